@@ -1,0 +1,2 @@
+//! The `farshore` command.
+fn main() {}
