@@ -4,6 +4,7 @@
 
 pub mod identity;
 pub mod position;
+pub mod store;
 
 pub use identity::{BackupId, DatabaseName, Generation, IncarnationId, Sequence, StoreId, WriterId};
 pub use position::{Offset, ParseError, Position, Timeline};

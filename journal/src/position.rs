@@ -79,7 +79,8 @@ impl FromStr for Offset {
         let bad = || ParseError::new(text, "log position (two hexadecimal halves, as in 5F/3AA7B9A0)");
         let (high, low) = text.split_once('/').ok_or_else(bad)?;
         let half = |digits: &str| {
-            let plain = !digits.is_empty() && digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            let plain =
+                !digits.is_empty() && digits.len() <= 8 && digits.bytes().all(|b| b.is_ascii_hexdigit());
             plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten().ok_or_else(bad)
         };
         Ok(Self(half(high)? << 32 | half(low)?))
