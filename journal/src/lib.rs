@@ -2,6 +2,7 @@
 //!
 //! `FORMAT.md` beside this crate's sources is the specification; the code follows it.
 
+pub mod format;
 pub mod identity;
 pub mod position;
 pub mod store;
