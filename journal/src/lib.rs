@@ -1,11 +1,20 @@
 //! farshore's vocabulary, its on-store format and the client of its stores.
 //!
-//! `FORMAT.md` beside this crate's sources is the specification; the code follows it.
+//! `FORMAT.md` beside this crate's sources is the specification; the code follows it. The way in: a
+//! [`registry::Repository`] is a founded store, a [`reader::Reader`] one incarnation's journal in it, a
+//! [`writer::Writer`] its one owner.
 
+pub mod error;
 pub mod format;
 pub mod identity;
+pub mod layout;
 pub mod position;
+pub mod protocol;
+pub mod reader;
+pub mod registry;
 pub mod store;
+pub mod writer;
 
+pub use error::JournalError;
 pub use identity::{BackupId, DatabaseName, Generation, IncarnationId, Sequence, StoreId, WriterId};
 pub use position::{Offset, ParseError, Position, Timeline};

@@ -215,9 +215,8 @@ mod tests {
     #[test]
     fn a_confirmation_after_half_the_grace_counts_for_nothing() {
         let grace = Duration::from_secs(86_400);
-        let at = |hours| {
-            Appending::at(Sequence::FIRST).seen(Seen::New, Duration::from_secs(hours * 3_600), grace)
-        };
+        let at =
+            |hours| Appending::at(Sequence::FIRST).seen(Seen::New, Duration::from_secs(hours * 3_600), grace);
         assert_eq!(at(11), Appended::Stored);
         assert_eq!(at(12), Appended::TooLate);
     }

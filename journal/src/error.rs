@@ -1,0 +1,101 @@
+//! What can go wrong with a journal in a store, and what may be done about it.
+
+use crate::format::FormatError;
+use crate::identity::{Generation, Sequence, WriterId};
+use crate::store::{Key, KeyError, Retry, StoreError};
+
+/// A journal could not be read, founded, taken over or appended to.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The store did not do what it was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object's bytes are not what was written.
+    #[error("`{key}` is bad: {source}")]
+    Object {
+        /// The object.
+        key: Key,
+        /// What does not hold.
+        source: FormatError,
+    },
+    /// An object's bytes say that it belongs elsewhere: it was moved, swapped, or copied from another store.
+    #[error("`{key}` does not belong here: its {field} is another one's")]
+    Misplaced {
+        /// The object.
+        key: Key,
+        /// The field that differs from the name.
+        field: &'static str,
+    },
+    /// A chunk names another predecessor than the chunk before it: it is not part of the journal.
+    #[error("chunk {at} does not continue chunk {before}: one of them was replaced")]
+    Broken {
+        /// The chunk before.
+        before: Sequence,
+        /// The chunk that does not continue it.
+        at: Sequence,
+    },
+    /// A number below the journal's end has no chunk.
+    #[error("chunk {missing} is not in the store, but later ones are: the store lost it, or it was deleted")]
+    Hole {
+        /// The missing number.
+        missing: Sequence,
+    },
+    /// Another writer took the journal over.
+    #[error("generation {by} took this journal over at chunk {at}; this writer was generation {own}")]
+    Fenced {
+        /// This writer's generation.
+        own: Generation,
+        /// The other's.
+        by: Generation,
+        /// The other writer.
+        writer: WriterId,
+        /// Where.
+        at: Sequence,
+    },
+    /// A chunk was confirmed so late that the confirmation proves nothing.
+    #[error("chunk {at} was confirmed after more than half the tidy grace: the journal must be opened anew")]
+    TooLate {
+        /// The chunk.
+        at: Sequence,
+    },
+    /// The journal, the store record or an incarnation is of another store or database.
+    #[error("the store's record says {found}, but {expected} was expected")]
+    Another {
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// An object cannot be encoded.
+    #[error("an object of kind {what} cannot be encoded: {source}")]
+    Encode {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: FormatError,
+    },
+    /// What was asked for is not in the journal, and provably never was.
+    #[error("the journal does not hold {what}")]
+    NotHeld {
+        /// What was asked for.
+        what: String,
+    },
+}
+
+impl From<KeyError> for JournalError {
+    fn from(why: KeyError) -> Self {
+        Self::Store(StoreError::Key(why))
+    }
+}
+
+impl JournalError {
+    /// What a caller may do about it.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Store(why) => why.retry(),
+            Self::TooLate { .. } => Retry::Now,
+            Self::Object { .. } | Self::Misplaced { .. } | Self::Broken { .. } | Self::Hole { .. } => Retry::Operator,
+            Self::Fenced { .. } | Self::Another { .. } | Self::Encode { .. } | Self::NotHeld { .. } => Retry::Never,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Names in a store: `FORMAT.md` section 1. Nothing else in farshore puts a key together.
+
+use crate::error::JournalError;
+use crate::identity::{BackupId, DatabaseName, IncarnationId, Sequence};
+use crate::store::{Key, KeyPrefix};
+
+/// The store's record.
+///
+/// # Errors
+/// Never in practice: the name is a constant.
+pub fn store_record() -> Result<Key, JournalError> {
+    Ok(Key::new("farshore.store")?)
+}
+
+/// Where the databases of a store lie.
+///
+/// # Errors
+/// Never in practice: the name is a constant.
+pub fn databases() -> Result<KeyPrefix, JournalError> {
+    Ok(KeyPrefix::new("db")?)
+}
+
+/// Where a database's incarnation records lie.
+///
+/// # Errors
+/// Never in practice: every database name is a key.
+pub fn incarnations(database: &DatabaseName) -> Result<KeyPrefix, JournalError> {
+    Ok(KeyPrefix::new(&format!("db/{database}/incarnations"))?)
+}
+
+/// The names of one incarnation's objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    root: KeyPrefix,
+    journal: KeyPrefix,
+}
+
+impl Layout {
+    /// The names of `incarnation` of `database`.
+    ///
+    /// # Errors
+    /// Never in practice: every name and id is a key.
+    pub fn new(database: &DatabaseName, incarnation: IncarnationId) -> Result<Self, JournalError> {
+        let root = KeyPrefix::new(&format!("db/{database}/{incarnation}"))?;
+        let journal = root.join("journal")?;
+        Ok(Self { root, journal })
+    }
+
+    /// Everything of the incarnation.
+    pub fn root(&self) -> &KeyPrefix {
+        &self.root
+    }
+
+    /// Where its chunks lie.
+    pub fn journal(&self) -> &KeyPrefix {
+        &self.journal
+    }
+
+    /// One chunk.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn chunk(&self, sequence: Sequence) -> Result<Key, JournalError> {
+        Ok(self.journal.key(sequence)?)
+    }
+
+    /// Where its backups lie.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn backups(&self) -> Result<KeyPrefix, JournalError> {
+        Ok(self.root.join("backups")?)
+    }
+
+    /// A backup's opening.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn backup_opening(&self, backup: BackupId) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("backups/{backup}/opening"))?)
+    }
+
+    /// A backup's part.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn backup_part(&self, backup: BackupId, number: Sequence) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("backups/{backup}/part-{number}"))?)
+    }
+
+    /// A backup's manifest.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn backup_manifest(&self, backup: BackupId) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("backups/{backup}/manifest"))?)
+    }
+}

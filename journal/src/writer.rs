@@ -1,0 +1,425 @@
+//! Writing an incarnation's journal: take it over, then append chunk after chunk.
+//!
+//! What always holds: what [`Writer::append`] returned `Ok` for is part of the journal for ever (`FORMAT.md` section 5 argues it,
+//! [`crate::protocol`] decides it); one put is in flight at a time; chunks are appended in the order in which they were
+//! encoded. A crash leaves at most one chunk that nobody counted.
+//! What it does not do: it does not know where the bytes come from, and it never deletes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+
+use crate::error::JournalError;
+use crate::format::body::{self, GapBody, OpeningBody, TimelineBody};
+use crate::format::object::{ChainUse, Compression, Draft, Encoded, MAX_FRAME_BYTES, Piece};
+use crate::format::{ChainValue, DataKey, Header, Kind, Recipients};
+use crate::identity::{Generation, IncarnationId, Sequence, StoreId, WriterId};
+use crate::position::{Offset, Position};
+use crate::protocol::{Act, Appended, Appending, Opened, Opening, Seen};
+use crate::reader::Reader;
+use crate::store::{Created, Retry, StoreError};
+
+/// The shortest tidy grace that a store may be set to, and so the one that writers reckon with (R6).
+pub const TIDY_GRACE: Duration = Duration::from_secs(24 * 3600);
+/// The first and the longest pause after a store's failure. Jitter comes from the store's own answers' times.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_LONGEST: Duration = Duration::from_secs(5);
+
+/// How a writer encodes.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    /// How frames are compressed.
+    pub compression: Compression,
+    /// For whom data keys are wrapped; nobody: nothing is encrypted.
+    pub recipients: Recipients,
+    /// Bytes of one of the source's log segments: no frame crosses a boundary of these.
+    pub segment_bytes: u64,
+    /// This machine's name, for the opening.
+    pub host: String,
+}
+
+/// Where a chunk would stand, and with what it would be encoded: all that [`encode_data`] needs, so that it can run on
+/// another thread while the chunk before is being put.
+#[derive(Debug, Clone)]
+pub struct Place {
+    store: StoreId,
+    incarnation: IncarnationId,
+    number: Sequence,
+    generation: Generation,
+    writer: WriterId,
+    chain: ChainValue,
+    at: Position,
+    compression: Compression,
+    key: Option<DataKey>,
+    segment_bytes: u64,
+}
+
+impl Place {
+    /// Where the journal stands before this chunk.
+    pub fn at(&self) -> Position {
+        self.at
+    }
+
+    /// The number that the chunk would have.
+    pub fn number(&self) -> Sequence {
+        self.number
+    }
+
+    /// The place behind `chunk`, which was encoded for this one.
+    fn behind(&self, chunk: &Encoded) -> Option<Self> {
+        let at = chunk.header.end_position();
+        Some(Self { number: self.number.next()?, chain: chunk.header.after, at, ..self.clone() })
+    }
+
+    fn encode(&self, kind: Kind, at: Position, end: Offset, pieces: Vec<Piece<'_>>) -> Result<Encoded, JournalError> {
+        let draft = Draft {
+            kind,
+            store: self.store,
+            incarnation: self.incarnation,
+            number: self.number,
+            generation: self.generation,
+            writer: self.writer,
+            timeline: at.timeline,
+            start: at.offset,
+            end,
+            written_at: now_micros(),
+            chain: ChainUse::StepsFrom(self.chain),
+            pieces,
+        };
+        let (compression, key) = match kind {
+            Kind::Data => (self.compression, self.key.as_ref()),
+            _ => (Compression::None, None),
+        };
+        draft.encode(compression, key).map_err(|source| JournalError::Encode { what: "chunk", source })
+    }
+
+    fn encode_body<T: serde::Serialize>(
+        &self,
+        kind: Kind,
+        at: Position,
+        end: Offset,
+        value: &T,
+    ) -> Result<Encoded, JournalError> {
+        let json = body::to_json("chunk's body", value)
+            .map_err(|source| JournalError::Encode { what: "chunk's body", source })?;
+        self.encode(kind, at, end, vec![Piece { end: json.len() as u64, plain: &json }])
+    }
+}
+
+/// Encodes log bytes that continue the journal at `place`; the place behind comes with the chunk, so that the next one
+/// can be encoded before this one is put. Takes a core for as long as compression takes.
+///
+/// # Errors
+/// [`JournalError::Encode`] when `log` is empty, or larger than an object may be.
+pub fn encode_data(place: &Place, log: &[u8]) -> Result<(Encoded, Place), JournalError> {
+    let pieces = cut(place.at.offset, log, place.segment_bytes);
+    let end = Offset::new(pieces.last().map_or(place.at.offset.get(), |piece| piece.end));
+    finish(place, place.encode(Kind::Data, place.at, end, pieces)?)
+}
+
+/// Encodes the begin of a branch: `branch` is where the new timeline leaves its parent.
+///
+/// # Errors
+/// [`JournalError::Encode`] when the history file is larger than a frame.
+pub fn encode_timeline(place: &Place, branch: Position, body: &TimelineBody) -> Result<(Encoded, Place), JournalError> {
+    finish(place, place.encode_body(Kind::Timeline, branch, branch.offset, body)?)
+}
+
+/// Encodes a gap: bytes from the journal's end to `end` that are gone for good.
+///
+/// # Errors
+/// [`JournalError::Encode`] when the gap would be empty.
+pub fn encode_gap(place: &Place, end: Offset, body: &GapBody) -> Result<(Encoded, Place), JournalError> {
+    finish(place, place.encode_body(Kind::Gap, place.at, end, body)?)
+}
+
+fn finish(place: &Place, chunk: Encoded) -> Result<(Encoded, Place), JournalError> {
+    let behind = place.behind(&chunk).ok_or(JournalError::NotHeld { what: "any number more".to_owned() })?;
+    Ok((chunk, behind))
+}
+
+/// Cuts log bytes into frames: none longer than a frame may be, none across a log segment's boundary, so that a restarted
+/// source's bytes can be compared from its segment's start along the frames' ends.
+fn cut(start: Offset, log: &[u8], segment_bytes: u64) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut rest = log;
+    let mut at = start.get();
+    while !rest.is_empty() {
+        let to_boundary = segment_bytes - at % segment_bytes;
+        let take = rest.len().min(MAX_FRAME_BYTES).min(usize::try_from(to_boundary).unwrap_or(usize::MAX));
+        let (plain, behind) = rest.split_at(take);
+        at += take as u64;
+        pieces.push(Piece { end: at, plain });
+        rest = behind;
+    }
+    pieces
+}
+
+/// The owner of a journal: the only one whose appends count, until another opens.
+#[derive(Debug)]
+pub struct Writer {
+    reader: Reader,
+    place: Place,
+    former_sent: Moment,
+    /// What stood at the end before this writer's opening.
+    found: Option<Header>,
+}
+
+impl Writer {
+    /// Takes the journal over: appends an opening at the first free number. `empty_at` is where an empty journal begins.
+    /// `trouble` is told of each failure of the store that is waited out.
+    ///
+    /// On `Ok` the opening is durable, and no older writer's chunk will ever be counted again.
+    ///
+    /// # Errors
+    /// [`JournalError::Hole`], [`JournalError::Broken`], [`JournalError::Object`] when the journal's end is not whole;
+    /// failures of the store that waiting does not mend. Others are waited out for ever: the caller's cancellation ends that.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, an opening may or may not stand; the next takeover finds out.
+    pub async fn take_over(
+        reader: Reader,
+        options: &WriterOptions,
+        empty_at: Position,
+        trouble: &(dyn Fn(&StoreError) + Sync),
+    ) -> Result<Self, JournalError> {
+        let writer = WriterId::mint();
+        let key = (!options.recipients.is_empty()).then(DataKey::mint).transpose();
+        let key = key.map_err(|source| JournalError::Encode { what: "data key", source })?;
+        let wrapped = key.as_ref().map(|key| key.wrap(&options.recipients)).transpose();
+        let body = OpeningBody {
+            host: options.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: chrono::Utc::now().to_rfc3339(),
+            key: wrapped.map_err(|source| JournalError::Encode { what: "data key", source })?,
+        };
+        let mut pause = Pause::new();
+        let mut found = loop {
+            match reader.last().await {
+                Ok(last) => break last.map(|chunk| chunk.header().clone()),
+                Err(JournalError::Store(why)) => pause.after(why, trouble).await?,
+                Err(why) => return Err(why),
+            }
+        };
+        loop {
+            let place = Self::first_place(&reader, options, empty_at, writer, key.clone(), found.as_ref())?;
+            let chunk = place.encode_body(Kind::Opening, place.at, place.at.offset, &body)?;
+            let mut opening = Opening::at(place.number);
+            let sent = Moment::now();
+            let mut pause = Pause::new();
+            let opened = loop {
+                let seen = act(&reader, opening.act(), &chunk.bytes, &mut pause, trouble).await?;
+                match opening.seen(seen) {
+                    Opened::Open => {}
+                    done => break done,
+                }
+            };
+            if opened == Opened::Owned {
+                let place = place.behind(&chunk).ok_or(JournalError::NotHeld { what: "any number more".to_owned() })?;
+                return Ok(Self { reader, place, former_sent: sent, found });
+            }
+            // Another object stands at the number: it is the last chunk now.
+            let other = reader.expected_chunk(place.number).await?.header().clone();
+            if other.before != place.chain {
+                let before = Sequence::new(place.number.get().saturating_sub(1));
+                return Err(JournalError::Broken { before, at: place.number });
+            }
+            found = Some(other);
+        }
+    }
+
+    fn first_place(
+        reader: &Reader,
+        options: &WriterOptions,
+        empty_at: Position,
+        writer: WriterId,
+        key: Option<DataKey>,
+        last: Option<&Header>,
+    ) -> Result<Place, JournalError> {
+        let exhausted = || JournalError::NotHeld { what: "any number more".to_owned() };
+        Ok(Place {
+            store: reader.store_id(),
+            incarnation: reader.incarnation(),
+            number: last.map_or(Some(Sequence::FIRST), |h| h.number.next()).ok_or_else(exhausted)?,
+            generation: last.map_or(Some(Generation::FIRST), |h| h.generation.next()).ok_or_else(exhausted)?,
+            writer,
+            chain: last.map_or(reader.genesis(), |h| h.after),
+            at: last.map_or(empty_at, Header::end_position),
+            compression: options.compression,
+            key,
+            segment_bytes: options.segment_bytes,
+        })
+    }
+
+    /// The journal, to be read.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Where the next chunk will stand.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// This writer's generation.
+    pub fn generation(&self) -> Generation {
+        self.place.generation
+    }
+
+    /// Where the journal ends: stored up to here, and no further.
+    pub fn stored(&self) -> Position {
+        self.place.at
+    }
+
+    /// The last chunk before this writer's opening; `None` when the journal was empty.
+    pub fn found(&self) -> Option<&Header> {
+        self.found.as_ref()
+    }
+
+    /// Appends a chunk that was encoded for [`place`](Self::place). On `Ok` it is durable and part of the journal for ever.
+    ///
+    /// # Errors
+    /// [`JournalError::Fenced`] when another writer took over: stop for good. [`JournalError::TooLate`]: open anew.
+    /// Failures of the store are waited out, `trouble` being told, unless waiting cannot mend them.
+    ///
+    /// # Cancel safety
+    /// Dropped midway, the chunk may or may not stand; this writer must not be used again, the next takeover finds out.
+    ///
+    /// # Panics
+    /// Never: a chunk for another place is refused as [`JournalError::Broken`].
+    pub async fn append(
+        &mut self,
+        chunk: &Encoded,
+        trouble: &(dyn Fn(&StoreError) + Sync),
+    ) -> Result<(), JournalError> {
+        let number = self.place.number;
+        if chunk.header.number != number || chunk.header.before != self.place.chain {
+            return Err(JournalError::Broken { before: number, at: chunk.header.number });
+        }
+        let mut appending = Appending::at(number);
+        let sent = Moment::now();
+        let mut pause = Pause::new();
+        loop {
+            let seen = act(&self.reader, appending.act(), &chunk.bytes, &mut pause, trouble).await?;
+            match appending.seen(seen, self.former_sent.elapsed(), TIDY_GRACE) {
+                Appended::Open => {}
+                Appended::Stored => break,
+                Appended::TooLate => return Err(JournalError::TooLate { at: number }),
+                Appended::Fenced => {
+                    let other = self.reader.expected_chunk(number).await?;
+                    let header = other.header();
+                    let (own, by) = (self.place.generation, header.generation);
+                    return Err(JournalError::Fenced { own, by, writer: header.writer, at: number });
+                }
+            }
+        }
+        self.former_sent = sent;
+        let (_, behind) = finish(&self.place, chunk.clone())?;
+        self.place = behind;
+        Ok(())
+    }
+
+    /// Whether so much time has passed since the last send that the next confirmation would count for nothing (R6).
+    pub fn is_stale(&self) -> bool {
+        self.former_sent.elapsed() >= TIDY_GRACE / 2
+    }
+}
+
+/// Carries one act out and says what was seen; waits after a failure.
+async fn act(
+    reader: &Reader,
+    act: Act,
+    bytes: &Bytes,
+    pause: &mut Pause,
+    trouble: &(dyn Fn(&StoreError) + Sync),
+) -> Result<Seen, JournalError> {
+    match act {
+        Act::Put(number) => match reader.store().create(&reader.layout().chunk(number)?, bytes.clone()).await {
+            Ok(Created::New) => Ok(Seen::New),
+            Ok(Created::Exists) => Ok(Seen::Exists),
+            Err(why) => {
+                let seen = if why.is_ambiguous() { Seen::Unknown } else { Seen::Nothing };
+                pause.after(why, trouble).await?;
+                Ok(seen)
+            }
+        },
+        Act::Read(number) => match reader.store().get(&reader.layout().chunk(number)?).await {
+            Ok(there) if there == *bytes => Ok(Seen::Own),
+            Ok(_) => Ok(Seen::Other),
+            Err(StoreError::NotFound { .. }) => Ok(Seen::Absent),
+            Err(why) => {
+                pause.after(why, trouble).await?;
+                Ok(Seen::Nothing)
+            }
+        },
+    }
+}
+
+/// Growing pauses between tries.
+struct Pause {
+    next: Duration,
+}
+
+impl Pause {
+    fn new() -> Self {
+        Self { next: PAUSE_FIRST }
+    }
+
+    /// Tells of the trouble and waits, or gives the failure back when waiting cannot mend it.
+    async fn after(&mut self, why: StoreError, trouble: &(dyn Fn(&StoreError) + Sync)) -> Result<(), JournalError> {
+        if why.retry() == Retry::Never {
+            return Err(why.into());
+        }
+        trouble(&why);
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(PAUSE_LONGEST);
+        Ok(())
+    }
+}
+
+/// A moment by both clocks: the monotonic one stands still in a suspended machine, the wall clock may be set back.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    steady: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { steady: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The larger of what the two clocks say has passed.
+    fn elapsed(&self) -> Duration {
+        self.steady.elapsed().max(self.wall.elapsed().unwrap_or_default())
+    }
+}
+
+fn now_micros() -> i64 {
+    chrono::Utc::now().timestamp_micros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_frame_crosses_a_log_segment_and_none_is_lost(
+            start in 0..10_000_000u64, bytes in 1..4_000_000usize, segment in 20..24u32,
+        ) {
+            let segment_bytes = 1u64 << segment;
+            let log = vec![7; bytes];
+            let pieces = cut(Offset::new(start), &log, segment_bytes);
+            let mut at = start;
+            for piece in &pieces {
+                prop_assert_eq!(at / segment_bytes, (piece.end - 1) / segment_bytes);
+                prop_assert_eq!(piece.end - at, piece.plain.len() as u64);
+                at = piece.end;
+            }
+            prop_assert_eq!(at, start + bytes as u64);
+        }
+    }
+}
