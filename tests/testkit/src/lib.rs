@@ -1,1 +1,42 @@
-//! placeholder
+//! Real servers for tests: PostgreSQL of every supported major, an S3 store, an Azure blob store.
+//!
+//! What always holds:
+//! - A server listens on loopback only, at a port that no other test has, and ends with its owner: on drop, and also
+//!   when the test process is killed (see [`process::Owned`]).
+//! - Everything a server wrote lies in one folder, removed on drop.
+//! - Waiting is for an event and has a deadline. A missed deadline panics with the tail of the server's log.
+//! - Nothing is skipped: a missing program panics and names `tests/install`.
+//!
+//! As this crate serves tests only, it panics where a product would return an error: the panic is the test's message.
+//! It knows nothing of farshore's own crates, so that a change there cannot bend the ground the tests stand on.
+
+pub mod pg;
+pub mod process;
+pub mod stores;
+pub mod user;
+
+mod must;
+mod ports;
+mod tools;
+
+use std::path::{Path, PathBuf};
+
+/// The `farshore` program as tests run it: pass `env!("CARGO_BIN_EXE_farshore")`, which cargo sets for tests of the
+/// root package. The answer is a path that the unprivileged user of [`user`] can execute as well.
+#[must_use]
+pub fn farshore_bin(built: &str) -> PathBuf {
+    user::executable(Path::new(built))
+}
+
+/// The seed of this run: `FARSHORE_SEED`, else one from the clock. Print it, or a failure cannot be repeated.
+#[must_use]
+pub fn seed() -> u64 {
+    use must::Must;
+    match std::env::var("FARSHORE_SEED") {
+        Ok(text) => text.parse().must("FARSHORE_SEED is a whole number"),
+        Err(_) => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .must("the clock is set")
+            .as_secs(),
+    }
+}

@@ -1,0 +1,4 @@
+//! What other tests take for granted about the kit.
+
+mod postgres;
+mod stores;
