@@ -1,1 +1,5 @@
-//! placeholder
+//! How each database's log is read, decoded, backed up and restored: the only place that speaks to a protected
+//! database or knows its files.
+
+pub mod event;
+pub mod postgres;
