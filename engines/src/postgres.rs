@@ -1,3 +1,4 @@
-//! PostgreSQL 14 to 18.
+//! PostgreSQL 14 to 18: the only place that speaks to a protected PostgreSQL or knows its files.
 
 pub mod log;
+pub mod wire;

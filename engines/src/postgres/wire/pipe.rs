@@ -1,0 +1,199 @@
+//! Frames over a socket, both ways, without a copy per message.
+//!
+//! What always holds: a frame above [`MAX_FRAME`] is refused before it is buffered; reading and writing go on
+//! together, so neither end can block the other; every future here may be dropped at any point and asked again
+//! (cancel-safe): what was read stays in `input`, what is to be written stays in `output`.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+/// Largest message we take. Log data comes in at most 128 KiB, backup data in 32 KiB; a history file of a
+/// thousand promotions is below 100 KiB. Source: `MAX_SEND_SIZE` in PostgreSQL's `walsender.c`.
+pub(crate) const MAX_FRAME: usize = 1 << 20;
+/// One buffer holds several of the largest log messages, so that a partial one is moved once in four.
+const READ_BUFFER: usize = 512 << 10;
+/// Below this much room a new buffer is worth more than a small read.
+const MIN_READ: usize = 64 << 10;
+const HEAD: usize = 5;
+
+/// One message of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// Its kind.
+    pub(crate) tag: u8,
+    /// What follows the length.
+    pub(crate) body: Bytes,
+}
+
+/// A socket with what was read and not yet taken, and what is to be written.
+#[derive(Debug)]
+pub(crate) struct Pipe<S> {
+    socket: S,
+    input: BytesMut,
+    output: BytesMut,
+    unflushed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
+    pub(crate) fn new(socket: S) -> Self {
+        Self { socket, input: BytesMut::new(), output: BytesMut::new(), unflushed: false }
+    }
+
+    pub(crate) fn socket(&self) -> &S {
+        &self.socket
+    }
+
+    /// Where to put what shall be sent by the next [`Self::send`] or [`Self::next`].
+    pub(crate) fn output(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    /// Sends everything in the output. Cancel-safe.
+    pub(crate) async fn send(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_send(cx)).await
+    }
+
+    /// The next message; `None` when the server closed the connection between two messages. Sends what is in the
+    /// output meanwhile. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Frame>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.output))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.advance(written);
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Frame>>> {
+        if let Some(frame) = take_frame(&mut self.input)? {
+            return Poll::Ready(Ok(Some(frame)));
+        }
+        let mut unsent = match self.poll_send(cx) {
+            Poll::Ready(Ok(())) => None,
+            // The server may have said why before it closed its end: read that first.
+            Poll::Ready(Err(error)) => Some(error),
+            Poll::Pending => None,
+        };
+        loop {
+            let room = self.input.capacity() - self.input.len();
+            if room < MIN_READ {
+                self.input.reserve(READ_BUFFER);
+            }
+            let read = match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input) {
+                Poll::Pending => match unsent.take() {
+                    Some(error) => return Poll::Ready(Err(error)),
+                    None => return Poll::Pending,
+                },
+                Poll::Ready(read) => read?,
+            };
+            if read == 0 {
+                return Poll::Ready(match (self.input.is_empty(), unsent.take()) {
+                    (_, Some(error)) => Err(error),
+                    (true, None) => Ok(None),
+                    (false, None) => Err(io::ErrorKind::UnexpectedEof.into()),
+                });
+            }
+            if let Some(frame) = take_frame(&mut self.input)? {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+        }
+    }
+}
+
+/// Takes the first whole frame off the input.
+fn take_frame(input: &mut BytesMut) -> io::Result<Option<Frame>> {
+    let Some(head) = input.first_chunk::<HEAD>() else { return Ok(None) };
+    let [tag, length @ ..] = *head;
+    let length = u32::from_be_bytes(length) as usize;
+    if !(4..=MAX_FRAME).contains(&length) {
+        let problem = format!("a message of {length} bytes; at most {MAX_FRAME} are taken");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    if input.len() < length + 1 {
+        return Ok(None);
+    }
+    let mut body = input.split_to(length + 1).freeze();
+    body.advance(HEAD);
+    Ok(Some(Frame { tag, body }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[tokio::test]
+    async fn frames_arrive_whole_however_they_are_cut() {
+        let (ours, mut theirs) = tokio::io::duplex(7);
+        let mut pipe = Pipe::new(ours);
+        let writer = async {
+            for size in [0u32, 1, 300, 65_536] {
+                theirs.write_all(&[&[b'd'][..], &(size + 4).to_be_bytes()].concat()).await.unwrap();
+                theirs.write_all(&vec![size as u8; size as usize]).await.unwrap();
+            }
+            drop(theirs);
+        };
+        let reader = async {
+            for size in [0u32, 1, 300, 65_536] {
+                let frame = pipe.next().await.unwrap().unwrap();
+                assert_eq!(frame, Frame { tag: b'd', body: vec![size as u8; size as usize].into() });
+            }
+            assert_eq!(pipe.next().await.unwrap(), None);
+        };
+        tokio::join!(writer, reader);
+    }
+
+    #[tokio::test]
+    async fn a_frame_above_the_bound_is_refused_before_it_is_buffered() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        theirs.write_all(&[b'd', 0x7F, 0xFF, 0xFF, 0xFF]).await.unwrap();
+        let error = Pipe::new(ours).next().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_connection_cut_inside_a_frame_is_an_error() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        theirs.write_all(&[b'd', 0, 0, 0, 9, 1]).await.unwrap();
+        drop(theirs);
+        assert_eq!(Pipe::new(ours).next().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn two_ends_that_both_write_first_do_not_block_each_other() {
+        let (ours, theirs) = tokio::io::duplex(16);
+        let both = [Pipe::new(ours), Pipe::new(theirs)].map(|mut pipe| async move {
+            pipe.output().extend_from_slice(&[&[b'd', 0, 0, 16, 4][..], &[7; 4096]].concat());
+            let frame = pipe.next().await.unwrap().unwrap();
+            pipe.send().await.unwrap();
+            frame.body.len()
+        });
+        assert_eq!(futures::future::join_all(both).await, [4096, 4096]);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes: Vec<u8>) {
+            let mut input = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = take_frame(&mut input) {}
+        }
+    }
+}
