@@ -1,4 +1,5 @@
 //! PostgreSQL 14 to 18: the only place that speaks to a protected PostgreSQL or knows its files.
 
 pub mod log;
+pub mod restore;
 pub mod wire;
