@@ -94,8 +94,12 @@ impl JournalError {
         match self {
             Self::Store(why) => why.retry(),
             Self::TooLate { .. } => Retry::Now,
-            Self::Object { .. } | Self::Misplaced { .. } | Self::Broken { .. } | Self::Hole { .. } => Retry::Operator,
-            Self::Fenced { .. } | Self::Another { .. } | Self::Encode { .. } | Self::NotHeld { .. } => Retry::Never,
+            Self::Object { .. } | Self::Misplaced { .. } | Self::Broken { .. } | Self::Hole { .. } => {
+                Retry::Operator
+            }
+            Self::Fenced { .. } | Self::Another { .. } | Self::Encode { .. } | Self::NotHeld { .. } => {
+                Retry::Never
+            }
         }
     }
 }

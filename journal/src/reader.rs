@@ -11,10 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::JournalError;
-use crate::format::body::{self, OpeningBody};
+use crate::format::body::{self, OpeningBody, TimelineBody};
 use crate::format::{ChainValue, DataKey, Decoded, FormatError, Header, Kind, Unlock};
 use crate::identity::{DatabaseName, Generation, IncarnationId, Sequence, StoreId};
 use crate::layout::Layout;
+use crate::position::Timeline;
 use crate::registry::Repository;
 use crate::store::{Key, ObjectStore, StoreError};
 
@@ -89,7 +90,9 @@ impl Reader {
     pub async fn expected_chunk(&self, sequence: Sequence) -> Result<Decoded, JournalError> {
         for _ in 0..DOUBT_TRIES {
             match self.chunk(sequence).await {
-                Err(JournalError::Store(StoreError::NotFound { .. })) => tokio::time::sleep(DOUBT_PAUSE).await,
+                Err(JournalError::Store(StoreError::NotFound { .. })) => {
+                    tokio::time::sleep(DOUBT_PAUSE).await
+                }
                 other => return other,
             }
         }
@@ -192,28 +195,57 @@ impl Reader {
         Ok(numbers)
     }
 
-    /// The opening of `generation`, found by halving: generations never fall along the numbers up to `at`.
+    /// The first chunk up to `at` for which `holds`, found by halving: once it holds it must hold for every later chunk, as
+    /// it does for "generation at least" and "timeline at least". `at` itself when it holds for none before.
+    ///
+    /// # Errors
+    /// As [`expected_chunk`](Self::expected_chunk).
+    pub async fn first_where(
+        &self,
+        at: Sequence,
+        holds: impl Fn(&Header) -> bool + Send,
+    ) -> Result<Decoded, JournalError> {
+        let (mut low, mut high) = (0, at.get());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match holds(self.expected_chunk(Sequence::new(middle)).await?.header()) {
+                true => high = middle,
+                false => low = middle + 1,
+            }
+        }
+        self.expected_chunk(Sequence::new(low)).await
+    }
+
+    /// The opening of `generation`. Generations never fall along the numbers.
     ///
     /// # Errors
     /// [`JournalError::NotHeld`] when no such generation opened at or before `at`.
     pub async fn opening(&self, generation: Generation, at: Sequence) -> Result<OpeningBody, JournalError> {
-        let (mut low, mut high) = (0, at.get());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let chunk = self.expected_chunk(Sequence::new(middle)).await?;
-            if chunk.header().generation < generation {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        let sequence = Sequence::new(low);
-        let chunk = self.expected_chunk(sequence).await?;
+        let chunk = self.first_where(at, |header| header.generation >= generation).await?;
         let header = chunk.header();
         if header.generation != generation || header.kind != Kind::Opening {
             return Err(JournalError::NotHeld { what: format!("the opening of generation {generation}") });
         }
         self.body(&chunk)
+    }
+
+    /// The chunk that began `timeline`; `None` when the journal began on it without one. Timelines never fall along the
+    /// numbers.
+    ///
+    /// # Errors
+    /// As [`expected_chunk`](Self::expected_chunk); [`JournalError::Object`] when its body does not read.
+    pub async fn branch(
+        &self,
+        timeline: Timeline,
+        at: Sequence,
+    ) -> Result<Option<TimelineBody>, JournalError> {
+        // A takeover may stand between the old timeline's last chunk and the new one's first: openings keep the old number.
+        let chunk = self.first_where(at, |header| header.timeline >= timeline).await?;
+        let header = chunk.header();
+        match header.timeline == timeline && header.kind == Kind::Timeline {
+            true => self.body(&chunk).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// The JSON body of an opening, timeline or gap chunk.
@@ -245,7 +277,11 @@ impl Keyring {
     /// # Errors
     /// [`JournalError::Object`] with [`FormatError::KeyMissing`] or [`FormatError::Key`] when no private key at hand
     /// opens the generation's.
-    pub async fn for_chunk(&mut self, reader: &Reader, header: &Header) -> Result<Option<DataKey>, JournalError> {
+    pub async fn for_chunk(
+        &mut self,
+        reader: &Reader,
+        header: &Header,
+    ) -> Result<Option<DataKey>, JournalError> {
         if header.cipher == crate::format::Cipher::Clear {
             return Ok(None);
         }

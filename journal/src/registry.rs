@@ -79,7 +79,11 @@ impl Repository {
         loop {
             let found = self.store.list(&prefix, after.as_ref(), Some(1)).await?;
             let Some(first) = found.into_iter().next() else { return Ok(names) };
-            let name = first.key.below(&prefix).and_then(|rest| rest.split('/').next()).map(str::parse::<DatabaseName>);
+            let name = first
+                .key
+                .below(&prefix)
+                .and_then(|rest| rest.split('/').next())
+                .map(str::parse::<DatabaseName>);
             match name {
                 Some(Ok(name)) => {
                     // Behind everything that a database holds: ids and `incarnations` begin with smaller letters.
@@ -98,7 +102,10 @@ impl Repository {
     /// # Errors
     /// [`JournalError::Hole`] when a number is missing; [`JournalError::Object`] or [`JournalError::Misplaced`] when a
     /// record is not what was written.
-    pub async fn incarnations(&self, database: &DatabaseName) -> Result<Vec<IncarnationRecord>, JournalError> {
+    pub async fn incarnations(
+        &self,
+        database: &DatabaseName,
+    ) -> Result<Vec<IncarnationRecord>, JournalError> {
         let mut records = Vec::new();
         let mut number = Sequence::FIRST;
         // A listing may lag behind; the numbers are few and dense, so each is asked for.
@@ -118,7 +125,11 @@ impl Repository {
         Ok(records)
     }
 
-    async fn incarnation(&self, database: &DatabaseName, number: Sequence) -> Result<IncarnationRecord, JournalError> {
+    async fn incarnation(
+        &self,
+        database: &DatabaseName,
+        number: Sequence,
+    ) -> Result<IncarnationRecord, JournalError> {
         let key = layout::incarnations(database)?.key(number)?;
         let record: IncarnationRecord = read_json(&*self.store, &key, "incarnation record").await?;
         check_version(&key, record.format)?;

@@ -5,7 +5,6 @@
 //! encoded. A crash leaves at most one chunk that nobody counted.
 //! What it does not do: it does not know where the bytes come from, and it never deletes.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -72,7 +71,13 @@ impl Place {
         Some(Self { number: self.number.next()?, chain: chunk.header.after, at, ..self.clone() })
     }
 
-    fn encode(&self, kind: Kind, at: Position, end: Offset, pieces: Vec<Piece<'_>>) -> Result<Encoded, JournalError> {
+    fn encode(
+        &self,
+        kind: Kind,
+        at: Position,
+        end: Offset,
+        pieces: Vec<Piece<'_>>,
+    ) -> Result<Encoded, JournalError> {
         let draft = Draft {
             kind,
             store: self.store,
@@ -122,7 +127,11 @@ pub fn encode_data(place: &Place, log: &[u8]) -> Result<(Encoded, Place), Journa
 ///
 /// # Errors
 /// [`JournalError::Encode`] when the history file is larger than a frame.
-pub fn encode_timeline(place: &Place, branch: Position, body: &TimelineBody) -> Result<(Encoded, Place), JournalError> {
+pub fn encode_timeline(
+    place: &Place,
+    branch: Position,
+    body: &TimelineBody,
+) -> Result<(Encoded, Place), JournalError> {
     finish(place, place.encode_body(Kind::Timeline, branch, branch.offset, body)?)
 }
 
@@ -216,7 +225,9 @@ impl Writer {
                 }
             };
             if opened == Opened::Owned {
-                let place = place.behind(&chunk).ok_or(JournalError::NotHeld { what: "any number more".to_owned() })?;
+                let place = place
+                    .behind(&chunk)
+                    .ok_or(JournalError::NotHeld { what: "any number more".to_owned() })?;
                 return Ok(Self { reader, place, former_sent: sent, found });
             }
             // Another object stands at the number: it is the last chunk now.
@@ -242,7 +253,9 @@ impl Writer {
             store: reader.store_id(),
             incarnation: reader.incarnation(),
             number: last.map_or(Some(Sequence::FIRST), |h| h.number.next()).ok_or_else(exhausted)?,
-            generation: last.map_or(Some(Generation::FIRST), |h| h.generation.next()).ok_or_else(exhausted)?,
+            generation: last
+                .map_or(Some(Generation::FIRST), |h| h.generation.next())
+                .ok_or_else(exhausted)?,
             writer,
             chain: last.map_or(reader.genesis(), |h| h.after),
             at: last.map_or(empty_at, Header::end_position),
@@ -335,7 +348,8 @@ async fn act(
     trouble: &(dyn Fn(&StoreError) + Sync),
 ) -> Result<Seen, JournalError> {
     match act {
-        Act::Put(number) => match reader.store().create(&reader.layout().chunk(number)?, bytes.clone()).await {
+        Act::Put(number) => match reader.store().create(&reader.layout().chunk(number)?, bytes.clone()).await
+        {
             Ok(Created::New) => Ok(Seen::New),
             Ok(Created::Exists) => Ok(Seen::Exists),
             Err(why) => {
@@ -367,7 +381,11 @@ impl Pause {
     }
 
     /// Tells of the trouble and waits, or gives the failure back when waiting cannot mend it.
-    async fn after(&mut self, why: StoreError, trouble: &(dyn Fn(&StoreError) + Sync)) -> Result<(), JournalError> {
+    async fn after(
+        &mut self,
+        why: StoreError,
+        trouble: &(dyn Fn(&StoreError) + Sync),
+    ) -> Result<(), JournalError> {
         if why.retry() == Retry::Never {
             return Err(why.into());
         }

@@ -1,1 +1,18 @@
-//! placeholder
+//! Ships a database's log to its stores.
+//!
+//! One owner task per database and target tails the source, cuts its log into chunks, and appends them to the target's
+//! journal; only what the journal confirmed is called stored, and only the least of what every target has stored is
+//! released. What always holds: `discarded <= released <= stored <= received` and `reported <= received`.
+
+pub mod batch;
+pub mod continuity;
+pub mod error;
+pub mod pipeline;
+pub mod progress;
+pub mod recorder;
+pub mod resume;
+pub mod retention;
+pub mod slots;
+pub mod supervisor;
+
+pub use error::ShipError;

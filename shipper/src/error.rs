@@ -1,0 +1,89 @@
+//! Why shipping to a target stopped, and whether it may begin again by itself.
+
+use farshore_engines::postgres::log::LogError;
+use farshore_engines::postgres::{log, wire};
+use farshore_journal::store::Retry;
+use farshore_journal::{JournalError, Offset, Position, Timeline};
+
+/// Shipping to one target stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ShipError {
+    /// The source did not do what it was asked.
+    #[error("source: {0}")]
+    Source(#[from] wire::Error),
+    /// The journal could not be read, taken over or appended to.
+    #[error("journal: {0}")]
+    Journal(#[from] JournalError),
+    /// The source sent log that is not log.
+    #[error("the source's log does not decode: {0}")]
+    Decode(#[from] LogError),
+    /// A timeline history of the source does not read.
+    #[error("the source's timeline history does not read: {0}")]
+    History(#[from] log::history::HistoryError),
+    /// The source's shape is not one that can be shipped.
+    #[error("the source cannot be shipped: {0}")]
+    Shape(#[from] log::ShapeError),
+    /// No host of the database's takes writes.
+    #[error("none of the hosts {hosts} is a primary that takes writes")]
+    NoPrimary {
+        /// The hosts asked.
+        hosts: String,
+    },
+    /// The source ends before the journal does, with the same bytes up to there: a copy that lags, or a primary that has
+    /// not recovered yet. Nothing is concluded; it is waited for.
+    #[error("the source ends at {source_end}, but the journal holds {stored}: waiting for the source to catch up")]
+    Behind {
+        /// Where the source ends.
+        source_end: Position,
+        /// Where the journal ends.
+        stored: Position,
+    },
+    /// The source is on a timeline that the journal's has left behind: an old primary.
+    #[error("the source is on timeline {source_timeline}, the journal is on its descendant {journal_timeline}: this is an old primary")]
+    OldPrimary {
+        /// The source's timeline.
+        source_timeline: Timeline,
+        /// The journal's.
+        journal_timeline: Timeline,
+    },
+    /// The source's bytes differ from what is stored: another history under the same name.
+    #[error("the source's log differs from the journal between {from} and {to}")]
+    Conflict {
+        /// First byte of the range that differs.
+        from: Position,
+        /// First byte behind it.
+        to: Offset,
+    },
+    /// The target did not take what was received, and no more may be kept in memory.
+    #[error("the target takes nothing: shipping pauses until it does, the primary keeps its log")]
+    TargetStalled,
+    /// A sibling of the pipeline ended without a word.
+    #[error("the {what} task ended unexpectedly")]
+    TaskEnded {
+        /// Which.
+        what: &'static str,
+    },
+}
+
+impl ShipError {
+    /// What the supervisor does about it.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Source(why) => match why.retry() {
+                wire::Retry::Now => Retry::Now,
+                wire::Retry::Backoff => Retry::Backoff,
+                wire::Retry::Operator => Retry::Operator,
+                wire::Retry::Never => Retry::Never,
+            },
+            Self::Journal(why) => why.retry(),
+            Self::Decode(_) | Self::NoPrimary { .. } | Self::Behind { .. } | Self::TargetStalled => Retry::Backoff,
+            Self::History(_) | Self::Shape(_) | Self::OldPrimary { .. } | Self::Conflict { .. } => Retry::Operator,
+            Self::TaskEnded { .. } => Retry::Backoff,
+        }
+    }
+
+    /// Whether another shipper has taken the journal over.
+    pub fn is_fenced(&self) -> bool {
+        matches!(self, Self::Journal(JournalError::Fenced { .. }))
+    }
+}

@@ -1,0 +1,175 @@
+//! Identity is bytes: what the source sends again is compared with what is stored, before anything is appended to it.
+//!
+//! The comparison runs over the frames of the journal's last log segment, whose digests stand in the chunks' heads and are
+//! readable without a private key. No frame crosses a log segment's boundary, so the frames begin where the source is
+//! asked to begin.
+
+use farshore_engines::postgres::log::history::TimelineHistory;
+use farshore_journal::format::{Digest, Kind};
+use farshore_journal::reader::Reader;
+use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
+
+use crate::error::ShipError;
+
+/// A stored frame: its range and the digest of its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredFrame {
+    /// First byte.
+    pub start: Offset,
+    /// First byte behind it.
+    pub end: Offset,
+    /// BLAKE3 of the bytes.
+    pub digest: Digest,
+}
+
+/// The journal's end, as far as resuming needs it.
+#[derive(Debug, Clone)]
+pub struct Tail {
+    /// The last chunk's number.
+    pub last: Sequence,
+    /// Where the journal ends.
+    pub end: Position,
+    /// The history of its timeline.
+    pub history: TimelineHistory,
+    /// The stored frames from [`compare_from`](Self::compare_from) to the end, without a hole.
+    pub frames: Vec<StoredFrame>,
+}
+
+impl Tail {
+    /// Where the source is to begin, so that everything up to the end can be compared.
+    pub fn compare_from(&self) -> Position {
+        Position::new(self.end.timeline, self.frames.first().map_or(self.end.offset, |frame| frame.start))
+    }
+}
+
+/// Reads the journal's end; `None` while the journal is empty.
+///
+/// # Errors
+/// When the journal does not read.
+pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, ShipError> {
+    let Some(last) = reader.last().await? else { return Ok(None) };
+    let end = last.header().end_position();
+    let number = last.header().number;
+    let from = end.offset.segment_start(segment_bytes);
+    let mut frames: Vec<StoredFrame> = Vec::new();
+    let mut chunk = last;
+    loop {
+        let header = chunk.header();
+        match header.kind {
+            // A takeover changes nothing about the bytes.
+            Kind::Opening => {}
+            Kind::Data if header.timeline == end.timeline => {
+                let mut starts = vec![header.start];
+                starts.extend(chunk.heads().iter().map(|head| Offset::new(head.end)));
+                let ranges = starts.windows(2).zip(chunk.heads());
+                let mut older: Vec<StoredFrame> = ranges
+                    .map(|(range, head)| StoredFrame { start: range[0], end: range[1], digest: head.digest })
+                    .filter(|frame| frame.start >= from)
+                    .collect();
+                older.append(&mut frames);
+                frames = older;
+            }
+            // Behind a fork or a gap nothing before can be asked for on this timeline.
+            _ => break,
+        }
+        let before = header.number.get().checked_sub(1).map(Sequence::new);
+        let Some(before) = before.filter(|_| header.start > from || header.kind == Kind::Opening) else { break };
+        if frames.first().is_some_and(|frame| frame.start <= from) {
+            break;
+        }
+        chunk = reader.expected_chunk(before).await?;
+    }
+    let history = history(reader, end.timeline, number).await?;
+    Ok(Some(Tail { last: number, end, history, frames }))
+}
+
+async fn history(reader: &Reader, timeline: Timeline, at: Sequence) -> Result<TimelineHistory, ShipError> {
+    match reader.branch(timeline, at).await? {
+        Some(body) => Ok(TimelineHistory::parse(timeline, &body.history)?),
+        None if timeline == Timeline::new(1) => Ok(TimelineHistory::first()),
+        None => Err(JournalError::NotHeld { what: format!("the history of timeline {timeline}") }.into()),
+    }
+}
+
+/// Compares bytes that are sent again with the stored frames.
+#[derive(Debug)]
+pub struct Comparison {
+    timeline: Timeline,
+    frames: std::vec::IntoIter<StoredFrame>,
+    current: Option<StoredFrame>,
+    gathered: Vec<u8>,
+}
+
+impl Comparison {
+    /// A comparison over a journal's tail.
+    pub fn over(tail: &Tail) -> Self {
+        let mut frames = tail.frames.clone().into_iter();
+        let current = frames.next();
+        Self { timeline: tail.end.timeline, frames, current, gathered: Vec::new() }
+    }
+
+    /// Whether everything stored was compared.
+    pub fn is_done(&self) -> bool {
+        self.current.is_none()
+    }
+
+    /// Takes bytes in order from the comparison's start. What is left over lies behind the journal's end and is new.
+    ///
+    /// # Errors
+    /// [`ShipError::Conflict`] names the first frame whose bytes differ.
+    pub fn take<'a>(&mut self, mut bytes: &'a [u8]) -> Result<&'a [u8], ShipError> {
+        while let Some(frame) = self.current {
+            // A frame is at most 1 MiB, so the difference fits.
+            let wanted = frame.end.bytes_since(frame.start).unwrap_or(0) as usize - self.gathered.len();
+            let (mine, rest) = bytes.split_at(wanted.min(bytes.len()));
+            self.gathered.extend_from_slice(mine);
+            bytes = rest;
+            if mine.len() < wanted {
+                return Ok(bytes);
+            }
+            if Digest::of(&self.gathered) != frame.digest {
+                let from = Position::new(self.timeline, frame.start);
+                return Err(ShipError::Conflict { from, to: frame.end });
+            }
+            self.gathered.clear();
+            self.current = self.frames.next();
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail(contents: &[&[u8]]) -> Tail {
+        let mut at = 0;
+        let mut frames = Vec::new();
+        for content in contents {
+            let end = at + content.len() as u64;
+            frames.push(StoredFrame { start: Offset::new(at), end: Offset::new(end), digest: Digest::of(content) });
+            at = end;
+        }
+        let end = Position::new(Timeline::new(1), Offset::new(at));
+        Tail { last: Sequence::new(3), end, history: TimelineHistory::first(), frames }
+    }
+
+    #[test]
+    fn equal_bytes_in_any_pieces_continue_behind_the_journals_end() {
+        let tail = tail(&[b"abc", b"de"]);
+        for piece in 1..7 {
+            let mut comparison = Comparison::over(&tail);
+            let fresh: Vec<u8> =
+                b"abcdeNEW".chunks(piece).flat_map(|part| comparison.take(part).unwrap().to_vec()).collect();
+            assert!(comparison.is_done());
+            assert_eq!(fresh, b"NEW");
+        }
+    }
+
+    #[test]
+    fn a_byte_that_differs_is_a_conflict_with_its_range() {
+        let mut comparison = Comparison::over(&tail(&[b"abc", b"de"]));
+        let found = comparison.take(b"abcdX");
+        assert!(matches!(found, Err(ShipError::Conflict { from, to }) if from.offset.get() == 3 && to.get() == 5));
+    }
+}
