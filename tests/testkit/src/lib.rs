@@ -12,6 +12,8 @@
 
 pub mod pg;
 pub mod process;
+pub mod random;
+pub mod soak;
 pub mod stores;
 pub mod user;
 
@@ -26,17 +28,4 @@ use std::path::{Path, PathBuf};
 #[must_use]
 pub fn farshore_bin(built: &str) -> PathBuf {
     user::executable(Path::new(built))
-}
-
-/// The seed of this run: `FARSHORE_SEED`, else one from the clock. Print it, or a failure cannot be repeated.
-#[must_use]
-pub fn seed() -> u64 {
-    use must::Must;
-    match std::env::var("FARSHORE_SEED") {
-        Ok(text) => text.parse().must("FARSHORE_SEED is a whole number"),
-        Err(_) => std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .must("the clock is set")
-            .as_secs(),
-    }
 }

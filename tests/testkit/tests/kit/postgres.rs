@@ -10,8 +10,7 @@ use farshore_testkit::process::wait_for;
 fn starts_answers_and_stops(major: Major) {
     let server = Server::builder(major).conf("log_statement = all").tablespace("aside").start();
     assert!(server.is_running());
-    let version: u32 = server.sql("show server_version_num").parse().unwrap();
-    assert_eq!(version / 10_000, major.number());
+    assert!(server.sql("show server_version_num").starts_with(&major.number().to_string()));
     assert_eq!(server.sql("show data_checksums; show fsync; show wal_segment_size"), "on\non\n16MB");
     server
         .sql("create table kept(n int); insert into kept values (7); create table beside() tablespace aside");
