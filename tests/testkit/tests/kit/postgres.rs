@@ -159,6 +159,38 @@ fn data_directory_from_elsewhere_starts_and_stays() {
     assert!(Path::new(&data).join("PG_VERSION").exists());
 }
 
+/// The test runs itself a second time, as a process that starts a server, says where, and is killed.
+#[test]
+fn killed_test_process_leaves_no_server() {
+    const CHILD: &str = "FARSHORE_KIT_CHILD";
+    if let Some(told) = std::env::var_os(CHILD) {
+        let server = Server::start_new(Major::V16);
+        std::fs::write(told, format!("{}\n", server.folder().display())).unwrap();
+        std::thread::park_timeout(Duration::from_secs(300));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let told = folder.path().join("told");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "postgres::killed_test_process_leaves_no_server", "--nocapture"])
+        .env(CHILD, &told)
+        .spawn()
+        .unwrap();
+    let left = wait_for(Duration::from_secs(120), || {
+        let text = std::fs::read_to_string(&told).ok()?;
+        text.ends_with('\n').then(|| text.trim().to_owned())
+    });
+    let left = left.expect("the child starts a server");
+    let lock = Path::new(&left).join("data/postmaster.pid");
+    assert!(lock.exists());
+
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let gone = wait_for(Duration::from_secs(60), || (!lock.exists()).then_some(()));
+    assert!(gone.is_some(), "the server outlived its test");
+    std::fs::remove_dir_all(&left).unwrap();
+}
+
 #[test]
 fn server_that_refuses_to_start_says_so_and_can_start_later() {
     let server = Server::start_new(Major::V15);
