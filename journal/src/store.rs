@@ -19,11 +19,55 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+mod cloud;
+#[doc(hidden)]
+pub mod conformance;
 mod error;
+#[doc(hidden)]
+pub mod faults;
+mod file;
 mod key;
+#[doc(hidden)]
+pub mod memory;
+mod options;
+mod probe;
 
+pub use cloud::CloudStore;
 pub use error::{Operation, Retry, StoreError};
+pub use file::FileStore;
 pub use key::{Key, KeyError, KeyPrefix};
+pub use options::{Access, MAX_GET, StoreOptions};
+pub use probe::probe;
+
+use options::Place;
+
+/// Makes `ring` this process's cryptography. Idempotent; [`open`] calls it, because a TLS client without a provider
+/// panics. A provider that was chosen before stays.
+pub fn install_crypto() {
+    // An error here says only that a provider is installed already, which is what we want.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Opens the store at an address: `file:///path`, `s3://bucket/prefix`, `az://container/prefix` (also `abfs`,
+/// `container@account.…`) or `gs://bucket/prefix`.
+///
+/// A file store is tried out here, which blocks for a few file operations; a provider is first spoken to by the first
+/// request. Neither proves that creates exclude each other; a probe does, once for each new store.
+///
+/// # Errors
+/// [`StoreError::Settings`] for an address or option that cannot be used; for file stores also what
+/// [`FileStore::open`] says.
+pub fn open(address: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    install_crypto();
+    Ok(match Place::parse(address)? {
+        Place::File(root) => Arc::new(FileStore::open(&root, options)?),
+        Place::S3 { bucket, prefix } => Arc::new(cloud::s3(&bucket, prefix, options)?),
+        Place::Azure { account, container, prefix } => {
+            Arc::new(cloud::azure(account.as_deref(), &container, prefix, options)?)
+        }
+        Place::Google { bucket, prefix } => Arc::new(cloud::google(&bucket, prefix, options)?),
+    })
+}
 
 /// What a create found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
