@@ -139,7 +139,16 @@ impl CloudStore {
             (Err(Meaning::OutOfRange), Some(range)) => {
                 return Err(StoreError::OutOfRange { key: key.clone(), range });
             }
-            // A bare 404 says too little; see `size`.
+            // Azurite answers a range behind the end with a success that the library cannot read; the length decides.
+            (Err(meaning @ Meaning::Strange { .. }), Some(range)) => {
+                let length = self.within(operation, key, 0, self.inner.head(&path)).await?;
+                return match length {
+                    Ok(meta) if range.start >= meta.size => {
+                        Err(StoreError::OutOfRange { key: key.clone(), range })
+                    }
+                    _ => Err(self.failed(operation, key, Some(key), meaning)),
+                };
+            }
             (Err(meaning), _) => return Err(self.failed(operation, key, Some(key), meaning)),
         };
         let strange = |reason: String| StoreError::Answer {

@@ -171,7 +171,7 @@ impl Tree {
         Ok(Some(folder))
     }
 
-    /// "Not there" is only worth something while the root itself is there.
+    /// Refuses when the root was removed: "not there" is only worth something while the root itself is there.
     fn absent(&self, operation: Operation) -> Result<(), StoreError> {
         match fstat(&self.root) {
             Ok(stat) if stat.st_nlink > 0 => Ok(()),
@@ -257,6 +257,7 @@ impl Tree {
         after: Option<&Key>,
         limit: Option<usize>,
     ) -> Result<Vec<Listed>, StoreError> {
+        self.absent(Operation::List)?;
         let base = prefix.folder().unwrap_or_default();
         let segments = base.split('/').filter(|s| !s.is_empty());
         let Some(folder) = self.descend(segments, Operation::List, prefix)? else { return Ok(Vec::new()) };
