@@ -1,4 +1,5 @@
 //! Every store and wrapper runs the same suite, and the probe tells a safe store from one that is not.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests too
 
 use std::io::{Read, Write};
 use std::sync::Arc;

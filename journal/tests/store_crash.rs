@@ -2,6 +2,7 @@
 //!
 //! Crashes are real: a child process creates an object and kills itself at a named step. Fail points are one registry
 //! for the process, so every test here that sets one holds the scenario's lock.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests too
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
