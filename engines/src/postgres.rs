@@ -1,5 +1,7 @@
 //! PostgreSQL 14 to 18: the only place that speaks to a protected PostgreSQL or knows its files.
 
+pub mod backup;
 pub mod log;
 pub mod restore;
+pub mod sql;
 pub mod wire;

@@ -26,5 +26,7 @@ pub use error::{Error, Retry, ServerMessage};
 pub use params::{ChannelBinding, ConnectParams, Host, HostPlace, Password, SslMode, Timeouts};
 pub use stream::{ReplicationStream, StandbyStatus, StreamEvent};
 
+pub(crate) use connection::{field, optional, parse_row, slot_error};
+pub(crate) use message::{server_message, text};
 pub(crate) use pipe::Frame;
 pub(crate) use socket::{Transport, dial};

@@ -301,6 +301,11 @@ impl Connection {
         self.busy = false;
     }
 
+    /// The next message, whatever it is, without a deadline of its own. Cancel-safe.
+    pub(crate) async fn next_frame(&mut self) -> std::io::Result<Option<Frame>> {
+        self.pipe.next().await
+    }
+
     /// The next message that belongs to the answer, at most until `deadline`. Cancel-safe.
     pub(crate) async fn frame(
         &mut self,
@@ -328,7 +333,7 @@ impl Connection {
         let waited = self.timeouts.answer;
         let deadline = Instant::now() + waited;
         let mut rows = Vec::new();
-        let mut refused: Option<ServerMessage> = None;
+        let mut refused: Option<Box<ServerMessage>> = None;
         loop {
             let Frame { tag, body } = self.frame(what, deadline, waited).await?;
             match tag {
@@ -381,7 +386,7 @@ pub(crate) fn field<T: FromStr>(what: &'static str, row: &Row, at: usize) -> Res
 ///
 /// Source: `replication/slot.c` of PostgreSQL: 42704 undefined object, 42710 duplicate object, 55006 object in use,
 /// 55000 not in prerequisite state.
-pub(super) fn slot_error(error: Error, slot: &SlotName) -> Error {
+pub(crate) fn slot_error(error: Error, slot: &SlotName) -> Error {
     let slot = slot.clone();
     match error {
         Error::Server { message, what } => match message.code.as_str() {

@@ -123,7 +123,7 @@ pub enum Error {
         /// What was asked.
         what: &'static str,
         /// What it said.
-        message: ServerMessage,
+        message: Box<ServerMessage>,
     },
     /// The log from the position wanted on is no longer on the server (SQLSTATE 58P01).
     #[error("the log from {start} on is no longer on the server: {message}")]
@@ -131,7 +131,7 @@ pub enum Error {
         /// Where streaming should have started or gone on.
         start: Position,
         /// What it said.
-        message: ServerMessage,
+        message: Box<ServerMessage>,
     },
     /// Another connection holds the slot (SQLSTATE 55006).
     #[error("replication slot {slot} is in use: {message}")]
@@ -139,7 +139,7 @@ pub enum Error {
         /// The slot.
         slot: SlotName,
         /// What it said; its process id is in the text.
-        message: ServerMessage,
+        message: Box<ServerMessage>,
     },
     /// The slot does not exist (SQLSTATE 42704).
     #[error("replication slot {slot} does not exist")]
@@ -159,7 +159,7 @@ pub enum Error {
         /// The slot.
         slot: SlotName,
         /// What it said.
-        message: ServerMessage,
+        message: Box<ServerMessage>,
     },
     /// The server ended the stream because it shuts down; all it had was sent before.
     #[error("the server ended the stream because it is shutting down")]
@@ -269,7 +269,7 @@ mod tests {
     fn a_server_that_starts_up_is_waited_for_and_a_wrong_password_is_not() {
         let said = |code: &str| Error::Server {
             what: "start-up",
-            message: ServerMessage { code: code.to_owned(), ..ServerMessage::default() },
+            message: Box::new(ServerMessage { code: code.to_owned(), ..ServerMessage::default() }),
         };
         assert_eq!(said("57P03").retry(), Retry::Backoff);
         assert_eq!(said("53300").retry(), Retry::Backoff);

@@ -89,8 +89,8 @@ pub(crate) fn row(mut body: Bytes) -> Option<Vec<Option<Bytes>>> {
 }
 
 /// The fields of an ErrorResponse or NoticeResponse. What is malformed is left out: an error stays an error.
-pub(super) fn server_message(mut body: Bytes) -> ServerMessage {
-    let mut said = ServerMessage::default();
+pub(crate) fn server_message(mut body: Bytes) -> Box<ServerMessage> {
+    let mut said = Box::<ServerMessage>::default();
     let mut shown_severity = String::new();
     while let Ok(kind @ 1..) = body.try_get_u8() {
         let Some(text) = text(&mut body) else { break };
@@ -111,7 +111,7 @@ pub(super) fn server_message(mut body: Bytes) -> ServerMessage {
 }
 
 /// Takes a NUL-terminated text off the front; bytes that are not UTF-8 are replaced.
-pub(super) fn text(body: &mut Bytes) -> Option<String> {
+pub(crate) fn text(body: &mut Bytes) -> Option<String> {
     let end = body.iter().position(|byte| *byte == 0)?;
     let text = String::from_utf8_lossy(&body.split_to(end)).into_owned();
     body.advance(1);

@@ -98,6 +98,10 @@ impl ReplicationStream {
         slot: Option<&SlotName>,
         start: Position,
     ) -> Result<Self, Error> {
+        if connection.server_version().major <= 14 {
+            // 14 refuses on a standby unless the session has asked for the timeline before (55000, seen live).
+            connection.identify_system().await?;
+        }
         let slot_clause = slot.map(|slot| format!("SLOT \"{slot}\" ")).unwrap_or_default();
         let query =
             format!("START_REPLICATION {slot_clause}PHYSICAL {} TIMELINE {}", start.offset, start.timeline);
