@@ -19,9 +19,9 @@
 //! It does not fetch from the store: the applier does.
 
 pub mod beneath;
-// pub mod bin;
+pub mod bin;
 pub mod control;
 pub mod install;
 pub mod safe_start;
-// pub mod server;
-// pub mod watch;
+pub mod server;
+pub mod watch;

@@ -568,3 +568,6 @@ fn empty_directory(path: &Path, access: Access) -> Result<(PathBuf, OwnedFd), Be
         .map_err(|errno| io_error("set the mode of", path.display(), errno))?;
     Ok((real, OwnedFd::from(dir)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@
 //! | 152, 160 | 8, 8 | backup start, end | | 288 (18: 292) | 4 | CRC-32C of all before |
 //!
 //! Source: `src/include/catalog/pg_control.h` and `catversion.h` of each release branch; every field is compared
-//! with the server's own reading of it on all five majors in `tests/restore_control.rs`.
+//! with the server's own reading of it on all five majors in `tests/restore_real.rs`.
 
 use farshore_journal::{Offset, Timeline};
 

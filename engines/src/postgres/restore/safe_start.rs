@@ -14,10 +14,11 @@
 //!
 //! **The target.** PostgreSQL compares `recovery_target_lsn` with a record's start; inclusive, it stops after the first
 //! record that begins at or behind it. Given the start of the last wanted record it stops at that record's end.
-//! Source: `recoveryStopsAfter` in `src/backend/access/transam/xlogrecovery.c`; `tests/restore_targets.rs`.
+//! Source: `recoveryStopsAfter` in `src/backend/access/transam/xlogrecovery.c`; `tests/restore_real.rs`.
 //!
 //! It writes nothing: [`super::install`] does.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use farshore_journal::{Offset, Timeline};
@@ -39,7 +40,7 @@ const MAX_CONFIG_FILES: usize = 200;
 const MAX_CONFIG_BYTES: usize = 1 << 20;
 
 /// One row of the source's `pg_settings`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Setting {
     /// `name`.
     pub name: String,
@@ -51,13 +52,27 @@ pub struct Setting {
     pub context: String,
 }
 
+/// Shows no value: it may be a secret.
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Setting({} from {})", self.name, self.source)
+    }
+}
+
 /// A configuration file of the source, wherever it lay.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfigFile {
     /// Its path on the source's machine.
     pub path: String,
     /// Its bytes.
     pub content: Vec<u8>,
+}
+
+/// Shows no content: it may hold secrets.
+impl fmt::Debug for ConfigFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConfigFile({:?}, {} bytes)", self.path, self.content.len())
+    }
 }
 
 /// What a backup keeps of its server's configuration.
@@ -100,8 +115,6 @@ pub struct Request {
     pub port: u16,
     /// An absolute directory of mode 0700 for the socket and the server's messages.
     pub socket_dir: PathBuf,
-    /// What to do at the target.
-    pub then: Then,
     /// Where to end.
     pub target: RecoveryTarget,
     /// From where the data is consistent: the base backup's end position. No earlier target exists.
@@ -129,12 +142,19 @@ pub struct Neutralised {
 }
 
 /// A file to write into the restored directory, mode 0600 (0640 where the directory is group-readable).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PlannedFile {
     /// Its path below the directory.
     pub name: String,
     /// Its bytes.
     pub content: Vec<u8>,
+}
+
+/// Shows no content: the source's kept files may hold secrets.
+impl fmt::Debug for PlannedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PlannedFile({:?}, {} bytes)", self.name, self.content.len())
+    }
 }
 
 /// The whole plan.
@@ -271,7 +291,7 @@ pub fn plan(
     conf.set("recovery_target_lsn", &request.target.record_start.to_string(), "the last record's start");
     conf.set("recovery_target_inclusive", "on", "that record is replayed");
     conf.set("recovery_target_timeline", &request.target.timeline.to_string(), "never `latest`");
-    conf.set("recovery_target_action", action(request.then), "");
+    conf.set("recovery_target_action", "pause", "farshore looks first, then opens or stops it");
 
     let mut files = vec![
         file("postgresql.conf", conf.into_text()),
@@ -402,14 +422,6 @@ fn has_kind(value: &str, kind: Kind) -> bool {
     }
 }
 
-fn action(then: Then) -> &'static str {
-    match then {
-        Then::Pause => "pause",
-        Then::Promote => "promote",
-        Then::Shutdown => "shutdown",
-    }
-}
-
 fn file(name: &str, content: String) -> PlannedFile {
     PlannedFile { name: name.to_owned(), content: content.into_bytes() }
 }
@@ -491,7 +503,7 @@ fn placed_value(name: &str, request: &Request, buffers: u64) -> Option<String> {
         "shared_preload_libraries" => Some(request.preload.join(",")),
         "recovery_target_lsn" => Some(request.target.record_start.to_string()),
         "recovery_target_timeline" => Some(request.target.timeline.to_string()),
-        "recovery_target_action" => Some(action(request.then).to_owned()),
+        "recovery_target_action" => Some("pause".to_owned()),
         _ => None,
     }
 }

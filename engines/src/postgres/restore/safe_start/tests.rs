@@ -16,7 +16,6 @@ fn request(major: Major) -> Request {
         major,
         port: 6543,
         socket_dir: "/run/farshore/r1".into(),
-        then: Then::Pause,
         target: RecoveryTarget {
             record_start: "0/30000028".parse().unwrap(),
             timeline: Timeline::new(3),
@@ -123,19 +122,17 @@ fn a_target_the_base_cannot_reach_is_refused_before_anything_is_written() {
 
 #[test]
 fn there_is_exactly_one_target_on_a_numbered_timeline() {
-    for then in [Then::Pause, Then::Promote, Then::Shutdown] {
-        let major = Major::ALL[3];
-        let plan = plan(
-            &source(&[("recovery_target_time", "2020-01-01")]),
-            &control(major),
-            &Request { then, ..request(major) },
-        );
-        let conf = lines(&plan.unwrap());
-        let targets: Vec<_> = conf.keys().filter(|name| name.starts_with("recovery_target")).collect();
-        let expected = ["action", "inclusive", "lsn", "timeline"].map(|end| format!("recovery_target_{end}"));
-        assert_eq!(targets, expected.iter().collect::<Vec<_>>());
-        assert!(conf["recovery_target_timeline"].starts_with("'3'"));
-    }
+    let major = Major::ALL[3];
+    let plan =
+        plan(&source(&[("recovery_target_time", "2020-01-01")]), &control(major), &request(major)).unwrap();
+    let conf = lines(&plan);
+    let targets: Vec<_> = conf.keys().filter(|name| name.starts_with("recovery_target")).cloned().collect();
+    assert_eq!(
+        targets,
+        ["action", "inclusive", "lsn", "timeline"].map(|end| format!("recovery_target_{end}"))
+    );
+    assert!(conf["recovery_target_timeline"].starts_with("'3'"));
+    assert!(conf["recovery_target_action"].starts_with("'pause'"));
 }
 
 #[test]
