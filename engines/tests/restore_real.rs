@@ -1,6 +1,8 @@
 //! Real servers of all majors: a base backup and its log become a server that is safe to start, holds exactly the
 //! commits it must, and touches nothing of its source.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic there is the failure message")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -548,7 +548,7 @@ fn directory_mode(access: Access) -> Mode {
 /// Makes or takes an empty directory that the operator named: links above it are the operator's and are followed.
 fn empty_directory(path: &Path, access: Access) -> Result<(PathBuf, OwnedFd), BeneathError> {
     use std::os::unix::fs::DirBuilderExt;
-    match fs::DirBuilder::new().mode(directory_mode(access).bits() as u32).create(path) {
+    match fs::DirBuilder::new().mode(directory_mode(access).bits()).create(path) {
         Ok(()) => {
             // The new name must survive a power loss as well as what is put below it.
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

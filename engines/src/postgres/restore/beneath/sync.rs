@@ -71,7 +71,7 @@ fn in_parallel(
         let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut result = work();
         for worker in workers {
-            let done = worker.join().unwrap_or_else(|_| Err(BeneathError::Unfinished { files: paths.len() }));
+            let done = worker.join().unwrap_or(Err(BeneathError::Unfinished { files: paths.len() }));
             result = result.and(done);
         }
         result
