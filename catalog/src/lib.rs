@@ -1,1 +1,43 @@
-//! placeholder
+//! The catalog: what exists, where, and since when.
+//!
+//! It is a cache of what the store proves, plus what only this installation knows (shipping progress, nodes,
+//! activity). Losing it stops no shipping and no restore: `catalog rebuild` writes it anew from the store.
+//!
+//! What always holds:
+//! - Every function ends within the deadline given to [`Catalog::open`]; callers treat an [`Error`] as "the catalog
+//!   is away" ([`Error::is_away`] tells it from a refusal) and go on.
+//! - One text per query for SQLite and PostgreSQL, and every query is tested on both.
+//! - Rows become domain types before they leave a file; a row that cannot be one is an error, not a guess.
+//! - No address with a password leaves this crate, in messages or in logs.
+//!
+//! It does not decide: what may be restored is computed in [`window`], how far behind a database is in [`lag`],
+//! both as pure functions over what was read.
+
+pub mod activity;
+pub mod backup;
+pub mod branch;
+pub mod commit;
+mod connection;
+pub mod database;
+mod error;
+pub mod gap;
+pub mod incarnation;
+pub mod lag;
+pub mod mark;
+mod migrations;
+pub mod node;
+pub mod points;
+pub mod range;
+pub mod rebuild;
+mod row;
+pub mod shipping;
+pub mod snapshot;
+pub mod status;
+pub mod target;
+pub mod window;
+
+pub use connection::{Catalog, Durability, Options, Txn};
+pub use error::{Error, Result, Retry};
+
+/// A moment, in UTC. The catalog keeps microseconds; finer parts are cut off when written.
+pub type Time = chrono::DateTime<chrono::Utc>;

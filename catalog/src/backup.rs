@@ -1,0 +1,291 @@
+//! The base backups: where each begins and ends, and whether its manifest was checked.
+//!
+//! A backup moves once: running to complete, or running to failed. Only a complete and checked one may carry a
+//! recovery window ([`crate::window`]).
+
+use std::fmt;
+use std::str::FromStr;
+
+use farshore_journal::{BackupId, IncarnationId, Offset, Timeline};
+use sqlx::any::AnyRow;
+use sqlx::query;
+
+use crate::connection::{in_own_txn, in_snapshot};
+use crate::row::{Read as _, at, at_known, big, big_known, branch, micros};
+use crate::{Catalog, Error, Result, Time, Txn};
+
+/// How far a backup came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupState {
+    /// It is being taken.
+    Running,
+    /// All of it and its manifest are stored.
+    Complete,
+    /// It was given up.
+    Failed,
+}
+
+impl BackupState {
+    /// Its word, in the catalog and on screens.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for BackupState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for BackupState {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        [Self::Running, Self::Complete, Self::Failed]
+            .into_iter()
+            .find(|state| state.word() == text)
+            .ok_or_else(|| Error::corrupt("state", "a word that is no backup state"))
+    }
+}
+
+/// One base backup in one store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Its id.
+    pub id: BackupId,
+    /// Whose it is.
+    pub incarnation: IncarnationId,
+    /// The store's name.
+    pub store: String,
+    /// The timeline it was taken on.
+    pub timeline: Timeline,
+    /// Where replay must begin.
+    pub start: Offset,
+    /// Where replay must come to before the copy is consistent; known at its end.
+    pub end: Option<Offset>,
+    /// When it began.
+    pub started_at: Time,
+    /// When it ended, whichever way.
+    pub finished_at: Option<Time>,
+    /// Bytes read from the database.
+    pub bytes: Option<u64>,
+    /// Bytes put into the store.
+    pub stored_bytes: Option<u64>,
+    /// How far it came.
+    pub state: BackupState,
+    /// Whether its manifest was read back and found right.
+    pub checked: bool,
+    /// What the operator or the schedule calls it; may be empty.
+    pub label: String,
+    /// Pages whose checksum was wrong already at the primary.
+    pub bad_pages: u64,
+}
+
+/// What is known of a backup once all of it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupEnd {
+    /// Where replay must come to before the copy is consistent.
+    pub end: Offset,
+    /// When it ended.
+    pub finished_at: Time,
+    /// Bytes read from the database.
+    pub bytes: u64,
+    /// Bytes put into the store.
+    pub stored_bytes: u64,
+    /// Pages whose checksum was wrong already at the primary.
+    pub bad_pages: u64,
+}
+
+impl Catalog {
+    /// Records a backup as given: a new one as it starts, or one found in the store.
+    ///
+    /// # Errors
+    /// When it is recorded already, or its incarnation is not known.
+    pub async fn backup_insert(&self, backup: &Backup) -> Result<()> {
+        in_own_txn!(self, backup_insert_in_txn(backup))
+    }
+
+    /// Records that a running backup is complete, after its manifest was stored.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it is not running.
+    pub async fn backup_complete(&self, id: BackupId, end: &BackupEnd) -> Result<()> {
+        in_own_txn!(self, backup_complete_in_txn(id, end))
+    }
+
+    /// Records that a running backup was given up.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it is not running.
+    pub async fn backup_fail(&self, id: BackupId, at: Time) -> Result<()> {
+        in_own_txn!(self, backup_fail_in_txn(id, at))
+    }
+
+    /// Records whether a complete backup's manifest was found right.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it is not complete.
+    pub async fn backup_check(&self, id: BackupId, right: bool) -> Result<()> {
+        in_own_txn!(self, backup_check_in_txn(id, right))
+    }
+
+    /// Forgets a backup, after it was expired in the store.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn backup_delete(&self, id: BackupId) -> Result<()> {
+        in_own_txn!(self, backup_delete_in_txn(id))
+    }
+
+    /// The backup of this id.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn backup_find(&self, id: BackupId) -> Result<Option<Backup>> {
+        in_snapshot!(self, backup_find_in_txn(id))
+    }
+
+    /// All backups of an incarnation, oldest first.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn backup_list(&self, incarnation: IncarnationId) -> Result<Vec<Backup>> {
+        in_snapshot!(self, backup_list_in_txn(incarnation))
+    }
+}
+
+/// As [`Catalog::backup_insert`].
+///
+/// # Errors
+/// When it is recorded already, or its incarnation is not known.
+pub async fn backup_insert_in_txn(txn: &mut Txn, backup: &Backup) -> Result<()> {
+    if backup.state == BackupState::Complete && backup.end.is_none_or(|end| end < backup.start) {
+        return Err(Error::Invalid { what: "backup", reason: "a complete one ends at or after its start" });
+    }
+    let statement = "insert into backup (id, incarnation, store, timeline, start_offset, end_offset, started_at, \
+                     finished_at, bytes, stored_bytes, state, checked, label, bad_pages) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+    let bound = query(statement)
+        .bind(backup.id.to_string())
+        .bind(backup.incarnation.to_string())
+        .bind(backup.store.clone())
+        .bind(branch(backup.timeline))
+        .bind(at(backup.start)?)
+        .bind(at_known(backup.end)?)
+        .bind(micros(backup.started_at))
+        .bind(backup.finished_at.map(micros))
+        .bind(big_known("backup size", backup.bytes)?)
+        .bind(big_known("backup size", backup.stored_bytes)?)
+        .bind(backup.state.word())
+        .bind(i64::from(backup.checked))
+        .bind(backup.label.clone())
+        .bind(big("count of pages", backup.bad_pages)?);
+    txn.execute("backup_insert", bound).await.map(|_| ())
+}
+
+/// As [`Catalog::backup_complete`].
+///
+/// # Errors
+/// [`Error::Conflict`] when it is not running.
+pub async fn backup_complete_in_txn(txn: &mut Txn, id: BackupId, end: &BackupEnd) -> Result<()> {
+    let statement = "update backup set state = 'complete', end_offset = $1, finished_at = $2, bytes = $3, \
+                     stored_bytes = $4, bad_pages = $5 \
+                     where id = $6 and state = 'running' and start_offset <= $1";
+    let bound = query(statement)
+        .bind(at(end.end)?)
+        .bind(micros(end.finished_at))
+        .bind(big("backup size", end.bytes)?)
+        .bind(big("backup size", end.stored_bytes)?)
+        .bind(big("count of pages", end.bad_pages)?)
+        .bind(id.to_string());
+    let changed = txn.execute("backup_complete", bound).await?;
+    moved(txn, id, changed, "it is not running, or would end before its start").await
+}
+
+/// As [`Catalog::backup_fail`].
+///
+/// # Errors
+/// [`Error::Conflict`] when it is not running.
+pub async fn backup_fail_in_txn(txn: &mut Txn, id: BackupId, at: Time) -> Result<()> {
+    let statement =
+        "update backup set state = 'failed', finished_at = $1 where id = $2 and state = 'running'";
+    let changed = txn.execute("backup_fail", query(statement).bind(micros(at)).bind(id.to_string())).await?;
+    moved(txn, id, changed, "it is not running").await
+}
+
+/// As [`Catalog::backup_check`].
+///
+/// # Errors
+/// [`Error::Conflict`] when it is not complete.
+pub async fn backup_check_in_txn(txn: &mut Txn, id: BackupId, right: bool) -> Result<()> {
+    let statement = "update backup set checked = $1 where id = $2 and state = 'complete'";
+    let changed =
+        txn.execute("backup_check", query(statement).bind(i64::from(right)).bind(id.to_string())).await?;
+    moved(txn, id, changed, "it is not complete").await
+}
+
+async fn moved(txn: &mut Txn, id: BackupId, changed: u64, reason: &str) -> Result<()> {
+    if changed == 1 {
+        return Ok(());
+    }
+    match backup_find_in_txn(txn, id).await? {
+        None => Err(Error::NoBackup { id }),
+        Some(_) => Err(Error::Conflict { what: "backup", name: id.to_string(), reason: reason.to_owned() }),
+    }
+}
+
+/// As [`Catalog::backup_delete`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn backup_delete_in_txn(txn: &mut Txn, id: BackupId) -> Result<()> {
+    let bound = query("delete from backup where id = $1").bind(id.to_string());
+    txn.execute("backup_delete", bound).await.map(|_| ())
+}
+
+/// As [`Catalog::backup_find`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn backup_find_in_txn(txn: &mut Txn, id: BackupId) -> Result<Option<Backup>> {
+    let statement = "select id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
+                     bytes, stored_bytes, state, checked, label, bad_pages from backup where id = $1";
+    let row = txn.row("backup_find", query(statement).bind(id.to_string())).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// As [`Catalog::backup_list`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn backup_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<Vec<Backup>> {
+    let statement = "select id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
+                     bytes, stored_bytes, state, checked, label, bad_pages from backup \
+                     where incarnation = $1 order by started_at, id";
+    let rows = txn.rows("backup_list", query(statement).bind(incarnation.to_string())).await?;
+    rows.iter().map(from_row).collect()
+}
+
+fn from_row(row: &AnyRow) -> Result<Backup> {
+    Ok(Backup {
+        id: row.parsed("id")?,
+        incarnation: row.parsed("incarnation")?,
+        store: row.text("store")?,
+        timeline: row.timeline("timeline")?,
+        start: row.offset("start_offset")?,
+        end: row.maybe_offset("end_offset")?,
+        started_at: row.time("started_at")?,
+        finished_at: row.maybe_time("finished_at")?,
+        bytes: row.maybe_count("bytes")?,
+        stored_bytes: row.maybe_count("stored_bytes")?,
+        state: row.text("state")?.parse()?,
+        checked: row.flag("checked")?,
+        label: row.text("label")?,
+        bad_pages: row.count("bad_pages")?,
+    })
+}

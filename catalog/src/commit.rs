@@ -1,0 +1,316 @@
+//! Every commit of a journal: where it ends, when it was made, and its transaction id.
+//!
+//! Commit times step back now and then, so order comes from offsets. `latest_us` in the table is the latest time of
+//! a commit and all before it on its timeline: it only rises, and finds "the first commit in log order whose time is
+//! later than T" with one index look-up.
+//!
+//! What always holds: for each row, `latest_us = max(time_us)` over the rows of its timeline up to it. An insert
+//! before rows that are there already raises theirs.
+
+use farshore_journal::{IncarnationId, Offset, Position, Timeline};
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, query};
+
+use crate::branch::Stretch;
+use crate::connection::{Bound, in_own_txn};
+use crate::incarnation::incarnation_number_in_txn;
+use crate::row::{Read as _, at, big, branch, micros};
+use crate::{Catalog, Result, Time, Txn};
+
+/// Rows in one insert. Seven values each: PostgreSQL takes 65 535 values in a statement, SQLite 32 766.
+const ROWS_PER_INSERT: usize = 500;
+
+/// One commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// Where its record starts.
+    pub start: Offset,
+    /// Where its record ends: a restore to here holds it.
+    pub end: Offset,
+    /// When it was made, by the primary's clock.
+    pub time: Time,
+    /// Its transaction id, with the epoch.
+    pub xid: u64,
+}
+
+impl Commit {
+    /// The position that holds it: its end.
+    pub fn position(&self) -> Position {
+        Position::new(self.timeline, self.end)
+    }
+}
+
+impl Catalog {
+    /// Adds commits, in any order; those recorded already are left alone. The count of new ones.
+    ///
+    /// # Errors
+    /// [`Error::NoIncarnation`] when it is not known.
+    pub async fn commit_insert(&self, incarnation: IncarnationId, commits: &[Commit]) -> Result<u64> {
+        in_own_txn!(self, commit_insert_in_txn(incarnation, commits))
+    }
+
+    /// Forgets the commits of a timeline that end at or before `offset`, after their log was expired.
+    ///
+    /// # Errors
+    /// [`Error::NoIncarnation`] when it is not known.
+    pub async fn commit_expire(
+        &self,
+        incarnation: IncarnationId,
+        timeline: Timeline,
+        offset: Offset,
+    ) -> Result<u64> {
+        in_own_txn!(self, commit_expire_in_txn(incarnation, timeline, offset))
+    }
+}
+
+/// As [`Catalog::commit_insert`].
+///
+/// # Errors
+/// [`Error::NoIncarnation`] when it is not known.
+pub async fn commit_insert_in_txn(
+    txn: &mut Txn,
+    incarnation: IncarnationId,
+    commits: &[Commit],
+) -> Result<u64> {
+    if commits.is_empty() {
+        return Ok(0);
+    }
+    let number = incarnation_number_in_txn(txn, incarnation).await?;
+    let mut ordered = commits.to_vec();
+    ordered.sort_by_key(|commit| (commit.timeline, commit.end));
+    let mut added = 0;
+    for of_timeline in ordered.chunk_by(|a, b| a.timeline == b.timeline) {
+        added += insert_on_timeline(txn, number, of_timeline).await?;
+    }
+    Ok(added)
+}
+
+/// Inserts commits of one timeline, sorted by offset.
+async fn insert_on_timeline(txn: &mut Txn, number: i64, commits: &[Commit]) -> Result<u64> {
+    let (Some(first), Some(last)) = (commits.first(), commits.last()) else { return Ok(0) };
+    // Rows already between these would make the running maximum below wrong; the repair after it covers them too.
+    let mut latest = latest_until(txn, number, first.timeline, first.end).await?.unwrap_or(i64::MIN);
+    let interleaved = any_between(txn, number, first, last).await?;
+    let mut added = 0;
+    for rows in commits.chunks(ROWS_PER_INSERT) {
+        let mut bound = if rows.len() == ROWS_PER_INSERT {
+            query(AssertSqlSafe(insert_text(ROWS_PER_INSERT)))
+        } else {
+            // A text per remainder would push the hot ones out of the connection's statement cache.
+            query(AssertSqlSafe(insert_text(rows.len()))).persistent(false)
+        };
+        for commit in rows {
+            latest = latest.max(micros(commit.time));
+            bound = bound
+                .bind(number)
+                .bind(branch(commit.timeline))
+                .bind(at(commit.end)?)
+                .bind(at(commit.start)?)
+                .bind(micros(commit.time))
+                .bind(latest)
+                .bind(big("transaction id", commit.xid)?);
+        }
+        added += txn.execute("commit_insert", bound).await?;
+    }
+    if interleaved {
+        repair(txn, number, first).await?;
+    } else {
+        raise_later(txn, number, last, latest).await?;
+    }
+    Ok(added)
+}
+
+fn insert_text(rows: usize) -> String {
+    let mut text = String::with_capacity(200 + rows * 50);
+    text.push_str(
+        "insert into commit_point (incarnation_number, timeline, end_offset, start_offset, time_us, latest_us, \
+         xid) values ",
+    );
+    for row in 0..rows {
+        let value = row * 7;
+        let comma = if row == 0 { "" } else { ", " };
+        text.push_str(&format!(
+            "{comma}(${}, ${}, ${}, ${}, ${}, ${}, ${})",
+            value + 1,
+            value + 2,
+            value + 3,
+            value + 4,
+            value + 5,
+            value + 6,
+            value + 7
+        ));
+    }
+    text.push_str(" on conflict do nothing");
+    text
+}
+
+/// The running maximum at the last commit before `end`.
+async fn latest_until(txn: &mut Txn, number: i64, timeline: Timeline, end: Offset) -> Result<Option<i64>> {
+    let statement = "select latest_us from commit_point where incarnation_number = $1 and timeline = $2 \
+                     and end_offset < $3 order by end_offset desc limit 1";
+    let bound = query(statement).bind(number).bind(branch(timeline)).bind(at(end)?);
+    txn.row("commit_insert", bound).await?.map(|row| row.integer("latest_us")).transpose()
+}
+
+async fn any_between(txn: &mut Txn, number: i64, first: &Commit, last: &Commit) -> Result<bool> {
+    let statement = "select end_offset from commit_point where incarnation_number = $1 and timeline = $2 \
+                     and end_offset >= $3 and end_offset <= $4 limit 1";
+    let bound =
+        query(statement).bind(number).bind(branch(first.timeline)).bind(at(first.end)?).bind(at(last.end)?);
+    Ok(txn.row("commit_insert", bound).await?.is_some())
+}
+
+/// Raises the running maximum of the rows after `last`; usually there are none.
+async fn raise_later(txn: &mut Txn, number: i64, last: &Commit, latest: i64) -> Result<()> {
+    let statement = "update commit_point set latest_us = $1 where incarnation_number = $2 and timeline = $3 \
+                     and end_offset > $4 and latest_us < $1";
+    let bound = query(statement).bind(latest).bind(number).bind(branch(last.timeline)).bind(at(last.end)?);
+    txn.execute("commit_insert", bound).await.map(|_| ())
+}
+
+/// Computes the running maximum anew from `first` on. Needed only where an insert overlaps what is there.
+async fn repair(txn: &mut Txn, number: i64, first: &Commit) -> Result<()> {
+    let statement = "update commit_point set latest_us = fresh.latest_us from (\
+                     select end_offset, max(time_us) over (order by end_offset) as latest_us \
+                     from commit_point where incarnation_number = $1 and timeline = $2 and end_offset >= $3\
+                     ) as fresh \
+                     where commit_point.incarnation_number = $1 and commit_point.timeline = $2 \
+                     and commit_point.end_offset = fresh.end_offset \
+                     and commit_point.latest_us <> fresh.latest_us";
+    let bound = query(statement).bind(number).bind(branch(first.timeline)).bind(at(first.end)?);
+    txn.execute("commit_insert", bound).await?;
+    // The window above began at `first`; what was latest before it counts on.
+    match latest_until(txn, number, first.timeline, first.end).await? {
+        Some(before) => {
+            let statement = "update commit_point set latest_us = $1 where incarnation_number = $2 \
+                             and timeline = $3 and end_offset >= $4 and latest_us < $1";
+            let bound =
+                query(statement).bind(before).bind(number).bind(branch(first.timeline)).bind(at(first.end)?);
+            txn.execute("commit_insert", bound).await.map(|_| ())
+        }
+        None => Ok(()),
+    }
+}
+
+/// As [`Catalog::commit_expire`]. What is left keeps its running maximum: those expired were before it.
+///
+/// # Errors
+/// [`Error::NoIncarnation`] when it is not known.
+pub async fn commit_expire_in_txn(
+    txn: &mut Txn,
+    incarnation: IncarnationId,
+    timeline: Timeline,
+    offset: Offset,
+) -> Result<u64> {
+    let number = incarnation_number_in_txn(txn, incarnation).await?;
+    let statement =
+        "delete from commit_point where incarnation_number = $1 and timeline = $2 and end_offset <= $3";
+    let bound = query(statement).bind(number).bind(branch(timeline)).bind(at(offset)?);
+    txn.execute("commit_expire", bound).await
+}
+
+/// The hot queries, so that the plan test sees the very texts that run.
+pub(crate) mod text {
+    pub(crate) const BY_XID: &str = "select timeline, start_offset, end_offset, time_us, xid from commit_point \
+        where incarnation_number = $1 and xid = $2 order by timeline, end_offset limit 100";
+    pub(crate) const ASCENDING: &str = "select timeline, start_offset, end_offset, time_us, xid from commit_point \
+        where incarnation_number = $1 and timeline = $2 and end_offset > $3 and end_offset <= $4 \
+        order by end_offset limit $5";
+    pub(crate) const DESCENDING: &str = "select timeline, start_offset, end_offset, time_us, xid from commit_point \
+        where incarnation_number = $1 and timeline = $2 and end_offset > $3 and end_offset <= $4 \
+        order by end_offset desc limit $5";
+    pub(crate) const FIRST_LATER: &str = "select timeline, start_offset, end_offset, time_us, xid \
+        from commit_point where incarnation_number = $1 and timeline = $2 and latest_us > $3 \
+        order by latest_us, end_offset limit 1";
+    pub(crate) const FIRST_LATER_SCANNED: &str = "select timeline, start_offset, end_offset, time_us, xid \
+        from commit_point where incarnation_number = $1 and timeline = $2 and end_offset > $3 \
+        and end_offset <= $4 and time_us > $5 order by end_offset limit 1";
+    pub(crate) const COUNT: &str = "select cast(count(*) as bigint) as commits from (\
+        select end_offset from commit_point where incarnation_number = $1 and timeline = $2 \
+        and end_offset > $3 and end_offset <= $4 limit $5) as counted";
+}
+
+/// A part of one timeline in log order: commits with `after < end <= until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) timeline: Timeline,
+    pub(crate) after: Offset,
+    pub(crate) until: Option<Offset>,
+}
+
+impl From<Stretch> for Part {
+    fn from(stretch: Stretch) -> Self {
+        Self { timeline: stretch.timeline, after: stretch.from, until: stretch.until }
+    }
+}
+
+fn bounds(statement: &'static str, number: i64, part: Part) -> Result<Bound> {
+    // An open end takes in whatever the column can hold.
+    let until = part.until.map(at).transpose()?.unwrap_or(i64::MAX);
+    Ok(query(statement).bind(number).bind(branch(part.timeline)).bind(at(part.after)?).bind(until))
+}
+
+/// The first `limit` commits of a part.
+pub(crate) async fn ascending(txn: &mut Txn, number: i64, part: Part, limit: usize) -> Result<Vec<Commit>> {
+    let bound = bounds(text::ASCENDING, number, part)?.bind(rows_limit(limit));
+    txn.rows("commit_ascending", bound).await?.iter().map(from_row).collect()
+}
+
+/// The last `limit` commits of a part, newest first.
+pub(crate) async fn descending(txn: &mut Txn, number: i64, part: Part, limit: usize) -> Result<Vec<Commit>> {
+    let bound = bounds(text::DESCENDING, number, part)?.bind(rows_limit(limit));
+    txn.rows("commit_descending", bound).await?.iter().map(from_row).collect()
+}
+
+/// How many commits a part has, counting no further than `limit`.
+pub(crate) async fn count(txn: &mut Txn, number: i64, part: Part, limit: u64) -> Result<u64> {
+    let bound = bounds(text::COUNT, number, part)?.bind(big("limit", limit)?);
+    match txn.row("commit_count", bound).await? {
+        Some(row) => row.count("commits"),
+        None => Ok(0),
+    }
+}
+
+/// The first commit of a part, in log order, whose time is later than `time`.
+pub(crate) async fn first_later(
+    txn: &mut Txn,
+    number: i64,
+    part: Part,
+    time: Time,
+) -> Result<Option<Commit>> {
+    let outside = part.after.checked_add(1).unwrap_or(part.after);
+    let before = latest_until(txn, number, part.timeline, outside).await?;
+    // A later time before the part hides what the running maximum would say inside it. Only a clock that
+    // stepped back does that; then the part is read in log order.
+    let row = if before.is_none_or(|before| before <= micros(time)) {
+        let bound = query(text::FIRST_LATER).bind(number).bind(branch(part.timeline)).bind(micros(time));
+        txn.row("commit_first_later", bound).await?
+    } else {
+        txn.row("commit_first_later", bounds(text::FIRST_LATER_SCANNED, number, part)?.bind(micros(time)))
+            .await?
+    };
+    let found = row.as_ref().map(from_row).transpose()?;
+    Ok(found.filter(|commit| part.until.is_none_or(|until| commit.end <= until)))
+}
+
+/// The commits of a transaction id; on more than one timeline when it was decided before a fork, or used again.
+pub(crate) async fn by_xid(txn: &mut Txn, number: i64, xid: u64) -> Result<Vec<Commit>> {
+    let bound = query(text::BY_XID).bind(number).bind(big("transaction id", xid)?);
+    txn.rows("commit_by_xid", bound).await?.iter().map(from_row).collect()
+}
+
+fn rows_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn from_row(row: &AnyRow) -> Result<Commit> {
+    Ok(Commit {
+        timeline: row.timeline("timeline")?,
+        start: row.offset("start_offset")?,
+        end: row.offset("end_offset")?,
+        time: row.time("time_us")?,
+        xid: row.count("xid")?,
+    })
+}

@@ -1,0 +1,149 @@
+//! What may be said now of what a shipper wrote earlier: pure functions, the clock passed in.
+//!
+//! Unknown is `None` or `unknown`, never zero and never green. A clock that disagrees by more than three heartbeats
+//! is a reason not to know.
+
+use std::time::Duration;
+
+use farshore_journal::Offset;
+use serde::{Serialize, Serializer};
+
+use crate::Time;
+use crate::shipping::{Shipping, ShippingState};
+
+/// After how many heartbeats without contact a state is no longer known.
+const SILENT_AFTER_HEARTBEATS: u32 = 3;
+
+/// A state as it may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShownState {
+    /// Nobody has vouched for the database lately.
+    Unknown,
+    /// What the shipper said, recently enough.
+    Known(ShippingState),
+}
+
+impl ShownState {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Known(state) => state.word(),
+        }
+    }
+}
+
+impl Serialize for ShownState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+/// Whether the last contact is too long ago, or too far in the future, to say anything of now.
+pub fn is_silent(now: Time, last_contact: Option<Time>, heartbeat: Duration) -> bool {
+    let Some(last_contact) = last_contact else { return true };
+    let apart = (now - last_contact).abs();
+    // A duration too long for the clock's type never passes.
+    chrono::TimeDelta::from_std(heartbeat.saturating_mul(SILENT_AFTER_HEARTBEATS))
+        .is_ok_and(|bearable| apart > bearable)
+}
+
+/// The state to show now.
+pub fn shown_state(now: Time, shipping: Option<&Shipping>) -> ShownState {
+    match shipping {
+        Some(shipping) if !is_silent(now, shipping.last_contact_at, shipping.heartbeat) => {
+            ShownState::Known(shipping.state)
+        }
+        _ => ShownState::Unknown,
+    }
+}
+
+/// Bytes between the source's end of log and what is stored, as of the last contact.
+pub fn lag_bytes(source: Option<Offset>, stored: Option<Offset>) -> Option<u64> {
+    let (source, stored) = (source?, stored?);
+    // The source may not have said anything since it sent the last bytes: then stored is ahead of what it said.
+    Some(source.bytes_since(stored).unwrap_or(0))
+}
+
+/// The age of the oldest commit that is not stored, in seconds: what would be lost if the primary were lost now.
+///
+/// - All that the source has is stored, and it was heard lately: 0.
+/// - A commit is known not to be stored: its age, growing while the source is silent.
+/// - Otherwise not known: the source is silent, or has bytes whose commits we have not seen.
+pub fn lag_seconds(
+    now: Time,
+    silent: bool,
+    source: Option<Offset>,
+    stored: Option<Offset>,
+    oldest_unstored_commit: Option<Time>,
+) -> Option<f64> {
+    if let Some(oldest) = oldest_unstored_commit {
+        // The source's clock may be ahead of ours; an age below zero is none.
+        let milliseconds = (now - oldest).num_milliseconds().max(0);
+        #[allow(clippy::cast_precision_loss)] // an age in milliseconds is far below 2^53
+        return Some(milliseconds as f64 / 1000.0);
+    }
+    match lag_bytes(source, stored) {
+        Some(0) if !silent => Some(0.0),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+
+    fn at(seconds: i64) -> Time {
+        Time::default() + TimeDelta::seconds(seconds)
+    }
+
+    #[test]
+    fn a_state_is_unknown_once_three_heartbeats_passed_in_silence() {
+        let beat = Duration::from_secs(10);
+        for (case, now, contact, silent) in [
+            ("never heard", 100, None, true),
+            ("just heard", 100, Some(100), false),
+            ("three heartbeats", 130, Some(100), false),
+            ("a little more", 131, Some(100), true),
+            ("from a clock a little ahead", 100, Some(120), false),
+            ("from a clock far ahead", 100, Some(131), true),
+        ] {
+            assert_eq!(is_silent(at(now), contact.map(at), beat), silent, "{case}");
+        }
+        assert!(!is_silent(at(100), Some(at(0)), Duration::MAX));
+        assert_eq!(shown_state(at(0), None).word(), "unknown");
+    }
+
+    #[test]
+    fn lag_in_seconds_is_zero_only_when_all_is_known_to_be_stored() {
+        let offset = |bytes: Option<u64>| bytes.map(Offset::new);
+        for (case, silent, source, stored, oldest, expected) in [
+            ("all stored", false, Some(50), Some(50), None, Some(0.0)),
+            ("stored more than the source last said", false, Some(50), Some(60), None, Some(0.0)),
+            ("all stored, then silence", true, Some(50), Some(50), None, None),
+            ("a commit waits", false, Some(50), Some(40), Some(93), Some(7.0)),
+            ("a commit waits and the source is silent", true, Some(50), Some(40), Some(40), Some(60.0)),
+            ("a commit from a clock ahead", false, Some(50), Some(40), Some(101), Some(0.0)),
+            ("bytes not seen yet", false, Some(50), Some(40), None, None),
+            ("nothing stored yet", false, Some(50), None, None, None),
+            ("source never heard", false, None, Some(40), None, None),
+        ] {
+            let found = lag_seconds(at(100), silent, offset(source), offset(stored), oldest.map(at));
+            assert_eq!(found, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn lag_in_bytes_is_unknown_without_both_ends() {
+        let offset = |bytes: Option<u64>| bytes.map(Offset::new);
+        for (source, stored, expected) in [
+            (Some(50), Some(40), Some(10)),
+            (Some(40), Some(50), Some(0)),
+            (None, Some(50), None),
+            (Some(50), None, None),
+        ] {
+            assert_eq!(lag_bytes(offset(source), offset(stored)), expected);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The tables' versions, embedded, and how a catalog is brought to the newest.
+//!
+//! Forward only. SQLite runs all of them in one immediate transaction, since its driver has no migration lock:
+//! two processes that open a new file at once then wait for each other. PostgreSQL takes the driver's advisory lock.
+
+use std::borrow::Cow;
+
+use sqlx::AnyConnection;
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+
+/// Version, name and text of each file in `migrations/`, oldest first.
+const FILES: &[(i64, &str, &str)] =
+    &[(20_261_121_020_000, "catalog", include_str!("../../migrations/20261121020000_catalog.sql"))];
+
+/// Brings the catalog behind `connection` to the newest version.
+pub(crate) async fn run(connection: &mut AnyConnection) -> Result<(), MigrateError> {
+    let migrations = FILES
+        .iter()
+        .map(|&(version, what, text)| {
+            Migration::new(version, Cow::Borrowed(what), MigrationType::Simple, text.into_sql_str(), false)
+        })
+        .collect();
+    let mut migrator = Migrator::with_migrations(migrations);
+    // A catalog in PostgreSQL may share a database with something else that uses the driver's default name.
+    migrator.dangerous_set_table_name("farshore_migration");
+    migrator.run_direct(None, connection, false).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_migration_file_is_embedded_and_opens_with_why() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
+        let mut on_disk: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        on_disk.sort();
+        let embedded: Vec<String> =
+            FILES.iter().map(|(version, what, _)| format!("{version}_{what}.sql")).collect();
+        assert_eq!(on_disk, embedded);
+        for (version, _, text) in FILES {
+            assert!(text.starts_with("-- Why: "), "{version}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! One database at a glance, for the command line and the dashboard.
+//!
+//! All of it is read from one state of the catalog. Unknown is null, never 0, and never green. The JSON is a
+//! contract: fields may be added under a new schema number, never change their meaning under this one.
+
+use farshore_journal::{DatabaseName, IncarnationId, Offset, Position, Timeline};
+use serde::{Serialize, Serializer};
+
+use crate::backup::{BackupState, backup_list_in_txn};
+use crate::branch::{Line, branch_list_in_txn};
+use crate::connection::in_snapshot;
+use crate::database::database_find_in_txn;
+use crate::gap::gap_list_in_txn;
+use crate::incarnation::incarnation_current_in_txn;
+use crate::lag::{self, ShownState};
+use crate::points::commit_at_in_txn;
+use crate::range::range_list_in_txn;
+use crate::shipping::shipping_find_in_txn;
+use crate::target::target_list_in_txn;
+use crate::window::{self, Windows};
+use crate::{Catalog, Error, Result, Time, Txn};
+
+/// The name of the JSON's shape.
+pub const SCHEMA: &str = "farshore.status/1";
+
+/// A database as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DatabaseStatus {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Its name.
+    pub database: DatabaseName,
+    /// Its engine's word.
+    pub engine: String,
+    /// How its shipping stands; `unknown` when nobody vouches for it.
+    pub state: ShownState,
+    /// Its current incarnation.
+    pub incarnation: Option<IncarnationId>,
+    /// The timeline of the four offsets.
+    pub timeline: Option<Timeline>,
+    /// Up to where our process has the bytes.
+    pub received: Option<Offset>,
+    /// Up to where the required targets have confirmed them.
+    pub stored: Option<Offset>,
+    /// Up to where the primary was told they are flushed.
+    pub reported: Option<Offset>,
+    /// Up to where the primary may recycle its log.
+    pub released: Option<Offset>,
+    /// Bytes of log not stored, as of the last contact.
+    pub ship_lag_bytes: Option<u64>,
+    /// Age of the oldest commit not stored.
+    pub ship_lag_seconds: Option<f64>,
+    /// What can be restored; null when nothing can, or nothing is known.
+    pub window: Option<Window>,
+    /// Its base backups.
+    pub backups: Backups,
+    /// Its stores, by name.
+    pub targets: Vec<TargetStatus>,
+    /// What the primary keeps for us.
+    pub primary: Primary,
+}
+
+/// The newest unbroken run of restorable positions, in the store that has the newest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Window {
+    /// The time of the last commit at the window's start.
+    pub from_time: Option<Time>,
+    /// The time of its last commit.
+    pub to_time: Option<Time>,
+    /// The first restorable position.
+    #[serde(serialize_with = "as_text")]
+    pub from_position: Position,
+    /// The last restorable position.
+    #[serde(serialize_with = "as_text")]
+    pub to_position: Position,
+    /// What cannot be restored between the oldest restorable position and now, oldest first.
+    pub gaps: Vec<WindowGap>,
+}
+
+/// A part of the history that cannot be restored, after an older run that can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WindowGap {
+    /// The time of the last restorable commit before it.
+    pub from_time: Option<Time>,
+    /// The time of the last commit at the first restorable position after it.
+    pub to_time: Option<Time>,
+    /// The last restorable position before it.
+    #[serde(serialize_with = "as_text")]
+    pub from_position: Position,
+    /// The first restorable position after it; null while there is none.
+    #[serde(serialize_with = "as_maybe_text")]
+    pub to_position: Option<Position>,
+    /// Why.
+    pub reason: String,
+    /// The first restorable position of the older run that ends here.
+    #[serde(serialize_with = "as_text")]
+    pub older_from_position: Position,
+    /// The time of the last commit there.
+    pub older_from_time: Option<Time>,
+}
+
+/// The complete base backups of the current incarnation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Backups {
+    /// How many.
+    pub count: u64,
+    /// When the newest ended.
+    pub last_at: Option<Time>,
+}
+
+/// A store of the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TargetStatus {
+    /// Its name.
+    pub store: String,
+    /// Up to where it has confirmed the journal.
+    #[serde(serialize_with = "as_maybe_text")]
+    pub stored: Option<Position>,
+    /// The shipper's word for it; `unknown` when nobody vouches for the database.
+    pub state: String,
+}
+
+/// The primary's log disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Primary {
+    /// Bytes of log it keeps for us.
+    pub retained_bytes: Option<u64>,
+    /// Seconds until its disk is full at the present rate.
+    pub seconds_to_full: Option<u64>,
+}
+
+fn as_text<S: Serializer>(position: &Position, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(position)
+}
+
+#[allow(clippy::ref_option)] // the signature is serde's
+fn as_maybe_text<S: Serializer>(
+    position: &Option<Position>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    match position {
+        Some(position) => serializer.collect_str(position),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl Catalog {
+    /// How a database stands at `now`.
+    ///
+    /// # Errors
+    /// [`Error::NoDatabase`] when it is not known.
+    pub async fn status(&self, database: &DatabaseName, now: Time) -> Result<DatabaseStatus> {
+        in_snapshot!(self, status_in_txn(database, now))
+    }
+
+    /// What can be restored of an incarnation along the line to `timeline`, store by store.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn windows(
+        &self,
+        incarnation: IncarnationId,
+        timeline: Timeline,
+    ) -> Result<Vec<(String, Windows)>> {
+        in_snapshot!(self, windows_in_txn(incarnation, timeline))
+    }
+}
+
+/// As [`Catalog::status`].
+///
+/// # Errors
+/// [`Error::NoDatabase`] when it is not known.
+pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Result<DatabaseStatus> {
+    let database =
+        database_find_in_txn(txn, name).await?.ok_or_else(|| Error::NoDatabase { name: name.clone() })?;
+    let shipping = shipping_find_in_txn(txn, name).await?;
+    let incarnation = incarnation_current_in_txn(txn, name).await?.map(|incarnation| incarnation.id);
+    let state = lag::shown_state(now, shipping.as_ref());
+    let silent = state == ShownState::Unknown;
+
+    let (mut window, mut backups) = (None, Backups { count: 0, last_at: None });
+    if let Some(incarnation) = incarnation {
+        let branches = branch_list_in_txn(txn, incarnation).await?;
+        let newest = branches.iter().map(|branch| branch.timeline).max();
+        let timeline = shipping.as_ref().and_then(|shipping| shipping.timeline).or(newest);
+        if let Some(timeline) = timeline {
+            window = window_in_txn(txn, incarnation, timeline).await?;
+        }
+        let all = backup_list_in_txn(txn, incarnation).await?;
+        let complete = || all.iter().filter(|backup| backup.state == BackupState::Complete);
+        backups = Backups {
+            count: complete().count() as u64,
+            last_at: complete().filter_map(|backup| backup.finished_at).max(),
+        };
+    }
+    let targets = target_list_in_txn(txn, name).await?;
+    let targets = targets
+        .into_iter()
+        .map(|target| TargetStatus {
+            store: target.store,
+            stored: target.stored,
+            state: if silent { state.word().to_owned() } else { target.state },
+        })
+        .collect();
+    let said = shipping.as_ref();
+    let (source, stored) = (said.and_then(|s| s.source), said.and_then(|s| s.stored));
+    let oldest_unstored = said.and_then(|s| s.oldest_unstored_commit_at);
+    Ok(DatabaseStatus {
+        schema: SCHEMA,
+        database: database.name,
+        engine: database.engine,
+        state,
+        incarnation,
+        timeline: said.and_then(|s| s.timeline),
+        received: said.and_then(|s| s.received),
+        stored,
+        reported: said.and_then(|s| s.reported),
+        released: said.and_then(|s| s.released),
+        ship_lag_bytes: lag::lag_bytes(source, stored).filter(|_| !silent),
+        ship_lag_seconds: lag::lag_seconds(now, silent, source, stored, oldest_unstored),
+        window,
+        backups,
+        targets,
+        primary: Primary {
+            retained_bytes: said.and_then(|s| s.retained_bytes).filter(|_| !silent),
+            seconds_to_full: said.and_then(|s| s.seconds_to_full).filter(|_| !silent),
+        },
+    })
+}
+
+/// As [`Catalog::windows`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn windows_in_txn(
+    txn: &mut Txn,
+    incarnation: IncarnationId,
+    timeline: Timeline,
+) -> Result<Vec<(String, Windows)>> {
+    let line = Line::to(timeline, &branch_list_in_txn(txn, incarnation).await?);
+    let ranges = range_list_in_txn(txn, incarnation).await?;
+    let gaps = gap_list_in_txn(txn, incarnation).await?;
+    let backups = backup_list_in_txn(txn, incarnation).await?;
+    // Ranges come sorted by store.
+    let of_stores = ranges.chunk_by(|a, b| a.store == b.store).filter_map(|ranges| {
+        let store = &ranges.first()?.store;
+        let gaps: Vec<_> = gaps.iter().filter(|gap| gap.store == *store).cloned().collect();
+        let backups: Vec<_> = backups.iter().filter(|backup| backup.store == *store).cloned().collect();
+        Some((store.clone(), window::windows(&line, ranges, &gaps, &backups)))
+    });
+    Ok(of_stores.collect())
+}
+
+/// The window of the store that reaches furthest, with its times. One store's alone: what two stores could only do
+/// together is not claimed.
+async fn window_in_txn(
+    txn: &mut Txn,
+    incarnation: IncarnationId,
+    timeline: Timeline,
+) -> Result<Option<Window>> {
+    let of_stores = windows_in_txn(txn, incarnation, timeline).await?;
+    let furthest = of_stores.into_iter().filter_map(|(_, windows)| {
+        let newest = windows.spans.last()?.clone();
+        Some((newest, windows))
+    });
+    // Along one line the offset alone orders positions. Of two equals, the longer window.
+    let best = furthest.max_by_key(|(newest, _)| (newest.to.offset, std::cmp::Reverse(newest.from.offset)));
+    let Some((newest, windows)) = best else { return Ok(None) };
+    let mut gaps = Vec::new();
+    for (lost, older) in windows.breaks.iter().zip(&windows.spans) {
+        gaps.push(WindowGap {
+            from_time: time_at(txn, incarnation, timeline, lost.from).await?,
+            to_time: match lost.to {
+                Some(to) => time_at(txn, incarnation, timeline, to).await?,
+                None => None,
+            },
+            from_position: lost.from,
+            to_position: lost.to,
+            reason: lost.reason.clone(),
+            older_from_position: older.from,
+            older_from_time: time_at(txn, incarnation, timeline, older.from).await?,
+        });
+    }
+    Ok(Some(Window {
+        from_time: time_at(txn, incarnation, timeline, newest.from).await?,
+        to_time: time_at(txn, incarnation, timeline, newest.to).await?,
+        from_position: newest.from,
+        to_position: newest.to,
+        gaps,
+    }))
+}
+
+/// The time of the last commit at or before a position; `None` when no commit before it is known.
+async fn time_at(
+    txn: &mut Txn,
+    incarnation: IncarnationId,
+    timeline: Timeline,
+    position: Position,
+) -> Result<Option<Time>> {
+    Ok(commit_at_in_txn(txn, incarnation, timeline, position).await?.map(|commit| commit.time))
+}
