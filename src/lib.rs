@@ -1,1 +1,12 @@
 //! The `farshore` binary as a library, so that tests can reach its parts.
+//!
+//! It reads configuration, wires the crates together and prints; what it decides itself is pure (`check`, `config`,
+//! `cli`). Only here may errors be carried by `anyhow`, and only here is standard output written.
+
+pub mod check;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod exit;
+pub mod message;
+pub mod output;

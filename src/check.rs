@@ -1,0 +1,140 @@
+//! `farshore check` as a pure function: facts in, findings out.
+//!
+//! What always holds: a fact that is not known becomes a finding of level `unknown`, never `ok`; every problem and
+//! every warning says how to mend it; every code stands in `docs/messages.md`. Facts are gathered elsewhere, by
+//! whoever speaks to the server and the stores.
+
+pub mod facts;
+mod settings;
+mod surroundings;
+
+use std::fmt;
+
+use serde::Serialize;
+
+pub use facts::CheckFacts;
+
+/// How a finding stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Looked at and right.
+    Ok,
+    /// Works, and should be better.
+    Warning,
+    /// Could not be looked at.
+    Unknown,
+    /// Something promised does not hold.
+    Problem,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Unknown => "unknown",
+            Self::Problem => "problem",
+        })
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Its stable name.
+    pub code: &'static str,
+    /// How it stands.
+    pub level: Level,
+    /// What was found.
+    pub what: String,
+    /// How to mend it; `None` only when it is ok.
+    pub mend: Option<String>,
+}
+
+impl Finding {
+    fn ok(code: &'static str, what: impl Into<String>) -> Self {
+        Self { code, level: Level::Ok, what: what.into(), mend: None }
+    }
+
+    fn warning(code: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { code, level: Level::Warning, what: what.into(), mend: Some(mend.into()) }
+    }
+
+    fn problem(code: &'static str, what: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { code, level: Level::Problem, what: what.into(), mend: Some(mend.into()) }
+    }
+
+    fn unknown(code: &'static str, what: impl fmt::Display) -> Self {
+        Self {
+            code,
+            level: Level::Unknown,
+            what: format!("not known: {what}"),
+            mend: Some("see the connection and role findings; it could not be looked at".to_owned()),
+        }
+    }
+}
+
+/// Every code a finding can have, in the order they are reported.
+pub const CODES: &[&str] = &[
+    "server.version",
+    "server.primary",
+    "server.settings",
+    "server.service",
+    "settings.wal_level",
+    "settings.fsync",
+    "settings.full_page_writes",
+    "settings.data_checksums",
+    "settings.max_replication_slots",
+    "settings.max_wal_senders",
+    "settings.slots_in_use",
+    "settings.max_slot_wal_keep_size",
+    "settings.idle_replication_slot_timeout",
+    "settings.synchronous_commit",
+    "connection.replication",
+    "connection.encrypted",
+    "role.rights",
+    "role.superuser",
+    "role.replication",
+    "role.settings",
+    "role.stats",
+    "role.points",
+    "slots.state",
+    "space.pg_wal",
+    "server.clock",
+    "store.reachable",
+    "store.creates_once",
+    "store.clock",
+    "store.space",
+    "store.apart",
+    "keys.encryption",
+    "keys.apart",
+    "keys.opens",
+    "restore.programs",
+];
+
+/// Judges everything that is known.
+pub fn findings(facts: &CheckFacts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    settings::judge(facts, &mut findings);
+    surroundings::judge_role(facts, &mut findings);
+    surroundings::judge_slots(facts, &mut findings);
+    surroundings::judge_space(facts, &mut findings);
+    surroundings::judge_clock("server.clock", "the server's clock", facts.clock_difference, &mut findings);
+    if facts.stores.is_empty() {
+        findings.push(Finding::unknown("store.reachable", "any store of this database"));
+    }
+    for store in &facts.stores {
+        surroundings::judge_store(store, &mut findings);
+    }
+    surroundings::judge_programs(facts.restore_programs, &mut findings);
+    findings
+}
+
+/// The worst level among findings; without any finding nothing is known.
+pub fn worst(findings: &[Finding]) -> Level {
+    findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Unknown)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Every judgement of `check` as a table: one fact changed, one level expected.
+
+use std::time::Duration;
+
+use super::facts::{CheckFacts, ClockDifference, KeyFacts, RoleFacts, SlotFacts, StoreFacts, Wanted};
+use super::{CODES, Finding, Level, findings, worst};
+use crate::config::OnFull;
+
+fn sound() -> CheckFacts {
+    let settings = [
+        ("wal_level", "replica"),
+        ("fsync", "on"),
+        ("full_page_writes", "on"),
+        ("data_checksums", "on"),
+        ("max_replication_slots", "10"),
+        ("max_wal_senders", "10"),
+        ("max_slot_wal_keep_size", "-1"),
+        ("idle_replication_slot_timeout", "0"),
+        ("synchronous_commit", "on"),
+        ("synchronous_standby_names", ""),
+    ];
+    let clock = Some(ClockDifference { size: Duration::from_millis(40), error: Duration::from_millis(30) });
+    CheckFacts {
+        wanted: Wanted { database: "orders".into(), on_full: OnFull::Hold, rpo: None },
+        server_version: Some(180_001),
+        in_recovery: Some(false),
+        settings: Some(settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
+        role: Some(RoleFacts {
+            name: "farshore".into(),
+            superuser: Some(false),
+            replication: Some(true),
+            reads_settings: Some(true),
+            reads_stats: Some(true),
+            marks_points: Some(true),
+        }),
+        replication_connects: Some(true),
+        encrypted: Some(true),
+        slots: Some(vec![SlotFacts {
+            name: "farshore_orders_keep".into(),
+            temporary: false,
+            wal_status: Some("reserved".into()),
+            reserves: true,
+        }]),
+        slots_used: Some(2),
+        retained_bytes: Some(1 << 20),
+        wal_free_bytes: Some(1 << 34),
+        clock_difference: clock,
+        stores: vec![StoreFacts {
+            name: "main".into(),
+            reachable: Some(true),
+            creates_once: Some(true),
+            clock_difference: clock,
+            free_bytes: Some(1 << 34),
+            is_directory: true,
+            beside_database: Some(false),
+            keys: KeyFacts { recipients: 1, identity_here: Some(false), identity_opens: Some(true) },
+        }],
+        restore_programs: Some(true),
+    }
+}
+
+fn level(facts: &CheckFacts, code: &str) -> Level {
+    let of_code: Vec<Finding> = findings(facts).into_iter().filter(|f| f.code == code).collect();
+    assert!(!of_code.is_empty(), "no finding {code}");
+    worst(&of_code)
+}
+
+#[test]
+fn a_sound_database_has_only_ok_findings() {
+    let bad: Vec<Finding> = findings(&sound()).into_iter().filter(|f| f.level != Level::Ok).collect();
+    assert!(bad.is_empty(), "{bad:?}");
+}
+
+#[test]
+fn what_is_not_known_is_never_ok() {
+    let found = findings(&CheckFacts::default());
+    assert!(found.iter().all(|finding| finding.level == Level::Unknown), "{found:?}");
+    let mut empty_settings = sound();
+    empty_settings.settings = Some(Default::default());
+    for finding in findings(&empty_settings).iter().filter(|f| f.code.starts_with("settings.")) {
+        assert_eq!(finding.level, Level::Unknown, "{finding:?}");
+    }
+    assert_eq!(worst(&[]), Level::Unknown);
+}
+
+#[test]
+fn every_setting_that_breaks_a_promise_is_found() {
+    use Level::{Ok, Problem, Unknown, Warning};
+    for (name, value, code, expected) in [
+        ("wal_level", "minimal", "settings.wal_level", Problem),
+        ("wal_level", "logical", "settings.wal_level", Ok),
+        ("fsync", "off", "settings.fsync", Problem),
+        ("full_page_writes", "off", "settings.full_page_writes", Problem),
+        ("data_checksums", "off", "settings.data_checksums", Warning),
+        ("max_replication_slots", "1", "settings.max_replication_slots", Problem),
+        ("max_replication_slots", "2", "settings.slots_in_use", Warning),
+        ("max_wal_senders", "2", "settings.max_wal_senders", Problem),
+        ("max_wal_senders", "many", "settings.max_wal_senders", Unknown),
+        ("max_slot_wal_keep_size", "1024", "settings.max_slot_wal_keep_size", Problem),
+        ("idle_replication_slot_timeout", "3600", "settings.idle_replication_slot_timeout", Warning),
+        ("synchronous_standby_names", "farshore", "settings.synchronous_commit", Warning),
+        ("synchronous_standby_names", "*", "settings.synchronous_commit", Warning),
+        ("rds.extensions", "x", "server.service", Problem),
+        ("cloudsql.iam_authentication", "off", "server.service", Problem),
+        ("azure.extensions", "", "server.service", Problem),
+    ] {
+        let mut facts = sound();
+        facts.settings.as_mut().unwrap().insert(name.into(), value.into());
+        assert_eq!(level(&facts, code), expected, "{name} = {value}");
+    }
+}
+
+#[test]
+fn remote_apply_is_a_problem_only_where_farshore_is_named() {
+    let mut facts = sound();
+    facts.settings.as_mut().unwrap().insert("synchronous_commit".into(), "remote_apply".into());
+    assert_eq!(level(&facts, "settings.synchronous_commit"), Level::Ok);
+    facts.settings.as_mut().unwrap().insert("synchronous_standby_names".into(), "any 1 (a, farshore)".into());
+    assert_eq!(level(&facts, "settings.synchronous_commit"), Level::Problem);
+}
+
+#[test]
+fn the_primarys_limit_must_fit_the_operators_choice() {
+    for (on_full, limit, expected) in [
+        (OnFull::Hold, "-1", Level::Ok),
+        (OnFull::Hold, "4096", Level::Problem),
+        (OnFull::Bypass, "-1", Level::Problem),
+        (OnFull::Bypass, "4096", Level::Ok),
+    ] {
+        let mut facts = sound();
+        facts.wanted.on_full = on_full;
+        facts.settings.as_mut().unwrap().insert("max_slot_wal_keep_size".into(), limit.into());
+        assert_eq!(level(&facts, "settings.max_slot_wal_keep_size"), expected, "{on_full} {limit}");
+    }
+}
+
+#[test]
+fn an_idle_timeout_is_expected_from_18_on_and_not_before() {
+    let mut facts = sound();
+    facts.settings.as_mut().unwrap().remove("idle_replication_slot_timeout");
+    assert_eq!(level(&facts, "settings.idle_replication_slot_timeout"), Level::Unknown);
+    facts.server_version = Some(170_004);
+    assert!(findings(&facts).iter().all(|f| f.code != "settings.idle_replication_slot_timeout"));
+}
+
+/// A change to sound facts, the finding it should turn, and how that should then stand.
+type Case = (fn(&mut CheckFacts), &'static str, Level);
+
+#[test]
+fn every_other_fact_that_breaks_a_promise_is_found() {
+    use Level::{Ok, Problem, Unknown, Warning};
+    fn slot(facts: &mut CheckFacts) -> &mut SlotFacts {
+        &mut facts.slots.as_mut().unwrap()[0]
+    }
+    let cases: Vec<Case> = vec![
+        (|f| f.server_version = Some(130_009), "server.version", Problem),
+        (|f| f.server_version = Some(190_000), "server.version", Warning),
+        (|f| f.in_recovery = Some(true), "server.primary", Problem),
+        (|f| f.replication_connects = Some(false), "connection.replication", Problem),
+        (|f| f.encrypted = Some(false), "connection.encrypted", Warning),
+        (|f| f.role.as_mut().unwrap().replication = Some(false), "role.replication", Problem),
+        (|f| f.role.as_mut().unwrap().reads_settings = Some(false), "role.settings", Problem),
+        (|f| f.role.as_mut().unwrap().reads_stats = Some(false), "role.stats", Warning),
+        (|f| f.role.as_mut().unwrap().marks_points = Some(false), "role.points", Warning),
+        (|f| f.role.as_mut().unwrap().marks_points = None, "role.points", Unknown),
+        (|f| f.role.as_mut().unwrap().superuser = Some(true), "role.superuser", Warning),
+        (|f| f.slots = Some(vec![]), "slots.state", Warning),
+        (|f| slot(f).temporary = true, "slots.state", Problem),
+        (|f| slot(f).reserves = false, "slots.state", Problem),
+        (|f| slot(f).wal_status = Some("lost".into()), "slots.state", Problem),
+        (|f| slot(f).wal_status = Some("unreserved".into()), "slots.state", Problem),
+        (|f| slot(f).wal_status = Some("extended".into()), "slots.state", Ok),
+        (|f| slot(f).wal_status = None, "slots.state", Unknown),
+        (|f| f.retained_bytes = None, "space.pg_wal", Unknown),
+        (|f| f.retained_bytes = Some(1 << 35), "space.pg_wal", Warning),
+        (|f| f.retained_bytes = Some(1 << 39), "space.pg_wal", Problem),
+        (|f| f.wal_free_bytes = Some(0), "space.pg_wal", Problem),
+        (|f| f.stores[0].reachable = Some(false), "store.reachable", Problem),
+        (|f| f.stores.clear(), "store.reachable", Unknown),
+        (|f| f.stores[0].creates_once = Some(false), "store.creates_once", Problem),
+        (|f| f.stores[0].free_bytes = Some(0), "store.space", Problem),
+        (|f| f.stores[0].beside_database = Some(true), "store.apart", Warning),
+        (|f| f.stores[0].keys.recipients = 0, "keys.encryption", Warning),
+        (|f| f.stores[0].keys.identity_here = Some(true), "keys.apart", Warning),
+        (|f| f.stores[0].keys.identity_opens = Some(false), "keys.opens", Problem),
+        (|f| f.stores[0].keys.identity_opens = None, "keys.opens", Unknown),
+        (|f| f.restore_programs = Some(false), "restore.programs", Warning),
+    ];
+    for (at, (change, code, expected)) in cases.into_iter().enumerate() {
+        let mut facts = sound();
+        change(&mut facts);
+        assert_eq!(level(&facts, code), expected, "case {at}: {code}");
+    }
+}
+
+#[test]
+fn a_slow_network_is_not_taken_for_a_wrong_clock() {
+    for (size, error, expected) in
+        [(3_000, 2_900, Level::Ok), (3_000, 10, Level::Warning), (1_000_000, 10, Level::Problem)]
+    {
+        let mut facts = sound();
+        facts.clock_difference =
+            Some(ClockDifference { size: Duration::from_millis(size), error: Duration::from_millis(error) });
+        assert_eq!(level(&facts, "server.clock"), expected, "{size} ± {error}");
+    }
+}
+
+#[test]
+fn every_finding_has_a_known_code_and_a_way_to_mend_it() {
+    let mut broken = sound();
+    broken.settings = Some([("wal_level".to_owned(), "minimal".to_owned())].into());
+    for facts in [sound(), CheckFacts::default(), broken] {
+        for finding in findings(&facts) {
+            assert!(CODES.contains(&finding.code), "{}", finding.code);
+            assert_eq!(finding.mend.is_none(), finding.level == Level::Ok, "{finding:?}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `farshore check`: gathers facts, judges them, prints the findings.
+//!
+//! What always holds: exit 8 with a problem, 9 with something unknown, 0 otherwise. What could not be looked at
+//! stays `None` in the facts and shows as unknown.
+
+use farshore_journal::DatabaseName;
+use serde::Serialize;
+
+use crate::check::facts::{CheckFacts, KeyFacts, StoreFacts, Wanted};
+use crate::check::{self, Finding, Level};
+use crate::cli::DatabaseChoice;
+use crate::commands::{self, Context};
+use crate::config::quantity::Span;
+use crate::config::{Config, DatabaseConfig, EngineConfig};
+use crate::exit::Exit;
+use crate::message::{Code, OperatorMessage, Safe};
+use crate::output::Row;
+
+/// One finding with the database it is about.
+#[derive(Debug, Serialize)]
+struct Line {
+    database: String,
+    #[serde(flatten)]
+    finding: Finding,
+}
+
+impl Row for Line {
+    const HEADER: &'static [&'static str] = &["DATABASE", "LEVEL", "CHECK", "FOUND", "MEND"];
+
+    fn cells(&self) -> Vec<String> {
+        let finding = &self.finding;
+        vec![
+            self.database.clone(),
+            finding.level.to_string(),
+            finding.code.to_owned(),
+            finding.what.clone(),
+            finding.mend.clone().unwrap_or_default(),
+        ]
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When the configuration is wrong, the output fails, or there is a problem among the findings.
+pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<Exit> {
+    let config = context.config()?;
+    let mut lines = Vec::new();
+    for (name, database) in commands::databases(&config, args.database.as_ref())? {
+        if matches!(database.engine, EngineConfig::Sqlite { .. }) {
+            return Err(OperatorMessage::not_built("check for sqlite").into());
+        }
+        for store in &database.stores {
+            if let Some(store_config) = config.stores.get(store) {
+                let plan = database.flush_plan(store_config.billing());
+                tracing::info!(database = %name, store = %store, "{plan}");
+            }
+        }
+        let facts = gather(&config, name, database).await;
+        lines.extend(
+            check::findings(&facts).into_iter().map(|finding| Line { database: name.to_string(), finding }),
+        );
+    }
+    context.output.list("farshore.check/1", &lines)?;
+    let count = |level| lines.iter().filter(|line| line.finding.level == level).count();
+    match (count(Level::Problem), count(Level::Unknown)) {
+        (0, 0) => Ok(Exit::Done),
+        (0, _) => Ok(Exit::Findings),
+        (problems, unknown) => Err(OperatorMessage::new(
+            Code::CheckFailed,
+            format!("check found {problems} problems, and could not look at {unknown} things"),
+            Safe::Unknown(
+                "check looks at the way ahead, not at what is stored; `farshore verify` does".to_owned(),
+            ),
+            "do what each problem's last column says, then check again",
+        )
+        .into()),
+    }
+}
+
+/// The facts of one database: what the configuration tells, and what its server and stores answer.
+///
+/// This is the boundary to `engines::postgres::sql` and the stores. Until they are asked, their facts are not known.
+#[expect(clippy::unused_async, reason = "asks the server and the stores once they are wired")]
+async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig) -> CheckFacts {
+    let stores = database.stores.iter().filter_map(|store| {
+        let found = config.stores.get(store)?;
+        Some(StoreFacts {
+            name: store.to_string(),
+            is_directory: found.url.is_file(),
+            keys: KeyFacts {
+                recipients: u32::try_from(found.recipients.len()).unwrap_or(u32::MAX),
+                identity_here: Some(found.identity_file.as_ref().is_some_and(|path| path.exists())),
+                identity_opens: None,
+            },
+            ..StoreFacts::default()
+        })
+    });
+    CheckFacts {
+        wanted: Wanted {
+            database: name.to_string(),
+            on_full: database.on_full,
+            rpo: database.rpo.map(Span::get),
+        },
+        stores: stores.collect(),
+        ..CheckFacts::default()
+    }
+}

@@ -1,0 +1,86 @@
+//! `farshore.toml` as it is written: keys and plain values, nothing decided yet.
+//!
+//! What always holds: every table refuses unknown keys; a value that can be judged alone is parsed here, so that
+//! the reader's error carries its line. What needs two keys to be judged is judged in `config.rs`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use farshore_journal::DatabaseName;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::config::quantity::Span;
+use crate::config::{Compression, Durable, EngineKind, OnFull, StoreName};
+
+/// The whole file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    pub(super) catalog: Option<Catalog>,
+    #[serde(default)]
+    pub(super) stores: BTreeMap<StoreName, Spanned<Store>>,
+    #[serde(default)]
+    pub(super) databases: BTreeMap<DatabaseName, Spanned<Database>>,
+    #[serde(default)]
+    pub(super) service: Service,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Catalog {
+    pub(super) url: Spanned<String>,
+    pub(super) password_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Store {
+    pub(super) url: Spanned<String>,
+    pub(super) endpoint: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) access_key_id: Option<String>,
+    pub(super) secret_access_key_file: Option<PathBuf>,
+    pub(super) credentials_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) recipients: Vec<Spanned<String>>,
+    pub(super) identity_file: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Database {
+    pub(super) engine: EngineKind,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) path: Option<Spanned<PathBuf>>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) stores: Spanned<Vec<Spanned<StoreName>>>,
+    pub(super) durable: Option<Spanned<Durable>>,
+    pub(super) rpo: Option<Span>,
+    pub(super) rto: Option<Span>,
+    pub(super) protection: Option<Spanned<Protection>>,
+    pub(super) flush_interval: Option<Span>,
+    #[serde(default)]
+    pub(super) on_full: OnFull,
+    pub(super) bin_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) compression: Compression,
+}
+
+/// The four modes there will be; all but the first are refused when the file is judged.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Protection {
+    Async,
+    NearSync,
+    Sync,
+    Strict,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Service {
+    pub(super) listen: Option<Spanned<SocketAddr>>,
+    pub(super) socket: Option<PathBuf>,
+}

@@ -1,0 +1,187 @@
+//! What reaches a DBA: a stable code, what happened, what is safe, what to do.
+//!
+//! What always holds: *safe* is given by whoever knows the positions, or says that it is not known and why; there
+//! is no stock phrase and no default. Every code stands in `docs/messages.md`, and nothing stands there that is not
+//! a code (`tests/cli_texts.rs`). Secrets and row values never enter a message.
+
+use std::fmt;
+
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+use crate::exit::Exit;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $exit:ident;)*) => {
+        /// The stable number of a kind of message.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $($(#[$doc])* $name,)* }
+
+        impl Code {
+            /// Every code there is, in order of number.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its number, for ever.
+            pub const fn number(self) -> u16 {
+                match self { $(Self::$name => $number,)* }
+            }
+
+            /// The exit code of a run that ends with this message.
+            pub const fn exit(self) -> Exit {
+                match self { $(Self::$name => Exit::$exit,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Something failed that has no message of its own yet.
+    Unexpected = 1, Failed;
+    /// The command is known, its work is not built in this version.
+    NotBuilt = 2, Failed;
+    /// The answer could not be written to standard output.
+    OutputFailed = 3, Failed;
+    /// The run was ended by a signal.
+    Interrupted = 4, Interrupted;
+    /// `man` was asked for a verb that does not exist.
+    VerbUnknown = 5, NotFound;
+    /// The configuration file cannot be read.
+    ConfigUnreadable = 101, Usage;
+    /// The configuration file is wrong at a place that is named.
+    ConfigInvalid = 102, Usage;
+    /// The database named is not in the configuration.
+    DatabaseUnknown = 103, NotFound;
+    /// A secret named by the configuration cannot be read.
+    SecretUnreadable = 104, Usage;
+    /// The configuration names several databases and the command needs one.
+    DatabaseAmbiguous = 105, Usage;
+    /// `init` found a file where it would write.
+    InitExists = 201, Conflict;
+    /// `init` lacks an answer and may not ask.
+    InitAnswerMissing = 202, Usage;
+    /// `init` was given an answer it cannot use.
+    InitAnswerInvalid = 203, Usage;
+    /// `init` could not write a file.
+    InitWriteFailed = 204, Failed;
+    /// `check` found problems.
+    CheckFailed = 301, Breached;
+    /// A restore in place was not confirmed by the database's name.
+    RestoreNotConfirmed = 501, Refused;
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FS-{:04}", self.number())
+    }
+}
+
+/// What is safe while this holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Safe {
+    /// A statement from positions or from what was and was not written.
+    Known(String),
+    /// It is not known, and this is why.
+    Unknown(String),
+}
+
+impl fmt::Display for Safe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(text) => f.write_str(text),
+            Self::Unknown(why) => write!(f, "not known: {why}"),
+        }
+    }
+}
+
+/// One message to a DBA. Sentences carry no final stop; `Display` sets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorMessage {
+    /// Its stable code.
+    pub code: Code,
+    /// What happened, with names and positions.
+    pub happened: String,
+    /// What is safe.
+    pub safe: Safe,
+    /// What to do next.
+    pub next: String,
+}
+
+impl OperatorMessage {
+    /// A message of this code. All three parts are required: silence about safety reads as safety.
+    pub fn new(code: Code, happened: impl Into<String>, safe: Safe, next: impl Into<String>) -> Self {
+        Self { code, happened: happened.into(), safe, next: next.into() }
+    }
+
+    /// The message of a command whose work this version does not hold.
+    pub fn not_built(command: &str) -> Self {
+        Self::new(
+            Code::NotBuilt,
+            format!("`farshore {command}` is not built yet in this version"),
+            Safe::Known("nothing was read or written".to_owned()),
+            "use a version whose change log names this command".to_owned(),
+        )
+    }
+}
+
+/// Ends a sentence once: a text that shows a place in a file, or ends itself, is left as it is.
+fn stop(text: &str) -> &'static str {
+    if text.ends_with(['.', '!', '?']) { "" } else { "." }
+}
+
+impl fmt::Display for OperatorMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let safe = self.safe.to_string();
+        write!(f, "{}\n  Happened: {}{}", self.code, self.happened, stop(&self.happened))?;
+        write!(f, "\n  Safe:     {safe}{}", stop(&safe))?;
+        write!(f, "\n  Do:       {}{}", self.next, stop(&self.next))
+    }
+}
+
+impl std::error::Error for OperatorMessage {}
+
+impl Serialize for OperatorMessage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("OperatorMessage", 7)?;
+        object.serialize_field("schema", "farshore.message/1")?;
+        object.serialize_field("code", &self.code.to_string())?;
+        object.serialize_field("happened", &self.happened)?;
+        object.serialize_field("safe_known", &matches!(self.safe, Safe::Known(_)))?;
+        object.serialize_field(
+            "safe",
+            match &self.safe {
+                Safe::Known(text) | Safe::Unknown(text) => text,
+            },
+        )?;
+        object.serialize_field("do", &self.next)?;
+        object.serialize_field("exit", &self.code.exit().code())?;
+        object.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_to_be_safe_is_said_not_to_be_known() {
+        let message = OperatorMessage::new(
+            Code::Unexpected,
+            "the store stopped answering",
+            Safe::Unknown("the last put was not confirmed".to_owned()),
+            "run `farshore verify orders`",
+        );
+        assert_eq!(
+            message.to_string(),
+            "FS-0001\n  Happened: the store stopped answering.\n  Safe:     not known: the last put was not \
+             confirmed.\n  Do:       run `farshore verify orders`."
+        );
+        let json = serde_json::to_value(&message).unwrap();
+        assert_eq!(json["safe_known"], false);
+        assert_eq!(json["code"], "FS-0001");
+    }
+
+    #[test]
+    fn no_two_codes_share_a_number() {
+        assert!(Code::ALL.windows(2).all(|pair| pair[0].number() < pair[1].number()));
+    }
+}
