@@ -129,6 +129,20 @@ impl Session {
         }
     }
 
+    /// The next transaction's 64-bit number: what the log's 32-bit ones are completed from.
+    ///
+    /// Source: `pg_snapshot_xmax` in
+    /// <https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT>.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn next_transaction(&self) -> Result<u64, Error> {
+        const WHAT: &str = "pg_current_snapshot";
+        let statement = "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next";
+        let next: i64 = column(WHAT, &self.row(WHAT, statement, &[]).await?, "next")?;
+        u64::try_from(next).map_err(|_| Error::protocol(WHAT, "an impossible transaction number"))
+    }
+
     /// The server's clock.
     ///
     /// # Errors
