@@ -128,3 +128,24 @@ async fn a_password_in_the_clear_is_not_given_over_a_network() {
     assert!(matches!(error, Error::Authenticate { .. }), "{error:?}");
     assert!(error.to_string().contains("in the clear"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_the_server_gave_up_is_shown_as_lost() {
+    for major in [Major::V14, Major::V18] {
+        let server = Server::builder(major).conf("max_slot_wal_keep_size = 16MB").start();
+        let session = session_of(&params(&server.url())).await.unwrap();
+        let keep: SlotName = "fs_keep".parse().unwrap();
+        session.slot_create_keep(&keep).await.unwrap();
+        for _ in 0..5 {
+            server.sql(
+                "create table if not exists t (i int); insert into t values (1); select pg_switch_wal()",
+            );
+        }
+        server.sql("checkpoint");
+        let state = session.slot_get(&keep).await.unwrap().unwrap();
+        assert!(state.is_lost(), "{major}: {state:?}");
+        let end = session.current_position().await.unwrap().offset;
+        let refused = session.slot_advance(&keep, end).await.unwrap_err();
+        assert!(matches!(refused, Error::SlotInvalidated { .. }), "{major}: {refused}");
+    }
+}

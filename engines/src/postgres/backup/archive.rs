@@ -28,7 +28,7 @@ const MAX_ENTRIES: usize = 1 << 24;
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// It is no tar archive, or it ends early.
-    #[error("the archive cannot be read: {0}")]
+    #[error("the archive cannot be read")]
     Read(#[source] io::Error),
     /// A path that could leave the target.
     #[error("the archive holds the path `{path}`, which is not beneath its target")]
@@ -52,7 +52,7 @@ pub enum ArchiveError {
     #[error("the archive holds more than {MAX_ENTRIES} entries")]
     TooManyEntries,
     /// The sink failed.
-    #[error("`{path}` could not be taken: {source}")]
+    #[error("`{path}` could not be taken")]
     Take {
         /// The path, as text.
         path: String,

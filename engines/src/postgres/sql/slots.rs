@@ -159,7 +159,13 @@ impl Session {
         let statement = "select end_lsn::text as reached
                          from pg_replication_slot_advance($1::text::name, $2::text::pg_lsn)";
         let row = self.row(WHAT, statement, &[&slot.as_str(), &target]).await;
-        let row = row.map_err(|error| slot_error(error, slot))?;
+        let row = row.map_err(|error| match error {
+            // A slot that never kept anything is refused by the same code, and is not lost.
+            Error::Server { message, .. } if message.code == "55000" && state.is_lost() => {
+                Error::SlotInvalidated { slot: slot.clone(), message }
+            }
+            other => slot_error(other, slot),
+        })?;
         parsed(WHAT, &row, "reached")?.ok_or_else(|| Error::protocol(WHAT, "it reached nothing"))
     }
 

@@ -384,8 +384,7 @@ pub(crate) fn field<T: FromStr>(what: &'static str, row: &Row, at: usize) -> Res
 
 /// Gives the errors that concern a slot their own variants.
 ///
-/// Source: `replication/slot.c` of PostgreSQL: 42704 undefined object, 42710 duplicate object, 55006 object in use,
-/// 55000 not in prerequisite state.
+/// Source: `replication/slot.c` of PostgreSQL: 42704 undefined object, 42710 duplicate object, 55006 object in use.
 pub(crate) fn slot_error(error: Error, slot: &SlotName) -> Error {
     let slot = slot.clone();
     match error {
@@ -393,7 +392,6 @@ pub(crate) fn slot_error(error: Error, slot: &SlotName) -> Error {
             "42704" => Error::SlotMissing { slot },
             "42710" => Error::SlotExists { slot },
             "55006" => Error::SlotInUse { slot, message },
-            "55000" => Error::SlotInvalidated { slot, message },
             _ => Error::Server { what, message },
         },
         other => other,

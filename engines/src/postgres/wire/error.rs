@@ -78,7 +78,7 @@ pub enum Error {
         problem: String,
     },
     /// No connection to the server's address.
-    #[error("no connection to {host}: {source}")]
+    #[error("no connection to {host}")]
     Connect {
         /// Whom we tried to reach.
         host: String,
@@ -94,7 +94,7 @@ pub enum Error {
         sslmode: &'static str,
     },
     /// The TLS handshake failed: certificate, name, or protocol.
-    #[error("TLS with {host} failed: {source}")]
+    #[error("TLS with {host} failed")]
     TlsHandshake {
         /// Whom we reached.
         host: String,
@@ -179,7 +179,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The connection broke.
-    #[error("the connection broke during {what}: {source}")]
+    #[error("the connection broke during {what}")]
     Transfer {
         /// What was under way.
         what: &'static str,

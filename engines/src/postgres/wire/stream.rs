@@ -299,10 +299,11 @@ impl ReplicationStream {
         if message.code == "58P01" {
             return Error::LogMissing { start: self.received(), message };
         }
-        let error = Error::Server { what: WHAT, message };
         match &self.slot {
-            Some(slot) => slot_error(error, slot),
-            None => error,
+            // With a slot, "not in prerequisite state" is said of the slot: its log was given up.
+            Some(slot) if message.code == "55000" => Error::SlotInvalidated { slot: slot.clone(), message },
+            Some(slot) => slot_error(Error::Server { what: WHAT, message }, slot),
+            None => Error::Server { what: WHAT, message },
         }
     }
 }
