@@ -1,5 +1,7 @@
 //! Base backups of real servers of every major: unpacked, checked by the server's own manifest and tool.
 
+#![allow(clippy::unwrap_used)] // in a test a panic is the message, in its helpers too
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;

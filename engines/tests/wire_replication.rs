@@ -1,5 +1,7 @@
 //! The replication client against real servers of every major.
 
+#![allow(clippy::unwrap_used)] // in a test a panic is the message, in its helpers too
+
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The SQL side against real servers of every major.
 
+#![allow(clippy::unwrap_used)] // in a test a panic is the message, in its helpers too
+
 use farshore_engines::postgres::sql::{HolderEnd, Session, WalStatus};
 use farshore_engines::postgres::wire::{ConnectParams, Connection, Error, SlotName};
 use farshore_journal::{Offset, Position, Timeline};
