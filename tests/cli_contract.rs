@@ -173,7 +173,7 @@ fn completions_and_manual_pages_are_not_empty() {
     }
     for verb in ["man", "man restore", "man wal fetch"] {
         let page = String::from_utf8(run(folder.path(), verb).stdout).unwrap();
-        assert!(page.contains(".SH SYNOPSIS") && page.contains("Examples"), "{verb}");
+        assert!(page.contains(".SH SYNOPSIS") && page.contains(".SH EXAMPLES"), "{verb}");
     }
 }
 

@@ -28,6 +28,18 @@ pub async fn run(context: &mut Context, args: ManArgs) -> anyhow::Result<Exit> {
     }
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    // The page's writer leaves out what stands before the help, which is where our examples are.
+    if let Some(examples) = command.get_before_help() {
+        page.extend_from_slice(examples_section(&examples.to_string()).as_bytes());
+    }
     context.output.bytes(&page)?;
     Ok(Exit::Done)
+}
+
+/// A section of lines kept as they are. A line that begins with `.` or `'` would be a command to roff, and a
+/// backslash an escape.
+fn examples_section(text: &str) -> String {
+    let escape = |line: &str| format!("\\&{}\n", line.trim_start().replace('\\', "\\e").replace('-', "\\-"));
+    let lines: String = text.lines().filter(|line| *line != "Examples:").map(escape).collect();
+    format!(".SH EXAMPLES\n.nf\n{lines}.fi\n")
 }

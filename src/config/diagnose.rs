@@ -67,7 +67,7 @@ fn may_hold_secret(line: &str) -> bool {
         rest.rsplit_once('@').is_some_and(|(userinfo, _)| userinfo.contains(':'))
             || rest.contains("password=")
     });
-    (sounds && !key.ends_with("_file")) || url
+    (sounds && !key.ends_with("_file")) || url || line.contains("AGE-SECRET-KEY-")
 }
 
 impl ConfigProblem {
@@ -110,7 +110,7 @@ fn unknown_name(message: &str) -> Option<(&'static str, &str, Vec<&str>)> {
 fn hint_for(name: &str, known: &[&str]) -> String {
     if matches!(name, "password" | "secret" | "secret_access_key" | "token") {
         return "a secret does not belong in this file; name a file that holds it in a key that ends in `_file`, or \
-                set the environment variable of that name (see docs/configuration)"
+                set the environment variable of that name"
             .to_owned();
     }
     match nearest(name, known) {
