@@ -461,11 +461,11 @@ impl Judge<'_> {
         self.judge_stores(&database.stores, stores)?;
         let chosen = database.stores.get_ref().len();
         let durable = database.durable.as_ref().map_or(Durable::All, |durable| *durable.get_ref());
-        if let (Durable::AtLeast(number), Some(place)) = (durable, &database.durable) {
-            if usize::from(number.get()) > chosen {
-                let what = format!("`durable` asks for {number} stores and {chosen} are named");
-                return Err(self.problem(place.span(), what));
-            }
+        if let (Durable::AtLeast(number), Some(place)) = (durable, &database.durable)
+            && usize::from(number.get()) > chosen
+        {
+            let what = format!("`durable` asks for {number} stores and {chosen} are named");
+            return Err(self.problem(place.span(), what));
         }
         let engine = self.engine(name, span, &database)?;
         let judged = DatabaseConfig {

@@ -2,6 +2,8 @@
 //!
 //! Method: the real binary, in a folder of its own, with an environment of its own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

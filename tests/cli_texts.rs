@@ -1,6 +1,8 @@
 //! Promises about what farshore writes for people: errors of the configuration, what `init` prints, and that every
 //! message and every finding has its entry in `docs/messages.md`, and every entry its message.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;

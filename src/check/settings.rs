@@ -143,14 +143,16 @@ fn judge_room(settings: &Settings<'_>, used: Option<u32>, findings: &mut Vec<Fin
             Some(number) => Finding::ok(code, format!("{name} is {number}")),
         });
     }
-    if let (Some(limit), Some(used)) = (settings.number("max_replication_slots"), used) {
-        if i64::from(used) >= limit {
-            findings.push(Finding::warning(
-                "settings.slots_in_use",
-                format!("{used} of {limit} replication slots are in use: a failover or a second database finds none"),
-                format!("alter system set max_replication_slots = {}; then restart the server", limit + 4),
-            ));
-        }
+    if let (Some(limit), Some(used)) = (settings.number("max_replication_slots"), used)
+        && i64::from(used) >= limit
+    {
+        findings.push(Finding::warning(
+            "settings.slots_in_use",
+            format!(
+                "{used} of {limit} replication slots are in use: a failover or a second database finds none"
+            ),
+            format!("alter system set max_replication_slots = {}; then restart the server", limit + 4),
+        ));
     }
 }
 
