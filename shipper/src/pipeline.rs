@@ -12,8 +12,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,7 +31,7 @@ use farshore_journal::store::{ObjectStore, Retry, StoreError};
 use farshore_journal::writer::{Writer, WriterOptions, encode_data, encode_gap, encode_timeline};
 use farshore_journal::{DatabaseName, JournalError, Offset, Position, Sequence, Timeline};
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use crate::batch::Batch;
 use crate::continuity::{Continuity, decide};
@@ -69,7 +67,9 @@ pub struct PipelineConfig {
     pub writer: WriterOptions,
 }
 
-type Append = Pin<Box<dyn Future<Output = (Writer, Result<Landed, ShipError>)> + Send>>;
+/// The append in flight. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
+/// across an await needs.
+type Append = ReusableBoxFuture<'static, (Writer, Result<Landed, ShipError>)>;
 
 /// A chunk that the journal confirmed.
 struct Landed {
@@ -426,7 +426,7 @@ impl Pipeline {
     async fn begin(&mut self, reader: &Reader, source: &mut Source, at: Position) -> Result<(), ShipError> {
         self.own(reader, at, None).await?;
         self.tell(|progress| progress.base_due = Some("the journal begins".to_owned()));
-        if let Some(parent) = source.history.ancestors().last().copied() {
+        if let Some(parent) = source.history.ancestors().last().cloned() {
             self.branch_chunk(source, Position::new(at.timeline, parent.left_at), parent.timeline, parent.left_at).await?;
             if parent.left_at < at.offset {
                 self.gap_chunk(reader, at.offset, "the journal began here").await?;
@@ -626,7 +626,7 @@ impl Pipeline {
         let Some(mut writer) = self.writer.take() else { return Err(ShipError::TaskEnded { what: "writer" }) };
         let (from, bytes) = batch.take();
         let trouble = self.trouble();
-        self.append = Some(Box::pin(async move {
+        self.append = Some(ReusableBoxFuture::new(async move {
             let landed = async {
                 let place = writer.place().clone();
                 if place.at() != from {

@@ -117,7 +117,7 @@ impl LogDecoder {
         let at = start.offset.get();
         let in_page = at % PAGE_BYTES;
         let head = page::head_bytes(Offset::new(at - in_page), &shape) as u64;
-        let record = at % 8 == 0 && in_page >= head;
+        let record = at.is_multiple_of(8) && in_page >= head;
         if at >= POSITION_LIMIT || !(in_page == 0 || record) {
             return Err(LogError::Start { offset: start.offset });
         }
@@ -291,7 +291,7 @@ impl LogDecoder {
                 self.stage = Stage::Between;
                 self.page_left = 0;
             }
-            Stage::Record(coming) if coming.total == Some(coming.have) && self.at % 8 == 0 => {
+            Stage::Record(coming) if coming.total == Some(coming.have) && self.at.is_multiple_of(8) => {
                 if let Stage::Record(coming) = std::mem::replace(&mut self.stage, Stage::Between) {
                     self.finish(coming, sink)?;
                 }

@@ -405,8 +405,8 @@ proptest! {
         let mut own = Vec::new();
         let mut at = start;
         while own.len() < total {
-            if at % PAGE_BYTES == 0 {
-                at += if at % (1 << 20) == 0 { 40 } else { 24 };
+            if at.is_multiple_of(PAGE_BYTES) {
+                at += if at.is_multiple_of(1 << 20) { 40 } else { 24 };
             }
             own.push((at - log.start) as usize);
             at += 1;

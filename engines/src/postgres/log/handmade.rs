@@ -57,7 +57,7 @@ impl Handmade {
     pub(super) fn page(&mut self, flags: u16, remaining: u32) {
         let at = self.end();
         assert_eq!(at % PAGE_BYTES, 0);
-        let long = at % self.shape.segment_bytes.get() == 0;
+        let long = at.is_multiple_of(self.shape.segment_bytes.get());
         self.bytes.extend(self.shape.major.magic().to_le_bytes());
         self.bytes.extend((flags | if long { 2 } else { 0 }).to_le_bytes());
         self.bytes.extend(self.timeline.to_le_bytes());
@@ -87,13 +87,13 @@ impl Handmade {
     /// Appends a record with these bytes after its head.
     pub(super) fn raw(&mut self, manager: u8, info: u8, transaction: u32, body: &[u8]) -> (u64, u64) {
         let record = self.encode(manager, info, transaction, body);
-        if self.end() % PAGE_BYTES == 0 {
+        if self.end().is_multiple_of(PAGE_BYTES) {
             self.page(0, 0);
         }
         let start = self.end();
         let mut rest = &record[..];
         while !rest.is_empty() {
-            if self.end() % PAGE_BYTES == 0 {
+            if self.end().is_multiple_of(PAGE_BYTES) {
                 self.page(1, rest.len() as u32);
             }
             let room = (PAGE_BYTES - self.end() % PAGE_BYTES) as usize;
@@ -128,7 +128,7 @@ impl Handmade {
 
     /// Fills up the page, so that `room` bytes are left in it.
     pub(super) fn leave(&mut self, room: u64) {
-        if self.end() % PAGE_BYTES == 0 {
+        if self.end().is_multiple_of(PAGE_BYTES) {
             self.page(0, 0);
         }
         let left = PAGE_BYTES - self.end() % PAGE_BYTES;

@@ -50,8 +50,8 @@ pub(super) struct PageHead {
 }
 
 /// Bytes of the head of the page at this offset.
-pub(super) const fn head_bytes(at: Offset, shape: &LogShape) -> usize {
-    if at.get() % shape.segment_bytes.get() == 0 { LONG_PAGE_HEAD_BYTES } else { PAGE_HEAD_BYTES }
+pub(super) fn head_bytes(at: Offset, shape: &LogShape) -> usize {
+    if at.get().is_multiple_of(shape.segment_bytes.get()) { LONG_PAGE_HEAD_BYTES } else { PAGE_HEAD_BYTES }
 }
 
 /// Judges the head of the page at `at`. `lowest` is the timeline of the page before, if one was seen, and `highest`
