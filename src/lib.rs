@@ -3,6 +3,7 @@
 //! It reads configuration, wires the crates together and prints; what it decides itself is pure (`check`, `config`,
 //! `cli`). Only here may errors be carried by `anyhow`, and only here is standard output written.
 
+pub mod base_backups;
 pub mod check;
 pub mod cli;
 pub mod commands;
@@ -10,3 +11,4 @@ pub mod config;
 pub mod exit;
 pub mod message;
 pub mod output;
+pub mod wiring;

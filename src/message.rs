@@ -55,6 +55,10 @@ codes! {
     SecretUnreadable = 104, Usage;
     /// The configuration names several databases and the command needs one.
     DatabaseAmbiguous = 105, Usage;
+    /// The catalog cannot be opened or read.
+    CatalogAway = 106, Unreachable;
+    /// A store cannot be opened or read.
+    StoreUnusable = 107, Unreachable;
     /// `init` found a file where it would write.
     InitExists = 201, Conflict;
     /// `init` lacks an answer and may not ask.
@@ -65,6 +69,14 @@ codes! {
     InitWriteFailed = 204, Failed;
     /// `check` found problems.
     CheckFailed = 301, Breached;
+    /// Another shipper took the journal over.
+    Fenced = 401, Conflict;
+    /// Shipping stopped for good.
+    ShippingStopped = 402, Failed;
+    /// The catalog does not say how a database stands.
+    StatusUnknown = 403, NotFound;
+    /// A base backup failed.
+    BackupFailed = 404, Failed;
     /// A restore in place was not confirmed by the database's name.
     RestoreNotConfirmed = 501, Refused;
 }

@@ -211,8 +211,7 @@ impl World {
         let journal = self.journal();
         let old = |number: &usize| {
             let object = self.store[*number]?;
-            let tidy =
-                self.now >= object.made + GRACE_TICKS && object.name == journal[*number];
+            let tidy = self.now >= object.made + GRACE_TICKS && object.name == journal[*number];
             tidy.then_some((*number, object))
         };
         let freed = (0..journal.len()).filter_map(|number| old(&number)).map(|(number, object)| {

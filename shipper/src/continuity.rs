@@ -48,7 +48,9 @@ pub fn decide(
     segment_bytes: u64,
 ) -> Continuity {
     let Some((end, journal)) = journal else {
-        return Continuity::Begin { at: Position::new(flushed.timeline, flushed.offset.segment_start(segment_bytes)) };
+        return Continuity::Begin {
+            at: Position::new(flushed.timeline, flushed.offset.segment_start(segment_bytes)),
+        };
     };
     if end.timeline == flushed.timeline {
         return match flushed.offset < end.offset {
@@ -79,7 +81,8 @@ pub fn decide(
 
 /// The source's first timeline behind the fork.
 fn branch(source: &TimelineHistory, at: Offset, parent: Timeline) -> Continuity {
-    let timeline = source.ancestry().find(|run| run.begin >= at && run.timeline != parent).map(|run| run.timeline);
+    let timeline =
+        source.ancestry().find(|run| run.begin >= at && run.timeline != parent).map(|run| run.timeline);
     Continuity::Branch { timeline: timeline.unwrap_or(source.timeline()), parent, at }
 }
 

@@ -31,7 +31,9 @@ pub enum ShipError {
     },
     /// The source ends before the journal does, with the same bytes up to there: a copy that lags, or a primary that has
     /// not recovered yet. Nothing is concluded; it is waited for.
-    #[error("the source ends at {source_end}, but the journal holds {stored}: waiting for the source to catch up")]
+    #[error(
+        "the source ends at {source_end}, but the journal holds {stored}: waiting for the source to catch up"
+    )]
     Behind {
         /// Where the source ends.
         source_end: Position,
@@ -39,7 +41,9 @@ pub enum ShipError {
         stored: Position,
     },
     /// The source is on a timeline that the journal's has left behind: an old primary.
-    #[error("the source is on timeline {source_timeline}, the journal is on its descendant {journal_timeline}: this is an old primary")]
+    #[error(
+        "the source is on timeline {source_timeline}, the journal is on its descendant {journal_timeline}: this is an old primary"
+    )]
     OldPrimary {
         /// The source's timeline.
         source_timeline: Timeline,
@@ -76,8 +80,12 @@ impl ShipError {
                 wire::Retry::Never => Retry::Never,
             },
             Self::Journal(why) => why.retry(),
-            Self::Decode(_) | Self::NoPrimary { .. } | Self::Behind { .. } | Self::TargetStalled => Retry::Backoff,
-            Self::History(_) | Self::Shape(_) | Self::OldPrimary { .. } | Self::Conflict { .. } => Retry::Operator,
+            Self::Decode(_) | Self::NoPrimary { .. } | Self::Behind { .. } | Self::TargetStalled => {
+                Retry::Backoff
+            }
+            Self::History(_) | Self::Shape(_) | Self::OldPrimary { .. } | Self::Conflict { .. } => {
+                Retry::Operator
+            }
             Self::TaskEnded { .. } => Retry::Backoff,
         }
     }

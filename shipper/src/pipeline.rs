@@ -21,7 +21,8 @@ use farshore_engines::postgres::log::history::TimelineHistory;
 use farshore_engines::postgres::log::{LogDecoder, LogShape, Major, SegmentBytes};
 use farshore_engines::postgres::sql::{HolderEnd, Session};
 use farshore_engines::postgres::wire::{
-    self, ConnectParams, Connection, Host, ReplicationStream, SlotName, StandbyStatus, StreamEvent, SystemIdentity,
+    self, ConnectParams, Connection, Host, ReplicationStream, SlotName, StandbyStatus, StreamEvent,
+    SystemIdentity,
 };
 use farshore_journal::format::body::{GapBody, IncarnationRecord, TimelineBody};
 use farshore_journal::format::object::Encoded;
@@ -305,7 +306,9 @@ impl Pipeline {
                         // The timeline ended: ask the server anew how its history goes on.
                         Ok(Some(())) => source = find_primary(&self.config.params).await?,
                         Err(ShipError::Conflict { from, to }) => {
-                            conflict = Some(format!("the source's log differs from the journal between {from} and {to}"));
+                            conflict = Some(format!(
+                                "the source's log differs from the journal between {from} and {to}"
+                            ));
                             source = find_primary(&self.config.params).await?;
                         }
                         Err(ShipError::Source(wire::Error::LogMissing { .. })) => {
@@ -320,7 +323,11 @@ impl Pipeline {
     }
 
     /// The incarnation that this source continues by its identity, or the first one.
-    async fn incarnation(&self, repository: &Repository, source: &Source) -> Result<IncarnationRecord, ShipError> {
+    async fn incarnation(
+        &self,
+        repository: &Repository,
+        source: &Source,
+    ) -> Result<IncarnationRecord, ShipError> {
         let records = repository.incarnations(&self.config.database).await?;
         let identity = source.identity.system_identifier.to_string();
         match records.last() {
@@ -355,7 +362,8 @@ impl Pipeline {
 
     /// A writer that owned the journal and was away must not take it back from one that took over meanwhile.
     async fn check_not_fenced(&self, reader: &Reader) -> Result<(), ShipError> {
-        let Some(writer) = self.writer.as_ref().filter(|w| w.reader().incarnation() == reader.incarnation()) else {
+        let Some(writer) = self.writer.as_ref().filter(|w| w.reader().incarnation() == reader.incarnation())
+        else {
             return Ok(());
         };
         let at = writer.place().number();
@@ -371,7 +379,12 @@ impl Pipeline {
     }
 
     /// The journal's owner: this process, from here on. What was read of the journal's end before must still be its end.
-    async fn own(&mut self, reader: &Reader, empty_at: Position, read: Option<Sequence>) -> Result<(), ShipError> {
+    async fn own(
+        &mut self,
+        reader: &Reader,
+        empty_at: Position,
+        read: Option<Sequence>,
+    ) -> Result<(), ShipError> {
         if self.writer.as_ref().is_some_and(|writer| writer.is_stale()) {
             self.writer = None;
         }
@@ -392,7 +405,9 @@ impl Pipeline {
         match found == read {
             true => Ok(()),
             // Another shipper appended after the comparison: compare anew, now as the owner.
-            false => Err(ShipError::TaskEnded { what: "journal changed while it was compared; the comparison" }),
+            false => {
+                Err(ShipError::TaskEnded { what: "journal changed while it was compared; the comparison" })
+            }
         }
     }
 
@@ -427,7 +442,13 @@ impl Pipeline {
         self.own(reader, at, None).await?;
         self.tell(|progress| progress.base_due = Some("the journal begins".to_owned()));
         if let Some(parent) = source.history.ancestors().last().cloned() {
-            self.branch_chunk(source, Position::new(at.timeline, parent.left_at), parent.timeline, parent.left_at).await?;
+            self.branch_chunk(
+                source,
+                Position::new(at.timeline, parent.left_at),
+                parent.timeline,
+                parent.left_at,
+            )
+            .await?;
             if parent.left_at < at.offset {
                 self.gap_chunk(reader, at.offset, "the journal began here").await?;
             }
@@ -481,7 +502,10 @@ impl Pipeline {
             None => source.identity.flushed.segment_start(self.config.writer.segment_bytes),
         };
         if end <= tail.end.offset {
-            return Err(ShipError::Behind { source_end: Position::new(tail.end.timeline, end), stored: tail.end });
+            return Err(ShipError::Behind {
+                source_end: Position::new(tail.end.timeline, end),
+                stored: tail.end,
+            });
         }
         self.tell(|progress| progress.base_due = Some(format!("the log up to {end} is gone at the source")));
         self.gap_chunk(reader, end, "the source no longer had this log").await
@@ -530,7 +554,11 @@ impl Pipeline {
             if self.append.is_none() && !batch.is_empty() {
                 let due = batch.due(last_sent, self.config.flush_interval);
                 let now = Instant::now();
-                if timeline_over || cancel.is_cancelled() || batch.is_full() || due.is_some_and(|due| due <= now) {
+                if timeline_over
+                    || cancel.is_cancelled()
+                    || batch.is_full()
+                    || due.is_some_and(|due| due <= now)
+                {
                     self.send(&mut batch, decoder.checked_end().unwrap_or(from.offset))?;
                     last_sent = Some(now);
                 }
@@ -623,7 +651,9 @@ impl Pipeline {
 
     /// Makes a chunk of what waits and puts it on its way.
     fn send(&mut self, batch: &mut Batch, checked: Offset) -> Result<(), ShipError> {
-        let Some(mut writer) = self.writer.take() else { return Err(ShipError::TaskEnded { what: "writer" }) };
+        let Some(mut writer) = self.writer.take() else {
+            return Err(ShipError::TaskEnded { what: "writer" });
+        };
         let (from, bytes) = batch.take();
         let trouble = self.trouble();
         self.append = Some(ReusableBoxFuture::new(async move {
@@ -683,7 +713,12 @@ fn note(unstored: &mut VecDeque<Seen>, event: LogEvent) {
         Happened::Commit(commit) => {
             if let Some(xid) = commit.transaction.full {
                 let (start, end) = (event.start, event.end);
-                unstored.push_back(Seen::Commit(CommitFact { start, end, time_micros: commit.time_micros, xid }));
+                unstored.push_back(Seen::Commit(CommitFact {
+                    start,
+                    end,
+                    time_micros: commit.time_micros,
+                    xid,
+                }));
             }
         }
         Happened::RestorePoint { name, time_micros } => {

@@ -102,7 +102,8 @@ impl Recorder {
         match fact {
             Fact::Incarnation(record) => {
                 let added_at = Utc::now();
-                let database = Database { name: record.database.clone(), engine: record.engine.clone(), added_at };
+                let database =
+                    Database { name: record.database.clone(), engine: record.engine.clone(), added_at };
                 catalog.database_put(&database).await?;
                 let created_at = record.created.parse::<DateTime<Utc>>().unwrap_or(added_at);
                 let incarnation = Incarnation {
@@ -207,11 +208,8 @@ impl Recorder {
                 node: Some(self.node.clone()),
             })
             .await?;
-        let failure = progress.trouble.clone().map(|message| Failure {
-            code: "FS-0001".to_owned(),
-            message,
-            at: now,
-        });
+        let failure =
+            progress.trouble.clone().map(|message| Failure { code: "FS-0001".to_owned(), message, at: now });
         self.catalog
             .target_put(&Target {
                 database: self.database.clone(),

@@ -73,7 +73,9 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
             _ => break,
         }
         let before = header.number.get().checked_sub(1).map(Sequence::new);
-        let Some(before) = before.filter(|_| header.start > from || header.kind == Kind::Opening) else { break };
+        let Some(before) = before.filter(|_| header.start > from || header.kind == Kind::Opening) else {
+            break;
+        };
         if frames.first().is_some_and(|frame| frame.start <= from) {
             break;
         }
@@ -147,7 +149,11 @@ mod tests {
         let mut frames = Vec::new();
         for content in contents {
             let end = at + content.len() as u64;
-            frames.push(StoredFrame { start: Offset::new(at), end: Offset::new(end), digest: Digest::of(content) });
+            frames.push(StoredFrame {
+                start: Offset::new(at),
+                end: Offset::new(end),
+                digest: Digest::of(content),
+            });
             at = end;
         }
         let end = Position::new(Timeline::new(1), Offset::new(at));
@@ -170,6 +176,8 @@ mod tests {
     fn a_byte_that_differs_is_a_conflict_with_its_range() {
         let mut comparison = Comparison::over(&tail(&[b"abc", b"de"]));
         let found = comparison.take(b"abcdX");
-        assert!(matches!(found, Err(ShipError::Conflict { from, to }) if from.offset.get() == 3 && to.get() == 5));
+        assert!(
+            matches!(found, Err(ShipError::Conflict { from, to }) if from.offset.get() == 3 && to.get() == 5)
+        );
     }
 }

@@ -174,7 +174,11 @@ async fn primary_session(params: &ConnectParams) -> Option<Session> {
 }
 
 /// Gathers the targets' progress for whoever shows it.
-async fn show(watches: Vec<watch::Receiver<Progress>>, shown: watch::Sender<Vec<Progress>>, cancel: CancellationToken) {
+async fn show(
+    watches: Vec<watch::Receiver<Progress>>,
+    shown: watch::Sender<Vec<Progress>>,
+    cancel: CancellationToken,
+) {
     loop {
         shown.send_replace(watches.iter().map(|watch| watch.borrow().clone()).collect());
         tokio::select! {

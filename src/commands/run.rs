@@ -1,15 +1,168 @@
 //! `farshore run`: ships every database of the configuration until stopped.
+//!
+//! What always holds: one database's end does not end the others, but the process then ends with a failure once all are
+//! done; the catalog being away at the start stops nothing. Base backups that fall due are taken here, one at a time.
+
+use std::time::Duration;
+
+use farshore_catalog::Catalog;
+use farshore_journal::DatabaseName;
+use farshore_shipper::pipeline::PipelineConfig;
+use farshore_shipper::progress::{PipelineState, Progress};
+use farshore_shipper::supervisor::{self, TargetConfig};
+use farshore_shipper::{ShipError, slots};
+use farshore_web::{Health, Shipping};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::commands::Context;
+use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
-use crate::message::OperatorMessage;
+use crate::message::{Code, OperatorMessage, Safe};
+use crate::wiring::{self, Purpose};
+
+/// How often the health endpoint's picture is renewed.
+const HEALTH: Duration = Duration::from_millis(500);
 
 /// Runs it.
 ///
 /// # Errors
-/// Always in this version: its work is not built yet.
-#[expect(clippy::unused_async, reason = "waits on the engine once it is wired")]
+/// When nothing can be shipped as configured, or a database's shipping stopped for good.
 pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
-    context.config()?;
-    Err(OperatorMessage::not_built("run").into())
+    let config = context.config()?;
+    let catalog = match wiring::catalog(&config).await {
+        Ok(catalog) => Some(catalog),
+        Err(why) => {
+            tracing::error!("{why}");
+            None
+        }
+    };
+    let cancel = context.cancel.child_token();
+    let mut databases = JoinSet::new();
+    let mut shown = Vec::new();
+    for (name, settings) in &config.databases {
+        if !matches!(settings.engine, EngineConfig::Postgres { .. }) {
+            return Err(
+                OperatorMessage::not_built(&format!("run` with the engine of {name}, and so `run")).into()
+            );
+        }
+        let database = database(&config, name, settings)?;
+        let (progress_tx, progress_rx) = watch::channel(Vec::new());
+        shown.push((name.clone(), progress_rx));
+        databases.spawn(ship(name.clone(), database, catalog.clone(), progress_tx, cancel.clone()));
+    }
+    let mut service = JoinSet::new();
+    let (health_tx, health_rx) = watch::channel(Health::default());
+    match TcpListener::bind(config.service.listen).await {
+        Ok(listener) => {
+            service.spawn(farshore_web::serve(listener, health_rx, cancel.clone()));
+        }
+        Err(why) => {
+            tracing::error!(address = %config.service.listen, error = %why, "the health endpoint cannot listen")
+        }
+    }
+    let mut pictures = JoinSet::new();
+    pictures.spawn(health(shown.clone(), health_tx, cancel.clone()));
+    pictures.spawn(crate::base_backups::keep_taken(config, shown, catalog, cancel.clone()));
+    let mut failed = None;
+    while let Some(ended) = databases.join_next().await {
+        if let Ok((name, Err(why))) = ended {
+            failed = Some(stopped(&name, &why));
+        }
+    }
+    cancel.cancel();
+    while service.join_next().await.is_some() {}
+    while pictures.join_next().await.is_some() {}
+    match failed {
+        None => Ok(Exit::Done),
+        Some(message) => Err(message.into()),
+    }
+}
+
+/// One database's shipping, with its name for whoever joins it.
+async fn ship(
+    name: DatabaseName,
+    database: supervisor::DatabaseConfig,
+    catalog: Option<Catalog>,
+    shown: watch::Sender<Vec<Progress>>,
+    cancel: CancellationToken,
+) -> (DatabaseName, Result<(), ShipError>) {
+    let ended = Box::pin(supervisor::run(database, catalog, shown, cancel)).await;
+    (name, ended)
+}
+
+/// A database as the shipper wants it.
+fn database(
+    config: &Config,
+    name: &DatabaseName,
+    settings: &DatabaseConfig,
+) -> Result<supervisor::DatabaseConfig, OperatorMessage> {
+    let params = wiring::connect_params(name, settings)?;
+    let slot_name = |why: farshore_journal::ParseError| {
+        let safe = Safe::Known("nothing was begun".to_owned());
+        OperatorMessage::new(Code::ConfigInvalid, why.to_string(), safe, "choose another name")
+    };
+    let mut targets = Vec::new();
+    for store_name in &settings.stores {
+        let (store, url) = wiring::open_store(config, store_name, Purpose::Write)?;
+        let Some(store_config) = config.stores.get(store_name) else { continue };
+        let pipeline = PipelineConfig {
+            database: name.clone(),
+            params: params.clone(),
+            slot: slots::live(name, store_name.as_str()).map_err(slot_name)?,
+            store_name: store_name.to_string(),
+            flush_interval: settings.flush_plan(store_config.billing()).interval,
+            writer: wiring::writer_options(settings, store_config)?,
+        };
+        targets.push(TargetConfig { pipeline, store, url });
+    }
+    let keep = slots::keep(name).map_err(slot_name)?;
+    Ok(supervisor::DatabaseConfig { name: name.clone(), params, keep, targets, node: wiring::node() })
+}
+
+fn stopped(name: &DatabaseName, why: &ShipError) -> OperatorMessage {
+    match why.is_fenced() {
+        true => OperatorMessage::new(
+            Code::Fenced,
+            format!("shipping of {name} stopped here: {why}"),
+            Safe::Known("everything that this process called stored is in the journal; the other shipper goes on behind it".to_owned()),
+            format!("let one shipper run for {name}; `farshore status {name}` names its node"),
+        ),
+        false => OperatorMessage::new(
+            Code::ShippingStopped,
+            format!("shipping of {name} stopped: {why}"),
+            Safe::Known("what was called stored stays stored; the primary keeps its log behind that in the keep slot".to_owned()),
+            "mend what it says and start `farshore run` again",
+        ),
+    }
+}
+
+/// Renews the health endpoint's picture.
+async fn health(
+    shown: Vec<(DatabaseName, watch::Receiver<Vec<Progress>>)>,
+    health: watch::Sender<Health>,
+    cancel: CancellationToken,
+) {
+    loop {
+        let databases =
+            shown.iter().map(|(name, progress)| (name.clone(), shipping(&progress.borrow()))).collect();
+        health.send_replace(Health { databases });
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(HEALTH) => {}
+        }
+    }
+}
+
+/// Ready is: every target connected. Nothing known is starting, anything else failing.
+fn shipping(targets: &[Progress]) -> Shipping {
+    let all = |state| !targets.is_empty() && targets.iter().all(|target| target.state == state);
+    match targets {
+        _ if all(PipelineState::Connected) => Shipping::Ready,
+        [] => Shipping::Starting,
+        _ if all(PipelineState::Setup) => Shipping::Starting,
+        _ => Shipping::Failing,
+    }
 }

@@ -1,0 +1,245 @@
+//! From the configuration to the crates' own types: the one place that knows both.
+//!
+//! What always holds: secrets are read here, when they are needed, and handed on in types that do not print them.
+
+use std::sync::Arc;
+
+use farshore_catalog::Catalog;
+use farshore_engines::postgres::wire::{ConnectParams, Password};
+use farshore_journal::DatabaseName;
+use farshore_journal::format::object;
+use farshore_journal::format::{Recipients, Unlock};
+use farshore_journal::registry::Repository;
+use farshore_journal::store::{self, ObjectStore, StoreError, StoreOptions};
+use farshore_journal::writer::WriterOptions;
+
+use crate::config::address::CatalogUrl;
+use crate::config::secret::SecretSource;
+use crate::config::{Compression, Config, DatabaseConfig, EngineConfig, StoreConfig, StoreName};
+use crate::message::{Code, OperatorMessage, Safe};
+
+/// What a store is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To read only.
+    Read,
+    /// To ship into; a directory that is not there yet is made.
+    Write,
+}
+
+fn nothing_begun() -> Safe {
+    Safe::Known("nothing was begun; what is stored is untouched".to_owned())
+}
+
+fn secret(source: &SecretSource) -> Result<String, OperatorMessage> {
+    source.read().map(|secret| secret.expose().to_owned()).map_err(|why| {
+        OperatorMessage::new(
+            Code::SecretUnreadable,
+            format!("{why}"),
+            nothing_begun(),
+            format!("make {} readable for this user, with one line in it", source.origin()),
+        )
+    })
+}
+
+/// A store of the configuration.
+///
+/// # Errors
+/// When a secret cannot be read or the address cannot be used.
+pub fn open_store(
+    config: &Config,
+    name: &StoreName,
+    purpose: Purpose,
+) -> Result<(Arc<dyn ObjectStore>, String), OperatorMessage> {
+    let Some(settings) = config.stores.get(name) else {
+        return Err(OperatorMessage::new(
+            Code::StoreUnusable,
+            format!("the store {name} is not in the configuration"),
+            nothing_begun(),
+            format!("add a [stores.{name}] table"),
+        ));
+    };
+    let url = settings.url.to_string();
+    let opened = store::open(&url, &store_options(settings, purpose)?);
+    let store = opened.map_err(|why| store_message(name, &url, &why))?;
+    Ok((store, url))
+}
+
+fn store_options(settings: &StoreConfig, purpose: Purpose) -> Result<StoreOptions, OperatorMessage> {
+    let mut options = match purpose {
+        Purpose::Read => StoreOptions::new(),
+        Purpose::Write => StoreOptions::for_writing().make_root(),
+    };
+    if let Some(endpoint) = &settings.endpoint {
+        options = options.with("endpoint", endpoint);
+        // An endpoint of one's own without TLS is for stores on the same machine or a protected network.
+        if endpoint.starts_with("http://") {
+            options = options.with("allow_http", "true");
+        }
+    }
+    if let Some(region) = &settings.region {
+        options = options.with("region", region);
+    }
+    if let Some(key) = &settings.access_key_id {
+        options = options.with("access_key_id", key);
+    }
+    if let Some(source) = &settings.secret_access_key {
+        options = options.with("secret_access_key", secret(source)?);
+    }
+    if let Some(path) = &settings.credentials_file {
+        options = options.with("service_account", path.display().to_string());
+    }
+    Ok(options)
+}
+
+/// What a store's failure means to a DBA who was about to use it.
+pub fn store_message(name: &StoreName, url: &str, why: &StoreError) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::StoreUnusable,
+        format!("the store {name} ({url}) cannot be used: {why}"),
+        Safe::Unknown("what it holds could not be looked at".to_owned()),
+        "mend what it says, then `farshore check`",
+    )
+}
+
+/// A store that was founded, to be read.
+///
+/// # Errors
+/// When it cannot be opened or was never founded.
+pub async fn repository(config: &Config, name: &StoreName) -> Result<Repository, OperatorMessage> {
+    let (store, url) = open_store(config, name, Purpose::Read)?;
+    Repository::open(store).await.map_err(|why| {
+        OperatorMessage::new(
+            Code::StoreUnusable,
+            format!("the store {name} ({url}) cannot be read: {why}"),
+            Safe::Unknown("what it holds could not be looked at".to_owned()),
+            "check its address; a store is founded by the first `farshore run`",
+        )
+    })
+}
+
+/// The private keys with which a store's journal is opened; none where no identity file is configured.
+///
+/// # Errors
+/// When the file does not read.
+pub fn unlock(settings: &StoreConfig) -> Result<Unlock, OperatorMessage> {
+    let Some(path) = &settings.identity_file else { return Ok(Unlock::none()) };
+    let wrong = |why: String| {
+        OperatorMessage::new(
+            Code::SecretUnreadable,
+            format!("the identity file {} does not read: {why}", path.display()),
+            nothing_begun(),
+            "name a file with the age private key that the journal is encrypted for",
+        )
+    };
+    let text = std::fs::read_to_string(path).map_err(|why| wrong(why.to_string()))?;
+    Unlock::parse(&text).map_err(|why| wrong(why.to_string()))
+}
+
+/// How a database's servers are reached.
+///
+/// # Errors
+/// When it is not a PostgreSQL, its address does not read, or its password cannot be read.
+pub fn connect_params(
+    name: &DatabaseName,
+    settings: &DatabaseConfig,
+) -> Result<ConnectParams, OperatorMessage> {
+    let EngineConfig::Postgres { url, password, .. } = &settings.engine else {
+        return Err(OperatorMessage::not_built("run` for the engine of `[databases"));
+    };
+    let mut params: ConnectParams = url.as_str().parse().map_err(|why| {
+        OperatorMessage::new(
+            Code::ConfigInvalid,
+            format!("the url of {name} cannot be used: {why}"),
+            nothing_begun(),
+            "correct it in the configuration",
+        )
+    })?;
+    if let Some(source) = password {
+        params = params.with_password(Password::new(secret(source)?));
+    }
+    Ok(params.with_application_name(format!("farshore {name}")))
+}
+
+/// How a database's journal is written into a store.
+///
+/// # Errors
+/// When a recipient is not an age public key.
+pub fn writer_options(
+    settings: &DatabaseConfig,
+    store: &StoreConfig,
+) -> Result<WriterOptions, OperatorMessage> {
+    let recipients = Recipients::parse(store.recipients.iter().map(String::as_str)).map_err(|why| {
+        OperatorMessage::new(
+            Code::ConfigInvalid,
+            format!("recipients of a store: {why}"),
+            nothing_begun(),
+            "write the public half of an age key pair: it begins with age1",
+        )
+    })?;
+    Ok(WriterOptions {
+        compression: compression(settings),
+        recipients,
+        segment_bytes: 16 << 20,
+        host: node(),
+    })
+}
+
+/// How a database's objects are compressed.
+pub fn compression(settings: &DatabaseConfig) -> object::Compression {
+    match settings.compression {
+        Compression::Zstd1 => object::Compression::Zstd(1),
+        Compression::Zstd3 => object::Compression::Zstd(3),
+        Compression::None => object::Compression::None,
+    }
+}
+
+/// The catalog.
+///
+/// # Errors
+/// When it cannot be opened; shipping and restores go on without it.
+pub async fn catalog(config: &Config) -> Result<Catalog, OperatorMessage> {
+    let url = match &config.catalog {
+        CatalogUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+        CatalogUrl::Postgres(url) => match &config.catalog_password {
+            None => url.as_str().to_owned(),
+            Some(source) => with_password(url.as_str(), &secret(source)?),
+        },
+    };
+    Catalog::open(&url, farshore_catalog::Options::default()).await.map_err(|why| {
+        OperatorMessage::new(
+            Code::CatalogAway,
+            format!("the catalog cannot be opened: {why}"),
+            Safe::Known(
+                "the stores hold everything; shipping and restores do not need the catalog".to_owned(),
+            ),
+            "mend what it says, or `farshore catalog rebuild` into a new one",
+        )
+    })
+}
+
+/// The address with a password, percent-encoded, behind the user's name.
+fn with_password(url: &str, password: &str) -> String {
+    let encoded: String = password.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    match url.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('@'))) {
+        Some((scheme, Some((user, rest)))) => format!("{scheme}://{user}:{encoded}@{rest}"),
+        _ => url.to_owned(),
+    }
+}
+
+/// This machine's name.
+pub fn node() -> String {
+    let named = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    named.map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_put_behind_the_user_whatever_letters_it_has() {
+        let url = with_password("postgresql://farshore@db/catalog", "p@ss/1");
+        assert_eq!(url, "postgresql://farshore:%70%40%73%73%2F%31@db/catalog");
+    }
+}
