@@ -121,7 +121,7 @@ create table commit_point (
     primary key (incarnation_number, timeline, end_offset)
 );
 create index commit_point_by_latest on commit_point (incarnation_number, timeline, latest_us, end_offset);
-create index commit_point_by_xid on commit_point (incarnation_number, xid);
+create index commit_point_by_xid on commit_point (incarnation_number, xid, timeline, end_offset);
 
 create table mark (
     incarnation text not null references incarnation (id) on delete cascade,

@@ -4,8 +4,8 @@
 //! a commit and all before it on its timeline: it only rises, and finds "the first commit in log order whose time is
 //! later than T" with one index look-up.
 //!
-//! What always holds: for each row, `latest_us = max(time_us)` over the rows of its timeline up to it. An insert
-//! before rows that are there already raises theirs.
+//! What always holds: along a timeline `latest_us` never falls, and is at least `max(time_us)` up to each row. It may
+//! be higher where the commits that raised it have expired; a look-up that meets such a row reads in log order.
 
 use farshore_journal::{IncarnationId, Offset, Position, Timeline};
 use sqlx::any::AnyRow;
@@ -19,6 +19,9 @@ use crate::{Catalog, Result, Time, Txn};
 
 /// Rows in one insert. Seven values each: PostgreSQL takes 65 535 values in a statement, SQLite 32 766.
 const ROWS_PER_INSERT: usize = 500;
+
+/// The most rows already there that one insert is merged with in memory.
+const OVERLAP: usize = 20_000;
 
 /// One commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,37 +92,80 @@ pub async fn commit_insert_in_txn(
 
 /// Inserts commits of one timeline, sorted by offset.
 async fn insert_on_timeline(txn: &mut Txn, number: i64, commits: &[Commit]) -> Result<u64> {
-    let (Some(first), Some(last)) = (commits.first(), commits.last()) else { return Ok(0) };
-    // Rows already between these would make the running maximum below wrong; the repair after it covers them too.
-    let mut latest = latest_until(txn, number, first.timeline, first.end).await?.unwrap_or(i64::MIN);
-    let interleaved = any_between(txn, number, first, last).await?;
     let mut added = 0;
-    for rows in commits.chunks(ROWS_PER_INSERT) {
-        let mut bound = if rows.len() == ROWS_PER_INSERT {
-            query(AssertSqlSafe(insert_text(ROWS_PER_INSERT)))
+    // A stack, because what overlaps too much of what is there is cut in two, down to single commits.
+    let mut work = vec![commits];
+    while let Some(commits) = work.pop() {
+        let (Some(first), Some(last)) = (commits.first(), commits.last()) else { continue };
+        let known = known_between(txn, number, first, last).await?;
+        if known.len() > OVERLAP && commits.len() > 1 {
+            let (earlier, later) = commits.split_at(commits.len() / 2);
+            work.extend([later, earlier]);
         } else {
-            // A text per remainder would push the hot ones out of the connection's statement cache.
-            query(AssertSqlSafe(insert_text(rows.len()))).persistent(false)
-        };
-        for commit in rows {
-            latest = latest.max(micros(commit.time));
-            bound = bound
-                .bind(number)
-                .bind(branch(commit.timeline))
-                .bind(at(commit.end)?)
-                .bind(at(commit.start)?)
-                .bind(micros(commit.time))
-                .bind(latest)
-                .bind(big("transaction id", commit.xid)?);
+            added += insert_over(txn, number, commits, &known).await?;
         }
-        added += txn.execute("commit_insert", bound).await?;
-    }
-    if interleaved {
-        repair(txn, number, first).await?;
-    } else {
-        raise_later(txn, number, last, latest).await?;
     }
     Ok(added)
+}
+
+/// A row that is there already.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    end: Offset,
+    time: i64,
+    latest: i64,
+}
+
+/// Inserts commits over all rows that are there between the first and the last of them.
+async fn insert_over(txn: &mut Txn, number: i64, commits: &[Commit], known: &[Known]) -> Result<u64> {
+    let (Some(first), Some(last)) = (commits.first(), commits.last()) else { return Ok(0) };
+    let mut latest = latest_until(txn, number, first.timeline, first.end).await?.unwrap_or(i64::MIN);
+    let mut fresh: Vec<(&Commit, i64)> = Vec::with_capacity(commits.len());
+    let mut raised: Vec<(Offset, i64)> = Vec::new();
+    let mut known = known.iter().peekable();
+    for commit in commits {
+        let mut new = true;
+        while let Some(row) = known.next_if(|row| row.end <= commit.end) {
+            new &= row.end != commit.end;
+            latest = latest.max(row.time).max(row.latest);
+            if row.latest < latest {
+                raised.push((row.end, latest));
+            }
+        }
+        if new {
+            latest = latest.max(micros(commit.time));
+            fresh.push((commit, latest));
+        }
+    }
+    let mut added = 0;
+    for rows in fresh.chunks(ROWS_PER_INSERT) {
+        added += insert_rows(txn, number, rows).await?;
+    }
+    for (end, latest) in raised {
+        let statement = "update commit_point set latest_us = $1 \
+                         where incarnation_number = $2 and timeline = $3 and end_offset = $4";
+        let bound = query(statement).bind(latest).bind(number).bind(branch(first.timeline)).bind(at(end)?);
+        txn.execute("commit_insert", bound).await?;
+    }
+    raise_later(txn, number, last, latest).await?;
+    Ok(added)
+}
+
+async fn insert_rows(txn: &mut Txn, number: i64, rows: &[(&Commit, i64)]) -> Result<u64> {
+    // A text per remainder would push the hot ones out of the connection's statement cache.
+    let keep = rows.len() == ROWS_PER_INSERT || rows.len() == 1;
+    let mut bound = query(AssertSqlSafe(insert_text(rows.len()))).persistent(keep);
+    for (commit, latest) in rows {
+        bound = bound
+            .bind(number)
+            .bind(branch(commit.timeline))
+            .bind(at(commit.end)?)
+            .bind(at(commit.start)?)
+            .bind(micros(commit.time))
+            .bind(*latest)
+            .bind(big("transaction id", commit.xid)?);
+    }
+    txn.execute("commit_insert", bound).await
 }
 
 fn insert_text(rows: usize) -> String {
@@ -148,53 +194,45 @@ fn insert_text(rows: usize) -> String {
 
 /// The running maximum at the last commit before `end`.
 async fn latest_until(txn: &mut Txn, number: i64, timeline: Timeline, end: Offset) -> Result<Option<i64>> {
-    let statement = "select latest_us from commit_point where incarnation_number = $1 and timeline = $2 \
-                     and end_offset < $3 order by end_offset desc limit 1";
-    let bound = query(statement).bind(number).bind(branch(timeline)).bind(at(end)?);
+    let bound = query(text::LATEST_UNTIL).bind(number).bind(branch(timeline)).bind(at(end)?);
     txn.row("commit_insert", bound).await?.map(|row| row.integer("latest_us")).transpose()
 }
 
-async fn any_between(txn: &mut Txn, number: i64, first: &Commit, last: &Commit) -> Result<bool> {
-    let statement = "select end_offset from commit_point where incarnation_number = $1 and timeline = $2 \
-                     and end_offset >= $3 and end_offset <= $4 limit 1";
-    let bound =
-        query(statement).bind(number).bind(branch(first.timeline)).bind(at(first.end)?).bind(at(last.end)?);
-    Ok(txn.row("commit_insert", bound).await?.is_some())
+/// The rows from the first to the last of some commits, up to one more than may be worked on at once.
+async fn known_between(txn: &mut Txn, number: i64, first: &Commit, last: &Commit) -> Result<Vec<Known>> {
+    let bound = query(text::KNOWN_BETWEEN)
+        .bind(number)
+        .bind(branch(first.timeline))
+        .bind(at(first.end)?)
+        .bind(at(last.end)?)
+        .bind(rows_limit(OVERLAP + 1));
+    let rows = txn.rows("commit_insert", bound).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Known {
+                end: row.offset("end_offset")?,
+                time: row.integer("time_us")?,
+                latest: row.integer("latest_us")?,
+            })
+        })
+        .collect()
 }
 
 /// Raises the running maximum of the rows after `last`; usually there are none.
 async fn raise_later(txn: &mut Txn, number: i64, last: &Commit, latest: i64) -> Result<()> {
+    let bound = query(text::NEXT_AFTER).bind(number).bind(branch(last.timeline)).bind(at(last.end)?);
+    // Asked first, because a planner may take the other index for the update and walk all earlier rows.
+    match txn.row("commit_insert", bound).await?.map(|row| row.integer("latest_us")).transpose()? {
+        Some(next) if next < latest => {}
+        _ => return Ok(()),
+    }
     let statement = "update commit_point set latest_us = $1 where incarnation_number = $2 and timeline = $3 \
                      and end_offset > $4 and latest_us < $1";
     let bound = query(statement).bind(latest).bind(number).bind(branch(last.timeline)).bind(at(last.end)?);
     txn.execute("commit_insert", bound).await.map(|_| ())
 }
 
-/// Computes the running maximum anew from `first` on. Needed only where an insert overlaps what is there.
-async fn repair(txn: &mut Txn, number: i64, first: &Commit) -> Result<()> {
-    let statement = "update commit_point set latest_us = fresh.latest_us from (\
-                     select end_offset, max(time_us) over (order by end_offset) as latest_us \
-                     from commit_point where incarnation_number = $1 and timeline = $2 and end_offset >= $3\
-                     ) as fresh \
-                     where commit_point.incarnation_number = $1 and commit_point.timeline = $2 \
-                     and commit_point.end_offset = fresh.end_offset \
-                     and commit_point.latest_us <> fresh.latest_us";
-    let bound = query(statement).bind(number).bind(branch(first.timeline)).bind(at(first.end)?);
-    txn.execute("commit_insert", bound).await?;
-    // The window above began at `first`; what was latest before it counts on.
-    match latest_until(txn, number, first.timeline, first.end).await? {
-        Some(before) => {
-            let statement = "update commit_point set latest_us = $1 where incarnation_number = $2 \
-                             and timeline = $3 and end_offset >= $4 and latest_us < $1";
-            let bound =
-                query(statement).bind(before).bind(number).bind(branch(first.timeline)).bind(at(first.end)?);
-            txn.execute("commit_insert", bound).await.map(|_| ())
-        }
-        None => Ok(()),
-    }
-}
-
-/// As [`Catalog::commit_expire`]. What is left keeps its running maximum: those expired were before it.
+/// As [`Catalog::commit_expire`]. What is left keeps its running maximum, which those expired may have raised.
 ///
 /// # Errors
 /// [`Error::NoIncarnation`] when it is not known.
@@ -227,6 +265,13 @@ pub(crate) mod text {
     pub(crate) const FIRST_LATER_SCANNED: &str = "select timeline, start_offset, end_offset, time_us, xid \
         from commit_point where incarnation_number = $1 and timeline = $2 and end_offset > $3 \
         and end_offset <= $4 and time_us > $5 order by end_offset limit 1";
+    pub(crate) const LATEST_UNTIL: &str = "select latest_us from commit_point \
+        where incarnation_number = $1 and timeline = $2 and end_offset < $3 order by end_offset desc limit 1";
+    pub(crate) const NEXT_AFTER: &str = "select latest_us from commit_point \
+        where incarnation_number = $1 and timeline = $2 and end_offset > $3 order by end_offset limit 1";
+    pub(crate) const KNOWN_BETWEEN: &str = "select end_offset, time_us, latest_us from commit_point \
+        where incarnation_number = $1 and timeline = $2 and end_offset >= $3 and end_offset <= $4 \
+        order by end_offset limit $5";
     pub(crate) const COUNT: &str = "select cast(count(*) as bigint) as commits from (\
         select end_offset from commit_point where incarnation_number = $1 and timeline = $2 \
         and end_offset > $3 and end_offset <= $4 limit $5) as counted";
@@ -280,18 +325,15 @@ pub(crate) async fn first_later(
     part: Part,
     time: Time,
 ) -> Result<Option<Commit>> {
-    let outside = part.after.checked_add(1).unwrap_or(part.after);
-    let before = latest_until(txn, number, part.timeline, outside).await?;
-    // A later time before the part hides what the running maximum would say inside it. Only a clock that
-    // stepped back does that; then the part is read in log order.
-    let row = if before.is_none_or(|before| before <= micros(time)) {
-        let bound = query(text::FIRST_LATER).bind(number).bind(branch(part.timeline)).bind(micros(time));
-        txn.row("commit_first_later", bound).await?
-    } else {
-        txn.row("commit_first_later", bounds(text::FIRST_LATER_SCANNED, number, part)?.bind(micros(time)))
-            .await?
-    };
-    let found = row.as_ref().map(from_row).transpose()?;
+    let bound = query(text::FIRST_LATER).bind(number).bind(branch(part.timeline)).bind(micros(time));
+    let Some(row) = txn.row("commit_first_later", bound).await? else { return Ok(None) };
+    let mut found = Some(from_row(&row)?);
+    // The first row of a risen maximum is the answer when it raised the maximum itself. Otherwise a commit before
+    // this part did, or one that has expired: a clock stepped back, and the part is read in log order.
+    if found.is_some_and(|commit| commit.end <= part.after || commit.time <= time) {
+        let bound = bounds(text::FIRST_LATER_SCANNED, number, part)?.bind(micros(time));
+        found = txn.row("commit_first_later", bound).await?.as_ref().map(from_row).transpose()?;
+    }
     Ok(found.filter(|commit| part.until.is_none_or(|until| commit.end <= until)))
 }
 
@@ -313,4 +355,38 @@ fn from_row(row: &AnyRow) -> Result<Commit> {
         time: row.time("time_us")?,
         xid: row.count("xid")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    #[tokio::test]
+    async fn hot_queries_search_an_index_and_sort_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/plan.db", folder.path().display());
+        let catalog = Catalog::open(&url, Options::default()).await.unwrap();
+        for (statement, index) in [
+            (text::BY_XID, "commit_point_by_xid"),
+            (text::ASCENDING, "sqlite_autoindex_commit_point_1"),
+            (text::DESCENDING, "sqlite_autoindex_commit_point_1"),
+            (text::FIRST_LATER, "commit_point_by_latest"),
+            (text::FIRST_LATER_SCANNED, "sqlite_autoindex_commit_point_1"),
+            (text::COUNT, "sqlite_autoindex_commit_point_1"),
+            (text::LATEST_UNTIL, "sqlite_autoindex_commit_point_1"),
+            (text::NEXT_AFTER, "sqlite_autoindex_commit_point_1"),
+            (text::KNOWN_BETWEEN, "sqlite_autoindex_commit_point_1"),
+        ] {
+            let mut txn = catalog.begin_snapshot_unbounded().await.unwrap();
+            let explain = query(AssertSqlSafe(format!("explain query plan {statement}")));
+            let rows = txn.rows("plan", explain).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.text("detail").unwrap()).collect();
+            let plan = plan.join("\n");
+            assert!(plan.contains(index), "{statement}\n{plan}");
+            let sorts = plan.contains("USE TEMP B-TREE");
+            let scans = plan.contains("SCAN commit_point");
+            assert!(!sorts && !scans, "{statement}\n{plan}");
+        }
+    }
 }

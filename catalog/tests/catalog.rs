@@ -1,0 +1,81 @@
+//! The catalog's promises, on SQLite and on PostgreSQL.
+//!
+//! Each story is one guarantee. On SQLite every story is a test of its own; on PostgreSQL one test runs them all,
+//! each in a new database of one server, because starting a server costs more than all stories together.
+
+#[path = "catalog/files.rs"]
+mod files;
+#[path = "catalog/make.rs"]
+mod make;
+#[path = "catalog/stories.rs"]
+mod stories;
+#[path = "catalog/stories_points.rs"]
+mod stories_points;
+#[path = "catalog/stories_status.rs"]
+mod stories_status;
+
+use farshore_catalog::{Catalog, Options};
+use farshore_testkit::pg::{Major, Server};
+
+/// One test per story on SQLite, and all of them in turn on PostgreSQL.
+macro_rules! on_both {
+    ($($module:ident::$story:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $story() {
+                    let folder = tempfile::tempdir().unwrap();
+                    let url = format!("sqlite:{}/catalog.db", folder.path().display());
+                    super::$module::$story(super::open(&url).await).await;
+                }
+            )*
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn every_story_holds_on_postgresql_too() {
+            let server = Server::start_new(Major::V15);
+            $(
+                let name = stringify!($story).get(..50).unwrap_or(stringify!($story));
+                println!("story {name}");
+                server.sql(&format!("create database {name}"));
+                let url = server.url();
+                let (authority, _) = url.rsplit_once('/').unwrap();
+                let url = format!("{authority}/{name}");
+                $module::$story(open(&url).await).await;
+            )*
+        }
+    };
+}
+
+async fn open(url: &str) -> Catalog {
+    // Loaded machines are slow; a deadline that passes is a failure here, so it is a long one.
+    let options = Options { deadline: std::time::Duration::from_secs(60), ..Options::default() };
+    Catalog::open(url, options).await.unwrap()
+}
+
+on_both!(
+    stories::a_database_keeps_its_engine,
+    stories::deleting_a_database_takes_all_it_had,
+    stories::the_latest_incarnation_is_current_and_facts_never_change,
+    stories::a_timeline_learns_its_fork_once,
+    stories::a_target_keeps_no_secret,
+    stories::shipping_reads_back_as_written_and_unknown_stays_unknown,
+    stories::a_number_no_column_can_hold_is_refused,
+    stories::ranges_that_touch_are_one,
+    stories::a_gap_goes_only_when_wholly_filled,
+    stories::a_backup_moves_once,
+    stories::marks_keep_their_holds_and_restore_points_stay,
+    stories::activity_is_numbered_in_order_and_never_changes,
+    stories::nodes_are_renewed,
+    stories::a_dropped_transaction_leaves_nothing,
+    stories::writers_at_once_all_succeed,
+    stories_points::commits_added_twice_count_once,
+    stories_points::a_time_resolves_in_log_order_whatever_order_they_came_in,
+    stories_points::a_transaction_id_finds_its_commits,
+    stories_points::pages_show_every_commit_once_in_both_directions,
+    stories_points::expired_commits_are_gone_and_the_rest_stays_right,
+    stories_status::status_without_facts_is_unknown_and_null,
+    stories_status::status_has_exactly_the_promised_shape,
+    stories_status::a_window_never_joins_two_stores,
+    stories_status::a_rebuilt_catalog_equals_the_lost_one,
+);

@@ -1,0 +1,154 @@
+//! What holds of one engine only: SQLite's files, PostgreSQL's connections.
+
+use std::error::Error as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use farshore_catalog::{Catalog, Durability, Error, Options};
+use farshore_testkit::pg::{Major, Mode, Server};
+use tokio::task::JoinSet;
+
+use crate::make::{commit, name, orders, time};
+use crate::open;
+
+fn url(folder: &Path) -> String {
+    format!("sqlite:{}/a catalog%.db", folder.display())
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = format!("{error} {error:?}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(" {inner} {inner:?}"));
+        cause = inner.source();
+    }
+    text
+}
+
+#[tokio::test]
+async fn the_files_are_their_owners_only_and_keep_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    for durability in [Durability::Full, Durability::Normal] {
+        let catalog =
+            Catalog::open(&url(folder.path()), Options { durability, ..Options::default() }).await.unwrap();
+        orders(&catalog).await;
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+            seen += 1;
+        }
+        assert!(seen >= 2, "the file and its write-ahead log");
+        catalog.close().await;
+    }
+    assert!(folder.path().join("a catalog%.db").exists());
+    assert_eq!(open(&url(folder.path())).await.database_list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_catalog_deleted_or_replaced_under_a_process_gives_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = url(folder.path());
+    let catalog = open(&url).await;
+    let id = orders(&catalog).await;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let answers = [
+        catalog.commit_insert(id, &[commit(1, 100, 1, 1)]).await.unwrap_err(),
+        catalog.status(&name("orders"), time(0)).await.unwrap_err(),
+        catalog.begin().await.unwrap_err(),
+    ];
+    for error in answers {
+        assert!(matches!(error, Error::Gone { .. }) && error.is_away(), "{error:?}");
+    }
+    // A new one in its place is not taken for the old one, and opening anew works.
+    let fresh = open(&url).await;
+    assert!(matches!(catalog.database_list().await, Err(Error::Gone { .. })));
+    assert!(fresh.database_list().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openers_and_writers_of_one_file_wait_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut openers = JoinSet::new();
+    for _ in 0..4 {
+        let url = url(folder.path());
+        openers.spawn(async move { open(&url).await });
+    }
+    let mut catalogs = Vec::new();
+    while let Some(opened) = openers.join_next().await {
+        catalogs.push(opened.unwrap());
+    }
+    let id = orders(&catalogs[0]).await;
+    let mut writers = JoinSet::new();
+    for (writer, catalog) in (0u64..).zip(&catalogs) {
+        let catalog = catalog.clone();
+        writers.spawn(async move {
+            for round in 0..25 {
+                let end = (writer * 100 + round + 1) * 100;
+                catalog.commit_insert(id, &[commit(1, end, 1, end)]).await.unwrap();
+            }
+        });
+    }
+    while let Some(ended) = writers.join_next().await {
+        ended.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_names_no_catalog_is_refused() {
+    for url in ["", "mysql://db/f", "sqlite:", "sqlite::memory:", "sqlite:a.db?mode=ro", "farshore.db"] {
+        let refused = Catalog::open(url, Options::default()).await;
+        assert!(matches!(refused, Err(Error::Address { .. })), "{url}");
+    }
+    let nowhere = Catalog::open("sqlite:/no/such/folder/a.db", Options::default()).await;
+    assert!(matches!(nowhere, Err(Error::File { .. })));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_catalog_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.txt");
+    let text = "these are notes, and no database, in more than a hundred bytes of text. ".repeat(20);
+    std::fs::write(&path, &text).unwrap();
+    let options = Options { deadline: Duration::from_secs(2), ..Options::default() };
+    let refused = Catalog::open(&format!("sqlite:{}", path.display()), options).await;
+    assert!(refused.is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_error_of_a_postgresql_catalog_shows_its_password_and_none_waits_for_ever() {
+    let server = Server::builder(Major::V15).scram("keeper", "s3cret-w0rd").start();
+    let in_database = |name: &str| {
+        server.sql(&format!("create database {name} owner keeper"));
+        let url = server.url();
+        let (authority, _) = url.rsplit_once('/').unwrap();
+        format!("{authority}/{name}")
+    };
+    let url = in_database("home");
+    let catalog = open(&url).await;
+    orders(&catalog).await;
+    assert!(!format!("{catalog:?} {}", catalog.address()).contains("s3cret"));
+    let options = Options { deadline: Duration::from_secs(3), ..Options::default() };
+    let wrong = url.replace("s3cret-w0rd", "s3cret-wr0ng");
+    let refused = Catalog::open(&wrong, options).await.unwrap_err();
+    assert!(!chain(&refused).contains("s3cret"), "{refused:?}");
+    assert!(refused.is_away());
+
+    let hasty = Catalog::open(&url, options).await.unwrap();
+    // Openers at once bring the tables up once.
+    let empty = in_database("empty");
+    let (a, b) = tokio::join!(Catalog::open(&empty, options), Catalog::open(&empty, options));
+    assert!(a.is_ok() && b.is_ok());
+    server.stop(Mode::Immediate);
+    let gone = hasty.status(&name("orders"), time(0)).await.unwrap_err();
+    assert!(gone.is_away() && !chain(&gone).contains("s3cret"), "{gone:?}");
+    let nobody = Catalog::open(&url, options).await.unwrap_err();
+    assert!(nobody.is_away() && !chain(&nobody).contains("s3cret"), "{nobody:?}");
+    // The server is back, and so is the catalog, without being opened anew.
+    server.start();
+    assert_eq!(catalog.database_list().await.unwrap().len(), 1);
+}

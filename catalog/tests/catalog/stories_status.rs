@@ -1,0 +1,169 @@
+//! Status, windows, rebuild: only what is known is said, in exactly the promised shape.
+
+use farshore_catalog::Catalog;
+use farshore_catalog::Error;
+use farshore_catalog::commit::commit_insert_in_txn;
+use farshore_catalog::database::{Database, database_put_in_txn};
+use farshore_catalog::mark::{Mark, MarkKind};
+use farshore_catalog::rebuild::{
+    IncarnationFacts, incarnation_replace_all_in_txn, incarnation_retain_in_txn,
+};
+use farshore_catalog::target::Target;
+use farshore_journal::{IncarnationId, Timeline};
+use serde_json::json;
+
+use crate::make::{
+    at, backup, branch, commit, gap, incarnation, name, orders, range, shipping, time, usable,
+};
+
+pub async fn status_without_facts_is_unknown_and_null(catalog: Catalog) {
+    let unknown = catalog.status(&name("orders"), time(0)).await;
+    assert!(matches!(unknown, Err(Error::NoDatabase { .. })));
+    let database = Database { name: name("orders"), engine: "postgres".to_owned(), added_at: time(0) };
+    catalog.database_put(&database).await.unwrap();
+    let status = catalog.status(&name("orders"), time(0)).await.unwrap();
+    let expected = json!({
+        "schema": "farshore.status/1", "database": "orders", "engine": "postgres", "state": "unknown",
+        "incarnation": null, "timeline": null, "received": null, "stored": null, "reported": null,
+        "released": null, "ship_lag_bytes": null, "ship_lag_seconds": null, "window": null,
+        "backups": { "count": 0, "last_at": null }, "targets": [],
+        "primary": { "retained_bytes": null, "seconds_to_full": null },
+    });
+    assert_eq!(serde_json::to_value(status).unwrap(), expected);
+}
+
+pub async fn status_has_exactly_the_promised_shape(catalog: Catalog) {
+    let id = orders(&catalog).await;
+    catalog.branch_put(&branch(id, 1, None)).await.unwrap();
+    for (start, end) in [(0, 400), (500, 900)] {
+        catalog.range_extend(&range(id, "main", 1, start, end)).await.unwrap();
+    }
+    catalog.gap_put(&gap(id, 400, 500)).await.unwrap();
+    catalog.backup_insert(&usable(id, 1, 100, 200)).await.unwrap();
+    catalog.backup_insert(&usable(id, 2, 600, 700)).await.unwrap();
+    catalog.backup_insert(&backup(id, 3, 800)).await.unwrap();
+    let commits = [commit(1, 150, 1, 1), commit(1, 390, 2, 2), commit(1, 650, 3, 3), commit(1, 890, 4, 4)];
+    catalog.commit_insert(id, &commits).await.unwrap();
+    let now = time(1000);
+    catalog.shipping_put(&shipping(now)).await.unwrap();
+    let target = Target {
+        database: name("orders"),
+        store: "main".to_owned(),
+        url: "s3://bucket".to_owned(),
+        state: "confirming".to_owned(),
+        stored: Some(at(1, 900)),
+        updated_at: now,
+        failure: None,
+    };
+    catalog.target_put(&target).await.unwrap();
+    let mut expected = json!({
+        "schema": "farshore.status/1", "database": "orders", "engine": "postgres", "state": "connected",
+        "incarnation": id.to_string(), "timeline": 1,
+        "received": "0/3E8", "stored": "0/384", "reported": "0/3E8", "released": "0/320",
+        "ship_lag_bytes": 200, "ship_lag_seconds": 2.5,
+        "window": {
+            "from_time": "2026-03-29T14:00:03Z", "to_time": "2026-03-29T14:00:04Z",
+            "from_position": "1:0/2BC", "to_position": "1:0/384",
+            "gaps": [{
+                "from_time": "2026-03-29T14:00:02Z", "to_time": "2026-03-29T14:00:03Z",
+                "from_position": "1:0/190", "to_position": "1:0/2BC", "reason": "the slot was lost",
+                "older_from_position": "1:0/C8", "older_from_time": "2026-03-29T14:00:01Z",
+            }],
+        },
+        "backups": { "count": 2, "last_at": "2026-03-29T14:01:42Z" },
+        "targets": [{ "store": "main", "stored": "1:0/384", "state": "confirming" }],
+        "primary": { "retained_bytes": 5u64 << 30, "seconds_to_full": 7200 },
+    });
+    let status = catalog.status(&name("orders"), now).await.unwrap();
+    assert_eq!(serde_json::to_value(status).unwrap(), expected);
+
+    // Silence: what was proved stays, what can only be known now is unknown, and the loss at stake grows.
+    let status = catalog.status(&name("orders"), time(1040)).await.unwrap();
+    expected["state"] = json!("unknown");
+    expected["ship_lag_bytes"] = json!(null);
+    expected["ship_lag_seconds"] = json!(42.5);
+    expected["targets"][0]["state"] = json!("unknown");
+    expected["primary"] = json!({ "retained_bytes": null, "seconds_to_full": null });
+    assert_eq!(serde_json::to_value(status).unwrap(), expected);
+}
+
+pub async fn a_window_never_joins_two_stores(catalog: Catalog) {
+    let id = orders(&catalog).await;
+    catalog.branch_put(&branch(id, 1, None)).await.unwrap();
+    catalog.range_extend(&range(id, "main", 1, 0, 500)).await.unwrap();
+    catalog.range_extend(&range(id, "other", 1, 400, 900)).await.unwrap();
+    catalog.backup_insert(&usable(id, 1, 100, 200)).await.unwrap();
+    let found = catalog.windows(id, Timeline::new(1)).await.unwrap();
+    let spans: Vec<_> = found.iter().map(|(store, windows)| (store.as_str(), windows.spans.len())).collect();
+    assert_eq!(spans, [("main", 1), ("other", 0)]);
+    let window = catalog.status(&name("orders"), time(0)).await.unwrap().window.unwrap();
+    assert_eq!((window.from_position, window.to_position), (at(1, 200), at(1, 500)));
+    assert_eq!((window.from_time, window.to_time), (None, None));
+}
+
+fn facts(id: u8) -> IncarnationFacts {
+    let incarnation = incarnation(id, "orders");
+    let who = incarnation.id;
+    IncarnationFacts {
+        incarnation,
+        branches: vec![branch(who, 1, None), branch(who, 2, Some((1, 480)))],
+        ranges: vec![range(who, "main", 1, 0, 400), range(who, "main", 2, 480, 600)],
+        gaps: vec![gap(who, 400, 450)],
+        backups: vec![usable(who, id, 100, 200)],
+        marks: vec![Mark {
+            incarnation: who,
+            kind: MarkKind::RestorePoint,
+            name: "before".to_owned(),
+            position: at(1, 300),
+            time: time(3),
+            note: String::new(),
+            held_until: None,
+        }],
+    }
+}
+
+pub async fn a_rebuilt_catalog_equals_the_lost_one(catalog: Catalog) {
+    orders(&catalog).await;
+    let commits: Vec<_> = (1..=3000).map(|n| commit(1 + (n as u32 % 2), n * 100, n as i64, n)).collect();
+    let rebuild = async |stale: Option<IncarnationId>| {
+        let mut txn = catalog.begin().await.unwrap();
+        let database = Database { name: name("orders"), engine: "postgres".to_owned(), added_at: time(7) };
+        database_put_in_txn(&mut txn, &database).await.unwrap();
+        let mut kept = Vec::new();
+        for id in [2, 1] {
+            let facts = facts(id);
+            incarnation_replace_all_in_txn(&mut txn, &facts).await.unwrap();
+            for batch in commits.chunks(700).rev() {
+                commit_insert_in_txn(&mut txn, facts.incarnation.id, batch).await.unwrap();
+            }
+            kept.push(facts.incarnation.id);
+        }
+        incarnation_retain_in_txn(&mut txn, &name("orders"), &kept).await.unwrap();
+        if let Some(stale) = stale {
+            assert!(!kept.contains(&stale));
+        }
+        txn.commit().await.unwrap();
+    };
+    rebuild(None).await;
+    let before = catalog.snapshot().await.unwrap();
+    assert_eq!(before["databases"][0]["incarnations"].as_array().unwrap().len(), 2);
+    assert_eq!(before["databases"][0]["incarnations"][0]["commits"].as_array().unwrap().len(), 3000);
+
+    // A rebuild over what is there, with an incarnation the store does not have, comes to the same.
+    let stale = incarnation(3, "orders");
+    catalog.incarnation_put(&stale).await.unwrap();
+    assert_ne!(catalog.snapshot().await.unwrap(), before);
+    rebuild(Some(stale.id)).await;
+    assert_eq!(catalog.snapshot().await.unwrap(), before);
+
+    // And so does one from nothing.
+    catalog.database_delete(&name("orders")).await.unwrap();
+    rebuild(None).await;
+    assert_eq!(catalog.snapshot().await.unwrap().to_string(), before.to_string());
+
+    let mut mixed = facts(1);
+    mixed.gaps = facts(2).gaps;
+    let mut txn = catalog.begin().await.unwrap();
+    let refused = incarnation_replace_all_in_txn(&mut txn, &mixed).await;
+    assert!(matches!(refused, Err(Error::Invalid { .. })));
+}
