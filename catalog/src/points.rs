@@ -230,10 +230,8 @@ impl Commits {
         let all = self.parts(None, None)?;
         let just_before = from - chrono::TimeDelta::microseconds(1);
         let Some(first) = self.first_later(txn, &all, just_before).await? else { return Ok(None) };
-        let until = match self.first_later(txn, &all, to).await? {
-            Some(beyond) => Some(just_before_commit(&beyond)),
-            None => None,
-        };
+        let beyond = self.first_later(txn, &all, to).await?;
+        let until = beyond.as_ref().map(just_before_commit);
         Ok(Some(Bounds { after: just_before_commit(&first), until }))
     }
 }

@@ -3,6 +3,11 @@
 //! Each story is one guarantee. On SQLite every story is a test of its own; on PostgreSQL one test runs them all,
 //! each in a new database of one server, because starting a server costs more than all stories together.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "the stories are tests too, though clippy sees no test attribute on them"
+)]
+
 #[path = "catalog/files.rs"]
 mod files;
 #[path = "catalog/make.rs"]
