@@ -297,7 +297,7 @@ async fn exactly_the_commits(major: pg::Major) {
     let after = commits(&server, 100, 20).await;
     server.sql("select pg_switch_wal()");
     let marker = base.folder.path().join("marker");
-    let seed = farshore_testkit::seed();
+    let seed = farshore_testkit::random::seed();
     let middle = after[(seed % (after.len() as u64 - 2)) as usize + 1];
     for (target, then) in
         [(after[0], Then::Pause), (middle, Then::Promote), (after[after.len() - 1], Then::Shutdown)]

@@ -41,20 +41,24 @@ pub enum JournalError {
         missing: Sequence,
     },
     /// Another writer took the journal over.
-    #[error("generation {by} took this journal over at chunk {at}; this writer was generation {own}")]
+    #[error(
+        "another writer{} took this journal over at chunk {at}; this writer was generation {own}",
+        named(by)
+    )]
     Fenced {
         /// This writer's generation.
         own: Generation,
-        /// The other's.
-        by: Generation,
-        /// The other writer.
-        writer: WriterId,
+        /// The other's generation and name, where its chunk could be read.
+        by: Option<(Generation, WriterId)>,
         /// Where.
         at: Sequence,
     },
-    /// A chunk was confirmed so late that the confirmation proves nothing.
-    #[error("chunk {at} was confirmed after more than half the tidy grace: the journal must be opened anew")]
-    TooLate {
+    /// A chunk was confirmed so late that the confirmation proves nothing, or an earlier append of this writer was given up
+    /// midway and landed.
+    #[error(
+        "what stands at chunk {at} proves nothing to this writer any more: the journal must be opened anew"
+    )]
+    OpenAnew {
         /// The chunk.
         at: Sequence,
     },
@@ -82,6 +86,10 @@ pub enum JournalError {
     },
 }
 
+fn named(by: &Option<(Generation, WriterId)>) -> String {
+    by.map_or_else(String::new, |(generation, writer)| format!(" (generation {generation}, {writer})"))
+}
+
 impl From<KeyError> for JournalError {
     fn from(why: KeyError) -> Self {
         Self::Store(StoreError::Key(why))
@@ -93,7 +101,7 @@ impl JournalError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Store(why) => why.retry(),
-            Self::TooLate { .. } => Retry::Now,
+            Self::OpenAnew { .. } => Retry::Now,
             Self::Object { .. } | Self::Misplaced { .. } | Self::Broken { .. } | Self::Hole { .. } => {
                 Retry::Operator
             }

@@ -109,8 +109,8 @@ pub enum Opened {
     Open,
     /// The journal is this writer's: its opening stands at the number.
     Owned,
-    /// Another object stands at the number: read it, take it as the last chunk, make a new opening that names its
-    /// chain value and a generation above its own, and begin again at the number after it (R3).
+    /// Another object stands at the number (R3), or this one stands there so late that its number may have been freed
+    /// meanwhile (R6): read the journal's end anew, and begin again behind it.
     Behind,
 }
 
@@ -131,12 +131,13 @@ impl Opening {
         self.put.act()
     }
 
-    /// Takes in what was seen.
-    pub fn seen(&mut self, seen: Seen) -> Opened {
+    /// Takes in what was seen. `since_read` is the time since the journal's end was begun to be read, by the larger of the
+    /// monotonic and the wall clock.
+    pub fn seen(&mut self, seen: Seen, since_read: Duration, tidy_grace: Duration) -> Opened {
         match self.put.seen(seen) {
             Verdict::Open => Opened::Open,
-            Verdict::Stored => Opened::Owned,
-            Verdict::Taken => Opened::Behind,
+            Verdict::Stored if since_read < tidy_grace / 2 => Opened::Owned,
+            Verdict::Stored | Verdict::Taken => Opened::Behind,
         }
     }
 }
@@ -215,8 +216,9 @@ mod tests {
     #[test]
     fn a_confirmation_after_half_the_grace_counts_for_nothing() {
         let grace = Duration::from_secs(86_400);
-        let at =
-            |hours| Appending::at(Sequence::FIRST).seen(Seen::New, Duration::from_secs(hours * 3_600), grace);
+        let at = |hours: u64| {
+            Appending::at(Sequence::FIRST).seen(Seen::New, Duration::from_secs(hours * 3_600), grace)
+        };
         assert_eq!(at(11), Appended::Stored);
         assert_eq!(at(12), Appended::TooLate);
     }

@@ -1,7 +1,7 @@
 //! Reading an incarnation's journal: chunks by number, the end, and the keys that open them.
 //!
-//! What always holds: a chunk that is given out has its checksums, its place (store, incarnation, number) and its chain
-//! verified; a chunk that was listed and is not found is doubt, asked for again, and never taken for the end.
+//! What always holds: a chunk that is given out has its checksums, its place (store, incarnation, number) and its own steps of
+//! the chain verified; that it continues the chunk before is [`follows`], which whoever walks the journal asks. A chunk that was listed and is not found is doubt, asked for again, and never taken for the end.
 //! What it does not do: it never writes, and it does not know what the log's bytes mean.
 
 use std::collections::HashMap;
@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::JournalError;
-use crate::format::body::{self, OpeningBody, TimelineBody};
-use crate::format::{ChainValue, DataKey, Decoded, FormatError, Header, Kind, Unlock};
-use crate::identity::{DatabaseName, Generation, IncarnationId, Sequence, StoreId};
+use crate::format::body::{self, IncarnationRecord, OpeningBody, TimelineBody};
+use crate::format::{ChainValue, Cipher, DataKey, Decoded, FormatError, Header, Kind, Unlock};
+use crate::identity::{Generation, IncarnationId, Sequence, StoreId};
 use crate::layout::Layout;
 use crate::position::Timeline;
 use crate::registry::Repository;
@@ -30,21 +30,24 @@ pub struct Reader {
     store: Arc<dyn ObjectStore>,
     store_id: StoreId,
     incarnation: IncarnationId,
+    genesis: ChainValue,
     layout: Layout,
 }
 
 impl Reader {
-    /// The journal of `incarnation`. Nothing is asked of the store yet.
+    /// The journal of the incarnation that this record founded. Nothing is asked of the store yet.
     ///
     /// # Errors
     /// Never in practice: every name is a key.
-    pub fn new(
-        repository: &Repository,
-        database: &DatabaseName,
-        incarnation: IncarnationId,
-    ) -> Result<Self, JournalError> {
-        let layout = Layout::new(database, incarnation)?;
-        Ok(Self { store: Arc::clone(repository.store()), store_id: repository.id(), incarnation, layout })
+    pub fn new(repository: &Repository, record: &IncarnationRecord) -> Result<Self, JournalError> {
+        let layout = Layout::new(&record.database, record.incarnation)?;
+        Ok(Self {
+            store: Arc::clone(repository.store()),
+            store_id: repository.id(),
+            incarnation: record.incarnation,
+            genesis: ChainValue::genesis(record),
+            layout,
+        })
     }
 
     /// The names of the incarnation's objects.
@@ -69,7 +72,7 @@ impl Reader {
 
     /// The chain value before the first chunk.
     pub fn genesis(&self) -> ChainValue {
-        ChainValue::genesis(self.store_id, self.incarnation)
+        self.genesis
     }
 
     /// One chunk, whole and in its place.
@@ -123,48 +126,74 @@ impl Reader {
 
     /// The journal's last chunk, or `None` while there is none.
     ///
-    /// The listing only says where to begin: numbers behind it are asked for until one is not there.
+    /// Numbers are dense, so the end is found by galloping and halving over "is there an object"; a listing then shows
+    /// whether anything stands behind it.
     ///
     /// # Errors
-    /// [`JournalError::Hole`] when a number below the end is missing; [`JournalError::Broken`] when the last chunk does
-    /// not continue the one before it.
+    /// [`JournalError::Hole`] when the number behind the end is missing but later ones are there;
+    /// [`JournalError::Broken`] when the last chunk does not continue the one before it.
     pub async fn last(&self) -> Result<Option<Decoded>, JournalError> {
-        let listed = self.listed(None).await?;
-        let mut last = match listed.last() {
-            None => None,
-            Some(number) => Some(self.expected_chunk(*number).await?),
-        };
+        let mut end = self.end().await?;
         loop {
-            let next = match &last {
-                None => Sequence::FIRST,
-                Some(chunk) => match chunk.header().number.next() {
-                    Some(next) => next,
-                    None => return Ok(last),
+            let after = end.get().checked_sub(1).map(Sequence::new);
+            let after_key = after.map(|number| self.layout.chunk(number)).transpose()?;
+            let behind = self.store.list(self.layout.journal(), after_key.as_ref(), Some(1)).await?;
+            match behind.first().and_then(|listed| listed.key.name().parse::<Sequence>().ok()) {
+                // Another writer appended meanwhile.
+                Some(number) if number == end => end = number.next().unwrap_or(number),
+                Some(_) => match self.expected_chunk(end).await {
+                    Ok(_) => end = end.next().unwrap_or(end),
+                    Err(why) => return Err(why),
                 },
-            };
-            match self.chunk(next).await {
-                Ok(chunk) => last = Some(chunk),
-                Err(JournalError::Store(StoreError::NotFound { .. })) => break,
-                Err(why) => return Err(why),
+                None => break,
             }
         }
-        if let Some(chunk) = &last {
-            self.check_continues(chunk.header()).await?;
+        let Some(last) = end.get().checked_sub(1).map(Sequence::new) else { return Ok(None) };
+        let chunk = self.expected_chunk(last).await?;
+        match last.get().checked_sub(1).map(Sequence::new) {
+            None if chunk.header().before == self.genesis() => {}
+            None => return Err(JournalError::Broken { before: last, at: last }),
+            Some(before) => {
+                self.check_follows(self.expected_chunk(before).await?.header(), chunk.header())?
+            }
         }
-        Ok(last)
+        Ok(Some(chunk))
     }
 
-    async fn check_continues(&self, header: &Header) -> Result<(), JournalError> {
-        let Some(before) = header.number.get().checked_sub(1).map(Sequence::new) else {
-            return match header.before == self.genesis() {
-                true => Ok(()),
-                false => Err(JournalError::Broken { before: header.number, at: header.number }),
-            };
-        };
-        let former = self.expected_chunk(before).await?;
-        match former.header().after == header.before {
+    /// The first number without an object.
+    async fn end(&self) -> Result<Sequence, JournalError> {
+        let (mut present, mut absent) = (0u64, 1u64);
+        while self.is_there(Sequence::new(absent - 1)).await? {
+            present = absent;
+            absent = absent.saturating_mul(2);
+        }
+        // Everything below `present` is there; the object before `absent` is not.
+        while present + 1 < absent {
+            let middle = present + (absent - present) / 2;
+            match self.is_there(Sequence::new(middle - 1)).await? {
+                true => present = middle,
+                false => absent = middle,
+            }
+        }
+        Ok(Sequence::new(present))
+    }
+
+    async fn is_there(&self, sequence: Sequence) -> Result<bool, JournalError> {
+        match self.store.size(&self.layout.chunk(sequence)?).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    /// Whether `next` continues `former`, in its chain, its number, its writer and its range.
+    ///
+    /// # Errors
+    /// [`JournalError::Broken`] when it does not.
+    pub fn check_follows(&self, former: &Header, next: &Header) -> Result<(), JournalError> {
+        match follows(former, next) {
             true => Ok(()),
-            false => Err(JournalError::Broken { before, at: header.number }),
+            false => Err(JournalError::Broken { before: former.number, at: next.number }),
         }
     }
 
@@ -177,20 +206,17 @@ impl Reader {
         let after_key = after.map(|number| self.layout.chunk(number)).transpose()?;
         let listed = self.store.list(self.layout.journal(), after_key.as_ref(), None).await?;
         let mut numbers: Vec<Sequence> = Vec::with_capacity(listed.len());
-        let mut wanted = match after {
-            None => Sequence::FIRST,
-            Some(number) => number.next().unwrap_or(number),
-        };
+        let mut wanted = after.map_or(Some(Sequence::FIRST), Sequence::next);
         // Names that are no number are not ours; a reader is not stopped by them, verify reports them.
         for number in listed.iter().filter_map(|l| l.key.name().parse::<Sequence>().ok()) {
-            while wanted < number {
+            while let Some(missing) = wanted.filter(|wanted| *wanted < number) {
                 // Listed around but not itself: the listing may lag. Ask for it by name.
-                self.expected_chunk(wanted).await?;
-                numbers.push(wanted);
-                wanted = wanted.next().unwrap_or(wanted);
+                self.expected_chunk(missing).await?;
+                numbers.push(missing);
+                wanted = missing.next();
             }
             numbers.push(number);
-            wanted = number.next().unwrap_or(number);
+            wanted = number.next();
         }
         Ok(numbers)
     }
@@ -239,12 +265,18 @@ impl Reader {
         timeline: Timeline,
         at: Sequence,
     ) -> Result<Option<TimelineBody>, JournalError> {
-        // A takeover may stand between the old timeline's last chunk and the new one's first: openings keep the old number.
-        let chunk = self.first_where(at, |header| header.timeline >= timeline).await?;
-        let header = chunk.header();
-        match header.timeline == timeline && header.kind == Kind::Timeline {
-            true => self.body(&chunk).map(Some),
-            false => Ok(None),
+        let mut chunk = self.first_where(at, |header| header.timeline >= timeline).await?;
+        loop {
+            let header = chunk.header();
+            match header.kind {
+                _ if header.timeline != timeline => return Ok(None),
+                Kind::Timeline => return self.body(&chunk).map(Some),
+                // A journal that begins on a later timeline has its opening before the timeline's chunk.
+                Kind::Opening if header.number < at => {}
+                _ => return Ok(None),
+            }
+            let next = header.number.next().unwrap_or(at);
+            chunk = self.expected_chunk(next).await?;
         }
     }
 
@@ -259,11 +291,26 @@ impl Reader {
     }
 }
 
-/// The data keys of a journal's generations, opened as they are met.
+/// Whether `next` continues `former`: the number behind it, its chain value, its writer unless it is an opening of a higher
+/// generation, and its range where the former's ended. A timeline's chunk alone may step back, to its fork.
+pub fn follows(former: &Header, next: &Header) -> bool {
+    let same_writer = next.generation == former.generation && next.writer == former.writer;
+    let same_place = next.timeline == former.timeline && next.start == former.end;
+    former.number.next() == Some(next.number)
+        && next.before == former.after
+        && match next.kind {
+            Kind::Opening => next.generation > former.generation && same_place,
+            Kind::Data | Kind::Gap => same_writer && same_place,
+            Kind::Timeline => same_writer && next.timeline >= former.timeline,
+            _ => false,
+        }
+}
+
+/// The data keys of journals' generations, opened as they are met.
 #[derive(Debug)]
 pub struct Keyring {
     unlock: Unlock,
-    opened: HashMap<Generation, Option<DataKey>>,
+    opened: HashMap<(IncarnationId, Generation), Option<DataKey>>,
 }
 
 impl Keyring {
@@ -272,30 +319,34 @@ impl Keyring {
         Self { unlock, opened: HashMap::new() }
     }
 
-    /// The data key under which `chunk` is sealed; `None` when it is not sealed.
+    /// The data key under which a data chunk is sealed; `None` when its generation does not encrypt.
+    ///
+    /// The generation's opening decides, not the chunk: a chunk in the clear among sealed ones is a forgery.
     ///
     /// # Errors
     /// [`JournalError::Object`] with [`FormatError::KeyMissing`] or [`FormatError::Key`] when no private key at hand
-    /// opens the generation's.
+    /// opens the generation's, or with [`FormatError::Field`] when chunk and opening do not agree.
     pub async fn for_chunk(
         &mut self,
         reader: &Reader,
         header: &Header,
     ) -> Result<Option<DataKey>, JournalError> {
-        if header.cipher == crate::format::Cipher::Clear {
-            return Ok(None);
-        }
-        if let Some(key) = self.opened.get(&header.generation) {
-            return Ok(key.clone());
-        }
-        let opening = reader.opening(header.generation, header.number).await?;
+        let at = (reader.incarnation(), header.generation);
         let key = reader.layout().chunk(header.number)?;
-        let opened = match &opening.key {
-            None => Err(FormatError::Key { why: "its opening names no key".to_owned() }),
-            Some(wrapped) => self.unlock.unwrap(wrapped),
+        let bad = |source| JournalError::Object { key: key.clone(), source };
+        let data_key = match self.opened.get(&at) {
+            Some(data_key) => data_key.clone(),
+            None => {
+                let opening = reader.opening(header.generation, header.number).await?;
+                let wrapped = opening.key.as_ref();
+                let data_key = wrapped.map(|wrapped| self.unlock.unwrap(wrapped)).transpose().map_err(bad)?;
+                self.opened.insert(at, data_key.clone());
+                data_key
+            }
         };
-        let opened = opened.map_err(|source| JournalError::Object { key, source })?;
-        self.opened.insert(header.generation, Some(opened.clone()));
-        Ok(Some(opened))
+        match data_key.is_some() == (header.cipher == Cipher::Aes256Gcm) {
+            true => Ok(data_key),
+            false => Err(bad(FormatError::Field { field: "cipher" })),
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! agree on one. A crash leaves a founded store or incarnation without a journal, which the next start uses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -16,6 +17,12 @@ use crate::format::header::VERSION;
 use crate::identity::{DatabaseName, IncarnationId, Sequence, StoreId};
 use crate::layout;
 use crate::store::{self, Created, Key, ObjectStore, StoreError};
+
+/// Sizes that a log segment of any engine may have.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+/// How often a document whose creation is in doubt is sent again, and the first pause between.
+const CREATE_TRIES: u32 = 6;
+const CREATE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A store whose record was read: the bytes in it can be told from another store's.
 #[derive(Debug, Clone)]
@@ -48,13 +55,16 @@ impl Repository {
         }
         store::probe(&*store).await?;
         let record = StoreRecord { format: VERSION, store: StoreId::mint(), created: now.to_owned() };
-        let created = create_json(&*store, &layout::store_record()?, "store record", &record).await;
-        match created {
-            // Whoever won, the record that is there is the store's.
-            Ok(_) => Self::open(store).await,
-            Err(JournalError::Store(why)) if why.is_ambiguous() => Self::open(store).await,
-            Err(why) => Err(why),
+        // Objects without the record that names their store: it was lost, and a new one would disown them.
+        if let Some(orphan) = store.list(&layout::databases()?, None, Some(1)).await?.first() {
+            return Err(JournalError::Another {
+                found: format!("no store record, but `{}`", orphan.key),
+                expected: "an empty place, or a store with its record".to_owned(),
+            });
         }
+        create_json(&*store, &layout::store_record()?, "store record", &record).await?;
+        // Whoever won, the record that is there is the store's.
+        Self::open(store).await
     }
 
     /// The store's id.
@@ -86,8 +96,10 @@ impl Repository {
                 .map(str::parse::<DatabaseName>);
             match name {
                 Some(Ok(name)) => {
-                    // Behind everything that a database holds: ids and `incarnations` begin with smaller letters.
-                    after = Some(Key::new(format!("db/{name}/{}", "z".repeat(100)))?);
+                    // Behind everything that a database holds: ids and `incarnations` begin with smaller letters. A foreign
+                    // name that lies behind even that is stepped over.
+                    let behind = Key::new(format!("db/{name}/{}", "z".repeat(100)))?;
+                    after = Some(behind.max(first.key));
                     if names.last() != Some(&name) {
                         names.push(name);
                     }
@@ -118,8 +130,10 @@ impl Repository {
             let Some(next) = number.next() else { break };
             number = next;
         }
+        // A record behind the first missing number: the store lost one. Foreign names are not records.
         let prefix = layout::incarnations(database)?;
-        if self.store.list(&prefix, None, None).await?.len() > records.len() {
+        let listed = self.store.list(&prefix, None, None).await?;
+        if listed.iter().filter_map(|l| l.key.name().parse::<Sequence>().ok()).any(|listed| listed > number) {
             return Err(JournalError::Hole { missing: number });
         }
         Ok(records)
@@ -142,6 +156,9 @@ impl Repository {
         }
         if record.database != *database {
             return misplaced("database");
+        }
+        if !record.segment_bytes.is_power_of_two() || !SEGMENT_BYTES.contains(&record.segment_bytes) {
+            return misplaced("segment size");
         }
         Ok(record)
     }
@@ -166,12 +183,19 @@ impl Repository {
             reason: founding.reason.to_owned(),
         };
         let key = layout::incarnations(founding.database)?.key(number)?;
-        match create_json(&*self.store, &key, "incarnation record", &record).await {
-            Ok(_) => {}
-            Err(JournalError::Store(why)) if why.is_ambiguous() => {}
-            Err(why) => return Err(why),
+        create_json(&*self.store, &key, "incarnation record", &record).await?;
+        let won = self.incarnation(founding.database, number).await?;
+        let of = |record: &IncarnationRecord| {
+            format!(
+                "{} {} of major {}, segments of {} bytes",
+                record.engine, record.identity, record.major, record.segment_bytes
+            )
+        };
+        match of(&won) == of(&record) {
+            true => Ok(won),
+            // Two different databases under one name: the second must not write into the first one's journal.
+            false => Err(JournalError::Another { found: of(&won), expected: of(&record) }),
         }
-        self.incarnation(founding.database, number).await
     }
 }
 
@@ -212,6 +236,7 @@ async fn read_json<T: DeserializeOwned>(
     body::from_json(what, &bytes).map_err(|source| JournalError::Object { key: key.clone(), source })
 }
 
+/// Creates a document; a lost answer is resolved by sending the very same bytes again, as the chunks' rule R4 says.
 async fn create_json<T: Serialize>(
     store: &dyn ObjectStore,
     key: &Key,
@@ -219,5 +244,15 @@ async fn create_json<T: Serialize>(
     value: &T,
 ) -> Result<Created, JournalError> {
     let bytes = body::to_json(what, value).map_err(|source| JournalError::Encode { what, source })?;
-    Ok(store.create(key, Bytes::from(bytes)).await?)
+    let bytes = Bytes::from(bytes);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match store.create(key, bytes.clone()).await {
+            Err(why) if why.is_ambiguous() && tries < CREATE_TRIES => {
+                tokio::time::sleep(CREATE_PAUSE * tries).await
+            }
+            created => return Ok(created?),
+        }
+    }
 }

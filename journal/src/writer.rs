@@ -173,6 +173,8 @@ pub struct Writer {
     former_sent: Moment,
     /// What stood at the end before this writer's opening.
     found: Option<Header>,
+    /// An append was begun and not seen to its end, or another writer was met: nothing may be appended any more.
+    poisoned: bool,
 }
 
 impl Writer {
@@ -203,23 +205,24 @@ impl Writer {
             started: chrono::Utc::now().to_rfc3339(),
             key: wrapped.map_err(|source| JournalError::Encode { what: "data key", source })?,
         };
-        let mut pause = Pause::new();
-        let mut found = loop {
-            match reader.last().await {
-                Ok(last) => break last.map(|chunk| chunk.header().clone()),
-                Err(JournalError::Store(why)) => pause.after(why, trouble).await?,
-                Err(why) => return Err(why),
-            }
-        };
         loop {
+            // R6 holds for the opening too: what was read of the end must not be older than half the grace when it stands.
+            let read = Moment::now();
+            let mut pause = Pause::new();
+            let found = loop {
+                match reader.last().await {
+                    Ok(last) => break last.map(|chunk| chunk.header().clone()),
+                    Err(JournalError::Store(why)) => pause.after(why, trouble).await?,
+                    Err(why) => return Err(why),
+                }
+            };
             let place = Self::first_place(&reader, options, empty_at, writer, key.clone(), found.as_ref())?;
             let chunk = place.encode_body(Kind::Opening, place.at, place.at.offset, &body)?;
             let mut opening = Opening::at(place.number);
-            let sent = Moment::now();
             let mut pause = Pause::new();
             let opened = loop {
                 let seen = act(&reader, opening.act(), &chunk.bytes, &mut pause, trouble).await?;
-                match opening.seen(seen) {
+                match opening.seen(seen, read.elapsed(), TIDY_GRACE) {
                     Opened::Open => {}
                     done => break done,
                 }
@@ -228,15 +231,9 @@ impl Writer {
                 let place = place
                     .behind(&chunk)
                     .ok_or(JournalError::NotHeld { what: "any number more".to_owned() })?;
-                return Ok(Self { reader, place, former_sent: sent, found });
+                return Ok(Self { reader, place, former_sent: read, found, poisoned: false });
             }
-            // Another object stands at the number: it is the last chunk now.
-            let other = reader.expected_chunk(place.number).await?.header().clone();
-            if other.before != place.chain {
-                let before = Sequence::new(place.number.get().saturating_sub(1));
-                return Err(JournalError::Broken { before, at: place.number });
-            }
-            found = Some(other);
+            // Another object stands at the number, or too much time has passed: read the journal's end anew.
         }
     }
 
@@ -293,7 +290,8 @@ impl Writer {
     /// Appends a chunk that was encoded for [`place`](Self::place). On `Ok` it is durable and part of the journal for ever.
     ///
     /// # Errors
-    /// [`JournalError::Fenced`] when another writer took over: stop for good. [`JournalError::TooLate`]: open anew.
+    /// [`JournalError::Fenced`] when another writer took over: stop for good. [`JournalError::OpenAnew`]: this writer is of no
+    /// use any more, take the journal over again.
     /// Failures of the store are waited out, `trouble` being told, unless waiting cannot mend them.
     ///
     /// # Cancel safety
@@ -310,6 +308,10 @@ impl Writer {
         if chunk.header.number != number || chunk.header.before != self.place.chain {
             return Err(JournalError::Broken { before: number, at: chunk.header.number });
         }
+        if self.poisoned {
+            return Err(JournalError::OpenAnew { at: number });
+        }
+        self.poisoned = true;
         let mut appending = Appending::at(number);
         let sent = Moment::now();
         let mut pause = Pause::new();
@@ -318,24 +320,33 @@ impl Writer {
             match appending.seen(seen, self.former_sent.elapsed(), TIDY_GRACE) {
                 Appended::Open => {}
                 Appended::Stored => break,
-                Appended::TooLate => return Err(JournalError::TooLate { at: number }),
-                Appended::Fenced => {
-                    let other = self.reader.expected_chunk(number).await?;
-                    let header = other.header();
-                    let (own, by) = (self.place.generation, header.generation);
-                    return Err(JournalError::Fenced { own, by, writer: header.writer, at: number });
-                }
+                Appended::TooLate => return Err(JournalError::OpenAnew { at: number }),
+                Appended::Fenced => return Err(self.fenced(number).await),
             }
         }
+        self.poisoned = false;
         self.former_sent = sent;
         let (_, behind) = finish(&self.place, chunk.clone())?;
         self.place = behind;
         Ok(())
     }
 
-    /// Whether so much time has passed since the last send that the next confirmation would count for nothing (R6).
+    /// Who stands at this writer's number. A chunk of its own, from an append that was given up, does not fence it.
+    async fn fenced(&self, at: Sequence) -> JournalError {
+        let own = self.place.generation;
+        match self.reader.chunk(at).await {
+            Ok(chunk) if chunk.header().writer == self.place.writer => JournalError::OpenAnew { at },
+            Ok(chunk) => {
+                JournalError::Fenced { own, by: Some((chunk.header().generation, chunk.header().writer)), at }
+            }
+            Err(_) => JournalError::Fenced { own, by: None, at },
+        }
+    }
+
+    /// Whether this writer is of no use any more: an append was given up midway, or so much time has passed since the last
+    /// send that the next confirmation would count for nothing (R6).
     pub fn is_stale(&self) -> bool {
-        self.former_sent.elapsed() >= TIDY_GRACE / 2
+        self.poisoned || self.former_sent.elapsed() >= TIDY_GRACE / 2
     }
 }
 
@@ -360,8 +371,16 @@ async fn act(
         },
         Act::Read(number) => match reader.store().get(&reader.layout().chunk(number)?).await {
             Ok(there) if there == *bytes => Ok(Seen::Own),
-            Ok(_) => Ok(Seen::Other),
-            Err(StoreError::NotFound { .. }) => Ok(Seen::Absent),
+            Ok(there) if Header::decode(&there).is_ok() => Ok(Seen::Other),
+            // A garbled answer says nothing about who stands there.
+            Ok(_) => {
+                pause.wait().await;
+                Ok(Seen::Nothing)
+            }
+            Err(StoreError::NotFound { .. }) => {
+                pause.wait().await;
+                Ok(Seen::Absent)
+            }
             Err(why) => {
                 pause.after(why, trouble).await?;
                 Ok(Seen::Nothing)
@@ -390,9 +409,13 @@ impl Pause {
             return Err(why.into());
         }
         trouble(&why);
+        self.wait().await;
+        Ok(())
+    }
+
+    async fn wait(&mut self) {
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(PAUSE_LONGEST);
-        Ok(())
     }
 }
 

@@ -15,10 +15,10 @@ pub enum Continuity {
         /// Where.
         at: Position,
     },
-    /// The journal's end lies on the source's history: ask for its last segment again and compare.
+    /// The journal's end lies on the source's history: ask for its last bytes again and compare.
     Compare,
-    /// The source's history left the journal's before its end: a branch begins at the fork, and what the journal holds
-    /// beyond it is not on the new primary.
+    /// The source's history left the journal's timeline before the journal's end. Once the bytes below the fork are found
+    /// equal, a branch begins there, and what the journal holds beyond it is not on the new primary.
     Branch {
         /// The new timeline.
         timeline: Timeline,
@@ -27,16 +27,20 @@ pub enum Continuity {
         /// Where.
         at: Offset,
     },
-    /// The source ends before the journal: wait.
+    /// The source ends before the journal: compare what it has, then wait.
     Behind {
         /// Where the source ends.
         source: Position,
     },
-    /// The source is on an ancestor of the journal's timeline: an old primary, refuse.
+    /// The source is on an ancestor of the journal's timeline, or on a sibling: which of the two is the primary only an
+    /// operator knows. Refuse.
     OldPrimary {
         /// The source's timeline.
         source: Timeline,
     },
+    /// The histories cannot be one: timelines of one number that were left at different places, or no common ancestor. A new
+    /// incarnation.
+    Stranger,
 }
 
 /// Decides. `journal` is where the journal ends, with the history of its timeline; `flushed` is where the source's log
@@ -52,38 +56,39 @@ pub fn decide(
             at: Position::new(flushed.timeline, flushed.offset.segment_start(segment_bytes)),
         };
     };
+    let parted = source.parts_from(journal);
     if end.timeline == flushed.timeline {
-        return match flushed.offset < end.offset {
-            true => Continuity::Behind { source: flushed },
-            false => Continuity::Compare,
+        // One number, two histories: two promotions that each took it for theirs.
+        return match parted {
+            Some(_) => Continuity::Stranger,
+            None if flushed.offset < end.offset => Continuity::Behind { source: flushed },
+            None => Continuity::Compare,
         };
     }
     if let Some(left_at) = source.leaves(end.timeline) {
-        return match left_at < end.offset {
-            true => branch(source, left_at, end.timeline),
-            false => Continuity::Compare,
+        // The source descends from the journal's timeline only if the two histories agree up to where it was left.
+        return match parted == Some(left_at) {
+            false => Continuity::Stranger,
+            true if left_at < end.offset => branch(source, end.timeline, left_at),
+            true => Continuity::Compare,
         };
     }
-    if journal.leaves(flushed.timeline).is_some() {
-        return Continuity::OldPrimary { source: flushed.timeline };
-    }
-    // Siblings: both left a common ancestor. Without one the histories are strangers and part at the very beginning.
-    let parted = source.parts_from(journal).unwrap_or_default();
-    let parent = journal.timeline_at(Offset::new(parted.get().saturating_sub(1)));
-    match branch(source, parted, parent) {
-        // Timelines rise along a journal. A sibling with a smaller number is the older of two promotions.
-        Continuity::Branch { timeline, .. } if timeline <= end.timeline => {
+    match journal.leaves(flushed.timeline) {
+        // An ancestor of the journal's timeline.
+        Some(left_at) if parted == Some(left_at) => Continuity::OldPrimary { source: flushed.timeline },
+        Some(_) => Continuity::Stranger,
+        // Siblings, when they have an ancestor in common.
+        None if parted.is_some_and(|at| at > Offset::new(0)) => {
             Continuity::OldPrimary { source: flushed.timeline }
         }
-        decided => decided,
+        None => Continuity::Stranger,
     }
 }
 
-/// The source's first timeline behind the fork.
-fn branch(source: &TimelineHistory, at: Offset, parent: Timeline) -> Continuity {
-    let timeline =
-        source.ancestry().find(|run| run.begin >= at && run.timeline != parent).map(|run| run.timeline);
-    Continuity::Branch { timeline: timeline.unwrap_or(source.timeline()), parent, at }
+/// The source's first timeline behind `parent`.
+fn branch(source: &TimelineHistory, parent: Timeline, at: Offset) -> Continuity {
+    let behind = source.ancestry().skip_while(|run| run.timeline != parent).nth(1);
+    Continuity::Branch { timeline: behind.map_or(source.timeline(), |run| run.timeline), parent, at }
 }
 
 #[cfg(test)]
@@ -137,9 +142,6 @@ mod tests {
         // Two promotions while away: the first one's timeline comes first.
         let three = history(3, "1\t0/500\tx\n2\t0/700\tx\n");
         assert_eq!(decide(Some((at(1, 0x600), &one)), at(3, 0x900), &three, SEGMENT), branch(2, 1, 0x500));
-        // A sibling of the journal's timeline.
-        let sibling = history(3, "1\t0/300\tx\n");
-        assert_eq!(decide(Some((at(2, 0x600), &two)), at(3, 0x900), &sibling, SEGMENT), branch(3, 1, 0x300));
     }
 
     #[test]
@@ -147,9 +149,24 @@ mod tests {
         let (one, two) = (history(1, ""), history(2, "1\t0/500\tx\n"));
         let found = decide(Some((at(2, 0x600), &two)), at(1, 0x900), &one, SEGMENT);
         assert_eq!(found, Continuity::OldPrimary { source: Timeline::new(1) });
-        // The older of two promotions: the journal went on with timeline 3.
-        let three = history(3, "1\t0/500\tx\n");
-        let found = decide(Some((at(3, 0x600), &three)), at(2, 0x900), &history(2, "1\t0/400\tx\n"), SEGMENT);
-        assert_eq!(found, Continuity::OldPrimary { source: Timeline::new(2) });
+    }
+
+    #[test]
+    fn a_sibling_is_refused_whichever_number_is_higher() {
+        let (two, three) = (history(2, "1\t0/500\tx\n"), history(3, "1\t0/300\tx\n"));
+        let refused = |source| Continuity::OldPrimary { source: Timeline::new(source) };
+        assert_eq!(decide(Some((at(2, 0x600), &two)), at(3, 0x900), &three, SEGMENT), refused(3));
+        assert_eq!(decide(Some((at(3, 0x600), &three)), at(2, 0x900), &two, SEGMENT), refused(2));
+    }
+
+    #[test]
+    fn one_number_with_two_histories_is_a_stranger() {
+        let (two, other) = (history(2, "1\t0/500\tx\n"), history(2, "1\t0/400\tx\n"));
+        assert_eq!(decide(Some((at(2, 0x600), &two)), at(2, 0x900), &other, SEGMENT), Continuity::Stranger);
+        let descendant = history(3, "1\t0/400\tx\n2\t0/580\tx\n");
+        assert_eq!(
+            decide(Some((at(2, 0x600), &two)), at(3, 0x900), &descendant, SEGMENT),
+            Continuity::Stranger
+        );
     }
 }

@@ -42,13 +42,22 @@ pub enum ShipError {
     },
     /// The source is on a timeline that the journal's has left behind: an old primary.
     #[error(
-        "the source is on timeline {source_timeline}, the journal is on its descendant {journal_timeline}: this is an old primary"
+        "the source is on timeline {source_timeline}, the journal has gone on with timeline {journal_timeline}: this may be an old primary"
     )]
     OldPrimary {
         /// The source's timeline.
         source_timeline: Timeline,
         /// The journal's.
         journal_timeline: Timeline,
+    },
+    /// The source's history cannot be the journal's.
+    #[error("the source's timeline history and the journal's cannot be one")]
+    Stranger,
+    /// The journal's end gives nothing to compare the source with.
+    #[error("the journal ends with chunk {last}, behind which there is nothing to compare the source with")]
+    Incomparable {
+        /// The last chunk.
+        last: farshore_journal::Sequence,
     },
     /// The source's bytes differ from what is stored: another history under the same name.
     #[error("the source's log differs from the journal between {from} and {to}")]
@@ -83,9 +92,12 @@ impl ShipError {
             Self::Decode(_) | Self::NoPrimary { .. } | Self::Behind { .. } | Self::TargetStalled => {
                 Retry::Backoff
             }
-            Self::History(_) | Self::Shape(_) | Self::OldPrimary { .. } | Self::Conflict { .. } => {
-                Retry::Operator
-            }
+            Self::Stranger
+            | Self::Incomparable { .. }
+            | Self::History(_)
+            | Self::Shape(_)
+            | Self::OldPrimary { .. }
+            | Self::Conflict { .. } => Retry::Operator,
             Self::TaskEnded { .. } => Retry::Backoff,
         }
     }

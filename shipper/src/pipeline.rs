@@ -166,7 +166,7 @@ impl Pipeline {
                 return Err(why);
             }
             tracing::warn!(database = %self.config.database, store = %self.config.store_name, error = %why, "shipping paused");
-            if matches!(why, ShipError::Journal(JournalError::TooLate { .. })) {
+            if matches!(why, ShipError::Journal(JournalError::OpenAnew { .. })) {
                 self.writer = None;
             }
             if begun.elapsed() > PAUSE_LONGEST {
@@ -226,6 +226,7 @@ impl Pipeline {
         let mut incarnation = None;
         self.tell(|progress| {
             progress.stored = Some(landed.end);
+            progress.releasable = Some(landed.end);
             progress.checked = Some(landed.checked);
             progress.next_sequence = Some(next);
             progress.oldest_unstored_commit = oldest;
@@ -269,8 +270,12 @@ impl Pipeline {
         let now = Utc::now().to_rfc3339();
         let repository = Repository::open_or_found(Arc::clone(&self.store), &now).await?;
         let mut record = self.incarnation(&repository, &source).await?;
-        let mut reader = Reader::new(&repository, &self.config.database, record.incarnation)?;
+        let mut reader = Reader::new(&repository, &record)?;
         self.config.writer.segment_bytes = record.segment_bytes;
+        self.tell(|progress| {
+            progress.segment_bytes = Some(record.segment_bytes);
+            progress.releasable = None;
+        });
         let mut conflict: Option<String> = None;
         loop {
             if let Some(reason) = conflict.take() {
@@ -278,7 +283,7 @@ impl Pipeline {
                 tracing::error!(database = %self.config.database, reason, "a new incarnation begins");
                 self.writer = None;
                 record = self.found(&repository, &source, record.number + 1, &reason).await?;
-                reader = Reader::new(&repository, &self.config.database, record.incarnation)?;
+                reader = Reader::new(&repository, &record)?;
             }
             self.tell(|progress| progress.incarnation = Some(record.incarnation));
             self.fact(Fact::Incarnation(record.clone()));
@@ -289,9 +294,20 @@ impl Pipeline {
             match decide(journal, flushed, &source.history, record.segment_bytes) {
                 Continuity::Begin { at } => self.begin(&reader, &mut source, at).await?,
                 Continuity::Branch { timeline, parent, at } => {
+                    if let Some(differs) = self.overlap(&tail, at).await? {
+                        conflict = Some(differs);
+                        continue;
+                    }
                     self.branch(&reader, &mut source, &tail, Position::new(timeline, at), parent).await?;
                 }
+                Continuity::Stranger => {
+                    conflict = Some(ShipError::Stranger.to_string());
+                }
                 Continuity::Behind { source } => {
+                    if let Some(differs) = self.overlap(&tail, source.offset).await? {
+                        conflict = Some(differs);
+                        continue;
+                    }
                     let stored = tail.map_or(source, |tail| tail.end);
                     return Err(ShipError::Behind { source_end: source, stored });
                 }
@@ -301,6 +317,9 @@ impl Pipeline {
                 }
                 Continuity::Compare => {
                     let Some(tail) = tail else { continue };
+                    if !tail.can_be_compared() {
+                        return Err(ShipError::Incomparable { last: tail.last });
+                    }
                     match Box::pin(self.stream(&reader, source, &tail, cancel)).await {
                         Ok(None) => return Ok(()),
                         // The timeline ended: ask the server anew how its history goes on.
@@ -320,6 +339,30 @@ impl Pipeline {
                 }
             }
         }
+    }
+
+    /// Compares what the journal and the source both have of the journal's last bytes, up to `until`. What differs, in words;
+    /// `None` when everything that both have is equal.
+    async fn overlap(&self, tail: &Option<Tail>, until: Offset) -> Result<Option<String>, ShipError> {
+        let Some(shared) = tail.as_ref().map(|tail| tail.up_to(until)) else { return Ok(None) };
+        if shared.frames.is_empty() {
+            return Ok(None);
+        }
+        let source = find_primary(&self.config.params).await?;
+        let mut comparison = Comparison::over(&shared);
+        let mut stream = source.connection.start_physical(None, shared.compare_from()).await?;
+        while !comparison.is_done() {
+            match stream.next_event().await? {
+                StreamEvent::Data { bytes, .. } => match comparison.take(&bytes) {
+                    Ok(_) => {}
+                    Err(why @ ShipError::Conflict { .. }) => return Ok(Some(why.to_string())),
+                    Err(why) => return Err(why),
+                },
+                StreamEvent::KeepAlive { .. } => {}
+                StreamEvent::TimelineEnd { .. } => break,
+            }
+        }
+        Ok(None)
     }
 
     /// The incarnation that this source continues by its identity, or the first one.
@@ -372,8 +415,8 @@ impl Pipeline {
             Err(why) => Err(why.into()),
             Ok(chunk) => {
                 let header = chunk.header();
-                let (own, by) = (writer.generation(), header.generation);
-                Err(JournalError::Fenced { own, by, writer: header.writer, at }.into())
+                let by = Some((header.generation, header.writer));
+                Err(JournalError::Fenced { own: writer.generation(), by, at }.into())
             }
         }
     }
@@ -601,7 +644,11 @@ impl Pipeline {
                                 self.unstored.pop_front();
                             }
                             let checked = decoder.checked_end().filter(|end| *end <= tail.end.offset);
-                            self.tell(|progress| progress.checked = checked.or(progress.checked));
+                            self.tell(|progress| {
+                                progress.checked = checked.or(progress.checked);
+                                progress.stored = Some(tail.end);
+                                progress.releasable = Some(tail.end);
+                            });
                         }
                         if !fresh.is_empty() {
                             batch.push(fresh, server_end, Instant::now());

@@ -34,6 +34,10 @@ pub struct Progress {
     pub received: Option<Position>,
     /// The end of what the journal confirmed.
     pub stored: Option<Position>,
+    /// What of it was compared with, or received from, the source of this session: only that may be released there.
+    pub releasable: Option<Position>,
+    /// Bytes of one of the source's log segments.
+    pub segment_bytes: Option<u64>,
     /// The end of the last whole, checked record among what is stored.
     pub checked: Option<Offset>,
     /// What the primary was told is flushed.

@@ -11,6 +11,16 @@ use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
 
 use crate::error::ShipError;
 
+/// At least so many bytes of the journal's end are compared where it holds them: a source that diverged earlier differs in them,
+/// since every page's head and every record's link to the one before are in it. The least log segment has this size.
+pub const COMPARED_BYTES: u64 = 1 << 20;
+
+/// From where the log must still be at the source, for a journal that ends at `end` to be resumed: the keep slot never moves
+/// beyond it.
+pub fn compare_floor(end: Offset, segment_bytes: u64) -> Offset {
+    Offset::new(end.get().saturating_sub(COMPARED_BYTES)).segment_start(segment_bytes)
+}
+
 /// A stored frame: its range and the digest of its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredFrame {
@@ -33,9 +43,24 @@ pub struct Tail {
     pub history: TimelineHistory,
     /// The stored frames from [`compare_from`](Self::compare_from) to the end, without a hole.
     pub frames: Vec<StoredFrame>,
+    /// Whether the frames begin behind a fork or a gap: there may be none then, and none before could be asked for.
+    pub behind_a_break: bool,
 }
 
 impl Tail {
+    /// Whether there is anything to know this journal's source by: bytes, or at least that the journal holds none.
+    pub fn can_be_compared(&self) -> bool {
+        !self.frames.is_empty() || self.behind_a_break || self.last == Sequence::FIRST
+    }
+
+    /// The same, only up to `until`: what a source must have that left this timeline there, or ends there.
+    #[must_use]
+    pub fn up_to(&self, until: Offset) -> Self {
+        let frames = self.frames.iter().copied().filter(|frame| frame.end <= until).collect();
+        let end = Position::new(self.end.timeline, until.min(self.end.offset));
+        Self { frames, end, ..self.clone() }
+    }
+
     /// Where the source is to begin, so that everything up to the end can be compared.
     pub fn compare_from(&self) -> Position {
         Position::new(self.end.timeline, self.frames.first().map_or(self.end.offset, |frame| frame.start))
@@ -50,7 +75,9 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
     let Some(last) = reader.last().await? else { return Ok(None) };
     let end = last.header().end_position();
     let number = last.header().number;
-    let from = end.offset.segment_start(segment_bytes);
+    let from = compare_floor(end.offset, segment_bytes);
+    let mut newer = last.header().clone();
+    let mut behind_a_break = false;
     let mut frames: Vec<StoredFrame> = Vec::new();
     let mut chunk = last;
     loop {
@@ -70,19 +97,21 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
                 frames = older;
             }
             // Behind a fork or a gap nothing before can be asked for on this timeline.
-            _ => break,
+            _ => {
+                behind_a_break = true;
+                break;
+            }
         }
         let before = header.number.get().checked_sub(1).map(Sequence::new);
-        let Some(before) = before.filter(|_| header.start > from || header.kind == Kind::Opening) else {
+        let Some(before) = before.filter(|_| frames.first().is_none_or(|frame| frame.start > from)) else {
             break;
         };
-        if frames.first().is_some_and(|frame| frame.start <= from) {
-            break;
-        }
         chunk = reader.expected_chunk(before).await?;
+        reader.check_follows(chunk.header(), &newer)?;
+        newer = chunk.header().clone();
     }
     let history = history(reader, end.timeline, number).await?;
-    Ok(Some(Tail { last: number, end, history, frames }))
+    Ok(Some(Tail { last: number, end, history, frames, behind_a_break }))
 }
 
 async fn history(reader: &Reader, timeline: Timeline, at: Sequence) -> Result<TimelineHistory, ShipError> {
@@ -157,7 +186,7 @@ mod tests {
             at = end;
         }
         let end = Position::new(Timeline::new(1), Offset::new(at));
-        Tail { last: Sequence::new(3), end, history: TimelineHistory::first(), frames }
+        Tail { last: Sequence::new(3), end, history: TimelineHistory::first(), frames, behind_a_break: false }
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! What the primary may let go of: one minimum, as a pure function.
 
-use farshore_journal::{Offset, Position};
+use farshore_journal::Position;
 
-/// How far the primary may recycle its log, given how far each target has stored it; `None` while any target's progress is
-/// unknown, and while targets stand on different timelines: an offset means nothing across a fork.
-pub fn released(stored: &[Option<Position>]) -> Option<Offset> {
+use crate::resume::compare_floor;
+
+/// How far the primary may recycle its log, given how far each target has stored it, each compared with this very primary;
+/// `None` while any target's progress is unknown, and while targets stand on different timelines: an offset means nothing
+/// across a fork. The log that a resume compares is kept, though it is stored.
+pub fn released(stored: &[Option<Position>], segment_bytes: u64) -> Option<Position> {
     let known: Vec<Position> = stored.iter().copied().collect::<Option<_>>()?;
     let first = known.first()?;
     let one_timeline = known.iter().all(|position| position.timeline == first.timeline);
-    one_timeline.then(|| known.iter().map(|position| position.offset).min()).flatten()
+    let least = known.iter().map(|position| position.offset).min().filter(|_| one_timeline)?;
+    Some(Position::new(first.timeline, compare_floor(least, segment_bytes)))
 }
 
 /// Where `required` of the targets have stored the log: the position that may be called stored; `None` while fewer are
@@ -24,7 +28,9 @@ pub fn stored(targets: &[Option<Position>], required: usize) -> Option<Position>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farshore_journal::Timeline;
+    use farshore_journal::{Offset, Timeline};
+
+    const SEGMENT: u64 = 1 << 20;
 
     fn at(timeline: u32, offset: u64) -> Option<Position> {
         Some(Position::new(Timeline::new(timeline), Offset::new(offset)))
@@ -32,14 +38,16 @@ mod tests {
 
     #[test]
     fn nothing_is_released_beyond_the_slowest_target() {
-        assert_eq!(released(&[at(1, 9), at(1, 4), at(1, 7)]), Some(Offset::new(4)));
+        let stored = [at(1, 9 * SEGMENT), at(1, 4 * SEGMENT + 7), at(1, 7 * SEGMENT)];
+        assert_eq!(released(&stored, SEGMENT), at(1, 3 * SEGMENT));
+        assert_eq!(released(&[at(1, 7)], SEGMENT), at(1, 0));
     }
 
     #[test]
     fn nothing_is_released_while_a_target_is_unknown_or_on_another_timeline() {
-        assert_eq!(released(&[at(1, 9), None]), None);
-        assert_eq!(released(&[at(1, 9), at(2, 9)]), None);
-        assert_eq!(released(&[]), None);
+        assert_eq!(released(&[at(1, 9), None], SEGMENT), None);
+        assert_eq!(released(&[at(1, 9), at(2, 9)], SEGMENT), None);
+        assert_eq!(released(&[], SEGMENT), None);
     }
 
     #[test]

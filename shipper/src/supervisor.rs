@@ -117,13 +117,14 @@ async fn watch_primary(
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(WATCH) => {}
         }
-        let stored: Vec<Option<Position>> = watches.iter().map(|watch| watch.borrow().stored).collect();
+        let stored: Vec<Option<Position>> = watches.iter().map(|watch| watch.borrow().releasable).collect();
+        let segment_bytes = watches.iter().find_map(|watch| watch.borrow().segment_bytes);
         let looked = async {
             if session.is_none() {
                 session = primary_session(&params).await;
             }
             let Some(sql) = session.as_ref() else { return Ok(()) };
-            look(sql, &keep, &stored, &facts).await
+            look(sql, &keep, &stored, segment_bytes, &facts).await
         };
         // A primary that is away keeps its log by itself: the slots are there.
         if let Err(why) = looked.await {
@@ -138,6 +139,7 @@ async fn look(
     sql: &Session,
     keep: &SlotName,
     stored: &[Option<Position>],
+    segment_bytes: Option<u64>,
     facts: &watch::Sender<PrimaryFacts>,
 ) -> Result<(), ShipError> {
     let slot = match sql.slot_get(keep).await? {
@@ -149,8 +151,8 @@ async fn look(
     };
     // The slot's position is on the primary's own timeline: move it only by what is stored on that one.
     let timeline = sql.current_position().await?.timeline;
-    let released = retention::released(stored).map(|offset| Position::new(timeline, offset));
-    let released = released.filter(|_| stored.iter().flatten().all(|position| position.timeline == timeline));
+    let released = segment_bytes.and_then(|bytes| retention::released(stored, bytes));
+    let released = released.filter(|position| position.timeline == timeline);
     if let Some(released) = released.filter(|r| slot.restart.is_none_or(|restart| restart < r.offset)) {
         sql.slot_advance(keep, released.offset).await?;
     }

@@ -7,8 +7,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::body::IncarnationRecord;
 use super::header::Kind;
-use crate::identity::{Generation, IncarnationId, StoreId, WriterId};
+use crate::identity::{Generation, WriterId};
 use crate::position::{Offset, ParseError, Timeline};
 
 const CONTEXT: &str = "farshore 2026-11 journal chain v1";
@@ -99,10 +100,15 @@ pub struct Link {
 }
 
 impl ChainValue {
-    /// The value before an incarnation's first chunk.
-    pub fn genesis(store: StoreId, incarnation: IncarnationId) -> Self {
+    /// The value before an incarnation's first chunk. It binds the record that says whose journal this is: a journal that is
+    /// copied under another database's name, or whose record was changed, does not begin with it.
+    pub fn genesis(record: &IncarnationRecord) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-        hasher.update(store.as_bytes()).update(incarnation.as_bytes());
+        hasher.update(record.store.as_bytes()).update(record.incarnation.as_bytes());
+        hasher.update(&record.segment_bytes.to_le_bytes()).update(&record.major.to_le_bytes());
+        for text in [record.database.as_str(), &record.engine, &record.identity] {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        }
         Self(*hasher.finalize().as_bytes())
     }
 

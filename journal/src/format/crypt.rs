@@ -43,11 +43,11 @@ impl Recipients {
     /// Reads public keys, one `age1...` text each.
     ///
     /// # Errors
-    /// [`FormatError::Key`] names the first text that is not an age recipient.
+    /// [`FormatError::Key`] when one is not an age public key. It is not repeated: it may be a private one.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, FormatError> {
         let parsed = texts.into_iter().map(|text| {
             age::x25519::Recipient::from_str(text.trim())
-                .map_err(|why| key_error(format!("`{text}` is not an age recipient: {why}")))
+                .map_err(|_| key_error("a recipient is not an age public key (age1...)".to_owned()))
         });
         Ok(Self(parsed.collect::<Result<_, _>>()?))
     }
@@ -143,6 +143,9 @@ impl DataKey {
             Ok::<_, std::io::Error>(())
         })();
         wrapped.map_err(|why| key_error(why.to_string()))?;
+        if out.len() > MAX_WRAPPED_BYTES {
+            return Err(key_error("there are more recipients than a data key can be wrapped for".to_owned()));
+        }
         String::from_utf8(out).map_err(|_| key_error("its armor is not text".to_owned()))
     }
 

@@ -28,10 +28,10 @@ pub const HEADER_BYTES: usize = 256;
 pub const HEADER_BOUND_BYTES: usize = 240;
 /// The version this build writes and reads.
 pub const VERSION: u16 = 1;
-/// Most frames in an object: 1 GiB of full ones four times over, and a bound on what a hostile header may claim.
+/// Most frames in an object: eight times what full ones need, and a bound on what a hostile header may claim.
 pub const MAX_FRAMES: u32 = 4096;
-/// Most plain bytes of an object: a bound on what a reader sets aside for one.
-pub const MAX_PLAIN_BYTES: u64 = 1 << 30;
+/// Most plain bytes of an object: a bound on what a reader sets aside for one, well below what a store's client reads.
+pub const MAX_PLAIN_BYTES: u64 = 1 << 29;
 
 const MAGIC: &[u8; 8] = b"FARSHORE";
 
