@@ -4,6 +4,7 @@
 //! [`registry::Repository`] is a founded store, a [`reader::Reader`] one incarnation's journal in it, a
 //! [`writer::Writer`] its one owner.
 
+pub mod backup;
 pub mod error;
 pub mod format;
 pub mod identity;

@@ -1,0 +1,265 @@
+//! The two documents of a backup: its opening and its manifest.
+//!
+//! What always holds of a manifest that [`Manifest::check`] passed: its parts are dense from zero and cover the plain
+//! stream without a hole; its entries lie within the stream, in order, without overlap; no path is named twice; the
+//! log's range is not empty. A path's meaning is the engine's, and a restore checks it again before it writes.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::format::{Digest, FormatError};
+use crate::identity::{BackupId, Sequence};
+use crate::position::Position;
+
+/// Most plain bytes of a manifest: some millions of files.
+pub const MAX_MANIFEST_BYTES: u64 = 1 << 30;
+/// Most files and directories of a backup: a bound on what a hostile manifest makes a reader set aside.
+pub const MAX_ENTRIES: usize = 8 << 20;
+
+/// A backup's opening: it began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// What the operator or schedule called it.
+    pub label: String,
+    /// The machine it was taken on.
+    pub host: String,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// The backup's data key, wrapped for its recipients; none without encryption.
+    pub key: Option<String>,
+    /// The number that the journal's next chunk had when it began.
+    pub next_sequence: Sequence,
+}
+
+/// What a complete backup holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The format version.
+    pub format: u16,
+    /// Its id.
+    pub backup: BackupId,
+    /// What it was called.
+    pub label: String,
+    /// The engine's name.
+    pub engine: String,
+    /// The engine's major version.
+    pub major: u32,
+    /// What the engine calls itself.
+    pub identity: String,
+    /// Bytes of one of the source's log segments.
+    pub segment_bytes: u64,
+    /// Where replay starts.
+    pub start: Position,
+    /// From where on the files are consistent.
+    pub end: Position,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// When its last byte was taken, RFC 3339.
+    pub finished: String,
+    /// Whether the source's pages carry checksums.
+    pub checksums: bool,
+    /// Pages whose checksum was wrong in the source.
+    pub bad_pages: Vec<BadPage>,
+    /// The next transaction number that the copied control file names, where there is one.
+    pub next_transaction: Option<u64>,
+    /// The number of the journal's next chunk when it began: the log before `start` lies before it, or shortly after.
+    pub journal_begin: Sequence,
+    /// The number of the journal's next chunk when it ended.
+    pub journal_end: Sequence,
+    /// Bytes of the plain stream.
+    pub plain_bytes: u64,
+    /// Its parts, in order.
+    pub parts: Vec<Part>,
+    /// Its files and directories, in the order of the stream.
+    pub entries: Vec<Entry>,
+    /// Places outside the data directory.
+    pub tablespaces: Vec<Tablespace>,
+    /// The source's settings.
+    pub settings: Vec<SettingRow>,
+    /// The source's configuration files, wherever they lay.
+    pub config_files: Vec<ConfigFile>,
+}
+
+/// One part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its number, dense from zero.
+    pub number: Sequence,
+    /// Its plain bytes.
+    pub plain_bytes: u64,
+    /// Its object's bytes.
+    pub bytes: u64,
+    /// BLAKE3 of its object.
+    pub digest: Digest,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EntryKind {
+    /// A file.
+    File,
+    /// A directory.
+    Directory,
+    /// A link to a place outside; `tablespaces` says where it led.
+    Tablespace,
+}
+
+/// One file or directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its path below the data directory, `/` between names.
+    pub path: String,
+    /// What it is.
+    pub kind: EntryKind,
+    /// Its permission bits.
+    pub mode: u32,
+    /// When it was last changed, seconds since 1970 UTC.
+    pub modified: i64,
+    /// Its bytes; zero but for a file.
+    #[serde(default)]
+    pub size: u64,
+    /// Where its bytes begin in the plain stream.
+    #[serde(default)]
+    pub at: u64,
+    /// SHA-256 of its bytes in hexadecimal, where the server's own manifest states it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// A place outside the data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    /// Its number at the source.
+    pub oid: u32,
+    /// Where it was.
+    pub location: String,
+}
+
+/// A page whose checksum was wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadPage {
+    /// The file.
+    pub path: String,
+    /// The page's number in it.
+    pub page: u64,
+}
+
+/// One setting of the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingRow {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub setting: String,
+    /// Where the value came from.
+    pub source: String,
+    /// When it can be changed.
+    pub context: String,
+}
+
+/// One configuration file of the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigFile {
+    /// Its path on the source's machine.
+    pub path: String,
+    /// Its bytes, in hexadecimal.
+    #[serde(with = "hex::serde")]
+    pub content: Vec<u8>,
+}
+
+/// A run of an entry's bytes within one part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The entry's index.
+    pub entry: usize,
+    /// Where in the entry.
+    pub offset: u64,
+    /// Where in the part's plain bytes.
+    pub in_part: u64,
+    /// How many.
+    pub bytes: u64,
+}
+
+impl Manifest {
+    /// Checks that the parts and entries make one stream.
+    ///
+    /// # Errors
+    /// [`FormatError::Field`] names the first field that does not hold.
+    pub fn check(&self) -> Result<(), FormatError> {
+        let wrong = |field| Err(FormatError::Field { field });
+        if self.format != crate::format::header::VERSION {
+            return Err(FormatError::Version { version: self.format });
+        }
+        let mut covered = 0u64;
+        for (number, part) in self.parts.iter().enumerate() {
+            if part.number.get() != number as u64 || part.plain_bytes == 0 {
+                return wrong("parts");
+            }
+            covered = covered.saturating_add(part.plain_bytes);
+        }
+        if covered != self.plain_bytes {
+            return wrong("plain_bytes");
+        }
+        if self.entries.len() > MAX_ENTRIES {
+            return wrong("entries");
+        }
+        let mut paths = HashSet::with_capacity(self.entries.len());
+        let mut at = 0u64;
+        for entry in &self.entries {
+            if !paths.insert(entry.path.as_str()) {
+                return wrong("entries");
+            }
+            if entry.size == 0 {
+                continue;
+            }
+            let end = entry.at.checked_add(entry.size).filter(|end| *end <= self.plain_bytes);
+            let Some(end) = end.filter(|_| entry.kind == EntryKind::File && entry.at >= at) else {
+                return wrong("entries");
+            };
+            at = end;
+        }
+        if !self.segment_bytes.is_power_of_two() {
+            return wrong("segment_bytes");
+        }
+        if self.end.timeline != self.start.timeline || self.end.offset <= self.start.offset {
+            return wrong("end");
+        }
+        Ok(())
+    }
+
+    /// Where in the plain stream each part begins.
+    pub fn part_starts(&self) -> Vec<u64> {
+        let begins = self.parts.iter().scan(0u64, |at, part| {
+            let begin = *at;
+            *at = at.saturating_add(part.plain_bytes);
+            Some(begin)
+        });
+        begins.collect()
+    }
+
+    /// The runs of entries' bytes that lie in part `number`, in order.
+    pub fn places_in(&self, number: usize, part_starts: &[u64]) -> Vec<Place> {
+        let (Some(begin), Some(part)) = (part_starts.get(number).copied(), self.parts.get(number)) else {
+            return Vec::new();
+        };
+        let end = begin + part.plain_bytes;
+        let mut places = Vec::new();
+        // Only files with bytes are ordered by their place; the others have none.
+        for (index, entry) in self.entries.iter().enumerate() {
+            let entry_end = entry.at.saturating_add(entry.size);
+            if entry.size == 0 || entry_end <= begin || entry.at >= end {
+                continue;
+            }
+            let from = entry.at.max(begin);
+            places.push(Place {
+                entry: index,
+                offset: from - entry.at,
+                in_part: from - begin,
+                bytes: entry_end.min(end) - from,
+            });
+        }
+        places
+    }
+}
