@@ -1,1 +1,14 @@
-//! placeholder
+//! Restores a database from its journal: plan first, then run the plan; fetch and verify besides.
+//!
+//! The way in: a [`source::Source`] is one incarnation in a store with the keys at hand; [`plan::resolve`] says what a
+//! restore would do, or refuses before a byte is written; [`restore::run`] does it; [`wal_fetch::fetch`] answers a
+//! server's `restore_command`; [`verify::verify`] reads everything there is.
+
+pub mod plan;
+pub mod restore;
+pub mod source;
+pub mod verify;
+pub mod wal_fetch;
+
+mod branches;
+mod log;

@@ -229,37 +229,121 @@ impl Manifest {
         Ok(())
     }
 
-    /// Where in the plain stream each part begins.
-    pub fn part_starts(&self) -> Vec<u64> {
-        let begins = self.parts.iter().scan(0u64, |at, part| {
+    /// For each part, the runs of entries' bytes that lie in it, in order. Of a checked manifest.
+    pub fn places(&self) -> Vec<Vec<Place>> {
+        let mut places: Vec<Vec<Place>> = vec![Vec::new(); self.parts.len()];
+        let mut ends = self.parts.iter().scan(0u64, |at, part| {
             let begin = *at;
             *at = at.saturating_add(part.plain_bytes);
-            Some(begin)
+            Some((begin, *at))
         });
-        begins.collect()
-    }
-
-    /// The runs of entries' bytes that lie in part `number`, in order.
-    pub fn places_in(&self, number: usize, part_starts: &[u64]) -> Vec<Place> {
-        let (Some(begin), Some(part)) = (part_starts.get(number).copied(), self.parts.get(number)) else {
-            return Vec::new();
-        };
-        let end = begin + part.plain_bytes;
-        let mut places = Vec::new();
-        // Only files with bytes are ordered by their place; the others have none.
+        let (mut number, mut now) = (0, ends.next());
         for (index, entry) in self.entries.iter().enumerate() {
             let entry_end = entry.at.saturating_add(entry.size);
-            if entry.size == 0 || entry_end <= begin || entry.at >= end {
-                continue;
+            let mut at = entry.at;
+            while at < entry_end {
+                let Some((begin, end)) = now else { return places };
+                if end <= at {
+                    (number, now) = (number + 1, ends.next());
+                    continue;
+                }
+                let bytes = entry_end.min(end) - at;
+                places[number].push(Place { entry: index, offset: at - entry.at, in_part: at - begin, bytes });
+                at += bytes;
             }
-            let from = entry.at.max(begin);
-            places.push(Place {
-                entry: index,
-                offset: from - entry.at,
-                in_part: from - begin,
-                bytes: entry_end.min(end) - from,
-            });
         }
         places
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Offset, Timeline};
+    use proptest::prelude::*;
+
+    fn manifest(parts: &[u64], files: &[u64]) -> Manifest {
+        let position = |offset| Position::new(Timeline::new(1), Offset::new(offset));
+        let mut at = 0;
+        let entries = files.iter().enumerate().map(|(number, size)| {
+            let entry = Entry {
+                path: format!("base/{number}"),
+                kind: EntryKind::File,
+                mode: 0o600,
+                modified: 0,
+                size: *size,
+                at,
+                sha256: None,
+            };
+            at += size;
+            entry
+        });
+        let part = |(number, bytes): (usize, &u64)| Part {
+            number: Sequence::new(number as u64),
+            plain_bytes: *bytes,
+            bytes: 0,
+            digest: Digest::of(b""),
+        };
+        Manifest {
+            format: 1,
+            backup: BackupId::from_bytes([1; 16]),
+            label: String::new(),
+            engine: "postgres".to_owned(),
+            major: 15,
+            identity: "1".to_owned(),
+            segment_bytes: 1 << 24,
+            start: position(8),
+            end: position(16),
+            started: String::new(),
+            finished: String::new(),
+            checksums: true,
+            bad_pages: Vec::new(),
+            next_transaction: None,
+            journal_begin: Sequence::FIRST,
+            journal_end: Sequence::FIRST,
+            plain_bytes: parts.iter().sum(),
+            parts: parts.iter().enumerate().map(part).collect(),
+            entries: entries.collect(),
+            tablespaces: Vec::new(),
+            settings: Vec::new(),
+            config_files: Vec::new(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_of_every_file_has_exactly_one_place(
+            parts in prop::collection::vec(1..40u64, 0..8), files in prop::collection::vec(0..50u64, 0..8),
+        ) {
+            let manifest = manifest(&parts, &files);
+            let fits = files.iter().sum::<u64>() <= parts.iter().sum::<u64>();
+            prop_assert_eq!(manifest.check().is_ok(), fits);
+            if fits {
+                let mut seen: Vec<u64> = vec![0; files.len()];
+                for (part, places) in manifest.places().iter().enumerate() {
+                    for place in places {
+                        prop_assert_eq!(place.offset, seen[place.entry]);
+                        prop_assert!(place.in_part + place.bytes <= parts[part]);
+                        seen[place.entry] += place.bytes;
+                    }
+                }
+                prop_assert_eq!(seen, files);
+            }
+        }
+    }
+
+    #[test]
+    fn a_manifest_whose_entries_share_bytes_or_names_is_refused() {
+        let sound = manifest(&[10], &[5, 5]);
+        assert!(sound.check().is_ok());
+        let mut shared = sound.clone();
+        shared.entries[1].at = 4;
+        assert!(shared.check().is_err());
+        let mut twice = sound.clone();
+        twice.entries[1].path = "base/0".to_owned();
+        assert!(twice.check().is_err());
+        let mut hole = sound;
+        hole.parts[0].number = Sequence::new(1);
+        assert!(hole.check().is_err());
     }
 }

@@ -3,6 +3,8 @@
 //! What always holds: a backup without a manifest is never given out as one; a part that is given out has its checksums,
 //! its place (store, incarnation, backup, number) and the digest that the manifest states.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::manifest::{Manifest, Opening};
@@ -98,13 +100,13 @@ pub async fn opening(reader: &Reader, id: BackupId) -> Result<Opening, JournalEr
     read.map_err(object(&key))
 }
 
-/// A complete backup, to be read.
+/// A complete backup, to be read. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Backup {
     reader: Reader,
     id: BackupId,
     opening: Opening,
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     key: Option<DataKey>,
 }
 
@@ -145,7 +147,7 @@ impl Backup {
         });
         let read = read.await.map_err(|_| JournalError::NotHeld { what: "the manifest: reading it was cut off".to_owned() })?;
         let manifest = read.map_err(object(&name))?;
-        Ok(Some(Self { reader: reader.clone(), id, opening, manifest, key }))
+        Ok(Some(Self { reader: reader.clone(), id, opening, manifest: Arc::new(manifest), key }))
     }
 
     /// Its id.
@@ -163,20 +165,16 @@ impl Backup {
         &self.manifest
     }
 
-    /// The key of its parts; `None` when they are not sealed.
-    pub fn key(&self) -> Option<&DataKey> {
-        self.key.as_ref()
-    }
-
-    /// A part's object, in its place and with the manifest's digest. Its content is yet to be taken out, on another
-    /// thread: [`Decoded::plain`] with [`key`](Self::key).
+    /// A part's plain bytes.
     ///
     /// # Errors
     /// [`JournalError::NotHeld`] for a number that it does not have; [`StoreError::NotFound`] when the store lost it;
     /// otherwise when its bytes are not what was written.
-    pub async fn part(&self, number: Sequence) -> Result<Decoded, JournalError> {
+    pub async fn part(&self, number: Sequence) -> Result<Vec<u8>, JournalError> {
         let bytes = self.part_bytes(number).await?;
-        self.check_part(number, bytes)
+        let backup = self.clone();
+        let opened = tokio::task::spawn_blocking(move || backup.open_part(number, bytes)).await;
+        opened.map_err(|_| JournalError::NotHeld { what: format!("part {number}: reading it was cut off") })?
     }
 
     /// A part's bytes as the store gives them, unchecked.
@@ -186,6 +184,16 @@ impl Backup {
     pub async fn part_bytes(&self, number: Sequence) -> Result<Bytes, JournalError> {
         let key = self.reader.layout().backup_part(self.id, number)?;
         Ok(self.reader.store().get(&key).await?)
+    }
+
+    /// Checks a part's bytes and gives its plain ones. Takes a core for as long as hashing and decompressing take.
+    ///
+    /// # Errors
+    /// When they are not what was written.
+    pub fn open_part(&self, number: Sequence, bytes: Bytes) -> Result<Vec<u8>, JournalError> {
+        let decoded = self.check_part(number, bytes)?;
+        let key = self.reader.layout().backup_part(self.id, number)?;
+        decoded.plain_all(self.key.as_ref()).map_err(object(&key))
     }
 
     /// Checks a part's bytes. Takes a core for as long as hashing takes.

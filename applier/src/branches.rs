@@ -1,0 +1,192 @@
+//! Which timelines a journal holds, and where each one's bytes are.
+//!
+//! What always holds: timelines rise along the journal, and offsets rise along a timeline, so both are found by halving;
+//! a journal that breaks this is refused. A parent's bytes beyond a fork are held but are no part of the child's history.
+
+use farshore_engines::postgres::log::history::{Branch as Leg, HistoryError, TimelineHistory};
+use farshore_journal::format::body::TimelineBody;
+use farshore_journal::format::{Header, Kind};
+use farshore_journal::reader::Reader;
+use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
+
+/// A journal whose timelines make no sense.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BranchError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the history of a timeline in the journal does not read")]
+    History(#[from] HistoryError),
+    #[error("chunk {at} is on timeline {timeline}, but no timeline chunk says where that one begins")]
+    NoBegin { timeline: Timeline, at: Sequence },
+}
+
+/// One timeline in the journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub timeline: Timeline,
+    /// The first chunk on it.
+    pub first: Sequence,
+    /// The last chunk on it.
+    pub last: Sequence,
+    /// Its first byte here.
+    pub begin: Offset,
+    /// The first byte that is not here.
+    pub end: Offset,
+    /// Its history file; none for a timeline on which the journal began.
+    pub history: Option<Vec<u8>>,
+    /// The runs of log that make up its history, oldest first.
+    pub legs: Vec<Leg>,
+}
+
+/// All timelines of a journal, oldest first; never empty.
+#[derive(Debug, Clone)]
+pub(crate) struct Branches {
+    held: Vec<Held>,
+    /// The journal's last chunk.
+    pub last: Header,
+}
+
+impl Branches {
+    /// Reads them; `None` for an empty journal.
+    pub async fn read(reader: &Reader) -> Result<Option<Self>, BranchError> {
+        let Some(last) = reader.last().await? else { return Ok(None) };
+        let last = last.header().clone();
+        let mut held: Vec<Held> = Vec::new();
+        let mut first = reader.expected_chunk(Sequence::FIRST).await?;
+        loop {
+            let header = first.header().clone();
+            let timeline = header.timeline;
+            let (history, legs) = if header.kind == Kind::Timeline {
+                let body: TimelineBody = reader.body(&first)?;
+                let history = TimelineHistory::parse(timeline, &body.history)?;
+                (Some(body.history), history.ancestry().collect())
+            } else if held.is_empty() {
+                // What came before the journal's begin is not known, and no base of ours is older.
+                (None, vec![Leg { timeline, begin: Offset::new(0), end: None }])
+            } else {
+                return Err(BranchError::NoBegin { timeline, at: header.number });
+            };
+            let next = match last.timeline == timeline {
+                true => None,
+                false => first_where(reader, header.number, last.number, |h| h.timeline > timeline).await?,
+            };
+            let end = match next {
+                None => last.clone(),
+                Some(next) => {
+                    let before = Sequence::new(next.get().saturating_sub(1));
+                    reader.expected_chunk(before).await?.header().clone()
+                }
+            };
+            held.push(Held {
+                timeline,
+                first: header.number,
+                last: end.number,
+                begin: header.start,
+                end: end.end,
+                history,
+                legs,
+            });
+            match next {
+                None => return Ok(Some(Self { held, last })),
+                Some(next) => first = reader.expected_chunk(next).await?,
+            }
+        }
+    }
+
+    /// The newest timeline.
+    pub fn newest(&self) -> Timeline {
+        self.last.timeline
+    }
+
+    /// All of them, oldest first.
+    pub fn all(&self) -> &[Held] {
+        &self.held
+    }
+
+    /// One of them.
+    pub fn get(&self, timeline: Timeline) -> Option<&Held> {
+        self.held.iter().find(|held| held.timeline == timeline)
+    }
+
+    /// The first chunk of `held` whose end lies behind `offset`; `None` when there is none.
+    pub async fn chunk_behind(
+        &self,
+        reader: &Reader,
+        held: &Held,
+        offset: Offset,
+    ) -> Result<Option<Sequence>, JournalError> {
+        if held.end <= offset {
+            return Ok(None);
+        }
+        first_where(reader, held.first, held.last, |header| header.end > offset).await
+    }
+
+    /// The parts of `timeline`'s history from `from` up to `until`, or as far as the journal holds it, with the timeline that
+    /// each lies on. The first missing byte ends it.
+    pub fn stretches(&self, timeline: Timeline, from: Offset, until: Option<Offset>) -> Vec<Stretch> {
+        let Some(target) = self.get(timeline) else { return Vec::new() };
+        let mut found = Vec::new();
+        let mut cursor = from;
+        for leg in &target.legs {
+            let leg_end = leg.end.unwrap_or(Offset::new(u64::MAX)).min(until.unwrap_or(Offset::new(u64::MAX)));
+            if leg_end <= cursor {
+                continue;
+            }
+            let Some(held) = self.get(leg.timeline) else { break };
+            // A timeline's own bytes begin at the fork: what the journal has of it before that is its parent's.
+            if cursor < held.begin {
+                break;
+            }
+            let end = held.end.min(leg_end);
+            if end > cursor {
+                found.push(Stretch { held: held.clone(), from: cursor, to: end });
+            }
+            cursor = end;
+            if cursor < leg_end {
+                break;
+            }
+        }
+        found
+    }
+
+    /// How far `timeline`'s history is stored without a break of timelines, seen from `from`.
+    pub fn stored_end(&self, timeline: Timeline, from: Offset) -> Option<Offset> {
+        self.stretches(timeline, from, None).last().map(|stretch| stretch.to)
+    }
+
+    /// Whether `position` lies in the history of `timeline`.
+    pub fn is_in_history(&self, timeline: Timeline, position: Position) -> bool {
+        let leg = self.get(timeline).and_then(|held| held.legs.iter().find(|leg| leg.timeline == position.timeline));
+        leg.is_some_and(|leg| leg.end.is_none_or(|end| position.offset <= end))
+    }
+
+    /// The timeline that holds the byte before `end` in `timeline`'s history: the one that names its segment.
+    pub fn timeline_before(&self, timeline: Timeline, end: Offset) -> Timeline {
+        let legs = self.get(timeline).map_or(&[][..], |held| &held.legs);
+        legs.iter().rev().find(|leg| leg.begin < end).map_or(timeline, |leg| leg.timeline)
+    }
+}
+
+/// A run of one timeline's bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Stretch {
+    pub held: Held,
+    pub from: Offset,
+    pub to: Offset,
+}
+
+/// The first chunk of `first..=last` for which `holds`, which is false and then true along the numbers.
+async fn first_where(
+    reader: &Reader,
+    first: Sequence,
+    last: Sequence,
+    holds: impl Fn(&Header) -> bool,
+) -> Result<Option<Sequence>, JournalError> {
+    let (mut low, mut high) = (first.get(), last.get().saturating_add(1));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let chunk = reader.expected_chunk(Sequence::new(middle)).await?;
+        if holds(chunk.header()) { high = middle } else { low = middle + 1 }
+    }
+    Ok((low <= last.get()).then(|| Sequence::new(low)))
+}

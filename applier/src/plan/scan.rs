@@ -1,0 +1,324 @@
+//! Finds a target in the log: takes bytes, decodes them, remembers the last record that counts. Pure.
+//!
+//! What always holds: the found record is the last that ends at or before the target, and what is remembered of commits and
+//! prepared transactions is as of that record. Bounded: a decoder, the prepared transactions, and short lists.
+
+use std::collections::HashMap;
+
+use farshore_engines::event::{Commit, Happened, LogEvent, TransactionId};
+use farshore_engines::postgres::log::{LogDecoder, LogError, LogShape};
+use farshore_journal::{Offset, Position};
+
+/// How many out-of-order commits and fitting points are named.
+const MAX_NAMED: usize = 100;
+/// How much log behind a time's target is looked at for commits that are out of order.
+const LOOK_BEHIND_BYTES: u64 = 16 << 20;
+/// A server has at most as many prepared transactions as connections it can have. Source: `max_prepared_transactions`.
+const MAX_PREPARED: usize = 262_143;
+
+/// What is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    End,
+    /// Microseconds since 1970.
+    Time(i64),
+    Position(Offset),
+    Transaction(u64),
+    Point(String),
+}
+
+/// A record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub start: Offset,
+    pub end: Offset,
+}
+
+/// A commit that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CommitSeen {
+    pub xid: Option<u64>,
+    pub time_micros: i64,
+    pub end: Offset,
+}
+
+/// What the search came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The target.
+    Found(Box<Found>),
+    /// It lies before the first record.
+    Before,
+    /// It is not in the log that was read.
+    Absent,
+    /// The transaction was rolled back.
+    Aborted { at: Offset },
+    /// It fits more than once.
+    Ambiguous { at: Vec<Offset> },
+    /// No commit is later than the time, and nothing shows that the log reaches it.
+    TimeBeyond { newest_micros: Option<i64> },
+}
+
+/// The target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub record: Mark,
+    pub commit: Option<CommitSeen>,
+    /// Prepared in the log that was read, by low number.
+    pub prepared: Vec<(TransactionId, String)>,
+    /// Decided in it: those the base held prepared are undecided only if they are not here.
+    pub decided: Vec<u32>,
+    pub out_of_order: Vec<CommitSeen>,
+}
+
+/// The search.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    decoder: LogDecoder,
+    search: Search,
+}
+
+#[derive(Debug)]
+struct Search {
+    wanted: Wanted,
+    last: Option<Mark>,
+    before_last: Option<Mark>,
+    commit: Option<CommitSeen>,
+    prepared: HashMap<u32, (TransactionId, String)>,
+    decided: Vec<u32>,
+    newest_micros: Option<i64>,
+    /// Points or transactions that fit.
+    fits: Vec<Found>,
+    /// The target, frozen.
+    found: Option<Found>,
+    ended: Option<Outcome>,
+    look_until: Option<Offset>,
+}
+
+impl Scan {
+    /// Begins at `start`, where a segment, page or record is. `next_transaction` gives transactions their whole numbers.
+    pub fn new(
+        shape: LogShape,
+        start: Position,
+        next_transaction: Option<u64>,
+        wanted: Wanted,
+    ) -> Result<Self, LogError> {
+        let decoder = LogDecoder::new(shape, start)?.with_every_record();
+        let decoder = match next_transaction {
+            Some(next) => decoder.with_transaction_anchor(next),
+            None => decoder,
+        };
+        let search = Search {
+            wanted,
+            last: None,
+            before_last: None,
+            commit: None,
+            prepared: HashMap::new(),
+            decided: Vec::new(),
+            newest_micros: None,
+            fits: Vec::new(),
+            found: None,
+            ended: None,
+            look_until: None,
+        };
+        Ok(Self { decoder, search })
+    }
+
+    /// Takes the next bytes. `true` when no more are needed.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<bool, LogError> {
+        let search = &mut self.search;
+        let pushed = self.decoder.push(bytes, &mut |event| search.see(&event));
+        // What is found in front of damage is found.
+        match pushed {
+            Err(_) if self.search.is_done() => Ok(true),
+            Err(why) => Err(why),
+            Ok(()) => Ok(self.search.is_done()),
+        }
+    }
+
+    /// The end of the last whole record.
+    pub fn whole_to(&self) -> Option<Offset> {
+        self.search.last.map(|mark| mark.end)
+    }
+
+    /// What the search came to, when the log has ended or no more was needed.
+    pub fn finish(self) -> Outcome {
+        self.search.finish()
+    }
+}
+
+impl Search {
+    fn is_done(&self) -> bool {
+        self.ended.is_some() || (self.found.is_some() && self.look_until.is_none())
+    }
+
+    fn freeze(&self, record: Mark) -> Found {
+        Found {
+            record,
+            commit: self.commit.filter(|commit| commit.end <= record.end),
+            prepared: self.prepared.values().cloned().collect(),
+            decided: self.decided.clone(),
+            out_of_order: Vec::new(),
+        }
+    }
+
+    fn see(&mut self, event: &LogEvent) {
+        if self.is_done() {
+            return;
+        }
+        if let Some(found) = &mut self.found {
+            // Only a time is looked at further: for commits that are out of order behind it.
+            if let (Wanted::Time(target), Happened::Commit(commit)) = (&self.wanted, &event.what)
+                && commit.time_micros <= *target
+                && found.out_of_order.len() < MAX_NAMED
+            {
+                found.out_of_order.push(seen(commit, event));
+            }
+            if self.look_until.is_some_and(|until| event.start >= until) {
+                self.look_until = None;
+            }
+            return;
+        }
+        match &event.what {
+            Happened::Record(_) => self.record(Mark { start: event.start, end: event.end }),
+            Happened::Switch { next_segment } => self.switch(event, *next_segment),
+            Happened::Commit(commit) => self.commit(event, commit),
+            Happened::Abort(abort) => {
+                self.newest(abort.time_micros);
+                if let Wanted::Transaction(xid) = self.wanted
+                    && is_one(xid, &abort.transaction, &abort.subtransactions)
+                {
+                    self.ended = Some(Outcome::Aborted { at: event.end });
+                }
+                if abort.prepared.is_some() {
+                    self.decide(abort.transaction.low);
+                }
+            }
+            Happened::Prepare(prepare) => {
+                self.newest(prepare.time_micros);
+                if self.prepared.len() < MAX_PREPARED {
+                    let value = (prepare.transaction, prepare.name.clone());
+                    self.prepared.insert(prepare.transaction.low, value);
+                }
+            }
+            Happened::RestorePoint { name, time_micros } => {
+                self.newest(*time_micros);
+                if matches!(&self.wanted, Wanted::Point(wanted) if wanted == name) && self.fits.len() < MAX_NAMED {
+                    let fits = self.freeze(Mark { start: event.start, end: event.end });
+                    self.fits.push(fits);
+                }
+            }
+            Happened::Checkpoint(checkpoint) => self.newest(checkpoint.time_micros),
+            Happened::EndOfRecovery { time_micros, .. } | Happened::Abandoned { time_micros, .. } => {
+                self.newest(*time_micros);
+            }
+            Happened::CheckpointRedo
+            | Happened::BackupEnd { .. }
+            | Happened::ParameterChange(_)
+            | Happened::FullPageWritesChange { .. } => {}
+        }
+    }
+
+    /// A record, told before what it says.
+    fn record(&mut self, mark: Mark) {
+        if let Wanted::Position(target) = self.wanted
+            && mark.end > target
+        {
+            self.stop_at(self.last);
+            return;
+        }
+        self.before_last = self.last;
+        self.last = Some(mark);
+    }
+
+    /// A switch ends where its segment does: replay stands there, and nowhere in between.
+    fn switch(&mut self, event: &LogEvent, next_segment: Offset) {
+        if let Wanted::Position(target) = self.wanted
+            && next_segment > target
+        {
+            self.stop_at(self.before_last);
+            return;
+        }
+        self.last = Some(Mark { start: event.start, end: next_segment });
+    }
+
+    fn commit(&mut self, event: &LogEvent, commit: &Commit) {
+        if let Wanted::Time(target) = self.wanted
+            && commit.time_micros > target
+        {
+            self.stop_at(self.before_last);
+            self.look_until = event.end.checked_add(LOOK_BEHIND_BYTES);
+            return;
+        }
+        self.newest(commit.time_micros);
+        self.commit = Some(seen(commit, event));
+        if commit.prepared.is_some() {
+            self.decide(commit.transaction.low);
+        }
+        if let Wanted::Transaction(xid) = self.wanted {
+            if is_one(xid, &commit.transaction, &commit.subtransactions) {
+                self.found = Some(self.freeze(Mark { start: event.start, end: event.end }));
+            } else if unknown_one(xid, &commit.transaction, &commit.subtransactions) {
+                self.ended = Some(Outcome::Ambiguous { at: vec![event.end] });
+            }
+        }
+    }
+
+    fn stop_at(&mut self, mark: Option<Mark>) {
+        match mark {
+            Some(mark) => self.found = Some(self.freeze(mark)),
+            None => self.ended = Some(Outcome::Before),
+        }
+    }
+
+    fn decide(&mut self, low: u32) {
+        self.prepared.remove(&low);
+        if self.decided.len() < MAX_PREPARED {
+            self.decided.push(low);
+        }
+    }
+
+    fn newest(&mut self, micros: i64) {
+        self.newest_micros = Some(self.newest_micros.map_or(micros, |known| known.max(micros)));
+    }
+
+    fn finish(mut self) -> Outcome {
+        if let Some(outcome) = self.ended.take() {
+            return outcome;
+        }
+        if let Some(found) = self.found.take() {
+            return Outcome::Found(Box::new(found));
+        }
+        let at_end = |search: &Self| match search.last {
+            Some(last) => Outcome::Found(Box::new(search.freeze(last))),
+            None => Outcome::Absent,
+        };
+        match &self.wanted {
+            Wanted::End | Wanted::Position(_) => at_end(&self),
+            Wanted::Time(target) if self.newest_micros.is_some_and(|newest| newest >= *target) => at_end(&self),
+            Wanted::Time(_) => Outcome::TimeBeyond { newest_micros: self.newest_micros },
+            Wanted::Transaction(_) => Outcome::Absent,
+            Wanted::Point(_) => match self.fits.len() {
+                0 => Outcome::Absent,
+                1 => self.fits.pop().map_or(Outcome::Absent, |found| Outcome::Found(Box::new(found))),
+                _ => Outcome::Ambiguous { at: self.fits.iter().map(|found| found.record.end).collect() },
+            },
+        }
+    }
+}
+
+fn seen(commit: &Commit, event: &LogEvent) -> CommitSeen {
+    CommitSeen { xid: commit.transaction.full, time_micros: commit.time_micros, end: event.end }
+}
+
+/// Whether the transaction, or one of its sub-transactions, is this one.
+fn is_one(xid: u64, transaction: &TransactionId, subtransactions: &[TransactionId]) -> bool {
+    transaction.full == Some(xid) || subtransactions.iter().any(|sub| sub.full == Some(xid))
+}
+
+/// Whether it may be this one, where the log does not say how often the counter went round.
+#[allow(clippy::cast_possible_truncation)] // the low half is meant
+fn unknown_one(xid: u64, transaction: &TransactionId, subtransactions: &[TransactionId]) -> bool {
+    let may_be = |id: &TransactionId| id.full.is_none() && id.low == xid as u32;
+    may_be(transaction) || subtransactions.iter().any(may_be)
+}

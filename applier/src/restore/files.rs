@@ -1,0 +1,208 @@
+//! The base's files: parts fetched a few at a time, opened and written by two workers, each byte to its place.
+//!
+//! What always holds: a file is created once, with its announced size, and finished only when every byte was written; memory is bounded
+//! by the parts in hand. `global/pg_control` is held back for the caller, who writes it last.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use farshore_engines::postgres::restore::beneath::{EntryKind, RelPath, Root, RootFile};
+use farshore_engines::postgres::restore::install::left_out;
+use farshore_journal::Sequence;
+use farshore_journal::backup::{self, Backup, Place};
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::{RestoreError, Shared, blocking};
+use crate::plan::CONTROL_FILE;
+
+/// Parts fetched at a time.
+const FETCHES: usize = 3;
+/// Parts that are opened and written at a time: decompression is cheap, first-touch of the page cache is not.
+const WORKERS: usize = 2;
+
+/// Puts the base's files in place, all but the control file, whose bytes are given back.
+pub(super) async fn place(backup: &Backup, root: &Arc<Root>, shared: &Arc<Shared>) -> Result<Vec<u8>, RestoreError> {
+    let (parts, taken) = mpsc::channel::<(usize, Bytes)>(1);
+    let work = {
+        let (backup, root, shared) = (backup.clone(), Arc::clone(root), Arc::clone(shared));
+        blocking(move || write_all(&backup, &root, &shared, taken))
+    };
+    let numbers: Vec<Sequence> = backup.manifest().parts.iter().map(|part| part.number).collect();
+    let fetch = async {
+        let fetched = futures::stream::iter(numbers.into_iter().enumerate())
+            .map(|(index, number)| async move { Ok::<_, RestoreError>((index, backup.part_bytes(number).await?)) });
+        let mut fetched = std::pin::pin!(fetched.buffer_unordered(FETCHES));
+        while let Some(part) = fetched.next().await {
+            // A worker that has gone says itself why.
+            if parts.send(part?).await.is_err() {
+                break;
+            }
+        }
+        drop(parts);
+        Ok(())
+    };
+    let (written, fetched) = tokio::join!(work, fetch);
+    // A failed fetch leaves files unfinished, which is the lesser news.
+    let () = fetched?;
+    written?
+}
+
+struct Open<'a> {
+    file: Arc<RootFile<'a>>,
+    left: u64,
+}
+
+struct Writing<'a> {
+    backup: &'a Backup,
+    root: &'a Root,
+    shared: &'a Shared,
+    places: Vec<Vec<Place>>,
+    /// What becomes of each entry.
+    fates: Vec<Fate>,
+    open: Mutex<HashMap<usize, Open<'a>>>,
+    control: Mutex<Vec<u8>>,
+}
+
+enum Fate {
+    Write(RelPath),
+    Control,
+    Leave,
+}
+
+fn write_all(
+    backup: &Backup,
+    root: &Root,
+    shared: &Shared,
+    parts: mpsc::Receiver<(usize, Bytes)>,
+) -> Result<Vec<u8>, RestoreError> {
+    let manifest = backup.manifest();
+    let mut fates = Vec::with_capacity(manifest.entries.len());
+    let mut control_bytes = 0;
+    for entry in &manifest.entries {
+        let kind = match entry.kind {
+            backup::EntryKind::File => EntryKind::File,
+            backup::EntryKind::Directory | backup::EntryKind::Tablespace => EntryKind::Directory,
+        };
+        let path = root.admit(kind, &entry.path)?;
+        // The log is ours to bring, up to the target and no further.
+        let is_log = entry.path.starts_with("pg_wal/") && kind == EntryKind::File;
+        let fate = match entry.kind {
+            backup::EntryKind::Tablespace => Fate::Leave,
+            backup::EntryKind::Directory => {
+                root.dir(&path)?;
+                Fate::Leave
+            }
+            backup::EntryKind::File if entry.path == CONTROL_FILE => {
+                control_bytes = entry.size;
+                Fate::Control
+            }
+            backup::EntryKind::File if is_log || left_out(&path) => Fate::Leave,
+            backup::EntryKind::File => {
+                if entry.size == 0 {
+                    root.file(&path, 0)?.finish()?;
+                }
+                Fate::Write(path)
+            }
+        };
+        fates.push(fate);
+    }
+    let writing = Writing {
+        backup,
+        root,
+        shared,
+        places: manifest.places(),
+        fates,
+        open: Mutex::new(HashMap::new()),
+        control: Mutex::new(vec![0; usize::try_from(control_bytes).unwrap_or(0)]),
+    };
+    let parts = Mutex::new(parts);
+    let result = std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..WORKERS).map(|_| scope.spawn(|| writing.work(&parts))).collect();
+        let mut result = writing.work(&parts);
+        for worker in workers {
+            result = result.and(worker.join().unwrap_or(Err(RestoreError::CutOff)));
+        }
+        result
+    });
+    result?;
+    let unfinished = lock(&writing.open).len();
+    if unfinished > 0 {
+        return Err(farshore_engines::postgres::restore::beneath::BeneathError::Unfinished { files: unfinished }.into());
+    }
+    Ok(writing.control.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+impl Writing<'_> {
+    fn work(&self, parts: &Mutex<mpsc::Receiver<(usize, Bytes)>>) -> Result<(), RestoreError> {
+        loop {
+            let next = lock(parts).blocking_recv();
+            let Some((index, bytes)) = next else { return Ok(()) };
+            if let Err(why) = self.part(index, bytes) {
+                // The others and the fetcher need not go on.
+                lock(parts).close();
+                return Err(why);
+            }
+        }
+    }
+
+    fn part(&self, index: usize, bytes: Bytes) -> Result<(), RestoreError> {
+        let (Some(part), Some(places)) = (self.backup.manifest().parts.get(index), self.places.get(index)) else {
+            return Err(RestoreError::CutOff);
+        };
+        let plain = self.backup.open_part(part.number, bytes)?;
+        for place in places {
+            let from = usize::try_from(place.in_part).unwrap_or(usize::MAX);
+            let count = usize::try_from(place.bytes).unwrap_or(usize::MAX);
+            let content = plain.get(from..from.saturating_add(count)).ok_or(RestoreError::CutOff)?;
+            match self.fates.get(place.entry) {
+                Some(Fate::Write(path)) => self.write(path, place, content)?,
+                Some(Fate::Control) => {
+                    let at = usize::try_from(place.offset).unwrap_or(usize::MAX);
+                    let mut control = lock(&self.control);
+                    let into = control.get_mut(at..at.saturating_add(count)).ok_or(RestoreError::CutOff)?;
+                    into.copy_from_slice(content);
+                }
+                Some(Fate::Leave) | None => {}
+            }
+        }
+        self.shared.add(plain.len() as u64);
+        Ok(())
+    }
+
+    fn write(&self, path: &RelPath, place: &Place, content: &[u8]) -> Result<(), RestoreError> {
+        let size = self.backup.manifest().entries.get(place.entry).map_or(0, |entry| entry.size);
+        let file = {
+            let mut open = lock(&self.open);
+            match open.get(&place.entry) {
+                Some(there) => Arc::clone(&there.file),
+                None => {
+                    let file = Arc::new(self.root.file(path, size)?);
+                    open.insert(place.entry, Open { file: Arc::clone(&file), left: size });
+                    file
+                }
+            }
+        };
+        file.write_all_at(content, place.offset)?;
+        drop(file);
+        let finished = {
+            let mut open = lock(&self.open);
+            let left = open.get_mut(&place.entry).map(|there| {
+                there.left = there.left.saturating_sub(place.bytes);
+                there.left
+            });
+            (left == Some(0)).then(|| open.remove(&place.entry)).flatten()
+        };
+        // Whoever still wrote would have bytes left, so this is the only hold on it.
+        if let Some(file) = finished.and_then(|there| Arc::into_inner(there.file)) {
+            file.finish()?;
+        }
+        Ok(())
+    }
+}
+
+/// A panic elsewhere cannot leave these half changed: each holder changes them in one go.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

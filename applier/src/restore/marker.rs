@@ -1,0 +1,157 @@
+//! The marker in a restored directory: whether a restore is under way there or done, and of which plan.
+//!
+//! What always holds: it is the first file written and says `running`; it is replaced, whole and durably, by `complete` only when all
+//! else is durable. An interrupted restore is begun anew only for the same plan, and only what the marker lists is
+//! removed: the names that this restore makes directly in its directory, and its tablespaces' places.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use farshore_journal::backup::Backup;
+use farshore_journal::format::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::{RUN_DIR, RestoreError, io};
+use crate::plan::Plan;
+
+/// Its name in the restored directory.
+pub const MARKER: &str = "farshore-restore.json";
+const NEXT: &str = "farshore-restore.json.next";
+const SCHEMA: &str = "farshore.restore/1";
+/// A marker is small; a longer file is none.
+const LONGEST: u64 = 16 << 20;
+
+/// How far a restore came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Set when it begins. Nobody may start what is there.
+    Running,
+    /// Set when everything is durable.
+    Complete,
+}
+
+/// The marker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Marker {
+    /// `farshore.restore/1`.
+    pub schema: String,
+    /// How far it came.
+    pub state: State,
+    /// The digest of the plan.
+    pub plan_digest: Option<Digest>,
+    /// The plan.
+    pub plan: Plan,
+    /// Names made directly in the directory.
+    pub names: BTreeSet<String>,
+    /// The tablespaces' places.
+    pub tablespaces: BTreeMap<u32, PathBuf>,
+}
+
+/// The first marker's bytes.
+pub(super) fn begin(plan: &Plan, backup: &Backup, tablespaces: &BTreeMap<u32, PathBuf>) -> Vec<u8> {
+    let first = |path: &str| path.split('/').next().map(str::to_owned);
+    let own = ["pg_wal", "pg_tblspc", "global", "backup_label", "postgresql.conf", "postgresql.auto.conf", "pg_hba.conf"];
+    let own = own.into_iter().chain(["pg_ident.conf", "recovery.signal", "farshore.from-backup", "farshore-copy.log"]);
+    let from_base: BTreeSet<String> =
+        backup.manifest().entries.iter().filter_map(|entry| first(&entry.path)).chain(own.map(str::to_owned)).collect();
+    let aside = from_base.iter().map(|name| format!("{name}.from-backup"));
+    let names = from_base.iter().cloned().chain(aside).chain([RUN_DIR.to_owned(), NEXT.to_owned()]).collect();
+    let marker = Marker {
+        schema: SCHEMA.to_owned(),
+        state: State::Running,
+        plan_digest: plan.digest().ok(),
+        plan: plan.clone(),
+        names,
+        tablespaces: tablespaces.clone(),
+    };
+    serde_json::to_vec_pretty(&marker).unwrap_or_default()
+}
+
+/// The marker in a directory, if there is one.
+pub(super) fn read(directory: &Path) -> Result<Option<Marker>, RestoreError> {
+    use std::io::Read;
+    let path = directory.join(MARKER);
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => file,
+        Err(why) if matches!(why.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(why) => return Err(io("open", &path)(why)),
+    };
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes).map_err(io("read", &path))?;
+    // A file of that name that does not read is no marker: the directory is then simply not empty.
+    Ok(serde_json::from_slice::<Marker>(&bytes).ok().filter(|marker| marker.schema == SCHEMA))
+}
+
+/// Whether a marker is of this plan.
+pub(super) fn is_of(marker: &Marker, plan: &Plan) -> bool {
+    marker.plan_digest.is_some() && marker.plan_digest == plan.digest().ok()
+}
+
+/// Removes what an interrupted restore made, the marker last.
+pub(super) fn wipe(
+    directory: &Path,
+    marker: &Marker,
+    tablespaces: &BTreeMap<u32, PathBuf>,
+) -> Result<(), RestoreError> {
+    for (oid, place) in &marker.tablespaces {
+        // The marker lies in a directory that others may have written to: only places named again are touched.
+        if tablespaces.get(oid) == Some(place) {
+            remove(place)?;
+        }
+    }
+    for name in &marker.names {
+        let plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/') && name != MARKER;
+        if plain {
+            remove(&directory.join(name))?;
+        }
+    }
+    let path = directory.join(MARKER);
+    std::fs::remove_file(&path).map_err(io("remove", &path))
+}
+
+/// Removes a file, link or tree; links are never followed.
+fn remove(path: &Path) -> Result<(), RestoreError> {
+    let removed = match std::fs::symlink_metadata(path) {
+        Ok(kind) if kind.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(why) => Err(why),
+    };
+    match removed {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(io("remove", path)(why)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the first marker durable.
+pub(super) fn sync(directory: &Path) -> Result<(), RestoreError> {
+    let path = directory.join(MARKER);
+    let file = std::fs::File::open(&path).and_then(|file| file.sync_all());
+    file.map_err(io("sync", &path))?;
+    sync_directory(directory)
+}
+
+fn sync_directory(directory: &Path) -> Result<(), RestoreError> {
+    std::fs::File::open(directory).and_then(|dir| dir.sync_all()).map_err(io("sync", directory))
+}
+
+/// Says that the restore is done.
+pub(super) fn complete(directory: &Path, plan: &Plan) -> Result<(), RestoreError> {
+    let Some(running) = read(directory)? else { return Err(RestoreError::CutOff) };
+    if !is_of(&running, plan) {
+        return Err(RestoreError::PlanOfAnother { field: "marker" });
+    }
+    let done = Marker { state: State::Complete, ..running };
+    let bytes = serde_json::to_vec_pretty(&done).unwrap_or_default();
+    let (next, path) = (directory.join(NEXT), directory.join(MARKER));
+    let written = std::fs::File::create_new(&next).and_then(|mut file| {
+        file.write_all(&bytes)?;
+        file.sync_all()
+    });
+    written.map_err(io("write", &next))?;
+    std::fs::rename(&next, &path).map_err(io("replace", &path))?;
+    sync_directory(directory)
+}
