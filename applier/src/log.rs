@@ -16,7 +16,6 @@ use crate::source::{Run, Source};
 /// A piece of the log.
 #[derive(Debug)]
 pub(crate) struct Piece {
-    pub timeline: Timeline,
     pub start: Offset,
     pub bytes: Bytes,
 }
@@ -93,7 +92,7 @@ impl LogReader {
                     let start = self.cursor;
                     let Some(end) = start.checked_add(piece.len() as u64) else { return gap(None) };
                     self.cursor = end;
-                    return Ok(Next::Bytes(Piece { timeline, start, bytes: piece }));
+                    return Ok(Next::Bytes(Piece { start, bytes: piece }));
                 }
                 Kind::Gap if run.header.end > self.cursor => return gap(Some(run.header.end)),
                 _ => {}

@@ -4,6 +4,7 @@
 //! journal; only what the journal confirmed is called stored, and only the least of what every target has stored is
 //! released. What always holds: `discarded <= released <= stored <= received` and `reported <= received`.
 
+pub mod base_backup;
 pub mod batch;
 pub mod continuity;
 pub mod error;

@@ -41,7 +41,7 @@ pub(super) async fn place(backup: &Backup, root: &Arc<Root>, shared: &Arc<Shared
             }
         }
         drop(parts);
-        Ok(())
+        Ok::<(), RestoreError>(())
     };
     let (written, fetched) = tokio::join!(work, fetch);
     // A failed fetch leaves files unfinished, which is the lesser news.

@@ -213,6 +213,16 @@ impl Backup {
     }
 }
 
+/// Checks a part as far as that goes without the manifest, and so without a key: its checksums and its place.
+///
+/// # Errors
+/// When it is not there, or not what was written there.
+pub async fn sealed_part(reader: &Reader, id: BackupId, number: Sequence) -> Result<Header, JournalError> {
+    let key = reader.layout().backup_part(id, number)?;
+    let decoded = check(reader, &key, reader.store().get(&key).await?, Kind::Part, id, number)?;
+    Ok(decoded.header().clone())
+}
+
 fn object(key: &Key) -> impl Fn(FormatError) -> JournalError {
     let key = key.clone();
     move |source| JournalError::Object { key: key.clone(), source }

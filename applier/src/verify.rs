@@ -1,0 +1,345 @@
+//! Reads everything an incarnation has in its store and says what is not as it was written.
+//!
+//! What always holds: every number from zero to the journal's end is asked for; every object is checked against its name, and every
+//! chunk against the one before it; with keys at hand contents are opened too. Nothing is repaired, and one bad object
+//! does not hide the next.
+
+use std::collections::BTreeSet;
+
+use farshore_engines::event::LogEvent;
+use farshore_engines::postgres::log::LogDecoder;
+use farshore_journal::backup::{self, Backup};
+use farshore_journal::format::{ChainValue, Cipher, FormatError, Header, Kind};
+use farshore_journal::identity::BackupId;
+use farshore_journal::reader::Keyring;
+use farshore_journal::store::{Key, KeyPrefix};
+use farshore_journal::{JournalError, Offset, Position, Sequence};
+use futures::StreamExt;
+use serde::Serialize;
+
+use crate::source::{AHEAD, Source};
+
+/// Findings of one kind that are named; more are counted.
+const MAX_NAMED: usize = 10_000;
+/// Names listed at a time.
+const PAGE: usize = 1000;
+
+/// What was found.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Verified {
+    /// Objects read.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What is not as it was written.
+    pub bad: Vec<Bad>,
+    /// Log that the journal says it does not hold.
+    pub gaps: Vec<GapFound>,
+    /// The chain value of the journal's last chunk; none for an empty journal.
+    pub chain_head: Option<ChainValue>,
+    /// Backups that began and have no manifest: running, failed, or cut off.
+    pub unfinished_backups: Vec<BackupId>,
+    /// Objects whose content was not opened, as no key for it is at hand.
+    pub sealed: u64,
+    /// Findings beyond those that are named.
+    pub more: u64,
+}
+
+/// An object that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Bad {
+    /// Its name.
+    pub object: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// Log that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GapFound {
+    /// Its first byte.
+    pub start: Position,
+    /// The byte behind its last.
+    pub end: Offset,
+    /// Why.
+    pub reason: String,
+}
+
+impl Verified {
+    /// Whether everything is as it was written.
+    pub fn is_sound(&self) -> bool {
+        self.bad.is_empty() && self.more == 0
+    }
+
+    fn bad(&mut self, object: impl ToString, what: impl ToString) {
+        if self.bad.len() < MAX_NAMED {
+            self.bad.push(Bad { object: object.to_string(), what: what.to_string() });
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// Verifies an incarnation: its journal and its backups. `progress` is told objects and bytes read so far.
+///
+/// # Errors
+/// Only when the store does not answer: what is bad is in the answer.
+pub async fn verify(source: &Source, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, JournalError> {
+    let mut found = Verified::default();
+    let end = foreign(source, &mut found).await?;
+    journal(source, end, &mut found, progress).await?;
+    for id in backup::list(source.reader()).await? {
+        one_backup(source, id, &mut found, progress).await?;
+    }
+    Ok(found)
+}
+
+/// Lists all names, reports those that are none of the format's, and gives the highest number of a chunk.
+async fn foreign(source: &Source, found: &mut Verified) -> Result<Option<Sequence>, JournalError> {
+    let reader = source.reader();
+    let root = reader.layout().root().clone();
+    let mut after: Option<Key> = None;
+    let mut highest = None;
+    loop {
+        let page = reader.store().list(&root, after.as_ref(), Some(PAGE)).await?;
+        let Some(last) = page.last() else { return Ok(highest) };
+        after = Some(last.key.clone());
+        for listed in &page {
+            match chunk_number(&listed.key, &root) {
+                Some(Some(number)) => highest = highest.max(Some(number)),
+                Some(None) => {}
+                None => found.bad(&listed.key, "a name that farshore does not give"),
+            }
+        }
+    }
+}
+
+/// The number of a chunk's name; `Some(None)` for other names of the format; `None` for the rest.
+fn chunk_number(key: &Key, root: &KeyPrefix) -> Option<Option<Sequence>> {
+    let rest = key.below(root)?;
+    let (folder, name) = rest.split_once('/')?;
+    match folder {
+        "journal" => name.parse().ok().map(Some),
+        "backups" => {
+            let (id, name) = name.split_once('/')?;
+            let _: BackupId = id.parse().ok()?;
+            let part = || name.strip_prefix("part-").is_some_and(|number| number.parse::<Sequence>().is_ok());
+            (matches!(name, "opening" | "manifest") || part()).then_some(None)
+        }
+        // Written by later versions of this one format, and read by none of this build's restores.
+        "segments" | "index" | "heads" => Some(None),
+        _ => None,
+    }
+}
+
+async fn journal(
+    source: &Source,
+    highest: Option<Sequence>,
+    found: &mut Verified,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<(), JournalError> {
+    let reader = source.reader();
+    let Some(highest) = highest else { return Ok(()) };
+    let fetched = futures::stream::iter(0..=highest.get()).map(|number| {
+        let number = Sequence::new(number);
+        async move { (number, reader.expected_chunk(number).await) }
+    });
+    let mut fetched = std::pin::pin!(fetched.buffered(AHEAD));
+    let mut keys = Keyring::new(source.unlock().clone());
+    let mut before: Option<Header> = None;
+    let mut whole = true;
+    let mut log: Option<LogDecoder> = None;
+    while let Some((number, chunk)) = fetched.next().await {
+        let name = reader.layout().chunk(number)?;
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(JournalError::Store(why)) => return Err(why.into()),
+            Err(why) => {
+                found.bad(&name, why);
+                (before, whole, log) = (None, false, None);
+                continue;
+            }
+        };
+        let header = chunk.header().clone();
+        found.objects += 1;
+        found.bytes += header.object_bytes();
+        progress(found.objects, found.bytes);
+        let expected = match &before {
+            Some(former) => Some(former.after),
+            None => (number == Sequence::FIRST).then(|| reader.genesis()),
+        };
+        if expected.is_some_and(|expected| expected != header.before) {
+            found.bad(&name, "it does not continue the chunk before it");
+            log = None;
+            whole = false;
+        }
+        if whole {
+            found.chain_head = Some(header.after);
+        }
+        before = Some(header.clone());
+        let key = match keys.for_chunk(reader, &header).await {
+            Ok(key) => key,
+            Err(JournalError::Object { source: FormatError::KeyMissing, .. }) => {
+                found.sealed += 1;
+                log = None;
+                continue;
+            }
+            Err(JournalError::Store(why)) => return Err(why.into()),
+            Err(why) => {
+                found.bad(&name, why);
+                log = None;
+                continue;
+            }
+        };
+        let opened = tokio::task::spawn_blocking(move || chunk.plain_all(key.as_ref())).await;
+        let plain = match opened {
+            Ok(Ok(plain)) => plain,
+            Ok(Err(why)) => {
+                found.bad(&name, why);
+                log = None;
+                continue;
+            }
+            Err(_) => return Err(cut_off()),
+        };
+        match header.kind {
+            Kind::Data => log = check_log(source, log, &header, plain, &name, found).await?,
+            Kind::Gap => {
+                log = None;
+                let reason = farshore_journal::format::body::from_json::<farshore_journal::format::body::GapBody>("gap", &plain);
+                let reason = reason.map(|body| body.reason).unwrap_or_default();
+                let start = Position::new(header.timeline, header.start);
+                found.gaps.push(GapFound { start, end: header.end, reason });
+            }
+            // A branch begins inside of a page: its own first page is where checking goes on.
+            Kind::Timeline => log = None,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Decodes the log as PostgreSQL would: what has right checksums here but is no log was wrong at its source.
+async fn check_log(
+    source: &Source,
+    log: Option<LogDecoder>,
+    header: &Header,
+    plain: Vec<u8>,
+    name: &Key,
+    found: &mut Verified,
+) -> Result<Option<LogDecoder>, JournalError> {
+    let segment = source.shape().segment_bytes.get();
+    let log = match log {
+        Some(log) if log.next_wanted() == header.start => Some(log),
+        // Only at a segment's start is it known that a page begins.
+        _ if header.start.get() % segment == 0 => {
+            LogDecoder::new(source.shape(), Position::new(header.timeline, header.start)).ok()
+        }
+        _ => None,
+    };
+    let Some(mut log) = log else { return Ok(None) };
+    let decoded = tokio::task::spawn_blocking(move || {
+        let pushed = log.push(&plain, &mut |_: LogEvent| {});
+        (log, pushed)
+    });
+    let (log, pushed) = decoded.await.map_err(|_| cut_off())?;
+    match pushed {
+        Ok(()) => Ok(Some(log)),
+        Err(why) => {
+            found.bad(name, why);
+            Ok(None)
+        }
+    }
+}
+
+async fn one_backup(
+    source: &Source,
+    id: BackupId,
+    found: &mut Verified,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<(), JournalError> {
+    let reader = source.reader();
+    let standing = match backup::standing(reader, id).await {
+        Ok(standing) => standing,
+        Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+        Err(why) => {
+            found.bad(format!("backup {id}"), why);
+            return Ok(());
+        }
+    };
+    found.objects += 1;
+    let Some(range) = standing.complete else {
+        found.unfinished_backups.push(id);
+        return Ok(());
+    };
+    let backup = match Backup::open(reader, id, source.unlock()).await {
+        Ok(Some(backup)) => backup,
+        Ok(None) => return Err(cut_off()),
+        Err(JournalError::Object { source: FormatError::KeyMissing, .. }) if range.sealed => {
+            return sealed_parts(source, id, found, progress).await;
+        }
+        Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+        Err(why) => {
+            found.bad(reader.layout().backup_manifest(id)?, why);
+            return Ok(());
+        }
+    };
+    found.objects += 1;
+    let numbers: BTreeSet<Sequence> = backup.manifest().parts.iter().map(|part| part.number).collect();
+    let fetched = futures::stream::iter(numbers).map(|number| {
+        let backup = backup.clone();
+        async move { (number, backup.part(number).await) }
+    });
+    // Two at a time: a part takes a core and tens of megabytes.
+    let mut fetched = std::pin::pin!(fetched.buffered(2));
+    while let Some((number, part)) = fetched.next().await {
+        match part {
+            Ok(_) => {
+                found.objects += 1;
+                let at = usize::try_from(number.get()).unwrap_or(usize::MAX);
+                found.bytes += backup.manifest().parts.get(at).map_or(0, |part| part.bytes);
+                progress(found.objects, found.bytes);
+            }
+            Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+            Err(why) => found.bad(reader.layout().backup_part(id, number)?, why),
+        }
+    }
+    Ok(())
+}
+
+/// Without a key a part can be checked against its name and its own checksums; whether all are there, only the manifest knows.
+async fn sealed_parts(
+    source: &Source,
+    id: BackupId,
+    found: &mut Verified,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<(), JournalError> {
+    let reader = source.reader();
+    found.sealed += 1;
+    let prefix = reader.layout().backups()?.join(id)?;
+    let mut wanted = Sequence::FIRST;
+    for listed in reader.store().list(&prefix, None, None).await? {
+        let Some(number) = listed.key.name().strip_prefix("part-").and_then(|n| n.parse::<Sequence>().ok()) else {
+            continue;
+        };
+        while wanted < number {
+            found.bad(reader.layout().backup_part(id, wanted)?, "it is missing");
+            wanted = wanted.next().unwrap_or(number);
+        }
+        wanted = number.next().unwrap_or(number);
+        match backup::sealed_part(reader, id, number).await {
+            Ok(header) => {
+                found.objects += 1;
+                found.sealed += u64::from(header.cipher != Cipher::Clear);
+                found.bytes += header.object_bytes();
+                progress(found.objects, found.bytes);
+            }
+            Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+            Err(why) => found.bad(&listed.key, why),
+        }
+    }
+    Ok(())
+}
+
+fn cut_off() -> JournalError {
+    JournalError::NotHeld { what: "the object: reading it was cut off".to_owned() }
+}
