@@ -11,4 +11,5 @@ pub mod config;
 pub mod exit;
 pub mod message;
 pub mod output;
+pub mod sources;
 pub mod wiring;

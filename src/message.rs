@@ -77,8 +77,18 @@ codes! {
     StatusUnknown = 403, NotFound;
     /// A base backup failed.
     BackupFailed = 404, Failed;
+    /// No store has a backup of this id.
+    BackupUnknown = 405, NotFound;
+    /// No store holds anything of a database.
+    NothingStored = 406, NotFound;
+    /// Whether the journal holds a log file could not be settled.
+    FetchDoubt = 407, Failed;
     /// A restore in place was not confirmed by the database's name.
     RestoreNotConfirmed = 501, Refused;
+    /// The target of a restore cannot be reached.
+    RestoreUnreachable = 502, Refused;
+    /// A restore was begun and not completed.
+    RestoreFailed = 503, Failed;
 }
 
 impl fmt::Display for Code {

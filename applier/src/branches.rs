@@ -128,7 +128,8 @@ impl Branches {
         let mut found = Vec::new();
         let mut cursor = from;
         for leg in &target.legs {
-            let leg_end = leg.end.unwrap_or(Offset::new(u64::MAX)).min(until.unwrap_or(Offset::new(u64::MAX)));
+            let leg_end =
+                leg.end.unwrap_or(Offset::new(u64::MAX)).min(until.unwrap_or(Offset::new(u64::MAX)));
             if leg_end <= cursor {
                 continue;
             }
@@ -156,7 +157,9 @@ impl Branches {
 
     /// Whether `position` lies in the history of `timeline`.
     pub fn is_in_history(&self, timeline: Timeline, position: Position) -> bool {
-        let leg = self.get(timeline).and_then(|held| held.legs.iter().find(|leg| leg.timeline == position.timeline));
+        let leg = self
+            .get(timeline)
+            .and_then(|held| held.legs.iter().find(|leg| leg.timeline == position.timeline));
         leg.is_some_and(|leg| leg.end.is_none_or(|end| position.offset <= end))
     }
 

@@ -68,8 +68,12 @@ impl LogReader {
             let Some((stretch, runs)) = &mut self.now else {
                 let Some(stretch) = self.left.pop_front() else { return Ok(Next::End) };
                 let reader = self.source.reader();
-                let Some(first) = self.branches.chunk_behind(reader, &stretch.held, stretch.from).await? else {
-                    return Ok(Next::Gap(Gap { at: Position::new(stretch.held.timeline, self.cursor), end: None }));
+                let Some(first) = self.branches.chunk_behind(reader, &stretch.held, stretch.from).await?
+                else {
+                    return Ok(Next::Gap(Gap {
+                        at: Position::new(stretch.held.timeline, self.cursor),
+                        end: None,
+                    }));
                 };
                 let runs = self.source.runs(first, stretch.held.last);
                 self.now = Some((stretch, runs));

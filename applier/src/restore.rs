@@ -244,7 +244,8 @@ pub async fn run(
         crate::branches::BranchError::Journal(why) => RestoreError::Journal(why),
         other => RestoreError::Plan(PlanError::Timelines { why: other.to_string() }),
     })?;
-    let branches = branches.ok_or(RestoreError::LogMissing { at: plan.base.start.offset, target: plan.resolved.position })?;
+    let branches = branches
+        .ok_or(RestoreError::LogMissing { at: plan.base.start.offset, target: plan.resolved.position })?;
     let control = crate::plan::control_file(&backup).await?;
     let bin = match &options.start {
         Some(start) => Some(bin::find(start.bin.as_deref(), control.major).await?),
@@ -300,8 +301,10 @@ pub async fn run(
     };
     blocking(last).await??;
     if let Some((user, group)) = options.start.as_ref().and_then(|start| start.run_as) {
-        let places: Vec<PathBuf> =
-            std::iter::once(directory.clone()).chain(tablespaces.values().cloned()).chain([socket_dir.clone()]).collect();
+        let places: Vec<PathBuf> = std::iter::once(directory.clone())
+            .chain(tablespaces.values().cloned())
+            .chain([socket_dir.clone()])
+            .collect();
         blocking(move || places.iter().try_for_each(|place| give(place, user, group))).await??;
     }
     marker::complete(&directory, plan)?;
@@ -369,7 +372,10 @@ fn check_plan(source: &Source, plan: &Plan) -> Result<(), RestoreError> {
 }
 
 /// Where each tablespace goes.
-fn tablespace_places(backup: &Backup, options: &RestoreOptions) -> Result<BTreeMap<u32, PathBuf>, RestoreError> {
+fn tablespace_places(
+    backup: &Backup,
+    options: &RestoreOptions,
+) -> Result<BTreeMap<u32, PathBuf>, RestoreError> {
     let absolute = std::path::absolute(&options.directory).map_err(io("resolve", &options.directory))?;
     let place = |tablespace: &backup::Tablespace| {
         let beside = || {
@@ -399,7 +405,8 @@ fn begin(
         }
     }
     let manifest = backup.manifest();
-    let largest = manifest.entries.iter().map(|entry| entry.size).max().unwrap_or(0).max(manifest.segment_bytes);
+    let largest =
+        manifest.entries.iter().map(|entry| entry.size).max().unwrap_or(0).max(manifest.segment_bytes);
     // Room for our own files besides: configuration kept from the source, histories, the marker.
     let bounds = Bounds {
         entries: manifest.entries.len() as u64 * 2 + plan.segments + 100_000,

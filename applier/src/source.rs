@@ -59,7 +59,11 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`] when it is not a PostgreSQL of a known major.
-    pub fn new(repository: &Repository, record: IncarnationRecord, unlock: Unlock) -> Result<Self, SourceError> {
+    pub fn new(
+        repository: &Repository,
+        record: IncarnationRecord,
+        unlock: Unlock,
+    ) -> Result<Self, SourceError> {
         let identity = record.identity.parse().ok().filter(|_| record.engine == "postgres");
         let Some(system_identifier) = identity else {
             return Err(SourceError::Engine { engine: record.engine, identity: record.identity });
@@ -69,7 +73,7 @@ impl Source {
             segment_bytes: SegmentBytes::new(record.segment_bytes).map_err(SourceError::Shape)?,
             system_identifier,
         };
-        let reader = Reader::new(repository, &record.database, record.incarnation)?;
+        let reader = Reader::new(repository, &record)?;
         let keys = Arc::new(Mutex::new(Keyring::new(unlock.clone())));
         Ok(Self { reader, record, unlock, keys, shape })
     }
@@ -95,7 +99,11 @@ impl Source {
     }
 
     /// The chunks of these numbers in order, each checked to continue the one before it, with their plain bytes.
-    pub(crate) fn runs(&self, first: Sequence, last: Sequence) -> BoxStream<'static, Result<Run, JournalError>> {
+    pub(crate) fn runs(
+        &self,
+        first: Sequence,
+        last: Sequence,
+    ) -> BoxStream<'static, Result<Run, JournalError>> {
         let source = self.clone();
         let fetched = stream::iter(first.get()..=last.get()).map(move |number| {
             let source = source.clone();
@@ -124,7 +132,8 @@ impl Source {
             Ok(Run { header: chunk.header().clone(), plain: Bytes::from(plain) })
         };
         let decoded = tokio::task::spawn_blocking(decode).await;
-        let decoded = decoded.map_err(|_| JournalError::NotHeld { what: "the chunk: reading it was cut off".to_owned() })?;
+        let decoded = decoded
+            .map_err(|_| JournalError::NotHeld { what: "the chunk: reading it was cut off".to_owned() })?;
         decoded.map_err(|source| JournalError::Object { key: name, source })
     }
 }

@@ -205,7 +205,9 @@ async fn journal(
             Kind::Data => log = check_log(source, log, &header, plain, &name, found).await?,
             Kind::Gap => {
                 log = None;
-                let reason = farshore_journal::format::body::from_json::<farshore_journal::format::body::GapBody>("gap", &plain);
+                let reason = farshore_journal::format::body::from_json::<
+                    farshore_journal::format::body::GapBody,
+                >("gap", &plain);
                 let reason = reason.map(|body| body.reason).unwrap_or_default();
                 let start = Position::new(header.timeline, header.start);
                 found.gaps.push(GapFound { start, end: header.end, reason });
@@ -318,7 +320,8 @@ async fn sealed_parts(
     let prefix = reader.layout().backups()?.join(id)?;
     let mut wanted = Sequence::FIRST;
     for listed in reader.store().list(&prefix, None, None).await? {
-        let Some(number) = listed.key.name().strip_prefix("part-").and_then(|n| n.parse::<Sequence>().ok()) else {
+        let Some(number) = listed.key.name().strip_prefix("part-").and_then(|n| n.parse::<Sequence>().ok())
+        else {
             continue;
         };
         while wanted < number {

@@ -84,12 +84,18 @@ enum Content {
 ///
 /// # Errors
 /// [`FetchError`]: doubt. The destination is then not there.
-pub async fn fetch(source: &Source, name: &str, destination: &Path, ahead: u32) -> Result<Fetched, FetchError> {
+pub async fn fetch(
+    source: &Source,
+    name: &str,
+    destination: &Path,
+    ahead: u32,
+) -> Result<Fetched, FetchError> {
     let wanted = LogFileName::parse(name, source.shape().segment_bytes)?;
     let spool = destination.parent().unwrap_or(Path::new(".")).join(SPOOL);
     if let LogFileName::Segment(_) = wanted {
         let there = spool.join(name);
-        let whole = std::fs::metadata(&there).is_ok_and(|found| found.len() == source.shape().segment_bytes.get());
+        let whole =
+            std::fs::metadata(&there).is_ok_and(|found| found.len() == source.shape().segment_bytes.get());
         if whole {
             std::fs::rename(&there, destination).map_err(io("move", &there))?;
             return Ok(Fetched::Found { log_bytes: source.shape().segment_bytes.get(), ahead: true });
@@ -133,19 +139,28 @@ fn history(branches: &Branches, timeline: Timeline) -> Result<Content, FetchErro
     let oldest = branches.all().first().map(|held| held.timeline);
     // The timeline on which the journal began has no history here, and its server began on it as well; later than the newest
     // there is none. Between them, a missing one was skipped by the source, or is older than the journal.
-    if oldest == Some(timeline) || timeline > branches.newest() || oldest.is_some_and(|oldest| timeline > oldest) {
+    if oldest == Some(timeline)
+        || timeline > branches.newest()
+        || oldest.is_some_and(|oldest| timeline > oldest)
+    {
         return Ok(Content::NotThere);
     }
     Err(FetchError::Timelines { why: format!("the journal begins behind timeline {timeline}") })
 }
 
 /// A segment's bytes, with zeros behind the last one that the journal holds.
-async fn segment_bytes(source: &Source, branches: &Branches, segment: SegmentName) -> Result<Content, FetchError> {
+async fn segment_bytes(
+    source: &Source,
+    branches: &Branches,
+    segment: SegmentName,
+) -> Result<Content, FetchError> {
     let Some(held) = branches.get(segment.timeline()) else {
         // A timeline that was never here: provable only when it is newer than all that is.
         return match segment.timeline() > branches.newest() {
             true => Ok(Content::NotThere),
-            false => Err(FetchError::Timelines { why: format!("it does not hold timeline {}", segment.timeline()) }),
+            false => Err(FetchError::Timelines {
+                why: format!("it does not hold timeline {}", segment.timeline()),
+            }),
         };
     };
     let (start, end) = (segment.start(), segment.end());

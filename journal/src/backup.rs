@@ -11,8 +11,8 @@ mod reader;
 mod writer;
 
 pub use manifest::{
-    BadPage, ConfigFile, Entry, EntryKind, MAX_ENTRIES, MAX_MANIFEST_BYTES, Manifest, Opening, Part, Place, SettingRow,
-    Tablespace,
+    BadPage, ConfigFile, Entry, EntryKind, MAX_ENTRIES, MAX_MANIFEST_BYTES, Manifest, Opening, Part, Place,
+    SettingRow, Tablespace,
 };
 pub use reader::{Backup, Range, Standing, list, opening, sealed_part, standing};
 pub use writer::{BackupOptions, BackupWriter, PART_BYTES, Trouble};

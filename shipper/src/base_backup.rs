@@ -14,13 +14,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 use farshore_engines::postgres::backup::{
-    ArchiveError, ArchiveFeed, ArchiveReport, BackupEvent, BackupOptions as CopyOptions, BackupStream, Manifest as Listed,
-    ManifestError, Mismatch, PageRules, archive_channel, read_archive,
+    ArchiveError, ArchiveFeed, ArchiveReport, BackupEvent, BackupOptions as CopyOptions, BackupStream,
+    Manifest as Listed, ManifestError, Mismatch, PageRules, archive_channel, read_archive,
 };
 use farshore_engines::postgres::restore::control::{ControlError, ControlFile};
 use farshore_engines::postgres::wire::{ConnectParams, Connection, Error as WireError, Host};
 use farshore_journal::backup::{
-    BackupOptions, BackupWriter, BadPage, ConfigFile, Entry, EntryKind, Manifest, SettingRow, Tablespace, Trouble,
+    BackupOptions, BackupWriter, BadPage, ConfigFile, Entry, EntryKind, Manifest, SettingRow, Tablespace,
+    Trouble,
 };
 use farshore_journal::reader::Reader;
 use farshore_journal::{BackupId, JournalError, Position, Sequence};
@@ -188,10 +189,8 @@ where
 
     let stream = BackupStream::start(connection, request.copy.clone())?;
     let (items, received) = mpsc::channel(WAITING);
-    let (copied, stored) = tokio::join!(
-        Box::pin(copy(stream, checksums, items, progress)),
-        Box::pin(store(writer, received)),
-    );
+    let (copied, stored) =
+        tokio::join!(Box::pin(copy(stream, checksums, items, progress)), Box::pin(store(writer, received)),);
     // Where the store's side failed, the copy's failure is only that nobody takes it.
     let (mut writer, mut entries) = stored?;
     let copied = copied?;
@@ -285,7 +284,9 @@ async fn copy(
     let mut taken_bytes = 0;
     let (end, damaged) = loop {
         match stream.next_event().await? {
-            BackupEvent::Started { .. } => return Err(TakeError::Missing { what: "order: it started twice" }),
+            BackupEvent::Started { .. } => {
+                return Err(TakeError::Missing { what: "order: it started twice" });
+            }
             BackupEvent::Archive { tablespace } => {
                 close(&mut reading, &mut reports, &mut control).await?;
                 let (feed, source) = archive_channel();

@@ -177,7 +177,6 @@ impl Recorder {
         let now = Utc::now();
         let state = match progress.state {
             PipelineState::Setup => ShippingState::Setup,
-            PipelineState::Connected if progress.base_due.is_some() => ShippingState::Refreshing,
             PipelineState::Connected => ShippingState::Connected,
             PipelineState::Accumulating => ShippingState::Accumulating,
             PipelineState::Degraded => ShippingState::Degraded,

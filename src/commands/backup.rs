@@ -1,23 +1,154 @@
-//! `farshore backup`: takes, lists and shows base backups.
+//! `farshore backup`: takes, lists and shows base backups. What is listed is read from the stores themselves.
 
+use farshore_journal::backup;
+use farshore_journal::reader::Reader;
+use farshore_journal::{BackupId, DatabaseName};
+use farshore_shipper::base_backup::Phase;
+use serde::Serialize;
+
+use crate::base_backups;
 use crate::cli::BackupCommand;
-use crate::commands;
-use crate::commands::Context;
+use crate::commands::{self, Context};
+use crate::config::{Config, StoreName};
 use crate::exit::Exit;
-use crate::message::OperatorMessage;
+use crate::message::{Code, OperatorMessage, Safe};
+use crate::output::Row;
+use crate::wiring;
+
+/// One backup, as `-o json` shows it.
+#[derive(Debug, Serialize)]
+struct Listed {
+    database: DatabaseName,
+    store: String,
+    incarnation: String,
+    id: BackupId,
+    label: String,
+    started: String,
+    host: String,
+    state: &'static str,
+    timeline: Option<u32>,
+    start: Option<String>,
+    end: Option<String>,
+    sealed: Option<bool>,
+}
+
+impl Row for Listed {
+    const HEADER: &'static [&'static str] =
+        &["DATABASE", "STORE", "BACKUP", "STATE", "STARTED (UTC)", "TL", "START", "END", "LABEL"];
+
+    fn cells(&self) -> Vec<String> {
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        vec![
+            self.database.to_string(),
+            self.store.clone(),
+            self.id.to_string(),
+            self.state.to_owned(),
+            self.started.clone(),
+            self.timeline.map_or_else(|| "-".to_owned(), |timeline| timeline.to_string()),
+            or_none(&self.start),
+            or_none(&self.end),
+            self.label.clone(),
+        ]
+    }
+}
 
 /// Runs it.
 ///
 /// # Errors
-/// Always in this version: its work is not built yet.
-#[expect(clippy::unused_async, reason = "waits on the engine once it is wired")]
+/// When the backup failed, or a store cannot be read.
 pub async fn run(context: &mut Context, args: BackupCommand) -> anyhow::Result<Exit> {
     let config = context.config()?;
-    let (verb, named) = match &args {
-        BackupCommand::Run { database } => ("backup run", Some(database)),
-        BackupCommand::List(choice) => ("backup list", choice.database.as_ref()),
-        BackupCommand::Show { database, .. } => ("backup show", Some(database)),
-    };
-    commands::databases(&config, named)?;
-    Err(OperatorMessage::not_built(verb).into())
+    match args {
+        BackupCommand::Run { database } => take(context, &config, &database).await,
+        BackupCommand::List(choice) => {
+            let mut listed = Vec::new();
+            for (name, settings) in commands::databases(&config, choice.database.as_ref())? {
+                for store in &settings.stores {
+                    listed.extend(list(&config, name, store).await?);
+                }
+            }
+            context.output.list("farshore.backup-list/1", &listed)?;
+            Ok(Exit::Done)
+        }
+        BackupCommand::Show { database, backup } => {
+            let (name, settings) = commands::database(&config, Some(&database))?;
+            for store in &settings.stores {
+                if let Some(found) =
+                    list(&config, name, store).await?.into_iter().find(|listed| listed.id == backup)
+                {
+                    context.output.list("farshore.backup-list/1", &[found])?;
+                    return Ok(Exit::Done);
+                }
+            }
+            Err(OperatorMessage::new(
+                Code::BackupUnknown,
+                format!("no store of {name} has a backup {backup}"),
+                Safe::Known("nothing was changed".to_owned()),
+                format!("`farshore backup list {name}` shows those there are"),
+            )
+            .into())
+        }
+    }
+}
+
+async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> anyhow::Result<Exit> {
+    let (name, settings) = commands::database(config, Some(named))?;
+    let catalog = wiring::catalog(config).await.ok();
+    let mut taken = Vec::new();
+    for store in &settings.stores {
+        let say = |progress: base_backups::TakeProgress| match progress.phase {
+            Phase::Checkpoint => tracing::info!("waiting for the server's checkpoint"),
+            Phase::WaitingForLog(end) => {
+                tracing::info!(%end, "waiting until the journal is stored up to the backup's end")
+            }
+            Phase::Copying | Phase::Storing => {
+                tracing::debug!(
+                    taken_bytes = progress.taken_bytes,
+                    total_bytes = progress.total_bytes,
+                    "copying"
+                );
+            }
+        };
+        let one = tokio::select! {
+            () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
+            one = Box::pin(base_backups::take(config, name, store, "by hand", catalog.as_ref(), &say)) => one?,
+        };
+        taken.push((store, one.id));
+    }
+    let mut listed = Vec::new();
+    for (store, id) in taken {
+        listed.extend(list(config, name, store).await?.into_iter().filter(|listed| listed.id == id));
+    }
+    context.output.list("farshore.backup-list/1", &listed)?;
+    Ok(Exit::Done)
+}
+
+/// The backups of a database in one store, of all its incarnations, oldest incarnation first.
+async fn list(config: &Config, name: &DatabaseName, store: &StoreName) -> anyhow::Result<Vec<Listed>> {
+    let repository = wiring::repository(config, store).await?;
+    let mut listed = Vec::new();
+    for record in repository.incarnations(name).await? {
+        let reader = Reader::new(&repository, &record)?;
+        for id in backup::list(&reader).await? {
+            let standing = backup::standing(&reader, id).await?;
+            let range = standing.complete;
+            listed.push(Listed {
+                database: name.clone(),
+                store: store.to_string(),
+                incarnation: record.incarnation.to_string(),
+                id,
+                label: standing.opening.label,
+                started: standing.opening.started,
+                host: standing.opening.host,
+                // Without a manifest it may run, or have been cut off: the store does not tell, and no restore uses it.
+                state: if range.is_some() { "complete" } else { "unfinished" },
+                timeline: range.map(|range| range.start.timeline.get()),
+                start: range.map(|range| range.start.offset.to_string()),
+                end: range.map(|range| range.end.offset.to_string()),
+                sealed: range.map(|range| range.sealed),
+            });
+        }
+    }
+    listed.sort_by(|a, b| a.started.cmp(&b.started));
+    Ok(listed)
 }

@@ -1,22 +1,43 @@
 //! `farshore restore`: takes a database to any commit.
 //!
-//! What always holds: the target and the destination are judged before anything is read; in place is refused unless
-//! the database's name was typed again, letter for letter, whatever `--yes` says.
+//! What always holds: a plan comes first, and a target that cannot be reached is refused before a byte is written; in place is
+//! refused unless the database's name was typed again, letter for letter, whatever `--yes` says.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, resolve};
+use farshore_applier::restore::{self, RestoreError, RestoreOptions, StartOptions};
+use farshore_applier::source::Source;
+use farshore_engines::postgres::restore::safe_start::Then as EngineThen;
+use farshore_engines::postgres::restore::server::Reached;
+use farshore_journal::DatabaseName;
 
 use crate::cli::RestoreArgs;
+use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
 use crate::commands::{self, Context};
+use crate::config::{DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
+use crate::sources;
+
+/// The port whose number names the socket of a copy that is not started.
+const UNSTARTED_PORT: u16 = 5432;
+/// The most `shared_buffers` a copy takes: it runs beside others.
+const SHARED_BUFFERS: u64 = 2 << 30;
+/// How long a started copy may make no progress.
+const STALL: Duration = Duration::from_secs(300);
 
 /// Runs it.
 ///
 /// # Errors
-/// When the confirmation differs, and always in this version: its work is not built yet.
-#[expect(clippy::unused_async, reason = "waits on the applier once it is wired")]
+/// When the target cannot be reached, the place cannot be used, or the copy did not come to stand at exactly the target.
 pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exit> {
     let config = context.config()?;
-    let (name, _) = commands::database(&config, Some(&args.database))?;
-    let (Some(_target), Some(_destination)) = (args.target(), args.destination()) else {
+    let (name, settings) = commands::database(&config, Some(&args.database))?;
+    let (Some(target), Some(destination)) = (args.target(), args.destination()) else {
         let refused = OperatorMessage::new(
             Code::RestoreNotConfirmed,
             format!("restoring {name} in place was not confirmed: --confirm must be the database's name"),
@@ -25,5 +46,199 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         );
         return Err(refused.into());
     };
-    Err(OperatorMessage::not_built("restore").into())
+    let source = sources::current(&config, name).await?;
+    let plan = Box::pin(resolve(&source, asked(&target))).await.map_err(|why| unreachable(name, &why))?;
+    if args.dry_run {
+        let text = describe(&plan);
+        show(context, &plan, &text)?;
+        return Ok(Exit::Done);
+    }
+    let Destination::To(directory) = destination else {
+        return Err(OperatorMessage::not_built("restore --in-place").into());
+    };
+    let options = RestoreOptions {
+        directory: std::path::absolute(&directory)?,
+        tablespaces: tablespaces(&args, &plan)?,
+        resume: false,
+        port: args.port.unwrap_or(UNSTARTED_PORT),
+        shared_buffers_limit: SHARED_BUFFERS,
+        preload: Vec::new(),
+        start: args.start.then(|| start(settings, args.then)),
+    };
+    tracing::info!("{}", describe(&plan));
+    let watcher: restore::Watcher = Arc::new(|progress: restore::Progress| {
+        tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
+            eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
+    });
+    let restored = tokio::select! {
+        () = context.cancel.cancelled() => {
+            tracing::warn!(directory = %options.directory.display(), "interrupted: what was written is marked and will not start");
+            return Ok(Exit::Interrupted);
+        }
+        restored = Box::pin(restore::run(&source, &plan, &options, watcher)) => restored,
+    };
+    let restored = restored.map_err(|why| failed(name, &source, &why))?;
+    let mut text = describe(&plan);
+    let _ = writeln!(text, "restored   {}", restored.directory.display());
+    match restored.server {
+        Some(Reached::Paused(server)) => {
+            let _ = writeln!(
+                text,
+                "server     answers read-only and paused at exactly {}",
+                plan.resolved.position
+            );
+            let _ =
+                writeln!(text, "connect    psql -h {} -p {}", restored.socket_dir.display(), options.port);
+            server.leave();
+        }
+        Some(Reached::Promoted(server, timeline)) => {
+            let _ = writeln!(
+                text,
+                "server     was at exactly {}, and is open for writes on timeline {timeline}",
+                plan.resolved.position
+            );
+            let _ =
+                writeln!(text, "connect    psql -h {} -p {}", restored.socket_dir.display(), options.port);
+            server.leave();
+        }
+        Some(Reached::ShutDown) => {
+            let _ = writeln!(text, "server     was at exactly {}, and is stopped", plan.resolved.position);
+        }
+        None => {
+            let _ = writeln!(text, "server     not started: --start --port N does");
+        }
+    }
+    show(context, &plan, &text)?;
+    Ok(Exit::Done)
+}
+
+/// Prints the plan; its own schema is the answer's.
+fn show(context: &mut Context, plan: &Plan, text: &str) -> anyhow::Result<()> {
+    let mut fields = serde_json::to_value(plan)?;
+    if let Some(fields) = fields.as_object_mut() {
+        fields.remove("schema");
+    }
+    Ok(context.output.one(&plan.schema, &fields, text)?)
+}
+
+fn asked(target: &Target) -> Asked {
+    match target {
+        Target::Latest => Asked::Latest,
+        Target::At(moment) => Asked::Time(moment.utc()),
+        Target::Pos(LogPoint::On(position)) => {
+            Asked::Position(AskedPosition { timeline: Some(position.timeline), offset: position.offset })
+        }
+        Target::Pos(LogPoint::Anywhere(offset)) => {
+            Asked::Position(AskedPosition { timeline: None, offset: *offset })
+        }
+        Target::Xid(xid) => Asked::Transaction(*xid),
+        Target::Point(name) => Asked::Point(name.clone()),
+    }
+}
+
+fn start(settings: &DatabaseConfig, then: Then) -> StartOptions {
+    let bin = match &settings.engine {
+        EngineConfig::Postgres { bin_dir, .. } => bin_dir.clone(),
+        EngineConfig::Sqlite { .. } => None,
+    };
+    StartOptions {
+        bin,
+        then: match then {
+            Then::Pause => EngineThen::Pause,
+            Then::Promote => EngineThen::Promote,
+            Then::Shutdown => EngineThen::Shutdown,
+        },
+        user: "postgres".to_owned(),
+        database: "postgres".to_owned(),
+        run_as: None,
+        stall: STALL,
+    }
+}
+
+/// The new places of tablespaces, by number.
+fn tablespaces(
+    args: &RestoreArgs,
+    plan: &Plan,
+) -> Result<BTreeMap<u32, std::path::PathBuf>, OperatorMessage> {
+    let mut places = BTreeMap::new();
+    for moved in &args.tablespaces {
+        let known = plan.tablespaces.iter().find(|there| match &moved.from {
+            TablespaceRef::Oid(oid) => there.oid == *oid,
+            TablespaceRef::Path(path) => std::path::Path::new(&there.location) == path,
+        });
+        let Some(known) = known else {
+            return Err(OperatorMessage::new(
+                Code::RestoreUnreachable,
+                "a --tablespace names none of the backup's tablespaces",
+                Safe::Known("nothing was written".to_owned()),
+                "`--dry-run -o json` lists them",
+            ));
+        };
+        places.insert(known.oid, moved.to.clone());
+    }
+    Ok(places)
+}
+
+/// The plan for people.
+fn describe(plan: &Plan) -> String {
+    let mut text = String::new();
+    let resolved = &plan.resolved;
+    let time = resolved.time.map_or_else(|| "no commit since the base".to_owned(), |time| time.to_rfc3339());
+    let xid = resolved.xid.map_or_else(String::new, |xid| format!(", xid {xid}"));
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "asked      {}", plan.asked);
+    let _ = writeln!(
+        text,
+        "resolved   {time}, position {}, timeline {}{xid}",
+        resolved.position, resolved.timeline
+    );
+    let _ =
+        writeln!(text, "base       {} of {}, {} bytes", plan.base.id, plan.base.finished, plan.base.bytes);
+    let _ = writeln!(text, "replay     {} bytes in {} segments", plan.replay_bytes, plan.segments);
+    let _ = writeln!(text, "writes     {} bytes", plan.writes_bytes);
+    for prepared in &plan.prepared {
+        let _ = writeln!(
+            text,
+            "prepared   {} stays undecided at the target",
+            prepared.name.as_deref().unwrap_or("a transaction")
+        );
+    }
+    for commit in &plan.out_of_order {
+        let _ = writeln!(
+            text,
+            "left out   a commit at {} whose clock time is not later than asked",
+            commit.position
+        );
+    }
+    let _ = writeln!(
+        text,
+        "changed    {} settings, so that the copy touches nothing of the source",
+        plan.neutralised.len()
+    );
+    text
+}
+
+fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
+    let code = match why {
+        PlanError::Journal(_) => Code::StoreUnusable,
+        _ => Code::RestoreUnreachable,
+    };
+    OperatorMessage::new(
+        code,
+        format!("{name} cannot be restored as asked: {why}"),
+        Safe::Known("nothing was written".to_owned()),
+        "choose a target inside a window that is named, or `farshore verify` when the journal itself is at fault",
+    )
+}
+
+fn failed(name: &DatabaseName, source: &Source, why: &RestoreError) -> OperatorMessage {
+    let incarnation = source.record().incarnation;
+    OperatorMessage::new(
+        Code::RestoreFailed,
+        format!("the restore of {name} was not completed: {why}"),
+        Safe::Known(format!(
+            "the store (incarnation {incarnation}) was only read; the source was not touched; what was written is marked as interrupted"
+        )),
+        "mend what it says and restore into an empty directory",
+    )
 }

@@ -3,6 +3,7 @@
 //! What always holds: one database's end does not end the others, but the process then ends with a failure once all are
 //! done; the catalog being away at the start stops nothing. Base backups that fall due are taken here, one at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
@@ -31,7 +32,7 @@ const HEALTH: Duration = Duration::from_millis(500);
 /// # Errors
 /// When nothing can be shipped as configured, or a database's shipping stopped for good.
 pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
-    let config = context.config()?;
+    let config = Arc::new(context.config()?);
     let catalog = match wiring::catalog(&config).await {
         Ok(catalog) => Some(catalog),
         Err(why) => {
@@ -65,7 +66,7 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     }
     let mut pictures = JoinSet::new();
     pictures.spawn(health(shown.clone(), health_tx, cancel.clone()));
-    pictures.spawn(crate::base_backups::keep_taken(config, shown, catalog, cancel.clone()));
+    pictures.spawn(crate::base_backups::keep_taken(Arc::clone(&config), shown, catalog, cancel.clone()));
     let mut failed = None;
     while let Some(ended) = databases.join_next().await {
         if let Ok((name, Err(why))) = ended {

@@ -12,7 +12,8 @@ use farshore_journal::{JournalError, Offset, Position, Timeline};
 
 use super::scan::{CommitSeen, Found, Outcome, Scan, Wanted};
 use super::{
-    Asked, Base, CommitThen, Neutralised, Plan, PlanError, PreparedThen, Resolved, SCHEMA, TablespaceThen, Window,
+    Asked, Base, CommitThen, Neutralised, Plan, PlanError, PreparedThen, Resolved, SCHEMA, TablespaceThen,
+    Window,
 };
 use crate::branches::{BranchError, Branches};
 use crate::log::{LogReader, Next};
@@ -146,12 +147,15 @@ impl Search<'_> {
             if matches!(self.asked, Asked::Position(p) if p.offset < candidate.end.offset) {
                 continue;
             }
-            let Some(backup) = Backup::open(self.source.reader(), candidate.standing.id, self.source.unlock()).await?
+            let Some(backup) =
+                Backup::open(self.source.reader(), candidate.standing.id, self.source.unlock()).await?
             else {
                 continue;
             };
             match self.from(&backup, until).await? {
-                Outcome::Found(found) if found.record.end >= candidate.end.offset => return Ok((backup, found)),
+                Outcome::Found(found) if found.record.end >= candidate.end.offset => {
+                    return Ok((backup, found));
+                }
                 // The target lies before this base is consistent, or is not behind it.
                 Outcome::Found(_) | Outcome::Before | Outcome::Absent => {
                     until = candidate.end.offset.checked_add(OVERLAP_BYTES);
@@ -160,11 +164,15 @@ impl Search<'_> {
                     let xid = if let Asked::Transaction(xid) = self.asked { *xid } else { 0 };
                     return Err(PlanError::Aborted { xid, at });
                 }
-                Outcome::Ambiguous { at } => return Err(PlanError::Ambiguous { asked: self.asked.clone(), at }),
+                Outcome::Ambiguous { at } => {
+                    return Err(PlanError::Ambiguous { asked: self.asked.clone(), at });
+                }
                 Outcome::TimeBeyond { newest_micros } => {
                     let newest = newest_micros.and_then(chrono::DateTime::from_timestamp_micros);
                     let why = match newest {
-                        Some(newest) => format!("the newest time in the journal is {newest}: take the latest state"),
+                        Some(newest) => {
+                            format!("the newest time in the journal is {newest}: take the latest state")
+                        }
                         None => "the journal holds no time behind the base".to_owned(),
                     };
                     last_refusal.get_or_insert(self.outside(why));
@@ -293,7 +301,12 @@ async fn describe(
         segments,
         writes_bytes: files + segments * segment,
         estimate_seconds: None,
-        neutralised: safe.neutralised.into_iter().filter(|row| !is_placeholder(&row.setting)).map(neutralised).collect(),
+        neutralised: safe
+            .neutralised
+            .into_iter()
+            .filter(|row| !is_placeholder(&row.setting))
+            .map(neutralised)
+            .collect(),
         prepared: prepared(manifest, &found),
         out_of_order: found.out_of_order.iter().map(commit_then).collect(),
         tablespaces: manifest
@@ -327,13 +340,18 @@ fn commit_then(commit: &CommitSeen) -> CommitThen {
 fn prepared(manifest: &Manifest, found: &Found) -> Vec<PreparedThen> {
     let in_base = manifest.entries.iter().filter_map(|entry| {
         let name = entry.path.strip_prefix("pg_twophase/").filter(|_| entry.kind == EntryKind::File)?;
-        u64::from_str_radix(name, 16).ok().filter(|_| matches!(name.len(), 8 | 16)).map(|number| (number, name.len()))
+        u64::from_str_radix(name, 16)
+            .ok()
+            .filter(|_| matches!(name.len(), 8 | 16))
+            .map(|number| (number, name.len()))
     });
     let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default();
     let known = |number: u64| found.prepared.iter().any(|(id, _)| id.low == low(number));
     let held = in_base.filter(|(number, _)| !found.decided.contains(&low(*number)) && !known(*number));
-    let held = held.map(|(number, digits)| PreparedThen { xid: (digits == 16).then_some(number), name: None });
-    let logged = found.prepared.iter().map(|(id, name)| PreparedThen { xid: id.full, name: Some(name.clone()) });
+    let held =
+        held.map(|(number, digits)| PreparedThen { xid: (digits == 16).then_some(number), name: None });
+    let logged =
+        found.prepared.iter().map(|(id, name)| PreparedThen { xid: id.full, name: Some(name.clone()) });
     held.chain(logged).collect()
 }
 
@@ -365,7 +383,8 @@ pub(crate) async fn control_file(backup: &Backup) -> Result<ControlFile, PlanErr
 async fn entry_bytes(backup: &Backup, path: &str) -> Result<Option<Vec<u8>>, PlanError> {
     const SMALL: u64 = 1 << 20;
     let manifest = backup.manifest();
-    let Some(index) = manifest.entries.iter().position(|entry| entry.path == path && entry.size <= SMALL) else {
+    let Some(index) = manifest.entries.iter().position(|entry| entry.path == path && entry.size <= SMALL)
+    else {
         return Ok(None);
     };
     let mut bytes = Vec::new();

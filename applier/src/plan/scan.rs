@@ -203,7 +203,9 @@ impl Search {
             }
             Happened::RestorePoint { name, time_micros } => {
                 self.newest(*time_micros);
-                if matches!(&self.wanted, Wanted::Point(wanted) if wanted == name) && self.fits.len() < MAX_NAMED {
+                if matches!(&self.wanted, Wanted::Point(wanted) if wanted == name)
+                    && self.fits.len() < MAX_NAMED
+                {
                     let fits = self.freeze(Mark { start: event.start, end: event.end });
                     self.fits.push(fits);
                 }
@@ -295,7 +297,9 @@ impl Search {
         };
         match &self.wanted {
             Wanted::End | Wanted::Position(_) => at_end(&self),
-            Wanted::Time(target) if self.newest_micros.is_some_and(|newest| newest >= *target) => at_end(&self),
+            Wanted::Time(target) if self.newest_micros.is_some_and(|newest| newest >= *target) => {
+                at_end(&self)
+            }
             Wanted::Time(_) => Outcome::TimeBeyond { newest_micros: self.newest_micros },
             Wanted::Transaction(_) => Outcome::Absent,
             Wanted::Point(_) => match self.fits.len() {

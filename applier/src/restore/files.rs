@@ -23,7 +23,11 @@ const FETCHES: usize = 3;
 const WORKERS: usize = 2;
 
 /// Puts the base's files in place, all but the control file, whose bytes are given back.
-pub(super) async fn place(backup: &Backup, root: &Arc<Root>, shared: &Arc<Shared>) -> Result<Vec<u8>, RestoreError> {
+pub(super) async fn place(
+    backup: &Backup,
+    root: &Arc<Root>,
+    shared: &Arc<Shared>,
+) -> Result<Vec<u8>, RestoreError> {
     let (parts, taken) = mpsc::channel::<(usize, Bytes)>(1);
     let work = {
         let (backup, root, shared) = (backup.clone(), Arc::clone(root), Arc::clone(shared));
@@ -31,8 +35,10 @@ pub(super) async fn place(backup: &Backup, root: &Arc<Root>, shared: &Arc<Shared
     };
     let numbers: Vec<Sequence> = backup.manifest().parts.iter().map(|part| part.number).collect();
     let fetch = async {
-        let fetched = futures::stream::iter(numbers.into_iter().enumerate())
-            .map(|(index, number)| async move { Ok::<_, RestoreError>((index, backup.part_bytes(number).await?)) });
+        let fetched =
+            futures::stream::iter(numbers.into_iter().enumerate()).map(|(index, number)| async move {
+                Ok::<_, RestoreError>((index, backup.part_bytes(number).await?))
+            });
         let mut fetched = std::pin::pin!(fetched.buffer_unordered(FETCHES));
         while let Some(part) = fetched.next().await {
             // A worker that has gone says itself why.
@@ -129,7 +135,10 @@ fn write_all(
     result?;
     let unfinished = lock(&writing.open).len();
     if unfinished > 0 {
-        return Err(farshore_engines::postgres::restore::beneath::BeneathError::Unfinished { files: unfinished }.into());
+        return Err(farshore_engines::postgres::restore::beneath::BeneathError::Unfinished {
+            files: unfinished,
+        }
+        .into());
     }
     Ok(writing.control.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
@@ -148,7 +157,8 @@ impl Writing<'_> {
     }
 
     fn part(&self, index: usize, bytes: Bytes) -> Result<(), RestoreError> {
-        let (Some(part), Some(places)) = (self.backup.manifest().parts.get(index), self.places.get(index)) else {
+        let (Some(part), Some(places)) = (self.backup.manifest().parts.get(index), self.places.get(index))
+        else {
             return Err(RestoreError::CutOff);
         };
         let plain = self.backup.open_part(part.number, bytes)?;

@@ -52,10 +52,28 @@ pub struct Marker {
 /// The first marker's bytes.
 pub(super) fn begin(plan: &Plan, backup: &Backup, tablespaces: &BTreeMap<u32, PathBuf>) -> Vec<u8> {
     let first = |path: &str| path.split('/').next().map(str::to_owned);
-    let own = ["pg_wal", "pg_tblspc", "global", "backup_label", "postgresql.conf", "postgresql.auto.conf", "pg_hba.conf"];
-    let own = own.into_iter().chain(["pg_ident.conf", "recovery.signal", "farshore.from-backup", "farshore-copy.log"]);
-    let from_base: BTreeSet<String> =
-        backup.manifest().entries.iter().filter_map(|entry| first(&entry.path)).chain(own.map(str::to_owned)).collect();
+    let own = [
+        "pg_wal",
+        "pg_tblspc",
+        "global",
+        "backup_label",
+        "postgresql.conf",
+        "postgresql.auto.conf",
+        "pg_hba.conf",
+    ];
+    let own = own.into_iter().chain([
+        "pg_ident.conf",
+        "recovery.signal",
+        "farshore.from-backup",
+        "farshore-copy.log",
+    ]);
+    let from_base: BTreeSet<String> = backup
+        .manifest()
+        .entries
+        .iter()
+        .filter_map(|entry| first(&entry.path))
+        .chain(own.map(str::to_owned))
+        .collect();
     let aside = from_base.iter().map(|name| format!("{name}.from-backup"));
     let names = from_base.iter().cloned().chain(aside).chain([RUN_DIR.to_owned(), NEXT.to_owned()]).collect();
     let marker = Marker {
@@ -75,7 +93,9 @@ pub(super) fn read(directory: &Path) -> Result<Option<Marker>, RestoreError> {
     let path = directory.join(MARKER);
     let file = match std::fs::File::open(&path) {
         Ok(file) => file,
-        Err(why) if matches!(why.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+        Err(why)
+            if matches!(why.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
             return Ok(None);
         }
         Err(why) => return Err(io("open", &path)(why)),

@@ -45,12 +45,15 @@ async fn a_changed_chunk_or_part_is_reported_and_never_restored() {
     let other = rig.chunk(last - 2);
     let (part_bytes, chunk_bytes) = (std::fs::read(&part).unwrap(), std::fs::read(&chunk).unwrap());
     let other_bytes = std::fs::read(&other).unwrap();
-    for (what, path, bytes) in [
-        ("part", &part, &part_bytes),
-        ("chunk", &chunk, &chunk_bytes),
-    ] {
+    for (what, path, bytes) in [("part", &part, &part_bytes), ("chunk", &chunk, &chunk_bytes)] {
         for (how, change) in [
-            ("flipped", Box::new(|bytes: &mut Vec<u8>| { let at = bytes.len() / 2; bytes[at] ^= 1; }) as Box<dyn FnOnce(&mut Vec<u8>)>),
+            (
+                "flipped",
+                Box::new(|bytes: &mut Vec<u8>| {
+                    let at = bytes.len() / 2;
+                    bytes[at] ^= 1;
+                }) as Box<dyn FnOnce(&mut Vec<u8>)>,
+            ),
             ("cut", Box::new(|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2))),
             ("swapped", Box::new(|bytes: &mut Vec<u8>| bytes.clone_from(&other_bytes))),
             ("emptied", Box::new(|bytes: &mut Vec<u8>| bytes.clear())),
@@ -88,7 +91,8 @@ async fn an_encrypted_database_comes_back_with_its_key_and_is_refused_without() 
     let last = rig.commits(3).await.pop().unwrap();
     rig.ship().await;
     let without = rig.plan(Asked::Latest).await;
-    let Err(PlanError::Journal(JournalError::Object { source: FormatError::KeyMissing, .. })) = without else {
+    let Err(PlanError::Journal(JournalError::Object { source: FormatError::KeyMissing, .. })) = without
+    else {
         panic!("{without:?}")
     };
     let sealed = verified(&rig, Unlock::none()).await;

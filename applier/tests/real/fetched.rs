@@ -17,7 +17,9 @@ async fn a_segment_is_whole_padded_or_certainly_not_there() {
     rig.commit().await;
     rig.ship().await;
     let names: Vec<String> = (0..6)
-        .map(|after| format!("{}{:08X}", &first[..16], u32::from_str_radix(&first[16..], 16).unwrap() + after))
+        .map(|after| {
+            format!("{}{:08X}", &first[..16], u32::from_str_radix(&first[16..], 16).unwrap() + after)
+        })
         .collect();
     let source = rig.source(Unlock::none());
     let place = tempfile::tempdir().unwrap();

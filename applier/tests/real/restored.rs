@@ -51,7 +51,11 @@ async fn every_target_brings_back_exactly_the_commits_before_it() {
         let plan = rig.plan(asked.clone()).await.unwrap();
         assert_eq!(plan.resolved.xid, Some(middle.xid), "{asked}");
         assert_eq!(plan.resolved.time, Some(middle.time), "{asked}");
-        assert!(plan.neutralised.iter().any(|row| row.setting == "archive_command"), "{:?}", plan.neutralised);
+        assert!(
+            plan.neutralised.iter().any(|row| row.setting == "archive_command"),
+            "{:?}",
+            plan.neutralised
+        );
         assert_eq!(restored_rows(&source, &plan, Then::Pause).await, up_to(middle.id), "{asked}");
     }
     // One byte before the end of a commit's record it is not there.
@@ -73,7 +77,16 @@ async fn every_target_brings_back_exactly_the_commits_before_it() {
     assert_eq!(plan.prepared[0].name.as_deref(), Some("held"));
     let json: serde_json::Value = serde_json::to_value(&plan).unwrap();
     assert_eq!(json["schema"], "farshore.restore-plan/1");
-    for name in ["asked", "resolved", "base", "replay_bytes", "segments", "writes_bytes", "estimate_seconds", "neutralised"] {
+    for name in [
+        "asked",
+        "resolved",
+        "base",
+        "replay_bytes",
+        "segments",
+        "writes_bytes",
+        "estimate_seconds",
+        "neutralised",
+    ] {
         assert!(json.get(name).is_some(), "{name}");
     }
     let back: farshore_applier::plan::Plan = serde_json::from_value(json).unwrap();
@@ -87,7 +100,8 @@ async fn what_cannot_be_reached_is_refused_with_what_can() {
     rig.ship().await;
     assert!(matches!(rig.plan(Asked::Latest).await, Err(PlanError::NoBase { .. })));
     rig.base().await;
-    let aborted = rig.server.sql("begin; select pg_current_xact_id(); insert into ledger values (-1, 'x'); rollback");
+    let aborted =
+        rig.server.sql("begin; select pg_current_xact_id(); insert into ledger values (-1, 'x'); rollback");
     let aborted: u64 = aborted.parse().unwrap();
     rig.server.sql("select pg_create_restore_point('twice'); select pg_create_restore_point('twice')");
     // A sub-transaction is its parent's: the last number of the block is the savepoint's.
@@ -100,7 +114,9 @@ async fn what_cannot_be_reached_is_refused_with_what_can() {
     rig.ship().await;
 
     let far = Offset::new(last.position.get() + (1 << 30));
-    let Err(PlanError::OutsideWindow { windows, .. }) = rig.plan(at(far)).await else { panic!("it is not there yet") };
+    let Err(PlanError::OutsideWindow { windows, .. }) = rig.plan(at(far)).await else {
+        panic!("it is not there yet")
+    };
     assert_eq!(windows.len(), 1);
     assert!(matches!(rig.plan(at(old.position)).await, Err(PlanError::OutsideWindow { .. })));
     assert!(matches!(rig.plan(Asked::Time(old.time)).await, Err(PlanError::OutsideWindow { .. })));
@@ -145,7 +161,8 @@ async fn a_directory_with_something_in_it_is_left_alone_and_an_interrupted_one_i
     let other = rig.plan(Asked::Latest).await.unwrap();
     let again = restore(&source, &other, &directory, None).await;
     assert!(matches!(again, Err(RestoreError::Interrupted { same_plan: false, .. })), "{again:?}");
-    let options = farshore_applier::restore::RestoreOptions { resume: true, ..crate::rig::options(&directory, None) };
+    let options =
+        farshore_applier::restore::RestoreOptions { resume: true, ..crate::rig::options(&directory, None) };
     farshore_applier::restore::run(&source, &plan, &options, std::sync::Arc::new(|_| {})).await.unwrap();
     let again = restore(&source, &plan, &directory, None).await;
     assert!(matches!(again, Err(RestoreError::AlreadyThere { .. })), "{again:?}");

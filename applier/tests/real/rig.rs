@@ -74,7 +74,7 @@ impl Rig {
             reason: "first",
         };
         let record = repository.found_incarnation(founding).await.unwrap();
-        let reader = Reader::new(&repository, &record.database, record.incarnation).unwrap();
+        let reader = Reader::new(&repository, &record).unwrap();
         let options = WriterOptions {
             compression: Compression::Zstd(1),
             recipients: recipients.clone(),
@@ -180,9 +180,16 @@ impl Rig {
         let position = |name: &str| Position::new(timeline, range[name].as_str().unwrap().parse().unwrap());
         let rows = self.server.sql("select name, setting, source, context from pg_settings where setting not like '%|%' and setting not like E'%\\n%'");
         let settings = rows.lines().map(|row| {
-            let [name, setting, source, context] = row.split('|').collect::<Vec<_>>()[..] else { panic!("{row}") };
+            let [name, setting, source, context] = row.split('|').collect::<Vec<_>>()[..] else {
+                panic!("{row}")
+            };
             let text = str::to_owned;
-            SettingRow { name: text(name), setting: text(setting), source: text(source), context: text(context) }
+            SettingRow {
+                name: text(name),
+                setting: text(setting),
+                source: text(source),
+                context: text(context),
+            }
         });
         let manifest = Manifest {
             format: 1,

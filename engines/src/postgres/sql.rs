@@ -13,5 +13,5 @@ mod slots;
 
 pub use server::RoleRights;
 pub use session::Session;
-pub use settings::Settings;
+pub use settings::{SettingRow, Settings};
 pub use slots::{HolderEnd, SlotState, WalStatus};

@@ -248,7 +248,12 @@ impl Manifest {
                     continue;
                 }
                 let bytes = entry_end.min(end) - at;
-                places[number].push(Place { entry: index, offset: at - entry.at, in_part: at - begin, bytes });
+                places[number].push(Place {
+                    entry: index,
+                    offset: at - entry.at,
+                    in_part: at - begin,
+                    bytes,
+                });
                 at += bytes;
             }
         }

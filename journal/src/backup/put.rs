@@ -34,7 +34,10 @@ pub(super) async fn put(
                 Ok(there) if there == *bytes => return Ok(()),
                 Ok(_) => {
                     let found = format!("other bytes at {key}");
-                    return Err(JournalError::Another { found, expected: "those that were just put".to_owned() });
+                    return Err(JournalError::Another {
+                        found,
+                        expected: "those that were just put".to_owned(),
+                    });
                 }
                 // Read after write may lag on a listing, never here; it is asked again all the same.
                 Err(StoreError::NotFound { .. }) => None,

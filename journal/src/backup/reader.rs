@@ -95,7 +95,8 @@ pub async fn standing(reader: &Reader, id: BackupId) -> Result<Standing, Journal
 /// [`StoreError::NotFound`] when there is none; otherwise when it is not what was written.
 pub async fn opening(reader: &Reader, id: BackupId) -> Result<Opening, JournalError> {
     let key = reader.layout().backup_opening(id)?;
-    let decoded = check(reader, &key, reader.store().get(&key).await?, Kind::BackupOpening, id, Sequence::FIRST)?;
+    let decoded =
+        check(reader, &key, reader.store().get(&key).await?, Kind::BackupOpening, id, Sequence::FIRST)?;
     let read = decoded.plain(0, None).and_then(|plain| body::from_json("backup opening", &plain));
     read.map_err(object(&key))
 }
@@ -145,7 +146,9 @@ impl Backup {
                 && manifest.backup == id;
             if same { Ok(manifest) } else { Err(FormatError::Field { field: "start" }) }
         });
-        let read = read.await.map_err(|_| JournalError::NotHeld { what: "the manifest: reading it was cut off".to_owned() })?;
+        let read = read
+            .await
+            .map_err(|_| JournalError::NotHeld { what: "the manifest: reading it was cut off".to_owned() })?;
         let manifest = read.map_err(object(&name))?;
         Ok(Some(Self { reader: reader.clone(), id, opening, manifest: Arc::new(manifest), key }))
     }
@@ -174,7 +177,8 @@ impl Backup {
         let bytes = self.part_bytes(number).await?;
         let backup = self.clone();
         let opened = tokio::task::spawn_blocking(move || backup.open_part(number, bytes)).await;
-        opened.map_err(|_| JournalError::NotHeld { what: format!("part {number}: reading it was cut off") })?
+        opened
+            .map_err(|_| JournalError::NotHeld { what: format!("part {number}: reading it was cut off") })?
     }
 
     /// A part's bytes as the store gives them, unchecked.
@@ -203,7 +207,8 @@ impl Backup {
     pub fn check_part(&self, number: Sequence, bytes: Bytes) -> Result<Decoded, JournalError> {
         let key = self.reader.layout().backup_part(self.id, number)?;
         let stated = usize::try_from(number.get()).ok().and_then(|at| self.manifest.parts.get(at));
-        let stated = stated.ok_or_else(|| JournalError::NotHeld { what: format!("part {number} of {}", self.id) })?;
+        let stated =
+            stated.ok_or_else(|| JournalError::NotHeld { what: format!("part {number} of {}", self.id) })?;
         let digest = Digest::of(&bytes);
         let decoded = check(&self.reader, &key, bytes, Kind::Part, self.id, number)?;
         if digest != stated.digest || decoded.header().plain_bytes != stated.plain_bytes {

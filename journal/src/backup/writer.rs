@@ -187,7 +187,8 @@ impl BackupWriter {
             let (bytes, digest) = {
                 let _permit = encodes.acquire_owned().await.map_err(|_| stopped())?;
                 let target = Arc::clone(&target);
-                let encode = move || target.encode(Kind::Part, number, Range::stream(start, plain.len()), &plain);
+                let encode =
+                    move || target.encode(Kind::Part, number, Range::stream(start, plain.len()), &plain);
                 tokio::task::spawn_blocking(encode).await.map_err(|_| stopped())??
             };
             let _permit = puts.acquire_owned().await.map_err(|_| stopped())?;

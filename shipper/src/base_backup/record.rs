@@ -57,7 +57,9 @@ impl EntrySink for Recorder {
         let kind = match &entry.kind {
             Copied::File => EntryKind::File,
             Copied::Dir => EntryKind::Directory,
-            Copied::Symlink(_) => return Err(io::Error::other("it is a link, where a tablespace map was asked for")),
+            Copied::Symlink(_) => {
+                return Err(io::Error::other("it is a link, where a tablespace map was asked for"));
+            }
         };
         self.in_control = self.tablespace.is_none() && path == CONTROL_FILE && kind == EntryKind::File;
         if self.in_control {

@@ -161,3 +161,66 @@ impl Found {
         Ok(self.scaled(name)?.filter(|millis| *millis > 0).map(Duration::from_millis))
     }
 }
+/// One row of `pg_settings`, as a backup keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingRow {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub setting: String,
+    /// Where the value came from.
+    pub source: String,
+    /// When it can be changed.
+    pub context: String,
+}
+
+impl Session {
+    /// Every setting that our role may see.
+    ///
+    /// Source: <https://www.postgresql.org/docs/current/view-pg-settings.html>.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn setting_rows(&self) -> Result<Vec<SettingRow>, Error> {
+        const WHAT: &str = "pg_settings";
+        let statement =
+            "select name, coalesce(setting, '') as setting, source, context from pg_settings order by name";
+        let rows = self.rows(WHAT, statement, &[]).await?;
+        let text = |row: &tokio_postgres::Row, name: &str| column::<String>(WHAT, row, name);
+        rows.iter()
+            .map(|row| {
+                Ok(SettingRow {
+                    name: text(row, "name")?,
+                    setting: text(row, "setting")?,
+                    source: text(row, "source")?,
+                    context: text(row, "context")?,
+                })
+            })
+            .collect()
+    }
+
+    /// The server's configuration files with their contents, wherever they lie; none where our role may not read files.
+    ///
+    /// Source: `pg_read_binary_file` in
+    /// <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-GENFILE>.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn config_files(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        const WHAT: &str = "pg_read_binary_file";
+        let statement = "select setting as path, pg_read_binary_file(setting, 0, 1048576, true) as content
+                         from pg_settings where name in ('config_file', 'hba_file', 'ident_file')";
+        let rows = match self.rows(WHAT, statement, &[]).await {
+            // Insufficient privilege: the settings' values are kept all the same.
+            Err(error) if error.code() == Some("42501") => return Ok(Vec::new()),
+            rows => rows?,
+        };
+        let mut files = Vec::with_capacity(rows.len());
+        for row in &rows {
+            if let Some(content) = column::<Option<Vec<u8>>>(WHAT, row, "content")? {
+                files.push((column(WHAT, row, "path")?, content));
+            }
+        }
+        Ok(files)
+    }
+}

@@ -1,0 +1,52 @@
+//! What restores, verification and rebuilding read from: the incarnations of a database in a store.
+
+use farshore_applier::source::Source;
+use farshore_journal::DatabaseName;
+
+use crate::config::{Config, StoreName};
+use crate::message::{Code, OperatorMessage, Safe};
+use crate::wiring;
+
+/// Every incarnation of `name` in `store`, oldest first.
+///
+/// # Errors
+/// When the store cannot be read, or an incarnation is of an engine that this build does not know.
+pub async fn all(config: &Config, name: &DatabaseName, store: &StoreName) -> anyhow::Result<Vec<Source>> {
+    let repository = wiring::repository(config, store).await?;
+    let mut sources = Vec::new();
+    for record in repository.incarnations(name).await? {
+        let unlock = match config.stores.get(store) {
+            Some(settings) => wiring::unlock(settings)?,
+            None => farshore_journal::format::Unlock::none(),
+        };
+        sources.push(Source::new(&repository, record, unlock)?);
+    }
+    Ok(sources)
+}
+
+/// The current incarnation of `name` in the first of its stores that has one.
+///
+/// # Errors
+/// When no store can be read or none has anything of it: the last store's reason.
+pub async fn current(config: &Config, name: &DatabaseName) -> anyhow::Result<Source> {
+    let nothing = || {
+        OperatorMessage::new(
+            Code::NothingStored,
+            format!("no store holds anything of {name}"),
+            Safe::Known("nothing was written".to_owned()),
+            format!("`farshore status {name}` and `farshore backup list {name}` show what there is"),
+        )
+    };
+    let mut last: Option<anyhow::Error> = None;
+    let stores = config.databases.get(name).map(|settings| settings.stores.clone()).unwrap_or_default();
+    for store in &stores {
+        match all(config, name, store).await {
+            Ok(mut sources) => match sources.pop() {
+                Some(source) => return Ok(source),
+                None => last = last.or(Some(nothing().into())),
+            },
+            Err(why) => last = Some(why),
+        }
+    }
+    Err(last.unwrap_or_else(|| nothing().into()))
+}
