@@ -11,5 +11,6 @@ pub mod config;
 pub mod exit;
 pub mod message;
 pub mod output;
+pub mod rebuild;
 pub mod sources;
 pub mod wiring;

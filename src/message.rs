@@ -83,6 +83,10 @@ codes! {
     NothingStored = 406, NotFound;
     /// Whether the journal holds a log file could not be settled.
     FetchDoubt = 407, Failed;
+    /// A log file is not stored as required.
+    PushRefused = 408, Failed;
+    /// A recovery point could not be named.
+    MarkFailed = 409, Failed;
     /// A restore in place was not confirmed by the database's name.
     RestoreNotConfirmed = 501, Refused;
     /// The target of a restore cannot be reached.

@@ -233,7 +233,7 @@ async fn check_log(
     let log = match log {
         Some(log) if log.next_wanted() == header.start => Some(log),
         // Only at a segment's start is it known that a page begins.
-        _ if header.start.get() % segment == 0 => {
+        _ if header.start.get().is_multiple_of(segment) => {
             LogDecoder::new(source.shape(), Position::new(header.timeline, header.start)).ok()
         }
         _ => None,

@@ -10,6 +10,7 @@ pub mod continuity;
 pub mod error;
 pub mod pipeline;
 pub mod progress;
+pub mod push;
 pub mod recorder;
 pub mod resume;
 pub mod retention;

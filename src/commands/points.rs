@@ -1,24 +1,154 @@
-//! `farshore points`: lists, marks, holds and releases recovery points.
+//! `farshore points`: recovery points. The list comes from the catalog; a mark is written by the server into its own log, so
+//! that the journal holds it and any store alone can find it again.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use farshore_catalog::points::{Around, PointsQuery};
+use farshore_engines::postgres::sql::Session;
+use farshore_journal::{DatabaseName, Position};
+use serde::Serialize;
 
 use crate::cli::PointsCommand;
-use crate::commands;
-use crate::commands::Context;
+use crate::commands::{self, Context};
+use crate::config::{Config, DatabaseConfig};
 use crate::exit::Exit;
-use crate::message::OperatorMessage;
+use crate::message::{Code, OperatorMessage, Safe};
+use crate::output::Row;
+use crate::wiring;
+
+/// Commits that a list shows: the newest ones.
+const SHOWN: usize = 50;
+/// How far back they may lie.
+const SPAN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// One point, as `-o json` shows it.
+#[derive(Debug, Serialize)]
+struct Point {
+    time: DateTime<Utc>,
+    position: Position,
+    kind: String,
+    name: Option<String>,
+    xid: Option<u64>,
+}
+
+impl Row for Point {
+    const HEADER: &'static [&'static str] = &["TIME (UTC)", "POSITION", "KIND", "NAME", "XID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.time.to_rfc3339_opts(SecondsFormat::Micros, true),
+            self.position.to_string(),
+            self.kind.clone(),
+            self.name.clone().unwrap_or_default(),
+            self.xid.map(|xid| xid.to_string()).unwrap_or_default(),
+        ]
+    }
+}
 
 /// Runs it.
 ///
 /// # Errors
-/// Always in this version: its work is not built yet.
-#[expect(clippy::unused_async, reason = "waits on the engine once it is wired")]
+/// When the catalog is away, or the server did not write the mark. Holds belong to expiry, which is not built yet.
 pub async fn run(context: &mut Context, args: PointsCommand) -> anyhow::Result<Exit> {
     let config = context.config()?;
-    let (verb, named) = match &args {
-        PointsCommand::List { database } => ("points list", database),
-        PointsCommand::Mark { database, .. } => ("points mark", database),
-        PointsCommand::Hold { database, .. } => ("points hold", database),
-        PointsCommand::Release { database, .. } => ("points release", database),
+    match args {
+        PointsCommand::List { database } => {
+            let (name, _) = commands::database(&config, Some(&database))?;
+            let points = list(&config, name).await?;
+            context.output.list("farshore.points/1", &points)?;
+            Ok(Exit::Done)
+        }
+        PointsCommand::Mark { database, name } => {
+            let (database, settings) = commands::database(&config, Some(&database))?;
+            let point = mark(database, settings, name).await?;
+            context.output.list("farshore.points/1", &[point])?;
+            Ok(Exit::Done)
+        }
+        PointsCommand::Hold { .. } => Err(OperatorMessage::not_built("points hold").into()),
+        PointsCommand::Release { .. } => Err(OperatorMessage::not_built("points release").into()),
+    }
+}
+
+/// The newest commits and the marks among them, oldest first.
+async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>> {
+    let catalog = wiring::catalog(config).await?;
+    let ranges = match catalog.incarnation_current(name).await? {
+        Some(incarnation) => catalog.range_list(incarnation.id).await?,
+        None => Vec::new(),
     };
-    commands::database(&config, Some(named))?;
-    Err(OperatorMessage::not_built(verb).into())
+    let newest = ranges.iter().max_by_key(|range| (range.timeline, range.end));
+    let Some(newest) = newest else {
+        return Err(OperatorMessage::new(
+            Code::StatusUnknown,
+            format!("the catalog knows no point of {name}"),
+            Safe::Unknown("the stores were not looked at".to_owned()),
+            format!(
+                "start `farshore run`, or `farshore catalog rebuild`, then `farshore points list {name}`"
+            ),
+        )
+        .into());
+    };
+    let asked = PointsQuery {
+        incarnation: newest.incarnation,
+        timeline: newest.timeline,
+        around: Around::Position(Position::new(newest.timeline, newest.checked_end)),
+        span: SPAN,
+        limit: SHOWN,
+        cursor: None,
+    };
+    let page = catalog.points_around(&asked).await?;
+    let commits = page.commits.iter().map(|commit| Point {
+        time: commit.time,
+        position: commit.position(),
+        kind: "commit".to_owned(),
+        name: None,
+        xid: Some(commit.xid),
+    });
+    let marks = page.marks.iter().map(|mark| Point {
+        time: mark.time,
+        position: mark.position,
+        kind: mark.kind.to_string(),
+        name: Some(mark.name.clone()),
+        xid: None,
+    });
+    let mut points: Vec<Point> = commits.chain(marks).collect();
+    points.sort_by_key(|point| (point.position.timeline, point.position.offset));
+    Ok(points)
+}
+
+async fn mark(database: &DatabaseName, settings: &DatabaseConfig, name: String) -> anyhow::Result<Point> {
+    let params = wiring::connect_params(database, settings)?;
+    let failed = |why: String| {
+        OperatorMessage::new(
+            Code::MarkFailed,
+            format!("{database} has no new point `{name}`: {why}"),
+            Safe::Known("nothing was written into its log".to_owned()),
+            "as a superuser: grant execute on function pg_create_restore_point(text) to the role that farshore uses",
+        )
+    };
+    let mut last = "no host of it is a primary that answers".to_owned();
+    for host in params.hosts() {
+        let session = match Session::connect(&params, host).await {
+            Ok(session) => session,
+            Err(why) => {
+                last = why.to_string();
+                continue;
+            }
+        };
+        if !matches!(session.in_recovery().await, Ok(false)) {
+            continue;
+        }
+        let end = session.create_restore_point(&name).await.map_err(|why| failed(why.to_string()))?;
+        let timeline = session.current_position().await.map_err(|why| failed(why.to_string()))?.timeline;
+        let kind = "restore_point".to_owned();
+        return Ok(Point {
+            time: Utc::now(),
+            position: Position::new(timeline, end),
+            kind,
+            name: Some(name),
+            xid: None,
+        });
+    }
+    Err(failed(last).into())
 }

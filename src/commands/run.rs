@@ -23,6 +23,7 @@ use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring::{self, Purpose};
+use crate::{rebuild, sources};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -50,6 +51,9 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
             );
         }
         let database = database(&config, name, settings)?;
+        if let Some(catalog) = &catalog {
+            bring_up(catalog, &config, name, settings).await;
+        }
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
         shown.push((name.clone(), progress_rx));
         databases.spawn(ship(name.clone(), database, catalog.clone(), progress_tx, cancel.clone()));
@@ -79,6 +83,21 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     match failed {
         None => Ok(Exit::Done),
         Some(message) => Err(message.into()),
+    }
+}
+
+/// Tells the catalog what a crash kept it from being told. Nothing waits for it: shipping goes on without.
+async fn bring_up(catalog: &Catalog, config: &Config, name: &DatabaseName, settings: &DatabaseConfig) {
+    for store in &settings.stores {
+        let brought = async {
+            for source in sources::all(config, name, store).await? {
+                rebuild::bring_up(catalog, &source, store.as_str(), false).await?;
+            }
+            anyhow::Ok(())
+        };
+        if let Err(why) = Box::pin(brought).await {
+            tracing::warn!(database = %name, store = %store, error = %format!("{why:#}"), "the catalog was not brought up to the store");
+        }
     }
 }
 

@@ -129,6 +129,20 @@ impl Session {
         }
     }
 
+    /// Writes a named restore point into the log, and says where its record ends.
+    ///
+    /// Source: `pg_create_restore_point` in
+    /// <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-BACKUP>.
+    ///
+    /// # Errors
+    /// When the server does not answer, recovers, or our role may not.
+    pub async fn create_restore_point(&self, name: &str) -> Result<Offset, Error> {
+        const WHAT: &str = "pg_create_restore_point";
+        let statement = "select pg_create_restore_point($1)::text as end";
+        parsed(WHAT, &self.row(WHAT, statement, &[&name]).await?, "end")?
+            .ok_or_else(|| Error::protocol(WHAT, "nothing was written"))
+    }
+
     /// The next transaction's 64-bit number: what the log's 32-bit ones are completed from.
     ///
     /// Source: `pg_snapshot_xmax` in
