@@ -4,8 +4,10 @@
 //! every warning says how to mend it; every code stands in `docs/messages.md`. Facts are gathered elsewhere, by
 //! whoever speaks to the server and the stores.
 
+pub mod connection;
 pub mod facts;
 mod settings;
+mod stores;
 mod surroundings;
 
 use std::fmt;
@@ -70,13 +72,23 @@ impl Finding {
             code,
             level: Level::Unknown,
             what: format!("not known: {what}"),
-            mend: Some("see the connection and role findings; it could not be looked at".to_owned()),
+            mend: Some(
+                "mend the connection, role and store findings first; it could not be looked at".to_owned(),
+            ),
         }
+    }
+
+    fn unknown_until(code: &'static str, what: impl fmt::Display, mend: impl Into<String>) -> Self {
+        Self { mend: Some(mend.into()), ..Self::unknown(code, what) }
     }
 }
 
 /// Every code a finding can have, in the order they are reported.
 pub const CODES: &[&str] = &[
+    "connection.sql",
+    "connection.replication",
+    "connection.encrypted",
+    "connection.cluster",
     "server.version",
     "server.primary",
     "server.settings",
@@ -91,8 +103,6 @@ pub const CODES: &[&str] = &[
     "settings.max_slot_wal_keep_size",
     "settings.idle_replication_slot_timeout",
     "settings.synchronous_commit",
-    "connection.replication",
-    "connection.encrypted",
     "role.rights",
     "role.superuser",
     "role.replication",
@@ -103,12 +113,15 @@ pub const CODES: &[&str] = &[
     "space.pg_wal",
     "server.clock",
     "store.reachable",
+    "store.writable",
     "store.creates_once",
+    "store.journal",
     "store.clock",
     "store.space",
     "store.apart",
     "keys.encryption",
     "keys.apart",
+    "keys.identity",
     "keys.opens",
     "restore.programs",
 ];
@@ -116,6 +129,7 @@ pub const CODES: &[&str] = &[
 /// Judges everything that is known.
 pub fn findings(facts: &CheckFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
+    connection::judge(facts, &mut findings);
     settings::judge(facts, &mut findings);
     surroundings::judge_role(facts, &mut findings);
     surroundings::judge_slots(facts, &mut findings);
@@ -125,7 +139,7 @@ pub fn findings(facts: &CheckFacts) -> Vec<Finding> {
         findings.push(Finding::unknown("store.reachable", "any store of this database"));
     }
     for store in &facts.stores {
-        surroundings::judge_store(store, &mut findings);
+        stores::judge(store, facts.cluster, &mut findings);
     }
     surroundings::judge_programs(facts.restore_programs, &mut findings);
     findings

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::check::connection::Refusal;
 use crate::config::OnFull;
 
 /// Everything that can be known about one PostgreSQL database and its stores.
@@ -13,22 +14,27 @@ use crate::config::OnFull;
 pub struct CheckFacts {
     /// What the configuration promises; always known.
     pub wanted: Wanted,
-    /// `server_version_num`, for instance 170002.
+    /// Why no host was asked at all: the address or a secret could not be used.
+    pub not_asked: Option<NotAsked>,
+    /// Every host of the URL, in its order.
+    pub hosts: Vec<HostFacts>,
+    /// `server_version_num`, for instance 170002. This and what follows is of the primary, or of the first host that
+    /// answered when none is one.
     pub server_version: Option<u32>,
     /// Whether the server is a standby (`pg_is_in_recovery()`).
     pub in_recovery: Option<bool>,
+    /// Which cluster it is (`IDENTIFY_SYSTEM`).
+    pub cluster: Option<u64>,
     /// `pg_settings` by name, values as `current_setting` shows them for text and as plain numbers in the setting's
     /// base unit (`pg_settings.setting`) for numbers.
     pub settings: Option<BTreeMap<String, String>>,
     /// The rights of the role farshore connects as.
     pub role: Option<RoleFacts>,
-    /// Whether a connection in replication mode was accepted.
-    pub replication_connects: Option<bool>,
-    /// Whether that connection is encrypted.
-    pub encrypted: Option<bool>,
-    /// The two slots; an empty list means that they were looked for and are not there.
+    /// farshore's slots that are there; an empty list means that they were looked for and are not there.
     pub slots: Option<Vec<SlotFacts>>,
-    /// How many slots and WAL senders are in use now, farshore's own included.
+    /// Names of farshore's slots that are not there.
+    pub slots_missing: Vec<String>,
+    /// How many slots are in use now, farshore's own included.
     pub slots_used: Option<u32>,
     /// Bytes of log the primary keeps because of farshore's slots.
     pub retained_bytes: Option<u64>,
@@ -51,6 +57,36 @@ pub struct Wanted {
     pub on_full: OnFull,
     /// The RPO, where one is set.
     pub rpo: Option<Duration>,
+    /// The role of the URL.
+    pub user: String,
+    /// The database of the URL, for SQL.
+    pub sql_database: String,
+}
+
+/// Why nothing could be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAsked {
+    /// What happened.
+    pub why: String,
+    /// What to do.
+    pub mend: String,
+}
+
+/// One host of the URL.
+#[derive(Debug, Clone, Default)]
+pub struct HostFacts {
+    /// Its name with the port.
+    pub name: String,
+    /// How a session for SQL ended.
+    pub sql: Option<Result<(), Refusal>>,
+    /// How a replication connection ended.
+    pub replication: Option<Result<(), Refusal>>,
+    /// Whether rows cross no network in the clear: encrypted, or on this machine.
+    pub encrypted: Option<bool>,
+    /// Whether it is a standby.
+    pub in_recovery: Option<bool>,
+    /// Which cluster it is.
+    pub cluster: Option<u64>,
 }
 
 /// How far two clocks are apart.
@@ -84,6 +120,8 @@ pub struct RoleFacts {
 pub struct SlotFacts {
     /// Its name.
     pub name: String,
+    /// Whether it is a physical one.
+    pub physical: bool,
     /// `temporary`.
     pub temporary: bool,
     /// `wal_status`: reserved, extended, unreserved or lost.
@@ -97,12 +135,14 @@ pub struct SlotFacts {
 pub struct StoreFacts {
     /// Its name.
     pub name: String,
-    /// Whether it answered a read.
-    pub reachable: Option<bool>,
-    /// Whether a probe by races showed that only one writer creates a name.
-    pub creates_once: Option<bool>,
-    /// Store clock minus this machine's clock.
-    pub clock_difference: Option<ClockDifference>,
+    /// How it was found.
+    pub found: Option<StoreFound>,
+    /// Whether these credentials may write, with the store's words when they may not.
+    pub writable: Option<Result<(), String>>,
+    /// Whether only one writer creates a name, with what was seen when more did.
+    pub creates_once: Option<Result<(), String>>,
+    /// What it holds of this database.
+    pub journal: Option<JournalFacts>,
     /// Free bytes, where the store is a directory.
     pub free_bytes: Option<u64>,
     /// Whether it is a directory.
@@ -113,13 +153,86 @@ pub struct StoreFacts {
     pub keys: KeyFacts,
 }
 
+/// How a store was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreFound {
+    /// Its record was read.
+    Founded,
+    /// It answers, and was never founded.
+    New,
+    /// Its directory is not there; `run` would make it below `parent`.
+    Absent {
+        /// The nearest directory that is there.
+        parent: String,
+        /// Whether we may write there.
+        may_make: bool,
+    },
+    /// It does not answer, or refuses.
+    Refused {
+        /// Its words.
+        said: String,
+    },
+}
+
+/// What a founded store holds of a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JournalFacts {
+    /// Nothing yet.
+    Empty,
+    /// Its current incarnation.
+    Current {
+        /// The cluster it was shipped from.
+        cluster: String,
+        /// That cluster's major version.
+        major: u32,
+    },
+    /// It does not read.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+}
+
 /// The keys of one store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyFacts {
-    /// How many public keys it is encrypted for.
+    /// How many public keys it is to be encrypted for.
     pub recipients: u32,
-    /// A private key lies on this machine.
-    pub identity_here: Option<bool>,
-    /// A private key opened the newest generation.
-    pub identity_opens: Option<bool>,
+    /// What is wrong with one of them.
+    pub recipients_wrong: Option<String>,
+    /// The private keys on this machine; `None` when the configuration names no file of them.
+    pub identity: Option<IdentityFacts>,
+    /// Whether the newest generation opens with them.
+    pub newest: Option<NewestKey>,
+}
+
+/// An identity file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentityFacts {
+    /// It does not read.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+    /// It reads.
+    Read {
+        /// Whether a key wrapped for the recipients opened with it.
+        fits: bool,
+    },
+}
+
+/// The newest generation's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewestKey {
+    /// Nothing is stored yet.
+    NothingStored,
+    /// It is not encrypted.
+    Clear,
+    /// It opened.
+    Opens,
+    /// It did not open.
+    Shut {
+        /// Why.
+        why: String,
+    },
 }

@@ -41,7 +41,7 @@ pub(super) fn judge(facts: &CheckFacts, findings: &mut Vec<Finding>) {
     let settings = Settings(settings);
     judge_service(&settings, findings);
     judge_durability(&settings, findings);
-    judge_room(&settings, facts.slots_used, findings);
+    judge_room(&settings, facts, findings);
     judge_retention(&settings, facts.wanted.on_full, findings);
     judge_idle_timeout(&settings, facts.server_version, findings);
     judge_synchronous(&settings, &facts.wanted.database, findings);
@@ -70,10 +70,10 @@ fn judge_version(version: Option<u32>, findings: &mut Vec<Finding>) {
             format!("PostgreSQL {major} is older than farshore can ship from"),
             "upgrade to 14 or later",
         ),
-        Some(major) => Finding::warning(
+        Some(major) => Finding::problem(
             code,
-            format!("PostgreSQL {major} is newer than this version of farshore was tested with"),
-            "look for a newer farshore; drill a restore before you rely on it",
+            format!("PostgreSQL {major} is newer than this version of farshore can ship from"),
+            "look for a newer farshore",
         ),
     });
 }
@@ -127,7 +127,7 @@ fn judge_durability(settings: &Settings<'_>, findings: &mut Vec<Finding>) {
     });
 }
 
-fn judge_room(settings: &Settings<'_>, used: Option<u32>, findings: &mut Vec<Finding>) {
+fn judge_room(settings: &Settings<'_>, facts: &CheckFacts, findings: &mut Vec<Finding>) {
     for (code, name, wanted) in [
         ("settings.max_replication_slots", "max_replication_slots", SLOTS),
         ("settings.max_wal_senders", "max_wal_senders", SENDERS),
@@ -143,15 +143,29 @@ fn judge_room(settings: &Settings<'_>, used: Option<u32>, findings: &mut Vec<Fin
             Some(number) => Finding::ok(code, format!("{name} is {number}")),
         });
     }
-    if let (Some(limit), Some(used)) = (settings.number("max_replication_slots"), used)
-        && i64::from(used) >= limit
-    {
+    let Some((limit, used)) = settings.number("max_replication_slots").zip(facts.slots_used) else { return };
+    let (used, wanted) = (i64::from(used), i64::try_from(facts.slots_missing.len()).unwrap_or(i64::MAX));
+    let mend = || {
+        format!(
+            "alter system set max_replication_slots = {}; then restart the server",
+            limit.saturating_add(4)
+        )
+    };
+    if wanted > limit.saturating_sub(used) {
+        findings.push(Finding::problem(
+            "settings.slots_in_use",
+            format!(
+                "{used} of {limit} replication slots are in use: farshore finds none for {wanted} of its own"
+            ),
+            mend(),
+        ));
+    } else if used >= limit {
         findings.push(Finding::warning(
             "settings.slots_in_use",
             format!(
                 "{used} of {limit} replication slots are in use: a failover or a second database finds none"
             ),
-            format!("alter system set max_replication_slots = {}; then restart the server", limit + 4),
+            mend(),
         ));
     }
 }

@@ -1,8 +1,8 @@
-//! What `check` says about all that is around the server: the role, the slots, stores, keys, clocks and space.
+//! What `check` says about all that is around the server: the role, the slots, clocks, space and programs.
 
 use std::time::Duration;
 
-use crate::check::facts::{CheckFacts, ClockDifference, KeyFacts, RoleFacts, SlotFacts, StoreFacts};
+use crate::check::facts::{CheckFacts, ClockDifference, RoleFacts, SlotFacts};
 use crate::check::{Finding, Level};
 use crate::config::OnFull;
 use crate::config::quantity::ByteCount;
@@ -13,26 +13,8 @@ const CLOCK_WARNING: Duration = Duration::from_secs(2);
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html> (`RequestTimeTooSkewed`).
 const CLOCK_PROBLEM: Duration = Duration::from_secs(15 * 60);
 
-/// The connection and the role's rights.
+/// The role's rights.
 pub(super) fn judge_role(facts: &CheckFacts, findings: &mut Vec<Finding>) {
-    findings.push(match facts.replication_connects {
-        None => Finding::unknown("connection.replication", "whether replication connections are accepted"),
-        Some(true) => Finding::ok("connection.replication", "replication connections are accepted"),
-        Some(false) => Finding::problem(
-            "connection.replication",
-            "the server refuses a replication connection; `all` in pg_hba.conf does not cover it",
-            "add a `replication` line for the role to pg_hba.conf; then select pg_reload_conf()",
-        ),
-    });
-    findings.push(match facts.encrypted {
-        None => Finding::unknown("connection.encrypted", "whether the connection is encrypted"),
-        Some(true) => Finding::ok("connection.encrypted", "the connection is encrypted, or local"),
-        Some(false) => Finding::warning(
-            "connection.encrypted",
-            "the connection is not encrypted: every row crosses the network in the clear",
-            "use hostssl lines in pg_hba.conf and sslmode=require in url",
-        ),
-    });
     let Some(role) = &facts.role else {
         findings.push(Finding::unknown("role.rights", "the role's rights"));
         return;
@@ -103,13 +85,26 @@ pub(super) fn judge_slots(facts: &CheckFacts, findings: &mut Vec<Finding>) {
             "farshore has no slots on this server yet: its log may go before it is shipped",
             "start `farshore run`, which creates them",
         ));
+        return;
     }
     findings.extend(slots.iter().map(judge_slot));
+    findings.extend(facts.slots_missing.iter().map(|name| {
+        Finding::warning(
+            code,
+            format!("slot {name} is not there: the primary may let log go before it is shipped"),
+            "start `farshore run`, which creates it",
+        )
+    }));
 }
 
 fn judge_slot(slot: &SlotFacts) -> Finding {
     let (code, name) = ("slots.state", &slot.name);
     match slot.wal_status.as_deref() {
+        _ if !slot.physical => Finding::problem(
+            code,
+            format!("slot {name} is a logical one: it was not made by farshore"),
+            format!("give it another name, or drop it with select pg_drop_replication_slot('{name}')"),
+        ),
         _ if slot.temporary => Finding::problem(
             code,
             format!("slot {name} is temporary: it goes with its connection"),
@@ -138,10 +133,18 @@ fn judge_slot(slot: &SlotFacts) -> Finding {
 /// The primary's retained log against its free space.
 pub(super) fn judge_space(facts: &CheckFacts, findings: &mut Vec<Finding>) {
     let code = "space.pg_wal";
-    let (Some(retained), Some(free)) = (facts.retained_bytes, facts.wal_free_bytes) else {
-        findings.push(Finding::unknown(
+    let Some(retained) = facts.retained_bytes else {
+        findings.push(Finding::unknown(code, "how much log the primary keeps for farshore"));
+        return;
+    };
+    let Some(free) = facts.wal_free_bytes else {
+        findings.push(Finding::unknown_until(
             code,
-            "the log the primary keeps for farshore, or the space left beside it",
+            format!(
+                "the space left beside pg_wal, where the primary keeps {} of log for farshore",
+                ByteCount::new(retained)
+            ),
+            "watch it on the server's machine: SQL cannot ask for it, and it cannot be seen from here",
         ));
         return;
     };
@@ -168,92 +171,6 @@ pub(super) fn judge_space(facts: &CheckFacts, findings: &mut Vec<Finding>) {
         Finding::warning(code, what, "find out why shipping is behind; see `farshore status`")
     } else {
         Finding::ok(code, what)
-    });
-}
-
-/// One store with its keys.
-pub(super) fn judge_store(store: &StoreFacts, findings: &mut Vec<Finding>) {
-    let name = &store.name;
-    findings.push(match store.reachable {
-        None => Finding::unknown("store.reachable", format!("whether store {name} answers")),
-        Some(true) => Finding::ok("store.reachable", format!("store {name} answers")),
-        Some(false) => Finding::problem(
-            "store.reachable",
-            format!("store {name} does not answer, or refuses the credentials"),
-            "check its url, endpoint, region and credentials",
-        ),
-    });
-    findings.push(match store.creates_once {
-        None => Finding::unknown("store.creates_once", format!("whether store {name} lets only one writer create a name")),
-        Some(true) => Finding::ok("store.creates_once", format!("store {name} lets only one writer create a name")),
-        Some(false) => Finding::problem(
-            "store.creates_once",
-            format!("store {name} let two writers create one name: it cannot keep a journal whole"),
-            "use a store that honours create-only puts (If-None-Match), or a directory with hard links and fsync",
-        ),
-    });
-    judge_clock("store.clock", &format!("the clock of store {name}"), store.clock_difference, findings);
-    if store.is_directory {
-        findings.push(match store.free_bytes {
-            None => Finding::unknown("store.space", format!("the space left in store {name}")),
-            Some(0) => Finding::problem(
-                "store.space",
-                format!("store {name} is full"),
-                "free space there, or add another store",
-            ),
-            Some(bytes) => {
-                Finding::ok("store.space", format!("store {name} has {} free", ByteCount::new(bytes)))
-            }
-        });
-        findings.push(match store.beside_database {
-            None => Finding::unknown(
-                "store.apart",
-                format!("whether store {name} lies on the database's own disk"),
-            ),
-            Some(false) => Finding::ok("store.apart", format!("store {name} lies on another file system")),
-            Some(true) => Finding::warning(
-                "store.apart",
-                format!("store {name} lies on the database's own file system: both go with one disk"),
-                "put it on another machine, or name a second store",
-            ),
-        });
-    }
-    judge_keys(name, store.keys, findings);
-}
-
-fn judge_keys(store: &str, keys: KeyFacts, findings: &mut Vec<Finding>) {
-    if keys.recipients == 0 {
-        findings.push(Finding::warning(
-            "keys.encryption",
-            format!("the journal in store {store} is not encrypted"),
-            "write recipients = [\"age1...\"]; `farshore init --encrypt` makes a pair",
-        ));
-        return;
-    }
-    findings.push(Finding::ok(
-        "keys.encryption",
-        format!("store {store} is encrypted for {} keys", keys.recipients),
-    ));
-    findings.push(match keys.identity_here {
-        None => Finding::unknown("keys.apart", format!("whether a private key of store {store} lies on this machine")),
-        Some(false) => Finding::ok("keys.apart", "no private key lies on this machine"),
-        Some(true) => Finding::warning(
-            "keys.apart",
-            format!("a private key of store {store} lies beside the shipper: who takes this machine reads the history"),
-            "move it to where restores run, and to a safe",
-        ),
-    });
-    findings.push(match keys.identity_opens {
-        None => Finding::unknown(
-            "keys.opens",
-            format!("whether any private key opens the newest generation in store {store}"),
-        ),
-        Some(true) => Finding::ok("keys.opens", "a private key opens the newest generation"),
-        Some(false) => Finding::problem(
-            "keys.opens",
-            format!("the private key does not open the newest generation in store {store}: it could not be restored"),
-            "find the key that belongs to the recipients, or write the right recipients and restart farshore",
-        ),
     });
 }
 

@@ -1,12 +1,19 @@
 //! `farshore check`: gathers facts, judges them, prints the findings.
 //!
+//! The servers are asked in [`server`], the stores in [`stores`]; [`crate::check`] judges.
+//!
 //! What always holds: exit 8 with a problem, 9 with something unknown, 0 otherwise. What could not be looked at
 //! stays `None` in the facts and shows as unknown.
+
+mod server;
+mod stores;
+
+use std::path::Path;
 
 use farshore_journal::DatabaseName;
 use serde::Serialize;
 
-use crate::check::facts::{CheckFacts, KeyFacts, StoreFacts, Wanted};
+use crate::check::facts::{CheckFacts, Wanted};
 use crate::check::{self, Finding, Level};
 use crate::cli::DatabaseChoice;
 use crate::commands::{self, Context};
@@ -78,31 +85,28 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
     }
 }
 
-/// The facts of one database: what the configuration tells, and what its server and stores answer.
-///
-/// This is the boundary to `engines::postgres::sql` and the stores. Until they are asked, their facts are not known.
-#[expect(clippy::unused_async, reason = "asks the server and the stores once they are wired")]
+/// The facts of one database: what the configuration tells, and what its servers and stores answer.
 async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig) -> CheckFacts {
-    let stores = database.stores.iter().filter_map(|store| {
-        let found = config.stores.get(store)?;
-        Some(StoreFacts {
-            name: store.to_string(),
-            is_directory: found.url.is_file(),
-            keys: KeyFacts {
-                recipients: u32::try_from(found.recipients.len()).unwrap_or(u32::MAX),
-                identity_here: Some(found.identity_file.as_ref().is_some_and(|path| path.exists())),
-                identity_opens: None,
-            },
-            ..StoreFacts::default()
-        })
-    });
-    CheckFacts {
+    let mut facts = CheckFacts {
         wanted: Wanted {
             database: name.to_string(),
             on_full: database.on_full,
             rpo: database.rpo.map(Span::get),
+            ..Wanted::default()
         },
-        stores: stores.collect(),
         ..CheckFacts::default()
+    };
+    let files = Box::pin(server::ask(name, database, &mut facts)).await;
+    for store in &database.stores {
+        if let Some(settings) = config.stores.get(store) {
+            facts.stores.push(Box::pin(stores::ask(config, store, settings, name, files.as_ref())).await);
+        }
     }
+    facts
+}
+
+/// What an unprivileged process may still write on the file system of `path`.
+fn free_bytes(path: &Path) -> Option<u64> {
+    let found = nix::sys::statvfs::statvfs(path).ok()?;
+    found.blocks_available().checked_mul(found.fragment_size())
 }

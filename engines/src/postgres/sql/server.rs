@@ -65,6 +65,19 @@ impl Session {
         column(WHAT, &self.row(WHAT, "select pg_is_in_recovery() as yes", &[]).await?, "yes")
     }
 
+    /// Whether this session's bytes are encrypted on their way.
+    ///
+    /// Source: <https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-SSL-VIEW>.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn encrypted(&self) -> Result<bool, Error> {
+        const WHAT: &str = "pg_stat_ssl";
+        let statement =
+            "select coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as yes";
+        column(WHAT, &self.row(WHAT, statement, &[]).await?, "yes")
+    }
+
     /// The end of the durable log: flushed on a primary, received or replayed on a standby.
     ///
     /// A primary's timeline is that of the segment it writes; the control file's may be older for a while after a

@@ -1,6 +1,6 @@
 //! The settings that decide whether a server can be protected, and how.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -86,6 +86,16 @@ impl Session {
             found.insert(column::<String>(WHAT, row, "name")?, (setting.unwrap_or_default(), unit));
         }
         Found(found).settings()
+    }
+
+    /// Every setting that our role may see, as text and in its own unit. What a managed service adds shows here too.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn settings_all(&self) -> Result<BTreeMap<String, String>, Error> {
+        let rows =
+            self.rows(WHAT, "select name, setting from pg_settings where setting is not null", &[]).await?;
+        rows.iter().map(|row| Ok((column(WHAT, row, "name")?, column(WHAT, row, "setting")?))).collect()
     }
 }
 

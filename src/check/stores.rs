@@ -1,0 +1,230 @@
+//! What `check` says about a store and the keys of what is in it.
+
+use crate::check::Finding;
+use crate::check::facts::{IdentityFacts, JournalFacts, KeyFacts, NewestKey, StoreFacts, StoreFound};
+use crate::config::quantity::ByteCount;
+
+/// One store with its keys. `cluster` is the server's, where it is known.
+pub(super) fn judge(store: &StoreFacts, cluster: Option<u64>, findings: &mut Vec<Finding>) {
+    let name = &store.name;
+    judge_reach(name, store, findings);
+    // What does not answer has been said once; the rest of it is not known.
+    if let Some(StoreFound::Absent { .. }) = &store.found {
+        judge_keys(name, &store.keys, findings);
+        return;
+    }
+    findings.push(match &store.writable {
+        None => Finding::unknown(
+            "store.writable",
+            format!("whether these credentials may write into store {name}"),
+        ),
+        Some(Ok(())) => Finding::ok("store.writable", format!("store {name} can be written")),
+        Some(Err(said)) => Finding::problem(
+            "store.writable",
+            format!("store {name} cannot be written: {said}"),
+            "let these credentials, or this user, create objects there; free space if it is full",
+        ),
+    });
+    let code = "store.creates_once";
+    findings.push(match &store.creates_once {
+        None => Finding::unknown(code, format!("whether store {name} lets only one writer create a name")),
+        Some(Ok(())) => Finding::ok(code, format!("store {name} lets only one writer create a name")),
+        Some(Err(seen)) => Finding::problem(
+            code,
+            format!("store {name} cannot keep a journal whole: {seen}"),
+            "use a store that honours create-only puts (If-None-Match), or a directory with hard links and fsync",
+        ),
+    });
+    if store.found != Some(StoreFound::New) {
+        findings.push(judge_journal(name, store.journal.as_ref(), cluster));
+    }
+    if store.is_directory {
+        judge_directory(name, store, findings);
+    } else {
+        judge_clock(name, store, findings);
+    }
+    judge_keys(name, &store.keys, findings);
+}
+
+fn judge_reach(name: &str, store: &StoreFacts, findings: &mut Vec<Finding>) {
+    let code = "store.reachable";
+    findings.push(match &store.found {
+        None => Finding::unknown(code, format!("whether store {name} answers")),
+        Some(StoreFound::Founded) => Finding::ok(code, format!("store {name} answers")),
+        Some(StoreFound::New) => {
+            Finding::ok(code, format!("store {name} answers; the first `farshore run` founds it"))
+        }
+        Some(StoreFound::Absent { parent, may_make: true }) => Finding::warning(
+            code,
+            format!("the directory of store {name} is not there; is its file system mounted?"),
+            format!("mount it, or let the first `farshore run` make it in {parent}"),
+        ),
+        Some(StoreFound::Absent { parent, may_make: false }) => Finding::problem(
+            code,
+            format!("the directory of store {name} is not there, and this user may not make it in {parent}"),
+            "mount it, or make it and give it to the user that runs farshore",
+        ),
+        Some(StoreFound::Refused { said }) => Finding::problem(
+            code,
+            format!("store {name} does not answer, or refuses: {said}"),
+            "check its url, endpoint, region and credentials",
+        ),
+    });
+}
+
+fn judge_journal(name: &str, journal: Option<&JournalFacts>, cluster: Option<u64>) -> Finding {
+    let code = "store.journal";
+    match (journal, cluster) {
+        (None, _) => Finding::unknown(code, format!("what store {name} holds of this database")),
+        (Some(JournalFacts::Unreadable { why }), _) => Finding::problem(
+            code,
+            format!("the journal in store {name} does not read: {why}"),
+            "run `farshore verify`, which names every object that is damaged",
+        ),
+        (Some(JournalFacts::Empty), _) => {
+            Finding::ok(code, format!("store {name} holds nothing of this database yet"))
+        }
+        (Some(JournalFacts::Current { cluster: of, .. }), None) => Finding::unknown(
+            code,
+            format!("whether the journal in store {name}, of cluster {of}, is the server's"),
+        ),
+        (Some(JournalFacts::Current { cluster: of, .. }), Some(cluster)) if *of == cluster.to_string() => {
+            Finding::ok(code, format!("the journal in store {name} is of the server's cluster"))
+        }
+        (Some(JournalFacts::Current { cluster: of, major }), Some(cluster)) => Finding::warning(
+            code,
+            format!(
+                "the journal in store {name} is of cluster {of} (PostgreSQL {major}), and the server is cluster \
+                 {cluster}: `farshore run` will begin a new incarnation"
+            ),
+            "correct url if that is not the server you mean; after initdb or pg_upgrade it is as it should be",
+        ),
+    }
+}
+
+fn judge_directory(name: &str, store: &StoreFacts, findings: &mut Vec<Finding>) {
+    findings.push(match store.free_bytes {
+        None => Finding::unknown("store.space", format!("the space left in store {name}")),
+        Some(0) => Finding::problem(
+            "store.space",
+            format!("store {name} is full"),
+            "free space there, or add another store",
+        ),
+        Some(bytes) => Finding::ok("store.space", format!("store {name} has {} free", ByteCount::new(bytes))),
+    });
+    findings.push(match store.beside_database {
+        None => Finding::unknown_until(
+            "store.apart",
+            format!("whether store {name} lies on the database's own disk"),
+            "run check once as a user that may read the server's data directory, or look with df",
+        ),
+        Some(false) => Finding::ok("store.apart", format!("store {name} lies on another file system")),
+        Some(true) => Finding::warning(
+            "store.apart",
+            format!("store {name} lies on the database's own file system: both go with one disk"),
+            "put it on another machine, or name a second store",
+        ),
+    });
+}
+
+/// A provider refuses requests that are signed by a clock that is 15 minutes off, and nothing else of ours rests on
+/// its clock: an answer is proof enough.
+/// Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html> (`RequestTimeTooSkewed`).
+fn judge_clock(name: &str, store: &StoreFacts, findings: &mut Vec<Finding>) {
+    findings.push(match &store.found {
+        Some(StoreFound::Founded | StoreFound::New) => {
+            Finding::ok("store.clock", format!("store {name} takes requests signed by this machine's clock"))
+        }
+        _ => Finding::unknown("store.clock", format!("the clock of store {name} against this machine's")),
+    });
+}
+
+fn judge_keys(store: &str, keys: &KeyFacts, findings: &mut Vec<Finding>) {
+    if let Some(wrong) = &keys.recipients_wrong {
+        findings.push(Finding::problem(
+            "keys.encryption",
+            format!("the recipients of store {store} cannot be used: {wrong}"),
+            "write the public half of an age key pair: it begins with age1",
+        ));
+    } else if keys.recipients == 0 {
+        findings.push(Finding::warning(
+            "keys.encryption",
+            format!("the journal in store {store} is not encrypted"),
+            "write recipients = [\"age1...\"]; `farshore init --encrypt` makes a pair",
+        ));
+    } else {
+        let keys = keys.recipients;
+        findings.push(Finding::ok(
+            "keys.encryption",
+            format!("store {store} is encrypted for {keys} public keys"),
+        ));
+    }
+    let sealed = keys.recipients > 0;
+    match &keys.identity {
+        None if sealed => {
+            findings.push(Finding::ok(
+                "keys.apart",
+                format!("no private key of store {store} is named on this machine"),
+            ));
+            // Known, and not to be mended here: a key beside the shipper would be worse.
+            findings.push(Finding::warning(
+                "keys.opens",
+                format!("no private key was tried on store {store}: whether it could be restored is not proved here"),
+                "run `farshore check` where restores run, with identity_file in its configuration",
+            ));
+        }
+        None => {}
+        Some(IdentityFacts::Unreadable { why }) => findings.push(Finding::problem(
+            "keys.identity",
+            format!("the private key of store {store} does not read: {why}"),
+            "name a file with the age private key in identity_file",
+        )),
+        Some(IdentityFacts::Read { fits }) => {
+            findings.push(Finding::warning(
+                "keys.apart",
+                format!("a private key of store {store} lies on this machine: who takes a shipper's machine reads the history"),
+                "unless only restores run here, move it to where they do, and to a safe",
+            ));
+            if sealed {
+                findings.push(judge_fit(store, *fits));
+            }
+            judge_newest(store, sealed, keys.newest.as_ref(), findings);
+        }
+    }
+}
+
+fn judge_fit(store: &str, fits: bool) -> Finding {
+    let code = "keys.identity";
+    if fits {
+        return Finding::ok(code, format!("the private key belongs to a recipient of store {store}"));
+    }
+    Finding::problem(
+        code,
+        format!("the private key does not open what is encrypted for the recipients of store {store}"),
+        "find the key that belongs to the recipients, or write the right recipients and restart farshore",
+    )
+}
+
+fn judge_newest(store: &str, sealed: bool, newest: Option<&NewestKey>, findings: &mut Vec<Finding>) {
+    let code = "keys.opens";
+    findings.push(match newest {
+        None => Finding::unknown(code, format!("whether the private key opens the newest generation in store {store}")),
+        Some(NewestKey::Opens) => {
+            Finding::ok(code, format!("the private key opens the newest generation in store {store}"))
+        }
+        Some(NewestKey::NothingStored) => Finding::ok(code, format!("nothing is stored in store {store} yet")),
+        Some(NewestKey::Clear) if sealed => Finding::warning(
+            code,
+            format!("the newest generation in store {store} is not encrypted, though recipients are written"),
+            "restart `farshore run`: a new generation takes the recipients of its start",
+        ),
+        Some(NewestKey::Clear) => {
+            Finding::ok(code, format!("the newest generation in store {store} is not encrypted and needs no key"))
+        }
+        Some(NewestKey::Shut { why }) => Finding::problem(
+            code,
+            format!("the private key does not open the newest generation in store {store}, so it could not be restored: {why}"),
+            "find the key that belongs to the recipients, or write the right recipients and restart farshore",
+        ),
+    });
+}
