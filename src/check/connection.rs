@@ -82,7 +82,7 @@ impl Refusal {
         match &self.cause {
             Cause::NotLetIn => format!(
                 "create the role {user} if it is missing, as `farshore init` prints it; add a line for it and database \
-                 {database} to pg_hba.conf on {host}; then select pg_reload_conf()"
+                 {database} to pg_hba.conf on {host}, above any that fits before; then select pg_reload_conf()"
             ),
             Cause::Right => format!("grant connect on database {database} to {user}"),
             Cause::Full => "free a connection, or raise max_connections and restart the server".to_owned(),
@@ -93,8 +93,8 @@ impl Refusal {
     fn mend_replication(&self, host: &str, user: &str, database: &str) -> String {
         match &self.cause {
             Cause::NotLetIn => format!(
-                "add a line with the database `replication` for {user} to pg_hba.conf on {host}, `all` does not cover \
-                 it; then select pg_reload_conf()"
+                "add a line with the database `replication` for {user} to pg_hba.conf on {host}, above any that fits \
+                 before, `all` does not cover it; then select pg_reload_conf()"
             ),
             Cause::Right => format!("alter role {user} replication"),
             Cause::Full => {

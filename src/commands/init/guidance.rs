@@ -12,6 +12,7 @@
 //!   `pg_read_file`: as much as reading every file of the server's user, so it is offered, not asked for.
 //!
 //! A `replication` line in `pg_hba.conf` is needed beside the one for SQL: `all` does not cover replication.
+//! Both go above what is there: the first line that fits decides, and Debian's `local all all peer` fits everyone.
 //! Source: <https://www.postgresql.org/docs/current/auth-pg-hba-conf.html>.
 
 use std::fmt;
@@ -131,13 +132,19 @@ impl Guidance {
 
 fn hba_lines(answers: &Answers) -> Vec<String> {
     let (role, database) = (hba_name(answers.url.user()), hba_name(answers.url.database()));
-    let places: &[(&str, &str)] = if answers.url.hosts().is_empty() {
-        &[("local", "")]
-    } else if answers.url.is_local() {
-        &[("host", "127.0.0.1/32"), ("host", "::1/128")]
-    } else {
-        &[("hostssl", "ADDRESS/32")]
-    };
+    // A host that is a path is a directory of sockets, and only `local` lines are looked at for it.
+    let socket = |host: &String| host.starts_with("%2F") || host.starts_with("%2f");
+    let hosts = answers.url.hosts();
+    let mut places: Vec<(&str, &str)> = Vec::new();
+    if hosts.is_empty() || hosts.iter().any(socket) {
+        places.push(("local", ""));
+    }
+    if !hosts.iter().all(socket) {
+        places.extend_from_slice(match answers.url.is_local() {
+            true => &[("host", "127.0.0.1/32"), ("host", "::1/128")],
+            false => &[("hostssl", "ADDRESS/32")],
+        });
+    }
     let line = |kind: &str, database: &str, address: &str| {
         format!("{kind:<8} {database:<12} {role:<12} {address:<15} scram-sha-256")
     };
@@ -210,7 +217,11 @@ impl fmt::Display for Guidance {
         )?;
         writeln!(f, "   role read every file the server can read):\n")?;
         self.optional_sql.iter().try_for_each(|line| writeln!(f, "   {line}"))?;
-        writeln!(f, "\n2. In pg_hba.conf of every host, then select pg_reload_conf():\n")?;
+        writeln!(
+            f,
+            "\n2. In pg_hba.conf of every host, above the lines that are there: the first that fits decides,"
+        )?;
+        writeln!(f, "   even if its method then fails. Then select pg_reload_conf():\n")?;
         self.pg_hba.iter().try_for_each(|line| writeln!(f, "   {line}"))?;
         if self.pg_hba.iter().any(|line| line.contains("ADDRESS")) {
             writeln!(f, "\n   ADDRESS is this machine as the server sees it.")?;
