@@ -174,14 +174,16 @@ impl Pipeline {
             }
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                settled = self.settle() => if let Err(why) = settled {
-                    if why.is_fenced() {
+                settled = self.settle() => match settled {
+                    Err(why) if why.is_fenced() => {
                         self.tell(|progress| {
                             progress.state = PipelineState::Fenced;
                             progress.trouble = Some(why.to_string());
                         });
                         return Err(why);
                     }
+                    // The next session meets it again.
+                    Ok(()) | Err(_) => {}
                 },
             }
             tokio::select! {

@@ -152,7 +152,7 @@ async fn ask_journal(
     if matches!(facts.keys.identity, Some(IdentityFacts::Read { .. }))
         && let Ok(unlock) = wiring::unlock(settings)
     {
-        match newest(repository, database, &record, unlock).await {
+        match newest(repository, &record, unlock).await {
             Ok(newest) => facts.keys.newest = Some(newest),
             Err(why) => facts.journal = Some(JournalFacts::Unreadable { why: with_causes(&why) }),
         }
@@ -162,11 +162,10 @@ async fn ask_journal(
 /// Opens the data key of the newest generation, as a restore would.
 async fn newest(
     repository: &Repository,
-    database: &DatabaseName,
     record: &IncarnationRecord,
     unlock: Unlock,
 ) -> Result<NewestKey, JournalError> {
-    let reader = Reader::new(repository, database, record.incarnation)?;
+    let reader = Reader::new(repository, record)?;
     let Some(last) = reader.last().await? else { return Ok(NewestKey::NothingStored) };
     let opening = reader.opening(last.header().generation, last.header().number).await?;
     let Some(wrapped) = opening.key else { return Ok(NewestKey::Clear) };
