@@ -18,7 +18,7 @@ mod segments;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use farshore_engines::postgres::restore::beneath::{Access, BeneathError, Bounds, EntryKind, Root};
@@ -206,10 +206,25 @@ struct Shared {
     done: AtomicU64,
     total: u64,
     log: AtomicU64,
+    /// One of the workers failed: the others need not go on.
+    stop: AtomicBool,
     watcher: Watcher,
 }
 
 impl Shared {
+    /// The work's result; the first failure stops the other workers, and theirs is only that they were cut off.
+    async fn or_stop<T>(
+        &self,
+        work: impl Future<Output = Result<T, RestoreError>>,
+    ) -> Result<T, RestoreError> {
+        work.await
+            .map_err(|why| if self.stop.swap(true, Ordering::Relaxed) { RestoreError::CutOff } else { why })
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn add(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let elapsed = self.started.elapsed().as_secs_f64();
@@ -262,14 +277,20 @@ pub async fn run(
         done: AtomicU64::new(0),
         total,
         log: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
         watcher,
     });
     let root = Arc::new(root);
     // Both at once: a base's files wait for cores, the log for the store.
-    let (control_bytes, ()) = tokio::try_join!(
-        files::place(&backup, &root, &shared),
-        segments::place(source, &branches, plan, &backup, &root, &shared),
-    )?;
+    // Both are waited for whatever becomes of the other: nobody writes any more when this returns an error.
+    let (control_bytes, log) = tokio::join!(
+        shared.or_stop(files::place(&backup, &root, &shared)),
+        shared.or_stop(segments::place(source, &branches, plan, &backup, &root, &shared)),
+    );
+    let control_bytes = match (control_bytes, log) {
+        (Ok(bytes), Ok(())) => bytes,
+        (Err(RestoreError::CutOff), Err(why)) | (Err(why), _) | (Ok(_), Err(why)) => return Err(why),
+    };
 
     let target = RecoveryTarget {
         record_start: plan.resolved.record_start,

@@ -16,13 +16,15 @@ use super::{
     Window,
 };
 use crate::branches::{BranchError, Branches};
-use crate::log::{LogReader, Next};
+use crate::log::{Gap, LogReader, Next};
 use crate::source::Source;
 
 /// The control file's path in every backup.
 pub(crate) const CONTROL_FILE: &str = "global/pg_control";
 /// How far a search from an older base goes beyond the end of the newer one: more than any commit record takes.
 const OVERLAP_BYTES: u64 = 256 << 20;
+/// How far before a base commits are looked at, to know that it holds none that is later than a time.
+const LOOK_BEFORE_BYTES: u64 = 64 << 20;
 /// In a plan nobody has a port or directory for the server yet.
 const NO_PORT: u16 = 5432;
 const NO_SOCKET_DIR: &str = "/farshore";
@@ -153,7 +155,7 @@ impl Search<'_> {
                 continue;
             };
             match self.from(&backup, until).await? {
-                Outcome::Found(found) if found.record.end >= candidate.end.offset => {
+                Outcome::Found(found) if found.record.end >= candidate.end.offset && found.base_is_early => {
                     return Ok((backup, found));
                 }
                 // The target lies before this base is consistent, or is not behind it.
@@ -204,13 +206,60 @@ impl Search<'_> {
         }
     }
 
-    /// Reads the log from the base's segment on, until the target is found.
+    /// Reads the log from the base's segment on, until the target is found. For a time, from some way before: a base that holds a
+    /// later commit is no base for it, whatever follows.
     async fn from(&self, backup: &Backup, until: Option<Offset>) -> Result<Outcome, PlanError> {
+        let start = backup.manifest().start.offset;
+        let first = start.segment_start(self.source.shape().segment_bytes.get());
+        let before = match self.asked {
+            Asked::Time(_) => self.before(first),
+            Asked::Latest | Asked::Position(_) | Asked::Transaction(_) | Asked::Point(_) => first,
+        };
+        match self.scan(backup, before, until).await? {
+            // What lies before the base may have a gap, or be another incarnation's begin: not our matter.
+            (_, Some(gap)) if gap.at.offset < start => self.scan(backup, first, until).await,
+            other => Ok(other),
+        }
+        .and_then(|(outcome, gap)| match (outcome, gap) {
+            (outcome, None) => Ok(outcome),
+            // Behind a gap nothing can be reached from here; before it, what was asked for may have been found.
+            (outcome @ (Outcome::Aborted { .. } | Outcome::Ambiguous { .. }), Some(_)) => Ok(outcome),
+            (outcome @ Outcome::Found(_), Some(_))
+                if matches!(self.asked, Asked::Transaction(_) | Asked::Point(_)) =>
+            {
+                Ok(outcome)
+            }
+            (_, Some(gap)) => Err(PlanError::Gap {
+                asked: self.asked.clone(),
+                at: gap.at,
+                end: gap.end,
+                windows: self.windows.to_vec(),
+            }),
+        })
+    }
+
+    /// The earliest segment's start, not too far before `first`, from which the log is stored without a break.
+    fn before(&self, first: Offset) -> Offset {
+        let segment = self.source.shape().segment_bytes.get();
+        let segments = (LOOK_BEFORE_BYTES / segment).max(1);
+        let starts =
+            (1..=segments).rev().filter_map(|back| first.get().checked_sub(back * segment)).map(Offset::new);
+        let mut stored = starts
+            .filter(|start| self.branches.stored_end(self.timeline, *start).is_some_and(|end| end > first));
+        stored.next().unwrap_or(first)
+    }
+
+    async fn scan(
+        &self,
+        backup: &Backup,
+        first: Offset,
+        until: Option<Offset>,
+    ) -> Result<(Outcome, Option<Gap>), PlanError> {
         let manifest = backup.manifest();
-        let first = manifest.start.offset.segment_start(self.source.shape().segment_bytes.get());
         let base = Position::new(self.timeline, first);
         let damaged = |whole_to, source| PlanError::Damaged { base, whole_to, source };
-        let scan = Scan::new(self.source.shape(), base, manifest.next_transaction, self.wanted());
+        let start = manifest.start.offset;
+        let scan = Scan::new(self.source.shape(), base, start, manifest.next_transaction, self.wanted());
         let mut scan = scan.map_err(|source| damaged(None, source))?;
         let mut log = LogReader::new(self.source, self.branches, self.timeline, first, until);
         loop {
@@ -224,25 +273,11 @@ impl Search<'_> {
                     let (back, done) = pushed.await.map_err(|_| cut_off())?;
                     scan = back;
                     if done.map_err(|source| damaged(scan.whole_to(), source))? {
-                        return Ok(scan.finish());
+                        return Ok((scan.finish(), None));
                     }
                 }
-                Next::Gap(gap) => {
-                    // Behind a gap nothing can be reached from here; before it, what was asked for may have been found.
-                    let reached = !matches!(self.asked, Asked::Latest | Asked::Position(_) | Asked::Time(_));
-                    let outcome = scan.finish();
-                    return match outcome {
-                        Outcome::Found(_) if reached => Ok(outcome),
-                        Outcome::Aborted { .. } | Outcome::Ambiguous { .. } => Ok(outcome),
-                        _ => Err(PlanError::Gap {
-                            asked: self.asked.clone(),
-                            at: gap.at,
-                            end: gap.end,
-                            windows: self.windows.to_vec(),
-                        }),
-                    };
-                }
-                Next::End => return Ok(scan.finish()),
+                Next::Gap(gap) => return Ok((scan.finish(), Some(gap))),
+                Next::End => return Ok((scan.finish(), None)),
             }
         }
     }

@@ -13,6 +13,9 @@ use farshore_journal::{Offset, Position};
 const MAX_NAMED: usize = 100;
 /// How much log behind a time's target is looked at for commits that are out of order.
 const LOOK_BEHIND_BYTES: u64 = 16 << 20;
+/// A checkpoint's time is in whole seconds and taken shortly before its start in the log is fixed.
+/// Source: `CreateCheckPoint`, src/backend/access/transam/xlog.c.
+const CHECKPOINT_SLACK_MICROS: i64 = 2_000_000;
 /// A server has at most as many prepared transactions as connections it can have. Source: `max_prepared_transactions`.
 const MAX_PREPARED: usize = 262_143;
 
@@ -69,6 +72,8 @@ pub(crate) struct Found {
     /// Decided in it: those the base held prepared are undecided only if they are not here.
     pub decided: Vec<u32>,
     pub out_of_order: Vec<CommitSeen>,
+    /// For a time: whether it is known that the base itself holds no later commit.
+    pub base_is_early: bool,
 }
 
 /// The search.
@@ -92,14 +97,21 @@ struct Search {
     /// The target, frozen.
     found: Option<Found>,
     ended: Option<Outcome>,
+    /// Where the base's replay starts.
+    base_start: Offset,
+    /// A commit in front of the base was seen: none of those read there is later than the time asked for.
+    commit_before_base: bool,
+    /// The time of the base's own checkpoint, in whole seconds.
+    base_checkpoint_micros: Option<i64>,
     look_until: Option<Offset>,
 }
 
 impl Scan {
-    /// Begins at `start`, where a segment, page or record is. `next_transaction` gives transactions their whole numbers.
+    /// Begins at `start`, where a segment, page or record is; for a time some way before the base's start. `next_transaction` gives transactions their whole numbers.
     pub fn new(
         shape: LogShape,
         start: Position,
+        base_start: Offset,
         next_transaction: Option<u64>,
         wanted: Wanted,
     ) -> Result<Self, LogError> {
@@ -119,6 +131,9 @@ impl Scan {
             fits: Vec::new(),
             found: None,
             ended: None,
+            base_start,
+            commit_before_base: false,
+            base_checkpoint_micros: None,
             look_until: None,
         };
         Ok(Self { decoder, search })
@@ -159,6 +174,14 @@ impl Search {
             prepared: self.prepared.values().cloned().collect(),
             decided: self.decided.clone(),
             out_of_order: Vec::new(),
+            base_is_early: match self.wanted {
+                Wanted::Time(target) => {
+                    let checkpoint =
+                        self.base_checkpoint_micros.and_then(|at| at.checked_add(CHECKPOINT_SLACK_MICROS));
+                    self.commit_before_base || checkpoint.is_some_and(|at| at <= target)
+                }
+                _ => true,
+            },
         }
     }
 
@@ -210,7 +233,12 @@ impl Search {
                     self.fits.push(fits);
                 }
             }
-            Happened::Checkpoint(checkpoint) => self.newest(checkpoint.time_micros),
+            Happened::Checkpoint(checkpoint) => {
+                if checkpoint.redo == self.base_start {
+                    self.base_checkpoint_micros = Some(checkpoint.time_micros);
+                }
+                self.newest(checkpoint.time_micros);
+            }
             Happened::EndOfRecovery { time_micros, .. } | Happened::Abandoned { time_micros, .. } => {
                 self.newest(*time_micros);
             }
@@ -253,6 +281,7 @@ impl Search {
             return;
         }
         self.newest(commit.time_micros);
+        self.commit_before_base |= event.end <= self.base_start;
         self.commit = Some(seen(commit, event));
         if commit.prepared.is_some() {
             self.decide(commit.transaction.low);

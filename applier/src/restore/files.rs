@@ -42,7 +42,7 @@ pub(super) async fn place(
         let mut fetched = std::pin::pin!(fetched.buffer_unordered(FETCHES));
         while let Some(part) = fetched.next().await {
             // A worker that has gone says itself why.
-            if parts.send(part?).await.is_err() {
+            if shared.is_stopped() || parts.send(part?).await.is_err() {
                 break;
             }
         }

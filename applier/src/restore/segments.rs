@@ -52,7 +52,7 @@ pub(super) async fn place(
     let fetch = async {
         let mut log = LogReader::new(source, branches, timeline, first, Some(target));
         let mut cursor = first;
-        while cursor < target {
+        while cursor < target && !shared.is_stopped() {
             match log.next().await? {
                 Next::Bytes(piece) => {
                     cursor = piece.start.checked_add(piece.bytes.len() as u64).ok_or(missing(cursor))?;

@@ -2,10 +2,12 @@
 
 use farshore_applier::plan::{Asked, AskedPosition, PlanError};
 use farshore_applier::restore::RestoreError;
+use farshore_applier::verify::verify;
+use farshore_applier::wal_fetch::{Fetched, fetch};
 use farshore_engines::postgres::restore::safe_start::Then;
-use farshore_journal::Offset;
 use farshore_journal::format::{Recipients, Unlock};
-use farshore_testkit::pg::{Length, Major};
+use farshore_journal::{Offset, Timeline};
+use farshore_testkit::pg::{Length, Major, Mode, Server};
 use farshore_testkit::user;
 
 use crate::rig::{Rig, restore, restored_rows};
@@ -20,7 +22,7 @@ fn up_to(id: i64) -> Vec<i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_target_brings_back_exactly_the_commits_before_it() {
-    let mut rig = Rig::new(Major::V15, Recipients::default()).await;
+    let mut rig = Rig::with_tablespace(Major::V15).await;
     rig.server.pgbench_init(1);
     rig.commits(20).await;
     rig.base().await;
@@ -97,9 +99,11 @@ async fn every_target_brings_back_exactly_the_commits_before_it() {
 async fn what_cannot_be_reached_is_refused_with_what_can() {
     let mut rig = Rig::new(Major::V15, Recipients::default()).await;
     let old = rig.commit().await;
+    let in_base = rig.commit().await;
     rig.ship().await;
     assert!(matches!(rig.plan(Asked::Latest).await, Err(PlanError::NoBase { .. })));
     rig.base().await;
+    rig.commit().await;
     let aborted =
         rig.server.sql("begin; select pg_current_xact_id(); insert into ledger values (-1, 'x'); rollback");
     let aborted: u64 = aborted.parse().unwrap();
@@ -119,7 +123,10 @@ async fn what_cannot_be_reached_is_refused_with_what_can() {
     };
     assert_eq!(windows.len(), 1);
     assert!(matches!(rig.plan(at(old.position)).await, Err(PlanError::OutsideWindow { .. })));
+    // The base holds a later commit, though no later one follows it at once.
     assert!(matches!(rig.plan(Asked::Time(old.time)).await, Err(PlanError::OutsideWindow { .. })));
+    // What the base holds is exactly this commit's state: it can be reached.
+    assert!(rig.plan(Asked::Time(in_base.time)).await.is_ok());
     let later = last.time + chrono::TimeDelta::hours(1);
     assert!(matches!(rig.plan(Asked::Time(later)).await, Err(PlanError::OutsideWindow { .. })));
     let refused = rig.plan(Asked::Transaction(aborted)).await;
@@ -134,11 +141,15 @@ async fn what_cannot_be_reached_is_refused_with_what_can() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_with_something_in_it_is_left_alone_and_an_interrupted_one_is_recognised() {
-    let mut rig = Rig::new(Major::V15, Recipients::default()).await;
+    let mut rig = Rig::with_tablespace(Major::V15).await;
     rig.base().await;
     let kept = rig.commit().await;
-    rig.commit().await;
     rig.ship().await;
+    let held_by = rig.chunk(rig.writer.place().number().get() - 1);
+    for _ in 0..3 {
+        rig.commit().await;
+        rig.ship().await;
+    }
     let source = rig.source(Unlock::none());
     let plan = rig.plan(at(kept.position)).await.unwrap();
     let place = user::tempdir();
@@ -148,14 +159,17 @@ async fn a_directory_with_something_in_it_is_left_alone_and_an_interrupted_one_i
     assert!(matches!(restore(&source, &plan, &full, None).await, Err(RestoreError::Beneath(_))));
     assert_eq!(std::fs::read(full.join("mine")).unwrap(), b"precious");
 
-    // A part that is away for a while interrupts a restore.
-    let part = rig.object(&format!("backups/{}/part-{:016x}", plan.base.id, 0));
-    let aside = rig.store.path().join("aside");
+    // A chunk that does not read for a while interrupts a restore.
+    let sound = std::fs::read(&held_by).unwrap();
+    let mut flipped = sound.clone();
+    flipped[300] ^= 1;
     let directory = place.path().join("r");
-    std::fs::rename(&part, &aside).unwrap();
+    std::fs::remove_file(&held_by).unwrap();
+    std::fs::write(&held_by, &flipped).unwrap();
     assert!(restore(&source, &plan, &directory, None).await.is_err());
     assert!(!directory.join("global/pg_control").exists(), "what was cut off must not be startable");
-    std::fs::rename(&aside, &part).unwrap();
+    std::fs::remove_file(&held_by).unwrap();
+    std::fs::write(&held_by, &sound).unwrap();
     let again = restore(&source, &plan, &directory, None).await;
     assert!(matches!(again, Err(RestoreError::Interrupted { same_plan: true, .. })), "{again:?}");
     let other = rig.plan(Asked::Latest).await.unwrap();
@@ -169,6 +183,46 @@ async fn a_directory_with_something_in_it_is_left_alone_and_an_interrupted_one_i
     // No log behind the target is there at all.
     let beyond = walk_log(&directory, plan.resolved.position);
     assert_eq!(beyond, 0, "bytes of log behind the target");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_from_before_a_promotion_reaches_commits_on_both_sides_of_it() {
+    let mut rig = Rig::new(Major::V15, Recipients::default()).await;
+    rig.commits(3).await;
+    rig.base().await;
+    rig.commits(3).await;
+    let standby = Server::standby_of(&rig.server).await;
+    let before = rig.commits(5).await;
+    rig.ship().await;
+    rig.server.stop(Mode::Fast);
+    standby.promote();
+    rig.server = standby;
+    let after = rig.commits(5).await;
+    rig.server.sql("select pg_switch_wal()");
+    let last = rig.commit().await;
+    rig.ship().await;
+    assert_eq!(rig.writer.stored().timeline, Timeline::new(2));
+    let source = rig.source(Unlock::none());
+    for commit in [&before[2], &after[2], &last] {
+        let plan = rig.plan(Asked::Transaction(commit.xid)).await.unwrap();
+        assert_eq!(plan.resolved.timeline, Timeline::new(2));
+        assert_eq!(restored_rows(&source, &plan, Then::Pause).await, up_to(commit.id));
+    }
+    let on_parent = AskedPosition { timeline: Some(Timeline::new(1)), offset: before[2].position };
+    let plan = rig.plan(Asked::Position(on_parent)).await.unwrap();
+    assert_eq!(plan.resolved.timeline, Timeline::new(1));
+    // The copy takes a timeline of its own, not the second, which its source used.
+    assert_eq!(restored_rows(&source, &plan, Then::Promote).await, up_to(before[2].id));
+    let found = verify(&source, &|_, _| {}).await.unwrap();
+    assert!(found.is_sound(), "{:?}", found.bad);
+    // The segment with the fork, fetched: byte for byte what the promoted server has.
+    let place = tempfile::tempdir().unwrap();
+    let fork = rig.server.sql("select pg_walfile_name(pg_current_wal_lsn())");
+    let fork = format!("{}{:08X}", &fork[..16], u32::from_str_radix(&fork[16..], 16).unwrap() - 1);
+    let fetched = fetch(&source, &fork, &place.path().join("f"), 0).await.unwrap();
+    assert!(matches!(fetched, Fetched::Found { log_bytes: 16_777_216, .. }), "{fetched:?}");
+    let real = std::fs::read(rig.server.data_dir().join("pg_wal").join(&fork)).unwrap();
+    assert!(std::fs::read(place.path().join("f")).unwrap() == real, "the bytes differ");
 }
 
 /// Bytes other than zero in `pg_wal` behind `end`.

@@ -12,16 +12,18 @@ use farshore_applier::source::Source;
 use farshore_engines::postgres::restore::safe_start::Then;
 use farshore_engines::postgres::restore::server::Reached;
 use farshore_engines::postgres::wire::{ConnectParams, Connection, StandbyStatus, StreamEvent};
-use farshore_journal::backup::{BackupOptions, BackupWriter, Entry, EntryKind, Manifest, SettingRow};
-use farshore_journal::format::body::IncarnationRecord;
+use farshore_journal::backup::{
+    BackupOptions, BackupWriter, Entry, EntryKind, Manifest, SettingRow, Tablespace,
+};
+use farshore_journal::format::body::{IncarnationRecord, TimelineBody};
 use farshore_journal::format::object::Compression;
 use farshore_journal::format::{Recipients, Unlock};
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::{Founding, Repository};
 use farshore_journal::store::{self, StoreOptions};
-use farshore_journal::writer::{Writer, WriterOptions, encode_data};
+use farshore_journal::writer::{Writer, WriterOptions, encode_data, encode_timeline};
 use farshore_journal::{BackupId, Offset, Position, Sequence, Timeline};
-use farshore_testkit::pg::{Major, Server};
+use farshore_testkit::pg::{Builder, Major, Server};
 use farshore_testkit::user;
 use tempfile::TempDir;
 
@@ -49,13 +51,24 @@ fn quiet(_: &store::StoreError) {}
 
 impl Rig {
     pub async fn new(major: Major, recipients: Recipients) -> Self {
-        let server = Server::builder(major)
+        Self::on(Server::builder(major), major, recipients, "pg_default").await
+    }
+
+    /// With the ledger in a tablespace of its own.
+    pub async fn with_tablespace(major: Major) -> Self {
+        let builder = Server::builder(major).tablespace("fast");
+        Self::on(builder, major, Recipients::default(), "fast").await
+    }
+
+    async fn on(builder: Builder, major: Major, recipients: Recipients, tablespace: &str) -> Self {
+        let server = builder
             .conf("wal_keep_size = '1GB'")
             .conf("track_commit_timestamp = on")
             .conf("max_prepared_transactions = 5")
             .conf("archive_command = 'cp %p /elsewhere'")
             .start();
-        server.sql("create table ledger (id bigint primary key, note text)");
+        server
+            .sql(&format!("create table ledger (id bigint primary key, note text) tablespace {tablespace}"));
         let store = tempfile::tempdir().unwrap();
         let opened = store::open(&address(store.path()), &StoreOptions::for_writing()).unwrap();
         let now = Utc::now().to_rfc3339();
@@ -125,9 +138,10 @@ impl Rig {
     /// Streams the log into the journal, up to what the server has now.
     pub async fn ship(&mut self) {
         let until: Offset = self.server.sql("select pg_current_wal_flush_lsn()").parse().unwrap();
-        let connection = connect(&self.server).await;
+        let mut connection = connect(&self.server).await;
+        let timeline = connection.identify_system().await.unwrap().timeline;
         let mut stream = connection.start_physical(None, self.writer.stored()).await.unwrap();
-        while self.writer.stored().offset < until {
+        while self.writer.stored().offset < until || self.writer.stored().timeline < timeline {
             match stream.next_event().await.unwrap() {
                 StreamEvent::Data { bytes, .. } => {
                     let (chunk, _) = encode_data(self.writer.place(), &bytes).unwrap();
@@ -137,7 +151,20 @@ impl Rig {
                     stream.send_status(status, false).await.unwrap();
                 }
                 StreamEvent::KeepAlive { .. } => {}
-                other @ StreamEvent::TimelineEnd { .. } => panic!("{other:?}"),
+                StreamEvent::TimelineEnd { next, switch_point } => {
+                    let mut connection = stream.stop().await.unwrap();
+                    let history = connection.timeline_history(next).await.unwrap().unwrap();
+                    let stored = self.writer.stored();
+                    let body = TimelineBody {
+                        parent: stored.timeline,
+                        parent_end: stored.offset,
+                        history: history.content.to_vec(),
+                    };
+                    let branch = Position::new(next, switch_point);
+                    let (chunk, _) = encode_timeline(self.writer.place(), branch, &body).unwrap();
+                    self.writer.append(&chunk, &quiet).await.unwrap();
+                    stream = connection.start_physical(None, branch).await.unwrap();
+                }
             }
         }
         stream.stop().await.unwrap();
@@ -150,6 +177,15 @@ impl Rig {
         let copy = place.path().join("copy");
         let mut tool = self.server.client_command("pg_basebackup");
         tool.args(["-X", "none", "-c", "fast", "--manifest-checksums=SHA256", "-D"]).arg(&copy);
+        let ask = "select oid, pg_tablespace_location(oid) from pg_tablespace where pg_tablespace_location(oid) <> ''";
+        let rows = self.server.sql(ask);
+        let mut tablespaces = Vec::new();
+        for row in rows.lines() {
+            let (oid, location) = row.split_once('|').unwrap();
+            let moved = place.path().join(oid);
+            tool.arg("-T").arg(format!("{location}={}", moved.display()));
+            tablespaces.push(Tablespace { oid: oid.parse().unwrap(), location: location.to_owned() });
+        }
         let done = tokio::task::spawn_blocking(move || tool.output().unwrap()).await.unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         self.ship().await;
@@ -211,7 +247,7 @@ impl Rig {
             plain_bytes: 0,
             parts: Vec::new(),
             entries,
-            tablespaces: Vec::new(),
+            tablespaces,
             settings: settings.collect(),
             config_files: Vec::new(),
         };
