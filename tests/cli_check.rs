@@ -480,7 +480,8 @@ fn a_journal_that_was_shipped_is_proved_to_open_and_check_leaves_nothing_behind(
         "url = \"file:journal\"\nrecipients = [\"age1nonsense\"]\nidentity_file = \"missing\"",
     );
     let checked = setup.check();
-    checked.has("keys.encryption", "problem", "age1nonsense");
+    // The text itself is not repeated: a private key may stand there by mistake.
+    checked.has("keys.encryption", "problem", "not an age public key");
     checked.has("keys.identity", "problem", "missing");
 
     let stranger = Server::start_new(Major::V18);

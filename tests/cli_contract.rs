@@ -65,9 +65,11 @@ fn every_end_has_its_exit_code() {
         ("man nonsense", 3),
         ("restore orders --latest --in-place --confirm billing --yes", 4),
         (INIT, 5),
-        ("run", 1),
-        ("status", 1),
-        ("restore orders --latest --to x", 1),
+        // Nothing was ever shipped: the catalog knows nothing, and there is no store to read.
+        ("status", 3),
+        ("backup list", 6),
+        ("verify", 6),
+        ("restore orders --latest --to x", 6),
     ] {
         assert_eq!(code(folder.path(), line), expected, "farshore {line}");
     }
@@ -161,8 +163,8 @@ fn init_without_anyone_to_ask_names_the_flag_that_is_missing() {
 fn what_init_writes_is_a_configuration_this_version_reads() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(code(folder.path(), &format!("{INIT} --encrypt --rpo 30s")), 0);
-    // Not 2: the configuration was read, the work is what is missing.
-    assert_eq!(code(folder.path(), "status main"), 1);
+    // Not 2: the configuration was read, the database was never shipped.
+    assert_eq!(code(folder.path(), "status main"), 3);
 }
 
 #[test]

@@ -319,7 +319,8 @@ impl Keyring {
         Self { unlock, opened: HashMap::new() }
     }
 
-    /// The data key under which a data chunk is sealed; `None` when its generation does not encrypt.
+    /// The data key under which a data chunk is sealed; `None` when its generation does not encrypt, and for other chunks, which
+    /// never are.
     ///
     /// The generation's opening decides, not the chunk: a chunk in the clear among sealed ones is a forgery.
     ///
@@ -331,6 +332,9 @@ impl Keyring {
         reader: &Reader,
         header: &Header,
     ) -> Result<Option<DataKey>, JournalError> {
+        if header.kind != Kind::Data {
+            return Ok(None);
+        }
         let at = (reader.incarnation(), header.generation);
         let key = reader.layout().chunk(header.number)?;
         let bad = |source| JournalError::Object { key: key.clone(), source };
