@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+"""Takes a farshore store apart without farshore. It reads the store and writes new directories, nothing else.
+
+    cut.py show OBJECT                           an object's header, and its content where that is JSON
+    cut.py list STORE DATABASE                   incarnations, backups, and what log there is
+    cut.py base STORE DATABASE BACKUP DIR        a base backup's files into a new directory
+    cut.py log  STORE DATABASE DIR [--from LSN]  the log, as files for pg_wal; DIR must be there
+
+STORE is a directory: a `file:` store, or a copy of a bucket's prefix made with the provider's own tool.
+Options: --incarnation ID (the newest otherwise), --identity FILE (the age private key, for an encrypted store).
+
+It needs Python 3.9 and the `zstd` tool, or the module `zstandard`. The module `blake3` adds the checks of digests;
+without it only structure is checked, and that is said. An encrypted store needs `age` and the module `cryptography`.
+The format is journal/FORMAT.md; section numbers below are of that page.
+"""
+import argparse, hashlib, hmac, json, os, struct, subprocess, sys
+from pathlib import Path
+
+try: import zstandard
+except ImportError: zstandard = None
+try: from blake3 import blake3
+except ImportError: blake3 = None
+
+KINDS = {1: "opening", 2: "data", 3: "timeline", 4: "gap", 5: "segment", 6: "index", 7: "head", 8: "part",
+         9: "manifest", 10: "backup opening"}
+PLAIN_KINDS = ("opening", "timeline", "gap", "backup opening")  # JSON, never encrypted
+
+
+def fail(what):
+    sys.exit(f"cut.py: {what}")
+
+
+def lsn(offset):
+    return f"{offset >> 32:X}/{offset & 0xFFFFFFFF:X}"
+
+
+def from_lsn(text):
+    high, low = text.split(":")[-1].split("/")
+    return int(high, 16) << 32 | int(low, 16)
+
+
+class Object:
+    """One object, as section 2 draws it."""
+
+    def __init__(self, path):
+        self.path = path
+        raw = Path(path).read_bytes()
+        if len(raw) < 288 or raw[:8] != b"FARSHORE":
+            fail(f"{path} is not a farshore object")
+        (version, kind, self.codec, self.cipher) = struct.unpack_from("<HBBB", raw, 8)
+        if version != 1 or kind not in KINDS or self.codec > 1 or self.cipher > 1:
+            fail(f"{path}: a version, kind, codec or cipher that this script does not know")
+        self.kind = KINDS[kind]
+        self.store, self.incarnation = raw[16:32].hex(), raw[32:48].hex()
+        self.number, self.generation = struct.unpack_from("<QQ", raw, 48)
+        self.writer = raw[64:80].hex()
+        (self.timeline, frames, self.start, self.end, self.plain_bytes, body,
+         self.written) = struct.unpack_from("<IIQQQQq", raw, 80)
+        self.before, self.after, self.salt, self.bound = raw[128:160], raw[160:192], raw[192:224], raw[:240]
+        if 256 + body + 32 != len(raw):
+            fail(f"{path} is cut off, or has something behind it")
+        if blake3 and (blake3(raw[:240]).digest()[:16] != raw[240:256] or blake3(raw[:-32]).digest() != raw[-32:]):
+            fail(f"{path}: the bytes are not those that were written")
+        self.frames, at = [], 256
+        for _ in range(frames):
+            head = raw[at:at + 48]
+            plain, stored, end = struct.unpack_from("<IIQ", head)
+            if plain > 1 << 20 or at + 48 + stored > len(raw) - 32:
+                fail(f"{path}: a frame is longer than its object")
+            self.frames.append((plain, end, head, raw[at + 48:at + 48 + stored]))
+            at += 48 + stored
+        if at != len(raw) - 32:
+            fail(f"{path}: frames and length do not fit")
+
+    def plain(self, data_key=None):
+        """The content: opened, decompressed, and cut back into frames for their digests."""
+        stored = [frame[3] for frame in self.frames]
+        if self.cipher == 1:
+            if data_key is None:
+                fail(f"{self.path} is encrypted: --identity FILE")
+            stored = self.unsealed(data_key)
+        if self.codec == 0:
+            content = b"".join(stored)
+        elif zstandard:
+            content = b"".join(zstandard.ZstdDecompressor().decompress(piece, max_output_size=frame[0])
+                               for piece, frame in zip(stored, self.frames))
+        else:  # zstd frames one behind the other are a zstd file
+            content = subprocess.run(["zstd", "-dc"], input=b"".join(stored), stdout=subprocess.PIPE, check=True).stdout
+        if len(content) != self.plain_bytes:
+            fail(f"{self.path}: {len(content)} plain bytes, not {self.plain_bytes}")
+        at = 0
+        for plain, _, head, _ in self.frames:
+            if blake3 and blake3(content[at:at + plain]).digest() != head[16:48]:
+                fail(f"{self.path}: a frame's content is not what was written")
+            at += plain
+        return content
+
+    def unsealed(self, data_key):
+        """Section 3: HKDF-SHA-256 (RFC 5869) gives the object's key, AES-256-GCM opens each frame."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        secret = hmac.new(self.salt, data_key, hashlib.sha256).digest()
+        key = hmac.new(secret, b"farshore v1 object\x01", hashlib.sha256).digest()
+        pieces = []
+        for number, (_, _, head, stored) in enumerate(self.frames):
+            last = b"\1" if number + 1 == len(self.frames) else b"\0"
+            bound = self.bound + struct.pack("<I", number) + last + head
+            pieces.append(AESGCM(key).decrypt(bytes(8) + struct.pack(">I", number), stored, bound))
+        return pieces
+
+
+def unwrapped(opening, identity):
+    """The data key that an opening holds, with the age private key."""
+    wrapped = json.loads(opening.plain())["key"]
+    if wrapped is None or identity is None:
+        return None
+    done = subprocess.run(["age", "-d", "-i", identity], input=wrapped.encode(), stdout=subprocess.PIPE, check=True)
+    return done.stdout
+
+
+class Incarnation:
+    """One incarnation of a database in a store."""
+
+    def __init__(self, args):
+        names = Path(args.store, "db", args.database)
+        records = [json.loads(path.read_bytes()) for path in sorted((names / "incarnations").iterdir())]
+        if not records:
+            fail("the database has no incarnation here")
+        self.all = records
+        wanted = [record for record in records if args.incarnation in (None, record["incarnation"])]
+        if not wanted:
+            fail(f"there is no incarnation {args.incarnation}")
+        self.record = wanted[-1]
+        self.root = names / self.record["incarnation"]
+        self.identity = args.identity
+
+    def chunks(self):
+        """The journal, section 5: dense numbers, each chunk naming the chain value of the one before."""
+        number, before = 0, None
+        while (path := self.root / "journal" / f"{number:016x}").exists():
+            chunk = Object(path)
+            if chunk.number != number or chunk.incarnation != self.record["incarnation"]:
+                fail(f"{path} is an object of another place")
+            if before is not None and chunk.before != before:
+                print(f"chunk {number:x} does not follow the one before: the journal ends there", file=sys.stderr)
+                return
+            yield chunk
+            number, before = number + 1, chunk.after
+
+    def backup(self, name):
+        root = self.root / "backups" / name
+        if not (root / "manifest").exists():
+            fail(f"backup {name} has no manifest: it was never finished")
+        key = unwrapped(Object(root / "opening"), self.identity)
+        return root, key, json.loads(Object(root / "manifest").plain(key))
+
+
+def command_show(args):
+    found = Object(args.object)
+    print(f"{found.kind} number={found.number:x} generation={found.generation} timeline={found.timeline} "
+          f"start={lsn(found.start)} end={lsn(found.end)} frames={len(found.frames)} plain_bytes={found.plain_bytes} "
+          f"codec={found.codec} cipher={found.cipher}")
+    if found.kind in PLAIN_KINDS or found.kind == "manifest" and found.cipher == 0:
+        print(found.plain().decode())
+
+
+def command_list(args):
+    here = Incarnation(args)
+    for record in here.all:
+        mark = "*" if record is here.record else " "
+        print(f"{mark} incarnation {record['incarnation']} of {record['created']}: {record['reason']}")
+    for root in sorted((here.root / "backups").glob("*")):
+        if (root / "manifest").exists():
+            head = Object(root / "manifest")
+            print(f"backup {root.name} timeline {head.timeline} log from {lsn(head.start)}, consistent at {lsn(head.end)}")
+        else:
+            print(f"backup {root.name} was never finished")
+    runs = []
+    for chunk in here.chunks():
+        if chunk.kind == "data" and runs and runs[-1][0] == chunk.timeline and runs[-1][2] == chunk.start:
+            runs[-1][2] = chunk.end
+        elif chunk.kind == "data":
+            runs.append([chunk.timeline, chunk.start, chunk.end])
+        elif chunk.kind == "gap":
+            print(f"gap timeline {chunk.timeline} from {lsn(chunk.start)} to {lsn(chunk.end)}")
+    for timeline, start, end in runs:
+        print(f"log timeline {timeline} from {lsn(start)} to {lsn(end)}")
+
+
+def place(base, path):
+    """A path of the manifest, below the directory and nowhere else."""
+    parts = path.split("/")
+    if path.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        fail(f"the manifest names {path!r}, which is not below the directory")
+    return base.joinpath(*parts)
+
+
+def command_base(args):
+    root, key, manifest = Incarnation(args).backup(args.backup)
+    target = Path(args.directory).absolute()
+    os.umask(0o077)  # PostgreSQL refuses a directory that others can read
+    target.mkdir()
+    for tablespace in manifest["tablespaces"]:
+        # Beside the directory, never at the place the source named.
+        there = Path(f"{target}-tablespace-{int(tablespace['oid'])}")
+        there.mkdir()
+        (target / "pg_tblspc").mkdir(exist_ok=True)
+        (target / "pg_tblspc" / str(int(tablespace["oid"]))).symlink_to(there)
+        print(f"tablespace {tablespace['oid']} of {tablespace['location']} is in {there}")
+    for entry in manifest["entries"]:
+        if entry["kind"] == "directory":
+            place(target, entry["path"]).mkdir(parents=True, exist_ok=True)
+
+    def parts():
+        for part in manifest["parts"]:
+            yield Object(root / f"part-{part['number']:016x}").plain(key)
+
+    # The stream is read from front to back; entries stand in its order.
+    stream, waiting, at, files, control = parts(), b"", 0, 0, None
+    for entry in manifest["entries"]:
+        if entry["kind"] != "file":
+            continue
+        path = entry["path"]
+        skip = path.startswith("pg_wal/") or path in ("postmaster.pid", "postmaster.opts", "standby.signal", "recovery.signal")
+        name = "tablespace_map.from-backup" if path == "tablespace_map" else path
+        out = None if skip or path == "global/pg_control" else open(place(target, name), "wb")
+        digest, left, held = hashlib.sha256(), entry["size"], []
+        while at < entry["at"] or left:
+            if not waiting:
+                waiting = next(stream, b"")
+                if not waiting:
+                    fail("the stream ends before the manifest's last file")
+            if at < entry["at"]:  # bytes of no entry mean nothing
+                cut = min(len(waiting), entry["at"] - at)
+                at, waiting = at + cut, waiting[cut:]
+                continue
+            piece = waiting[:left]
+            waiting, at, left = waiting[len(piece):], at + len(piece), left - len(piece)
+            digest.update(piece)
+            if out:
+                out.write(piece)
+            elif path == "global/pg_control":
+                held.append(piece)
+        if entry.get("sha256") and digest.hexdigest() != entry["sha256"]:
+            fail(f"{path}: its SHA-256 is not the manifest's")
+        if out:
+            out.close()
+        if held:
+            control = b"".join(held)
+        files += 1
+    for file in manifest["config_files"]:  # also those that lay outside the data directory
+        kept = target / "config-of-the-source"
+        kept.mkdir(exist_ok=True)
+        (kept / file["path"].strip("/").replace("/", "_")).write_bytes(bytes.fromhex(file["content"]))
+    (target / "pg_wal" / "archive_status").mkdir(parents=True, exist_ok=True)
+    # Last, so that a directory that is not whole cannot be started.
+    (target / "global" / "pg_control").write_bytes(control or fail("the backup has no control file"))
+    start = manifest["start"]
+    print(f"{files} files; PostgreSQL {manifest['major']}; the log is needed from {start['offset']} "
+          f"of timeline {start['timeline']}, at least to {manifest['end']['offset']}")
+    if not blake3:
+        print("not checked: BLAKE3 of the parts (no module blake3); every file's SHA-256 was checked")
+
+
+def command_log(args):
+    here = Incarnation(args)
+    size = here.record["segment_bytes"]
+    first = from_lsn(args.begin) // size * size
+    per_id = (1 << 32) // size
+
+    def file(timeline, offset):
+        number = offset // size
+        return Path(args.directory, f"{timeline:08X}{number // per_id:08X}{number % per_id:08X}")
+
+    def write(timeline, offset, content):
+        while content:
+            path, within = file(timeline, offset), offset % size
+            if not path.exists():
+                path.touch(mode=0o600)
+                os.truncate(path, size)  # zeros behind the last byte are the end of the log to PostgreSQL
+            with open(path, "r+b") as out:
+                out.seek(within)
+                out.write(content[:size - within])
+            now = min(len(content), size - within)
+            offset, content = offset + now, content[now:]
+
+    keys, end = {}, None
+    for chunk in here.chunks():
+        if chunk.kind == "opening":
+            keys[chunk.generation] = unwrapped(chunk, here.identity)
+        elif chunk.kind == "timeline":
+            body = json.loads(chunk.plain())
+            history = bytes.fromhex(body["history"])
+            if history:
+                Path(args.directory, f"{chunk.timeline:08X}.history").write_bytes(history)
+            # The new timeline's first file begins with the old one's bytes before the fork.
+            old, shared = file(body["parent"], chunk.start), chunk.start % size
+            if shared and old.exists():
+                write(chunk.timeline, chunk.start - shared, old.read_bytes()[:shared])
+            print(f"timeline {chunk.timeline} leaves {body['parent']} at {lsn(chunk.start)}")
+        elif chunk.kind == "gap":
+            print(f"GAP: {lsn(chunk.start)} to {lsn(chunk.end)} of timeline {chunk.timeline} is not there")
+        elif chunk.kind == "data" and chunk.end > first:
+            content = chunk.plain(keys.get(chunk.generation))
+            drop = max(0, first - chunk.start)
+            write(chunk.timeline, chunk.start + drop, content[drop:])
+            end = chunk
+    if end is None:
+        fail(f"there is no log from {lsn(first)} on")
+    print(f"log from {lsn(first)} to {lsn(end.end)} of timeline {end.timeline}")
+    if not blake3:
+        print("not checked: BLAKE3 of the chunks (no module blake3); PostgreSQL checks each record's CRC")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True, dest="verb")
+    verbs.add_parser("show").add_argument("object")
+    for verb in ("list", "base", "log"):
+        sub = verbs.add_parser(verb)
+        sub.add_argument("store")
+        sub.add_argument("database")
+        if verb == "base":
+            sub.add_argument("backup")
+        if verb != "list":
+            sub.add_argument("directory")
+        if verb == "log":
+            sub.add_argument("--from", dest="begin", default="0/0", metavar="LSN")
+        sub.add_argument("--incarnation")
+        sub.add_argument("--identity")
+    args = parser.parse_args()
+    {"show": command_show, "list": command_list, "base": command_base, "log": command_log}[args.verb](args)
+
+
+main()
