@@ -335,12 +335,17 @@ impl Writer {
     async fn fenced(&self, at: Sequence) -> JournalError {
         let own = self.place.generation;
         match self.reader.chunk(at).await {
-            Ok(chunk) if chunk.header().writer == self.place.writer => JournalError::OpenAnew { at },
+            Ok(chunk) if self.wrote(chunk.header()) => JournalError::OpenAnew { at },
             Ok(chunk) => {
                 JournalError::Fenced { own, by: Some((chunk.header().generation, chunk.header().writer)), at }
             }
             Err(_) => JournalError::Fenced { own, by: None, at },
         }
+    }
+
+    /// Whether this writer made the object with this header.
+    pub fn wrote(&self, header: &Header) -> bool {
+        header.writer == self.place.writer
     }
 
     /// Whether this writer is of no use any more: an append was given up midway, or so much time has passed since the last

@@ -17,8 +17,8 @@ pub enum Continuity {
     },
     /// The journal's end lies on the source's history: ask for its last bytes again and compare.
     Compare,
-    /// The source's history left the journal's timeline before the journal's end. Once the bytes below the fork are found
-    /// equal, a branch begins there, and what the journal holds beyond it is not on the new primary.
+    /// The source's history left the journal's timeline at the journal's end or before it. Once the bytes below the fork are
+    /// found equal, a branch begins there, and what the journal holds beyond it is not on the new primary.
     Branch {
         /// The new timeline.
         timeline: Timeline,
@@ -69,7 +69,8 @@ pub fn decide(
         // The source descends from the journal's timeline only if the two histories agree up to where it was left.
         return match parted == Some(left_at) {
             false => Continuity::Stranger,
-            true if left_at < end.offset => branch(source, end.timeline, left_at),
+            // At the very end too: the parent has nothing more to send, so asking for it again would never end.
+            true if left_at <= end.offset => branch(source, end.timeline, left_at),
             true => Continuity::Compare,
         };
     }
@@ -126,19 +127,21 @@ mod tests {
     #[test]
     fn a_promotion_behind_the_journals_end_is_followed() {
         let (one, two) = (history(1, ""), history(2, "1\t0/500\tno recovery target specified\n"));
-        assert_eq!(decide(Some((at(1, 0x500), &one)), at(2, 0x900), &two, SEGMENT), Continuity::Compare);
+        assert_eq!(decide(Some((at(1, 0x4ff), &one)), at(2, 0x900), &two, SEGMENT), Continuity::Compare);
         assert_eq!(decide(Some((at(1, 0x400), &one)), at(2, 0x900), &two, SEGMENT), Continuity::Compare);
     }
 
     #[test]
-    fn a_promotion_before_the_journals_end_branches_at_the_fork() {
+    fn a_promotion_at_or_before_the_journals_end_branches_at_the_fork() {
         let (one, two) = (history(1, ""), history(2, "1\t0/500\tx\n"));
         let branch = |timeline, parent, at| Continuity::Branch {
             timeline: Timeline::new(timeline),
             parent: Timeline::new(parent),
             at: Offset::new(at),
         };
-        assert_eq!(decide(Some((at(1, 0x501), &one)), at(2, 0x900), &two, SEGMENT), branch(2, 1, 0x500));
+        for end in [0x500, 0x501] {
+            assert_eq!(decide(Some((at(1, end), &one)), at(2, 0x900), &two, SEGMENT), branch(2, 1, 0x500));
+        }
         // Two promotions while away: the first one's timeline comes first.
         let three = history(3, "1\t0/500\tx\n2\t0/700\tx\n");
         assert_eq!(decide(Some((at(1, 0x600), &one)), at(3, 0x900), &three, SEGMENT), branch(2, 1, 0x500));

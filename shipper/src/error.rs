@@ -70,6 +70,9 @@ pub enum ShipError {
     /// The target did not take what was received, and no more may be kept in memory.
     #[error("the target takes nothing: shipping pauses until it does, the primary keeps its log")]
     TargetStalled,
+    /// The journal's end is not where it was read: it was appended to meanwhile. It is read and compared anew.
+    #[error("the journal was appended to while it was compared; it is compared anew")]
+    JournalMoved,
     /// A sibling of the pipeline ended without a word.
     #[error("the {what} task ended unexpectedly")]
     TaskEnded {
@@ -98,7 +101,7 @@ impl ShipError {
             | Self::Shape(_)
             | Self::OldPrimary { .. }
             | Self::Conflict { .. } => Retry::Operator,
-            Self::TaskEnded { .. } => Retry::Backoff,
+            Self::TaskEnded { .. } | Self::JournalMoved => Retry::Backoff,
         }
     }
 

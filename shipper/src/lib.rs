@@ -7,6 +7,7 @@
 pub mod base_backup;
 pub mod batch;
 pub mod continuity;
+mod crash;
 pub mod error;
 pub mod pipeline;
 pub mod progress;

@@ -36,6 +36,7 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use crate::batch::Batch;
 use crate::continuity::{Continuity, decide};
+use crate::crash::crash_point;
 use crate::error::ShipError;
 use crate::progress::{CommitFact, Fact, PipelineState, PointFact, Progress};
 use crate::resume::{self, Comparison, Tail};
@@ -43,6 +44,9 @@ use crate::resume::{self, Comparison, Tail};
 /// How long a full batch may wait for the target before the stream is closed: a stream that is not read would hold up the
 /// primary's shutdown.
 const STALL: Duration = Duration::from_secs(3);
+/// How long taking the journal over may take, a stream being open meanwhile: for a store that answers badly, and still short
+/// enough for the primary's shutdown.
+const TAKEOVER: Duration = Duration::from_secs(6);
 /// How often the source is asked for a sign of life: what an idle database's exposure is measured by.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The first and longest pause before a session is begun again.
@@ -174,16 +178,12 @@ impl Pipeline {
             }
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                settled = self.settle() => match settled {
-                    Err(why) if why.is_fenced() => {
-                        self.tell(|progress| {
-                            progress.state = PipelineState::Fenced;
-                            progress.trouble = Some(why.to_string());
-                        });
-                        return Err(why);
-                    }
-                    // The next session meets it again.
-                    Ok(()) | Err(_) => {}
+                settled = self.settle() => if let Err(why) = settled && why.is_fenced() {
+                    self.tell(|progress| {
+                        progress.state = PipelineState::Fenced;
+                        progress.trouble = Some(why.to_string());
+                    });
+                    return Err(why);
                 },
             }
             tokio::select! {
@@ -211,19 +211,8 @@ impl Pipeline {
         self.writer = Some(writer);
         let landed = landed?;
         let stored = landed.end.offset;
-        let mut commits = Vec::new();
-        let mut points = Vec::new();
-        let mut newest = None;
-        while let Some(seen) = self.unstored.front().filter(|seen| seen.end() <= stored) {
-            match seen {
-                Seen::Commit(commit) => {
-                    newest = DateTime::from_timestamp_micros(commit.time_micros);
-                    commits.push(*commit);
-                }
-                Seen::Point(point) => points.push(point.clone()),
-            }
-            self.unstored.pop_front();
-        }
+        let (commits, points) = self.seen_up_to(stored);
+        let newest = commits.last().and_then(|commit| DateTime::from_timestamp_micros(commit.time_micros));
         let oldest = self.oldest_unstored();
         let mut incarnation = None;
         self.tell(|progress| {
@@ -251,6 +240,20 @@ impl Pipeline {
             });
         }
         Ok(())
+    }
+
+    /// Takes what was seen up to `stored`, for the catalog.
+    fn seen_up_to(&mut self, stored: Offset) -> (Vec<CommitFact>, Vec<PointFact>) {
+        let mut commits = Vec::new();
+        let mut points = Vec::new();
+        while self.unstored.front().is_some_and(|seen| seen.end() <= stored) {
+            match self.unstored.pop_front() {
+                Some(Seen::Commit(commit)) => commits.push(commit),
+                Some(Seen::Point(point)) => points.push(point),
+                None => {}
+            }
+        }
+        (commits, points)
     }
 
     fn oldest_unstored(&self) -> Option<DateTime<Utc>> {
@@ -291,14 +294,35 @@ impl Pipeline {
             self.fact(Fact::Incarnation(record.clone()));
             self.check_not_fenced(&reader).await?;
             let tail = resume::tail(&reader, record.segment_bytes).await?;
+            self.check_own_end(&reader, tail.as_ref()).await?;
+            if let Some(opened) = tail.as_ref().filter(|tail| tail.lacks_history) {
+                match opened.end.timeline == source.identity.timeline {
+                    true => self.begin(&reader, &mut source, opened.end, Some(opened.last)).await?,
+                    false => {
+                        conflict = Some("the journal was opened and nothing was shipped to it".to_owned())
+                    }
+                }
+                continue;
+            }
             let flushed = Position::new(source.identity.timeline, source.identity.flushed);
             let journal = tail.as_ref().map(|tail| (tail.end, &tail.history));
             match decide(journal, flushed, &source.history, record.segment_bytes) {
-                Continuity::Begin { at } => self.begin(&reader, &mut source, at).await?,
+                Continuity::Begin { at } => self.begin(&reader, &mut source, at, None).await?,
                 Continuity::Branch { timeline, parent, at } => {
-                    if let Some(differs) = self.overlap(&tail, at).await? {
-                        conflict = Some(differs);
-                        continue;
+                    match self.overlap(&tail, at).await {
+                        Ok(None) => {}
+                        Ok(Some(differs)) => {
+                            conflict = Some(differs);
+                            continue;
+                        }
+                        // Never continued on trust: both histories stay restorable, and a base backup follows.
+                        Err(ShipError::Source(wire::Error::LogMissing { .. })) => {
+                            conflict = Some(format!(
+                                "the source no longer has the log before {at}, where timeline {timeline} begins: it cannot be compared with the journal"
+                            ));
+                            continue;
+                        }
+                        Err(why) => return Err(why),
                     }
                     self.branch(&reader, &mut source, &tail, Position::new(timeline, at), parent).await?;
                 }
@@ -332,7 +356,10 @@ impl Pipeline {
                             ));
                             source = find_primary(&self.config.params).await?;
                         }
-                        Err(ShipError::Source(wire::Error::LogMissing { .. })) => {
+                        // Only at the stream's begin: later, what was received is settled and the journal's end read first.
+                        Err(ShipError::Source(wire::Error::LogMissing { .. }))
+                            if self.stands_at(tail.end) =>
+                        {
                             source = find_primary(&self.config.params).await?;
                             self.gap(&reader, &source, &tail).await?;
                         }
@@ -406,7 +433,7 @@ impl Pipeline {
     }
 
     /// A writer that owned the journal and was away must not take it back from one that took over meanwhile.
-    async fn check_not_fenced(&self, reader: &Reader) -> Result<(), ShipError> {
+    async fn check_not_fenced(&mut self, reader: &Reader) -> Result<(), ShipError> {
         let Some(writer) = self.writer.as_ref().filter(|w| w.reader().incarnation() == reader.incarnation())
         else {
             return Ok(());
@@ -417,10 +444,32 @@ impl Pipeline {
             Err(why) => Err(why.into()),
             Ok(chunk) => {
                 let header = chunk.header();
+                if writer.wrote(header) {
+                    // An append that was given up stands after all. Nobody else was there: take the journal over again.
+                    self.writer = None;
+                    return Ok(());
+                }
                 let by = Some((header.generation, header.writer));
                 Err(JournalError::Fenced { own: writer.generation(), by, at }.into())
             }
         }
+    }
+
+    /// The journal's end that was read must be this writer's own: another shipper may have taken over between the two looks.
+    async fn check_own_end(&mut self, reader: &Reader, tail: Option<&Tail>) -> Result<(), ShipError> {
+        let next = tail.map_or(Some(Sequence::FIRST), |tail| tail.last.next());
+        match self.writer.as_ref().filter(|w| w.reader().incarnation() == reader.incarnation()) {
+            Some(writer) if Some(writer.place().number()) != next => {
+                self.check_not_fenced(reader).await?;
+                Err(ShipError::JournalMoved)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether nothing is on its way, and the journal ends here as far as this process knows.
+    fn stands_at(&self, end: Position) -> bool {
+        self.append.is_none() && self.writer.as_ref().is_none_or(|writer| writer.stored() == end)
     }
 
     /// The journal's owner: this process, from here on. What was read of the journal's end before must still be its end.
@@ -437,7 +486,12 @@ impl Pipeline {
             return Ok(());
         }
         let trouble = self.trouble();
-        let writer = Writer::take_over(reader.clone(), &self.config.writer, empty_at, &*trouble).await?;
+        crash_point!("ship-before-takeover");
+        // A stream may be open and unread meanwhile, and would hold up the primary's shutdown: a store that does not answer
+        // ends the session. An opening that lands all the same is found by the next takeover.
+        let taken = Writer::take_over(reader.clone(), &self.config.writer, empty_at, &*trouble);
+        let writer = tokio::time::timeout(TAKEOVER, taken).await.map_err(|_| ShipError::TargetStalled)??;
+        crash_point!("ship-after-takeover");
         let found = writer.found().map(|header| header.number);
         self.tell(|progress| {
             progress.generation = Some(writer.generation());
@@ -450,9 +504,7 @@ impl Pipeline {
         match found == read {
             true => Ok(()),
             // Another shipper appended after the comparison: compare anew, now as the owner.
-            false => {
-                Err(ShipError::TaskEnded { what: "journal changed while it was compared; the comparison" })
-            }
+            false => Err(ShipError::JournalMoved),
         }
     }
 
@@ -472,7 +524,9 @@ impl Pipeline {
         let Some(writer) = self.writer.as_mut() else {
             return Err(ShipError::TaskEnded { what: "writer" });
         };
+        crash_point!("ship-record");
         writer.append(&chunk, &*trouble).await?;
+        crash_point!("ship-recorded");
         let (stored, next) = (writer.stored(), writer.place().number());
         self.tell(|progress| {
             progress.stored = Some(stored);
@@ -483,8 +537,15 @@ impl Pipeline {
 
     /// Begins an empty journal. One that begins on a later timeline keeps that timeline's history, and says that what lies
     /// between the fork and here was never here.
-    async fn begin(&mut self, reader: &Reader, source: &mut Source, at: Position) -> Result<(), ShipError> {
-        self.own(reader, at, None).await?;
+    /// `read` is the last chunk when there are only openings.
+    async fn begin(
+        &mut self,
+        reader: &Reader,
+        source: &mut Source,
+        at: Position,
+        read: Option<Sequence>,
+    ) -> Result<(), ShipError> {
+        self.own(reader, at, read).await?;
         self.tell(|progress| progress.base_due = Some("the journal begins".to_owned()));
         if let Some(parent) = source.history.ancestors().last().cloned() {
             self.branch_chunk(
@@ -526,8 +587,11 @@ impl Pipeline {
         parent: Timeline,
         parent_end: Offset,
     ) -> Result<(), ShipError> {
-        let history = source.connection.timeline_history(branch.timeline).await?;
-        let history = history.map(|file| file.content.to_vec()).unwrap_or_default();
+        let history = match source.connection.timeline_history(branch.timeline).await? {
+            Some(file) => file.content.to_vec(),
+            // The server lacks a file of its own past; its newest history says the same.
+            None => written_history(&source.history, branch.timeline),
+        };
         let body = TimelineBody { parent, parent_end, history };
         let Some(writer) = self.writer.as_ref() else { return Err(ShipError::TaskEnded { what: "writer" }) };
         let (chunk, _) = encode_timeline(writer.place(), branch, &body)?;
@@ -642,9 +706,20 @@ impl Pipeline {
                         let fresh = comparison.take(&bytes)?;
                         if !compared && comparison.is_done() {
                             self.own(reader, tail.end, Some(tail.last)).await?;
-                            while self.unstored.front().is_some_and(|seen| seen.end() <= tail.end.offset) {
-                                self.unstored.pop_front();
-                            }
+                            // A process that was killed may have stored what its catalog never heard of: said again here.
+                            let (commits, points) = self.seen_up_to(tail.end.offset);
+                            let start = tail.compare_from().offset;
+                            self.fact(Fact::Stored {
+                                incarnation: reader.incarnation(),
+                                timeline: tail.end.timeline,
+                                start,
+                                end: tail.end.offset,
+                                checked: decoder.checked_end().unwrap_or(start).max(start).min(tail.end.offset),
+                                first: tail.first,
+                                last: tail.last,
+                                commits,
+                                points,
+                            });
                             let checked = decoder.checked_end().filter(|end| *end <= tail.end.offset);
                             self.tell(|progress| {
                                 progress.checked = checked.or(progress.checked);
@@ -691,6 +766,7 @@ impl Pipeline {
 
     /// `async`: the report is what was received. The keep slot holds what is not yet stored.
     async fn report(&self, stream: &mut ReplicationStream, ask: bool) -> Result<(), ShipError> {
+        crash_point!("ship-report");
         let received = stream.received().offset;
         let status = StandbyStatus { written: received, flushed: received, applied: received };
         stream.send_status(status, ask).await?;
@@ -709,11 +785,13 @@ impl Pipeline {
             let landed = async {
                 let place = writer.place().clone();
                 if place.at() != from {
-                    return Err(ShipError::Conflict { from, to: place.at().offset });
+                    return Err(ShipError::JournalMoved);
                 }
                 let encoded = tokio::task::spawn_blocking(move || encode_data(&place, &bytes)).await;
                 let (chunk, _) = encoded.map_err(|_| ShipError::TaskEnded { what: "encoding" })??;
+                crash_point!("ship-encoded");
                 writer.append(&chunk, &*trouble).await?;
+                crash_point!("ship-appended");
                 let end = chunk.header.end_position();
                 Ok(Landed { from, end, checked: checked.min(end.offset), number: chunk.header.number })
             }
@@ -727,7 +805,14 @@ impl Pipeline {
     async fn open_stream(&self, source: Source, from: Position) -> Result<ReplicationStream, ShipError> {
         let slot = &self.config.slot;
         let Source { host, mut connection, sql, .. } = source;
-        if sql.slot_get(slot).await?.is_none() {
+        let found = sql.slot_get(slot).await?;
+        let lost = found.as_ref().is_some_and(|slot| slot.is_lost() && slot.active_pid.is_none());
+        if lost {
+            // It keeps nothing and cannot be streamed by. Whether the log itself is gone, the stream will say.
+            tracing::warn!(slot = %slot, "the primary gave up the log that this slot kept; it is made anew");
+            sql.slot_drop(slot).await?;
+        }
+        if found.is_none() || lost {
             match connection.create_physical_slot(slot, true).await {
                 Ok(()) | Err(wire::Error::SlotExists { .. }) => {}
                 Err(why) => return Err(why.into()),
@@ -777,15 +862,31 @@ fn note(unstored: &mut VecDeque<Seen>, event: LogEvent) {
     }
 }
 
-/// The first host that takes writes, with both kinds of connection.
+/// The history file of `timeline`, from that of a descendant.
+fn written_history(of: &TimelineHistory, timeline: Timeline) -> Vec<u8> {
+    let before = of.ancestors().iter().take_while(|ancestor| ancestor.timeline != timeline);
+    let lines = before.map(|a| format!("{}\t{}\tas a later history says\n", a.timeline, a.left_at));
+    lines.collect::<String>().into_bytes()
+}
+
+/// The host that takes writes, with both kinds of connection. Of several, which a promotion beside a living primary leaves,
+/// the one on the newest timeline: the service must not wait for a host that the others have left behind.
 async fn find_primary(params: &ConnectParams) -> Result<Source, ShipError> {
     let mut last = None;
+    let mut found: Option<Source> = None;
     for host in params.hosts() {
         match connect(params, host).await {
-            Ok(Some(source)) => return Ok(source),
+            Ok(Some(source)) => {
+                if found.as_ref().is_none_or(|found| found.identity.timeline < source.identity.timeline) {
+                    found = Some(source);
+                }
+            }
             Ok(None) => {}
             Err(why) => last = Some(why),
         }
+    }
+    if let Some(found) = found {
+        return Ok(found);
     }
     let hosts = params.hosts().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     Err(last.unwrap_or(ShipError::NoPrimary { hosts }))
@@ -812,4 +913,20 @@ async fn connect(params: &ConnectParams, host: &Host) -> Result<Option<Source>, 
 async fn drained(cancel: &CancellationToken) {
     cancel.cancelled().await;
     tokio::time::sleep(DRAIN).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_file_that_the_server_lacks_is_written_from_a_later_one() {
+        let later =
+            TimelineHistory::parse(Timeline::new(4), b"1\t0/500\tx\n2\t0/700\ty\n3\t0/900\tz\n").unwrap();
+        let written = written_history(&later, Timeline::new(3));
+        let read = TimelineHistory::parse(Timeline::new(3), &written).unwrap();
+        assert_eq!(read.leaves(Timeline::new(1)), Some(Offset::new(0x500)));
+        assert_eq!(read.leaves(Timeline::new(2)), Some(Offset::new(0x700)));
+        assert_eq!(read.ancestors().len(), 2);
+    }
 }

@@ -37,6 +37,8 @@ pub struct StoredFrame {
 pub struct Tail {
     /// The last chunk's number.
     pub last: Sequence,
+    /// The chunk that holds the first of the frames; the last one when there are none.
+    pub first: Sequence,
     /// Where the journal ends.
     pub end: Position,
     /// The history of its timeline.
@@ -45,12 +47,15 @@ pub struct Tail {
     pub frames: Vec<StoredFrame>,
     /// Whether the frames begin behind a fork or a gap: there may be none then, and none before could be asked for.
     pub behind_a_break: bool,
+    /// Whether the journal was opened on a later timeline and its owner died before it recorded that timeline's history.
+    /// `history` means nothing then.
+    pub lacks_history: bool,
 }
 
 impl Tail {
     /// Whether there is anything to know this journal's source by: bytes, or at least that the journal holds none.
     pub fn can_be_compared(&self) -> bool {
-        !self.frames.is_empty() || self.behind_a_break || self.last == Sequence::FIRST
+        !self.frames.is_empty() || self.behind_a_break
     }
 
     /// The same, only up to `until`: what a source must have that left this timeline there, or ends there.
@@ -79,8 +84,11 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
     let mut newer = last.header().clone();
     let mut behind_a_break = false;
     let mut frames: Vec<StoredFrame> = Vec::new();
+    let mut only_openings = true;
+    let mut first = number;
     let mut chunk = last;
     loop {
+        only_openings &= chunk.header().kind == Kind::Opening;
         let header = chunk.header();
         match header.kind {
             // A takeover changes nothing about the bytes.
@@ -93,6 +101,9 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
                     .map(|(range, head)| StoredFrame { start: range[0], end: range[1], digest: head.digest })
                     .filter(|frame| frame.start >= from)
                     .collect();
+                if !older.is_empty() {
+                    first = header.number;
+                }
                 older.append(&mut frames);
                 frames = older;
             }
@@ -103,6 +114,8 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
             }
         }
         let before = header.number.get().checked_sub(1).map(Sequence::new);
+        // Before the first chunk there is nothing to ask for, however often the journal was opened.
+        behind_a_break |= before.is_none() && frames.is_empty();
         let Some(before) = before.filter(|_| frames.first().is_none_or(|frame| frame.start > from)) else {
             break;
         };
@@ -110,8 +123,12 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
         reader.check_follows(chunk.header(), &newer)?;
         newer = chunk.header().clone();
     }
-    let history = history(reader, end.timeline, number).await?;
-    Ok(Some(Tail { last: number, end, history, frames, behind_a_break }))
+    let lacks_history = only_openings && end.timeline != Timeline::new(1);
+    let history = match lacks_history {
+        true => TimelineHistory::first(),
+        false => history(reader, end.timeline, number).await?,
+    };
+    Ok(Some(Tail { last: number, first, end, history, frames, behind_a_break, lacks_history }))
 }
 
 async fn history(reader: &Reader, timeline: Timeline, at: Sequence) -> Result<TimelineHistory, ShipError> {
@@ -186,7 +203,16 @@ mod tests {
             at = end;
         }
         let end = Position::new(Timeline::new(1), Offset::new(at));
-        Tail { last: Sequence::new(3), end, history: TimelineHistory::first(), frames, behind_a_break: false }
+        let (first, last) = (Sequence::new(1), Sequence::new(3));
+        Tail {
+            last,
+            first,
+            end,
+            history: TimelineHistory::first(),
+            frames,
+            behind_a_break: false,
+            lacks_history: false,
+        }
     }
 
     #[test]

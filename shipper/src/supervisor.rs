@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::crash;
 use crate::error::ShipError;
 use crate::pipeline::{Pipeline, PipelineConfig};
 use crate::progress::Progress;
@@ -60,6 +61,7 @@ pub async fn run(
     shown: watch::Sender<Vec<Progress>>,
     cancel: CancellationToken,
 ) -> Result<(), ShipError> {
+    crash::prepare();
     let stop = cancel.child_token();
     let mut pipelines = JoinSet::new();
     let mut helpers = JoinSet::new();
@@ -143,6 +145,13 @@ async fn look(
     facts: &watch::Sender<PrimaryFacts>,
 ) -> Result<(), ShipError> {
     let slot = match sql.slot_get(keep).await? {
+        // A slot whose log was given up keeps nothing and cannot be moved: only a new one keeps what comes.
+        Some(slot) if slot.is_lost() => {
+            tracing::error!(slot = %keep, "the primary gave up the log that this slot kept; it is made anew");
+            sql.slot_drop(keep).await?;
+            sql.slot_create_keep(keep).await?;
+            return Ok(());
+        }
         Some(slot) => slot,
         None => {
             sql.slot_create_keep(keep).await?;
@@ -164,15 +173,19 @@ async fn look(
     Ok(())
 }
 
-/// The first host that takes writes.
+/// The host that takes writes; of several the one on the newest timeline, as the pipelines choose.
 async fn primary_session(params: &ConnectParams) -> Option<Session> {
+    let mut found = None;
     for host in params.hosts() {
         let Ok(session) = Session::connect(params, host).await else { continue };
         if matches!(session.in_recovery().await, Ok(false)) {
-            return Some(session);
+            let Ok(position) = session.current_position().await else { continue };
+            if found.as_ref().is_none_or(|(timeline, _)| *timeline < position.timeline) {
+                found = Some((position.timeline, session));
+            }
         }
     }
-    None
+    found.map(|(_, session)| session)
 }
 
 /// Gathers the targets' progress for whoever shows it.
