@@ -32,8 +32,10 @@ pub(crate) struct Held {
     pub begin: Offset,
     /// The first byte that is not here.
     pub end: Offset,
-    /// Its history file; none for a timeline on which the journal began.
+    /// Its history file; none for the first timeline there is.
     pub history: Option<Vec<u8>>,
+    /// Whether its first byte here is where it left its parent; not so for the one on which the journal began.
+    pub forked: bool,
     /// The runs of log that make up its history, oldest first.
     pub legs: Vec<Leg>,
 }
@@ -61,8 +63,10 @@ impl Branches {
                 let history = TimelineHistory::parse(timeline, &body.history)?;
                 (Some(body.history), history.ancestry().collect())
             } else if held.is_empty() {
-                // What came before the journal's begin is not known, and no base of ours is older.
-                (None, vec![Leg { timeline, begin: Offset::new(0), end: None }])
+                // What came before the journal's begin is not known, and no base of ours is older. A journal that began on a
+                // later timeline has its history all the same: no server recovers on one without.
+                let branch = reader.branch(timeline, last.number).await?;
+                (branch.map(|body| body.history), vec![Leg { timeline, begin: Offset::new(0), end: None }])
             } else {
                 return Err(BranchError::NoBegin { timeline, at: header.number });
             };
@@ -83,6 +87,7 @@ impl Branches {
                 last: end.number,
                 begin: header.start,
                 end: end.end,
+                forked: header.kind == Kind::Timeline,
                 history,
                 legs,
             });

@@ -168,7 +168,7 @@ async fn segment_bytes(
         return Ok(Content::NotThere);
     }
     // On this timeline the file begins with its parent's bytes where it holds the fork; before that it has no file.
-    if end.is_some_and(|end| end <= held.begin) && held.history.is_some() {
+    if end.is_some_and(|end| end <= held.begin) && held.forked {
         return Ok(Content::NotThere);
     }
     let length = usize::try_from(source.shape().segment_bytes.get()).unwrap_or(usize::MAX);
