@@ -230,7 +230,7 @@ impl ReplicationStream {
         loop {
             let Frame { tag, body } = self.connection.frame(WHAT, deadline, waited).await?;
             match tag {
-                b'd' if copying => {}
+                b'd' if copying || is_keepalive(&body) => {}
                 b'c' if copying => copying = false,
                 b'T' | b'D' | b'C' if !copying => {}
                 b'Z' if !copying => break,
@@ -262,6 +262,7 @@ impl ReplicationStream {
             // Source: `WalSndDone` in PostgreSQL's `walsender.c`: a server that shuts down completes the command.
             (Phase::Streaming, b'C') => Err(Error::ServerStopped),
             (Phase::Ending { .. }, b'T' | b'C') => Ok(None),
+            (Phase::Ending { .. }, b'd') if is_keepalive(&body) => Ok(None),
             (Phase::Ending { next: None }, b'D') => {
                 let row: Row = parse_row(WHAT, body)?;
                 self.phase = Phase::Ending { next: Some((field(WHAT, &row, 0)?, field(WHAT, &row, 1)?)) };
@@ -306,4 +307,10 @@ impl ReplicationStream {
             None => Error::Server { what: WHAT, message },
         }
     }
+}
+
+/// A server that has ended its side of the copy still answers a status update that asks for a reply, until it reads that
+/// we have ended ours. Source: `ProcessStandbyReplyMessage` in PostgreSQL's `walsender.c`, which does not look at that.
+fn is_keepalive(body: &[u8]) -> bool {
+    body.first() == Some(&b'k')
 }
