@@ -30,6 +30,9 @@ pub(super) const KEPT: &[(&str, Kind)] = &[
     ("max_replication_slots", Kind::Number),
     ("max_active_replication_origins", Kind::Number),
     ("max_wal_size", Kind::Number),
+    // With segments above 32 MiB a server refuses its own default. Source: `ReadControlFile`,
+    // src/backend/access/transam/xlog.c: at least two segments.
+    ("min_wal_size", Kind::Number),
     ("quote_all_identifiers", Kind::Word),
     ("row_security", Kind::Word),
     ("standard_conforming_strings", Kind::Word),

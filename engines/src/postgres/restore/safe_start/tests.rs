@@ -55,6 +55,15 @@ fn limits_are_never_below_what_the_log_demands() {
 }
 
 #[test]
+fn room_for_large_segments_stays_as_on_the_source() {
+    for major in Major::ALL {
+        let sizes = [("min_wal_size", "320"), ("max_wal_size", "4096")];
+        let conf = lines(&plan(&source(&sizes), &control(major), &request(major)).unwrap());
+        assert!(sizes.iter().all(|(name, size)| conf[*name].contains(size)), "{conf:?}");
+    }
+}
+
+#[test]
 fn nothing_that_reaches_out_of_the_copy_survives_and_each_is_listed() {
     let reaching = [
         ("archive_mode", "always"),
