@@ -323,6 +323,21 @@ pub enum PlanError {
         #[source]
         source: Option<ControlError>,
     },
+    /// Replay would make a tablespace where something is.
+    #[error(
+        "the log up to the target makes a tablespace at `{}`, and replay would make it at that same place here, over what is there: restore to a position before it, from a backup taken behind it, or on a machine where that place is an empty directory",
+        .location.display()
+    )]
+    TablespaceInTheWay {
+        /// The place.
+        location: std::path::PathBuf,
+    },
+    /// Replay would make a tablespace where no directory is.
+    #[error("the log up to the target makes a tablespace at `{}`: make that an empty directory here, or replay fails there", .location.display())]
+    TablespaceNowhere {
+        /// The place.
+        location: std::path::PathBuf,
+    },
     /// A copy from this backup cannot be started safely.
     #[error("a copy would not be safe to start")]
     SafeStart(#[from] safe_start::PlanError),

@@ -72,6 +72,13 @@ pub enum Happened {
         /// The new setting.
         on: bool,
     },
+    /// A tablespace was made; replay makes it again, at this very place.
+    TablespaceCreated {
+        /// Its object number.
+        oid: u32,
+        /// Its directory at the source; empty for one inside of the data directory.
+        location: String,
+    },
     /// The rest of this log segment is unused; the next record starts at `next_segment`.
     Switch {
         /// First byte of the next segment.

@@ -227,7 +227,14 @@ fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
         code,
         format!("{name} cannot be restored as asked: {why}"),
         Safe::Known("nothing was written".to_owned()),
-        "choose a target inside a window that is named, or `farshore verify` when the journal itself is at fault",
+        match why {
+            PlanError::TablespaceInTheWay { .. } | PlanError::TablespaceNowhere { .. } => {
+                "do one of what it says, then restore again"
+            }
+            _ => {
+                "choose a target inside a window that is named, or `farshore verify` when the journal itself is at fault"
+            }
+        },
     )
 }
 

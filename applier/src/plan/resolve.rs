@@ -3,6 +3,8 @@
 //! Bases are tried from the newest that may reach the target to older ones. A target that lies before a base's end is looked for
 //! from the base before it, and no log is read twice but the stretch between.
 
+use std::path::Path;
+
 use farshore_engines::postgres::restore::control::{ControlFile, Major};
 use farshore_engines::postgres::restore::safe_start::{
     self, ConfigFile, RecoveryTarget, Request, Setting, SourceSettings,
@@ -291,6 +293,9 @@ async fn describe(
     found: Found,
 ) -> Result<Plan, PlanError> {
     let manifest = backup.manifest();
+    // Records in front of the base's start share its first segment and are not replayed.
+    let made = found.tablespaces.iter().filter(|(at, _)| *at >= manifest.start.offset);
+    tablespaces_possible(made.map(|(_, location)| Path::new(location)))?;
     let control = control_file(backup).await?;
     let target = RecoveryTarget { record_start: found.record.start, timeline, end: found.record.end };
     let request = Request {
@@ -350,6 +355,27 @@ async fn describe(
             .map(|t| TablespaceThen { oid: t.oid, location: t.location.clone() })
             .collect(),
     })
+}
+
+/// Replay makes a tablespace at the place that the source named, whatever is there; on the source's own machine that is
+/// the live one. Only an empty directory can take it. One inside of the data directory has no such place.
+fn tablespaces_possible<'a>(made: impl Iterator<Item = &'a Path>) -> Result<(), PlanError> {
+    let mut outside: Vec<&Path> = made.filter(|location| location.is_absolute()).collect();
+    outside.sort_unstable();
+    outside.dedup();
+    let entries = |place: &Path| std::fs::read_dir(place).map(|mut entries| entries.next().is_some());
+    // What cannot be looked at counts as something.
+    let holds = |place: &Path| match entries(place) {
+        Ok(something) => something,
+        Err(why) => why.kind() != std::io::ErrorKind::NotFound,
+    };
+    if let Some(location) = safe_start::tablespaces_in_the_way(outside.iter().copied(), holds).first() {
+        return Err(PlanError::TablespaceInTheWay { location: location.to_path_buf() });
+    }
+    match outside.iter().find(|place| entries(place).is_err()) {
+        Some(location) => Err(PlanError::TablespaceNowhere { location: location.to_path_buf() }),
+        None => Ok(()),
+    }
 }
 
 /// Settings whose value a plan cannot know yet.

@@ -19,6 +19,9 @@ const CHECKPOINT_SLACK_MICROS: i64 = 2_000_000;
 /// A server has at most as many prepared transactions as connections it can have. Source: `max_prepared_transactions`.
 const MAX_PREPARED: usize = 262_143;
 
+/// How many tablespaces are remembered. Whoever reaches this is refused for the first of them.
+const MAX_TABLESPACES: usize = 10_000;
+
 /// What is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -74,6 +77,8 @@ pub(crate) struct Found {
     pub out_of_order: Vec<CommitSeen>,
     /// For a time: whether it is known that the base itself holds no later commit.
     pub base_is_early: bool,
+    /// Tablespaces made in it: where their records start, and where the tablespaces were.
+    pub tablespaces: Vec<(Offset, String)>,
 }
 
 /// The search.
@@ -91,6 +96,7 @@ struct Search {
     commit: Option<CommitSeen>,
     prepared: HashMap<u32, (TransactionId, String)>,
     decided: Vec<u32>,
+    tablespaces: Vec<(Offset, String)>,
     newest_micros: Option<i64>,
     /// Points or transactions that fit.
     fits: Vec<Found>,
@@ -127,6 +133,7 @@ impl Scan {
             commit: None,
             prepared: HashMap::new(),
             decided: Vec::new(),
+            tablespaces: Vec::new(),
             newest_micros: None,
             fits: Vec::new(),
             found: None,
@@ -182,6 +189,7 @@ impl Search {
                 }
                 _ => true,
             },
+            tablespaces: self.tablespaces.iter().filter(|(at, _)| *at <= record.start).cloned().collect(),
         }
     }
 
@@ -241,6 +249,11 @@ impl Search {
             }
             Happened::EndOfRecovery { time_micros, .. } | Happened::Abandoned { time_micros, .. } => {
                 self.newest(*time_micros);
+            }
+            Happened::TablespaceCreated { location, .. } => {
+                if self.tablespaces.len() < MAX_TABLESPACES {
+                    self.tablespaces.push((event.start, location.clone()));
+                }
             }
             Happened::CheckpointRedo
             | Happened::BackupEnd { .. }

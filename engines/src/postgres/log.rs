@@ -28,6 +28,7 @@ mod handmade;
 mod page;
 mod record;
 mod shape;
+mod tablespace;
 mod transaction;
 mod xid;
 

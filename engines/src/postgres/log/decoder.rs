@@ -1,6 +1,6 @@
 //! The decoder of streamed log: bytes in order, in any pieces, become events; anything out of place is an error.
 //!
-//! It keeps one page head, one record head and, for transaction and control records only, the record's bytes as they
+//! It keeps one page head, one record head and, for transaction, control and tablespace records only, the record's bytes as they
 //! come. Other records are summed and forgotten, so a claimed length costs nothing and memory is bounded by the
 //! largest commit record (four bytes a sub-transaction, sixteen a cache invalidation).
 //!
@@ -19,6 +19,7 @@ use super::error::{LogError, PageFault, RecordFault};
 use super::page::{self, PageBegins};
 use super::record::{self, RecordHead};
 use super::shape::{LONG_PAGE_HEAD_BYTES, LogShape, PAGE_BYTES, PAGE_HEAD_BYTES};
+use super::tablespace;
 use super::transaction;
 use super::xid::XidClock;
 use crate::event::{Happened, LogEvent, RecordSeen};
@@ -370,6 +371,11 @@ impl LogDecoder {
                     .map(Some)
                     .map_err(unknown)
             }
+            tablespace::RESOURCE_MANAGER => {
+                let Some(body) = kept else { return Ok(None) };
+                let main = record::main_data(body).map_err(unknown)?;
+                tablespace::read(main).map(Some).map_err(unknown)
+            }
             _ => Ok(None),
         }
     }
@@ -477,6 +483,7 @@ fn is_read(head: &RecordHead, shape: &LogShape) -> bool {
             matches!(control::kind(head.info, shape.major), Some(Kind::Read | Kind::Switch))
         }
         transaction::RESOURCE_MANAGER => transaction::is_read(head.info),
+        tablespace::RESOURCE_MANAGER => tablespace::is_read(head.info),
         _ => false,
     }
 }
