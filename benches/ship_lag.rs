@@ -56,7 +56,7 @@ fn measure(server: &Server, interval: &str) {
     let load = server.pgbench_with(2, Length::For(FOR), &["-R", "200"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let commits = runtime.block_on(probe(server));
-    load.wait();
+    let report = load.wait();
     std::thread::sleep(Duration::from_secs(2));
     let cpu = cpu_seconds(&service) - cpu_before;
     stop.store(true, Ordering::Relaxed);
@@ -72,7 +72,8 @@ fn measure(server: &Server, interval: &str) {
     lags.sort_by(f64::total_cmp);
     let at = |share: f64| lags[((lags.len() - 1) as f64 * share) as usize];
     println!(
-        "flush_interval {interval}: {} of {} commits stored; lag ms p50 {:.1} p95 {:.1} p99 {:.1} max {:.1}; {:.3} cores, {} KiB resident, {} chunks",
+        "flush_interval {interval} beside {} transactions: {} of {} probes stored; lag ms p50 {:.1} p95 {:.1} p99 {:.1} max {:.1}; {:.3} cores, {} KiB resident, {} chunks",
+        report.transactions,
         lags.len(),
         commits.len(),
         at(0.5),
