@@ -20,9 +20,9 @@ impl Moto {
     /// If it does not answer in time, with its log.
     #[must_use]
     pub fn start() -> Self {
-        let mut command = Command::new(tools::need("FARSHORE_MOTO"));
-        // Port 0: the kernel chooses, so no two tests can meet.
-        command.args(["-H", "127.0.0.1", "-p", "0"]).env("PYTHONUNBUFFERED", "1");
+        // The program's own Python knows moto; the script has the kernel choose the port, so no two tests can meet.
+        let mut command = Command::new(tools::need("FARSHORE_MOTO").with_file_name("python"));
+        command.args(["-c", include_str!("moto_one_at_a_time.py")]).env("PYTHONUNBUFFERED", "1");
         let service = Service::start("moto", "Running on http://127.0.0.1:", command);
         let mut moto = Self { service, bucket: String::new() };
         moto.bucket = moto.new_bucket();
