@@ -24,6 +24,7 @@ use farshore_engines::postgres::wire::{
     self, ConnectParams, Connection, Host, ReplicationStream, SlotName, StandbyStatus, StreamEvent,
     SystemIdentity,
 };
+use farshore_journal::backup;
 use farshore_journal::format::body::{GapBody, IncarnationRecord, TimelineBody};
 use farshore_journal::format::object::Encoded;
 use farshore_journal::reader::Reader;
@@ -346,6 +347,7 @@ impl Pipeline {
                     if !tail.can_be_compared() {
                         return Err(ShipError::Incomparable { last: tail.last });
                     }
+                    self.base_behind_gap(&reader, &tail).await?;
                     match Box::pin(self.stream(&reader, source, &tail, cancel)).await {
                         Ok(None) => return Ok(()),
                         // The timeline ended: ask the server anew how its history goes on.
@@ -618,6 +620,22 @@ impl Pipeline {
         }
         self.tell(|progress| progress.base_due = Some(format!("the log up to {end} is gone at the source")));
         self.gap_chunk(reader, end, "the source no longer had this log").await
+    }
+
+    /// A process that recorded a gap may have died before the base backup that follows it.
+    async fn base_behind_gap(&self, reader: &Reader, tail: &Tail) -> Result<(), ShipError> {
+        let Some(gap_end) = tail.behind_gap.filter(|_| self.progress.borrow().base_due.is_none()) else {
+            return Ok(());
+        };
+        for id in backup::list(reader).await? {
+            // One that does not read is no base, and no reason to stop shipping.
+            let range = backup::standing(reader, id).await.ok().and_then(|standing| standing.complete);
+            if range.is_some_and(|r| r.start.timeline == tail.end.timeline && r.start.offset >= gap_end) {
+                return Ok(());
+            }
+        }
+        self.tell(|progress| progress.base_due = Some(format!("the log up to {gap_end} is missing")));
+        Ok(())
     }
 
     async fn gap_chunk(&mut self, reader: &Reader, end: Offset, reason: &str) -> Result<(), ShipError> {

@@ -47,6 +47,8 @@ pub struct Tail {
     pub frames: Vec<StoredFrame>,
     /// Whether the frames begin behind a fork or a gap: there may be none then, and none before could be asked for.
     pub behind_a_break: bool,
+    /// Where the gap ends that the frames begin behind, if it is a gap.
+    pub behind_gap: Option<Offset>,
     /// Whether the journal was opened on a later timeline and its owner died before it recorded that timeline's history.
     /// `history` means nothing then.
     pub lacks_history: bool,
@@ -83,6 +85,7 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
     let from = compare_floor(end.offset, segment_bytes);
     let mut newer = last.header().clone();
     let mut behind_a_break = false;
+    let mut behind_gap = None;
     let mut frames: Vec<StoredFrame> = Vec::new();
     let mut only_openings = true;
     let mut first = number;
@@ -108,8 +111,9 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
                 frames = older;
             }
             // Behind a fork or a gap nothing before can be asked for on this timeline.
-            _ => {
+            kind => {
                 behind_a_break = true;
+                behind_gap = (kind == Kind::Gap).then_some(header.end);
                 break;
             }
         }
@@ -128,7 +132,7 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
         true => TimelineHistory::first(),
         false => history(reader, end.timeline, number).await?,
     };
-    Ok(Some(Tail { last: number, first, end, history, frames, behind_a_break, lacks_history }))
+    Ok(Some(Tail { last: number, first, end, history, frames, behind_a_break, behind_gap, lacks_history }))
 }
 
 async fn history(reader: &Reader, timeline: Timeline, at: Sequence) -> Result<TimelineHistory, ShipError> {
@@ -211,6 +215,7 @@ mod tests {
             history: TimelineHistory::first(),
             frames,
             behind_a_break: false,
+            behind_gap: None,
             lacks_history: false,
         }
     }
