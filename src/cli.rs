@@ -159,7 +159,7 @@ pub struct InitArgs {
     /// A short name for the database: a-z, 0-9, _ and -
     #[arg(long)]
     pub name: Option<DatabaseName>,
-    /// Where it is: postgresql://farshore@HOST[,HOST]/DATABASE
+    /// Where it is: postgresql://farshore@HOST/DATABASE, further hosts behind commas
     #[arg(long)]
     pub url: Option<String>,
     /// A file that holds the role's password

@@ -49,7 +49,7 @@ impl Catalog {
     /// Adds commits, in any order; those recorded already are left alone. The count of new ones.
     ///
     /// # Errors
-    /// [`Error::NoIncarnation`] when it is not known.
+    /// [`crate::Error::NoIncarnation`] when it is not known.
     pub async fn commit_insert(&self, incarnation: IncarnationId, commits: &[Commit]) -> Result<u64> {
         in_own_txn!(self, commit_insert_in_txn(incarnation, commits))
     }
@@ -57,7 +57,7 @@ impl Catalog {
     /// Forgets the commits of a timeline that end at or before `offset`, after their log was expired.
     ///
     /// # Errors
-    /// [`Error::NoIncarnation`] when it is not known.
+    /// [`crate::Error::NoIncarnation`] when it is not known.
     pub async fn commit_expire(
         &self,
         incarnation: IncarnationId,
@@ -71,7 +71,7 @@ impl Catalog {
 /// As [`Catalog::commit_insert`].
 ///
 /// # Errors
-/// [`Error::NoIncarnation`] when it is not known.
+/// [`crate::Error::NoIncarnation`] when it is not known.
 pub async fn commit_insert_in_txn(
     txn: &mut Txn,
     incarnation: IncarnationId,
@@ -235,7 +235,7 @@ async fn raise_later(txn: &mut Txn, number: i64, last: &Commit, latest: i64) -> 
 /// As [`Catalog::commit_expire`]. What is left keeps its running maximum, which those expired may have raised.
 ///
 /// # Errors
-/// [`Error::NoIncarnation`] when it is not known.
+/// [`crate::Error::NoIncarnation`] when it is not known.
 pub async fn commit_expire_in_txn(
     txn: &mut Txn,
     incarnation: IncarnationId,

@@ -245,10 +245,12 @@ impl World {
                     match opening.seen(seen, since, Duration::from_secs(grace)) {
                         Opened::Open => world.writers[who].state = State::Opening(opening, *object, *sent),
                         Opened::Owned => {
+                            // Without the rule the writer's clock begins when its opening stands.
+                            let since = if broken == Broken::StaleOpening { world.now } else { *sent };
                             let writer = &mut world.writers[who];
                             writer.last = Some(object.name);
                             writer.next = number.get() as u8 + 1;
-                            writer.former_sent = *sent;
+                            writer.former_sent = since;
                             writer.state = State::Owning;
                         }
                         Opened::Behind => world = world.read_end(who),

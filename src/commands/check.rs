@@ -1,6 +1,6 @@
 //! `farshore check`: gathers facts, judges them, prints the findings.
 //!
-//! The servers are asked in [`server`], the stores in [`stores`]; [`crate::check`] judges.
+//! The servers are asked in `server`, the stores in `stores`; [`crate::check`] judges.
 //!
 //! What always holds: exit 8 with a problem, 9 with something unknown, 0 otherwise. What could not be looked at
 //! stays `None` in the facts and shows as unknown.

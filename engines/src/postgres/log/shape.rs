@@ -68,7 +68,7 @@ impl Major {
     }
 
     /// The first two bytes of each log page.
-    /// Source: `XLOG_PAGE_MAGIC`, src/include/access/xlog_internal.h of each REL_<major>_STABLE.
+    /// Source: `XLOG_PAGE_MAGIC`, src/include/access/xlog_internal.h of each `REL_..._STABLE` branch.
     pub(super) const fn magic(self) -> u16 {
         match self {
             Self::Pg14 => 0xD10D,
