@@ -18,7 +18,8 @@ use farshore_catalog::range::JournalRange;
 use farshore_engines::event::{Happened, LogEvent};
 use farshore_engines::postgres::log::LogDecoder;
 use farshore_journal::format::body::{GapBody, IncarnationRecord, TimelineBody};
-use farshore_journal::format::{Decoded, FormatError, Header, Kind};
+use farshore_journal::chunk::Chunk;
+use farshore_journal::format::{FormatError, Header, Kind};
 use farshore_journal::reader::Keyring;
 use farshore_journal::{JournalError, Offset, Position, Sequence, backup};
 use serde::Serialize;
@@ -200,7 +201,7 @@ impl Walk<'_> {
         Ok(chunk.header().number)
     }
 
-    async fn take(&mut self, chunk: &Decoded) -> anyhow::Result<()> {
+    async fn take(&mut self, chunk: &Chunk) -> anyhow::Result<()> {
         let header = chunk.header();
         let reader = self.source.reader();
         match &self.former {
@@ -246,7 +247,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    async fn data(&mut self, chunk: &Decoded) -> anyhow::Result<()> {
+    async fn data(&mut self, chunk: &Chunk) -> anyhow::Result<()> {
         let header = chunk.header();
         let opened = match self.keys.for_chunk(self.source.reader(), header).await {
             Ok(key) => {

@@ -78,7 +78,7 @@ impl Branches {
                 None => last.clone(),
                 Some(next) => {
                     let before = Sequence::new(next.get().saturating_sub(1));
-                    reader.expected_chunk(before).await?.header().clone()
+                    reader.expected_header(before).await?
                 }
             };
             held.push(Held {
@@ -193,8 +193,7 @@ async fn first_where(
     let (mut low, mut high) = (first.get(), last.get().saturating_add(1));
     while low < high {
         let middle = low + (high - low) / 2;
-        let chunk = reader.expected_chunk(Sequence::new(middle)).await?;
-        if holds(chunk.header()) { high = middle } else { low = middle + 1 }
+        if holds(&reader.expected_header(Sequence::new(middle)).await?) { high = middle } else { low = middle + 1 }
     }
     Ok((low <= last.get()).then(|| Sequence::new(low)))
 }

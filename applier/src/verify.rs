@@ -1,7 +1,8 @@
 //! Reads everything an incarnation has in its store and says what is not as it was written.
 //!
-//! What always holds: every number from zero to the journal's end is asked for; every object is checked against its name, and every
-//! chunk against the one before it; with keys at hand contents are opened too. Nothing is repaired, and one bad object
+//! What always holds: every number from zero to the journal's end is asked for; every object is checked against its name, every
+//! chunk against the one before it, and every segment against the chunks around it and those of its own that still stand; with
+//! keys at hand contents are opened too. Nothing is repaired, and one bad object
 //! does not hide the next.
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use farshore_journal::backup::{self, Backup};
 use farshore_journal::format::{ChainValue, Cipher, FormatError, Header, Kind};
 use farshore_journal::identity::BackupId;
 use farshore_journal::reader::Keyring;
+use farshore_journal::segments::SegmentName;
 use farshore_journal::store::{Key, KeyPrefix};
 use farshore_journal::{JournalError, Offset, Position, Sequence};
 use futures::StreamExt;
@@ -23,6 +25,8 @@ use crate::source::{AHEAD, Source};
 const MAX_NAMED: usize = 10_000;
 /// Names listed at a time.
 const PAGE: usize = 1000;
+/// Said of a segment that holds by itself and whose neighbours are others.
+const OTHER_BORDER: &str = "it does not continue the chunks around it";
 
 /// What was found.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -86,64 +90,163 @@ impl Verified {
 /// Only when the store does not answer: what is bad is in the answer.
 pub async fn verify(source: &Source, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, JournalError> {
     let mut found = Verified::default();
-    let end = foreign(source, &mut found).await?;
-    journal(source, end, &mut found, progress).await?;
+    let listing = list(source, &mut found).await?;
+    let merged = segments(source, &listing, &mut found, progress).await?;
+    journal(source, &listing, &merged, &mut found, progress).await?;
     for id in backup::list(source.reader()).await? {
         one_backup(source, id, &mut found, progress).await?;
     }
     Ok(found)
 }
 
-/// Lists all names, reports those that are none of the format's, and gives the highest number of a chunk.
-async fn foreign(source: &Source, found: &mut Verified) -> Result<Option<Sequence>, JournalError> {
+/// The names of the journal's objects.
+#[derive(Debug, Default)]
+struct Listing {
+    /// The numbers that have an object of their own, in order.
+    chunks: Vec<Sequence>,
+    /// The segments, in order of their first chunk.
+    segments: Vec<SegmentName>,
+}
+
+impl Listing {
+    fn has(&self, number: Sequence) -> bool {
+        self.chunks.binary_search(&number).is_ok()
+    }
+
+    /// The journal's last number, as far as names go.
+    fn highest(&self) -> Option<Sequence> {
+        let merged = self.segments.iter().map(|name| name.last).max();
+        self.chunks.last().copied().max(merged)
+    }
+}
+
+/// What an object's name says it is.
+enum Named {
+    Chunk(Sequence),
+    Segment(SegmentName),
+    Other,
+}
+
+/// Lists all names, and reports those that are none of the format's.
+async fn list(source: &Source, found: &mut Verified) -> Result<Listing, JournalError> {
     let reader = source.reader();
     let root = reader.layout().root().clone();
     let mut after: Option<Key> = None;
-    let mut highest = None;
+    let mut listing = Listing::default();
     loop {
         let page = reader.store().list(&root, after.as_ref(), Some(PAGE)).await?;
-        let Some(last) = page.last() else { return Ok(highest) };
+        let Some(last) = page.last() else { break };
         after = Some(last.key.clone());
         for listed in &page {
-            match chunk_number(&listed.key, &root) {
-                Some(Some(number)) => highest = highest.max(Some(number)),
-                Some(None) => {}
+            match named(&listed.key, &root) {
+                Some(Named::Chunk(number)) => listing.chunks.push(number),
+                Some(Named::Segment(name)) => listing.segments.push(name),
+                Some(Named::Other) => {}
                 None => found.bad(&listed.key, "a name that farshore does not give"),
             }
         }
     }
+    listing.chunks.sort_unstable();
+    listing.segments.sort_unstable_by_key(|name| (name.first, name.last));
+    Ok(listing)
 }
 
-/// The number of a chunk's name; `Some(None)` for other names of the format; `None` for the rest.
-fn chunk_number(key: &Key, root: &KeyPrefix) -> Option<Option<Sequence>> {
+/// What a name of the format says; `None` for the rest.
+fn named(key: &Key, root: &KeyPrefix) -> Option<Named> {
     let rest = key.below(root)?;
     let (folder, name) = rest.split_once('/')?;
     match folder {
-        "journal" => name.parse().ok().map(Some),
+        "journal" => name.parse().ok().map(Named::Chunk),
+        "segments" => {
+            name.parse().ok().filter(|name: &SegmentName| name.first < name.last).map(Named::Segment)
+        }
         "backups" => {
             let (id, name) = name.split_once('/')?;
             let _: BackupId = id.parse().ok()?;
             let part = || name.strip_prefix("part-").is_some_and(|number| number.parse::<Sequence>().is_ok());
-            (matches!(name, "opening" | "manifest") || part()).then_some(None)
+            (matches!(name, "opening" | "manifest") || part()).then_some(Named::Other)
         }
         // Written by later versions of this one format, and read by none of this build's restores.
-        "segments" | "index" | "heads" => Some(None),
+        "index" | "heads" => Some(Named::Other),
         _ => None,
     }
 }
 
+/// A segment that holds by itself: what the journal must say around it.
+#[derive(Debug)]
+struct Sound {
+    name: SegmentName,
+    before: ChainValue,
+    after: ChainValue,
+}
+
+/// Reads every segment, and opens it where a key is at hand.
+async fn segments(
+    source: &Source,
+    listing: &Listing,
+    found: &mut Verified,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Vec<Sound>, JournalError> {
+    let reader = source.reader();
+    let mut keys = Keyring::new(source.unlock().clone());
+    let mut sound = Vec::new();
+    for name in &listing.segments {
+        let key = reader.layout().segment(name)?;
+        let segment = match reader.segment_anew(name).await {
+            Ok(segment) => segment,
+            Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+            Err(why) => {
+                found.bad(&key, why);
+                continue;
+            }
+        };
+        found.objects += 1;
+        found.bytes += segment.object_bytes();
+        progress(found.objects, found.bytes);
+        let header = segment.outline().header().clone();
+        let opened = match segment.outline().chunks().first() {
+            Some(first) => keys.for_chunk(reader, first).await,
+            None => Ok(None),
+        };
+        let checked = match opened {
+            Ok(data_key) => {
+                let opened =
+                    tokio::task::spawn_blocking(move || segment.check_content(data_key.as_ref())).await;
+                opened.map_err(|_| cut_off())?
+            }
+            Err(JournalError::Object { source: FormatError::KeyMissing, .. }) => {
+                found.sealed += 1;
+                Ok(())
+            }
+            Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+            Err(why) => {
+                found.bad(&key, why);
+                continue;
+            }
+        };
+        match checked {
+            Ok(()) => sound.push(Sound { name: *name, before: header.before, after: header.after }),
+            Err(why) => found.bad(&key, why),
+        }
+    }
+    Ok(sound)
+}
+
 async fn journal(
     source: &Source,
-    highest: Option<Sequence>,
+    listing: &Listing,
+    merged: &[Sound],
     found: &mut Verified,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<(), JournalError> {
     let reader = source.reader();
-    let Some(highest) = highest else { return Ok(()) };
+    let Some(highest) = listing.highest() else { return Ok(()) };
     let fetched = futures::stream::iter(0..=highest.get()).map(|number| {
         let number = Sequence::new(number);
         async move { (number, reader.expected_chunk(number).await) }
     });
+    let mut borders = merged.iter().peekable();
+    let mut left: Vec<&Sound> = Vec::new();
     let mut fetched = std::pin::pin!(fetched.buffered(AHEAD));
     let mut keys = Keyring::new(source.unlock().clone());
     let mut before: Option<Header> = None;
@@ -161,9 +264,25 @@ async fn journal(
             }
         };
         let header = chunk.header().clone();
-        found.objects += 1;
-        found.bytes += header.object_bytes();
-        progress(found.objects, found.bytes);
+        if !chunk.is_merged() {
+            found.objects += 1;
+            found.bytes += header.object_bytes();
+            progress(found.objects, found.bytes);
+        } else if listing.has(number) {
+            own_object(source, &header, found).await?;
+            progress(found.objects, found.bytes);
+        }
+        while let Some(segment) = borders.next_if(|segment| segment.name.first <= number) {
+            if segment.name.first == number && segment.before != header.before {
+                found.bad(reader.layout().segment(&segment.name)?, OTHER_BORDER);
+            }
+            left.push(segment);
+        }
+        for segment in left.extract_if(.., |segment| segment.name.last <= number) {
+            if segment.name.last == number && segment.after != header.after {
+                found.bad(reader.layout().segment(&segment.name)?, OTHER_BORDER);
+            }
+        }
         let expected = match &before {
             Some(former) => Some(former.after),
             None => (number == Sequence::FIRST).then(|| reader.genesis()),
@@ -216,6 +335,26 @@ async fn journal(
             Kind::Timeline => log = None,
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// The object of a chunk that a segment replaces, while it is still there.
+async fn own_object(source: &Source, merged: &Header, found: &mut Verified) -> Result<(), JournalError> {
+    let reader = source.reader();
+    let name = reader.layout().chunk(merged.number)?;
+    match reader.object(merged.number).await {
+        Ok(object) => {
+            found.objects += 1;
+            found.bytes += object.header().object_bytes();
+            if (object.header().before, object.header().after) != (merged.before, merged.after) {
+                found.bad(&name, "it has other content than the segment that replaces it");
+            }
+        }
+        // Tidied since it was listed.
+        Err(JournalError::Store(why)) if why.is_not_found() => {}
+        Err(JournalError::Store(why)) => return Err(why.into()),
+        Err(why) => found.bad(&name, why),
     }
     Ok(())
 }

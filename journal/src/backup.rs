@@ -6,7 +6,6 @@
 //! What it does not do: it does not know how an engine is copied or put back, and it never deletes.
 
 mod manifest;
-mod put;
 mod reader;
 mod writer;
 

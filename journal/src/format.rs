@@ -9,11 +9,13 @@ pub mod chain;
 pub mod crypt;
 pub mod header;
 pub mod object;
+pub mod segment;
 
 pub use chain::{ChainValue, Digest};
 pub use crypt::{DataKey, Recipients, Unlock};
 pub use header::{Cipher, Codec, Header, Kind};
 pub use object::{Decoded, Draft, FrameHead};
+pub use segment::Segment;
 
 /// Why bytes are not an object of this format. Each is reported with the object's key by the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use crate::error::JournalError;
 use crate::identity::{BackupId, DatabaseName, IncarnationId, Sequence};
+use crate::segments::SegmentName;
 use crate::store::{Key, KeyPrefix};
 
 /// The store's record.
@@ -62,6 +63,22 @@ impl Layout {
     /// Never in practice.
     pub fn chunk(&self, sequence: Sequence) -> Result<Key, JournalError> {
         Ok(self.journal.key(sequence)?)
+    }
+
+    /// Where its segments lie.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn segments(&self) -> Result<KeyPrefix, JournalError> {
+        Ok(self.root.join("segments")?)
+    }
+
+    /// One segment.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn segment(&self, name: &SegmentName) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("segments/{name}"))?)
     }
 
     /// Where its backups lie.

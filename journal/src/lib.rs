@@ -2,18 +2,23 @@
 //!
 //! `FORMAT.md` beside this crate's sources is the specification; the code follows it. The way in: a
 //! [`registry::Repository`] is a founded store, a [`reader::Reader`] one incarnation's journal in it, a
-//! [`writer::Writer`] its one owner.
+//! [`writer::Writer`] its one owner. A [`merge::Merger`] makes segments of its chunks, [`tidy`] deletes what they replace.
 
 pub mod backup;
+pub mod chunk;
 pub mod error;
 pub mod format;
 pub mod identity;
 pub mod layout;
+pub mod merge;
 pub mod position;
 pub mod protocol;
+mod put;
 pub mod reader;
 pub mod registry;
+pub mod segments;
 pub mod store;
+pub mod tidy;
 pub mod writer;
 
 pub use error::JournalError;

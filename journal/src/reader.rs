@@ -1,28 +1,35 @@
 //! Reading an incarnation's journal: chunks by number, the end, and the keys that open them.
 //!
 //! What always holds: a chunk that is given out has its checksums, its place (store, incarnation, number) and its own steps of
-//! the chain verified; that it continues the chunk before is [`follows`], which whoever walks the journal asks. A chunk that was listed and is not found is doubt, asked for again, and never taken for the end.
+//! the chain verified; that it continues the chunk before is [`follows`], which whoever walks the journal asks. A chunk that was
+//! listed and is not found is doubt, asked for again, and never taken for the end. A chunk that a segment covers is read from
+//! there, and from its own object only when the segment does not read (R7).
 //! What it does not do: it never writes, and it does not know what the log's bytes mean.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::chunk::Chunk;
 use crate::error::JournalError;
 use crate::format::body::{self, IncarnationRecord, OpeningBody, TimelineBody};
-use crate::format::{ChainValue, Cipher, DataKey, Decoded, FormatError, Header, Kind, Unlock};
+use crate::format::{ChainValue, Cipher, DataKey, Decoded, FormatError, Header, Kind, Segment, Unlock};
 use crate::identity::{Generation, IncarnationId, Sequence, StoreId};
 use crate::layout::Layout;
 use crate::position::Timeline;
 use crate::registry::Repository;
+use crate::segments::{self, SegmentName, Segments};
 use crate::store::{Key, ObjectStore, StoreError};
 
 /// How often a listed object that is not found is asked for again, and how long between: a listing may run ahead of
 /// reads on some stores for a second or two.
 const DOUBT_TRIES: u32 = 5;
 const DOUBT_PAUSE: Duration = Duration::from_millis(400);
+/// Names that are listed at a time behind the journal's end, where one is expected, or none.
+const LISTED: usize = 16;
 
 /// One incarnation's journal in one store, to be read.
 #[derive(Debug, Clone)]
@@ -32,6 +39,9 @@ pub struct Reader {
     incarnation: IncarnationId,
     genesis: ChainValue,
     layout: Layout,
+    segments: Arc<Segments>,
+    /// How many chunks the journal is known to have: its end never moves back, so the next search begins here.
+    known: Arc<AtomicU64>,
 }
 
 impl Reader {
@@ -47,6 +57,8 @@ impl Reader {
             incarnation: record.incarnation,
             genesis: ChainValue::genesis(record),
             layout,
+            segments: Arc::default(),
+            known: Arc::default(),
         })
     }
 
@@ -75,26 +87,61 @@ impl Reader {
         self.genesis
     }
 
-    /// One chunk, whole and in its place.
+    /// The object at a chunk's number, whole and in its place, whatever segments say: for the owner of the newest chunks, and
+    /// for whoever looks at objects.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when the store has no such number; [`JournalError::Object`] or
     /// [`JournalError::Misplaced`] when its bytes are not what was written there.
-    pub async fn chunk(&self, sequence: Sequence) -> Result<Decoded, JournalError> {
+    pub async fn object(&self, sequence: Sequence) -> Result<Decoded, JournalError> {
         let key = self.layout.chunk(sequence)?;
         let bytes = self.store.get(&key).await?;
         self.check(&key, sequence, bytes)
+    }
+
+    /// One chunk, from the segment that covers it or its own object.
+    ///
+    /// # Errors
+    /// As [`object`](Self::object).
+    pub async fn chunk(&self, sequence: Sequence) -> Result<Chunk, JournalError> {
+        self.look(sequence, false).await
+    }
+
+    async fn look(&self, sequence: Sequence, anew: bool) -> Result<Chunk, JournalError> {
+        let names = self.segment_names(anew).await?;
+        let mut bad = None;
+        for name in segments::covering(&names, sequence) {
+            match self.segment(name).await {
+                Ok(segment) => {
+                    if let Some(which) = segment.outline().position(sequence) {
+                        return Ok(Chunk::Merged { segment, which });
+                    }
+                }
+                // Its own object is as good, if it is still there.
+                Err(why @ (JournalError::Object { .. } | JournalError::Misplaced { .. })) => bad = Some(why),
+                Err(why) if segments::is_absent(&why) => bad = bad.or(Some(why)),
+                Err(why) => return Err(why),
+            }
+        }
+        match (self.object(sequence).await, bad) {
+            (Ok(object), _) => Ok(Chunk::Own(object)),
+            (Err(why), Some(bad)) if segments::is_absent(&why) => Err(bad),
+            (Err(why), _) => Err(why),
+        }
     }
 
     /// A chunk that a listing or a later chunk says is there: not found is doubt.
     ///
     /// # Errors
     /// [`JournalError::Hole`] when it stays away; otherwise as [`chunk`](Self::chunk).
-    pub async fn expected_chunk(&self, sequence: Sequence) -> Result<Decoded, JournalError> {
-        for _ in 0..DOUBT_TRIES {
-            match self.chunk(sequence).await {
+    pub async fn expected_chunk(&self, sequence: Sequence) -> Result<Chunk, JournalError> {
+        for attempt in 0..DOUBT_TRIES {
+            // It may have been merged and freed since the segments were listed.
+            match self.look(sequence, attempt > 0).await {
                 Err(JournalError::Store(StoreError::NotFound { .. })) => {
-                    tokio::time::sleep(DOUBT_PAUSE).await
+                    if attempt > 0 {
+                        tokio::time::sleep(DOUBT_PAUSE).await
+                    }
                 }
                 other => return other,
             }
@@ -102,8 +149,63 @@ impl Reader {
         Err(JournalError::Hole { missing: sequence })
     }
 
+    /// The header of a chunk that is expected to be there; that of a merged one is read without the log's bytes.
+    ///
+    /// # Errors
+    /// As [`expected_chunk`](Self::expected_chunk).
+    pub async fn expected_header(&self, sequence: Sequence) -> Result<Header, JournalError> {
+        let names = self.segment_names(false).await?;
+        for name in segments::covering(&names, sequence) {
+            let place = |header: &Header| self.foreign(header);
+            let outline = self.segments.outline(&*self.store, &self.layout, name, &place).await;
+            if let Ok(outline) = outline
+                && let Some(header) =
+                    outline.position(sequence).and_then(|which| outline.chunks().get(which))
+            {
+                return Ok(header.clone());
+            }
+        }
+        Ok(self.expected_chunk(sequence).await?.header().clone())
+    }
+
+    /// The names of the journal's segments, sorted by first chunk; from at most an hour ago unless asked `anew`.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn segment_names(&self, anew: bool) -> Result<Arc<Vec<SegmentName>>, JournalError> {
+        self.segments.names(&*self.store, &self.layout, anew).await
+    }
+
+    /// A segment of this journal, whole in everything that can be checked without a key.
+    ///
+    /// # Errors
+    /// [`JournalError::Object`] and [`JournalError::Misplaced`] when its bytes are not what its name says.
+    pub async fn segment(&self, name: &SegmentName) -> Result<Arc<Segment>, JournalError> {
+        let place = |header: &Header| self.foreign(header);
+        self.segments.segment(&*self.store, &self.layout, name, &place).await
+    }
+
+    /// As [`segment`](Self::segment), and read from the store now, not remembered.
+    ///
+    /// # Errors
+    /// As [`segment`](Self::segment).
+    pub async fn segment_anew(&self, name: &SegmentName) -> Result<Segment, JournalError> {
+        segments::read(&*self.store, &self.layout, name, &|header: &Header| self.foreign(header)).await
+    }
+
+    /// The field by which an object is of another store or journal.
+    fn foreign(&self, header: &Header) -> Option<&'static str> {
+        if header.store != self.store_id {
+            Some("store id")
+        } else if header.incarnation != self.incarnation {
+            Some("incarnation id")
+        } else {
+            None
+        }
+    }
+
     /// Checks bytes that were read at a chunk's name.
-    pub(crate) fn check(&self, key: &Key, sequence: Sequence, bytes: Bytes) -> Result<Decoded, JournalError> {
+    fn check(&self, key: &Key, sequence: Sequence, bytes: Bytes) -> Result<Decoded, JournalError> {
         let decoded =
             Decoded::parse(bytes).map_err(|source| JournalError::Object { key: key.clone(), source })?;
         let header = decoded.header();
@@ -111,12 +213,8 @@ impl Reader {
             Some("kind")
         } else if header.number != sequence {
             Some("number")
-        } else if header.store != self.store_id {
-            Some("store id")
-        } else if header.incarnation != self.incarnation {
-            Some("incarnation id")
         } else {
-            None
+            self.foreign(header)
         };
         match misplaced {
             Some(field) => Err(JournalError::Misplaced { key: key.clone(), field }),
@@ -132,13 +230,10 @@ impl Reader {
     /// # Errors
     /// [`JournalError::Hole`] when the number behind the end is missing but later ones are there;
     /// [`JournalError::Broken`] when the last chunk does not continue the one before it.
-    pub async fn last(&self) -> Result<Option<Decoded>, JournalError> {
+    pub async fn last(&self) -> Result<Option<Chunk>, JournalError> {
         let mut end = self.end().await?;
         loop {
-            let after = end.get().checked_sub(1).map(Sequence::new);
-            let after_key = after.map(|number| self.layout.chunk(number)).transpose()?;
-            let behind = self.store.list(self.layout.journal(), after_key.as_ref(), Some(1)).await?;
-            match behind.first().and_then(|listed| listed.key.name().parse::<Sequence>().ok()) {
+            match self.listed_behind(end.get().checked_sub(1).map(Sequence::new)).await? {
                 // Another writer appended meanwhile.
                 Some(number) if number == end => end = number.next().unwrap_or(number),
                 Some(_) => match self.expected_chunk(end).await {
@@ -153,19 +248,35 @@ impl Reader {
         match last.get().checked_sub(1).map(Sequence::new) {
             None if chunk.header().before == self.genesis() => {}
             None => return Err(JournalError::Broken { before: last, at: last }),
-            Some(before) => {
-                self.check_follows(self.expected_chunk(before).await?.header(), chunk.header())?
-            }
+            Some(before) => self.check_follows(&self.expected_header(before).await?, chunk.header())?,
         }
+        self.known.fetch_max(end.get(), Ordering::Relaxed);
         Ok(Some(chunk))
     }
 
-    /// The first number without an object.
+    /// The first chunk that a listing shows behind `after`. Names that are no number are stepped over: they are not ours, and
+    /// must not hide what stands behind them; `verify` reports them.
+    async fn listed_behind(&self, after: Option<Sequence>) -> Result<Option<Sequence>, JournalError> {
+        let mut after = after.map(|number| self.layout.chunk(number)).transpose()?;
+        loop {
+            let page = self.store.list(self.layout.journal(), after.as_ref(), Some(LISTED)).await?;
+            if let Some(number) = page.iter().find_map(|listed| listed.key.name().parse().ok()) {
+                return Ok(Some(number));
+            }
+            let Some(last) = page.last() else { return Ok(None) };
+            after = Some(last.key.clone());
+        }
+    }
+
+    /// The first number without an object, as far as numbers go that no segment covers.
     async fn end(&self) -> Result<Sequence, JournalError> {
-        let (mut present, mut absent) = (0u64, 1u64);
+        let mut present = self.known.load(Ordering::Relaxed);
+        let mut step = 1u64;
+        let mut absent = present.saturating_add(step);
         while self.is_there(Sequence::new(absent - 1)).await? {
             present = absent;
-            absent = absent.saturating_mul(2);
+            step = step.saturating_mul(2);
+            absent = absent.saturating_add(step);
         }
         // Everything below `present` is there; the object before `absent` is not.
         while present + 1 < absent {
@@ -179,6 +290,10 @@ impl Reader {
     }
 
     async fn is_there(&self, sequence: Sequence) -> Result<bool, JournalError> {
+        let names = self.segment_names(false).await?;
+        if segments::covering(&names, sequence).next().is_some() {
+            return Ok(true);
+        }
         match self.store.size(&self.layout.chunk(sequence)?).await {
             Ok(_) => Ok(true),
             Err(StoreError::NotFound { .. }) => Ok(false),
@@ -197,30 +312,6 @@ impl Reader {
         }
     }
 
-    /// The numbers that a listing shows behind `after`, checked to be dense. A hole that stays when the missing number is
-    /// asked for is an error.
-    ///
-    /// # Errors
-    /// [`JournalError::Hole`] names the first missing number.
-    pub async fn listed(&self, after: Option<Sequence>) -> Result<Vec<Sequence>, JournalError> {
-        let after_key = after.map(|number| self.layout.chunk(number)).transpose()?;
-        let listed = self.store.list(self.layout.journal(), after_key.as_ref(), None).await?;
-        let mut numbers: Vec<Sequence> = Vec::with_capacity(listed.len());
-        let mut wanted = after.map_or(Some(Sequence::FIRST), Sequence::next);
-        // Names that are no number are not ours; a reader is not stopped by them, verify reports them.
-        for number in listed.iter().filter_map(|l| l.key.name().parse::<Sequence>().ok()) {
-            while let Some(missing) = wanted.filter(|wanted| *wanted < number) {
-                // Listed around but not itself: the listing may lag. Ask for it by name.
-                self.expected_chunk(missing).await?;
-                numbers.push(missing);
-                wanted = missing.next();
-            }
-            numbers.push(number);
-            wanted = number.next();
-        }
-        Ok(numbers)
-    }
-
     /// The first chunk up to `at` for which `holds`, found by halving: once it holds it must hold for every later chunk, as
     /// it does for "generation at least" and "timeline at least". `at` itself when it holds for none before.
     ///
@@ -230,16 +321,31 @@ impl Reader {
         &self,
         at: Sequence,
         holds: impl Fn(&Header) -> bool + Send,
-    ) -> Result<Decoded, JournalError> {
-        let (mut low, mut high) = (0, at.get());
+    ) -> Result<Chunk, JournalError> {
+        let low = self.first_in(Sequence::FIRST, at, holds).await?;
+        self.expected_chunk(low).await
+    }
+
+    /// The first number of `first..=last` whose header `holds`, found by halving as [`first_where`](Self::first_where) does;
+    /// `last` when it holds for none before.
+    ///
+    /// # Errors
+    /// As [`expected_chunk`](Self::expected_chunk).
+    pub async fn first_in(
+        &self,
+        first: Sequence,
+        last: Sequence,
+        holds: impl Fn(&Header) -> bool + Send,
+    ) -> Result<Sequence, JournalError> {
+        let (mut low, mut high) = (first.get(), last.get());
         while low < high {
             let middle = low + (high - low) / 2;
-            match holds(self.expected_chunk(Sequence::new(middle)).await?.header()) {
+            match holds(&self.expected_header(Sequence::new(middle)).await?) {
                 true => high = middle,
                 false => low = middle + 1,
             }
         }
-        self.expected_chunk(Sequence::new(low)).await
+        Ok(Sequence::new(low))
     }
 
     /// The opening of `generation`. Generations never fall along the numbers.
@@ -284,7 +390,7 @@ impl Reader {
     ///
     /// # Errors
     /// [`JournalError::Object`] when it does not read.
-    pub fn body<T: serde::de::DeserializeOwned>(&self, chunk: &Decoded) -> Result<T, JournalError> {
+    pub fn body<T: serde::de::DeserializeOwned>(&self, chunk: &Chunk) -> Result<T, JournalError> {
         let read = chunk.plain(0, None).and_then(|plain| body::from_json("chunk's body", &plain));
         let key = self.layout.chunk(chunk.header().number)?;
         read.map_err(|source| JournalError::Object { key, source })

@@ -60,6 +60,21 @@ impl Place {
         self.at
     }
 
+    /// The chain value of everything before this chunk.
+    pub fn chain(&self) -> ChainValue {
+        self.chain
+    }
+
+    /// How frames are compressed here.
+    pub(crate) fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// The generation's data key; none without encryption.
+    pub(crate) fn key(&self) -> Option<&DataKey> {
+        self.key.as_ref()
+    }
+
     /// The number that the chunk would have.
     pub fn number(&self) -> Sequence {
         self.number
@@ -334,7 +349,7 @@ impl Writer {
     /// Who stands at this writer's number. A chunk of its own, from an append that was given up, does not fence it.
     async fn fenced(&self, at: Sequence) -> JournalError {
         let own = self.place.generation;
-        match self.reader.chunk(at).await {
+        match self.reader.object(at).await {
             Ok(chunk) if self.wrote(chunk.header()) => JournalError::OpenAnew { at },
             Ok(chunk) => {
                 JournalError::Fenced { own, by: Some((chunk.header().generation, chunk.header().writer)), at }

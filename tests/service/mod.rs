@@ -352,7 +352,7 @@ pub struct Walked {
 async fn walk(reader: &Reader, files: &[PathBuf]) -> Walked {
     let mut walked = Walked::default();
     let mut former: Option<Header> = None;
-    let listed = reader.listed(None).await.unwrap();
+    let listed = reader.store().list(reader.layout().journal(), None, None).await.unwrap();
     for number in 0.. {
         let chunk = match reader.chunk(Sequence::new(number)).await {
             Ok(chunk) => chunk,

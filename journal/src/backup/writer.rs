@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest, Opening, Part};
-use super::put::put;
 use crate::error::JournalError;
 use crate::format::body;
 use crate::format::header::MAX_PLAIN_BYTES;
@@ -21,6 +20,7 @@ use crate::identity::{BackupId, Generation, IncarnationId, Sequence, StoreId, Wr
 use crate::layout::Layout;
 use crate::position::{Offset, Timeline};
 use crate::reader::Reader;
+use crate::put::put;
 use crate::store::{Key, ObjectStore, StoreError};
 
 /// Plain bytes of a part: a few seconds of one core and of a slow line, and few enough puts that their price does not
@@ -117,7 +117,7 @@ impl BackupWriter {
         };
         let json = body::to_json("backup opening", &opening).map_err(encode)?;
         let (bytes, _) = target.encode(Kind::BackupOpening, Sequence::FIRST, Range::NONE, &json)?;
-        put(&target.store, &target.layout.backup_opening(target.backup)?, &bytes, &trouble).await?;
+        put(&*target.store, &target.layout.backup_opening(target.backup)?, &bytes, &*trouble).await?;
         Ok(Self {
             target: Arc::new(target),
             trouble,
@@ -192,7 +192,7 @@ impl BackupWriter {
                 tokio::task::spawn_blocking(encode).await.map_err(|_| stopped())??
             };
             let _permit = puts.acquire_owned().await.map_err(|_| stopped())?;
-            put(&target.store, &target.layout.backup_part(target.backup, number)?, &bytes, &trouble).await?;
+            put(&*target.store, &target.layout.backup_part(target.backup, number)?, &bytes, &*trouble).await?;
             Ok(Part { number, plain_bytes, bytes: bytes.len() as u64, digest })
         });
         Ok(())
@@ -254,7 +254,7 @@ impl BackupWriter {
         };
         let (manifest, bytes) = tokio::task::spawn_blocking(encode).await.map_err(|_| stopped())??;
         let key = self.target.layout.backup_manifest(self.target.backup)?;
-        put(&self.target.store, &key, &bytes, &self.trouble).await?;
+        put(&*self.target.store, &key, &bytes, &*self.trouble).await?;
         Ok((manifest, key))
     }
 }

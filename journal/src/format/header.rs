@@ -262,9 +262,9 @@ impl Header {
             Kind::Data => range > 0 && range == self.plain_bytes,
             Kind::Opening | Kind::Timeline => range == 0 && self.frames == 1,
             Kind::Gap => range > 0 && self.frames == 1,
-            Kind::Segment | Kind::Index | Kind::Head | Kind::Part | Kind::Manifest | Kind::BackupOpening => {
-                true
-            }
+            // A table, then frames with the range's bytes.
+            Kind::Segment => self.frames >= 2 && range > 0 && range < self.plain_bytes,
+            Kind::Index | Kind::Head | Kind::Part | Kind::Manifest | Kind::BackupOpening => true,
         };
         if !shape_holds {
             return wrong("end");

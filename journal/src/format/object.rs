@@ -95,6 +95,8 @@ pub struct Draft<'a> {
 pub struct Encoded {
     /// Its header.
     pub header: Header,
+    /// The heads of its frames, in order.
+    pub heads: Vec<FrameHead>,
     /// All its bytes.
     pub bytes: Bytes,
 }
@@ -116,25 +118,27 @@ impl Draft<'_> {
                 Some(zstd::bulk::Compressor::new(level).map_err(|_| FormatError::Field { field: "codec" })?)
             }
         };
-        for piece in &self.pieces {
+        for (frame, piece) in self.pieces.iter().enumerate() {
             if piece.plain.is_empty() || piece.plain.len() > MAX_FRAME_BYTES {
                 return Err(FormatError::Field { field: "plain length" });
             }
             stored.push(match &mut compressor {
+                _ if is_open(self.kind, frame) => piece.plain.to_vec(),
                 None => piece.plain.to_vec(),
                 Some(zstd) => {
                     zstd.compress(piece.plain).map_err(|_| FormatError::Field { field: "codec" })?
                 }
             });
         }
-        let tag = if key.is_some() { TAG_BYTES } else { 0 };
+        let tag = |frame| if key.is_some() && !is_open(self.kind, frame) { TAG_BYTES } else { 0 };
         let heads: Vec<FrameHead> = self
             .pieces
             .iter()
             .zip(&stored)
-            .map(|(piece, stored)| FrameHead {
+            .enumerate()
+            .map(|(frame, (piece, stored))| FrameHead {
                 plain_bytes: piece.plain.len() as u32,
-                stored_bytes: (stored.len() + tag) as u32,
+                stored_bytes: (stored.len() + tag(frame)) as u32,
                 end: piece.end,
                 digest: Digest::of(piece.plain),
             })
@@ -151,6 +155,7 @@ impl Draft<'_> {
             out.extend_from_slice(&raw_head);
             let tag = object_key
                 .as_ref()
+                .filter(|_| !is_open(self.kind, number))
                 .map(|key| key.seal(&bound(&raw, number, heads.len(), &raw_head), &mut bytes))
                 .transpose()?;
             out.extend_from_slice(&bytes);
@@ -158,7 +163,7 @@ impl Draft<'_> {
         }
         let trailer = blake3::hash(&out);
         out.extend_from_slice(trailer.as_bytes());
-        Ok(Encoded { header, bytes: Bytes::from(out) })
+        Ok(Encoded { header, heads, bytes: Bytes::from(out) })
     }
 
     fn header(
@@ -213,7 +218,7 @@ pub struct FrameHead {
 }
 
 impl FrameHead {
-    fn encode(&self) -> [u8; FRAME_HEAD_BYTES] {
+    pub(super) fn encode(&self) -> [u8; FRAME_HEAD_BYTES] {
         let mut out = [0; FRAME_HEAD_BYTES];
         out[0..4].copy_from_slice(&self.plain_bytes.to_le_bytes());
         out[4..8].copy_from_slice(&self.stored_bytes.to_le_bytes());
@@ -222,7 +227,7 @@ impl FrameHead {
         out
     }
 
-    fn decode(raw: &[u8; FRAME_HEAD_BYTES]) -> Result<Self, FormatError> {
+    pub(super) fn decode(raw: &[u8; FRAME_HEAD_BYTES]) -> Result<Self, FormatError> {
         let word = |at: usize| u32::from_le_bytes([raw[at], raw[at + 1], raw[at + 2], raw[at + 3]]);
         let mut end = [0; 8];
         end.copy_from_slice(&raw[8..16]);
@@ -257,6 +262,11 @@ pub struct Decoded {
 }
 
 impl Decoded {
+    /// All its bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Takes an object apart: lengths, header, trailer, frame heads, and for chunks the chain.
     ///
     /// # Errors
@@ -322,8 +332,10 @@ impl Decoded {
         };
         let number = frame as u32;
         let stored = self.bytes.slice(*start..*start + head.stored_bytes as usize);
+        let open = is_open(self.header.kind, frame);
         let opened = match self.header.cipher {
             Cipher::Clear => stored,
+            Cipher::Aes256Gcm if open => stored,
             Cipher::Aes256Gcm => {
                 let key = key.ok_or(FormatError::KeyMissing)?.object_key(&self.header.salt)?;
                 let raw_head = head.encode();
@@ -333,6 +345,7 @@ impl Decoded {
         };
         let plain = match self.header.codec {
             Codec::Plain => opened,
+            Codec::Zstd if open => opened,
             // The capacity is the stated length, at most a frame: a bomb fails instead of growing.
             Codec::Zstd => Bytes::from(
                 zstd::bulk::decompress(&opened, head.plain_bytes as usize)
@@ -374,7 +387,14 @@ fn walk_chain(header: &Header, before: ChainValue, heads: &[FrameHead]) -> Resul
     }
 }
 
-fn chain_over(
+/// Whether a frame is neither compressed nor sealed, whatever the object's header says: a segment's table is read to compare
+/// and to find, without a key.
+fn is_open(kind: Kind, frame: usize) -> bool {
+    kind == Kind::Segment && frame == 0
+}
+
+/// The chain value behind a data chunk's frames, which must cover `start..end` without a hole.
+pub(super) fn chain_over(
     link: Link,
     before: ChainValue,
     start: Offset,

@@ -1,14 +1,12 @@
-//! Putting a backup's objects: the same bytes under the same name until the store says that they are there.
+//! Putting an object whose name nobody else gives: the same bytes under the same name until the store says that they are there.
 //!
-//! A backup's names carry its own random id, so nobody else writes them: other bytes under one of them are somebody's
-//! tampering, never a race.
+//! A backup's names carry its own random id, a segment's the numbers of chunks that only their writer has at hand: other
+//! bytes under one of them are not ours, and never replaced. Chunks are put otherwise: `protocol` decides.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::writer::Trouble;
 use crate::error::JournalError;
 use crate::store::{Created, Key, ObjectStore, Retry, StoreError};
 
@@ -19,11 +17,11 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// [`JournalError::Another`] when other bytes are there; failures that waiting cannot mend.
-pub(super) async fn put(
-    store: &Arc<dyn ObjectStore>,
+pub(crate) async fn put(
+    store: &dyn ObjectStore,
     key: &Key,
     bytes: &Bytes,
-    trouble: &Trouble,
+    trouble: &(dyn Fn(&StoreError) + Send + Sync),
 ) -> Result<(), JournalError> {
     let mut pause = PAUSE_FIRST;
     loop {

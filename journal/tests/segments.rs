@@ -1,0 +1,382 @@
+//! Segments and tidying: whatever is merged and deleted, readers see the same journal, and nothing is deleted on the word of a
+//! segment that does not hold.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests too
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farshore_journal::chunk::Chunk;
+use farshore_journal::format::body::IncarnationRecord;
+use farshore_journal::format::object::Compression;
+use farshore_journal::format::{ChainValue, Recipients, Unlock};
+use farshore_journal::merge::{MergeLimits, Merger, Ready};
+use farshore_journal::reader::{Keyring, Reader};
+use farshore_journal::registry::{Founding, Repository};
+use farshore_journal::store::memory::MemoryStore;
+use farshore_journal::store::{Key, ObjectStore};
+use farshore_journal::tidy::{TidyOptions, tidy};
+use farshore_journal::writer::{Writer, WriterOptions, encode_data};
+use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
+use farshore_testkit::random::Random;
+use farshore_testkit::soak::Campaign;
+
+const SEGMENT: u64 = 1 << 20;
+const LIMITS: MergeLimits = MergeLimits { bytes: 40_000, chunks: 12, fewest: 3, large: 20_000 };
+
+/// A journal with its writer and its merger, and what was written to it.
+struct Rig {
+    store: Arc<MemoryStore>,
+    repository: Repository,
+    record: IncarnationRecord,
+    recipients: Recipients,
+    unlock: Unlock,
+    writer: Writer,
+    merger: Merger,
+    log: Vec<u8>,
+    ready: Vec<Ready>,
+    rng: Random,
+}
+
+impl Rig {
+    async fn new(seed: u64, sealed: bool) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let identity = age::x25519::Identity::generate();
+        let (recipients, unlock) = match sealed {
+            true => {
+                use age::secrecy::ExposeSecret;
+                let public = identity.to_public().to_string();
+                let private = identity.to_string().expose_secret().to_owned();
+                (Recipients::parse([public.as_str()]).unwrap(), Unlock::parse(&private).unwrap())
+            }
+            false => (Recipients::default(), Unlock::none()),
+        };
+        let now = "2026-11-25T00:00:00Z";
+        let repository =
+            Repository::open_or_found(Arc::clone(&store) as Arc<dyn ObjectStore>, now).await.unwrap();
+        let database = "orders".parse().unwrap();
+        let founding = Founding {
+            database: &database,
+            number: 0,
+            engine: "postgres",
+            identity: "7",
+            major: 15,
+            segment_bytes: SEGMENT,
+            now,
+            reason: "first",
+        };
+        let record = repository.found_incarnation(founding).await.unwrap();
+        let writer = open(&repository, &record, &recipients).await;
+        Self {
+            store,
+            repository,
+            record,
+            recipients,
+            unlock,
+            writer,
+            merger: Merger::new(LIMITS),
+            log: Vec::new(),
+            ready: Vec::new(),
+            rng: Random::new(seed),
+        }
+    }
+
+    /// Appends a data chunk of random content and length.
+    async fn append(&mut self) {
+        let bytes = 1 + self.rng.below(6_000) as usize;
+        let log: Vec<u8> = (0..bytes).map(|_| self.rng.below(7) as u8).collect();
+        let place = self.writer.place().clone();
+        let (chunk, _) = encode_data(&place, &log).unwrap();
+        self.writer.append(&chunk, &|_| {}).await.unwrap();
+        self.log.extend_from_slice(&log);
+        self.ready.extend(self.merger.add(&place, &chunk, Bytes::from(log)));
+    }
+
+    /// A new generation takes over, as after a restart.
+    async fn reopen(&mut self) {
+        self.ready.extend(self.merger.close());
+        self.writer = open(&self.repository, &self.record, &self.recipients).await;
+    }
+
+    /// Puts the segments that are ready; how many.
+    async fn merge(&mut self) -> usize {
+        let ready = std::mem::take(&mut self.ready);
+        let merged = ready.len();
+        for ready in ready {
+            let object = ready.encode().unwrap();
+            object.put(&*self.store, self.writer.reader().layout(), &|_| {}).await.unwrap();
+        }
+        merged
+    }
+
+    /// A reader that remembers nothing.
+    fn reader(&self) -> Reader {
+        Reader::new(&self.repository, &self.record).unwrap()
+    }
+
+    fn keys(&self) -> Keyring {
+        Keyring::new(self.unlock.clone())
+    }
+
+    async fn objects(&self, folder: &str) -> Vec<Key> {
+        let prefix = self.writer.reader().layout().root().join(folder).unwrap();
+        self.store.list(&prefix, None, None).await.unwrap().into_iter().map(|listed| listed.key).collect()
+    }
+
+    async fn tidy(&self) -> farshore_journal::tidy::Tidied {
+        tidy(&self.reader(), &mut self.keys(), TidyOptions::at_once_for_tests()).await.unwrap()
+    }
+}
+
+async fn open(repository: &Repository, record: &IncarnationRecord, recipients: &Recipients) -> Writer {
+    let options = WriterOptions {
+        compression: Compression::Zstd(1),
+        recipients: recipients.clone(),
+        segment_bytes: SEGMENT,
+        host: "here".to_owned(),
+    };
+    let at = Position::new(Timeline::new(1), Offset::new(0));
+    let reader = Reader::new(repository, record).unwrap();
+    Writer::take_over(reader, &options, at, &|_| {}).await.unwrap()
+}
+
+/// Walks the whole journal, as a restore would: its log's bytes and the chain's head.
+async fn walk(reader: &Reader, keys: &mut Keyring) -> Result<(Vec<u8>, ChainValue, usize), JournalError> {
+    let last = reader.last().await?.expect("a journal").header().number;
+    let mut before = reader.genesis();
+    let (mut log, mut merged) = (Vec::new(), 0);
+    for number in 0..=last.get() {
+        let chunk: Chunk = reader.expected_chunk(Sequence::new(number)).await?;
+        let header = chunk.header().clone();
+        assert_eq!(header.number.get(), number);
+        if header.before != before {
+            return Err(JournalError::Broken { before: header.number, at: header.number });
+        }
+        assert_eq!(&reader.expected_header(header.number).await?, &header);
+        before = header.after;
+        merged += usize::from(chunk.is_merged());
+        if header.kind == farshore_journal::format::Kind::Data {
+            let key = keys.for_chunk(reader, &header).await?;
+            let plain = chunk.plain_all(key.as_ref()).map_err(|source| JournalError::Object {
+                key: reader.layout().chunk(header.number).unwrap(),
+                source,
+            })?;
+            assert_eq!(header.start.get(), log.len() as u64);
+            log.extend_from_slice(&plain);
+        }
+    }
+    Ok((log, before, merged))
+}
+
+async fn everything_stands(rig: &Rig) -> usize {
+    let (log, head, merged) = walk(&rig.reader(), &mut rig.keys()).await.unwrap();
+    assert!(log == rig.log, "the journal's bytes changed");
+    assert_eq!(head, rig.writer.place().chain());
+    merged
+}
+
+#[tokio::test]
+async fn a_journal_reads_the_same_with_chunks_present_absent_or_half_deleted() {
+    for sealed in [false, true] {
+        let mut rig = Rig::new(11, sealed).await;
+        for _ in 0..60 {
+            rig.append().await;
+        }
+        assert_eq!(everything_stands(&rig).await, 0);
+        rig.reopen().await;
+        assert!(rig.merge().await >= 4);
+        assert!(everything_stands(&rig).await > 30, "segments' word goes before objects'");
+        let present = rig.objects("journal").await.len();
+        for key in rig.objects("journal").await.into_iter().skip(2).step_by(2).take(10) {
+            rig.store.delete(&key).await.unwrap();
+        }
+        everything_stands(&rig).await;
+        let done = rig.tidy().await;
+        assert!(done.chunks > 20 && done.refused.is_empty(), "{done:?}");
+        assert!(rig.objects("journal").await.len() < present / 2);
+        everything_stands(&rig).await;
+        assert_eq!(rig.tidy().await.chunks, 0, "tidied twice is tidied once");
+        rig.append().await;
+        everything_stands(&rig).await;
+    }
+}
+
+#[tokio::test]
+async fn an_opener_finds_the_end_of_a_tidied_journal() {
+    let mut rig = Rig::new(3, false).await;
+    for round in 0..5 {
+        for _ in 0..40 {
+            rig.append().await;
+        }
+        rig.reopen().await;
+        rig.merge().await;
+        rig.tidy().await;
+        let last = rig.reader().last().await.unwrap().unwrap().header().number;
+        assert_eq!(last.next(), Some(rig.writer.place().number()), "round {round}");
+    }
+    everything_stands(&rig).await;
+}
+
+#[tokio::test]
+async fn nothing_behind_the_newest_opening_is_deleted() {
+    let mut rig = Rig::new(5, false).await;
+    for _ in 0..60 {
+        rig.append().await;
+    }
+    assert!(rig.merge().await > 2);
+    let done = rig.tidy().await;
+    assert_eq!(done.chunks, 0);
+    assert!(done.kept > 20, "{done:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_before_its_grace() {
+    let mut rig = Rig::new(5, false).await;
+    for _ in 0..60 {
+        rig.append().await;
+    }
+    rig.reopen().await;
+    rig.merge().await;
+    // Time stands still in this store: nothing ever grows old in it.
+    let options = TidyOptions::new(farshore_journal::writer::TIDY_GRACE, false).unwrap();
+    let done = tidy(&rig.reader(), &mut rig.keys(), options).await.unwrap();
+    assert_eq!((done.chunks, done.refused.len()), (0, 0));
+    assert!(done.kept > 20);
+    assert!(TidyOptions::new(farshore_journal::writer::TIDY_GRACE / 2, false).is_err());
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_for_a_segment_that_does_not_hold() {
+    let mut rig = Rig::new(8, true).await;
+    for _ in 0..80 {
+        rig.append().await;
+    }
+    rig.reopen().await;
+    rig.merge().await;
+    let segments = rig.objects("segments").await;
+    let chunks = rig.objects("journal").await;
+    for at in 0..200u64 {
+        let key = &segments[(at as usize) % segments.len()];
+        let sound = rig.store.get(key).await.unwrap();
+        let mut bytes = sound.to_vec();
+        let place = rig.rng.below(bytes.len() as u64) as usize;
+        bytes[place] ^= 1 << rig.rng.below(8);
+        rig.store.replace(key, Bytes::from(bytes));
+        // The chunks are still there: readers take them.
+        let reader = rig.reader();
+        let name = key.name().parse().unwrap();
+        assert!(reader.segment_anew(&name).await.is_err(), "byte {place} of {key} changed unseen");
+        rig.store.replace(key, sound);
+    }
+    let key = &segments[1];
+    let other = rig.store.get(&segments[0]).await.unwrap();
+    let sound = rig.store.get(key).await.unwrap();
+    rig.store.replace(key, other);
+    everything_stands(&rig).await;
+    let done = rig.tidy().await;
+    assert_eq!(done.refused.len(), 1, "{done:?}");
+    let left = rig.objects("journal").await;
+    let name: farshore_journal::segments::SegmentName = key.name().parse().unwrap();
+    let covered = |key: &&Key| key.name().parse().is_ok_and(|number| name.covers(number));
+    assert_eq!(left.iter().filter(covered).count(), chunks.iter().filter(covered).count());
+    rig.store.replace(key, sound);
+    everything_stands(&rig).await;
+}
+
+#[tokio::test]
+async fn a_bad_segment_without_its_chunks_is_an_error_and_never_a_shorter_journal() {
+    let mut rig = Rig::new(9, false).await;
+    for _ in 0..60 {
+        rig.append().await;
+    }
+    rig.reopen().await;
+    rig.merge().await;
+    rig.tidy().await;
+    let key = rig.objects("segments").await[1].clone();
+    let sound = rig.store.get(&key).await.unwrap();
+    rig.store.replace(&key, sound.slice(..sound.len() - 1));
+    let walked = walk(&rig.reader(), &mut rig.keys()).await;
+    assert!(matches!(walked, Err(JournalError::Object { .. })), "{walked:?}");
+    rig.store.delete(&key).await.unwrap();
+    let walked = walk(&rig.reader(), &mut rig.keys()).await;
+    assert!(matches!(walked, Err(JournalError::Hole { .. })), "{:?}", walked.map(|w| w.2));
+}
+
+/// A late request of a writer that died may fill a number that tidy freed. The segment was there first.
+#[tokio::test]
+async fn what_a_late_request_puts_at_a_freed_number_is_not_read() {
+    let mut rig = Rig::new(2, false).await;
+    for _ in 0..40 {
+        rig.append().await;
+    }
+    rig.reopen().await;
+    rig.merge().await;
+    let zombie = rig.store.get(&rig.objects("journal").await[5]).await.unwrap();
+    rig.tidy().await;
+    let freed = rig.writer.reader().layout().chunk(Sequence::new(3)).unwrap();
+    rig.store.replace(&freed, zombie);
+    everything_stands(&rig).await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_no_number_never_ends_the_journal() {
+    let mut rig = Rig::new(2, false).await;
+    for _ in 0..5 {
+        rig.append().await;
+    }
+    let key = rig.writer.reader().layout().chunk(Sequence::new(3)).unwrap();
+    let bytes = rig.store.get(&key).await.unwrap();
+    rig.store.delete(&key).await.unwrap();
+    rig.store.create(&Key::new(format!("{key}.bad")).unwrap(), bytes).await.unwrap();
+    let found = rig.reader().last().await;
+    assert!(matches!(found, Err(JournalError::Hole { missing }) if missing.get() == 3), "{found:?}");
+}
+
+/// Readers walk the journal again and again while it grows, is merged and is tidied, each with what it remembers of the
+/// segments.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn soak_merges_and_tidies() {
+    let mut campaign = Campaign::start("merges_and_tidies");
+    let mut sealed = false;
+    let mut merges = 0;
+    while campaign.next_round() {
+        sealed = !sealed;
+        let mut rig = Rig::new(campaign.random.number(), sealed).await;
+        for _ in 0..40 {
+            rig.append().await;
+        }
+        rig.reopen().await;
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mut readers = tokio::task::JoinSet::new();
+        for _ in 0..3 {
+            let (reader, mut keys, stop) = (rig.reader(), rig.keys(), Arc::clone(&stop));
+            readers.spawn(async move {
+                let (mut walks, mut longest) = (0u64, 0);
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let (log, _, _) = walk(&reader, &mut keys).await.unwrap();
+                    assert!(log.len() >= longest, "the journal became shorter");
+                    longest = log.len();
+                    walks += 1;
+                }
+                walks
+            });
+        }
+        for _ in 0..6 {
+            for _ in 0..30 {
+                rig.append().await;
+                tokio::task::yield_now().await;
+            }
+            rig.reopen().await;
+            merges += rig.merge().await as u64;
+            campaign.count("tidies", 1);
+            campaign.count("deleted", rig.tidy().await.chunks);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        while let Some(walks) = readers.join_next().await {
+            campaign.count("walks", walks.unwrap());
+        }
+        everything_stands(&rig).await;
+    }
+    campaign.count("merges", merges);
+    assert!(merges > 0);
+    campaign.finish();
+}
