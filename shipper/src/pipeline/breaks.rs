@@ -1,0 +1,165 @@
+//! The journal's chunks that are no log: where it begins, where a timeline leaves another, where log is missing.
+//!
+//! What always holds: they are put by the journal's owner only, behind an end that was read; a gap's bounds are exact, and a
+//! base backup becomes due with it, also when the process that recorded it died. A crash leaves the chunk or not; the next
+//! session reads which.
+
+use farshore_engines::postgres::log::history::TimelineHistory;
+use farshore_journal::backup;
+use farshore_journal::format::body::{GapBody, TimelineBody};
+use farshore_journal::reader::Reader;
+use farshore_journal::writer::{encode_gap, encode_timeline};
+use farshore_journal::{Offset, Position, Sequence, Timeline};
+
+use super::Pipeline;
+use super::source::Source;
+use crate::error::ShipError;
+use crate::progress::Fact;
+use crate::resume::Tail;
+
+impl Pipeline {
+    /// Begins an empty journal. One that begins on a later timeline keeps that timeline's history, and says that what lies
+    /// between the fork and here was never here.
+    /// `read` is the last chunk when there are only openings.
+    pub(super) async fn begin(
+        &mut self,
+        reader: &Reader,
+        source: &mut Source,
+        at: Position,
+        read: Option<Sequence>,
+    ) -> Result<(), ShipError> {
+        self.own(reader, at, read).await?;
+        self.tell(|progress| progress.base_due = Some("the journal begins".to_owned()));
+        if let Some(parent) = source.history.ancestors().last().cloned() {
+            self.branch_chunk(
+                source,
+                Position::new(at.timeline, parent.left_at),
+                parent.timeline,
+                parent.left_at,
+            )
+            .await?;
+            if parent.left_at < at.offset {
+                self.gap_chunk(reader, at.offset, "the journal began here").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the source's history where it left the journal's.
+    pub(super) async fn branch(
+        &mut self,
+        reader: &Reader,
+        source: &mut Source,
+        tail: &Option<Tail>,
+        branch: Position,
+        parent: Timeline,
+    ) -> Result<(), ShipError> {
+        self.own(reader, branch, tail.as_ref().map(|tail| tail.last)).await?;
+        let parent_end = tail.as_ref().map_or(branch.offset, |tail| tail.end.offset);
+        if let Some(beyond) = parent_end.bytes_since(branch.offset).filter(|bytes| *bytes > 0) {
+            tracing::error!(database = %self.config.database, beyond_bytes = beyond, timeline = %parent,
+                "acknowledged log of the old timeline is not on the new primary");
+        }
+        self.branch_chunk(source, branch, parent, parent_end).await
+    }
+
+    async fn branch_chunk(
+        &mut self,
+        source: &mut Source,
+        branch: Position,
+        parent: Timeline,
+        parent_end: Offset,
+    ) -> Result<(), ShipError> {
+        let history = match source.connection.timeline_history(branch.timeline).await? {
+            Some(file) => file.content.to_vec(),
+            // The server lacks a file of its own past; its newest history says the same.
+            None => written_history(&source.history, branch.timeline),
+        };
+        let body = TimelineBody { parent, parent_end, history };
+        let Some(writer) = self.writer.as_ref() else { return Err(ShipError::TaskEnded { what: "writer" }) };
+        let (chunk, _) = encode_timeline(writer.place(), branch, &body)?;
+        let incarnation = writer.reader().incarnation();
+        self.put(chunk).await?;
+        self.fact(Fact::Branch { incarnation, timeline: branch.timeline, parent, at: branch.offset });
+        tracing::warn!(database = %self.config.database, timeline = %branch.timeline, %parent, position = %branch, "a timeline begins");
+        Ok(())
+    }
+
+    /// The source no longer has what comes next: the gap's bounds are recorded exactly, and a new base backup is due.
+    pub(super) async fn gap(
+        &mut self,
+        reader: &Reader,
+        source: &Source,
+        tail: &Tail,
+    ) -> Result<(), ShipError> {
+        self.own(reader, tail.end, Some(tail.last)).await?;
+        // On an ancestor everything up to the fork is gone; on the source's own timeline, up to its present segment.
+        let end = match source.history.leaves(tail.end.timeline) {
+            Some(fork) => fork,
+            None => source.identity.flushed.segment_start(self.config.writer.segment_bytes),
+        };
+        if end <= tail.end.offset {
+            return Err(ShipError::Behind {
+                source_end: Position::new(tail.end.timeline, end),
+                stored: tail.end,
+            });
+        }
+        self.tell(|progress| progress.base_due = Some(format!("the log up to {end} is gone at the source")));
+        self.gap_chunk(reader, end, "the source no longer had this log").await
+    }
+
+    /// A process that recorded a gap may have died before the base backup that follows it.
+    pub(super) async fn base_behind_gap(&self, reader: &Reader, tail: &Tail) -> Result<(), ShipError> {
+        let Some(gap_end) = tail.behind_gap.filter(|_| self.progress.borrow().base_due.is_none()) else {
+            return Ok(());
+        };
+        for id in backup::list(reader).await? {
+            // One that does not read is no base, and no reason to stop shipping.
+            let range = backup::standing(reader, id).await.ok().and_then(|standing| standing.complete);
+            if range.is_some_and(|r| r.start.timeline == tail.end.timeline && r.start.offset >= gap_end) {
+                return Ok(());
+            }
+        }
+        self.tell(|progress| progress.base_due = Some(format!("the log up to {gap_end} is missing")));
+        Ok(())
+    }
+
+    async fn gap_chunk(&mut self, reader: &Reader, end: Offset, reason: &str) -> Result<(), ShipError> {
+        let Some(writer) = self.writer.as_ref() else { return Err(ShipError::TaskEnded { what: "writer" }) };
+        let start = writer.stored();
+        let (chunk, _) = encode_gap(writer.place(), end, &GapBody { reason: reason.to_owned() })?;
+        self.put(chunk).await?;
+        tracing::error!(database = %self.config.database, from = %start, to = %end, reason, "a gap in the journal");
+        self.fact(Fact::Gap {
+            incarnation: reader.incarnation(),
+            timeline: start.timeline,
+            start: start.offset,
+            end,
+            reason: reason.to_owned(),
+        });
+        Ok(())
+    }
+}
+
+/// The history file of `timeline`, from that of a descendant.
+fn written_history(of: &TimelineHistory, timeline: Timeline) -> Vec<u8> {
+    let before = of.ancestors().iter().take_while(|ancestor| ancestor.timeline != timeline);
+    let lines = before.map(|a| format!("{}\t{}\tas a later history says\n", a.timeline, a.left_at));
+    lines.collect::<String>().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_file_that_the_server_lacks_is_written_from_a_later_one() {
+        let later =
+            TimelineHistory::parse(Timeline::new(4), b"1\t0/500\tx\n2\t0/700\ty\n3\t0/900\tz\n").unwrap();
+        let written = written_history(&later, Timeline::new(3));
+        let read = TimelineHistory::parse(Timeline::new(3), &written).unwrap();
+        assert_eq!(read.leaves(Timeline::new(1)), Some(Offset::new(0x500)));
+        assert_eq!(read.leaves(Timeline::new(2)), Some(Offset::new(0x700)));
+        assert_eq!(read.ancestors().len(), 2);
+    }
+}

@@ -1,0 +1,195 @@
+//! The stream: bytes are received, compared as long as the journal has them, gathered into chunks and appended.
+//!
+//! What always holds: `stored <= received`; in `async` the report is what was received; one append is in flight at most. When
+//! the target takes nothing the stream is closed, so that the primary's shutdown is not held up.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use farshore_engines::postgres::log::LogDecoder;
+use farshore_engines::postgres::wire::{ReplicationStream, StandbyStatus, StreamEvent};
+use farshore_journal::Offset;
+use farshore_journal::reader::Reader;
+use farshore_journal::writer::encode_data;
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
+
+use super::source::Source;
+use super::{Landed, Pipeline};
+use crate::batch::Batch;
+use crate::crash::crash_point;
+use crate::error::ShipError;
+use crate::progress::{Fact, PipelineState};
+use crate::resume::{Comparison, Tail};
+
+/// How long a full batch may wait for the target before the stream is closed: a stream that is not read would hold up the
+/// primary's shutdown.
+const STALL: Duration = Duration::from_secs(3);
+/// How often the source is asked for a sign of life: what an idle database's exposure is measured by.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+impl Pipeline {
+    /// Compares, takes over, ships. `Ok(None)`: cancelled and drained. `Ok(Some(()))`: the timeline ended.
+    pub(super) async fn stream(
+        &mut self,
+        reader: &Reader,
+        source: Source,
+        tail: &Tail,
+        cancel: &CancellationToken,
+    ) -> Result<Option<()>, ShipError> {
+        let from = tail.compare_from();
+        let anchor = source.sql.next_transaction().await?;
+        let mut decoder = LogDecoder::new(source.shape, from)?.with_transaction_anchor(anchor);
+        let mut stream = source.open_stream(&self.config.params, &self.config.slot, from).await?;
+        let mut comparison = Comparison::over(tail);
+        let mut batch = Batch::at(tail.end);
+        let mut last_sent: Option<Instant> = None;
+        let mut full_since: Option<Instant> = None;
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.unstored.clear();
+        if comparison.is_done() {
+            self.own(reader, tail.end, Some(tail.last)).await?;
+        }
+        let mut timeline_over = false;
+        loop {
+            if self.append.is_none() && !batch.is_empty() {
+                let due = batch.due(last_sent, self.config.flush_interval);
+                let now = Instant::now();
+                if timeline_over
+                    || cancel.is_cancelled()
+                    || batch.is_full()
+                    || due.is_some_and(|due| due <= now)
+                {
+                    self.send(&mut batch, decoder.checked_end().unwrap_or(from.offset))?;
+                    last_sent = Some(now);
+                }
+            }
+            if self.append.is_none() && batch.is_empty() {
+                if timeline_over {
+                    return Ok(Some(()));
+                }
+                if cancel.is_cancelled() {
+                    // A stream that cannot be ended politely is ended by closing it.
+                    let _ = stream.stop().await;
+                    return Ok(None);
+                }
+            }
+            full_since = if batch.is_full() { full_since.or_else(|| Some(Instant::now())) } else { None };
+            if full_since.is_some_and(|since| since.elapsed() > STALL) {
+                return Err(ShipError::TargetStalled);
+            }
+            let reads = !batch.is_full() && !timeline_over && !cancel.is_cancelled();
+            let due = batch.due(last_sent, self.config.flush_interval).filter(|_| self.append.is_none());
+            tokio::select! {
+                biased;
+                done = async { match self.append.as_mut() {
+                    Some(append) => append.await,
+                    None => std::future::pending().await,
+                } } => {
+                    self.append = None;
+                    let (writer, landed) = done;
+                    self.landed(writer, landed)?;
+                }
+                event = stream.next_event(), if reads => match event? {
+                    StreamEvent::Data { bytes, server_end, .. } => {
+                        let unstored = &mut self.unstored;
+                        decoder.push(&bytes, &mut |event| unstored.note(event))?;
+                        let compared = comparison.is_done();
+                        let fresh = comparison.take(&bytes)?;
+                        if !compared && comparison.is_done() {
+                            self.own(reader, tail.end, Some(tail.last)).await?;
+                            // A process that was killed may have stored what its catalog never heard of: said again here.
+                            let (commits, points) = self.unstored.up_to(tail.end.offset);
+                            let start = tail.compare_from().offset;
+                            self.fact(Fact::Stored {
+                                incarnation: reader.incarnation(),
+                                timeline: tail.end.timeline,
+                                start,
+                                end: tail.end.offset,
+                                checked: decoder.checked_end().unwrap_or(start).max(start).min(tail.end.offset),
+                                first: tail.first,
+                                last: tail.last,
+                                commits,
+                                points,
+                            });
+                            let checked = decoder.checked_end().filter(|end| *end <= tail.end.offset);
+                            self.tell(|progress| {
+                                progress.checked = checked.or(progress.checked);
+                                progress.stored = Some(tail.end);
+                                progress.releasable = Some(tail.end);
+                            });
+                        }
+                        if !fresh.is_empty() {
+                            batch.push(fresh, server_end, Instant::now());
+                        }
+                        self.heard(&stream, server_end);
+                    }
+                    StreamEvent::KeepAlive { server_end, reply_requested } => {
+                        self.heard(&stream, server_end);
+                        if reply_requested {
+                            self.report(&mut stream, false).await?;
+                        }
+                    }
+                    StreamEvent::TimelineEnd { .. } => timeline_over = true,
+                },
+                _ = heartbeat.tick() => if !timeline_over { self.report(&mut stream, true).await?; },
+                () = async { match due {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                } } => {}
+                () = cancel.cancelled(), if reads => {}
+            }
+        }
+    }
+
+    fn heard(&self, stream: &ReplicationStream, source_end: Offset) {
+        let oldest = self.unstored.oldest_commit();
+        self.tell(|progress| {
+            progress.received = Some(stream.received());
+            progress.source_end = Some(source_end.max(stream.received().offset));
+            progress.last_contact = Some(Utc::now());
+            progress.oldest_unstored_commit = oldest;
+            if progress.state != PipelineState::Accumulating {
+                progress.state = PipelineState::Connected;
+                progress.trouble = None;
+            }
+        });
+    }
+
+    /// `async`: the report is what was received. The keep slot holds what is not yet stored.
+    async fn report(&self, stream: &mut ReplicationStream, ask: bool) -> Result<(), ShipError> {
+        crash_point!("ship-report");
+        let received = stream.received().offset;
+        let status = StandbyStatus { written: received, flushed: received, applied: received };
+        stream.send_status(status, ask).await?;
+        self.tell(|progress| progress.reported = Some(received));
+        Ok(())
+    }
+
+    /// Makes a chunk of what waits and puts it on its way.
+    fn send(&mut self, batch: &mut Batch, checked: Offset) -> Result<(), ShipError> {
+        let Some(mut writer) = self.writer.take() else {
+            return Err(ShipError::TaskEnded { what: "writer" });
+        };
+        let (from, bytes) = batch.take();
+        let trouble = self.trouble();
+        self.append = Some(ReusableBoxFuture::new(async move {
+            let landed = async {
+                let place = writer.place().clone();
+                if place.at() != from {
+                    return Err(ShipError::JournalMoved);
+                }
+                let encoded = tokio::task::spawn_blocking(move || encode_data(&place, &bytes)).await;
+                let (chunk, _) = encoded.map_err(|_| ShipError::TaskEnded { what: "encoding" })??;
+                crash_point!("ship-encoded");
+                writer.append(&chunk, &*trouble).await?;
+                crash_point!("ship-appended");
+                let end = chunk.header.end_position();
+                Ok(Landed { from, end, checked: checked.min(end.offset), number: chunk.header.number })
+            }
+            .await;
+            (writer, landed)
+        }));
+        Ok(())
+    }
+}
