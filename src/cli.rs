@@ -128,6 +128,11 @@ pub enum Command {
   farshore verify
   farshore verify orders -o json")]
     Verify(DatabaseChoice),
+    /// Delete chunks that a merged segment replaces; the one verb whose credential may delete
+    #[command(before_help = "Examples:
+  farshore -c /etc/farshore/tidy.toml tidy --dry-run
+  farshore -c /etc/farshore/tidy.toml tidy orders --grace 3d")]
+    Tidy(TidyArgs),
     /// PostgreSQL's archive_command and restore_command
     #[command(subcommand)]
     Wal(WalCommand),
@@ -184,6 +189,31 @@ pub struct InitArgs {
     /// Where the private key is written
     #[arg(long, value_name = "FILE", requires = "encrypt")]
     pub identity_out: Option<PathBuf>,
+}
+
+/// `farshore tidy`
+#[derive(Debug, Clone, Args)]
+pub struct TidyArgs {
+    /// The database; all when not given
+    #[arg(value_name = "DB")]
+    pub database: Option<DatabaseName>,
+    /// How long a chunk and its segment must have stood, by the store's clock; a day at least
+    #[arg(long, default_value = "1d", value_parser = parse_grace)]
+    pub grace: Span,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A shipper may still wait for an answer that is half a grace old (FORMAT.md, R6): less than a day is unsafe.
+fn parse_grace(text: &str) -> Result<Span, String> {
+    let grace: Span = text.parse().map_err(|why: crate::config::quantity::QuantityError| why.to_string())?;
+    match grace.get() >= farshore_journal::writer::TIDY_GRACE {
+        true => Ok(grace),
+        false => {
+            Err("a shipper may still wait for an answer that is half a day old: write 1d or more".to_owned())
+        }
+    }
 }
 
 /// `farshore status`

@@ -14,6 +14,7 @@ pub mod points;
 pub mod restore;
 pub mod run;
 pub mod status;
+pub mod tidy;
 pub mod verify;
 pub mod wal;
 
@@ -133,6 +134,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Points(args) => points::run(&mut context, args).await,
         Command::Restore(args) => restore::run(&mut context, args).await,
         Command::Verify(args) => verify::run(&mut context, args).await,
+        Command::Tidy(args) => tidy::run(&mut context, args).await,
         Command::Wal(args) => wal::run(&mut context, args).await,
         Command::Catalog(args) => catalog::run(&mut context, args).await,
         Command::Completions(args) => completions::run(&mut context, args).await,

@@ -29,7 +29,7 @@ use toml::Spanned;
 use address::{CatalogUrl, DatabaseUrl, StoreUrl};
 use diagnose::ConfigProblem;
 use flush::{Billing, FlushPlan, flush_plan};
-use quantity::Span;
+use quantity::{ByteCount, Span};
 use secret::{Secret, SecretSource};
 
 /// The largest configuration file read, in bytes: thousands of databases fit, a wrong path does not.
@@ -38,6 +38,11 @@ const LARGEST_FILE_BYTES: u64 = 4 * 1024 * 1024;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7432);
 const DEFAULT_CATALOG: &str = "sqlite:farshore.db";
 const DEFAULT_SOCKET: &str = "farshore.sock";
+/// From how much log on chunks are merged unless told otherwise: one of PostgreSQL's own log files.
+const MERGE_AT: ByteCount = ByteCount::new(16 << 20);
+/// Less is not worth an object; more is held in memory until it is merged.
+const MERGE_AT_LEAST: ByteCount = ByteCount::new(64 << 10);
+const MERGE_AT_MOST: ByteCount = ByteCount::new(128 << 20);
 
 /// A store's name: 1 to 63 of `a-z 0-9 _ -`, as a database's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -217,6 +222,8 @@ pub struct DatabaseConfig {
     pub protection: Protection,
     /// The flush interval set by hand.
     pub flush_interval: Option<Span>,
+    /// From how much log on stored chunks are merged into a segment.
+    pub merge_at: ByteCount,
     /// What happens when no more log can be kept.
     pub on_full: OnFull,
     /// How its journal is compressed.
@@ -476,6 +483,7 @@ impl Judge<'_> {
             rto: database.rto,
             protection: Protection::Async,
             flush_interval: database.flush_interval,
+            merge_at: self.merge_at(database.merge_at.as_ref())?,
             on_full: database.on_full,
             compression: database.compression,
         };
@@ -488,6 +496,19 @@ impl Judge<'_> {
             }
         }
         Ok(judged)
+    }
+
+    fn merge_at(&self, asked: Option<&Spanned<ByteCount>>) -> Result<ByteCount, ConfigProblem> {
+        let Some(asked) = asked else { return Ok(MERGE_AT) };
+        match MERGE_AT_LEAST <= *asked.get_ref() && *asked.get_ref() <= MERGE_AT_MOST {
+            true => Ok(*asked.get_ref()),
+            false => Err(self
+                .problem(
+                    asked.span(),
+                    format!("`merge_at` lies between {MERGE_AT_LEAST} and {MERGE_AT_MOST}"),
+                )
+                .hint(format!("leave it out: {MERGE_AT} is right for most databases"))),
+        }
     }
 
     fn judge_protection(

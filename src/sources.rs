@@ -5,14 +5,27 @@ use farshore_journal::DatabaseName;
 
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
-use crate::wiring;
+use crate::wiring::{self, Purpose};
 
 /// Every incarnation of `name` in `store`, oldest first.
 ///
 /// # Errors
 /// When the store cannot be read, or an incarnation is of an engine that this build does not know.
 pub async fn all(config: &Config, name: &DatabaseName, store: &StoreName) -> anyhow::Result<Vec<Source>> {
-    let repository = wiring::repository(config, store).await?;
+    all_for(config, name, store, Purpose::Read).await
+}
+
+/// As [`all`], from a store that is opened for something.
+///
+/// # Errors
+/// As [`all`].
+pub async fn all_for(
+    config: &Config,
+    name: &DatabaseName,
+    store: &StoreName,
+    purpose: Purpose,
+) -> anyhow::Result<Vec<Source>> {
+    let repository = wiring::repository_for(config, store, purpose).await?;
     let mut sources = Vec::new();
     for record in repository.incarnations(name).await? {
         let unlock = match config.stores.get(store) {

@@ -25,6 +25,8 @@ pub enum Purpose {
     Read,
     /// To ship into; a directory that is not there yet is made.
     Write,
+    /// To delete what was merged; nothing is made.
+    Tidy,
 }
 
 fn nothing_begun() -> Safe {
@@ -68,6 +70,7 @@ pub fn open_store(
 fn store_options(settings: &StoreConfig, purpose: Purpose) -> Result<StoreOptions, OperatorMessage> {
     let mut options = match purpose {
         Purpose::Read => StoreOptions::new(),
+        Purpose::Tidy => StoreOptions::for_writing(),
         Purpose::Write => StoreOptions::for_writing().make_root(),
     };
     if let Some(endpoint) = &settings.endpoint {
@@ -107,7 +110,19 @@ pub fn store_message(name: &StoreName, url: &str, why: &StoreError) -> OperatorM
 /// # Errors
 /// When it cannot be opened or was never founded.
 pub async fn repository(config: &Config, name: &StoreName) -> Result<Repository, OperatorMessage> {
-    let (store, url) = open_store(config, name, Purpose::Read)?;
+    repository_for(config, name, Purpose::Read).await
+}
+
+/// A store that was founded, for something.
+///
+/// # Errors
+/// As [`repository`].
+pub async fn repository_for(
+    config: &Config,
+    name: &StoreName,
+    purpose: Purpose,
+) -> Result<Repository, OperatorMessage> {
+    let (store, url) = open_store(config, name, purpose)?;
     Repository::open(store).await.map_err(|why| {
         OperatorMessage::new(
             Code::StoreUnusable,

@@ -193,7 +193,11 @@ async fn first_where(
     let (mut low, mut high) = (first.get(), last.get().saturating_add(1));
     while low < high {
         let middle = low + (high - low) / 2;
-        if holds(&reader.expected_header(Sequence::new(middle)).await?) { high = middle } else { low = middle + 1 }
+        if holds(&reader.expected_header(Sequence::new(middle)).await?) {
+            high = middle
+        } else {
+            low = middle + 1
+        }
     }
     Ok((low <= last.get()).then(|| Sequence::new(low)))
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::error::JournalError;
 use crate::format::object::{ChainUse, Compression, Draft, Encoded, MAX_FRAME_BYTES, Piece};
 use crate::format::segment::{Merged, Outline, Table};
-use crate::format::{DataKey, Decoded, FormatError, Header, Kind, Segment};
+use crate::format::{DataKey, Decoded, FormatError, FrameHead, Header, Kind, Segment};
 use crate::identity::Sequence;
 use crate::layout::Layout;
 use crate::put::put;
@@ -34,6 +34,29 @@ pub struct MergeLimits {
 impl Default for MergeLimits {
     fn default() -> Self {
         Self { bytes: 16 << 20, chunks: 4096, fewest: 8, large: 2 << 20 }
+    }
+}
+
+/// A chunk that the journal confirmed, with what merging it needs.
+#[derive(Debug)]
+pub struct Confirmed {
+    header: Header,
+    heads: Vec<FrameHead>,
+    log: Bytes,
+    compression: Compression,
+    key: Option<DataKey>,
+}
+
+impl Confirmed {
+    /// Of a data chunk that was encoded for `place` from these plain bytes, and confirmed.
+    pub fn new(place: &Place, chunk: &Encoded, log: Bytes) -> Self {
+        Self {
+            header: chunk.header.clone(),
+            heads: chunk.heads.clone(),
+            log,
+            compression: place.compression(),
+            key: place.key().cloned(),
+        }
     }
 }
 
@@ -62,22 +85,14 @@ impl Merger {
         Self { limits, run: None }
     }
 
-    /// Takes in a chunk that the journal confirmed, and its log's plain bytes; `place` is the one that it was encoded for. What
-    /// is given back is ready to be merged.
-    pub fn add(&mut self, place: &Place, chunk: &Encoded, log: Bytes) -> Option<Ready> {
+    /// Takes in a chunk. What is given back is ready to be merged. One that does not continue the chunk before it, as when chunks
+    /// between were not told of, begins a new run.
+    pub fn add(&mut self, chunk: Confirmed) -> Option<Ready> {
         let header = &chunk.header;
         if header.kind != Kind::Data || header.plain_bytes >= self.limits.large {
             return self.close();
         }
-        let frames = self.run.as_ref().map_or(0, |run| run.table.frames.len()) + chunk.heads.len();
-        let chunks = self.run.as_ref().map_or(0, |run| run.table.chunks.len()) + 1;
-        let continues = self.run.as_ref().is_none_or(|run| {
-            run.last.number.next() == Some(header.number)
-                && run.last.after == header.before
-                && run.last.link() == header.link()
-                && run.last.end == header.start
-                && Table::bytes(chunks, frames) <= MAX_FRAME_BYTES
-        });
+        let continues = self.run.as_ref().is_none_or(|run| run.continues(&chunk));
         let closed = if continues { None } else { self.close() };
         let run = self.run.get_or_insert_with(|| Run {
             first: header.clone(),
@@ -85,14 +100,14 @@ impl Merger {
             table: Table::default(),
             logs: Vec::new(),
             bytes: 0,
-            compression: place.compression(),
-            key: place.key().cloned(),
+            compression: chunk.compression,
+            key: chunk.key,
         });
-        run.last = header.clone();
         run.table.chunks.push(Merged { written_at: header.written_at, frames: header.frames });
         run.table.frames.extend(chunk.heads.iter().map(|head| (head.plain_bytes, head.digest)));
-        run.bytes += log.len() as u64;
-        run.logs.push(log);
+        run.bytes += chunk.log.len() as u64;
+        run.logs.push(chunk.log);
+        run.last = chunk.header;
         let full = run.bytes >= self.limits.bytes || run.table.chunks.len() >= self.limits.chunks;
         closed.or_else(|| if full { self.close() } else { None })
     }
@@ -125,6 +140,16 @@ impl Ready {
 }
 
 impl Run {
+    fn continues(&self, chunk: &Confirmed) -> bool {
+        let header = &chunk.header;
+        let frames = self.table.frames.len() + chunk.heads.len();
+        self.last.number.next() == Some(header.number)
+            && self.last.after == header.before
+            && self.last.link() == header.link()
+            && self.last.end == header.start
+            && Table::bytes(self.table.chunks.len() + 1, frames) <= MAX_FRAME_BYTES
+    }
+
     fn encode(self) -> Result<SegmentObject, FormatError> {
         let table = self.table.encode();
         let log = self.logs.concat();
@@ -156,7 +181,11 @@ impl Run {
         // Chunks will be deleted on this object's word: it is opened as a reader would.
         let segment = Segment::parse(Decoded::parse(bytes.clone())?)?;
         segment.check_content(self.key.as_ref())?;
-        Ok(SegmentObject { name: SegmentName::of(segment.outline()), outline: segment.outline().clone(), bytes })
+        Ok(SegmentObject {
+            name: SegmentName::of(segment.outline()),
+            outline: segment.outline().clone(),
+            bytes,
+        })
     }
 }
 

@@ -159,8 +159,7 @@ impl Reader {
             let place = |header: &Header| self.foreign(header);
             let outline = self.segments.outline(&*self.store, &self.layout, name, &place).await;
             if let Ok(outline) = outline
-                && let Some(header) =
-                    outline.position(sequence).and_then(|which| outline.chunks().get(which))
+                && let Some(header) = outline.position(sequence).and_then(|which| outline.chunks().get(which))
             {
                 return Ok(header.clone());
             }

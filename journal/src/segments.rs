@@ -133,9 +133,8 @@ pub async fn read(
     let bytes = store.get(&key).await?;
     let segment = Decoded::parse(bytes).and_then(Segment::parse);
     let segment = segment.map_err(|source| JournalError::Object { key: key.clone(), source })?;
-    misplaced(name, segment.outline(), place).map_or(Ok(segment), |field| {
-        Err(JournalError::Misplaced { key, field })
-    })
+    misplaced(name, segment.outline(), place)
+        .map_or(Ok(segment), |field| Err(JournalError::Misplaced { key, field }))
 }
 
 fn misplaced(
@@ -188,9 +187,7 @@ impl Segments {
         place: &(dyn Fn(&Header) -> Option<&'static str> + Sync),
     ) -> Result<Arc<Segment>, JournalError> {
         let cell = kept(&self.whole, name, KEPT);
-        let read = cell.get_or_try_init(|| async {
-            read(store, layout, name, place).await.map(Arc::new)
-        });
+        let read = cell.get_or_try_init(|| async { read(store, layout, name, place).await.map(Arc::new) });
         read.await.cloned()
     }
 

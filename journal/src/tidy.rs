@@ -32,7 +32,7 @@ pub struct Tidied {
     pub chunks: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Chunks that a segment replaces and that have not stood for the whole grace yet, or stand behind the newest opening.
+    /// Chunks before the newest opening that a segment replaces, and that have not stood for the whole grace yet.
     pub kept: u64,
     /// Segments that do not hold what they should: their chunks stay.
     pub refused: Vec<Refused>,
@@ -85,7 +85,8 @@ impl TidyOptions {
 pub async fn tidy(reader: &Reader, keys: &mut Keyring, options: TidyOptions) -> Result<Tidied, JournalError> {
     let mut done = Tidied::default();
     let Some(last) = reader.last().await? else { return Ok(done) };
-    let newest = reader.first_where(last.header().number, |h| h.generation >= last.header().generation).await?;
+    let newest =
+        reader.first_where(last.header().number, |h| h.generation >= last.header().generation).await?;
     let opening = newest.header().number;
     let listed = segments::list(&**reader.store(), reader.layout()).await?;
     let chunks = chunks(reader, opening).await?;
@@ -96,9 +97,8 @@ pub async fn tidy(reader: &Reader, keys: &mut Keyring, options: TidyOptions) -> 
         done.segments += 1;
         let replaced: Vec<&(Sequence, Listed)> =
             chunks.iter().filter(|(number, _)| segment.name.covers(*number)).collect();
-        let (old, young): (Vec<_>, Vec<_>) = replaced
-            .into_iter()
-            .partition(|(_, listed)| is_old(listed, now, options.grace));
+        let (old, young): (Vec<_>, Vec<_>) =
+            replaced.into_iter().partition(|(_, listed)| is_old(listed, now, options.grace));
         let ready = segment.name.last < opening && is_old(&segment.listed, now, options.grace);
         done.kept += young.len() as u64;
         if !ready || old.is_empty() {
@@ -189,7 +189,9 @@ async fn replaces(reader: &Reader, keys: &mut Keyring, segment: &ListedSegment) 
     };
     let Some(data_key) = data_key else { return Ok(()) };
     let opened = tokio::task::spawn_blocking(move || opens(&read, data_key.as_ref())).await;
-    opened.map_err(|_| JournalError::NotHeld { what: "the segment: reading it was cut off".to_owned() })?.map_err(bad)
+    opened
+        .map_err(|_| JournalError::NotHeld { what: "the segment: reading it was cut off".to_owned() })?
+        .map_err(bad)
 }
 
 fn opens(segment: &Segment, key: Option<&crate::format::DataKey>) -> Result<(), FormatError> {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use farshore_journal::chunk::Chunk;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::object::Compression;
-use farshore_journal::format::{ChainValue, Recipients, Unlock};
-use farshore_journal::merge::{MergeLimits, Merger, Ready};
+use farshore_journal::format::{ChainValue, Header, Recipients, Unlock};
+use farshore_journal::merge::{Confirmed, MergeLimits, Merger, Ready};
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::{Founding, Repository};
 use farshore_journal::store::memory::MemoryStore;
@@ -88,7 +88,7 @@ impl Rig {
         let (chunk, _) = encode_data(&place, &log).unwrap();
         self.writer.append(&chunk, &|_| {}).await.unwrap();
         self.log.extend_from_slice(&log);
-        self.ready.extend(self.merger.add(&place, &chunk, Bytes::from(log)));
+        self.ready.extend(self.merger.add(Confirmed::new(&place, &chunk, Bytes::from(log))));
     }
 
     /// A new generation takes over, as after a restart.
@@ -151,7 +151,10 @@ async fn walk(reader: &Reader, keys: &mut Keyring) -> Result<(Vec<u8>, ChainValu
         if header.before != before {
             return Err(JournalError::Broken { before: header.number, at: header.number });
         }
-        assert_eq!(&reader.expected_header(header.number).await?, &header);
+        // The two may be read from the object and from its segment: what lies where in the store may differ, no more.
+        let outlined = reader.expected_header(header.number).await?;
+        let said = |of: &Header| (of.number, of.link(), of.start, of.end, of.frames, of.before, of.after);
+        assert_eq!(said(&outlined), said(&header));
         before = header.after;
         merged += usize::from(chunk.is_merged());
         if header.kind == farshore_journal::format::Kind::Data {
@@ -223,9 +226,10 @@ async fn nothing_behind_the_newest_opening_is_deleted() {
         rig.append().await;
     }
     assert!(rig.merge().await > 2);
+    let before = rig.objects("journal").await;
     let done = rig.tidy().await;
-    assert_eq!(done.chunks, 0);
-    assert!(done.kept > 20, "{done:?}");
+    assert!(done.segments > 2 && done.chunks == 0, "{done:?}");
+    assert_eq!(rig.objects("journal").await, before);
 }
 
 #[tokio::test]
@@ -320,15 +324,20 @@ async fn what_a_late_request_puts_at_a_freed_number_is_not_read() {
 #[tokio::test]
 async fn a_name_that_is_no_number_never_ends_the_journal() {
     let mut rig = Rig::new(2, false).await;
-    for _ in 0..5 {
+    for _ in 0..9 {
         rig.append().await;
     }
-    let key = rig.writer.reader().layout().chunk(Sequence::new(3)).unwrap();
+    // One of those that the search for the end asks for.
+    let key = rig.writer.reader().layout().chunk(Sequence::new(6)).unwrap();
     let bytes = rig.store.get(&key).await.unwrap();
     rig.store.delete(&key).await.unwrap();
     rig.store.create(&Key::new(format!("{key}.bad")).unwrap(), bytes).await.unwrap();
     let found = rig.reader().last().await;
-    assert!(matches!(found, Err(JournalError::Hole { missing }) if missing.get() == 3), "{found:?}");
+    assert!(
+        matches!(found, Err(JournalError::Hole { missing }) if missing.get() == 6),
+        "{:?}",
+        found.is_ok()
+    );
 }
 
 /// Readers walk the journal again and again while it grows, is merged and is tidied, each with what it remembers of the

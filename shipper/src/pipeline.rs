@@ -12,6 +12,7 @@
 //! ```
 
 mod breaks;
+mod merging;
 mod open_stream;
 mod ownership;
 mod session;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use farshore_engines::postgres::wire::{ConnectParams, SlotName};
+use farshore_journal::merge::MergeLimits;
 use farshore_journal::store::{ObjectStore, Retry};
 use farshore_journal::writer::{Writer, WriterOptions};
 use farshore_journal::{DatabaseName, JournalError, Offset, Position, Sequence};
@@ -55,6 +57,8 @@ pub struct PipelineConfig {
     pub flush_interval: Duration,
     /// How chunks are encoded; its segment size is replaced by the source's.
     pub writer: WriterOptions,
+    /// When stored chunks become a segment.
+    pub merge: MergeLimits,
 }
 
 /// The append in flight. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
@@ -79,6 +83,8 @@ pub struct Pipeline {
     facts: mpsc::Sender<Fact>,
     /// Commits and points that were received and are not yet stored, in log order.
     unstored: Unstored,
+    /// Told of each stored data chunk while the pipeline runs.
+    merging: Option<merging::Tell>,
 }
 
 impl Pipeline {
@@ -97,6 +103,7 @@ impl Pipeline {
             progress: Arc::new(progress),
             facts,
             unstored: Unstored::default(),
+            merging: None,
         }
     }
 
@@ -105,6 +112,14 @@ impl Pipeline {
     /// # Errors
     /// When another shipper took the journal over, or a fault never mends by waiting.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), ShipError> {
+        let (tell, merging) = merging::channel(Arc::clone(&self.store), self.config.merge);
+        self.merging = Some(tell);
+        // The pipeline is gone when its sessions end, and with it the channel: that ends the merging.
+        let (ended, ()) = tokio::join!(self.sessions(cancel), merging.run());
+        ended
+    }
+
+    async fn sessions(mut self, cancel: CancellationToken) -> Result<(), ShipError> {
         let mut pause = PAUSE_FIRST;
         loop {
             let begun = Instant::now();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use farshore_catalog::Catalog;
 use farshore_journal::DatabaseName;
+use farshore_journal::merge::MergeLimits;
 use farshore_shipper::pipeline::PipelineConfig;
 use farshore_shipper::progress::{PipelineState, Progress};
 use farshore_shipper::supervisor::{self, TargetConfig};
@@ -135,6 +136,7 @@ fn database(
             store_name: store_name.to_string(),
             flush_interval: settings.flush_plan(store_config.billing()).interval,
             writer: wiring::writer_options(settings, store_config)?,
+            merge: MergeLimits { bytes: settings.merge_at.get(), ..MergeLimits::default() },
         };
         targets.push(TargetConfig { pipeline, store, url });
     }

@@ -11,7 +11,7 @@ use farshore_journal::DatabaseName;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::quantity::Span;
+use crate::config::quantity::{ByteCount, Span};
 use crate::config::{Compression, Durable, EngineKind, OnFull, StoreName};
 
 /// The whole file.
@@ -61,6 +61,7 @@ pub(super) struct Database {
     pub(super) rto: Option<Span>,
     pub(super) protection: Option<Spanned<Protection>>,
     pub(super) flush_interval: Option<Span>,
+    pub(super) merge_at: Option<Spanned<ByteCount>>,
     #[serde(default)]
     pub(super) on_full: OnFull,
     pub(super) bin_dir: Option<PathBuf>,

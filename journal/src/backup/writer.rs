@@ -19,8 +19,8 @@ use crate::format::{ChainValue, DataKey, Digest, FormatError, Kind, Recipients};
 use crate::identity::{BackupId, Generation, IncarnationId, Sequence, StoreId, WriterId};
 use crate::layout::Layout;
 use crate::position::{Offset, Timeline};
-use crate::reader::Reader;
 use crate::put::put;
+use crate::reader::Reader;
 use crate::store::{Key, ObjectStore, StoreError};
 
 /// Plain bytes of a part: a few seconds of one core and of a slow line, and few enough puts that their price does not
@@ -192,7 +192,8 @@ impl BackupWriter {
                 tokio::task::spawn_blocking(encode).await.map_err(|_| stopped())??
             };
             let _permit = puts.acquire_owned().await.map_err(|_| stopped())?;
-            put(&*target.store, &target.layout.backup_part(target.backup, number)?, &bytes, &*trouble).await?;
+            put(&*target.store, &target.layout.backup_part(target.backup, number)?, &bytes, &*trouble)
+                .await?;
             Ok(Part { number, plain_bytes, bytes: bytes.len() as u64, digest })
         });
         Ok(())

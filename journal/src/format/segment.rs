@@ -91,10 +91,7 @@ impl Table {
                 let (mut written_at, mut frames) = ([0; 8], [0; 4]);
                 written_at.copy_from_slice(&raw[..8]);
                 frames.copy_from_slice(&raw[8..]);
-                Merged {
-                    written_at: i64::from_le_bytes(written_at),
-                    frames: u32::from_le_bytes(frames),
-                }
+                Merged { written_at: i64::from_le_bytes(written_at), frames: u32::from_le_bytes(frames) }
             })
             .collect();
         let frames: Vec<(u32, Digest)> = raw_frames
@@ -135,7 +132,8 @@ impl Outline {
     /// [`FormatError`] when they are not a segment's.
     pub fn bytes_wanted(first: &[u8]) -> Result<usize, FormatError> {
         Header::decode(first).and_then(segment_only)?;
-        let Some(raw) = first.get(HEADER_BYTES..).and_then(|rest| rest.first_chunk::<FRAME_HEAD_BYTES>()) else {
+        let Some(raw) = first.get(HEADER_BYTES..).and_then(|rest| rest.first_chunk::<FRAME_HEAD_BYTES>())
+        else {
             return Ok(HEADER_BYTES + FRAME_HEAD_BYTES);
         };
         let table = FrameHead::decode(raw)?;

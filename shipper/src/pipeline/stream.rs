@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use chrono::Utc;
 use farshore_engines::postgres::log::LogDecoder;
 use farshore_engines::postgres::wire::{ReplicationStream, StandbyStatus, StreamEvent};
@@ -173,17 +174,25 @@ impl Pipeline {
         };
         let (from, bytes) = batch.take();
         let trouble = self.trouble();
+        let merging = self.merging.clone();
         self.append = Some(ReusableBoxFuture::new(async move {
             let landed = async {
                 let place = writer.place().clone();
                 if place.at() != from {
                     return Err(ShipError::JournalMoved);
                 }
-                let encoded = tokio::task::spawn_blocking(move || encode_data(&place, &bytes)).await;
+                let log = Bytes::from(bytes);
+                let encoded = {
+                    let (place, log) = (place.clone(), log.clone());
+                    tokio::task::spawn_blocking(move || encode_data(&place, &log)).await
+                };
                 let (chunk, _) = encoded.map_err(|_| ShipError::TaskEnded { what: "encoding" })??;
                 crash_point!("ship-encoded");
                 writer.append(&chunk, &*trouble).await?;
                 crash_point!("ship-appended");
+                if let Some(merging) = merging {
+                    merging.confirmed(&writer, &place, &chunk, log);
+                }
                 let end = chunk.header.end_position();
                 Ok(Landed { from, end, checked: checked.min(end.offset), number: chunk.header.number })
             }

@@ -1,0 +1,107 @@
+//! Merging stored chunks into segments, beside the stream.
+//!
+//! What always holds: nothing waits for it. It is told of chunks that the journal confirmed; what it cannot take in time stays
+//! unmerged, valid for ever. It ends when the pipeline does, with what it has in hand merged if the store takes it within
+//! [`LAST`]. A crash here leaves chunks unmerged, or a segment that nobody waits for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use farshore_journal::JournalError;
+use farshore_journal::format::object::Encoded;
+use farshore_journal::layout::Layout;
+use farshore_journal::merge::{Confirmed, MergeLimits, Merger, Ready};
+use farshore_journal::store::{ObjectStore, StoreError};
+use farshore_journal::writer::{Place, Writer};
+use tokio::sync::mpsc;
+
+use crate::error::ShipError;
+
+/// Confirmed chunks that wait to be taken in, while a segment is being put. Full: the next are not merged.
+const WAITING: usize = 32;
+/// How long the last run of a pipeline that ends may take: its shutdown is not held up by a store that is away.
+const LAST: Duration = Duration::from_secs(2);
+
+/// A confirmed chunk, and the journal it is of.
+#[derive(Debug)]
+pub(super) struct Told {
+    layout: Layout,
+    chunk: Confirmed,
+}
+
+/// The pipeline's end of the channel.
+#[derive(Debug, Clone)]
+pub(super) struct Tell {
+    sender: mpsc::Sender<Told>,
+    limits: MergeLimits,
+}
+
+impl Tell {
+    /// Tells of a confirmed chunk that was encoded from `log`. Never waits.
+    pub fn confirmed(&self, writer: &Writer, place: &Place, chunk: &Encoded, log: Bytes) {
+        // A large one is not merged: its bytes need not be kept. The run that it ends shows the hole by itself.
+        if chunk.header.plain_bytes >= self.limits.large {
+            return;
+        }
+        let chunk = Confirmed::new(place, chunk, log);
+        if self.sender.try_send(Told { layout: writer.reader().layout().clone(), chunk }).is_err() {
+            tracing::debug!(chunk = %place.number(), "a chunk stays unmerged: merging is behind");
+        }
+    }
+}
+
+/// The channel, and what is at its other end.
+pub(super) fn channel(store: Arc<dyn ObjectStore>, limits: MergeLimits) -> (Tell, Merging) {
+    let (sender, told) = mpsc::channel(WAITING);
+    (Tell { sender, limits }, Merging { store, told, merger: Merger::new(limits), layout: None })
+}
+
+/// Takes in confirmed chunks and puts segments.
+#[derive(Debug)]
+pub(super) struct Merging {
+    store: Arc<dyn ObjectStore>,
+    told: mpsc::Receiver<Told>,
+    merger: Merger,
+    layout: Option<Layout>,
+}
+
+impl Merging {
+    /// Runs until the pipeline is gone.
+    pub async fn run(mut self) {
+        while let Some(told) = self.told.recv().await {
+            if self.layout.as_ref().is_some_and(|layout| *layout != told.layout) {
+                // Another incarnation began: the run belongs to the one before.
+                let last = self.merger.close();
+                self.put(last).await;
+            }
+            self.layout = Some(told.layout);
+            let ready = self.merger.add(told.chunk);
+            self.put(ready).await;
+        }
+        let last = self.merger.close();
+        if tokio::time::timeout(LAST, self.put(last)).await.is_err() {
+            tracing::debug!("the last chunks stay unmerged: the store does not answer");
+        }
+    }
+
+    async fn put(&self, ready: Option<Ready>) {
+        let (Some(ready), Some(layout)) = (ready, &self.layout) else { return };
+        let chunks = ready.chunks();
+        match self.merged(ready, layout).await {
+            Ok(()) => tracing::debug!(chunks, "merged into a segment"),
+            Err(why) => tracing::warn!(chunks, error = %why, "chunks stay unmerged"),
+        }
+    }
+
+    async fn merged(&self, ready: Ready, layout: &Layout) -> Result<(), ShipError> {
+        let encoded = tokio::task::spawn_blocking(move || ready.encode()).await;
+        let segment = encoded.map_err(|_| ShipError::TaskEnded { what: "merging" })??;
+        let trouble = |why: &StoreError| tracing::debug!(error = %why, "a segment waits for its store");
+        match segment.put(&*self.store, layout, &trouble).await {
+            // The same run, merged by this writer before: whichever stands, holds.
+            Err(JournalError::Another { .. }) | Ok(()) => Ok(()),
+            Err(why) => Err(why.into()),
+        }
+    }
+}
