@@ -71,14 +71,21 @@ pub async fn take(
     };
     let reader = Reader::new(&repository, &record).map_err(|why| failed(&why))?;
     let mut primary = None;
+    let mut away = "no host of it is a primary that answers".to_owned();
     for host in params.hosts() {
-        let Ok(sql) = Session::connect(&params, host).await else { continue };
+        let sql = match Session::connect(&params, host).await {
+            Ok(sql) => sql,
+            Err(why) => {
+                away = why.to_string();
+                continue;
+            }
+        };
         if matches!(sql.in_recovery().await, Ok(false)) {
             primary = Some((host.clone(), sql));
             break;
         }
     }
-    let Some((host, sql)) = primary else { return Err(failed(&"no host of it is a primary that answers")) };
+    let Some((host, sql)) = primary else { return Err(failed(&away)) };
     let rows = sql.setting_rows().await.map_err(|why| failed(&why))?;
     let files = sql.config_files().await.map_err(|why| failed(&why))?;
     let writer = wiring::writer_options(settings, store_config)?;

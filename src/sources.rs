@@ -1,7 +1,7 @@
 //! What restores, verification and rebuilding read from: the incarnations of a database in a store.
 
 use farshore_applier::source::Source;
-use farshore_journal::DatabaseName;
+use farshore_journal::{DatabaseName, JournalError};
 
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
@@ -26,8 +26,9 @@ pub async fn all_for(
     purpose: Purpose,
 ) -> anyhow::Result<Vec<Source>> {
     let repository = wiring::repository_for(config, store, purpose).await?;
+    let records = repository.incarnations(name).await.map_err(|why| records_message(name, store, &why))?;
     let mut sources = Vec::new();
-    for record in repository.incarnations(name).await? {
+    for record in records {
         let unlock = match config.stores.get(store) {
             Some(settings) => wiring::unlock(settings)?,
             None => farshore_journal::format::Unlock::none(),
@@ -35,6 +36,16 @@ pub async fn all_for(
         sources.push(Source::new(&repository, record, unlock)?);
     }
     Ok(sources)
+}
+
+/// What it means that the records of a database's incarnations are not as they were written.
+fn records_message(name: &DatabaseName, store: &StoreName, why: &JournalError) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::StoreUnusable,
+        format!("which journals the store {store} has of {name} is not known: {why}"),
+        Safe::Unknown("what is stored was only read, and not beyond these records".to_owned()),
+        "put the record back from a copy of the store; docs/manual-recovery.md reads a journal without it",
+    )
 }
 
 /// The current incarnation of `name` in the first of its stores that has one.
@@ -58,7 +69,10 @@ pub async fn current(config: &Config, name: &DatabaseName) -> anyhow::Result<Sou
                 Some(source) => return Ok(source),
                 None => last = last.or(Some(nothing().into())),
             },
-            Err(why) => last = Some(why),
+            Err(why) => {
+                tracing::warn!(database = %name, store = %store, "not read from this store: {why}");
+                last = Some(why);
+            }
         }
     }
     Err(last.unwrap_or_else(|| nothing().into()))

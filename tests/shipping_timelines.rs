@@ -182,9 +182,17 @@ fn a_primary_put_back_from_an_older_copy_begins_a_new_incarnation_and_nothing_is
     assert_eq!(latest.sql("select count(*) from second_life"), "200001");
     assert_eq!(latest.sql("select to_regclass('first_life') is null"), "t");
     drop(latest);
-    // The command restores the newest incarnation; without the second one's record that is the first.
-    let record = second.folder().join("journal/db/orders/incarnations/0000000000000001");
-    std::fs::remove_file(&record).unwrap();
+    // The command restores the newest incarnation; in a store without the second one that is the first. Its record alone gone
+    // is damage, and nothing older is taken for the newest.
+    let orders = second.folder().join("journal/db/orders");
+    let newest = second.incarnations().pop().unwrap().0.incarnation;
+    std::fs::remove_file(orders.join("incarnations/0000000000000001")).unwrap();
+    let refused = second.run(&["restore", "orders", "--latest", "--dry-run", "--to", "/nowhere"]);
+    assert!(
+        !refused.status.success() && format!("{refused:?}").contains("its record was deleted"),
+        "{refused:?}"
+    );
+    std::fs::remove_dir_all(orders.join(newest.to_string())).unwrap();
     let earlier = second.restore(&["--latest"]);
     assert_eq!(earlier.sql("select count(*) from first_life"), "5000");
     assert_eq!(earlier.sql(CONTENT), first_content);

@@ -2,7 +2,7 @@
 
 use crate::format::FormatError;
 use crate::identity::{Generation, Sequence, WriterId};
-use crate::store::{Key, KeyError, Retry, StoreError};
+use crate::store::{Key, KeyError, KeyPrefix, Retry, StoreError};
 
 /// A journal could not be read, founded, taken over or appended to.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,20 @@ pub enum JournalError {
     Hole {
         /// The missing number.
         missing: Sequence,
+    },
+    /// An incarnation's record is missing and later ones are there.
+    #[error("`{key}` is not in the store, but later records are: the store lost it, or it was deleted")]
+    RecordLost {
+        /// The missing record.
+        key: Key,
+    },
+    /// Objects of an incarnation are there, and no record says so: without it an older one would be taken for the current.
+    #[error(
+        "no incarnation record names `{folder}`, but it has objects: its record was deleted, or the store lost it"
+    )]
+    Unclaimed {
+        /// The incarnation's folder.
+        folder: KeyPrefix,
     },
     /// Another writer took the journal over.
     #[error(
@@ -102,9 +116,12 @@ impl JournalError {
         match self {
             Self::Store(why) => why.retry(),
             Self::OpenAnew { .. } => Retry::Now,
-            Self::Object { .. } | Self::Misplaced { .. } | Self::Broken { .. } | Self::Hole { .. } => {
-                Retry::Operator
-            }
+            Self::Object { .. }
+            | Self::Misplaced { .. }
+            | Self::Broken { .. }
+            | Self::Hole { .. }
+            | Self::RecordLost { .. }
+            | Self::Unclaimed { .. } => Retry::Operator,
             Self::Fenced { .. } | Self::Another { .. } | Self::Encode { .. } | Self::NotHeld { .. } => {
                 Retry::Never
             }

@@ -21,6 +21,14 @@ pub fn databases() -> Result<KeyPrefix, JournalError> {
     Ok(KeyPrefix::new("db")?)
 }
 
+/// Where everything of a database lies.
+///
+/// # Errors
+/// Never in practice: every database name is a key.
+pub fn database(database: &DatabaseName) -> Result<KeyPrefix, JournalError> {
+    Ok(KeyPrefix::new(&format!("db/{database}"))?)
+}
+
 /// Where a database's incarnation records lie.
 ///
 /// # Errors

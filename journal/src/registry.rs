@@ -16,7 +16,7 @@ use crate::format::body::{self, IncarnationRecord, StoreRecord};
 use crate::format::header::VERSION;
 use crate::identity::{DatabaseName, IncarnationId, Sequence, StoreId};
 use crate::layout;
-use crate::store::{self, Created, Key, ObjectStore, StoreError};
+use crate::store::{self, Created, Key, KeyPrefix, ObjectStore, StoreError};
 
 /// Sizes that a log segment of any engine may have.
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
@@ -57,6 +57,11 @@ impl Repository {
         let record = StoreRecord { format: VERSION, store: StoreId::mint(), created: now.to_owned() };
         // Objects without the record that names their store: it was lost, and a new one would disown them.
         if let Some(orphan) = store.list(&layout::databases()?, None, Some(1)).await?.first() {
+            // Unless another one founded it while we probed, and has begun to use it: its record came before its objects.
+            match Self::open(Arc::clone(&store)).await {
+                Err(JournalError::Store(StoreError::NotFound { .. })) => {}
+                other => return other,
+            }
             return Err(JournalError::Another {
                 found: format!("no store record, but `{}`", orphan.key),
                 expected: "an empty place, or a store with its record".to_owned(),
@@ -112,13 +117,15 @@ impl Repository {
     /// A database's incarnations, oldest first. The last one is the current one.
     ///
     /// # Errors
-    /// [`JournalError::Hole`] when a number is missing; [`JournalError::Object`] or [`JournalError::Misplaced`] when a
-    /// record is not what was written.
+    /// [`JournalError::RecordLost`] when a number is missing, and [`JournalError::Unclaimed`] when there are objects that no
+    /// record names; [`JournalError::Object`] or [`JournalError::Misplaced`] when a record is not what was written.
     pub async fn incarnations(
         &self,
         database: &DatabaseName,
     ) -> Result<Vec<IncarnationRecord>, JournalError> {
-        let mut records = Vec::new();
+        // Before the records: whoever founds one meanwhile writes its record before its first object.
+        let folders = self.folders(database).await?;
+        let mut records: Vec<IncarnationRecord> = Vec::new();
         let mut number = Sequence::FIRST;
         // A listing may lag behind; the numbers are few and dense, so each is asked for.
         loop {
@@ -134,9 +141,38 @@ impl Repository {
         let prefix = layout::incarnations(database)?;
         let listed = self.store.list(&prefix, None, None).await?;
         if listed.iter().filter_map(|l| l.key.name().parse::<Sequence>().ok()).any(|listed| listed > number) {
-            return Err(JournalError::Hole { missing: number });
+            return Err(JournalError::RecordLost { key: prefix.key(number)? });
+        }
+        // The newest record is the one that leaves no hole when it is lost.
+        let claimed = |id: &IncarnationId| records.iter().any(|record| record.incarnation == *id);
+        if let Some((_, folder)) = folders.into_iter().find(|(id, _)| !claimed(id)) {
+            return Err(JournalError::Unclaimed { folder });
         }
         Ok(records)
+    }
+
+    /// The incarnations of which a database has objects.
+    async fn folders(
+        &self,
+        database: &DatabaseName,
+    ) -> Result<Vec<(IncarnationId, KeyPrefix)>, JournalError> {
+        let prefix = layout::database(database)?;
+        let mut folders = Vec::new();
+        let mut after: Option<Key> = None;
+        // Incarnations hold many objects: step from the first name of one to behind its last.
+        loop {
+            let found = self.store.list(&prefix, after.as_ref(), Some(1)).await?;
+            let Some(first) = found.into_iter().next() else { return Ok(folders) };
+            let name = first.key.below(&prefix).and_then(|rest| rest.split('/').next());
+            let Some(folder) = name.map(|name| prefix.join(name)).transpose()? else { return Ok(folders) };
+            if let Some(Ok(id)) = name.map(str::parse::<IncarnationId>) {
+                folders.push((id, folder.clone()));
+            }
+            // Behind everything that an incarnation holds: `journal`, `backups` and the rest begin with smaller letters. A
+            // foreign name that lies behind even that is stepped over.
+            let behind = folder.key("z".repeat(100))?;
+            after = Some(behind.max(first.key));
+        }
     }
 
     async fn incarnation(
@@ -233,7 +269,7 @@ async fn read_json<T: DeserializeOwned>(
     what: &'static str,
 ) -> Result<T, JournalError> {
     let bytes = store.get(key).await?;
-    body::from_json(what, &bytes).map_err(|source| JournalError::Object { key: key.clone(), source })
+    body::from_document(what, &bytes).map_err(|source| JournalError::Object { key: key.clone(), source })
 }
 
 /// Creates a document; a lost answer is resolved by sending the very same bytes again, as the chunks' rule R4 says.
@@ -243,7 +279,7 @@ async fn create_json<T: Serialize>(
     what: &'static str,
     value: &T,
 ) -> Result<Created, JournalError> {
-    let bytes = body::to_json(what, value).map_err(|source| JournalError::Encode { what, source })?;
+    let bytes = body::to_document(what, value).map_err(|source| JournalError::Encode { what, source })?;
     let bytes = Bytes::from(bytes);
     let mut tries = 0;
     loop {
@@ -253,6 +289,123 @@ async fn create_json<T: Serialize>(
                 tokio::time::sleep(CREATE_PAUSE * tries).await
             }
             created => return Ok(created?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{KeyPrefix, Listed};
+
+    const NOW: &str = "2026-11-21T02:00:00Z";
+
+    fn founding(database: &DatabaseName, number: u64) -> Founding<'_> {
+        let (engine, identity, reason) = ("postgres", "7000000000000000001", "first");
+        let segment_bytes = 16 << 20;
+        Founding { database, number, engine, identity, major: 15, segment_bytes, now: NOW, reason }
+    }
+
+    /// Founds an incarnation and puts an object of it.
+    async fn begin(repository: &Repository, name: &str, number: u64) -> IncarnationRecord {
+        let database: DatabaseName = name.parse().unwrap();
+        let record = repository.found_incarnation(founding(&database, number)).await.unwrap();
+        let key = layout::Layout::new(&database, record.incarnation).unwrap().chunk(Sequence::FIRST).unwrap();
+        repository.store().create(&key, Bytes::from_static(b"x")).await.unwrap();
+        record
+    }
+
+    /// A store in which, just before this founder looks for objects, another one founds it and ships.
+    #[derive(Debug)]
+    struct Meanwhile {
+        store: Arc<MemoryStore>,
+        done: AtomicBool,
+    }
+
+    #[async_trait]
+    impl ObjectStore for Meanwhile {
+        async fn create(&self, key: &Key, bytes: Bytes) -> Result<Created, StoreError> {
+            self.store.create(key, bytes).await
+        }
+        async fn get(&self, key: &Key) -> Result<Bytes, StoreError> {
+            self.store.get(key).await
+        }
+        async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
+            self.store.get_range(key, range).await
+        }
+        async fn size(&self, key: &Key) -> Result<u64, StoreError> {
+            self.store.size(key).await
+        }
+        async fn list(
+            &self,
+            prefix: &KeyPrefix,
+            after: Option<&Key>,
+            limit: Option<usize>,
+        ) -> Result<Vec<Listed>, StoreError> {
+            if *prefix == layout::databases().unwrap() && !self.done.swap(true, Ordering::Relaxed) {
+                let other: Arc<dyn ObjectStore> = self.store.clone();
+                let other = Box::pin(Repository::open_or_found(other, NOW)).await.unwrap();
+                begin(&other, "other", 0).await;
+            }
+            self.store.list(prefix, after, limit).await
+        }
+        async fn delete(&self, key: &Key) -> Result<(), StoreError> {
+            self.store.delete(key).await
+        }
+    }
+
+    #[tokio::test]
+    async fn of_two_founders_the_late_one_uses_the_store_that_the_other_has_begun_to_fill() {
+        let store = Arc::new(MemoryStore::new());
+        let late = Meanwhile { store: Arc::clone(&store), done: AtomicBool::new(false) };
+        let late = Repository::open_or_found(Arc::new(late), NOW).await.unwrap();
+        assert_eq!(late.id(), Repository::open(store).await.unwrap().id());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_lost_its_record_is_not_founded_anew() {
+        let store = Arc::new(MemoryStore::new());
+        let repository = Repository::open_or_found(store.clone(), NOW).await.unwrap();
+        begin(&repository, "orders", 0).await;
+        store.delete(&layout::store_record().unwrap()).await.unwrap();
+        let refused = Repository::open_or_found(store, NOW).await;
+        assert!(matches!(refused, Err(JournalError::Another { .. })), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn the_lost_record_of_an_incarnation_is_said_whichever_it_is() {
+        let database: DatabaseName = "orders".parse().unwrap();
+        let store = Arc::new(MemoryStore::new());
+        let repository = Repository::open_or_found(store.clone(), NOW).await.unwrap();
+        let mut records = Vec::new();
+        for number in 0..3 {
+            // Founded and not begun, as a crash leaves it, is no damage.
+            assert_eq!(repository.incarnations(&database).await.unwrap(), records);
+            records.push(begin(&repository, "orders", number).await);
+        }
+        // A database whose name begins with this one's is another's matter.
+        begin(&repository, "orders-2", 0).await;
+        assert_eq!(repository.incarnations(&database).await.unwrap(), records);
+        for record in &records {
+            let key = layout::incarnations(&database).unwrap().key(Sequence::new(record.number)).unwrap();
+            let bytes = store.get(&key).await.unwrap();
+            store.delete(&key).await.unwrap();
+            let said = repository.incarnations(&database).await;
+            let expected = match (&said, record.number) {
+                (Err(JournalError::Unclaimed { folder }), 2) => {
+                    folder.to_string().contains(&record.incarnation.to_string())
+                }
+                (Err(JournalError::RecordLost { key: lost }), number) => number < 2 && *lost == key,
+                _ => false,
+            };
+            assert!(expected, "{}: {said:?}", record.number);
+            store.create(&key, bytes).await.unwrap();
         }
     }
 }

@@ -119,14 +119,15 @@ async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>
 
 async fn mark(database: &DatabaseName, settings: &DatabaseConfig, name: String) -> anyhow::Result<Point> {
     let params = wiring::connect_params(database, settings)?;
-    let failed = |why: String| {
+    let failed = |why: String, next: &str| {
         OperatorMessage::new(
             Code::MarkFailed,
             format!("{database} has no new point `{name}`: {why}"),
             Safe::Known("nothing was written into its log".to_owned()),
-            "as a superuser: grant execute on function pg_create_restore_point(text) to the role that farshore uses",
+            next,
         )
     };
+    let grant = "as a superuser: grant execute on function pg_create_restore_point(text) to the role that farshore uses";
     let mut last = "no host of it is a primary that answers".to_owned();
     for host in params.hosts() {
         let session = match Session::connect(&params, host).await {
@@ -139,8 +140,9 @@ async fn mark(database: &DatabaseName, settings: &DatabaseConfig, name: String) 
         if !matches!(session.in_recovery().await, Ok(false)) {
             continue;
         }
-        let end = session.create_restore_point(&name).await.map_err(|why| failed(why.to_string()))?;
-        let timeline = session.current_position().await.map_err(|why| failed(why.to_string()))?.timeline;
+        let end = session.create_restore_point(&name).await.map_err(|why| failed(why.to_string(), grant))?;
+        let timeline =
+            session.current_position().await.map_err(|why| failed(why.to_string(), grant))?.timeline;
         let kind = "restore_point".to_owned();
         return Ok(Point {
             time: Utc::now(),
@@ -150,5 +152,5 @@ async fn mark(database: &DatabaseName, settings: &DatabaseConfig, name: String) 
             xid: None,
         });
     }
-    Err(failed(last).into())
+    Err(failed(last, "mend what it says; `farshore check` looks at every step to the server").into())
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use farshore_applier::restore::{self, RestoreError, RestoreOptions, StartOptions
 use farshore_applier::source::Source;
 use farshore_engines::postgres::restore::safe_start::Then as EngineThen;
 use farshore_engines::postgres::restore::server::Reached;
-use farshore_journal::DatabaseName;
+use farshore_journal::format::FormatError;
+use farshore_journal::{DatabaseName, JournalError};
 
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
@@ -77,7 +79,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         }
         restored = Box::pin(restore::run(&source, &plan, &options, watcher)) => restored,
     };
-    let restored = restored.map_err(|why| failed(name, &source, &why))?;
+    let restored = restored.map_err(|why| failed(name, &source, &options.directory, &why))?;
     let mut text = describe(&plan);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     match restored.server {
@@ -218,6 +220,27 @@ fn describe(plan: &Plan) -> String {
     text
 }
 
+/// An error with what caused it, each said once: some errors repeat their cause.
+fn with_causes(why: &dyn std::error::Error) -> String {
+    let mut text = why.to_string();
+    let mut cause = why.source();
+    while let Some(next) = cause {
+        let said = next.to_string();
+        if !text.contains(&said) {
+            let _ = write!(text, ": {said}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// Whether what is stored cannot be opened with the private keys at hand.
+fn is_sealed(why: &JournalError) -> bool {
+    matches!(why, JournalError::Object { source: FormatError::KeyMissing | FormatError::Key { .. }, .. })
+}
+
+const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
+
 fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
     let code = match why {
         PlanError::Journal(_) => Code::StoreUnusable,
@@ -225,9 +248,13 @@ fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
     };
     OperatorMessage::new(
         code,
-        format!("{name} cannot be restored as asked: {why}"),
+        format!("{name} cannot be restored as asked: {}", with_causes(why)),
         Safe::Known("nothing was written".to_owned()),
         match why {
+            PlanError::Journal(why) if is_sealed(why) => NAME_THE_KEY,
+            PlanError::Journal(_) => {
+                "`farshore verify` names what is wrong with the journal; mend the store, or restore from another one"
+            }
             PlanError::TablespaceInTheWay { .. } | PlanError::TablespaceNowhere { .. } => {
                 "do one of what it says, then restore again"
             }
@@ -238,14 +265,25 @@ fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
     )
 }
 
-fn failed(name: &DatabaseName, source: &Source, why: &RestoreError) -> OperatorMessage {
+fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreError) -> OperatorMessage {
     let incarnation = source.record().incarnation;
+    // The marker is the first file of a restore: without it nothing was written.
+    let written = match why {
+        RestoreError::Interrupted { .. } | RestoreError::AlreadyThere { .. } => "nothing was written",
+        _ if directory.join(restore::MARKER).exists() => {
+            "what was written is marked as interrupted and will not start"
+        }
+        _ => "nothing was written",
+    };
     OperatorMessage::new(
         Code::RestoreFailed,
-        format!("the restore of {name} was not completed: {why}"),
+        format!("the restore of {name} was not completed: {}", with_causes(why)),
         Safe::Known(format!(
-            "the store (incarnation {incarnation}) was only read; the source was not touched; what was written is marked as interrupted"
+            "the store (incarnation {incarnation}) was only read; the source was not touched; {written}"
         )),
-        "mend what it says and restore into an empty directory",
+        match why {
+            RestoreError::Journal(why) if is_sealed(why) => NAME_THE_KEY,
+            _ => "mend what it says and restore into an empty directory",
+        },
     )
 }

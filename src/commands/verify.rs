@@ -6,7 +6,9 @@ use serde::Serialize;
 
 use crate::cli::DatabaseChoice;
 use crate::commands::{self, Context};
+use crate::config::StoreName;
 use crate::exit::Exit;
+use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
 use crate::sources;
 
@@ -41,22 +43,47 @@ impl Row for Shown {
     }
 }
 
+/// An empty answer would read as a sound one.
+fn nothing_stored(name: &DatabaseName, store: &StoreName) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::NothingStored,
+        format!("the store {store} holds nothing of {name}"),
+        Safe::Known(format!("{name} cannot be restored from {store}")),
+        "start `farshore run`; if it has shipped there before, look whether the configuration names that place",
+    )
+}
+
 /// Runs it. Ends with 9 when something is bad, and names it.
 ///
 /// # Errors
-/// When a store does not answer.
+/// When a store does not answer, its records are not as they were written, or it holds nothing of a database; what was
+/// found elsewhere is printed all the same.
 pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<Exit> {
     let config = context.config()?;
     let mut shown = Vec::new();
+    // What one store does not say must not hide what another one has.
+    let mut failed: Option<anyhow::Error> = None;
     for (name, settings) in commands::databases(&config, args.database.as_ref())? {
         for store in &settings.stores {
-            for source in sources::all(&config, name, store).await? {
+            let sources = match sources::all(&config, name, store).await {
+                Ok(sources) if sources.is_empty() => Err(nothing_stored(name, store).into()),
+                other => other,
+            };
+            let sources = sources.unwrap_or_else(|why| {
+                tracing::error!(database = %name, store = %store, "not verified: {why}");
+                failed.get_or_insert(why);
+                Vec::new()
+            });
+            for source in sources {
                 let found = tokio::select! {
                     () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
                     found = Box::pin(verify(&source, &|_, _| {})) => found?,
                 };
                 for bad in &found.bad {
                     tracing::error!(database = %name, store = %store, object = bad.object, "{}", bad.what);
+                }
+                for id in &found.unfinished_backups {
+                    tracing::warn!(database = %name, store = %store, backup = %id, "a backup without its manifest: running, cut off, or its manifest was deleted; no restore uses it");
                 }
                 if found.sealed > 0 {
                     tracing::warn!(database = %name, objects = found.sealed, "not opened: no private key is at hand; checksums and chain were checked");
@@ -71,6 +98,11 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
             }
         }
     }
-    context.output.list("farshore.verify/1", &shown)?;
+    if failed.is_none() || !shown.is_empty() {
+        context.output.list("farshore.verify/1", &shown)?;
+    }
+    if let Some(why) = failed {
+        return Err(why);
+    }
     Ok(if shown.iter().all(|shown| shown.sound) { Exit::Done } else { Exit::Findings })
 }

@@ -6,7 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::FormatError;
+use super::{Digest, FormatError};
 use crate::identity::{DatabaseName, IncarnationId, StoreId};
 use crate::position::{Offset, Timeline};
 
@@ -96,10 +96,75 @@ pub fn from_json<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Resul
     serde_json::from_slice(bytes).map_err(|why| FormatError::Body { what, why: why.to_string() })
 }
 
+/// The last field of a document that is an object by itself, before and behind its 64 hexadecimal digits.
+const SEAL: (&str, &str) = (",\"blake3\":\"", "\"}");
+const SEAL_BYTES: usize = SEAL.0.len() + 64 + SEAL.1.len();
+
+/// A document that is an object by itself: JSON whose last field is the BLAKE3 of the text without that field. It has no
+/// envelope, so that a person can read it, and a changed letter in it is found all the same.
+///
+/// # Errors
+/// As [`to_json`].
+pub fn to_document<T: Serialize>(what: &'static str, body: &T) -> Result<Vec<u8>, FormatError> {
+    let mut text = to_json(what, body)?;
+    let digest = Digest::of(&text);
+    if text.pop() != Some(b'}') {
+        return Err(FormatError::Body { what, why: "it is no JSON object".to_owned() });
+    }
+    text.extend_from_slice(format!("{}{digest}{}", SEAL.0, SEAL.1).as_bytes());
+    Ok(text)
+}
+
+/// A document from bytes.
+///
+/// # Errors
+/// [`FormatError::ObjectChecksum`] when a byte of it was changed, is missing or too many; otherwise as [`from_json`].
+pub fn from_document<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, FormatError> {
+    let Some((text, seal)) = bytes.split_last_chunk::<SEAL_BYTES>() else {
+        return Err(FormatError::ObjectChecksum);
+    };
+    let whole = [text, b"}"].concat();
+    if *seal != *format!("{}{}{}", SEAL.0, Digest::of(&whole), SEAL.1).as_bytes() {
+        return Err(FormatError::ObjectChecksum);
+    }
+    from_json(what, &whole)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn record() -> StoreRecord {
+        let created = "2026-11-21T02:00:00Z".to_owned();
+        StoreRecord { format: 1, store: StoreId::mint(), created }
+    }
+
+    #[test]
+    fn a_document_reads_back_and_shows_its_fields_to_any_reader_of_json() {
+        let record = record();
+        let bytes = to_document("store record", &record).unwrap();
+        assert_eq!(from_document::<StoreRecord>("store record", &bytes).unwrap(), record);
+        let read: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(read["created"], "2026-11-21T02:00:00Z");
+        assert_eq!(read["blake3"].as_str().unwrap().len(), 64);
+    }
+
+    #[test]
+    fn a_document_with_any_bit_changed_any_byte_missing_or_one_too_many_does_not_read() {
+        let bytes = to_document("store record", &record()).unwrap();
+        let read = |bytes: &[u8]| from_document::<StoreRecord>("store record", bytes);
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << bit;
+                assert_eq!(read(&changed), Err(FormatError::ObjectChecksum), "byte {at} bit {bit}");
+            }
+            assert!(read(&bytes[..at]).is_err(), "cut to {at}");
+        }
+        assert!(read(&[bytes.as_slice(), b" "].concat()).is_err());
+        assert!(read(&[bytes.as_slice(), b"\n"].concat()).is_err());
+    }
 
     proptest! {
         #[test]
