@@ -6,6 +6,8 @@
 
 mod service;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use farshore_journal::segments;
 use farshore_journal::tidy::{TidyOptions, tidy};
 use farshore_testkit::pg::{Length, Server};
 use farshore_testkit::soak::Campaign;
+use farshore_testkit::user;
 use service::{Node, flushed, keeping, let_pass, wait};
 
 /// A node that merges early and often.
@@ -58,6 +61,28 @@ fn tidying(node: &Node, stop: &AtomicBool) -> (u64, u64) {
     })
 }
 
+/// The log of a tidied journal, taken out without farshore, is the server's own.
+fn recovered_by_hand(node: &Node, server: &Server) {
+    let into = user::tempdir();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/manual-recovery/cut.py");
+    let mut cut = Command::new("python3");
+    cut.arg(script).arg("log").arg(node.folder().join("journal")).arg("orders").arg(into.path());
+    let output = cut.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let end = usize::try_from(node.end().unwrap().offset.get() % service::SEGMENT).unwrap();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(into.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let last = files.last().cloned();
+    assert!(last.is_some(), "{output:?}");
+    for path in files {
+        let mine = std::fs::read(&path).unwrap();
+        let theirs = std::fs::read(server.data_dir().join("pg_wal").join(path.file_name().unwrap())).unwrap();
+        let until = if Some(&path) == last.as_ref() && end > 0 { end } else { mine.len() };
+        assert!(mine[..until] == theirs[..until], "{} differs", path.display());
+    }
+}
+
 #[test]
 fn soak_merges_under_restores() {
     let mut campaign = Campaign::start("merges_under_restores");
@@ -97,6 +122,7 @@ fn soak_merges_under_restores() {
         campaign.count("deleted_chunks", deleted);
     }
     service.stop();
+    recovered_by_hand(&node, &server);
     let segments = merged(&node);
     let walked = node.prove(&[&server]);
     assert_eq!(walked.len(), 1);

@@ -74,34 +74,40 @@ class Object:
 
     def plain(self, data_key=None):
         """The content: opened, decompressed, and cut back into frames for their digests."""
-        stored = [frame[3] for frame in self.frames]
+        # A segment's first frame is its table (section 9), in the clear and of no interest to a copy of the log.
+        first = 1 if self.kind == "segment" else 0
+        frames = self.frames[first:]
+        stored = [frame[3] for frame in frames]
         if self.cipher == 1:
             if data_key is None:
                 fail(f"{self.path} is encrypted: --identity FILE")
-            stored = self.unsealed(data_key)
+            stored = self.unsealed(data_key, first)
         if self.codec == 0:
             content = b"".join(stored)
         elif zstandard:
             content = b"".join(zstandard.ZstdDecompressor().decompress(piece, max_output_size=frame[0])
-                               for piece, frame in zip(stored, self.frames))
+                               for piece, frame in zip(stored, frames))
         else:  # zstd frames one behind the other are a zstd file
             content = subprocess.run(["zstd", "-dc"], input=b"".join(stored), stdout=subprocess.PIPE, check=True).stdout
-        if len(content) != self.plain_bytes:
-            fail(f"{self.path}: {len(content)} plain bytes, not {self.plain_bytes}")
+        wanted = self.plain_bytes - sum(frame[0] for frame in self.frames[:first])
+        if len(content) != wanted:
+            fail(f"{self.path}: {len(content)} plain bytes, not {wanted}")
         at = 0
-        for plain, _, head, _ in self.frames:
+        for plain, _, head, _ in frames:
             if blake3 and blake3(content[at:at + plain]).digest() != head[16:48]:
                 fail(f"{self.path}: a frame's content is not what was written")
             at += plain
         return content
 
-    def unsealed(self, data_key):
+    def unsealed(self, data_key, first):
         """Section 3: HKDF-SHA-256 (RFC 5869) gives the object's key, AES-256-GCM opens each frame."""
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         secret = hmac.new(self.salt, data_key, hashlib.sha256).digest()
         key = hmac.new(secret, b"farshore v1 object\x01", hashlib.sha256).digest()
         pieces = []
         for number, (_, _, head, stored) in enumerate(self.frames):
+            if number < first:
+                continue
             last = b"\1" if number + 1 == len(self.frames) else b"\0"
             bound = self.bound + struct.pack("<I", number) + last + head
             pieces.append(AESGCM(key).decrypt(bytes(8) + struct.pack(">I", number), stored, bound))
@@ -134,9 +140,18 @@ class Incarnation:
         self.identity = args.identity
 
     def chunks(self):
-        """The journal, section 5: dense numbers, each chunk naming the chain value of the one before."""
-        number, before = 0, None
-        while (path := self.root / "journal" / f"{number:016x}").exists():
+        """The journal, section 5: dense numbers, each chunk naming the chain value of the one before. A segment (section 9)
+        stands for the data chunks that were merged into it, whether they are still there or not."""
+        number, before, merged = 0, None, {}
+        for path in (self.root / "segments").glob("*-*-*-*-*"):
+            first, last = (int(part, 16) for part in path.name.split("-")[3:])
+            merged[first] = max(merged.get(first, (0, None)), (last, path))
+        while True:
+            last, path = merged.get(number, (number, self.root / "journal" / f"{number:016x}"))
+            if not path.exists():
+                if any(first < number <= last for first, (last, _) in merged.items()):
+                    fail(f"chunk {number:x} is only in a segment that begins before it and after another: cut by hand")
+                return
             chunk = Object(path)
             if chunk.number != number or chunk.incarnation != self.record["incarnation"]:
                 fail(f"{path} is an object of another place")
@@ -144,7 +159,7 @@ class Incarnation:
                 print(f"chunk {number:x} does not follow the one before: the journal ends there", file=sys.stderr)
                 return
             yield chunk
-            number, before = number + 1, chunk.after
+            number, before = last + 1, chunk.after
 
     def backup(self, name):
         root = self.root / "backups" / name
@@ -176,9 +191,10 @@ def command_list(args):
             print(f"backup {root.name} was never finished")
     runs = []
     for chunk in here.chunks():
-        if chunk.kind == "data" and runs and runs[-1][0] == chunk.timeline and runs[-1][2] == chunk.start:
+        is_log = chunk.kind in ("data", "segment")
+        if is_log and runs and runs[-1][0] == chunk.timeline and runs[-1][2] == chunk.start:
             runs[-1][2] = chunk.end
-        elif chunk.kind == "data":
+        elif is_log:
             runs.append([chunk.timeline, chunk.start, chunk.end])
         elif chunk.kind == "gap":
             print(f"gap timeline {chunk.timeline} from {lsn(chunk.start)} to {lsn(chunk.end)}")
@@ -299,7 +315,7 @@ def command_log(args):
             print(f"timeline {chunk.timeline} leaves {body['parent']} at {lsn(chunk.start)}")
         elif chunk.kind == "gap":
             print(f"GAP: {lsn(chunk.start)} to {lsn(chunk.end)} of timeline {chunk.timeline} is not there")
-        elif chunk.kind == "data" and chunk.end > first:
+        elif chunk.kind in ("data", "segment") and chunk.end > first:
             content = chunk.plain(keys.get(chunk.generation))
             drop = max(0, first - chunk.start)
             write(chunk.timeline, chunk.start + drop, content[drop:])
