@@ -12,6 +12,7 @@
 //! ```
 
 mod breaks;
+mod guard;
 mod open_stream;
 mod ownership;
 mod session;
@@ -32,6 +33,7 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use self::unstored::Unstored;
 use crate::error::ShipError;
+use crate::keep::Kept;
 use crate::progress::{Fact, PipelineState, Progress};
 
 /// The first and longest pause before a session is begun again.
@@ -49,6 +51,8 @@ pub struct PipelineConfig {
     pub params: ConnectParams,
     /// The slot named in the stream.
     pub slot: SlotName,
+    /// The slot that keeps the log until it is released.
+    pub keep: SlotName,
     /// The target's name in the configuration.
     pub store_name: String,
     /// Longest time that received bytes wait for company.
@@ -79,6 +83,7 @@ pub struct Pipeline {
     facts: mpsc::Sender<Fact>,
     /// Commits and points that were received and are not yet stored, in log order.
     unstored: Unstored,
+    kept: Kept,
 }
 
 impl Pipeline {
@@ -88,6 +93,7 @@ impl Pipeline {
         store: Arc<dyn ObjectStore>,
         progress: watch::Sender<Progress>,
         facts: mpsc::Sender<Fact>,
+        kept: Kept,
     ) -> Self {
         Self {
             config,
@@ -97,6 +103,7 @@ impl Pipeline {
             progress: Arc::new(progress),
             facts,
             unstored: Unstored::default(),
+            kept,
         }
     }
 
@@ -184,7 +191,6 @@ impl Pipeline {
             progress.oldest_unstored_commit = oldest;
             progress.last_stored_commit = newest.or(progress.last_stored_commit);
             progress.trouble = None;
-            progress.state = PipelineState::Connected;
             incarnation = progress.incarnation;
         });
         if let Some(incarnation) = incarnation {
