@@ -110,6 +110,7 @@ pub const CODES: &[&str] = &[
     "role.stats",
     "role.points",
     "slots.state",
+    "slots.standby",
     "space.pg_wal",
     "server.clock",
     "store.reachable",
@@ -133,6 +134,7 @@ pub fn findings(facts: &CheckFacts) -> Vec<Finding> {
     settings::judge(facts, &mut findings);
     surroundings::judge_role(facts, &mut findings);
     surroundings::judge_slots(facts, &mut findings);
+    surroundings::judge_standby_slots(facts, &mut findings);
     surroundings::judge_space(facts, &mut findings);
     surroundings::judge_clock("server.clock", "the server's clock", facts.clock_difference, &mut findings);
     if facts.stores.is_empty() {

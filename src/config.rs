@@ -231,6 +231,15 @@ pub struct DatabaseConfig {
 }
 
 impl DatabaseConfig {
+    /// How many stores must have a position for it to count as stored.
+    pub fn required(&self) -> usize {
+        match self.durable {
+            Durable::All => self.stores.len(),
+            Durable::Any => 1,
+            Durable::AtLeast(count) => usize::from(count.get()),
+        }
+    }
+
     /// How often it is put into a store of this billing.
     pub fn flush_plan(&self, billing: Billing) -> FlushPlan {
         flush_plan(billing, self.rpo, self.flush_interval)

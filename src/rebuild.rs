@@ -184,10 +184,14 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// The chunk to go on from: the one that holds the start of the log segment in which the catalog's knowledge ends.
     async fn go_on(&mut self, last: Sequence) -> anyhow::Result<Sequence> {
-        let ranges = self.catalog.range_list(self.source.record().incarnation).await?;
-        let newest =
-            ranges.iter().filter(|range| range.store == self.store).max_by_key(|range| range.last_sequence);
-        let Some(known) = newest.filter(|range| range.last_sequence <= last) else {
+        let incarnation = self.source.record().incarnation;
+        let mut ranges = self.catalog.range_list(incarnation).await?;
+        ranges.retain(|range| range.store == self.store);
+        let mut gaps = self.catalog.gap_list(incarnation).await?;
+        gaps.retain(|gap| gap.store == self.store);
+        let branches = self.catalog.branch_list(incarnation).await?;
+        let known = known_without_hole(ranges, &gaps, &branches);
+        let Some(known) = known.filter(|range| range.last_sequence <= last) else {
             return Ok(Sequence::FIRST);
         };
         let end = known.end.get().saturating_sub(1);
@@ -357,6 +361,91 @@ impl Walk<'_> {
     }
 }
 
+/// The last range up to which the catalog knows the journal without a hole: what came to the store while the catalog was away, or
+/// was dropped, lies behind it, also when later ranges are known.
+fn known_without_hole(
+    mut ranges: Vec<JournalRange>,
+    gaps: &[Gap],
+    branches: &[Branch],
+) -> Option<JournalRange> {
+    ranges.sort_by_key(|range| range.first_sequence);
+    let mut ranges = ranges.into_iter();
+    let mut known = ranges.next()?;
+    for next in ranges {
+        let gap_before = |from: Offset| {
+            let covers =
+                |gap: &&Gap| gap.timeline == next.timeline && gap.start <= from && gap.end >= next.start;
+            gaps.iter().any(|gap| covers(&gap))
+        };
+        let joined = match next.timeline == known.timeline {
+            true => next.start <= known.end || gap_before(known.end),
+            false => branches.iter().any(|branch| {
+                let at = branch.fork.as_ref().map(|fork| fork.at);
+                branch.timeline == next.timeline && at.is_some_and(|at| at == next.start || gap_before(at))
+            }),
+        };
+        if !joined {
+            break;
+        }
+        known = next;
+    }
+    Some(known)
+}
+
 fn time_of(text: &str) -> DateTime<Utc> {
     text.parse().unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farshore_journal::{IncarnationId, Timeline};
+
+    fn range(timeline: u32, start: u64, end: u64, first: u64) -> JournalRange {
+        JournalRange {
+            incarnation: IncarnationId::mint(),
+            store: "main".to_owned(),
+            timeline: Timeline::new(timeline),
+            start: Offset::new(start),
+            end: Offset::new(end),
+            checked_end: Offset::new(end),
+            first_sequence: Sequence::new(first),
+            last_sequence: Sequence::new(first + 1),
+        }
+    }
+
+    fn end(ranges: &[JournalRange], gaps: &[Gap], branches: &[Branch]) -> Option<u64> {
+        known_without_hole(ranges.to_vec(), gaps, branches).map(|range| range.end.get())
+    }
+
+    #[test]
+    fn the_catalog_is_brought_up_from_its_first_hole_and_not_from_its_newest_range() {
+        let incarnation = IncarnationId::mint();
+        let gap = |timeline, start, end| Gap {
+            incarnation,
+            store: "main".to_owned(),
+            timeline: Timeline::new(timeline),
+            start: Offset::new(start),
+            end: Offset::new(end),
+            reason: String::new(),
+            seen_at: Utc::now(),
+        };
+        let branch = Branch {
+            incarnation,
+            timeline: Timeline::new(2),
+            fork: Some(Fork { parent: Timeline::new(1), at: Offset::new(50) }),
+            first_seen_at: Utc::now(),
+        };
+        assert_eq!(end(&[], &[], &[]), None);
+        let hole = [range(1, 0, 20, 0), range(1, 30, 40, 9)];
+        assert_eq!(end(&hole, &[], &[]), Some(20));
+        assert_eq!(end(&hole, &[gap(1, 20, 30)], &[]), Some(40));
+        assert_eq!(end(&hole, &[gap(2, 20, 30)], &[]), Some(20));
+        let forked = [range(1, 0, 60, 0), range(2, 50, 70, 9)];
+        assert_eq!(end(&forked, &[], &[]), Some(60));
+        assert_eq!(end(&forked, &[], std::slice::from_ref(&branch)), Some(70));
+        let late = [range(1, 0, 60, 0), range(2, 64, 70, 9)];
+        assert_eq!(end(&late, &[], std::slice::from_ref(&branch)), Some(60));
+        assert_eq!(end(&late, &[gap(2, 50, 64)], std::slice::from_ref(&branch)), Some(70));
+    }
 }

@@ -51,6 +51,9 @@ pub struct Request<'a> {
     pub system_identifier: u64,
     /// Bytes of a log segment.
     pub segment_bytes: u64,
+    /// Where the journal ended before the backup was begun. A primary whose log is in the journal copies from there or later; a
+    /// copy from before it, or from another timeline, is of a server that has left this journal.
+    pub journal_end: Position,
     /// How the server copies.
     pub copy: CopyOptions,
     /// How the copy is stored.
@@ -116,6 +119,16 @@ pub enum TakeError {
         found: u64,
         /// The journal's.
         expected: u64,
+    },
+    /// The server's copy does not begin where the journal ends or later.
+    #[error(
+        "the server's copy begins at {start}, the journal ended at {journal_end} before: the server has left this journal"
+    )]
+    LeftJournal {
+        /// Where the copy begins.
+        start: Position,
+        /// Where the journal ended.
+        journal_end: Position,
     },
     /// What the server sent as archive is none.
     #[error(transparent)]
@@ -189,8 +202,10 @@ where
 
     let stream = BackupStream::start(connection, request.copy.clone())?;
     let (items, received) = mpsc::channel(WAITING);
-    let (copied, stored) =
-        tokio::join!(Box::pin(copy(stream, checksums, items, progress)), Box::pin(store(writer, received)),);
+    let (copied, stored) = tokio::join!(
+        Box::pin(copy(stream, checksums, request.journal_end, items, progress)),
+        Box::pin(store(writer, received)),
+    );
     // Where the store's side failed, the copy's failure is only that nobody takes it.
     let (mut writer, mut entries) = stored?;
     let copied = copied?;
@@ -268,12 +283,16 @@ type Reading = (ArchiveFeed, JoinHandle<(Result<ArchiveReport, ArchiveError>, Op
 async fn copy(
     mut stream: BackupStream,
     checksums: bool,
+    journal_end: Position,
     items: mpsc::Sender<Item>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Copied, TakeError> {
     let BackupEvent::Started { start, tablespaces } = stream.next_event().await? else {
         return Err(TakeError::Missing { what: "start" });
     };
+    if start.timeline != journal_end.timeline || start.offset < journal_end.offset {
+        return Err(TakeError::LeftJournal { start, journal_end });
+    }
     let total_bytes = tablespaces.iter().map(|tablespace| tablespace.size_bytes).sum::<Option<u64>>();
     let outside = tablespaces.iter().filter_map(|tablespace| {
         Some(Tablespace { oid: tablespace.oid?, location: tablespace.location.clone()? })

@@ -53,6 +53,14 @@ pub enum ShipError {
     /// The source's history cannot be the journal's.
     #[error("the source's timeline history and the journal's cannot be one")]
     Stranger,
+    /// The source has what follows the journal, and no longer what lies before its end.
+    #[error(
+        "the source no longer has the log before {stored} that would have to be compared; from its next log segment on shipping can begin anew, behind a gap"
+    )]
+    NothingToCompare {
+        /// Where the journal ends.
+        stored: Position,
+    },
     /// The journal's end gives nothing to compare the source with.
     #[error("the journal ends with chunk {last}, behind which there is nothing to compare the source with")]
     Incomparable {
@@ -73,6 +81,17 @@ pub enum ShipError {
     /// The journal's end is not where it was read: it was appended to meanwhile. It is read and compared anew.
     #[error("the journal was appended to while it was compared; it is compared anew")]
     JournalMoved,
+    /// Another server answered in the midst of a session than the one it began with.
+    #[error("another server answers than the one the session began with; it begins anew")]
+    SourceChanged,
+    /// The store holds nothing of a database that was shipped to it before.
+    #[error(
+        "this database was shipped to this store before, as the slot {slot} at the primary shows, but the store is empty: is its disk mounted? To begin a new journal there, drop that slot"
+    )]
+    StoreAway {
+        /// The target's slot.
+        slot: wire::SlotName,
+    },
     /// A sibling of the pipeline ended without a word.
     #[error("the {what} task ended unexpectedly")]
     TaskEnded {
@@ -100,8 +119,12 @@ impl ShipError {
             | Self::History(_)
             | Self::Shape(_)
             | Self::OldPrimary { .. }
+            | Self::StoreAway { .. }
             | Self::Conflict { .. } => Retry::Operator,
-            Self::TaskEnded { .. } | Self::JournalMoved => Retry::Backoff,
+            Self::TaskEnded { .. }
+            | Self::JournalMoved
+            | Self::SourceChanged
+            | Self::NothingToCompare { .. } => Retry::Backoff,
         }
     }
 

@@ -9,6 +9,8 @@ pub mod batch;
 pub mod continuity;
 mod crash;
 pub mod error;
+pub mod fill_rate;
+pub mod keep;
 pub mod pipeline;
 pub mod progress;
 pub mod push;
@@ -16,6 +18,7 @@ pub mod recorder;
 pub mod resume;
 pub mod retention;
 pub mod slots;
+pub mod standing;
 pub mod supervisor;
 
 pub use error::ShipError;

@@ -12,6 +12,7 @@
 //! ```
 
 mod breaks;
+mod guard;
 mod merging;
 mod open_stream;
 mod ownership;
@@ -34,6 +35,7 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use self::unstored::Unstored;
 use crate::error::ShipError;
+use crate::keep::Kept;
 use crate::progress::{Fact, PipelineState, Progress};
 
 /// The first and longest pause before a session is begun again.
@@ -51,6 +53,8 @@ pub struct PipelineConfig {
     pub params: ConnectParams,
     /// The slot named in the stream.
     pub slot: SlotName,
+    /// The slot that keeps the log until it is released.
+    pub keep: SlotName,
     /// The target's name in the configuration.
     pub store_name: String,
     /// Longest time that received bytes wait for company.
@@ -85,6 +89,7 @@ pub struct Pipeline {
     unstored: Unstored,
     /// Told of each stored data chunk while the pipeline runs.
     merging: Option<merging::Tell>,
+    kept: Kept,
 }
 
 impl Pipeline {
@@ -94,6 +99,7 @@ impl Pipeline {
         store: Arc<dyn ObjectStore>,
         progress: watch::Sender<Progress>,
         facts: mpsc::Sender<Fact>,
+        kept: Kept,
     ) -> Self {
         Self {
             config,
@@ -104,6 +110,7 @@ impl Pipeline {
             facts,
             unstored: Unstored::default(),
             merging: None,
+            kept,
         }
     }
 
@@ -199,7 +206,6 @@ impl Pipeline {
             progress.oldest_unstored_commit = oldest;
             progress.last_stored_commit = newest.or(progress.last_stored_commit);
             progress.trouble = None;
-            progress.state = PipelineState::Connected;
             incarnation = progress.incarnation;
         });
         if let Some(incarnation) = incarnation {

@@ -28,6 +28,8 @@ pub struct Progress {
     pub state: PipelineState,
     /// The incarnation shipped.
     pub incarnation: Option<IncarnationId>,
+    /// The cluster that the source is, by its system identifier.
+    pub cluster: Option<u64>,
     /// This writer's generation.
     pub generation: Option<Generation>,
     /// The end of what was received.

@@ -1,7 +1,8 @@
 //! Carries facts and snapshots into the catalog.
 //!
 //! What always holds: the catalog gates nothing. When it is away, facts wait here up to a bound, then are counted as dropped;
-//! the store holds them all, and `catalog rebuild` brings them back.
+//! the store holds them all, and `catalog rebuild` brings them back. A target's recorder writes that target's row; how the
+//! database stands is one row with one writer.
 
 use std::time::Duration;
 
@@ -9,26 +10,30 @@ use chrono::{DateTime, Utc};
 use farshore_catalog::branch::{Branch, Fork};
 use farshore_catalog::commit::Commit;
 use farshore_catalog::database::Database;
+
 use farshore_catalog::gap::Gap;
 use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::range::JournalRange;
 use farshore_catalog::shipping::{Shipping, ShippingState};
 use farshore_catalog::target::{Failure, Target};
-use farshore_catalog::{Catalog, Result};
+use farshore_catalog::{Catalog, Result, Retry};
 use farshore_journal::{DatabaseName, Position};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::progress::{Fact, PipelineState, Progress};
+use crate::standing::standing;
 
 /// Facts that may wait for the catalog: at the default flush interval about three minutes of them.
 pub const FACTS_WAITING: usize = 1024;
 /// How often the snapshot is written: the heartbeat that `status` measures silence by.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// The heartbeat of a last word: it stays true until another shipper writes.
+const LAST_WORD: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What the primary's watch learnt.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PrimaryFacts {
     /// What it was told it may recycle, on the timeline shipped.
     pub released: Option<Position>,
@@ -36,9 +41,12 @@ pub struct PrimaryFacts {
     pub retained_bytes: Option<u64>,
     /// Seconds until its disk is full at the present rate.
     pub seconds_to_full: Option<u64>,
+    /// Why the log that is not stored is not kept there as it should be.
+    pub trouble: Option<String>,
 }
 
-/// One database's recorder.
+/// One target's recorder.
+#[derive(Debug, Clone)]
 pub struct Recorder {
     /// The catalog.
     pub catalog: Catalog,
@@ -48,53 +56,60 @@ pub struct Recorder {
     pub store: String,
     /// The target's address, without secrets.
     pub url: String,
-    /// This node's name.
-    pub node: String,
 }
 
 impl Recorder {
-    /// Records until cancelled, then what still waits.
+    /// Records until every sender of facts is gone or it is cancelled, then what still waits and how the target stands at last.
     pub async fn run(
         self,
         mut facts: mpsc::Receiver<Fact>,
         mut progress: watch::Receiver<Progress>,
-        primary: watch::Receiver<PrimaryFacts>,
         cancel: CancellationToken,
     ) {
         let mut beat = tokio::time::interval(HEARTBEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut away = false;
+        let mut away = Away::default();
+        // The fact that the catalog did not take: it is offered again, and those behind it wait.
+        let mut waiting: Option<Fact> = None;
         loop {
             let recorded = tokio::select! {
                 biased;
-                fact = facts.recv() => match fact {
-                    Some(fact) => self.keep(fact).await,
-                    None => return,
+                fact = facts.recv(), if waiting.is_none() => match fact {
+                    Some(fact) => {
+                        let kept = self.keep(fact.clone()).await;
+                        waiting = is_away(&kept).then_some(fact);
+                        kept
+                    }
+                    None => break,
                 },
                 _ = beat.tick() => {
-                    let (progress, primary) = (progress.borrow_and_update().clone(), *primary.borrow());
-                    self.snapshot(&progress, &primary).await
-                }
-                () = cancel.cancelled() => {
-                    facts.close();
-                    while let Some(fact) = facts.recv().await {
-                        // The store holds the fact; the next start or a rebuild brings it back.
-                        if self.keep(fact).await.is_err() {
-                            return;
+                    let progress = progress.borrow_and_update().clone();
+                    match waiting.take() {
+                        Some(fact) => {
+                            let kept = self.keep(fact.clone()).await;
+                            waiting = is_away(&kept).then_some(fact);
+                            kept
                         }
+                        None => self.snapshot(&progress).await,
                     }
-                    return;
                 }
+                () = cancel.cancelled() => break,
             };
-            match recorded {
-                Ok(()) => away = false,
-                Err(why) if !away => {
-                    away = true;
-                    tracing::error!(database = %self.database, error = %why, "the catalog is away: shipping goes on, status is not recorded");
-                }
-                Err(_) => {}
+            away.after(&self.database, recorded);
+        }
+        facts.close();
+        let mut left = Vec::from_iter(waiting);
+        while let Some(fact) = facts.recv().await {
+            left.push(fact);
+        }
+        for fact in left {
+            // The store holds the fact; the next start or a rebuild brings it back.
+            if self.keep(fact).await.is_err() {
+                return;
             }
         }
+        let last = progress.borrow().clone();
+        away.after(&self.database, self.snapshot(&last).await);
     }
 
     async fn keep(&self, fact: Fact) -> Result<()> {
@@ -169,44 +184,12 @@ impl Recorder {
         }
     }
 
-    async fn snapshot(&self, progress: &Progress, primary: &PrimaryFacts) -> Result<()> {
+    async fn snapshot(&self, progress: &Progress) -> Result<()> {
         if progress.incarnation.is_none() {
             // Nothing is known yet, not even that the database exists.
             return Ok(());
         }
         let now = Utc::now();
-        let state = match progress.state {
-            PipelineState::Setup => ShippingState::Setup,
-            PipelineState::Connected => ShippingState::Connected,
-            PipelineState::Accumulating => ShippingState::Accumulating,
-            PipelineState::Degraded => ShippingState::Degraded,
-            PipelineState::Fenced => ShippingState::Fenced,
-            PipelineState::Failed => ShippingState::Failed,
-        };
-        let same_line = |position: Option<Position>| {
-            position.filter(|p| progress.received.is_none_or(|r| r.timeline == p.timeline)).map(|p| p.offset)
-        };
-        let timeline = progress.received.or(progress.stored).map(|position| position.timeline);
-        self.catalog
-            .shipping_put(&Shipping {
-                database: self.database.clone(),
-                state,
-                timeline,
-                received: progress.received.map(|p| p.offset),
-                stored: same_line(progress.stored),
-                reported: progress.reported,
-                released: same_line(primary.released),
-                source: progress.source_end,
-                retained_bytes: primary.retained_bytes,
-                seconds_to_full: primary.seconds_to_full,
-                heartbeat: HEARTBEAT,
-                last_contact_at: progress.last_contact,
-                last_stored_commit_at: progress.last_stored_commit,
-                oldest_unstored_commit_at: progress.oldest_unstored_commit,
-                updated_at: now,
-                node: Some(self.node.clone()),
-            })
-            .await?;
         let failure =
             progress.trouble.clone().map(|message| Failure { code: "FS-0001".to_owned(), message, at: now });
         self.catalog
@@ -214,11 +197,126 @@ impl Recorder {
                 database: self.database.clone(),
                 store: self.store.clone(),
                 url: self.url.clone(),
-                state: state.word().to_owned(),
+                state: state_of(progress.state).word().to_owned(),
                 stored: progress.stored,
                 updated_at: now,
                 failure,
             })
             .await
+    }
+}
+
+/// Whether the same would succeed once the catalog is back; a fact that it refuses as such is offered once.
+fn is_away(kept: &Result<()>) -> bool {
+    kept.as_ref().is_err_and(|why| matches!(why.retry(), Retry::Now | Retry::Backoff))
+}
+
+/// Says once that the catalog is away, until it is back.
+#[derive(Default)]
+struct Away(bool);
+
+impl Away {
+    fn after(&mut self, database: &DatabaseName, recorded: Result<()>) {
+        match recorded {
+            Ok(()) => self.0 = false,
+            Err(why) if !self.0 => {
+                self.0 = true;
+                tracing::error!(database = %database, error = %why, "the catalog is away: shipping goes on, status is not recorded");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn state_of(state: PipelineState) -> ShippingState {
+    match state {
+        PipelineState::Setup => ShippingState::Setup,
+        PipelineState::Connected => ShippingState::Connected,
+        PipelineState::Accumulating => ShippingState::Accumulating,
+        PipelineState::Degraded => ShippingState::Degraded,
+        PipelineState::Fenced => ShippingState::Fenced,
+        PipelineState::Failed => ShippingState::Failed,
+    }
+}
+
+/// The one writer of how a database stands as a whole.
+#[derive(Debug, Clone)]
+pub struct StandingRecorder {
+    /// The catalog.
+    pub catalog: Catalog,
+    /// The database.
+    pub database: DatabaseName,
+    /// How many targets must have a position for it to count as stored.
+    pub required: usize,
+    /// This node's name.
+    pub node: String,
+}
+
+impl StandingRecorder {
+    /// Records until cancelled, and then once more: how it ended.
+    pub async fn run(
+        self,
+        targets: Vec<watch::Receiver<Progress>>,
+        primary: watch::Receiver<PrimaryFacts>,
+        cancel: CancellationToken,
+    ) {
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut away = Away::default();
+        loop {
+            let ended = tokio::select! {
+                _ = beat.tick() => false,
+                () = cancel.cancelled() => true,
+            };
+            let now: Vec<Progress> = targets.iter().map(|target| target.borrow().clone()).collect();
+            if now.iter().any(|target| target.incarnation.is_some()) {
+                let shipping = self.shipping(&now, &primary.borrow().clone());
+                // Another recorder's line says that the catalog is away; before the first fact came it knows no such database.
+                let recorded = self.catalog.shipping_put(&shipping).await;
+                match recorded {
+                    Err(why) if !ended => {
+                        tracing::debug!(database = %self.database, error = %why, "status is not recorded")
+                    }
+                    other => away.after(&self.database, other),
+                }
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    fn shipping(&self, targets: &[Progress], primary: &PrimaryFacts) -> Shipping {
+        let now = Utc::now();
+        let standing = standing(targets, self.required);
+        let timeline = standing.received.or(standing.stored).map(|position| position.timeline);
+        let same_line = |position: Option<Position>| {
+            position.filter(|position| Some(position.timeline) == timeline).map(|position| position.offset)
+        };
+        let stopped = matches!(standing.state, PipelineState::Fenced | PipelineState::Failed);
+        // A promise that does not hold is not connected: without its slot the primary keeps nothing for us.
+        let state = match standing.state {
+            PipelineState::Connected if primary.trouble.is_some() => ShippingState::Degraded,
+            state => state_of(state),
+        };
+        Shipping {
+            database: self.database.clone(),
+            state,
+            timeline,
+            received: standing.received.map(|position| position.offset),
+            stored: same_line(standing.stored),
+            reported: standing.reported,
+            released: same_line(primary.released),
+            // One that stopped for good hears the source no more, and says so for as long as nobody else writes here.
+            source: standing.source_end.filter(|_| !stopped),
+            retained_bytes: primary.retained_bytes,
+            seconds_to_full: primary.seconds_to_full,
+            heartbeat: if stopped { LAST_WORD } else { HEARTBEAT },
+            last_contact_at: if stopped { Some(now) } else { standing.last_contact },
+            last_stored_commit_at: standing.last_stored_commit,
+            oldest_unstored_commit_at: standing.oldest_unstored_commit,
+            updated_at: now,
+            node: Some(self.node.clone()),
+        }
     }
 }

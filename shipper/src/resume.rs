@@ -60,14 +60,6 @@ impl Tail {
         !self.frames.is_empty() || self.behind_a_break
     }
 
-    /// The same, only up to `until`: what a source must have that left this timeline there, or ends there.
-    #[must_use]
-    pub fn up_to(&self, until: Offset) -> Self {
-        let frames = self.frames.iter().copied().filter(|frame| frame.end <= until).collect();
-        let end = Position::new(self.end.timeline, until.min(self.end.offset));
-        Self { frames, end, ..self.clone() }
-    }
-
     /// Where the source is to begin, so that everything up to the end can be compared.
     pub fn compare_from(&self) -> Position {
         Position::new(self.end.timeline, self.frames.first().map_or(self.end.offset, |frame| frame.start))
@@ -82,14 +74,75 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
     let Some(last) = reader.last().await? else { return Ok(None) };
     let end = last.header().end_position();
     let number = last.header().number;
+    let found = walk_back(reader, last.header().number, end, segment_bytes).await?;
+    let lacks_history = found.only_openings && end.timeline != Timeline::new(1);
+    let history = match lacks_history {
+        true => TimelineHistory::first(),
+        false => history(reader, end.timeline, number).await?,
+    };
+    Ok(Some(found.tail(number, end, history, lacks_history)))
+}
+
+/// The journal as far as `until` on `timeline`: what a source must have that left the timeline there, or ends there, however far
+/// the journal went beyond. `None` when it holds nothing of that timeline before `until`.
+///
+/// # Errors
+/// When the journal does not read.
+pub async fn tail_before(
+    reader: &Reader,
+    segment_bytes: u64,
+    timeline: Timeline,
+    until: Offset,
+) -> Result<Option<Tail>, ShipError> {
+    let Some(last) = reader.last().await? else { return Ok(None) };
+    // Along the numbers timelines never fall, and on one timeline ends never do.
+    let reaches = |header: &farshore_journal::format::Header| {
+        header.timeline > timeline || (header.timeline == timeline && header.end >= until)
+    };
+    let mut at = reader.first_where(last.header().number, reaches).await?.header().clone();
+    if at.timeline > timeline {
+        let Some(before) = at.number.get().checked_sub(1) else { return Ok(None) };
+        at = reader.expected_chunk(Sequence::new(before)).await?.header().clone();
+    }
+    if at.timeline != timeline {
+        return Ok(None);
+    }
+    let end = Position::new(timeline, until.min(at.end));
+    let found = walk_back(reader, at.number, end, segment_bytes).await?;
+    Ok(Some(found.tail(at.number, end, TimelineHistory::first(), false)))
+}
+
+/// What a walk from a chunk back through the log before it found.
+struct Found {
+    frames: Vec<StoredFrame>,
+    first: Sequence,
+    behind_a_break: bool,
+    behind_gap: Option<Offset>,
+    only_openings: bool,
+}
+
+impl Found {
+    fn tail(self, last: Sequence, end: Position, history: TimelineHistory, lacks_history: bool) -> Tail {
+        let Self { frames, first, behind_a_break, behind_gap, .. } = self;
+        Tail { last, first, end, history, frames, behind_a_break, behind_gap, lacks_history }
+    }
+}
+
+/// Gathers the frames that end at or before `end`, from as far back as a resume compares.
+async fn walk_back(
+    reader: &Reader,
+    number: Sequence,
+    end: Position,
+    segment_bytes: u64,
+) -> Result<Found, ShipError> {
     let from = compare_floor(end.offset, segment_bytes);
-    let mut newer = last.header().clone();
+    let mut chunk = reader.expected_chunk(number).await?;
+    let mut newer = chunk.header().clone();
     let mut behind_a_break = false;
     let mut behind_gap = None;
     let mut frames: Vec<StoredFrame> = Vec::new();
     let mut only_openings = true;
     let mut first = number;
-    let mut chunk = last;
     loop {
         only_openings &= chunk.header().kind == Kind::Opening;
         let header = chunk.header();
@@ -102,7 +155,7 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
                 let ranges = starts.windows(2).zip(chunk.heads());
                 let mut older: Vec<StoredFrame> = ranges
                     .map(|(range, head)| StoredFrame { start: range[0], end: range[1], digest: head.digest })
-                    .filter(|frame| frame.start >= from)
+                    .filter(|frame| frame.start >= from && frame.end <= end.offset)
                     .collect();
                 if !older.is_empty() {
                     first = header.number;
@@ -127,12 +180,7 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
         reader.check_follows(chunk.header(), &newer)?;
         newer = chunk.header().clone();
     }
-    let lacks_history = only_openings && end.timeline != Timeline::new(1);
-    let history = match lacks_history {
-        true => TimelineHistory::first(),
-        false => history(reader, end.timeline, number).await?,
-    };
-    Ok(Some(Tail { last: number, first, end, history, frames, behind_a_break, behind_gap, lacks_history }))
+    Ok(Found { frames, first, behind_a_break, behind_gap, only_openings })
 }
 
 async fn history(reader: &Reader, timeline: Timeline, at: Sequence) -> Result<TimelineHistory, ShipError> {

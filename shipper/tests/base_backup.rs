@@ -13,7 +13,7 @@ use farshore_journal::format::{Recipients, Unlock};
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::{Founding, Repository};
 use farshore_journal::store::{self, StoreOptions};
-use farshore_journal::{DatabaseName, Sequence};
+use farshore_journal::{DatabaseName, Offset, Position, Sequence, Timeline};
 use farshore_shipper::base_backup::{Phase, Request, TakeError, Taken, take};
 use farshore_testkit::pg::{Length, Major, Server};
 
@@ -62,6 +62,7 @@ impl Rig {
             reader: &self.reader,
             system_identifier,
             segment_bytes: 16 << 20,
+            journal_end: Position::new(Timeline::new(1), Offset::new(0)),
             copy: CopyOptions::default(),
             store: BackupOptions {
                 compression: Compression::Zstd(1),

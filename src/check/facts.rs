@@ -87,6 +87,19 @@ pub struct HostFacts {
     pub in_recovery: Option<bool>,
     /// Which cluster it is.
     pub cluster: Option<u64>,
+    /// How the slot there stands that keeps the log until it is stored.
+    pub keep: Option<KeepFound>,
+}
+
+/// A host's keep slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepFound {
+    /// It keeps log.
+    Keeps,
+    /// The host let the log go that it kept.
+    Lost,
+    /// There is none.
+    Missing,
 }
 
 /// How far two clocks are apart.

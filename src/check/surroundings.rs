@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::check::facts::{CheckFacts, ClockDifference, RoleFacts, SlotFacts};
+use crate::check::facts::{CheckFacts, ClockDifference, KeepFound, RoleFacts, SlotFacts};
 use crate::check::{Finding, Level};
 use crate::config::OnFull;
 use crate::config::quantity::ByteCount;
@@ -95,6 +95,33 @@ pub(super) fn judge_slots(facts: &CheckFacts, findings: &mut Vec<Finding>) {
             "start `farshore run`, which creates it",
         )
     }));
+}
+
+/// The keep slot on the standbys: after a failover to one of them it is all that holds the log that is not yet stored.
+pub(super) fn judge_standby_slots(facts: &CheckFacts, findings: &mut Vec<Finding>) {
+    let code = "slots.standby";
+    // Before the first `farshore run` there is none anywhere, which is said of the primary.
+    if facts.slots.as_ref().is_none_or(Vec::is_empty) {
+        return;
+    }
+    for host in facts.hosts.iter().filter(|host| host.in_recovery == Some(true)) {
+        let name = &host.name;
+        let after = "after a failover to it, log that is not yet stored may go";
+        findings.push(match host.keep {
+            None => Finding::unknown(code, format!("whether the standby {name} keeps log that is not yet stored")),
+            Some(KeepFound::Keeps) => Finding::ok(code, format!("the standby {name} keeps log that is not yet stored")),
+            Some(KeepFound::Missing) => Finding::warning(
+                code,
+                format!("the standby {name} has no keep slot: {after}"),
+                format!("let `farshore run` reach {name}, which creates it; max_replication_slots there must leave room"),
+            ),
+            Some(KeepFound::Lost) => Finding::warning(
+                code,
+                format!("the standby {name} let the log go that its keep slot kept: {after}"),
+                format!("let `farshore run` reach {name}, which makes it anew; raise max_slot_wal_keep_size there"),
+            ),
+        });
+    }
 }
 
 fn judge_slot(slot: &SlotFacts) -> Finding {

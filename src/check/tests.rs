@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::connection::{Cause, Refusal};
 use super::facts::{
-    CheckFacts, ClockDifference, HostFacts, IdentityFacts, JournalFacts, KeyFacts, NewestKey, RoleFacts,
-    SlotFacts, StoreFacts, StoreFound, Wanted,
+    CheckFacts, ClockDifference, HostFacts, IdentityFacts, JournalFacts, KeepFound, KeyFacts, NewestKey,
+    RoleFacts, SlotFacts, StoreFacts, StoreFound, Wanted,
 };
 use super::{CODES, Finding, Level, findings, worst};
 use crate::config::OnFull;
@@ -90,6 +90,7 @@ fn host(name: &str, standby: bool) -> HostFacts {
         encrypted: Some(true),
         in_recovery: Some(standby),
         cluster: Some(7),
+        keep: Some(KeepFound::Keeps),
     }
 }
 
@@ -209,6 +210,9 @@ fn every_other_fact_that_breaks_a_promise_is_found() {
         (|f| f.role.as_mut().unwrap().marks_points = None, "role.points", Unknown),
         (|f| f.role.as_mut().unwrap().superuser = Some(true), "role.superuser", Warning),
         (|f| f.slots = Some(vec![]), "slots.state", Warning),
+        (|f| f.hosts[1].keep = Some(KeepFound::Missing), "slots.standby", Warning),
+        (|f| f.hosts[1].keep = Some(KeepFound::Lost), "slots.standby", Warning),
+        (|f| f.hosts[1].keep = None, "slots.standby", Unknown),
         (|f| slot(f).temporary = true, "slots.state", Problem),
         (|f| slot(f).reserves = false, "slots.state", Problem),
         (|f| slot(f).wal_status = Some("lost".into()), "slots.state", Problem),

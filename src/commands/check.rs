@@ -105,6 +105,11 @@ async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig)
     facts
 }
 
+/// Free bytes beside the log of the server with this data directory and system identifier, when its files are on this machine.
+pub fn free_beside_log(directory: &str, cluster: u64) -> Option<u64> {
+    server::wal_directory(Path::new(directory), cluster).and_then(|wal| free_bytes(&wal))
+}
+
 /// What an unprivileged process may still write on the file system of `path`.
 fn free_bytes(path: &Path) -> Option<u64> {
     let found = nix::sys::statvfs::statvfs(path).ok()?;

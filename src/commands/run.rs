@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::Context;
+use crate::commands::{Context, check};
 use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
@@ -74,8 +74,10 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     pictures.spawn(crate::base_backups::keep_taken(Arc::clone(&config), shown, catalog, cancel.clone()));
     let mut failed = None;
     while let Some(ended) = databases.join_next().await {
-        if let Ok((name, Err(why))) = ended {
-            failed = Some(stopped(&name, &why));
+        match ended {
+            Ok((_, Ok(()))) => {}
+            Ok((name, Err(why))) => failed = Some(stopped(&name, &why)),
+            Err(why) => failed = Some(broke(&why)),
         }
     }
     cancel.cancel();
@@ -125,6 +127,7 @@ fn database(
         let safe = Safe::Known("nothing was begun".to_owned());
         OperatorMessage::new(Code::ConfigInvalid, why.to_string(), safe, "choose another name")
     };
+    let keep = slots::keep(name).map_err(slot_name)?;
     let mut targets = Vec::new();
     for store_name in &settings.stores {
         let (store, url) = wiring::open_store(config, store_name, Purpose::Write)?;
@@ -133,6 +136,7 @@ fn database(
             database: name.clone(),
             params: params.clone(),
             slot: slots::live(name, store_name.as_str()).map_err(slot_name)?,
+            keep: keep.clone(),
             store_name: store_name.to_string(),
             flush_interval: settings.flush_plan(store_config.billing()).interval,
             writer: wiring::writer_options(settings, store_config)?,
@@ -140,8 +144,38 @@ fn database(
         };
         targets.push(TargetConfig { pipeline, store, url });
     }
-    let keep = slots::keep(name).map_err(slot_name)?;
-    Ok(supervisor::DatabaseConfig { name: name.clone(), params, keep, targets, node: wiring::node() })
+    one_slot_each(name, &targets)?;
+    let required = settings.required();
+    Ok(supervisor::DatabaseConfig {
+        name: name.clone(),
+        params,
+        keep,
+        targets,
+        required,
+        node: wiring::node(),
+        free: Arc::new(check::free_beside_log),
+    })
+}
+
+/// Two targets of one slot would end each other's streams for ever: names are cut to the length of a slot's, and letters that
+/// PostgreSQL does not take become one.
+fn one_slot_each(name: &DatabaseName, targets: &[TargetConfig]) -> Result<(), OperatorMessage> {
+    for (at, one) in targets.iter().enumerate() {
+        let Some(other) = targets.iter().skip(at + 1).find(|other| other.pipeline.slot == one.pipeline.slot)
+        else {
+            continue;
+        };
+        return Err(OperatorMessage::new(
+            Code::ConfigInvalid,
+            format!(
+                "the stores {} and {} of {name} would share the slot {}",
+                one.pipeline.store_name, other.pipeline.store_name, one.pipeline.slot
+            ),
+            Safe::Known("nothing was begun".to_owned()),
+            "give one of the stores a shorter, different name",
+        ));
+    }
+    Ok(())
 }
 
 fn stopped(name: &DatabaseName, why: &ShipError) -> OperatorMessage {
@@ -161,6 +195,18 @@ fn stopped(name: &DatabaseName, why: &ShipError) -> OperatorMessage {
     }
 }
 
+fn broke(why: &tokio::task::JoinError) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::ShippingStopped,
+        format!("a database's shipping broke off: {why}"),
+        Safe::Known(
+            "what was called stored stays stored; the primary keeps its log behind that in the keep slot"
+                .to_owned(),
+        ),
+        "this is a fault in farshore: keep the log of it, and start `farshore run` again",
+    )
+}
+
 /// Renews the health endpoint's picture.
 async fn health(
     shown: Vec<(DatabaseName, watch::Receiver<Vec<Progress>>)>,
@@ -168,8 +214,15 @@ async fn health(
     cancel: CancellationToken,
 ) {
     loop {
-        let databases =
-            shown.iter().map(|(name, progress)| (name.clone(), shipping(&progress.borrow()))).collect();
+        let databases = shown
+            .iter()
+            .map(|(name, progress)| {
+                // Nobody speaks for a database any more whose shipping ended, however well it stood at last.
+                let ended = progress.has_changed().is_err();
+                let shown = if ended { Shipping::Failing } else { shipping(&progress.borrow()) };
+                (name.clone(), shown)
+            })
+            .collect();
         health.send_replace(Health { databases });
         tokio::select! {
             () = cancel.cancelled() => return,

@@ -16,7 +16,7 @@ use farshore_shipper::push::{self, Pushed};
 
 use crate::cli::WalCommand;
 use crate::commands::{self, Context};
-use crate::config::{Config, DatabaseConfig, Durable, StoreName};
+use crate::config::{Config, DatabaseConfig, StoreName};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::{sources, wiring};
@@ -67,11 +67,7 @@ async fn push(
     settings: &DatabaseConfig,
     path: &Path,
 ) -> anyhow::Result<Exit> {
-    let required = match settings.durable {
-        Durable::All => settings.stores.len(),
-        Durable::Any => 1,
-        Durable::AtLeast(count) => usize::from(count.get()),
-    };
+    let required = settings.required();
     let begun = Instant::now();
     loop {
         let mut stored = 0;

@@ -101,6 +101,35 @@ impl Node {
         node
     }
 
+    /// Changes the configuration's text.
+    pub fn configure(&self, change: impl FnOnce(String) -> String) {
+        let path = self.folder.path().join("farshore.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, change(text)).unwrap();
+    }
+
+    /// Adds a second store, `second`, whose address is this, and says how many must have a position.
+    pub fn add_store(&self, address: &str, durable: &str) {
+        self.configure(|text| {
+            let text = text.replace(
+                "stores = [\"main\"]",
+                &format!("stores = [\"main\", \"second\"]\ndurable = {durable}"),
+            );
+            format!("[stores.second]\n{address}\n{text}")
+        });
+    }
+
+    /// The journal that lies in a folder, as [`Node::end`] reads the first store's.
+    pub fn end_in(&self, folder: &Path) -> Option<Position> {
+        let store = store::open(&format!("file:{}", folder.display()), &StoreOptions::new()).unwrap();
+        wait(async {
+            let repository = Repository::open(store).await.ok()?;
+            let record = repository.incarnations(&"orders".parse().unwrap()).await.ok()?.pop()?;
+            let reader = Reader::new(&repository, &record).unwrap();
+            reader.last().await.ok()?.map(|chunk| chunk.header().end_position())
+        })
+    }
+
     fn with(servers: &[&Server], kind: &Store, shared: Option<&Path>) -> Self {
         let folder = user::tempdir();
         let place = shared.unwrap_or(folder.path()).join("journal");
@@ -131,13 +160,6 @@ impl Node {
         user::give(folder.path());
         let store = store::open(&format!("file:{}", place.display()), &StoreOptions::new()).unwrap();
         Self { folder, binary: farshore_testkit::farshore_bin(env!("CARGO_BIN_EXE_farshore")), store }
-    }
-
-    /// Changes the configuration's text.
-    pub fn configure(&self, change: impl FnOnce(String) -> String) {
-        let path = self.folder.path().join("farshore.toml");
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, change(text)).unwrap();
     }
 
     /// The store, opened so that objects may be deleted.

@@ -14,6 +14,7 @@ use farshore_journal::reader::Reader;
 use farshore_journal::writer::encode_data;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
+use super::guard::Guard;
 use super::source::Source;
 use super::{Landed, Pipeline};
 use crate::batch::Batch;
@@ -40,6 +41,7 @@ impl Pipeline {
         let from = tail.compare_from();
         let anchor = source.sql.next_transaction().await?;
         let mut decoder = LogDecoder::new(source.shape, from)?.with_transaction_anchor(anchor);
+        let guard = Guard::new(&self.kept, &source.host, from, self.config.writer.segment_bytes);
         let mut stream = source.open_stream(&self.config.params, &self.config.slot, from).await?;
         let mut comparison = Comparison::over(tail);
         let mut batch = Batch::at(tail.end);
@@ -90,6 +92,7 @@ impl Pipeline {
                     self.append = None;
                     let (writer, landed) = done;
                     self.landed(writer, landed)?;
+                    self.streams(&guard);
                 }
                 event = stream.next_event(), if reads => match event? {
                     StreamEvent::Data { bytes, server_end, .. } => {
@@ -123,17 +126,17 @@ impl Pipeline {
                         if !fresh.is_empty() {
                             batch.push(fresh, server_end, Instant::now());
                         }
-                        self.heard(&stream, server_end);
+                        self.heard(&stream, server_end, &guard);
                     }
                     StreamEvent::KeepAlive { server_end, reply_requested } => {
-                        self.heard(&stream, server_end);
+                        self.heard(&stream, server_end, &guard);
                         if reply_requested {
-                            self.report(&mut stream, false).await?;
+                            self.report(&mut stream, &guard, false).await?;
                         }
                     }
                     StreamEvent::TimelineEnd { .. } => timeline_over = true,
                 },
-                _ = heartbeat.tick() => if !timeline_over { self.report(&mut stream, true).await?; },
+                _ = heartbeat.tick() => if !timeline_over { self.report(&mut stream, &guard, true).await?; },
                 () = async { match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,
@@ -143,27 +146,53 @@ impl Pipeline {
         }
     }
 
-    fn heard(&self, stream: &ReplicationStream, source_end: Offset) {
+    fn heard(&self, stream: &ReplicationStream, source_end: Offset, guard: &Guard) {
         let oldest = self.unstored.oldest_commit();
         self.tell(|progress| {
             progress.received = Some(stream.received());
             progress.source_end = Some(source_end.max(stream.received().offset));
             progress.last_contact = Some(Utc::now());
             progress.oldest_unstored_commit = oldest;
-            if progress.state != PipelineState::Accumulating {
-                progress.state = PipelineState::Connected;
-                progress.trouble = None;
-            }
+        });
+        if self.progress.borrow().state != PipelineState::Accumulating {
+            self.streams(guard);
+        }
+    }
+
+    /// The stream lives and the target takes what comes: connected, unless nothing holds the log at the primary.
+    fn streams(&self, guard: &Guard) {
+        let trouble = guard.trouble();
+        self.tell(|progress| {
+            progress.state = match trouble {
+                None => PipelineState::Connected,
+                Some(_) => PipelineState::Degraded,
+            };
+            progress.trouble = trouble;
         });
     }
 
-    /// `async`: the report is what was received. The keep slot holds what is not yet stored.
-    async fn report(&self, stream: &mut ReplicationStream, ask: bool) -> Result<(), ShipError> {
+    /// `async`: the report is what was received. The keep slot holds what is not yet stored; while it does not, the live slot
+    /// must, and is moved no further than a resume needs.
+    async fn report(
+        &self,
+        stream: &mut ReplicationStream,
+        guard: &Guard,
+        ask: bool,
+    ) -> Result<(), ShipError> {
         crash_point!("ship-report");
         let received = stream.received().offset;
-        let status = StandbyStatus { written: received, flushed: received, applied: received };
-        stream.send_status(status, ask).await?;
-        self.tell(|progress| progress.reported = Some(received));
+        let reported =
+            guard.limit(self.progress.borrow().stored).map_or(received, |limit| limit.min(received));
+        let status = |flushed| StandbyStatus { written: received, flushed, applied: flushed };
+        if reported < received {
+            stream.send_status(status(reported), false).await?;
+            // "Nothing flushed" leaves the slot where it is, and a primary that shuts down then waits for what was written only.
+            // Source: `ProcessStandbyReplyMessage` and `WalSndDone`, walsender.c.
+            stream.send_status(status(Offset::new(0)), ask).await?;
+        } else {
+            stream.send_status(status(received), ask).await?;
+        }
+        self.tell(|progress| progress.reported = Some(reported));
         Ok(())
     }
 

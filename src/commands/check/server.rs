@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::check::CheckFacts;
 use crate::check::connection::{Cause, Refusal};
-use crate::check::facts::{ClockDifference, HostFacts, NotAsked, RoleFacts, SlotFacts};
+use crate::check::facts::{ClockDifference, HostFacts, KeepFound, NotAsked, RoleFacts, SlotFacts};
 use crate::config::{DatabaseConfig, EngineConfig};
 use crate::wiring;
 
@@ -47,7 +47,7 @@ pub(super) async fn ask(
     facts.wanted.sql_database = params.database().to_owned();
     let mut answered: Option<(Session, &Host)> = None;
     for host in params.hosts() {
-        let (found, session) = ask_host(&params, host).await;
+        let (found, session) = ask_host(&params, host, slots::keep(name).ok().as_ref()).await;
         // The primary, wherever it stands in the URL; without one, whoever answered first.
         let better = match &answered {
             None => true,
@@ -79,13 +79,24 @@ pub(super) async fn ask(
     found
 }
 
-async fn ask_host(params: &ConnectParams, host: &Host) -> (HostFacts, Option<Session>) {
+async fn ask_host(
+    params: &ConnectParams,
+    host: &Host,
+    keep: Option<&SlotName>,
+) -> (HostFacts, Option<Session>) {
     let mut facts = HostFacts { name: host.to_string(), ..HostFacts::default() };
     let session = match Session::connect(params, host).await {
         Ok(session) => {
             facts.sql = Some(Ok(()));
             facts.in_recovery = told("whether it recovers", session.in_recovery().await);
             facts.encrypted = told("whether it is encrypted", session.encrypted().await);
+            if let Some(keep) = keep {
+                facts.keep = told("its keep slot", session.slot_get(keep).await).map(|slot| match slot {
+                    None => KeepFound::Missing,
+                    Some(slot) if slot.is_lost() || slot.restart.is_none() => KeepFound::Lost,
+                    Some(_) => KeepFound::Keeps,
+                });
+            }
             Some(session)
         }
         Err(why) => {
@@ -202,6 +213,11 @@ fn data_directory(path: &Path, cluster: u64) -> Option<DataDirectory> {
     let wal = path.join("pg_wal");
     let devices = [path.metadata().ok()?.dev(), wal.metadata().ok()?.dev()];
     Some(DataDirectory { wal, devices })
+}
+
+/// Where the log of a server lies that is proved to be on this machine.
+pub(super) fn wal_directory(path: &Path, cluster: u64) -> Option<PathBuf> {
+    data_directory(path, cluster).map(|found| found.wal)
 }
 
 #[cfg(test)]

@@ -65,6 +65,30 @@ impl Session {
         column(WHAT, &self.row(WHAT, "select pg_is_in_recovery() as yes", &[]).await?, "yes")
     }
 
+    /// Which cluster it is: the number that `IDENTIFY_SYSTEM` tells too.
+    ///
+    /// Source: `pg_control_system` in
+    /// <https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-CONTROLDATA>.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn system_identifier(&self) -> Result<u64, Error> {
+        const WHAT: &str = "pg_control_system";
+        let row = self.row(WHAT, "select (pg_control_system()).system_identifier::text as id", &[]).await?;
+        parsed(WHAT, &row, "id")?.ok_or_else(|| Error::protocol(WHAT, "there is no identifier"))
+    }
+
+    /// Where the server's files are; `None` when our role may not see it.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn data_directory(&self) -> Result<Option<String>, Error> {
+        const WHAT: &str = "data_directory";
+        let statement = "select setting from pg_settings where name = 'data_directory'";
+        let rows = self.rows(WHAT, statement, &[]).await?;
+        rows.first().map(|row| column(WHAT, row, "setting")).transpose()
+    }
+
     /// Whether this session's bytes are encrypted on their way.
     ///
     /// Source: <https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-SSL-VIEW>.

@@ -1,0 +1,306 @@
+//! The keep slot on every host of the database's: it holds the log until it is released, and after a failover too.
+//!
+//! One task per host, so that a host that does not answer holds up no other. What always holds: a slot is moved forward only,
+//! to what is released on that host's own timeline, and never beyond; a look that failed concludes nothing. On a standby the
+//! live slots are moved too: they are left over from when it was the primary, nobody streams by them, and they would fill its disk.
+//! A crash leaves slots that keep log; the next start uses them. What it does not do: it never drops a slot that keeps something.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use farshore_engines::postgres::sql::{Session, SlotState};
+use farshore_engines::postgres::wire::{ConnectParams, Error, Host, SlotName};
+use farshore_journal::{Offset, Position, Timeline};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::fill_rate::FillRate;
+use crate::progress::Progress;
+use crate::recorder::PrimaryFacts;
+use crate::retention;
+
+/// How often a slot is moved and the primary's log is looked at.
+const WATCH: Duration = Duration::from_secs(1);
+/// How often a slot is used although nothing moves it: well below any sensible `idle_replication_slot_timeout`.
+const TOUCH: Duration = Duration::from_secs(5);
+
+/// What was last learnt of the keep slot on one host. `None` is "not known".
+#[derive(Debug, Clone, Default)]
+pub struct HostKept {
+    /// Whether the host takes writes, and on which timeline.
+    pub primary: Option<Timeline>,
+    /// From where on the slot keeps the log.
+    pub kept_from: Option<Offset>,
+    /// What is released there.
+    pub released: Option<Position>,
+    /// Bytes of log that the host keeps.
+    pub retained_bytes: Option<u64>,
+    /// Seconds until the disk of its log is full at the present rate.
+    pub seconds_to_full: Option<u64>,
+    /// Why the slot keeps nothing, or less than it should.
+    pub trouble: Option<String>,
+}
+
+/// Free bytes beside the log of the server with this data directory and system identifier, when its files are on this machine.
+pub type FreeBytes = Arc<dyn Fn(&str, u64) -> Option<u64> + Send + Sync>;
+
+/// The slot on each host, as the pipelines look at it.
+pub type Kept = Vec<(Host, watch::Receiver<HostKept>)>;
+
+/// What is kept where.
+#[derive(Clone)]
+pub struct Keeper {
+    /// How the hosts are reached.
+    pub params: ConnectParams,
+    /// The slot that keeps.
+    pub keep: SlotName,
+    /// The targets' slots.
+    pub live: Vec<SlotName>,
+    /// How far the targets are.
+    pub targets: Vec<watch::Receiver<Progress>>,
+    /// Looks for free space.
+    pub free: FreeBytes,
+}
+
+impl Keeper {
+    /// Keeps until cancelled: `told`, one for each host in the order of the URL, get what is learnt there, `facts` what is
+    /// learnt of the primary.
+    pub async fn run(
+        self,
+        told: Vec<watch::Sender<HostKept>>,
+        facts: watch::Sender<PrimaryFacts>,
+        cancel: CancellationToken,
+    ) {
+        let heard: Vec<_> = told.iter().map(watch::Sender::subscribe).collect();
+        let mut hosts = JoinSet::new();
+        for (host, told) in self.params.hosts().iter().zip(told) {
+            hosts.spawn(self.clone().keep_on(host.clone(), told, cancel.clone()));
+        }
+        loop {
+            let of_hosts: Vec<HostKept> = heard.iter().map(|heard| heard.borrow().clone()).collect();
+            let before = facts.borrow().clone();
+            facts.send_replace(of_primary(&of_hosts, before));
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = tokio::time::sleep(WATCH) => {}
+            }
+        }
+        while hosts.join_next().await.is_some() {}
+    }
+
+    async fn keep_on(self, host: Host, told: watch::Sender<HostKept>, cancel: CancellationToken) {
+        let mut session: Option<Session> = None;
+        let mut place = Place::default();
+        loop {
+            let looked = async {
+                let sql = match session.take() {
+                    Some(sql) => sql,
+                    None => Session::connect(&self.params, &host).await?,
+                };
+                let found = self.look(&sql, &mut place).await?;
+                Ok::<_, Error>((sql, found))
+            };
+            let looked = tokio::select! {
+                () = cancel.cancelled() => return,
+                looked = looked => looked,
+            };
+            match looked {
+                Ok((sql, found)) => {
+                    session = Some(sql);
+                    place.say(&host, found.trouble.as_deref());
+                    told.send_replace(found);
+                }
+                // A server that said no keeps nothing for us, and that is told. One that is away keeps its log by itself: its slot
+                // is there, and what was last learnt of it stays.
+                Err(why @ Error::Server { .. }) => {
+                    place.say(&host, Some(&why.to_string()));
+                    told.send_modify(|kept| {
+                        kept.kept_from = None;
+                        kept.trouble = Some(why.to_string());
+                        kept.retained_bytes = None;
+                        kept.seconds_to_full = None;
+                    });
+                }
+                Err(why) => {
+                    tracing::debug!(%host, error = %why, "the host's slots could not be looked at");
+                    told.send_modify(|kept| (kept.retained_bytes, kept.seconds_to_full) = (None, None));
+                }
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(WATCH) => {}
+            }
+        }
+    }
+
+    async fn look(&self, sql: &Session, place: &mut Place) -> Result<HostKept, Error> {
+        let cluster = self.targets.iter().find_map(|target| target.borrow().cluster);
+        // Not known yet whose journal it is.
+        let Some(cluster) = cluster else { return Ok(HostKept::default()) };
+        if cluster != sql.system_identifier().await? {
+            // A stranger: a slot there would fill a disk that is not ours to fill.
+            return Ok(HostKept::default());
+        }
+        let primary = !sql.in_recovery().await?;
+        let timeline = sql.current_position().await?.timeline;
+        let mut kept = HostKept { primary: primary.then_some(timeline), ..HostKept::default() };
+        let slots = sql.slot_list().await?;
+        let slot = match slots.iter().find(|slot| slot.name == self.keep) {
+            // A slot whose log was given up keeps nothing and cannot be moved: only a new one keeps what comes.
+            Some(slot) if slot.is_lost() => {
+                tracing::error!(slot = %self.keep, "the server gave up the log that this slot kept; it is made anew");
+                sql.slot_drop(&self.keep).await?;
+                None
+            }
+            found => found,
+        };
+        let Some(restart) = slot.and_then(|slot| slot.restart) else {
+            if slot.is_some() {
+                sql.slot_drop(&self.keep).await?;
+            }
+            kept.kept_from = Some(sql.slot_create_keep(&self.keep).await?);
+            place.stood_at = kept.kept_from;
+            place.touched = Some(Instant::now());
+            return Ok(kept);
+        };
+        let released = self.released().filter(|released| released.timeline == timeline);
+        let reached = self.advance(sql, restart, released, place).await?;
+        if !primary {
+            self.follow(sql, &slots, released).await?;
+        }
+        // Until what is released has come to where it stands, it keeps less than it should.
+        let ours = place.stood_at.max(released.map(|released| released.offset));
+        place.moved_by_another = match released {
+            Some(released) if released.offset >= restart => false,
+            _ => {
+                place.moved_by_another
+                    || (place.stood_at.is_some() && ours.is_some_and(|ours| restart > ours))
+            }
+        };
+        place.stood_at = Some(reached);
+        kept.kept_from = Some(reached);
+        kept.released = released.map(|released| Position::new(timeline, released.offset.max(reached)));
+        kept.trouble = place.moved_by_another.then(|| {
+            format!(
+                "someone else moves the slot {}: the log that it lets go may not be stored everywhere",
+                self.keep
+            )
+        });
+        if primary {
+            let retained = slots.iter().filter_map(|slot| slot.retained_bytes).max().unwrap_or(0);
+            kept.retained_bytes = Some(retained);
+            place.rate.saw(Instant::now(), retained);
+            kept.seconds_to_full =
+                self.free_bytes(sql, cluster).await?.and_then(|free| place.rate.seconds_to_full(free));
+        }
+        Ok(kept)
+    }
+
+    async fn free_bytes(&self, sql: &Session, cluster: u64) -> Result<Option<u64>, Error> {
+        let Some(directory) = sql.data_directory().await? else { return Ok(None) };
+        let free = Arc::clone(&self.free);
+        Ok(tokio::task::spawn_blocking(move || free(&directory, cluster)).await.ok().flatten())
+    }
+
+    /// What every target has stored and compared, less what a resume asks for again.
+    fn released(&self) -> Option<Position> {
+        let stored: Vec<_> = self.targets.iter().map(|target| target.borrow().releasable).collect();
+        let segment_bytes = self.targets.iter().find_map(|target| target.borrow().segment_bytes)?;
+        retention::released(&stored, segment_bytes)
+    }
+
+    /// Moves the slot, or touches it when it has not been used for a while. Where it stands then.
+    async fn advance(
+        &self,
+        sql: &Session,
+        restart: Offset,
+        released: Option<Position>,
+        place: &mut Place,
+    ) -> Result<Offset, Error> {
+        let to = released.map_or(restart, |released| released.offset.max(restart));
+        let idle = place.touched.is_none_or(|touched| touched.elapsed() >= TOUCH);
+        if to == restart && !idle {
+            return Ok(restart);
+        }
+        let reached = sql.slot_advance(&self.keep, to).await?;
+        place.touched = Some(Instant::now());
+        Ok(reached)
+    }
+
+    /// Moves what is left of the live slots on a standby. One that is in use, by a standby of this one say, is left alone.
+    async fn follow(
+        &self,
+        sql: &Session,
+        slots: &[SlotState],
+        released: Option<Position>,
+    ) -> Result<(), Error> {
+        let Some(released) = released else { return Ok(()) };
+        for slot in slots.iter().filter(|slot| self.live.contains(&slot.name) && slot.active_pid.is_none()) {
+            if slot.is_lost() || slot.restart.is_none_or(|restart| restart >= released.offset) {
+                continue;
+            }
+            match sql.slot_advance(&slot.name, released.offset).await {
+                Ok(_) | Err(Error::SlotInUse { .. } | Error::SlotMissing { .. }) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one host's task remembers from look to look.
+#[derive(Default)]
+struct Place {
+    stood_at: Option<Offset>,
+    touched: Option<Instant>,
+    moved_by_another: bool,
+    rate: FillRate,
+    said: Option<String>,
+}
+
+impl Place {
+    /// Says a trouble once, until another comes or it is gone.
+    fn say(&mut self, host: &Host, trouble: Option<&str>) {
+        if self.said.as_deref() == trouble {
+            return;
+        }
+        match trouble {
+            Some(trouble) => tracing::error!(%host, "the keep slot: {trouble}"),
+            None => tracing::info!(%host, "the keep slot keeps the log again"),
+        }
+        self.said = trouble.map(str::to_owned);
+    }
+}
+
+/// What is known of the primary: the host that takes writes, of several the one on the newest timeline, as the pipelines choose.
+/// What is released once stays so.
+fn of_primary(hosts: &[HostKept], before: PrimaryFacts) -> PrimaryFacts {
+    let primary = hosts.iter().filter(|host| host.primary.is_some()).max_by_key(|host| host.primary);
+    match primary {
+        Some(host) => PrimaryFacts {
+            released: host.released.or(before.released),
+            retained_bytes: host.retained_bytes,
+            seconds_to_full: host.seconds_to_full,
+            trouble: host.trouble.clone(),
+        },
+        None => PrimaryFacts { retained_bytes: None, seconds_to_full: None, ..before },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_primaries_the_one_on_the_newest_timeline_is_told_of() {
+        let host = |timeline: Option<u32>, bytes| HostKept {
+            primary: timeline.map(Timeline::new),
+            retained_bytes: Some(bytes),
+            ..HostKept::default()
+        };
+        let hosts = [host(Some(1), 10), host(Some(2), 20), host(None, 30)];
+        assert_eq!(of_primary(&hosts, PrimaryFacts::default()).retained_bytes, Some(20));
+        assert_eq!(of_primary(&hosts[2..], PrimaryFacts::default()).retained_bytes, None);
+    }
+}

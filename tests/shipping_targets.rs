@@ -1,0 +1,107 @@
+//! The promise: what is said of a database with several stores is true of as many of them as it asks for.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
+
+mod service;
+
+use std::time::{Duration, Instant};
+
+use farshore_journal::Offset;
+use farshore_testkit::process::wait_for;
+use farshore_testkit::stores::Moto;
+use service::proxy::Proxy;
+use service::{Node, SOON, flushed, keeping};
+
+/// What the catalog calls stored.
+fn called_stored(node: &Node) -> Option<Offset> {
+    node.status()?["stored"].as_str()?.parse().ok()
+}
+
+/// A node with a healthy first store in S3 behind nothing, and a second one in a folder that can be taken away.
+fn two_stores(server: &farshore_testkit::pg::Server, durable: &str) -> (Moto, Proxy, Node) {
+    let moto = Moto::start();
+    let proxy = Proxy::before(&moto.endpoint(), 1);
+    let node = Node::on_s3(&[server], &moto, &proxy.endpoint());
+    let folder = node.folder().join("second");
+    std::fs::create_dir(&folder).unwrap();
+    farshore_testkit::user::give(&folder);
+    node.add_store(&format!("url = \"file:{}\"", folder.display()), durable);
+    (moto, proxy, node)
+}
+
+#[test]
+fn what_is_called_stored_is_stored_in_every_required_target() {
+    let server = keeping().start();
+    let (_moto, proxy, node) = two_stores(&server, "\"all\"");
+    let second = node.folder().join("second");
+    let service = node.start(None);
+    node.wait_backup(1);
+    let both = wait_for(SOON, || node.status().filter(|status| status["state"] == "connected"));
+    assert!(both.is_some(), "{:?}\n{}", node.status(), node.log());
+    proxy.close(true);
+    server.sql("create table after as select generate_series(1, 1000) as n");
+    let written = flushed(&server);
+    let ahead = wait_for(SOON, || node.end_in(&second).filter(|end| end.offset >= written));
+    assert!(ahead.is_some(), "{}", node.log());
+    let least = node.end().unwrap().offset;
+    assert!(least < written);
+    let noticed = wait_for(SOON, || node.status().filter(|status| status["state"] != "connected"));
+    assert!(noticed.is_some(), "{:?}\n{}", node.status(), node.log());
+    let end = Instant::now() + Duration::from_secs(8);
+    while Instant::now() < end {
+        let status = node.status().unwrap();
+        let called = called_stored(&node).unwrap();
+        assert!(called <= least, "called stored up to {called}, one store ends at {least}: {status}");
+        assert_ne!(status["state"], "connected", "{status}");
+        assert_ne!(status["ship_lag_seconds"], 0.0, "{status}");
+    }
+    proxy.close(false);
+    let again = wait_for(SOON, || called_stored(&node).filter(|called| *called >= written));
+    assert!(again.is_some(), "{:?}\n{}", node.status(), node.log());
+    service.stop();
+}
+
+#[test]
+fn one_store_is_enough_where_any_is_asked_for_and_the_log_is_kept_for_the_other() {
+    let server = keeping().start();
+    let (_moto, proxy, node) = two_stores(&server, "\"any\"");
+    let service = node.start(None);
+    node.wait_backup(1);
+    let both = wait_for(SOON, || node.status().filter(|status| status["state"] == "connected"));
+    assert!(both.is_some(), "{:?}\n{}", node.status(), node.log());
+    proxy.close(true);
+    let least = node.end().unwrap().offset;
+    server.sql("create table after as select generate_series(1, 500000) as n; select pg_switch_wal()");
+    let written = flushed(&server);
+    let stored = wait_for(SOON, || {
+        let status = node.status()?;
+        let called: Offset = status["stored"].as_str()?.parse().ok()?;
+        (called >= written && status["state"] == "connected").then_some(status)
+    });
+    let status = stored.unwrap_or_else(|| panic!("{:?}\n{}", node.status(), node.log()));
+    if let Some(released) = status["released"].as_str() {
+        assert!(released.parse::<Offset>().unwrap() <= least, "{status}");
+    }
+    let targets = status["targets"].as_array().unwrap();
+    assert!(targets.iter().any(|target| target["state"] != "connected"), "{status}");
+    proxy.close(false);
+    node.wait_end(1, written);
+    service.stop();
+}
+
+#[test]
+fn a_database_that_was_fenced_is_said_to_be_so_and_not_ready() {
+    let server = keeping().start();
+    let first = Node::new(&[&server]);
+    let second = first.beside(&[&server]);
+    let mut fenced = first.start(None);
+    first.wait_backup(1);
+    let other = second.start(None);
+    server.sql("create table after as select 1 as one");
+    let ended = fenced.process.wait(SOON);
+    assert!(ended.is_some(), "{}", fenced.log());
+    let status = first.status().unwrap();
+    assert_eq!(status["state"], "fenced", "{status}\n{}", first.log());
+    assert!(status["ship_lag_bytes"].is_null(), "{status}");
+    other.stop();
+}
