@@ -42,7 +42,7 @@ const DEFAULT_SOCKET: &str = "farshore.sock";
 const MERGE_AT: ByteCount = ByteCount::new(16 << 20);
 /// Less is not worth an object; more is held in memory until it is merged.
 const MERGE_AT_LEAST: ByteCount = ByteCount::new(64 << 10);
-const MERGE_AT_MOST: ByteCount = ByteCount::new(128 << 20);
+const MERGE_AT_MOST: ByteCount = ByteCount::new(64 << 20);
 
 /// A store's name: 1 to 63 of `a-z 0-9 _ -`, as a database's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

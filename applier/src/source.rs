@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use farshore_engines::postgres::log::{LogShape, Major, SegmentBytes, ShapeError};
+use farshore_journal::chunk::Chunk;
 use farshore_journal::format::body::IncarnationRecord;
-use farshore_journal::format::{Header, Unlock};
+use farshore_journal::format::{FormatError, Header, Unlock};
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::Repository;
 use farshore_journal::{JournalError, Sequence};
@@ -125,15 +126,29 @@ impl Source {
 
     async fn run(&self, number: Sequence) -> Result<Run, JournalError> {
         let chunk = self.reader.expected_chunk(number).await?;
-        let key = self.keys.lock().await.for_chunk(&self.reader, chunk.header()).await?;
+        let (header, merged) = (chunk.header().clone(), chunk.is_merged());
         let name = self.reader.layout().chunk(number)?;
+        match self.decoded(chunk).await? {
+            Ok(run) => Ok(run),
+            // A segment that does not open, while the chunk that it was merged from still stands.
+            Err(source) if merged => match self.reader.own_object(&header).await {
+                Ok(chunk) => {
+                    let decoded = self.decoded(chunk).await?;
+                    decoded.map_err(|source| JournalError::Object { key: name, source })
+                }
+                Err(_) => Err(JournalError::Object { key: name, source }),
+            },
+            Err(source) => Err(JournalError::Object { key: name, source }),
+        }
+    }
+
+    async fn decoded(&self, chunk: Chunk) -> Result<Result<Run, FormatError>, JournalError> {
+        let key = self.keys.lock().await.for_chunk(&self.reader, chunk.header()).await?;
         let decode = move || {
             let plain = chunk.plain_all(key.as_ref())?;
             Ok(Run { header: chunk.header().clone(), plain: Bytes::from(plain) })
         };
         let decoded = tokio::task::spawn_blocking(decode).await;
-        let decoded = decoded
-            .map_err(|_| JournalError::NotHeld { what: "the chunk: reading it was cut off".to_owned() })?;
-        decoded.map_err(|source| JournalError::Object { key: name, source })
+        decoded.map_err(|_| JournalError::NotHeld { what: "the chunk: reading it was cut off".to_owned() })
     }
 }

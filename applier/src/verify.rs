@@ -157,9 +157,7 @@ fn named(key: &Key, root: &KeyPrefix) -> Option<Named> {
     let (folder, name) = rest.split_once('/')?;
     match folder {
         "journal" => name.parse().ok().map(Named::Chunk),
-        "segments" => {
-            name.parse().ok().filter(|name: &SegmentName| name.first < name.last).map(Named::Segment)
-        }
+        "segments" => name.parse().ok().filter(SegmentName::is_possible).map(Named::Segment),
         "backups" => {
             let (id, name) = name.split_once('/')?;
             let _: BackupId = id.parse().ok()?;

@@ -11,6 +11,7 @@ pub mod format;
 pub mod identity;
 pub mod layout;
 pub mod merge;
+mod moment;
 pub mod position;
 pub mod protocol;
 mod put;

@@ -33,7 +33,7 @@ pub struct MergeLimits {
 
 impl Default for MergeLimits {
     fn default() -> Self {
-        Self { bytes: 16 << 20, chunks: 4096, fewest: 8, large: 2 << 20 }
+        Self { bytes: 16 << 20, chunks: 4096, fewest: 8, large: 1 << 20 }
     }
 }
 
@@ -152,16 +152,13 @@ impl Run {
 
     fn encode(self) -> Result<SegmentObject, FormatError> {
         let table = self.table.encode();
-        let log = self.logs.concat();
+        let frames = self.table.frames.iter().map(|(plain_bytes, _)| *plain_bytes as usize);
+        let held = gathered(self.logs, groups(frames));
         let mut pieces = vec![Piece { end: self.first.start.get(), plain: &table }];
         let mut end = self.first.start.get();
-        let mut rest = &log[..];
-        for plain_bytes in groups(self.table.frames.iter().map(|(plain_bytes, _)| *plain_bytes as usize)) {
-            let (plain, behind) =
-                rest.split_at_checked(plain_bytes).ok_or(FormatError::Field { field: "plain bytes" })?;
-            end += plain_bytes as u64;
+        for plain in &held {
+            end += plain.len() as u64;
             pieces.push(Piece { end, plain });
-            rest = behind;
         }
         let draft = Draft {
             kind: Kind::Segment,
@@ -199,6 +196,24 @@ fn groups(frames: impl Iterator<Item = usize>) -> Vec<usize> {
         }
     }
     groups
+}
+
+/// The logs' bytes in pieces of these lengths. Each log is let go of as it is taken in: a run is never held twice.
+fn gathered(logs: Vec<Bytes>, groups: Vec<usize>) -> Vec<Vec<u8>> {
+    let mut logs = logs.into_iter();
+    let mut log = Bytes::new();
+    let piece = |length: usize| {
+        let mut piece = Vec::with_capacity(length);
+        while piece.len() < length {
+            if log.is_empty() {
+                log = logs.next()?;
+            }
+            piece.extend_from_slice(&log.split_to(log.len().min(length - piece.len())));
+        }
+        Some(piece)
+    };
+    // A run whose lengths and bytes do not agree gives fewer pieces, and does not read back.
+    groups.into_iter().map_while(piece).collect()
 }
 
 /// A segment's object, ready to be put.

@@ -6,7 +6,7 @@
 //! there, and from its own object only when the segment does not read (R7).
 //! What it does not do: it never writes, and it does not know what the log's bytes mean.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use crate::chunk::Chunk;
 use crate::error::JournalError;
 use crate::format::body::{self, IncarnationRecord, OpeningBody, TimelineBody};
+use crate::format::segment::Outline;
 use crate::format::{ChainValue, Cipher, DataKey, Decoded, FormatError, Header, Kind, Segment, Unlock};
 use crate::identity::{Generation, IncarnationId, Sequence, StoreId};
 use crate::layout::Layout;
@@ -111,6 +112,10 @@ impl Reader {
         let names = self.segment_names(anew).await?;
         let mut bad = None;
         for name in segments::covering(&names, sequence) {
+            if self.segments.holds(name) == Some(false) {
+                bad = Some(*name);
+                continue;
+            }
             match self.segment(name).await {
                 Ok(segment) => {
                     if let Some(which) = segment.outline().position(sequence) {
@@ -118,15 +123,33 @@ impl Reader {
                     }
                 }
                 // Its own object is as good, if it is still there.
-                Err(why @ (JournalError::Object { .. } | JournalError::Misplaced { .. })) => bad = Some(why),
-                Err(why) if segments::is_absent(&why) => bad = bad.or(Some(why)),
+                Err(why) if segments::is_absent(&why) || !matches!(why, JournalError::Store(_)) => {
+                    self.segments.remember(name, false);
+                    bad = Some(*name);
+                }
                 Err(why) => return Err(why),
             }
         }
         match (self.object(sequence).await, bad) {
             (Ok(object), _) => Ok(Chunk::Own(object)),
-            (Err(why), Some(bad)) if segments::is_absent(&why) => Err(bad),
+            // What is wrong with the segment that should hold it.
+            (Err(why), Some(bad)) if segments::is_absent(&why) && anew => match self.segment(&bad).await {
+                Err(why) => Err(why),
+                Ok(_) => Err(JournalError::Misplaced { key: self.layout.segment(&bad)?, field: "range" }),
+            },
             (Err(why), _) => Err(why),
+        }
+    }
+
+    /// The chunk's own object, where the segment that it was read from does not open: it must be the very same chunk.
+    ///
+    /// # Errors
+    /// As [`object`](Self::object); [`JournalError::Broken`] when it is another.
+    pub async fn own_object(&self, merged: &Header) -> Result<Chunk, JournalError> {
+        let object = self.object(merged.number).await?;
+        match (object.header().before, object.header().after) == (merged.before, merged.after) {
+            true => Ok(Chunk::Own(object)),
+            false => Err(JournalError::Broken { before: merged.number, at: merged.number }),
         }
     }
 
@@ -136,14 +159,14 @@ impl Reader {
     /// [`JournalError::Hole`] when it stays away; otherwise as [`chunk`](Self::chunk).
     pub async fn expected_chunk(&self, sequence: Sequence) -> Result<Chunk, JournalError> {
         for attempt in 0..DOUBT_TRIES {
-            // It may have been merged and freed since the segments were listed.
+            // It may have been merged and freed since the segments were listed, and so may the chunk that continues its segment.
             match self.look(sequence, attempt > 0).await {
-                Err(JournalError::Store(StoreError::NotFound { .. })) => {
-                    if attempt > 0 {
-                        tokio::time::sleep(DOUBT_PAUSE).await
-                    }
-                }
+                Err(JournalError::Store(StoreError::NotFound { .. })) => {}
+                Err(JournalError::Broken { .. }) if attempt + 1 < DOUBT_TRIES => {}
                 other => return other,
+            }
+            if attempt > 0 {
+                tokio::time::sleep(DOUBT_PAUSE).await;
             }
         }
         Err(JournalError::Hole { missing: sequence })
@@ -156,9 +179,11 @@ impl Reader {
     pub async fn expected_header(&self, sequence: Sequence) -> Result<Header, JournalError> {
         let names = self.segment_names(false).await?;
         for name in segments::covering(&names, sequence) {
-            let place = |header: &Header| self.foreign(header);
-            let outline = self.segments.outline(&*self.store, &self.layout, name, &place).await;
-            if let Ok(outline) = outline
+            if self.segments.holds(name) == Some(false) {
+                continue;
+            }
+            if let Ok(outline) = self.outline(name).await
+                && self.borders_hold(name, &outline).await?
                 && let Some(header) = outline.position(sequence).and_then(|which| outline.chunks().get(which))
             {
                 return Ok(header.clone());
@@ -175,13 +200,66 @@ impl Reader {
         self.segments.names(&*self.store, &self.layout, anew).await
     }
 
-    /// A segment of this journal, whole in everything that can be checked without a key.
+    /// A segment of this journal, whole in everything that can be checked without a key, and continued by the journal.
     ///
     /// # Errors
-    /// [`JournalError::Object`] and [`JournalError::Misplaced`] when its bytes are not what its name says.
+    /// [`JournalError::Object`] and [`JournalError::Misplaced`] when its bytes are not what its name says;
+    /// [`JournalError::Broken`] when no chunk behind it continues it.
     pub async fn segment(&self, name: &SegmentName) -> Result<Arc<Segment>, JournalError> {
         let place = |header: &Header| self.foreign(header);
-        self.segments.segment(&*self.store, &self.layout, name, &place).await
+        let segment = self.segments.segment(&*self.store, &self.layout, name, &place).await?;
+        match self.borders_hold(name, segment.outline()).await? {
+            true => Ok(segment),
+            false => Err(JournalError::Broken { before: name.first, at: name.last }),
+        }
+    }
+
+    async fn outline(&self, name: &SegmentName) -> Result<Arc<Outline>, JournalError> {
+        let place = |header: &Header| self.foreign(header);
+        self.segments.outline(&*self.store, &self.layout, name, &place).await
+    }
+
+    /// Whether a segment may stand for its chunks: the journal must continue it. Its last chain value then is the journal's, and
+    /// with it everything before, for the chain takes no other bytes to the same value. A segment with nothing behind it is not
+    /// needed yet: tidy leaves its chunks alone. Looked at once for each listing.
+    async fn borders_hold(&self, name: &SegmentName, outline: &Outline) -> Result<bool, JournalError> {
+        if let Some(holds) = self.segments.holds(name) {
+            return Ok(holds);
+        }
+        let holds = self.is_continued(outline).await?;
+        self.segments.remember(name, holds);
+        Ok(holds)
+    }
+
+    /// Follows the chain from behind a segment to the next chunk that has an object of its own. Where chunks have none left, every
+    /// segment that continues the value is followed, and one that does not is none of the journal's.
+    async fn is_continued(&self, outline: &Outline) -> Result<bool, JournalError> {
+        let names = self.segment_names(false).await?;
+        let mut open = vec![(outline.last(), outline.header().after)];
+        let mut seen = HashSet::new();
+        while let Some((last, after)) = open.pop() {
+            let Some(behind) = last.next().filter(|_| seen.insert((last, after))) else { continue };
+            match self.object(behind).await {
+                Ok(object) if object.header().before == after => return Ok(true),
+                Ok(_) => continue,
+                Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+                Err(_) => {}
+            }
+            for name in segments::covering(&names, behind) {
+                match self.outline(name).await {
+                    Ok(next) => {
+                        let which = next.position(behind).and_then(|which| next.chunks().get(which));
+                        if which.is_some_and(|chunk| chunk.before == after) {
+                            open.push((next.last(), next.header().after));
+                        }
+                    }
+                    Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+                    // One that does not read leads nowhere.
+                    Err(_) => {}
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// As [`segment`](Self::segment), and read from the store now, not remembered.
@@ -256,6 +334,13 @@ impl Reader {
     /// The first chunk that a listing shows behind `after`. Names that are no number are stepped over: they are not ours, and
     /// must not hide what stands behind them; `verify` reports them.
     async fn listed_behind(&self, after: Option<Sequence>) -> Result<Option<Sequence>, JournalError> {
+        // A segment behind the end says that chunks were there: they are lost, not unwritten.
+        let names = self.segment_names(false).await?;
+        let merged =
+            names.iter().map(|name| name.first).filter(|first| after.is_none_or(|after| *first > after));
+        if let Some(first) = merged.min() {
+            return Ok(Some(first));
+        }
         let mut after = after.map(|number| self.layout.chunk(number)).transpose()?;
         loop {
             let page = self.store.list(self.layout.journal(), after.as_ref(), Some(LISTED)).await?;

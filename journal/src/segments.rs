@@ -3,14 +3,14 @@
 //! What always holds (R7 of `FORMAT.md`): tidy deletes a chunk only when its segment has stood for a whole grace. So a listing
 //! of segments that is not older than [`FRESH`] names a segment for every number that tidy has freed, and a number that is
 //! covered is read from its segment first: what stands at a freed number may be a late request's.
-//! What it does not do: it does not know whether a segment belongs to the journal; that its chain continues its neighbours'
-//! is asked by whoever walks.
+//! What it does not do: it does not know whether a segment belongs to the journal; [`crate::reader`] holds its borders against
+//! its neighbours.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
@@ -19,6 +19,7 @@ use crate::format::segment::Outline;
 use crate::format::{Decoded, FormatError, Header, Segment};
 use crate::identity::Sequence;
 use crate::layout::Layout;
+use crate::moment::Moment;
 use crate::position::{Offset, ParseError, Timeline};
 use crate::store::{Listed, ObjectStore, StoreError};
 
@@ -28,6 +29,10 @@ const FRESH: Duration = Duration::from_secs(3600);
 const KEPT: usize = 2;
 /// Outlines that are kept: a search by halving comes back to the same ones.
 const KEPT_OUTLINES: usize = 8;
+/// Segments of which is remembered that they do not hold, or that their borders do.
+const REMEMBERED: usize = 64;
+/// Most chunks that a segment merges: their table fits one frame. A name that says more is none.
+pub const MOST_CHUNKS: u64 = 21_845;
 /// Bytes that are asked for first when only a segment's outline is wanted: a table of some hundred chunks.
 const OUTLINE_FIRST_BYTES: u64 = 64 << 10;
 
@@ -62,6 +67,12 @@ impl SegmentName {
     /// Whether this chunk is one of those that were merged.
     pub fn covers(&self, number: Sequence) -> bool {
         self.first <= number && number <= self.last
+    }
+
+    /// Whether a segment can merge as many chunks as the name says.
+    pub fn is_possible(&self) -> bool {
+        let more = self.last.get().checked_sub(self.first.get());
+        more.is_some_and(|more| (1..MOST_CHUNKS).contains(&more))
     }
 }
 
@@ -112,7 +123,7 @@ pub async fn list(store: &dyn ObjectStore, layout: &Layout) -> Result<Vec<Listed
         .into_iter()
         .filter_map(|listed| {
             let name: SegmentName = listed.key.name().parse().ok()?;
-            (name.first <= name.last).then_some(ListedSegment { name, listed })
+            name.is_possible().then_some(ListedSegment { name, listed })
         })
         .collect();
     found.sort_by_key(|segment| (segment.name.first, segment.name.last));
@@ -150,9 +161,11 @@ type Kept<T> = Mutex<VecDeque<(SegmentName, Arc<OnceCell<Arc<T>>>)>>;
 /// One journal's segments, listed and read once for all clones of a reader.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
-    names: tokio::sync::Mutex<Option<(Instant, Arc<Vec<SegmentName>>)>>,
+    names: tokio::sync::Mutex<Option<(Moment, Arc<Vec<SegmentName>>)>>,
     whole: Kept<Segment>,
     outlines: Kept<Outline>,
+    /// Whether a segment may stand for its chunks, as was found since the names were listed.
+    found: Mutex<VecDeque<(SegmentName, bool)>>,
 }
 
 impl Segments {
@@ -171,11 +184,29 @@ impl Segments {
             return Ok(Arc::clone(names));
         }
         // The age counts from before the question: what the answer lacks may have come since.
-        let at = Instant::now();
+        let at = Moment::now();
         let names = list(store, layout).await?.into_iter().map(|segment| segment.name).collect();
         let names = Arc::new(names);
         *known = Some((at, Arc::clone(&names)));
+        self.found().clear();
         Ok(names)
+    }
+
+    fn found(&self) -> MutexGuard<'_, VecDeque<(SegmentName, bool)>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this segment was found to hold, or not to; `None` while it was not looked at.
+    pub fn holds(&self, name: &SegmentName) -> Option<bool> {
+        self.found().iter().find(|(known, _)| known == name).map(|(_, holds)| *holds)
+    }
+
+    /// Remembers what was found, so that a rotten segment is not fetched for each of its chunks.
+    pub fn remember(&self, name: &SegmentName, holds: bool) {
+        let mut found = self.found();
+        found.retain(|(known, _)| known != name);
+        found.push_front((*name, holds));
+        found.truncate(REMEMBERED);
     }
 
     /// A segment's object.
@@ -235,13 +266,10 @@ fn kept<T>(cells: &Kept<T>, name: &SegmentName, most: usize) -> Arc<OnceCell<Arc
 /// The segments that cover `number`, of names sorted by first chunk.
 pub(crate) fn covering(names: &[SegmentName], number: Sequence) -> impl Iterator<Item = &SegmentName> {
     let behind = names.partition_point(|name| name.first <= number);
-    // Overlapping segments are rare; a run may have been merged twice around a restart. The nearest begin is tried first.
-    names[..behind].iter().rev().take(OVERLAPS).filter(move |name| name.covers(number))
+    // The nearest begin is tried first. One that begins farther away than a segment can reach does not cover it.
+    let near = move |name: &&SegmentName| number.get() - name.first.get() < MOST_CHUNKS;
+    names[..behind].iter().rev().take_while(near).filter(move |name| name.covers(number))
 }
-
-/// How many segments that begin before a number are looked at: writers merge one after another, so one covers it or none;
-/// more than this never overlap.
-const OVERLAPS: usize = 4;
 
 /// Whether an error says that the object is simply not there.
 pub(crate) fn is_absent(why: &JournalError) -> bool {

@@ -1,8 +1,8 @@
 //! Deleting chunks that a segment replaces: R7 of `FORMAT.md`. The one place in farshore's journal that deletes.
 //!
-//! What always holds: only data chunks before the newest opening are deleted, only when a segment that was read back now holds
-//! every byte of them and continues the journal on both sides, and only when chunk and segment have both stood for a whole grace
-//! by the store's own clock. A run that is cut off leaves fewer chunks and nothing else; the next one goes on.
+//! What always holds: only data chunks before the newest opening are deleted, only when a segment that was read back now was opened,
+//! holds every byte of them and continues the journal on both sides, only when the chunk's own chain values are those that the
+//! segment says it had, and only when chunk and segment have both stood for a whole grace by the store's own clock. A run that is cut off leaves fewer chunks and nothing else; the next one goes on.
 //! What it does not do: it never deletes an opening, a timeline, a gap, a segment or anything of a backup, and it never runs in
 //! the shipper, whose credential need not allow deletion.
 
@@ -12,11 +12,11 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::error::JournalError;
+use crate::format::Kind;
 use crate::format::segment::Outline;
-use crate::format::{FormatError, Header, Kind, Segment};
 use crate::identity::Sequence;
 use crate::reader::{Keyring, Reader};
-use crate::segments::{self, ListedSegment, SegmentName};
+use crate::segments::{self, ListedSegment};
 use crate::store::Listed;
 use crate::writer::TIDY_GRACE;
 
@@ -77,56 +77,51 @@ impl TidyOptions {
     }
 }
 
-/// Deletes what segments replace. `keys` open what is sealed, where a private key is at hand: then every byte of a segment is
-/// compared; else its own checksum, made when its writer had compared it, must do.
+/// Deletes what segments replace. `keys` open what is sealed: every byte of a segment is compared with its table before anything
+/// is deleted on its word, so a sealed journal is tidied only where a private key is at hand.
 ///
 /// # Errors
 /// When the journal does not read or the store does not answer. What was deleted before stays deleted, and is replaced.
 pub async fn tidy(reader: &Reader, keys: &mut Keyring, options: TidyOptions) -> Result<Tidied, JournalError> {
     let mut done = Tidied::default();
     let Some(last) = reader.last().await? else { return Ok(done) };
-    let newest =
-        reader.first_where(last.header().number, |h| h.generation >= last.header().generation).await?;
-    let opening = newest.header().number;
+    let last = last.header().clone();
+    let newest = reader.first_in(Sequence::FIRST, last.number, |h| h.generation >= last.generation).await?;
+    // By its own object: nothing is deleted on a search's word.
+    let opening = reader.object(newest).await?.header().clone();
+    if opening.kind != Kind::Opening || opening.generation != last.generation {
+        return Err(JournalError::NotHeld { what: format!("the opening of generation {}", last.generation) });
+    }
+    let opening = opening.number;
     let listed = segments::list(&**reader.store(), reader.layout()).await?;
     let chunks = chunks(reader, opening).await?;
-    let behind = reader.layout().chunk(opening)?;
-    let newest_end = reader.store().list(reader.layout().journal(), Some(&behind), None).await?;
-    let now = now_of(&chunks, &listed, &newest_end);
+    let now = now_of(&chunks, &listed, newest_written(reader, last.number).await?);
     for segment in listed {
         done.segments += 1;
-        let replaced: Vec<&(Sequence, Listed)> =
-            chunks.iter().filter(|(number, _)| segment.name.covers(*number)).collect();
+        let first = chunks.partition_point(|(number, _)| *number < segment.name.first);
+        let behind = chunks.partition_point(|(number, _)| *number <= segment.name.last);
         let (old, young): (Vec<_>, Vec<_>) =
-            replaced.into_iter().partition(|(_, listed)| is_old(listed, now, options.grace));
+            chunks[first..behind].iter().partition(|(_, listed)| is_old(listed, now, options.grace));
         let ready = segment.name.last < opening && is_old(&segment.listed, now, options.grace);
         done.kept += young.len() as u64;
         if !ready || old.is_empty() {
             done.kept += old.len() as u64;
             continue;
         }
-        if let Err(why) = replaces(reader, keys, &segment).await {
-            match why {
-                JournalError::Store(why) if !why.is_not_found() => return Err(why.into()),
-                why => {
-                    done.kept += old.len() as u64;
-                    let segment = segment.listed.key.to_string();
-                    done.refused.push(Refused { segment, why: why.to_string() });
-                    continue;
-                }
+        let outline = match replaces(reader, keys, &segment).await {
+            Ok(outline) => outline,
+            Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+            Err(why) => {
+                done.kept += old.len() as u64;
+                let segment = segment.listed.key.to_string();
+                done.refused.push(Refused { segment, why: why.to_string() });
+                continue;
             }
-        }
+        };
         for (number, listed) in old {
-            // What stands here may be another than was merged (a late request's, or a mistake): only data is ever freed.
-            match reader.object(*number).await {
-                Ok(object) if object.header().kind == Kind::Data => {}
-                Err(JournalError::Object { .. }) => {}
-                Err(why) if segments::is_absent(&why) => continue,
-                Ok(_) | Err(JournalError::Misplaced { .. }) => {
-                    done.kept += 1;
-                    continue;
-                }
-                Err(why) => return Err(why),
+            if !is_merged(reader, &outline, *number).await? {
+                done.kept += 1;
+                continue;
             }
             if !options.dry_run {
                 reader.store().delete(&listed.key).await?;
@@ -156,14 +151,43 @@ async fn chunks(reader: &Reader, opening: Sequence) -> Result<Vec<(Sequence, Lis
     }
 }
 
+/// Whether the object at this number is the very chunk that the segment holds. What is another's, or does not read, stays: it is
+/// evidence.
+async fn is_merged(reader: &Reader, outline: &Outline, number: Sequence) -> Result<bool, JournalError> {
+    let Some(merged) = outline.position(number).and_then(|which| outline.chunks().get(which)) else {
+        return Ok(false);
+    };
+    match reader.object(number).await {
+        Ok(object) => {
+            let header = object.header();
+            let same = (header.before, header.after) == (merged.before, merged.after);
+            Ok(header.kind == Kind::Data && same)
+        }
+        Err(JournalError::Store(why)) if !why.is_not_found() => Err(why.into()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// When the journal's last chunk was written, by the store.
+async fn newest_written(reader: &Reader, last: Sequence) -> Result<Option<DateTime<Utc>>, JournalError> {
+    let after = last.get().checked_sub(1).map(|before| reader.layout().chunk(Sequence::new(before)));
+    let after = after.transpose()?;
+    let listed = reader.store().list(reader.layout().journal(), after.as_ref(), Some(1)).await?;
+    Ok(listed.first().map(|listed| listed.modified))
+}
+
 /// The store's own clock, as far as its newest object shows it, and never later than this machine's: ages are differences of
 /// one clock, and a clock that runs ahead on either side only makes tidying wait.
-fn now_of(chunks: &[(Sequence, Listed)], listed: &[ListedSegment], newest: &[Listed]) -> DateTime<Utc> {
+fn now_of(
+    chunks: &[(Sequence, Listed)],
+    listed: &[ListedSegment],
+    newest: Option<DateTime<Utc>>,
+) -> DateTime<Utc> {
     let all = chunks
         .iter()
         .map(|(_, listed)| listed.modified)
         .chain(listed.iter().map(|segment| segment.listed.modified))
-        .chain(newest.iter().map(|listed| listed.modified));
+        .chain(newest);
     all.max().map_or(DateTime::<Utc>::MIN_UTC, |newest| newest.min(Utc::now()))
 }
 
@@ -171,52 +195,26 @@ fn is_old(listed: &Listed, now: DateTime<Utc>, grace: Duration) -> bool {
     (now - listed.modified).to_std().is_ok_and(|age| age >= grace)
 }
 
-/// Whether this segment, read now, may stand for its chunks: whole, opened where a key is at hand, and continuing the journal on
-/// both sides.
-async fn replaces(reader: &Reader, keys: &mut Keyring, segment: &ListedSegment) -> Result<(), JournalError> {
+/// A segment, read now, that may stand for its chunks: whole, opened, and continuing the journal on both sides.
+async fn replaces(
+    reader: &Reader,
+    keys: &mut Keyring,
+    segment: &ListedSegment,
+) -> Result<Outline, JournalError> {
     let key = segment.listed.key.clone();
-    let bad = |source: FormatError| JournalError::Object { key: key.clone(), source };
     let read = reader.segment_anew(&segment.name).await?;
-    neighbours(reader, &segment.name, read.outline()).await?;
-    let first = read.outline().chunks().first().cloned();
-    let data_key = match first {
-        Some(first) => match keys.for_chunk(reader, &first).await {
-            Ok(data_key) => Some(data_key),
-            Err(JournalError::Object { source: FormatError::KeyMissing, .. }) => None,
-            Err(why) => return Err(why),
-        },
+    let outline = read.outline().clone();
+    // The journal continues it, so its content is the journal's.
+    reader.segment(&segment.name).await?;
+    let data_key = match outline.chunks().first() {
+        Some(first) => keys.for_chunk(reader, first).await?,
         None => None,
     };
-    let Some(data_key) = data_key else { return Ok(()) };
-    let opened = tokio::task::spawn_blocking(move || opens(&read, data_key.as_ref())).await;
-    opened
-        .map_err(|_| JournalError::NotHeld { what: "the segment: reading it was cut off".to_owned() })?
-        .map_err(bad)
-}
-
-fn opens(segment: &Segment, key: Option<&crate::format::DataKey>) -> Result<(), FormatError> {
-    segment.check_content(key)
-}
-
-/// The chunks before and behind the segment are the ones that it continues, and that continue it: with the chain between, the
-/// segment's content is the journal's.
-async fn neighbours(reader: &Reader, name: &SegmentName, outline: &Outline) -> Result<(), JournalError> {
-    let header = outline.header();
-    let broken = |before, at| Err(JournalError::Broken { before, at });
-    match name.first.get().checked_sub(1).map(Sequence::new) {
-        Some(before) => {
-            let former = reader.expected_header(before).await?;
-            if former.after != header.before {
-                return broken(before, name.first);
-            }
-        }
-        None if header.before == reader.genesis() => {}
-        None => return broken(name.first, name.first),
-    }
-    let Some(behind) = name.last.next() else { return broken(name.last, name.last) };
-    let next: Header = reader.expected_header(behind).await?;
-    match next.before == header.after {
-        true => Ok(()),
-        false => broken(name.last, behind),
+    let opened = tokio::task::spawn_blocking(move || read.check_content(data_key.as_ref())).await;
+    let opened = opened
+        .map_err(|_| JournalError::NotHeld { what: "the segment: reading it was cut off".to_owned() })?;
+    match opened {
+        Ok(()) => Ok(outline),
+        Err(source) => Err(JournalError::Object { key, source }),
     }
 }

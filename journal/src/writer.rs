@@ -5,7 +5,7 @@
 //! encoded. A crash leaves at most one chunk that nobody counted.
 //! What it does not do: it does not know where the bytes come from, and it never deletes.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -14,6 +14,7 @@ use crate::format::body::{self, GapBody, OpeningBody, TimelineBody};
 use crate::format::object::{ChainUse, Compression, Draft, Encoded, MAX_FRAME_BYTES, Piece};
 use crate::format::{ChainValue, DataKey, Header, Kind, Recipients};
 use crate::identity::{Generation, IncarnationId, Sequence, StoreId, WriterId};
+use crate::moment::Moment;
 use crate::position::{Offset, Position};
 use crate::protocol::{Act, Appended, Appending, Opened, Opening, Seen};
 use crate::reader::Reader;
@@ -436,24 +437,6 @@ impl Pause {
     async fn wait(&mut self) {
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(PAUSE_LONGEST);
-    }
-}
-
-/// A moment by both clocks: the monotonic one stands still in a suspended machine, the wall clock may be set back.
-#[derive(Debug, Clone, Copy)]
-struct Moment {
-    steady: Instant,
-    wall: SystemTime,
-}
-
-impl Moment {
-    fn now() -> Self {
-        Self { steady: Instant::now(), wall: SystemTime::now() }
-    }
-
-    /// The larger of what the two clocks say has passed.
-    fn elapsed(&self) -> Duration {
-        self.steady.elapsed().max(self.wall.elapsed().unwrap_or_default())
     }
 }
 

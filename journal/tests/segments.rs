@@ -12,8 +12,9 @@ use farshore_journal::format::{ChainValue, Header, Recipients, Unlock};
 use farshore_journal::merge::{Confirmed, MergeLimits, Merger, Ready};
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::{Founding, Repository};
+use farshore_journal::segments::SegmentName;
 use farshore_journal::store::memory::MemoryStore;
-use farshore_journal::store::{Key, ObjectStore};
+use farshore_journal::store::{Key, KeyPrefix, ObjectStore};
 use farshore_journal::tidy::{TidyOptions, tidy};
 use farshore_journal::writer::{Writer, WriterOptions, encode_data};
 use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
@@ -279,7 +280,7 @@ async fn nothing_is_deleted_for_a_segment_that_does_not_hold() {
     let done = rig.tidy().await;
     assert_eq!(done.refused.len(), 1, "{done:?}");
     let left = rig.objects("journal").await;
-    let name: farshore_journal::segments::SegmentName = key.name().parse().unwrap();
+    let name: SegmentName = key.name().parse().unwrap();
     let covered = |key: &&Key| key.name().parse().is_ok_and(|number| name.covers(number));
     assert_eq!(left.iter().filter(covered).count(), chunks.iter().filter(covered).count());
     rig.store.replace(key, sound);
@@ -303,6 +304,87 @@ async fn a_bad_segment_without_its_chunks_is_an_error_and_never_a_shorter_journa
     rig.store.delete(&key).await.unwrap();
     let walked = walk(&rig.reader(), &mut rig.keys()).await;
     assert!(matches!(walked, Err(JournalError::Hole { .. })), "{:?}", walked.map(|w| w.2));
+}
+
+/// Whoever may create objects puts a segment of bytes that never were in the journal.
+#[tokio::test]
+async fn a_forged_segment_hides_no_chunk_and_lets_none_be_deleted() {
+    let mut rig = Rig::new(21, false).await;
+    for _ in 0..6 {
+        rig.append().await;
+    }
+    // The forger has everything that is stored so far, and goes on otherwise.
+    let forged = {
+        let mut forger = Rig::new(22, false).await;
+        forger.store = Arc::new(MemoryStore::new());
+        for listed in rig.store.list(&KeyPrefix::ROOT, None, None).await.unwrap() {
+            let bytes = rig.store.get(&listed.key).await.unwrap();
+            forger.store.create(&listed.key, bytes).await.unwrap();
+        }
+        let store = Arc::clone(&forger.store) as Arc<dyn ObjectStore>;
+        forger.repository = Repository::open(store).await.unwrap();
+        forger.record = rig.record.clone();
+        forger.reopen().await;
+        forger.log.clear();
+        for _ in 0..30 {
+            forger.append().await;
+        }
+        assert!(forger.merge().await > 1);
+        let mut objects = Vec::new();
+        for key in forger.objects("segments").await {
+            objects.push((key.clone(), forger.store.get(&key).await.unwrap()));
+        }
+        objects
+    };
+    for _ in 0..60 {
+        rig.append().await;
+    }
+    for (key, bytes) in forged {
+        rig.store.create(&key, bytes).await.unwrap();
+    }
+    assert_eq!(everything_stands(&rig).await, 0);
+    rig.reopen().await;
+    rig.merge().await;
+    everything_stands(&rig).await;
+    let done = rig.tidy().await;
+    assert!(done.refused.len() > 1 && done.chunks > 20, "{done:?}");
+    everything_stands(&rig).await;
+}
+
+#[tokio::test]
+async fn chunks_lost_before_a_segment_are_a_hole_and_not_the_journals_end() {
+    let mut rig = Rig::new(23, false).await;
+    for _ in 0..60 {
+        rig.append().await;
+    }
+    rig.merge().await;
+    // What a lagging copy of a store may have: the first chunks, and a segment of later ones.
+    for key in rig.objects("journal").await.split_off(5) {
+        rig.store.delete(&key).await.unwrap();
+    }
+    let mut others = rig.objects("segments").await;
+    assert!(others.len() > 2 && others.pop().is_some());
+    for key in others {
+        rig.store.delete(&key).await.unwrap();
+    }
+    let found = rig.reader().last().await;
+    let hole = matches!(found, Err(JournalError::Hole { missing: at }) if at.get() == 5);
+    assert!(hole, "{:?}", found.map(|last| last.map(|last| last.header().number)));
+}
+
+#[tokio::test]
+async fn a_sealed_journal_is_tidied_only_where_a_private_key_is_at_hand() {
+    let mut rig = Rig::new(24, true).await;
+    for _ in 0..60 {
+        rig.append().await;
+    }
+    rig.reopen().await;
+    rig.merge().await;
+    let options = TidyOptions::at_once_for_tests();
+    let done = tidy(&rig.reader(), &mut Keyring::new(Unlock::none()), options).await.unwrap();
+    assert!(done.chunks == 0 && done.refused.len() > 2, "{done:?}");
+    assert!(rig.tidy().await.chunks > 20);
+    everything_stands(&rig).await;
 }
 
 /// A late request of a writer that died may fill a number that tidy freed. The segment was there first.

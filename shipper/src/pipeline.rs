@@ -30,6 +30,7 @@ use farshore_journal::merge::MergeLimits;
 use farshore_journal::store::{ObjectStore, Retry};
 use farshore_journal::writer::{Writer, WriterOptions};
 use farshore_journal::{DatabaseName, JournalError, Offset, Position, Sequence};
+use futures::future::Either;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
@@ -121,9 +122,17 @@ impl Pipeline {
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), ShipError> {
         let (tell, merging) = merging::channel(Arc::clone(&self.store), self.config.merge);
         self.merging = Some(tell);
-        // The pipeline is gone when its sessions end, and with it the channel: that ends the merging.
-        let (ended, ()) = tokio::join!(self.sessions(cancel), merging.run());
-        ended
+        let (sessions, merging) = (Box::pin(self.sessions(cancel)), Box::pin(merging.run()));
+        match futures::future::select(sessions, merging).await {
+            // The pipeline is gone, and with it the channel: merging ends by itself, or is ended.
+            Either::Left((ended, merging)) => {
+                if tokio::time::timeout(merging::LAST, merging).await.is_err() {
+                    tracing::debug!("the last chunks stay unmerged: the store does not answer");
+                }
+                ended
+            }
+            Either::Right(((), sessions)) => sessions.await,
+        }
     }
 
     async fn sessions(mut self, cancel: CancellationToken) -> Result<(), ShipError> {

@@ -1,8 +1,8 @@
 //! Merging stored chunks into segments, beside the stream.
 //!
 //! What always holds: nothing waits for it. It is told of chunks that the journal confirmed; what it cannot take in time stays
-//! unmerged, valid for ever. It ends when the pipeline does, with what it has in hand merged if the store takes it within
-//! [`LAST`]. A crash here leaves chunks unmerged, or a segment that nobody waits for.
+//! unmerged, valid for ever. It ends when the pipeline does, which gives it [`LAST`] for what it has in hand. Memory is
+//! bounded by [`WAITING_BYTES`], one run and its object. A crash here leaves chunks unmerged, or a segment that nobody waits for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,26 +14,32 @@ use farshore_journal::layout::Layout;
 use farshore_journal::merge::{Confirmed, MergeLimits, Merger, Ready};
 use farshore_journal::store::{ObjectStore, StoreError};
 use farshore_journal::writer::{Place, Writer};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::ShipError;
 
-/// Confirmed chunks that wait to be taken in, while a segment is being put. Full: the next are not merged.
-const WAITING: usize = 32;
-/// How long the last run of a pipeline that ends may take: its shutdown is not held up by a store that is away.
-const LAST: Duration = Duration::from_secs(2);
+/// Confirmed chunks that wait to be taken in, while a segment is being put, and their plain bytes. Full: the next are not merged.
+const WAITING: usize = 256;
+const WAITING_BYTES: usize = 4 << 20;
+/// How long merging may take once its pipeline has ended: no shutdown is held up by a store that is away.
+pub(super) const LAST: Duration = Duration::from_secs(2);
+/// How long a segment may wait for its store. Its chunks stay unmerged then, and their bytes are let go of.
+const PUT: Duration = Duration::from_secs(60);
 
 /// A confirmed chunk, and the journal it is of.
 #[derive(Debug)]
 pub(super) struct Told {
     layout: Layout,
     chunk: Confirmed,
+    _room: OwnedSemaphorePermit,
 }
 
 /// The pipeline's end of the channel.
 #[derive(Debug, Clone)]
 pub(super) struct Tell {
     sender: mpsc::Sender<Told>,
+    /// Bytes that may still wait.
+    room: Arc<Semaphore>,
     limits: MergeLimits,
 }
 
@@ -44,8 +50,12 @@ impl Tell {
         if chunk.header.plain_bytes >= self.limits.large {
             return;
         }
-        let chunk = Confirmed::new(place, chunk, log);
-        if self.sender.try_send(Told { layout: writer.reader().layout().clone(), chunk }).is_err() {
+        let bytes = u32::try_from(log.len()).unwrap_or(u32::MAX);
+        let told = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok().and_then(|room| {
+            let (layout, chunk) = (writer.reader().layout().clone(), Confirmed::new(place, chunk, log));
+            self.sender.try_send(Told { layout, chunk, _room: room }).ok()
+        });
+        if told.is_none() {
             tracing::debug!(chunk = %place.number(), "a chunk stays unmerged: merging is behind");
         }
     }
@@ -54,7 +64,8 @@ impl Tell {
 /// The channel, and what is at its other end.
 pub(super) fn channel(store: Arc<dyn ObjectStore>, limits: MergeLimits) -> (Tell, Merging) {
     let (sender, told) = mpsc::channel(WAITING);
-    (Tell { sender, limits }, Merging { store, told, merger: Merger::new(limits), layout: None })
+    let room = Arc::new(Semaphore::new(WAITING_BYTES));
+    (Tell { sender, room, limits }, Merging { store, told, merger: Merger::new(limits), layout: None })
 }
 
 /// Takes in confirmed chunks and puts segments.
@@ -80,17 +91,16 @@ impl Merging {
             self.put(ready).await;
         }
         let last = self.merger.close();
-        if tokio::time::timeout(LAST, self.put(last)).await.is_err() {
-            tracing::debug!("the last chunks stay unmerged: the store does not answer");
-        }
+        self.put(last).await;
     }
 
     async fn put(&self, ready: Option<Ready>) {
         let (Some(ready), Some(layout)) = (ready, &self.layout) else { return };
         let chunks = ready.chunks();
-        match self.merged(ready, layout).await {
-            Ok(()) => tracing::debug!(chunks, "merged into a segment"),
-            Err(why) => tracing::warn!(chunks, error = %why, "chunks stay unmerged"),
+        match tokio::time::timeout(PUT, self.merged(ready, layout)).await {
+            Ok(Ok(())) => tracing::debug!(chunks, "merged into a segment"),
+            Ok(Err(why)) => tracing::warn!(chunks, error = %why, "chunks stay unmerged"),
+            Err(_) => tracing::warn!(chunks, "chunks stay unmerged: the store did not take their segment"),
         }
     }
 

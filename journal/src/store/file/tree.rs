@@ -308,8 +308,10 @@ fn flush(folder: &OwnedFd) -> io::Result<()> {
 }
 
 fn entry(key: Key, stat: &FileStat) -> Result<Listed, StoreError> {
-    let modified =
-        u32::try_from(stat.st_mtime_nsec).ok().and_then(|n| DateTime::from_timestamp(stat.st_mtime, n));
+    // An object is written under another name first and linked last, which the second of these shows: the age that tidy asks for
+    // is the object's, not its bytes'.
+    let at = |seconds, nanos| u32::try_from(nanos).ok().and_then(|n| DateTime::from_timestamp(seconds, n));
+    let modified = at(stat.st_mtime, stat.st_mtime_nsec).max(at(stat.st_ctime, stat.st_ctime_nsec));
     let size = u64::try_from(stat.st_size).ok();
     match (modified, size) {
         (Some(modified), Some(size)) => Ok(Listed { key, size, modified }),

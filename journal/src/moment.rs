@@ -1,0 +1,22 @@
+//! Time that has passed, where believing too little of it would be unsafe.
+
+use std::time::{Duration, Instant, SystemTime};
+
+/// A moment by both clocks: the monotonic one stands still in a suspended machine, the wall clock may be set back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    steady: Instant,
+    wall: SystemTime,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        Self { steady: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The larger of what the two clocks say has passed.
+    pub fn elapsed(&self) -> Duration {
+        self.steady.elapsed().max(self.wall.elapsed().unwrap_or_default())
+    }
+}
