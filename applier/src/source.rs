@@ -15,6 +15,7 @@ use farshore_journal::registry::Repository;
 use farshore_journal::{JournalError, Sequence};
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::Mutex;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Chunks fetched and decoded at a time, in order: enough to hide a distant store's answer time, few enough for memory.
 pub(crate) const AHEAD: usize = 6;
@@ -106,13 +107,14 @@ impl Source {
         last: Sequence,
     ) -> BoxStream<'static, Result<Run, JournalError>> {
         let source = self.clone();
+        // Tasks of their own: whoever takes the runs may ask for a segment, or a key, that one of these is reading.
         let fetched = stream::iter(first.get()..=last.get()).map(move |number| {
             let source = source.clone();
-            async move { source.run(Sequence::new(number)).await }
+            AbortOnDropHandle::new(tokio::spawn(async move { source.run(Sequence::new(number)).await }))
         });
         let mut before: Option<Header> = None;
         let checked = fetched.buffered(AHEAD).map(move |run| {
-            let run = run?;
+            let run = run.map_err(|_| cut_off())??;
             if let Some(former) = &before
                 && former.after != run.header.before
             {
@@ -149,6 +151,10 @@ impl Source {
             Ok(Run { header: chunk.header().clone(), plain: Bytes::from(plain) })
         };
         let decoded = tokio::task::spawn_blocking(decode).await;
-        decoded.map_err(|_| JournalError::NotHeld { what: "the chunk: reading it was cut off".to_owned() })
+        decoded.map_err(|_| cut_off())
     }
+}
+
+fn cut_off() -> JournalError {
+    JournalError::NotHeld { what: "the chunk: reading it was cut off".to_owned() }
 }

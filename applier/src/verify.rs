@@ -18,6 +18,7 @@ use farshore_journal::store::{Key, KeyPrefix};
 use farshore_journal::{JournalError, Offset, Position, Sequence};
 use futures::StreamExt;
 use serde::Serialize;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::source::{AHEAD, Source};
 
@@ -239,9 +240,10 @@ async fn journal(
 ) -> Result<(), JournalError> {
     let reader = source.reader();
     let Some(highest) = listing.highest() else { return Ok(()) };
+    // Tasks of their own: what the loop below awaits must not wait for a segment that is being read by one of these.
     let fetched = futures::stream::iter(0..=highest.get()).map(|number| {
-        let number = Sequence::new(number);
-        async move { (number, reader.expected_chunk(number).await) }
+        let (number, reader) = (Sequence::new(number), reader.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move { (number, reader.expected_chunk(number).await) }))
     });
     let mut borders = merged.iter().peekable();
     let mut left: Vec<&Sound> = Vec::new();
@@ -250,7 +252,8 @@ async fn journal(
     let mut before: Option<Header> = None;
     let mut whole = true;
     let mut log: Option<LogDecoder> = None;
-    while let Some((number, chunk)) = fetched.next().await {
+    while let Some(fetched) = fetched.next().await {
+        let (number, chunk) = fetched.map_err(|_| cut_off())?;
         let name = reader.layout().chunk(number)?;
         let chunk = match chunk {
             Ok(chunk) => chunk,

@@ -15,6 +15,11 @@ impl Moment {
         Self { steady: Instant::now(), wall: SystemTime::now() }
     }
 
+    /// Whether it was earlier than `other`, in this process.
+    pub fn is_before(&self, other: &Self) -> bool {
+        self.steady < other.steady
+    }
+
     /// The larger of what the two clocks say has passed.
     pub fn elapsed(&self) -> Duration {
         self.steady.elapsed().max(self.wall.elapsed().unwrap_or_default())

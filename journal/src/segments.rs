@@ -161,7 +161,7 @@ type Kept<T> = Mutex<VecDeque<(SegmentName, Arc<OnceCell<Arc<T>>>)>>;
 /// One journal's segments, listed and read once for all clones of a reader.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
-    names: tokio::sync::Mutex<Option<(Moment, Arc<Vec<SegmentName>>)>>,
+    names: Mutex<Option<(Moment, Arc<Vec<SegmentName>>)>>,
     whole: Kept<Segment>,
     outlines: Kept<Outline>,
     /// Whether a segment may stand for its chunks, as was found since the names were listed.
@@ -176,8 +176,10 @@ impl Segments {
         layout: &Layout,
         anew: bool,
     ) -> Result<Arc<Vec<SegmentName>>, JournalError> {
-        let mut known = self.names.lock().await;
-        if let Some((at, names)) = &*known
+        // Never held while the store is asked: a reader may be one of many futures that are polled only between two other steps,
+        // and one of those may want it.
+        let known = || self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, names)) = &*known()
             && !anew
             && at.elapsed() < FRESH
         {
@@ -187,8 +189,12 @@ impl Segments {
         let at = Moment::now();
         let names = list(store, layout).await?.into_iter().map(|segment| segment.name).collect();
         let names = Arc::new(names);
-        *known = Some((at, Arc::clone(&names)));
-        self.found().clear();
+        let mut known = known();
+        // An answer to an earlier question does not replace that to a later one.
+        if known.as_ref().is_none_or(|(before, _)| !at.is_before(before)) {
+            *known = Some((at, Arc::clone(&names)));
+            self.found().clear();
+        }
         Ok(names)
     }
 

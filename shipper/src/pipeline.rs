@@ -156,7 +156,10 @@ impl Pipeline {
             };
             self.tell(|progress| {
                 progress.state = state;
-                progress.trouble = Some(why.to_string());
+                // What the store itself said is the reason, and stays.
+                if !(matches!(why, ShipError::TargetStalled) && progress.trouble.is_some()) {
+                    progress.trouble = Some(why.to_string());
+                }
             });
             if matches!(state, PipelineState::Fenced | PipelineState::Failed) {
                 return Err(why);

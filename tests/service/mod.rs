@@ -8,11 +8,13 @@
 
 pub mod proxy;
 
+pub use farshore_testkit::process::let_pass;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{Header, Kind};
@@ -476,11 +478,3 @@ pub fn flushed(server: &Server) -> Offset {
 pub const CONTENT: &str = "select md5(string_agg(h, '' order by h)) from (
     select md5(a::text) h from pgbench_accounts a union all select md5(t::text) from pgbench_tellers t
     union all select md5(b::text) from pgbench_branches b union all select md5(p::text) from pgbench_history p) all_rows";
-
-/// Waits blindly for a time that is itself the experiment: when a process is stopped, or for how long.
-pub fn let_pass(time: Duration) {
-    let end = Instant::now() + time;
-    while let Some(left) = end.checked_duration_since(Instant::now()) {
-        std::thread::park_timeout(left);
-    }
-}

@@ -22,6 +22,18 @@ pub struct Faults {
     pub lose_answer: u64,
     /// The request waits up to this many milliseconds.
     pub delay_millis: u64,
+    /// The store is asked after a wait of `stall_for`, and its answer given.
+    pub stall: u64,
+    /// How long a stall lasts.
+    pub stall_for: Duration,
+}
+
+impl Faults {
+    /// Refused, lost and stalled requests, each so many of a hundred.
+    pub fn weather(percent: u64) -> Self {
+        let stall_for = Duration::from_secs(3);
+        Self { refuse: percent, lose_answer: percent, stall: percent, stall_for, ..Self::default() }
+    }
 }
 
 struct Shared {
@@ -30,6 +42,7 @@ struct Shared {
     closed: AtomicBool,
     ended: AtomicBool,
     hurt: AtomicU64,
+    stalled: AtomicU64,
     forwarded: AtomicU64,
 }
 
@@ -50,6 +63,7 @@ impl Proxy {
             closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             hurt: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
         });
         let theirs = Arc::clone(&shared);
@@ -80,6 +94,11 @@ impl Proxy {
     /// Nothing comes through any more, or everything again.
     pub fn close(&self, closed: bool) {
         self.shared.closed.store(closed, Ordering::Relaxed);
+    }
+
+    /// Requests that were stalled.
+    pub fn stalled(&self) -> u64 {
+        self.shared.stalled.load(Ordering::Relaxed)
     }
 
     /// Requests that met a fault, and those that reached the store.
@@ -121,6 +140,11 @@ fn serve(shared: &Shared, mut client: TcpStream) {
         let _ = client.shutdown(Shutdown::Write);
         return;
     }
+    let lost = faults.drop + faults.refuse..faults.drop + faults.refuse + faults.lose_answer;
+    if (lost.end..lost.end + faults.stall).contains(&fate) {
+        shared.stalled.fetch_add(1, Ordering::Relaxed);
+        super::let_pass(faults.stall_for);
+    }
     let Ok(mut store) = TcpStream::connect(shared.to) else { return };
     if store.write_all(&request).is_err() {
         return;
@@ -128,7 +152,7 @@ fn serve(shared: &Shared, mut client: TcpStream) {
     shared.forwarded.fetch_add(1, Ordering::Relaxed);
     let head = request.starts_with(b"HEAD ");
     let Some(answer) = message(&mut store, head) else { return };
-    if fate < faults.drop + faults.refuse + faults.lose_answer || shared.closed.load(Ordering::Relaxed) {
+    if lost.contains(&fate) || shared.closed.load(Ordering::Relaxed) {
         hurt();
         return;
     }

@@ -33,17 +33,23 @@ pub struct Service {
 impl Service {
     /// Writes its configuration. `url` says where the database is, `major` whose programs start copies.
     pub fn new(url: &str, major: Major) -> Self {
+        Self::configured(major, |home| {
+            std::fs::create_dir(home.join("store")).unwrap();
+            let (home, bin) = (home.display(), major.bin().display().to_string());
+            format!(
+                "[catalog]\nurl = \"sqlite:{home}/catalog.db\"\n\
+                 [stores.local]\nurl = \"file://{home}/store\"\n\
+                 [databases.db]\nengine = \"postgres\"\nurl = \"{url}\"\nstores = [\"local\"]\nbin_dir = \"{bin}\"\n\
+                 [service]\nlisten = \"127.0.0.1:0\"\nsocket = \"{home}/service.sock\"\n"
+            )
+        })
+    }
+
+    /// One of another configuration, which may name the folder that it is given and put files there.
+    pub fn configured(major: Major, config: impl FnOnce(&Path) -> String) -> Self {
         let home = user::tempdir();
         let bin = major.bin();
-        let text = format!(
-            "[catalog]\nurl = \"sqlite:{home}/catalog.db\"\n\
-             [stores.local]\nurl = \"file://{home}/store\"\n\
-             [databases.db]\nengine = \"postgres\"\nurl = \"{url}\"\nstores = [\"local\"]\nbin_dir = \"{bin}\"\n\
-             [service]\nlisten = \"127.0.0.1:0\"\nsocket = \"{home}/service.sock\"\n",
-            home = home.path().display(),
-            bin = bin.display(),
-        );
-        std::fs::create_dir(home.path().join("store")).unwrap();
+        let text = config(home.path());
         std::fs::write(home.path().join("farshore.toml"), text).unwrap();
         user::give(home.path());
         let program = farshore_testkit::farshore_bin(env!("CARGO_BIN_EXE_farshore"));
@@ -112,19 +118,32 @@ impl Service {
     /// Waits until there is a complete base backup.
     #[track_caller]
     pub fn wait_base(&self) {
+        self.wait_complete("db", 1);
+    }
+
+    /// Waits until a database has so many complete base backups, in all its stores.
+    #[track_caller]
+    pub fn wait_complete(&self, database: &str, wanted: usize) {
         let there = wait_for(SOON, || {
-            let listed = self.ask(&["backup", "list", "db", "-o", "json"]);
-            text(&listed.stdout).contains("\"complete\"").then_some(())
+            let listed = self.ask(&["backup", "list", database, "-o", "json"]);
+            (text(&listed.stdout).matches("\"complete\"").count() >= wanted).then_some(())
         });
-        assert!(there.is_some(), "no base backup came:\n{}", self.log());
+        assert!(there.is_some(), "no base backup {wanted} of {database} came:\n{}", self.log());
     }
 
     /// Waits until the journal can be restored up to a position.
     #[track_caller]
     pub fn wait_stored(&self, position: &str) {
+        self.wait_stored_of("db", position);
+    }
+
+    /// Waits until a database's journal can be restored up to a position, in the first of its stores.
+    #[track_caller]
+    pub fn wait_stored_of(&self, database: &str, position: &str) {
         let mut last = String::new();
         let there = wait_for(SOON, || {
-            let planned = self.ask(&["restore", "db", "--pos", position, "--dry-run", "--to", "/nowhere"]);
+            let planned =
+                self.ask(&["restore", database, "--pos", position, "--dry-run", "--to", "/nowhere"]);
             last = text(&planned.stderr);
             planned.status.success().then_some(())
         });
@@ -152,6 +171,16 @@ impl Service {
     /// Restores and starts; the copy is ended on drop. `more` are further arguments.
     #[track_caller]
     pub fn restore(&self, target: &[&str], more: &[&str]) -> Restored {
+        self.try_restore(target, more).unwrap_or_else(|(done, _)| {
+            panic!("{target:?}: {}\n{}\nthe service: {}", done.status, text(&done.stderr), self.log())
+        })
+    }
+
+    /// As [`Service::restore`]; else what the command said, and whether it wrote anything.
+    ///
+    /// # Errors
+    /// When it did not succeed.
+    pub fn try_restore(&self, target: &[&str], more: &[&str]) -> Result<Restored, (Output, bool)> {
         let folder = user::tempdir();
         let directory = folder.path().join("d");
         // No TCP port is opened: the number only names the socket, in a directory of the copy's own.
@@ -163,8 +192,13 @@ impl Service {
             bin: self.bin.clone(),
             plan: serde_json::Value::Null,
         };
-        restored.plan = self.json(&[&fixed[..], target, more].concat());
-        restored
+        let done = self.ask(&[&fixed[..], target, more, &["-o", "json"]].concat());
+        if !done.status.success() {
+            let written = directory.exists();
+            return Err((done, written));
+        }
+        restored.plan = serde_json::from_slice(&done.stdout).expect("a plan as JSON");
+        Ok(restored)
     }
 
     /// What `farshore verify` counts; it must call the journal sound.
@@ -182,6 +216,9 @@ impl Service {
         self.home.path().join("log")
     }
 }
+
+#[allow(unused_imports, reason = "each story uses its part")]
+pub use farshore_testkit::process::let_pass;
 
 /// A restored copy whose server runs; stopped and removed on drop.
 pub struct Restored {

@@ -106,10 +106,16 @@ impl Pipeline {
 
     pub(super) fn trouble(&self) -> Arc<dyn Fn(&StoreError) + Send + Sync> {
         let progress = Arc::clone(&self.progress);
+        let (database, store) = (self.config.database.clone(), self.config.store_name.clone());
         Arc::new(move |why: &StoreError| {
+            let said = why.to_string();
             progress.send_modify(|progress| {
+                // Once for as long as it stays: it is tried again every few seconds.
+                if progress.trouble.as_ref() != Some(&said) {
+                    tracing::warn!(%database, %store, error = %said, "the store does not take what is shipped; it is tried again");
+                }
                 progress.state = PipelineState::Accumulating;
-                progress.trouble = Some(why.to_string());
+                progress.trouble = Some(said);
             });
         })
     }

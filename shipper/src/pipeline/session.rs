@@ -239,6 +239,8 @@ impl Pipeline {
             Some(record) if record.identity == identity => Ok(record.clone()),
             Some(record) => {
                 let reason = format!("the system identifier changed from {} to {identity}", record.identity);
+                // As it should be after initdb, and an operator's slip when the address is another database's.
+                tracing::error!(database = %self.config.database, reason, "a new incarnation begins");
                 self.found(repository, source, record.number + 1, &reason).await
             }
             None => self.found(repository, source, 0, "first").await,

@@ -6,6 +6,7 @@
 //! Administration goes through the Unix socket, which always trusts; the TCP side has what the builder asked for.
 
 mod builder;
+mod clock;
 mod load;
 mod major;
 mod server;

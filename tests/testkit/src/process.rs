@@ -32,6 +32,14 @@ pub fn wait_for<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> O
     }
 }
 
+/// Waits blindly for a time that is itself the experiment: when a process is stopped, or how long a database is quiet.
+pub fn let_pass(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+}
+
 /// A child process of ours, ended on drop (by SIGKILL, unless it was stopped before).
 #[derive(Debug)]
 pub struct Owned {

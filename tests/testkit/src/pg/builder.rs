@@ -36,6 +36,7 @@ pub struct Builder {
     tablespaces: Vec<String>,
     scram: Option<(String, String)>,
     tls: bool,
+    shiftable_clock: bool,
 }
 
 impl Builder {
@@ -48,7 +49,15 @@ impl Builder {
             tablespaces: Vec::new(),
             scram: None,
             tls: false,
+            shiftable_clock: false,
         }
+    }
+
+    /// Gives the server a clock that [`Server::shift_clock`] shifts while it runs.
+    #[must_use]
+    pub fn shiftable_clock(mut self) -> Self {
+        self.shiftable_clock = true;
+        self
     }
 
     /// Size of a WAL segment in MiB: a power of two from 1 to 1024.
@@ -148,7 +157,10 @@ impl Builder {
         std::fs::write(data.join("pg_hba.conf"), self.hba()).must("write pg_hba.conf");
         user::give(folder.path());
 
-        let server = Server::new(self.major, folder, data, self.scram.clone(), self.tls);
+        let mut server = Server::new(self.major, folder, data, self.scram.clone(), self.tls);
+        if self.shiftable_clock {
+            server.make_clock_shiftable();
+        }
         server.start();
         server
     }

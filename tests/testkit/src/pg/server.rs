@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::builder::append;
+use super::clock::Clock;
 use super::{Builder, Major};
 use crate::must::Must;
 use crate::ports::Port;
@@ -47,6 +48,7 @@ pub struct Server {
     port: Port,
     scram: Option<(String, String)>,
     tls: bool,
+    clock: Option<Clock>,
 }
 
 impl Server {
@@ -75,6 +77,19 @@ impl Server {
         Self::new(major, user::tempdir(), data.to_owned(), None, false)
     }
 
+    pub(super) fn make_clock_shiftable(&mut self) {
+        let clock = Clock::new(self.folder.path());
+        self.clock = Some(clock);
+    }
+
+    /// Shifts the server's clock against the machine's by so many seconds: every process of it sees it at its next look.
+    ///
+    /// # Panics
+    /// If it was not built with a [shiftable clock](Builder::shiftable_clock).
+    pub fn shift_clock(&self, seconds: i64) {
+        self.clock.as_ref().must("a shiftable clock").shift(seconds);
+    }
+
     pub(super) fn new(
         major: Major,
         folder: TempDir,
@@ -85,7 +100,16 @@ impl Server {
         let sockets = folder.path().join("s");
         std::fs::create_dir_all(&sockets).must("make the socket folder");
         user::give(&sockets);
-        Self { postmaster: Mutex::new(None), major, data, folder, port: Port::reserve(), scram, tls }
+        Self {
+            postmaster: Mutex::new(None),
+            major,
+            data,
+            folder,
+            port: Port::reserve(),
+            scram,
+            tls,
+            clock: None,
+        }
     }
 
     /// Starts it and waits until it takes connections.
@@ -117,6 +141,9 @@ impl Server {
             .args(["-c", "logging_collector=off", "-c", "log_destination=stderr"])
             .stdout(log.try_clone().must("share the log"))
             .stderr(log);
+        if let Some(clock) = &self.clock {
+            clock.wind(&mut command);
+        }
         let mut postmaster = Owned::spawn(user::run_as(command), Signal::SIGQUIT);
         let answer = wait_for(START, || {
             if let Some(status) = postmaster.ended() {

@@ -223,3 +223,20 @@ fn major_with_tools_has_all_of_them() {
         }
     }
 }
+
+#[test]
+fn clock_of_a_running_server_is_shifted_both_ways_and_commits_carry_it() {
+    let server = Server::builder(Major::V15).shiftable_clock().conf("track_commit_timestamp = on").start();
+    server.sql("create table t (a int)");
+    let mut times = Vec::new();
+    for seconds in [3600, -7200, 0] {
+        server.shift_clock(seconds);
+        server.sql(&format!("insert into t values ({seconds})"));
+        let asked = format!(
+            "select extract(epoch from pg_xact_commit_timestamp(xmin))::bigint from t where a = {seconds}"
+        );
+        times.push(server.sql(&asked).parse::<i64>().unwrap() - seconds);
+    }
+    // Without the shifts the three are moments of one machine's clock.
+    assert!(times.windows(2).all(|pair| (0..60).contains(&(pair[1] - pair[0]))), "{times:?}");
+}

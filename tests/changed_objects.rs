@@ -1,0 +1,677 @@
+//! The promise: no object of a store can be changed without `verify` naming it, and nothing that was changed is restored
+//! without a word.
+//!
+//! Method: a store that the service itself wrote, in the clear and encrypted, for two databases. One object is changed on disk,
+//! `verify` and a restore are run on it, and the object is put back. A restore either fails before there is a control file,
+//! without which PostgreSQL starts nothing, or gives, byte for byte, the files that it gave from the untouched store.
+//!
+//! `soak_changed_objects` does so for as long as it is given. What no check of bytes can find is counted apart: the journal's
+//! last chunk gone (there are no signed heads). So is what needs no finding: one of two copies gone (a chunk that also stands in a segment).
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
+#![allow(clippy::print_stdout)] // what was counted is read in the output
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use age::secrecy::ExposeSecret;
+use farshore::config::{Config, StoreName, load};
+use farshore::sources;
+use farshore_applier::plan::{Asked, Plan, resolve};
+use farshore_applier::restore::{self, RestoreOptions};
+use farshore_applier::source::Source;
+use farshore_applier::verify::verify;
+use farshore_journal::format::Digest;
+use farshore_journal::{BackupId, DatabaseName, Sequence};
+use farshore_testkit::pg::{Major, Server};
+use farshore_testkit::random::Random;
+use farshore_testkit::soak::Campaign;
+use support::{Service, text};
+use tempfile::TempDir;
+
+/// What an object is, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    StoreRecord,
+    IncarnationRecord,
+    Chunk,
+    Segment,
+    BackupOpening,
+    Part,
+    Manifest,
+}
+
+const CLASSES: [Class; 7] = [
+    Class::StoreRecord,
+    Class::IncarnationRecord,
+    Class::Chunk,
+    Class::Segment,
+    Class::BackupOpening,
+    Class::Part,
+    Class::Manifest,
+];
+
+impl Class {
+    fn of(name: &str) -> Self {
+        let last = name.rsplit('/').next().unwrap();
+        match last {
+            "farshore.store" => Self::StoreRecord,
+            "opening" => Self::BackupOpening,
+            "manifest" => Self::Manifest,
+            _ if last.starts_with("part-") => Self::Part,
+            _ if name.contains("/incarnations/") => Self::IncarnationRecord,
+            _ if name.contains("/journal/") => Self::Chunk,
+            _ if name.contains("/segments/") => Self::Segment,
+            _ => panic!("what is {name}?"),
+        }
+    }
+}
+
+/// How an object is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// One bit.
+    Flipped,
+    /// Its end is missing.
+    Cut,
+    /// Bytes behind its end.
+    Extended,
+    /// A run of its bytes is zeros.
+    Blanked,
+    /// Another object of its kind, of the same database, trades places with it.
+    Swapped,
+    /// An older object of its kind stands in its place.
+    Older,
+    /// The object of the same name, or kind, of another store or database stands in its place.
+    Foreign,
+    /// No bytes.
+    Emptied,
+    /// No object.
+    Deleted,
+}
+
+const WAYS: [(How, &str); 9] = [
+    (How::Flipped, "flipped"),
+    (How::Cut, "cut"),
+    (How::Extended, "extended"),
+    (How::Blanked, "blanked"),
+    (How::Swapped, "swapped"),
+    (How::Older, "older"),
+    (How::Foreign, "foreign"),
+    (How::Emptied, "emptied"),
+    (How::Deleted, "deleted"),
+];
+
+/// One database in one store, undamaged.
+struct Journal {
+    store: &'static str,
+    database: &'static str,
+    /// Its objects and the store's record, by name.
+    objects: BTreeMap<String, Class>,
+    last_chunk: String,
+    goals: Vec<Goal>,
+}
+
+/// A target, the plans that reach it from each backup that can, newest first, and what they restore.
+struct Goal {
+    asked: Asked,
+    plans: Vec<(Plan, Digest)>,
+}
+
+struct Story {
+    service: Service,
+    config: Config,
+    journals: Vec<Journal>,
+    place: TempDir,
+    _server: Server,
+}
+
+const BOTH: [(&str, &str); 3] = [("clear", "db"), ("sealed", "db"), ("clear", "other")];
+
+impl Story {
+    async fn told() -> Self {
+        let server = Server::builder(Major::V15).conf("wal_keep_size = '1GB'").start();
+        let identity = age::x25519::Identity::generate();
+        let (url, bin) = (server.url(), Major::V15.bin().display().to_string());
+        let mut service = Service::configured(Major::V15, |home| {
+            std::fs::write(home.join("identity"), identity.to_string().expose_secret()).unwrap();
+            let home = home.display();
+            let database = |name: &str, stores: &str| {
+                format!(
+                    "[databases.{name}]\nengine = \"postgres\"\nurl = \"{url}\"\nstores = [{stores}]\n\
+                     bin_dir = \"{bin}\"\nflush_interval = \"200ms\"\nmerge_at = \"1MiB\"\n"
+                )
+            };
+            format!(
+                "[catalog]\nurl = \"sqlite:{home}/catalog.db\"\n\
+                 [stores.clear]\nurl = \"file://{home}/clear\"\n\
+                 [stores.sealed]\nurl = \"file://{home}/sealed\"\nrecipients = [\"{}\"]\nidentity_file = \"{home}/identity\"\n\
+                 {}{}[service]\nlisten = \"127.0.0.1:0\"\nsocket = \"{home}/service.sock\"\n",
+                identity.to_public(),
+                database("db", "\"clear\", \"sealed\""),
+                database("other", "\"clear\""),
+            )
+        });
+        server.sql("create table t (n int, text text)");
+        // Twice, so that the journal has two openings and the second run older generations behind it.
+        let mut wanted = Vec::new();
+        for round in 1..=2 {
+            service.start();
+            service.wait_complete("db", round * 2);
+            service.wait_complete("other", round);
+            // Several flush intervals, and so several chunks.
+            for _ in 0..14 {
+                server.sql("insert into t select n, md5(n::text) from generate_series(1, 1200) as n");
+                support::let_pass(Duration::from_millis(250));
+            }
+            wanted.push(server.sql("select pg_current_wal_flush_lsn()"));
+            for database in ["db", "other"] {
+                service.wait_stored_of(database, wanted.last().unwrap());
+                if round == 1 {
+                    service.json(&["backup", "run", database]);
+                }
+            }
+            service.stop();
+        }
+        let config = load(&service.home().join("farshore.toml"), &farshore::config::process_environment());
+        let config = config.unwrap_or_else(|_| panic!("the configuration loads"));
+        let mut story =
+            Self { service, config, journals: Vec::new(), place: fast_tempdir(), _server: server };
+        story.tidy("clear", "db");
+        for (store, database) in BOTH {
+            let journal = story.look(store, database, &wanted).await;
+            story.journals.push(journal);
+        }
+        story
+    }
+
+    fn root(&self, store: &str) -> PathBuf {
+        self.service.home().join(store)
+    }
+
+    /// Deletes what `tidy` may: data chunks that stand in a segment, before the newest opening. In the other journals each chunk in a
+    /// segment stands there twice.
+    fn tidy(&self, store: &str, database: &str) {
+        let root = self.root(store).join("db").join(database);
+        let all = files(&root);
+        let chunks: Vec<(Sequence, &PathBuf)> = all
+            .iter()
+            .filter(|path| path.to_str().unwrap().contains("/journal/"))
+            .map(|path| (path.file_name().unwrap().to_str().unwrap().parse().unwrap(), path))
+            .collect();
+        // Source: FORMAT.md section 2, byte 10 is the kind: 1 opening, 2 data.
+        let kind = |path: &Path| std::fs::read(path).unwrap()[10];
+        let opened =
+            chunks.iter().filter(|(_, path)| kind(path) == 1).map(|(number, _)| *number).max().unwrap();
+        let mut freed = 0;
+        for path in all.iter().filter(|path| path.to_str().unwrap().contains("/segments/")) {
+            let (first, last) = run(path.file_name().unwrap().to_str().unwrap());
+            for (number, chunk) in &chunks {
+                if (first..=last).contains(number) && *number < opened && chunk.exists() && kind(chunk) == 2 {
+                    std::fs::remove_file(chunk).unwrap();
+                    freed += 1;
+                }
+            }
+        }
+        assert!(freed > 0, "nothing was merged: {all:?}\n{}", self.service.log());
+    }
+
+    async fn sources(&self, journal: &Journal) -> anyhow::Result<Vec<Source>> {
+        let name: DatabaseName = journal.database.parse().unwrap();
+        let store: StoreName = journal.store.parse().unwrap();
+        sources::all(&self.config, &name, &store).await
+    }
+
+    /// What an undamaged journal holds, and what its restores give.
+    async fn look(&self, store: &'static str, database: &'static str, wanted: &[String]) -> Journal {
+        let root = self.root(store);
+        let mut objects = BTreeMap::new();
+        for path in files(&root) {
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+            if name == "farshore.store" || name.starts_with(&format!("db/{database}/")) {
+                let class = Class::of(&name);
+                objects.insert(name, class);
+            }
+        }
+        let chunks = objects.iter().filter(|(_, class)| **class == Class::Chunk);
+        let last_chunk = chunks.last().unwrap().0.clone();
+        let mut journal = Journal { store, database, objects, last_chunk, goals: Vec::new() };
+        let found = self.verify(&journal).await;
+        assert!(found.is_empty(), "{store} {database} is sound: {found:?}");
+        let source = self.sources(&journal).await.unwrap().pop().unwrap();
+        let positions = wanted.iter().map(|position| Asked::Position(position.parse().unwrap()));
+        for asked in positions.chain([Asked::Latest]) {
+            let mut plans: Vec<(Plan, Digest)> = Vec::new();
+            let mut aside = Vec::new();
+            // The same target from the newest backup, and from each older one, as if the newer ones were not there.
+            while let Ok(plan) = resolve(&source, asked.clone()).await {
+                let restored = self.restore(&source, &plan).await.unwrap();
+                let manifest = journal.object(&format!("backups/{}/manifest", plan.base.id));
+                let path = root.join(&manifest);
+                aside.push((path.clone(), std::fs::read(&path).unwrap()));
+                std::fs::remove_file(&path).unwrap();
+                plans.push((plan, restored));
+            }
+            for (path, bytes) in aside {
+                std::fs::write(path, bytes).unwrap();
+            }
+            assert!(!plans.is_empty(), "{asked} cannot be reached");
+            journal.goals.push(Goal { asked, plans });
+        }
+        let bases: Vec<usize> = journal.goals.iter().map(|goal| goal.plans.len()).collect();
+        assert_eq!(bases, [1, 2, 2], "targets before and behind the second backup");
+        journal
+    }
+
+    /// What `verify` finds, as texts that name objects.
+    async fn verify(&self, journal: &Journal) -> Vec<String> {
+        let sources = match self.sources(journal).await {
+            Ok(sources) => sources,
+            Err(why) => return vec![why.to_string()],
+        };
+        let mut said = Vec::new();
+        for source in sources {
+            match verify(&source, &|_, _| {}).await {
+                Ok(found) => {
+                    said.extend(found.bad.iter().map(|bad| format!("{}: {}", bad.object, bad.what)));
+                    said.extend(
+                        found.unfinished_backups.iter().map(|id| format!("backup {id} is unfinished")),
+                    );
+                }
+                Err(why) => said.push(why.to_string()),
+            }
+        }
+        said
+    }
+
+    /// Restores, without starting it; the digest of all that was written. A failed one must have left nothing that starts.
+    async fn restore(&self, source: &Source, plan: &Plan) -> Result<Digest, String> {
+        let directory = self.place.path().join("r");
+        let options = RestoreOptions {
+            directory: directory.clone(),
+            tablespaces: BTreeMap::new(),
+            resume: false,
+            port: 5432,
+            shared_buffers_limit: 16 << 20,
+            preload: Vec::new(),
+            start: None,
+        };
+        let done = restore::run(source, plan, &options, Arc::new(|_| {})).await;
+        let outcome = match done {
+            Ok(_) => Ok(digest(&directory)),
+            Err(why) => {
+                let control = directory.join("global/pg_control");
+                assert!(!control.exists(), "{why}, and the copy could be started");
+                Err(why.to_string())
+            }
+        };
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory).unwrap();
+        }
+        outcome
+    }
+}
+
+/// The chunks that a segment's name says it holds.
+fn run(name: &str) -> (Sequence, Sequence) {
+    let mut fields = name.rsplit('-').map(|field| field.parse().unwrap());
+    let last = fields.next().unwrap();
+    (fields.next().unwrap(), last)
+}
+
+impl Journal {
+    /// Whether what an object holds stands in the store a second time: without the object nothing is missing.
+    fn is_twice(&self, name: &str) -> bool {
+        let last_name = name.rsplit('/').next().unwrap();
+        match self.objects[name] {
+            Class::Chunk => {
+                let number: Sequence = last_name.parse().unwrap();
+                let segments = self.of_class(Class::Segment);
+                segments.iter().any(|segment| {
+                    let (first, last) = run(segment.rsplit('/').next().unwrap());
+                    (first..=last).contains(&number)
+                })
+            }
+            Class::Segment => {
+                let (first, last) = run(last_name);
+                let there = |number| {
+                    self.objects.contains_key(&self.object(&format!("journal/{}", Sequence::new(number))))
+                };
+                (first.get()..=last.get()).all(there)
+            }
+            _ => false,
+        }
+    }
+
+    /// A name below the incarnation's.
+    fn object(&self, rest: &str) -> String {
+        let folder = self.last_chunk.split("/journal/").next().unwrap();
+        format!("{folder}/{rest}")
+    }
+
+    fn of_class(&self, class: Class) -> Vec<&String> {
+        self.objects.iter().filter(|(_, is)| **is == class).map(|(name, _)| name).collect()
+    }
+}
+
+/// A place for restores that are only compared: in memory where there is such a place, since each synchronises a thousand files.
+fn fast_tempdir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    tempfile::tempdir_in(place).unwrap()
+}
+
+/// All files below a folder but those that a store has in hand.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true if path.file_name().unwrap() == ".tmp" => {}
+            true => found.extend(files(&path)),
+            false => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// One digest of all names and bytes below a folder.
+fn digest(folder: &Path) -> Digest {
+    let mut all = Vec::new();
+    for path in files(folder) {
+        all.extend_from_slice(path.strip_prefix(folder).unwrap().as_os_str().as_encoded_bytes());
+        all.push(0);
+        all.extend_from_slice(Digest::of(&std::fs::read(&path).unwrap()).to_string().as_bytes());
+    }
+    Digest::of(&all)
+}
+
+/// Objects as they were; put back on drop, so that a failed check leaves a store that can be looked at.
+struct Changed {
+    were: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Changed {
+    fn put(path: &Path, bytes: Option<&[u8]>) {
+        // The store itself never writes into an object; its files may be read-only or linked.
+        std::fs::remove_file(path).unwrap();
+        if let Some(bytes) = bytes {
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+
+    fn back(self) {
+        for (path, bytes) in &self.were {
+            if path.exists() {
+                std::fs::remove_file(path).unwrap();
+            }
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+/// Changes one object; `None` where that way makes no other bytes of this object.
+fn change(story: &Story, journal: &Journal, name: &str, how: How, random: &mut Random) -> Option<Changed> {
+    let root = story.root(journal.store);
+    let path = root.join(name);
+    let bytes = std::fs::read(&path).unwrap();
+    let class = journal.objects[name];
+    let length = bytes.len() as u64;
+    let at = |random: &mut Random, limit: u64| usize::try_from(random.below(limit)).unwrap();
+    let mut other: Option<(PathBuf, Vec<u8>)> = None;
+    let now = match how {
+        How::Flipped => {
+            let mut now = bytes.clone();
+            // Headers and trailers are a small part of an object, and half of what can go wrong.
+            let place = match random.below(3) {
+                0 => at(random, length.min(256)),
+                1 => bytes.len() - 1 - at(random, length.min(48)),
+                _ => at(random, length),
+            };
+            now[place] ^= 1 << random.below(8);
+            Some(now)
+        }
+        How::Cut => Some(bytes[..at(random, length)].to_vec()),
+        How::Extended => {
+            let mut now = bytes.clone();
+            let more = 1 + random.below(300);
+            now.extend((0..more).map(|_| u8::try_from(random.below(256)).unwrap()));
+            Some(now)
+        }
+        How::Blanked => {
+            let mut now = bytes.clone();
+            let from = at(random, length);
+            let until = (from + 1 + at(random, 4096)).min(bytes.len());
+            now[from..until].fill(0);
+            Some(now)
+        }
+        How::Swapped => {
+            let others: Vec<&String> =
+                journal.of_class(class).into_iter().filter(|other| *other != name).collect();
+            let path = root.join(random.pick(&others)?);
+            let theirs = std::fs::read(&path).unwrap();
+            other = Some((path, theirs.clone()));
+            Some(theirs)
+        }
+        How::Older => {
+            let older: Vec<&String> =
+                journal.of_class(class).into_iter().take_while(|other| *other != name).collect();
+            Some(std::fs::read(root.join(random.pick(&older)?)).unwrap())
+        }
+        How::Foreign => {
+            let elsewhere: Vec<&Journal> = story
+                .journals
+                .iter()
+                .filter(|other| (other.store, other.database) != (journal.store, journal.database))
+                .filter(|other| class != Class::StoreRecord || other.store != journal.store)
+                .collect();
+            let there = random.pick(&elsewhere)?;
+            let same_number: Vec<&String> = there
+                .of_class(class)
+                .into_iter()
+                .filter(|theirs| theirs.rsplit('/').next() == name.rsplit('/').next())
+                .collect();
+            let theirs = random.pick(&same_number)?;
+            Some(std::fs::read(story.root(there.store).join(theirs)).unwrap())
+        }
+        How::Emptied => Some(Vec::new()),
+        How::Deleted => None,
+    };
+    if now.as_ref() == Some(&bytes) {
+        return None;
+    }
+    let mut were = vec![(path.clone(), bytes.clone())];
+    Changed::put(&path, now.as_deref());
+    if let Some((other, theirs)) = other {
+        Changed::put(&other, Some(&bytes));
+        were.push((other, theirs));
+    }
+    Some(Changed { were })
+}
+
+/// Whether a finding names an object: by its name, its backup, or its number.
+fn names(said: &str, name: &str, class: Class) -> bool {
+    if said.contains(name) {
+        return true;
+    }
+    match class {
+        // Whose record is wrong cannot be told where two contradict each other.
+        Class::StoreRecord => said.contains("/incarnations/") && said.contains("store id"),
+        Class::Chunk => {
+            let number: Sequence = name.rsplit('/').next().unwrap().parse().unwrap();
+            said.contains(&format!("chunk {number} "))
+        }
+        // What a lost segment held is missing by number.
+        Class::Segment => {
+            let (first, last) = run(name.rsplit('/').next().unwrap());
+            let folder = name.split("/segments/").next().unwrap();
+            let missing = |number| {
+                let number = Sequence::new(number);
+                said.contains(&format!("{folder}/journal/{number}"))
+                    || said.contains(&format!("chunk {number} "))
+            };
+            (first.get()..=last.get()).any(missing)
+        }
+        Class::BackupOpening | Class::Manifest => {
+            let id = name.rsplit('/').nth(1).unwrap();
+            id.parse::<BackupId>().is_ok() && said.contains(&format!("backup {id}"))
+        }
+        // The newest one lost leaves no hole, only objects that nobody names.
+        Class::IncarnationRecord => {
+            let database = name.split('/').nth(1).unwrap();
+            said.contains(&format!("no incarnation record names `db/{database}/"))
+        }
+        Class::Part => false,
+    }
+}
+
+/// What became of one changed object.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Verify named it; the restore refused it.
+    Refused,
+    /// Verify named it; the restore did not need it and gave exactly what it must.
+    NotNeeded,
+    /// The object was deleted, and what it held stands there once more: nothing is missing.
+    CopyGone,
+    /// The journal's end is gone: found by whoever asks for what was there, and by nobody else.
+    EndCut,
+}
+
+async fn try_one(
+    story: &Story,
+    journal: &Journal,
+    name: &str,
+    how: How,
+    random: &mut Random,
+) -> Option<Outcome> {
+    let class = journal.objects[name];
+    let changed = change(story, journal, name, how, random)?;
+    let context = format!("{name} of {} {how:?}", journal.store);
+    let found = story.verify(journal).await;
+    let end_cut = how == How::Deleted && name == journal.last_chunk && !journal.is_twice(name);
+    let copy_gone = how == How::Deleted && !end_cut && journal.is_twice(name);
+    if end_cut {
+        assert!(found.is_empty(), "{context}: known not to be found, yet {found:?}");
+    } else if !copy_gone {
+        assert!(
+            found.iter().any(|said| names(said, name, class)),
+            "{context}: verify names it not: {found:?}"
+        );
+    }
+    let goal = random.pick(&journal.goals).unwrap();
+    // A plan that was made before the change is run on what is there now, and a new one is made.
+    let old_plan = random.below(2) == 0;
+    let restored = match story.sources(journal).await.map(|mut sources| sources.pop()) {
+        Ok(Some(source)) => match old_plan {
+            true => {
+                let (plan, wanted) = &goal.plans[0];
+                story.restore(&source, plan).await.map(|got| (plan.clone(), got, vec![wanted]))
+            }
+            false => match resolve(&source, goal.asked.clone()).await {
+                Ok(plan) => {
+                    let same = |(known, _): &&(Plan, Digest)| known == &plan;
+                    let wanted = goal.plans.iter().filter(same).map(|(_, wanted)| wanted).collect();
+                    story.restore(&source, &plan).await.map(|got| (plan, got, wanted))
+                }
+                Err(why) => Err(why.to_string()),
+            },
+        },
+        Ok(None) => Err("nothing is stored".to_owned()),
+        Err(why) => Err(why.to_string()),
+    };
+    let outcome = match restored {
+        Err(_) if end_cut => Outcome::EndCut,
+        Err(why) if copy_gone => panic!("{context}: nothing is missing, yet {why}"),
+        Err(_) => Outcome::Refused,
+        Ok((plan, _, _)) if end_cut && goal.asked == Asked::Latest => {
+            assert!(plan.resolved.position < goal.plans[0].0.resolved.position, "{context}");
+            Outcome::EndCut
+        }
+        Ok((plan, got, wanted)) => {
+            let exact = wanted.contains(&&got);
+            assert!(exact, "{context}: restored to {} as if nothing were wrong; {plan:?}", goal.asked);
+            match (end_cut, copy_gone) {
+                (true, _) => Outcome::EndCut,
+                (_, true) => Outcome::CopyGone,
+                _ => Outcome::NotNeeded,
+            }
+        }
+    };
+    changed.back();
+    Some(outcome)
+}
+
+/// A class first, so that the few records are tried as often as the many chunks.
+fn one_object<'a>(journal: &'a Journal, random: &mut Random) -> &'a str {
+    let there: Vec<Vec<&String>> =
+        CLASSES.iter().map(|class| journal.of_class(*class)).filter(|names| !names.is_empty()).collect();
+    let names = random.pick(&there).unwrap();
+    random.pick(names).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn soak_changed_objects() {
+    let mut campaign = Campaign::start("changed_objects");
+    let story = Story::told().await;
+    // A brief run too has to have tried each way on each journal more than once.
+    let mut tried = 0;
+    while campaign.next_round() || tried < 60 {
+        // One of each way in every round, so that a brief run has tried them all.
+        for (how, counted) in WAYS {
+            for journal in &story.journals {
+                let random = &mut campaign.random;
+                let name = one_object(journal, random);
+                let Some(outcome) = try_one(&story, journal, name, how, random).await else { continue };
+                match outcome {
+                    Outcome::EndCut => campaign.count("ends_cut_not_seen", 1),
+                    Outcome::CopyGone => campaign.count("second_copies_deleted", 1),
+                    Outcome::Refused => campaign.count("restores_refused", 1),
+                    Outcome::NotNeeded => campaign.count("restores_exact", 1),
+                }
+                tried += 1;
+                if !matches!(outcome, Outcome::EndCut | Outcome::CopyGone) {
+                    campaign.count("changed", 1);
+                    campaign.count(counted, 1);
+                }
+            }
+        }
+    }
+    campaign.finish();
+}
+
+/// Each kind of object once, by the command itself: what it prints and how it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_object_of_any_kind_is_named_by_the_commands_and_ends_them_with_a_failure() {
+    let story = Story::told().await;
+    let mut random = Random::new(1);
+    let journal = &story.journals[0];
+    for class in CLASSES {
+        for how in [How::Flipped, How::Deleted] {
+            let names_of = journal.of_class(class);
+            // The newest one that later ones depend on, and that stands there once.
+            let once: Vec<&&String> = names_of.iter().filter(|name| !journal.is_twice(name)).collect();
+            let name = once[once.len().saturating_sub(2)];
+            let changed = change(&story, journal, name, how, &mut random).unwrap();
+            let done = story.service.ask(&["verify", "db", "-o", "json"]);
+            let said = text(&done.stdout) + &text(&done.stderr);
+            println!("{class:?} {how:?}: {:?} {}", done.status.code(), text(&done.stderr));
+            // A backup without its manifest may be one that was cut off: it is named, and no failure.
+            let cut_off = class == Class::Manifest && how == How::Deleted;
+            assert!(cut_off || !done.status.success(), "{class:?} {how:?}: verify ended well: {said}");
+            assert!(
+                said.lines().any(|line| names(line, name, class)),
+                "{class:?} {how:?} is not named: {said}"
+            );
+            let to = story.place.path().join("by-command");
+            let done = story.service.ask(&["restore", "db", "--latest", "--to", to.to_str().unwrap()]);
+            assert!(done.status.success() || !to.join("global/pg_control").exists(), "{done:?}");
+            changed.back();
+        }
+    }
+}
