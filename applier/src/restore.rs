@@ -303,6 +303,7 @@ pub async fn run(
         socket_dir: socket_dir.clone(),
         target,
         consistent_from: backup.manifest().end.offset,
+        demanded: plan.demanded.map(Into::into),
         restore_command: None,
         shared_buffers_limit: options.shared_buffers_limit,
         preload: options.preload.clone(),
