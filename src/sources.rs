@@ -5,6 +5,7 @@ use farshore_journal::{DatabaseName, JournalError};
 
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
+use crate::rebuild::Held;
 use crate::wiring::{self, Purpose};
 
 /// Every incarnation of `name` in `store`, oldest first.
@@ -46,6 +47,20 @@ fn records_message(name: &DatabaseName, store: &StoreName, why: &JournalError) -
         Safe::Unknown("what is stored was only read, and not beyond these records".to_owned()),
         "put the record back from a copy of the store; docs/manual-recovery.md reads a journal without it",
     )
+}
+
+/// Every incarnation of `name` in each of its stores, in the configuration's order.
+///
+/// # Errors
+/// As [`all`], for the first store that cannot be read: what one store holds says nothing of another.
+pub async fn held(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Held>> {
+    let mut held = Vec::new();
+    let stores = config.databases.get(name).map(|settings| settings.stores.clone()).unwrap_or_default();
+    for store in &stores {
+        let sources = all(config, name, store).await?;
+        held.extend(sources.into_iter().map(|source| Held { store: store.to_string(), source }));
+    }
+    Ok(held)
 }
 
 /// The current incarnation of `name` in the first of its stores that has one.
