@@ -15,7 +15,7 @@ use farshore_journal::{BackupId, DatabaseName};
 
 use crate::config::OnFull;
 use crate::config::quantity::Span;
-pub use restore::RestoreArgs;
+pub use restore::{History, RestoreArgs};
 
 /// Ship a database's log off its machine, take it back to any commit.
 #[derive(Debug, Parser)]
@@ -323,11 +323,15 @@ pub enum WalCommand {
     },
     /// restore_command: exits 0 found, 1 only when the store said "not there", 170 for any doubt
     #[command(before_help = "Examples:
-  restore_command = 'farshore -c /etc/farshore/farshore.toml wal fetch %f %p'")]
+  restore_command = 'farshore -c /etc/farshore/farshore.toml wal fetch %f %p'
+  restore_command = 'farshore -c /etc/farshore/farshore.toml wal fetch --incarnation 0 %f %p'")]
     Fetch {
         /// The database; may be left out when the configuration names one
         #[arg(long = "db", value_name = "DB")]
         database: Option<DatabaseName>,
+        /// Which history
+        #[command(flatten)]
+        history: History,
         /// PostgreSQL's %f
         #[arg(value_name = "%f")]
         file: String,
@@ -366,7 +370,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::cli::restore::{Destination, LogPoint, Target};
+    use crate::cli::restore::{Destination, Incarnation, LogPoint, Target};
 
     fn restore(line: &str) -> Result<RestoreArgs, clap::error::ErrorKind> {
         let words = ["farshore", "restore", "orders"].into_iter().chain(line.split_whitespace());
@@ -400,6 +404,11 @@ mod tests {
         assert!(matches!(args.target(), Some(Target::Pos(LogPoint::On(_)))));
         assert_eq!(args.destination(), Some(Destination::To("x".into())));
         assert_eq!(args.tablespaces.len(), 1);
+        let args = restore("--latest --to x --store nas --incarnation 2").unwrap();
+        assert_eq!(args.history.incarnation, Some(Incarnation::Number(2)));
+        let id = "0123456789abcdef0123456789abcdef";
+        let args = restore(&format!("--latest --to x --incarnation {id}")).unwrap();
+        assert_eq!(args.history.incarnation, Some(Incarnation::Id(id.parse().unwrap())));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `cli`). Only here may errors be carried by `anyhow`, and only here is standard output written.
 
 pub mod base_backups;
+pub mod catalog_upkeep;
 pub mod check;
 pub mod cli;
 pub mod commands;

@@ -59,6 +59,8 @@ codes! {
     CatalogAway = 106, Unreachable;
     /// A store cannot be opened or read.
     StoreUnusable = 107, Unreachable;
+    /// The store named is not one of the database's.
+    StoreUnknown = 108, NotFound;
     /// `init` found a file where it would write.
     InitExists = 201, Conflict;
     /// `init` lacks an answer and may not ask.

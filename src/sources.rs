@@ -3,8 +3,11 @@
 use farshore_applier::source::Source;
 use farshore_journal::{DatabaseName, JournalError};
 
+use crate::cli::History;
+use crate::cli::restore::Incarnation;
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
+use crate::rebuild::Held;
 use crate::wiring::{self, Purpose};
 
 /// Every incarnation of `name` in `store`, oldest first.
@@ -48,32 +51,118 @@ fn records_message(name: &DatabaseName, store: &StoreName, why: &JournalError) -
     )
 }
 
-/// The current incarnation of `name` in the first of its stores that has one.
+/// Every incarnation of `name` in each of its stores, in the configuration's order.
 ///
 /// # Errors
-/// When no store can be read or none has anything of it: the last store's reason.
-pub async fn current(config: &Config, name: &DatabaseName) -> anyhow::Result<Source> {
-    let nothing = || {
-        OperatorMessage::new(
-            Code::NothingStored,
-            format!("no store holds anything of {name}"),
-            Safe::Known("nothing was written".to_owned()),
-            format!("`farshore status {name}` and `farshore backup list {name}` show what there is"),
-        )
-    };
-    let mut last: Option<anyhow::Error> = None;
+/// As [`all`], for the first store that cannot be read: what one store holds says nothing of another.
+pub async fn held(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Held>> {
+    let mut held = Vec::new();
     let stores = config.databases.get(name).map(|settings| settings.stores.clone()).unwrap_or_default();
     for store in &stores {
-        match all(config, name, store).await {
-            Ok(mut sources) => match sources.pop() {
-                Some(source) => return Ok(source),
-                None => last = last.or(Some(nothing().into())),
-            },
-            Err(why) => {
-                tracing::warn!(database = %name, store = %store, "not read from this store: {why}");
-                last = Some(why);
+        let sources = all(config, name, store).await?;
+        held.extend(sources.into_iter().map(|source| Held { store: store.to_string(), source }));
+    }
+    Ok(held)
+}
+
+/// The incarnation that is chosen, and in which store; without a choice the newest one in the first of the database's stores that
+/// has one.
+///
+/// # Errors
+/// When a store that comes first cannot be read: another may end earlier, so it is not taken in its place unless it is named. When
+/// no store has what is chosen.
+pub async fn chosen(config: &Config, name: &DatabaseName, history: &History) -> anyhow::Result<Held> {
+    let stores = stores(config, name, history)?;
+    let mut known = Vec::new();
+    for store in &stores {
+        let sources = all(config, name, store).await.inspect_err(|_| {
+            if stores.len() > 1 {
+                tracing::error!(database = %name, %store, "this store cannot be read; another may hold less: name one with --store");
             }
+        })?;
+        known.extend(sources.iter().map(|source| (store.clone(), source.record().number)));
+        if let Some(source) = pick(sources, history.incarnation) {
+            return Ok(Held { store: store.to_string(), source });
         }
     }
-    Err(last.unwrap_or_else(|| nothing().into()))
+    let nothing = match (known.is_empty(), history.incarnation) {
+        (false, Some(incarnation)) => {
+            let known = known.iter().map(|(store, number)| format!("{number} in {store}"));
+            let known = known.collect::<Vec<_>>().join(", ");
+            OperatorMessage::new(
+                Code::NothingStored,
+                format!("no store holds incarnation {incarnation} of {name}"),
+                Safe::Known("nothing was written".to_owned()),
+                format!("there are: {known}"),
+            )
+        }
+        _ => nothing_stored(name),
+    };
+    Err(nothing.into())
+}
+
+/// One incarnation in each of the database's stores, as far as they can be read: what is chosen, or the newest one.
+pub async fn in_each(
+    config: &Config,
+    name: &DatabaseName,
+    history: &History,
+) -> anyhow::Result<Vec<anyhow::Result<InStore>>> {
+    let mut found = Vec::new();
+    for store in stores(config, name, history)? {
+        let read = all(config, name, &store).await.map(|sources| {
+            let only = sources.len() <= 1 || history.incarnation.is_some();
+            InStore { store, source: pick(sources, history.incarnation), only }
+        });
+        found.push(read);
+    }
+    Ok(found)
+}
+
+/// What one store holds of a choice.
+#[derive(Debug)]
+pub struct InStore {
+    /// The store.
+    pub store: StoreName,
+    /// The incarnation, if it holds it.
+    pub source: Option<Source>,
+    /// Whether it is surely the one that is meant: it was named, or there is no other.
+    pub only: bool,
+}
+
+fn pick(mut sources: Vec<Source>, which: Option<Incarnation>) -> Option<Source> {
+    let wanted = |source: &Source| match which {
+        None => true,
+        Some(Incarnation::Number(number)) => source.record().number == number,
+        Some(Incarnation::Id(id)) => source.record().incarnation == id,
+    };
+    sources.retain(wanted);
+    sources.pop()
+}
+
+/// The stores to look into, in the configuration's order.
+fn stores(config: &Config, name: &DatabaseName, history: &History) -> anyhow::Result<Vec<StoreName>> {
+    let all = config.databases.get(name).map(|settings| settings.stores.clone()).unwrap_or_default();
+    match &history.store {
+        None => Ok(all),
+        Some(store) if all.contains(store) => Ok(vec![store.clone()]),
+        Some(store) => {
+            let all = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            Err(OperatorMessage::new(
+                Code::StoreUnknown,
+                format!("{store} is not a store of {name}"),
+                Safe::Known("nothing was written".to_owned()),
+                format!("name one of its stores: {all}"),
+            )
+            .into())
+        }
+    }
+}
+
+fn nothing_stored(name: &DatabaseName) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::NothingStored,
+        format!("no store holds anything of {name}"),
+        Safe::Known("nothing was written".to_owned()),
+        format!("`farshore status {name}` and `farshore backup list {name}` show what there is"),
+    )
 }

@@ -209,11 +209,21 @@ pub fn compression(settings: &DatabaseConfig) -> object::Compression {
     }
 }
 
-/// The catalog.
+/// The catalog, open.
 ///
 /// # Errors
 /// When it cannot be opened; shipping and restores go on without it.
 pub async fn catalog(config: &Config) -> Result<Catalog, OperatorMessage> {
+    let catalog = unopened_catalog(config)?;
+    catalog.renew().await.map_err(|why| catalog_away(&why))?;
+    Ok(catalog)
+}
+
+/// The catalog, of which nothing was asked yet: for the service, which opens it when it can.
+///
+/// # Errors
+/// When its password cannot be read or its address cannot be used.
+pub fn unopened_catalog(config: &Config) -> Result<Catalog, OperatorMessage> {
     let url = match &config.catalog {
         CatalogUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
         CatalogUrl::Postgres(url) => match &config.catalog_password {
@@ -221,16 +231,17 @@ pub async fn catalog(config: &Config) -> Result<Catalog, OperatorMessage> {
             Some(source) => with_password(url.as_str(), &secret(source)?),
         },
     };
-    Catalog::open(&url, farshore_catalog::Options::default()).await.map_err(|why| {
-        OperatorMessage::new(
-            Code::CatalogAway,
-            format!("the catalog cannot be opened: {why}"),
-            Safe::Known(
-                "the stores hold everything; shipping and restores do not need the catalog".to_owned(),
-            ),
-            "mend what it says, or `farshore catalog rebuild` into a new one",
-        )
-    })
+    Catalog::unopened(&url, farshore_catalog::Options::default()).map_err(|why| catalog_away(&why))
+}
+
+/// What it means that the catalog cannot be opened.
+pub fn catalog_away(why: &farshore_catalog::Error) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::CatalogAway,
+        format!("the catalog cannot be opened: {why}"),
+        Safe::Known("the stores hold everything; shipping and restores do not need the catalog".to_owned()),
+        "mend what it says, or `farshore catalog rebuild` into a new one",
+    )
 }
 
 /// The address with a password, percent-encoded, behind the user's name.

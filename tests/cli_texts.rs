@@ -57,6 +57,7 @@ fn a_wrong_configuration_is_shown_with_line_and_caret() {
         ("too many stores", "rpo = \"1s\"", "durable = 2"),
         ("no url", "url = \"postgresql://farshore@db1,db2/postgres\"\n", ""),
         ("no user", "farshore@db1,db2", "db1"),
+        ("no host", "db1,db2", ""),
         ("a password as a key", "rpo = \"1s\"", "password = \"hunter2\""),
         ("a password among parameters", "db2/postgres", "db2/postgres?password=hunter2"),
         ("a bad name", "[databases.orders]", "[databases.Orders]"),

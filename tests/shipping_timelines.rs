@@ -182,6 +182,10 @@ fn a_primary_put_back_from_an_older_copy_begins_a_new_incarnation_and_nothing_is
     assert_eq!(latest.sql("select count(*) from second_life"), "200001");
     assert_eq!(latest.sql("select to_regclass('first_life') is null"), "t");
     drop(latest);
+    // Both histories stay restorable: the older one when it is named.
+    let named = second.restore(&["--latest", "--incarnation", "0"]);
+    assert_eq!(named.sql("select count(*) from first_life"), "5000");
+    drop(named);
     // The command restores the newest incarnation; in a store without the second one that is the first. Its record alone gone
     // is damage, and nothing older is taken for the newest.
     let orders = second.folder().join("journal/db/orders");

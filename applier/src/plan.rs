@@ -5,6 +5,7 @@
 //! journal is unbroken from `base.start` to it. What cannot be reached is refused here, with what can be.
 //! It does not write: [`crate::restore`] does.
 
+mod gaps;
 mod resolve;
 mod scan;
 
@@ -13,7 +14,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_engines::postgres::log::LogError;
-use farshore_engines::postgres::restore::control::ControlError;
+use farshore_engines::postgres::restore::control::{ControlError, Limits};
 use farshore_engines::postgres::restore::safe_start;
 use farshore_journal::format::Digest;
 use farshore_journal::{
@@ -130,6 +131,44 @@ pub struct Plan {
     pub out_of_order: Vec<CommitThen>,
     /// The source's tablespaces: each needs a place.
     pub tablespaces: Vec<TablespaceThen>,
+    /// What the log up to the target demands of the copy's settings, where it says that the source's were changed.
+    #[serde(default)]
+    pub demanded: Option<Demanded>,
+}
+
+/// Settings that the copy may not have lower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the settings' own names
+pub struct Demanded {
+    pub max_connections: u32,
+    pub max_worker_processes: u32,
+    pub max_wal_senders: u32,
+    pub max_prepared_transactions: u32,
+    pub max_locks_per_transaction: u32,
+}
+
+impl From<Limits> for Demanded {
+    fn from(limits: Limits) -> Self {
+        Self {
+            max_connections: limits.max_connections,
+            max_worker_processes: limits.max_worker_processes,
+            max_wal_senders: limits.max_wal_senders,
+            max_prepared_transactions: limits.max_prepared_transactions,
+            max_locks_per_transaction: limits.max_locks_per_transaction,
+        }
+    }
+}
+
+impl From<Demanded> for Limits {
+    fn from(demanded: Demanded) -> Self {
+        Self {
+            max_connections: demanded.max_connections,
+            max_worker_processes: demanded.max_worker_processes,
+            max_wal_senders: demanded.max_wal_senders,
+            max_prepared_transactions: demanded.max_prepared_transactions,
+            max_locks_per_transaction: demanded.max_locks_per_transaction,
+        }
+    }
 }
 
 /// Where the restore ends.
@@ -221,6 +260,9 @@ pub struct Window {
     pub to: Offset,
     /// When its backup ended, RFC 3339.
     pub finished: String,
+    /// Whether gaps were looked for: if not, `to` is only how far the journal is stored.
+    #[serde(default)]
+    pub gaps_looked_for: bool,
 }
 
 /// Windows as a text.
@@ -233,8 +275,9 @@ impl fmt::Display for Shown<'_> {
         }
         f.write_str("restorable:")?;
         for window in self.0 {
-            let Window { timeline, from, to, finished, .. } = window;
-            write!(f, " timeline {timeline} from {from} (backup of {finished}) to {to};")?;
+            let Window { timeline, from, to, finished, gaps_looked_for, .. } = window;
+            let unless = if *gaps_looked_for { "" } else { ", unless there is a gap before" };
+            write!(f, " timeline {timeline} from {from} (backup of {finished}) to {to}{unless};")?;
         }
         Ok(())
     }
@@ -285,12 +328,22 @@ pub enum PlanError {
         at: Offset,
     },
     /// More than one thing fits.
-    #[error("{asked} is ambiguous: it fits at {}: restore to one of these positions", .at.iter().map(Offset::to_string).collect::<Vec<_>>().join(", "))]
+    #[error("{asked} is ambiguous: it fits at {}: restore to one of these positions", .at.iter().map(Position::to_string).collect::<Vec<_>>().join(", "))]
     Ambiguous {
         /// What was asked for.
         asked: Asked,
-        /// Where it fits: the ends of records.
-        at: Vec<Offset>,
+        /// Where it fits: the ends of records, or the position itself on each timeline that holds it.
+        at: Vec<Position>,
+    },
+    /// It is on a timeline that the newest one's history left before it.
+    #[error(
+        "{asked} is not in the history of the newest timeline: it stands at {at}, on a branch that was left: restore to that position"
+    )]
+    LeftBehind {
+        /// What was asked for.
+        asked: Asked,
+        /// Its record's end.
+        at: Position,
     },
     /// The log is missing between base and target.
     #[error("{asked} cannot be reached: the journal does not hold the log behind {at}{}; {}", .end.map(|end| format!(" up to {end}")).unwrap_or_default(), Shown(.windows))]
@@ -313,6 +366,14 @@ pub enum PlanError {
         whole_to: Option<Offset>,
         /// What is wrong.
         source: LogError,
+    },
+    /// The source logged too little for a while.
+    #[error(
+        "from {at} on the source ran with wal_level = minimal, and its log from there cannot be replayed: restore to a position before it, or from a backup taken behind it"
+    )]
+    Minimal {
+        /// Where the log says so.
+        at: Offset,
     },
     /// The backup's control file is missing or damaged.
     #[error("backup {backup} has no usable control file")]
@@ -341,6 +402,18 @@ pub enum PlanError {
     /// A copy from this backup cannot be started safely.
     #[error("a copy would not be safe to start")]
     SafeStart(#[from] safe_start::PlanError),
+}
+
+impl PlanError {
+    /// What can be reached, where the refusal names it.
+    fn windows_mut(&mut self) -> Option<&mut Vec<Window>> {
+        match self {
+            Self::OutsideWindow { windows, .. }
+            | Self::NotFound { windows, .. }
+            | Self::Gap { windows, .. } => Some(windows),
+            _ => None,
+        }
+    }
 }
 
 impl Plan {

@@ -34,6 +34,7 @@ use crate::branches::Branches;
 use crate::plan::{Neutralised, Plan, PlanError};
 use crate::source::Source;
 
+use marker::Alone;
 pub use marker::{MARKER, Marker, State};
 
 /// The name of the directory for the socket and the server's messages, inside the restored one.
@@ -50,7 +51,7 @@ pub struct RestoreOptions {
     pub directory: PathBuf,
     /// Where tablespaces go, by number. Those not named go beside the directory.
     pub tablespaces: BTreeMap<u32, PathBuf>,
-    /// Begin an interrupted restore of the same plan anew: what its marker lists is removed first.
+    /// Begin an interrupted restore of the same target anew: what its marker lists is removed first.
     pub resume: bool,
     /// Names the server's socket; no TCP port is opened.
     pub port: u16,
@@ -153,12 +154,18 @@ pub enum RestoreError {
         target: Offset,
     },
     /// A restore into the directory was cut off.
-    #[error("`{}` holds an interrupted restore{}: resume it, or remove the directory", .directory.display(), if *.same_plan { " of this plan" } else { " of another plan" })]
+    #[error("`{}` holds an interrupted restore{}", .directory.display(), if *.same_plan { " of the same target" } else { " of another target" })]
     Interrupted {
         /// The directory.
         directory: PathBuf,
-        /// Whether it was of the same plan: only then it can be resumed.
+        /// Whether it was of the same target in the same journal: only then it can be resumed.
         same_plan: bool,
+    },
+    /// A restore into the directory is under way.
+    #[error("another process restores into `{}`", .directory.display())]
+    Busy {
+        /// The directory.
+        directory: PathBuf,
     },
     /// A restore into the directory was completed.
     #[error("`{}` holds a completed restore: nothing was changed", .directory.display())]
@@ -267,7 +274,7 @@ pub async fn run(
         None => None,
     };
     let tablespaces = tablespace_places(&backup, options)?;
-    let root = begin(&backup, plan, options, &tablespaces)?;
+    let (root, _alone) = begin(&backup, plan, options, &tablespaces)?;
     let directory = root.path().to_owned();
     let socket_dir = socket_dir(&directory, plan)?;
 
@@ -303,6 +310,7 @@ pub async fn run(
         socket_dir: socket_dir.clone(),
         target,
         consistent_from: backup.manifest().end.offset,
+        demanded: plan.demanded.map(Into::into),
         restore_command: None,
         shared_buffers_limit: options.shared_buffers_limit,
         preload: options.preload.clone(),
@@ -415,9 +423,11 @@ fn begin(
     plan: &Plan,
     options: &RestoreOptions,
     tablespaces: &BTreeMap<u32, PathBuf>,
-) -> Result<Root, RestoreError> {
+) -> Result<(Root, Alone), RestoreError> {
+    // Before anything is judged: a restore that is under way must not be taken for an interrupted one.
+    let alone = marker::lock(&options.directory)?;
     if let Some(found) = marker::read(&options.directory)? {
-        let same_plan = marker::is_of(&found, plan);
+        let same_plan = marker::asks_the_same(&found, plan);
         let directory = options.directory.clone();
         match found.state {
             State::Complete => return Err(RestoreError::AlreadyThere { directory }),
@@ -441,7 +451,7 @@ fn begin(
     for (oid, place) in tablespaces {
         root.tablespace_link(*oid, place)?;
     }
-    Ok(root)
+    Ok((root, alone))
 }
 
 /// The private directory for the socket: inside, unless its path would be too long for one.

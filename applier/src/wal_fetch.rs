@@ -53,6 +53,9 @@ pub enum FetchError {
         /// How.
         why: String,
     },
+    /// The journal holds nothing yet: it says nothing of any file.
+    #[error("the journal is empty")]
+    Empty,
     /// The journal holds log behind it, but not it.
     #[error("the journal does not hold the log from {at} on, but holds later log")]
     Gap {
@@ -105,7 +108,7 @@ pub async fn fetch(
         BranchError::Journal(why) => FetchError::Journal(why),
         other => FetchError::Timelines { why: other.to_string() },
     })?;
-    let Some(branches) = branches else { return Ok(Fetched::NotThere) };
+    let Some(branches) = branches else { return Err(FetchError::Empty) };
     let content = match wanted {
         LogFileName::History(timeline) => history(&branches, timeline)?,
         LogFileName::Segment(segment) => {

@@ -23,6 +23,9 @@ const ROWS_PER_INSERT: usize = 500;
 /// The most rows already there that one insert is merged with in memory.
 const OVERLAP: usize = 20_000;
 
+/// The most rows of one timeline forgotten in one transaction.
+const FORGOTTEN_AT_ONCE: usize = 20_000;
+
 /// One commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commit {
@@ -52,6 +55,15 @@ impl Catalog {
     /// [`crate::Error::NoIncarnation`] when it is not known.
     pub async fn commit_insert(&self, incarnation: IncarnationId, commits: &[Commit]) -> Result<u64> {
         in_own_txn!(self, commit_insert_in_txn(incarnation, commits))
+    }
+
+    /// Forgets all commits of an incarnation, some thousands in each transaction: before it is written anew.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn commit_forget(&self, incarnation: IncarnationId) -> Result<()> {
+        while in_own_txn!(self, commit_forget_some_in_txn(incarnation))? > 0 {}
+        Ok(())
     }
 
     /// Forgets the commits of a timeline that end at or before `offset`, after their log was expired.
@@ -230,6 +242,22 @@ async fn raise_later(txn: &mut Txn, number: i64, last: &Commit, latest: i64) -> 
                      and end_offset > $4 and latest_us < $1";
     let bound = query(statement).bind(latest).bind(number).bind(branch(last.timeline)).bind(at(last.end)?);
     txn.execute("commit_insert", bound).await.map(|_| ())
+}
+
+/// Forgets some of an incarnation's commits, those of its lowest timeline first; the count of them.
+///
+/// # Errors
+/// When the catalog is away.
+async fn commit_forget_some_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<u64> {
+    let statement = "delete from commit_point \
+                     where incarnation_number = (select number from incarnation where id = $1) \
+                     and timeline = (select min(timeline) from commit_point \
+                     where incarnation_number = (select number from incarnation where id = $1)) \
+                     and end_offset <= (select max(end_offset) from (select end_offset from commit_point \
+                     where incarnation_number = (select number from incarnation where id = $1) \
+                     order by timeline, end_offset limit $2) as first_ones)";
+    let bound = query(statement).bind(incarnation.to_string()).bind(rows_limit(FORGOTTEN_AT_ONCE));
+    txn.execute("commit_forget", bound).await
 }
 
 /// As [`Catalog::commit_expire`]. What is left keeps its running maximum, which those expired may have raised.

@@ -2,7 +2,9 @@
 //!
 //! What always holds: each statement, and each call as a whole, ends within the deadline; a write on SQLite takes
 //! the write lock at its start (`begin immediate`), so that two writers wait for each other instead of failing
-//! half-way; nothing is written to a SQLite file that is no longer the one at its path.
+//! half-way; nothing is written to a SQLite file that is no longer the one at its path. [`Catalog::renew`] opens the one
+//! that is there now, for every clone; what was not told meanwhile is counted ([`Catalog::untold`]), so that whoever can
+//! prove it anew knows that it must.
 //!
 //! A crash leaves whole transactions only. With [`Durability::Normal`] a power loss may take back the newest ones
 //! on SQLite, which the store can prove again.
@@ -10,17 +12,21 @@
 //! # Cancel safety
 //! A dropped call rolls its transaction back. A dropped commit may or may not have happened.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod address;
+mod file;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Transaction};
 
+use self::address::percent_encoded;
+pub(crate) use self::address::without_secrets;
+use self::file::OpenFile;
 use crate::{Error, Result, migrations};
 
 /// How long a SQLite writer waits for another. Below the default deadline, so that "busy" is told from "silent".
@@ -53,40 +59,76 @@ impl Default for Options {
     }
 }
 
-/// A SQLite file as it was when it was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct OpenFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-/// Which dialect of transaction start the catalog takes; queries are the same for both.
+/// Where a catalog is.
 #[derive(Debug, Clone)]
-enum Home {
-    Sqlite(Arc<OpenFile>),
-    Postgres,
+enum Place {
+    Sqlite(PathBuf),
+    /// The address with its secrets.
+    Postgres(String),
 }
 
-/// An open catalog. Clones share their connections.
+/// Connections to the catalog, and the file behind them where it is one.
+struct Opened {
+    pool: AnyPool,
+    file: Option<OpenFile>,
+}
+
+/// The catalog's one state in this process.
+struct Shared {
+    place: Place,
+    address: String,
+    options: Options,
+    /// Replaced as a whole; `None` until it was opened once.
+    opened: RwLock<Option<Arc<Opened>>>,
+    /// One at a time opens it anew.
+    renewing: tokio::sync::Mutex<()>,
+    /// Writes that began and were not committed.
+    untold: Arc<AtomicU64>,
+}
+
+/// A catalog. Clones share their connections, and all of them see it when one opens it anew.
 #[derive(Clone)]
 pub struct Catalog {
-    pool: AnyPool,
-    home: Home,
-    address: Arc<str>,
-    deadline: Duration,
+    shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Catalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The pool's own notation would show the address with its password.
-        f.debug_struct("Catalog").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Catalog").field("address", &self.shared.address).finish_non_exhaustive()
+    }
+}
+
+/// What opening a catalog anew came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// It is the one that was open, with this version's tables.
+    Same,
+    /// Another one is open now: what it holds is not what was written through this handle.
+    Another,
+}
+
+/// Counts a write as untold unless it was committed.
+struct Telling(Option<Arc<AtomicU64>>);
+
+impl Telling {
+    fn told(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if let Some(untold) = &self.0 {
+            untold.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 /// A transaction of the catalog. Dropped without [`Txn::commit`], it leaves nothing behind.
 pub struct Txn {
     inner: Transaction<'static, Any>,
+    telling: Telling,
     deadline: Duration,
 }
 
@@ -135,27 +177,125 @@ impl Catalog {
     /// # Errors
     /// When the address is refused, the catalog does not answer in time, or holds a newer version's tables.
     pub async fn open(url: &str, options: Options) -> Result<Self> {
+        let catalog = Self::unopened(url, options)?;
+        catalog.renew().await?;
+        Ok(catalog)
+    }
+
+    /// The catalog at `url`, of which nothing is asked yet: every call fails until [`Self::renew`] opened it. For whoever must
+    /// go on while the catalog is away.
+    ///
+    /// # Errors
+    /// When the address is refused.
+    pub fn unopened(url: &str, options: Options) -> Result<Self> {
         sqlx::any::install_default_drivers();
         let address = without_secrets(url);
         let refused = |reason| Error::Address { address: address.clone(), reason };
-        let (home, connect_to) = if let Some(path) = url.strip_prefix("sqlite:") {
+        let place = if let Some(path) = url.strip_prefix("sqlite:") {
             let path = path.strip_prefix("//").unwrap_or(path);
             if path.is_empty() || path.starts_with(':') || path.contains('?') {
                 return Err(refused("expected sqlite:PATH, the path of a file and nothing after it"));
             }
-            let file = file_open(Path::new(path))?;
-            let text = file.path.to_str().ok_or_else(|| refused("the path is not UTF-8"))?;
-            let connect_to = format!("sqlite:{}?mode=rw", percent_encoded(text));
-            (Home::Sqlite(Arc::new(file)), connect_to)
+            Place::Sqlite(path.into())
         } else if url.starts_with("postgresql://") || url.starts_with("postgres://") {
-            (Home::Postgres, url.to_owned())
+            let _readable: AnyConnectOptions = url.parse().map_err(|_| refused("it is not a URL"))?;
+            Place::Postgres(url.to_owned())
         } else {
             return Err(refused("expected sqlite:PATH or postgresql://..."));
         };
-        let connect_to: AnyConnectOptions = connect_to.parse().map_err(|_| refused("it is not a URL"))?;
+        let shared = Shared {
+            place,
+            address,
+            options,
+            opened: RwLock::new(None),
+            renewing: tokio::sync::Mutex::new(()),
+            untold: Arc::new(AtomicU64::new(0)),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
 
-        let set_up = set_up_statements(&home, options);
-        let pool = AnyPoolOptions::new()
+    /// Opens the catalog when it is not open, or when its file was deleted or replaced; a file that is gone is made anew.
+    /// Its tables are brought to this version in any case. Every clone has the new one on `Ok`.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; what was open stays so, and gives its own errors.
+    pub async fn renew(&self) -> Result<Renewal> {
+        self.bounded("open", async {
+            let _one = self.shared.renewing.lock().await;
+            let former = self.current();
+            match former.as_ref().map(|open| (open, open.still_there())) {
+                Some((open, Ok(()))) => {
+                    self.migrate(&open.pool).await?;
+                    return Ok(Renewal::Same);
+                }
+                Some((open, Err(Error::Gone { .. }))) => {
+                    // First of all, so that a file in the former one's place is not opened with what belongs to that one.
+                    open.pool.close().await;
+                    open.file.as_ref().map_or(Ok(()), OpenFile::clear_away)?;
+                }
+                Some((_, Err(why))) => return Err(why),
+                None => {}
+            }
+            let mut opened = self.connect().await?;
+            self.migrate(&opened.pool).await?;
+            if let Some(file) = &mut opened.file {
+                file.learn_companions();
+            }
+            *self.shared.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(opened));
+            Ok(Renewal::Another)
+        })
+        .await
+    }
+
+    /// Whether it is open and, as far as can be told without asking it, the one that was opened.
+    ///
+    /// # Errors
+    /// [`Error::NotOpen`], or [`Error::Gone`] when its file was deleted or replaced.
+    pub fn still_there(&self) -> Result<()> {
+        self.open_one()?.still_there()
+    }
+
+    /// How many writes through this handle and its clones were begun and not committed: what they said is not in the catalog,
+    /// or it is not known whether it is. It only rises.
+    pub fn untold(&self) -> u64 {
+        self.shared.untold.load(Ordering::Relaxed)
+    }
+
+    /// The address without its secrets, for messages.
+    pub fn address(&self) -> &str {
+        &self.shared.address
+    }
+
+    /// Ends all connections. Calls made afterwards fail.
+    pub async fn close(&self) {
+        let Some(open) = self.current() else { return };
+        // A server that does not answer must not hold up the shutdown.
+        let _ = tokio::time::timeout(self.shared.options.deadline, open.pool.close()).await;
+    }
+
+    fn current(&self) -> Option<Arc<Opened>> {
+        self.shared.opened.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn open_one(&self) -> Result<Arc<Opened>> {
+        self.current().ok_or_else(|| Error::NotOpen { address: self.shared.address.clone() })
+    }
+
+    async fn connect(&self) -> Result<Opened> {
+        let refused = |reason| Error::Address { address: self.shared.address.clone(), reason };
+        let (file, connect_to) = match &self.shared.place {
+            Place::Sqlite(path) => {
+                let file = OpenFile::open(path).await?;
+                let text = file.path().to_str().ok_or_else(|| refused("the path is not UTF-8"))?;
+                let connect_to = format!("sqlite:{}?mode=rw", percent_encoded(text));
+                (Some(file), connect_to)
+            }
+            Place::Postgres(url) => (None, url.clone()),
+        };
+        let connect_to: AnyConnectOptions = connect_to.parse().map_err(|_| refused("it is not a URL"))?;
+        let options = self.shared.options;
+        let set_up = set_up_statements(&self.shared.place, options);
+        let mut pool = AnyPoolOptions::new()
             .max_connections(options.connections.max(1))
             .acquire_timeout(options.deadline)
             .after_connect(move |connection, _| {
@@ -166,22 +306,13 @@ impl Catalog {
                     }
                     Ok(())
                 })
-            })
-            .connect_lazy_with(connect_to);
-        let catalog = Self { pool, home, address: address.into(), deadline: options.deadline };
-        catalog.bounded("open", catalog.migrate()).await?;
-        Ok(catalog)
-    }
-
-    /// The address without its secrets, for messages.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// Ends all connections. Calls made afterwards fail.
-    pub async fn close(&self) {
-        // A server that does not answer must not hold up the shutdown.
-        let _ = tokio::time::timeout(self.deadline, self.pool.close()).await;
+            });
+        if file.is_some() {
+            // The last connection that ends takes the log beside the file with it, and the next one makes another: then a
+            // log that a former file left could not be told from a new one's.
+            pool = pool.idle_timeout(None).max_lifetime(None);
+        }
+        Ok(Opened { pool: pool.connect_lazy_with(connect_to), file })
     }
 
     /// Begins a transaction that writes. On SQLite it is the only one until it ends.
@@ -194,26 +325,27 @@ impl Catalog {
 
     /// Begins a transaction that reads one unchanging state of the catalog.
     pub(crate) async fn begin_snapshot_unbounded(&self) -> Result<Txn> {
-        let start = match &self.home {
-            Home::Sqlite(_) => "begin",
-            Home::Postgres => "begin isolation level repeatable read read only",
+        let start = match &self.shared.place {
+            Place::Sqlite(_) => "begin",
+            Place::Postgres(_) => "begin isolation level repeatable read read only",
         };
-        self.begin_with(start).await
+        self.begin_with(start, Telling(None)).await
     }
 
     pub(crate) async fn begin_unbounded(&self) -> Result<Txn> {
-        let start = match &self.home {
-            Home::Sqlite(_) => "begin immediate",
-            Home::Postgres => "begin",
+        let start = match &self.shared.place {
+            Place::Sqlite(_) => "begin immediate",
+            Place::Postgres(_) => "begin",
         };
-        self.begin_with(start).await
+        self.begin_with(start, Telling(Some(Arc::clone(&self.shared.untold)))).await
     }
 
-    async fn begin_with(&self, start: &'static str) -> Result<Txn> {
-        self.still_there()?;
+    async fn begin_with(&self, start: &'static str, telling: Telling) -> Result<Txn> {
+        let open = self.open_one()?;
+        open.still_there()?;
         let inner =
-            self.pool.begin_with(start).await.map_err(|source| Error::Query { query: "begin", source })?;
-        Ok(Txn { inner, deadline: self.deadline })
+            open.pool.begin_with(start).await.map_err(|source| Error::Query { query: "begin", source })?;
+        Ok(Txn { inner, telling, deadline: self.shared.options.deadline })
     }
 
     /// Waits for `work`, but no longer than the deadline.
@@ -222,40 +354,34 @@ impl Catalog {
         query: &'static str,
         work: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        let deadline = self.deadline;
+        let deadline = self.shared.options.deadline;
         // On the heap: callers await these deep inside their own loops.
         tokio::time::timeout(deadline, Box::pin(work))
             .await
             .unwrap_or(Err(Error::Deadline { query, deadline }))
     }
 
-    /// A deleted SQLite file stays writable for whoever has it open, and everything written to it is lost.
-    fn still_there(&self) -> Result<()> {
-        let Home::Sqlite(file) = &self.home else { return Ok(()) };
-        match file_identity(&file.path) {
-            Ok(now) if now == **file => Ok(()),
-            Ok(_) => Err(Error::Gone { path: file.path.clone() }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(Error::Gone { path: file.path.clone() })
-            }
-            Err(source) => Err(Error::File { path: file.path.clone(), source }),
-        }
-    }
-
-    async fn migrate(&self) -> Result<()> {
-        let unreachable = |source| Error::Connect { address: self.address.to_string(), source };
-        let refused = |source| Error::Migrate { address: self.address.to_string(), source: Box::new(source) };
-        match &self.home {
-            Home::Sqlite(_) => {
-                let mut txn = self.pool.begin_with("begin immediate").await.map_err(unreachable)?;
+    async fn migrate(&self, pool: &AnyPool) -> Result<()> {
+        let address = || self.shared.address.clone();
+        let unreachable = |source| Error::Connect { address: address(), source };
+        let refused = |source| Error::Migrate { address: address(), source: Box::new(source) };
+        match &self.shared.place {
+            Place::Sqlite(_) => {
+                let mut txn = pool.begin_with("begin immediate").await.map_err(unreachable)?;
                 migrations::run(&mut txn).await.map_err(refused)?;
                 txn.commit().await.map_err(unreachable)
             }
-            Home::Postgres => {
-                let mut connection = self.pool.acquire().await.map_err(unreachable)?;
+            Place::Postgres(_) => {
+                let mut connection = pool.acquire().await.map_err(unreachable)?;
                 migrations::run(&mut connection).await.map_err(refused)
             }
         }
+    }
+}
+
+impl Opened {
+    fn still_there(&self) -> Result<()> {
+        self.file.as_ref().map_or(Ok(()), OpenFile::still_there)
     }
 }
 
@@ -272,7 +398,9 @@ impl Txn {
     }
 
     pub(crate) async fn commit_unbounded(self) -> Result<()> {
-        self.inner.commit().await.map_err(|source| Error::Query { query: "commit", source })
+        self.inner.commit().await.map_err(|source| Error::Query { query: "commit", source })?;
+        self.telling.told();
+        Ok(())
     }
 
     /// Runs a statement; the count of rows it changed.
@@ -308,10 +436,10 @@ async fn within<T>(
 }
 
 /// What each new connection is told first. The texts hold numbers of ours only.
-fn set_up_statements(home: &Home, options: Options) -> Vec<String> {
+fn set_up_statements(place: &Place, options: Options) -> Vec<String> {
     let milliseconds = options.deadline.as_millis().clamp(1, i32::MAX as u128);
-    match home {
-        Home::Sqlite(_) => {
+    match place {
+        Place::Sqlite(_) => {
             let busy = SQLITE_BUSY.as_millis().min(milliseconds);
             let synchronous = match options.durability {
                 Durability::Full => "full",
@@ -326,79 +454,9 @@ fn set_up_statements(home: &Home, options: Options) -> Vec<String> {
             ]
         }
         // The server gives a statement up itself, so that a cancelled call does not go on there.
-        Home::Postgres => vec![
+        Place::Postgres(_) => vec![
             format!("set statement_timeout = {milliseconds}"),
             format!("set idle_in_transaction_session_timeout = {}", milliseconds.saturating_mul(6)),
         ],
-    }
-}
-
-/// The file at `path`, created for its owner only when there was none.
-fn file_open(path: &Path) -> Result<OpenFile> {
-    let failed = |source| Error::File { path: path.to_owned(), source };
-    match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let path = fs::canonicalize(path).map_err(failed)?;
-    file_identity(&path).map_err(failed)
-}
-
-fn file_identity(path: &Path) -> io::Result<OpenFile> {
-    let metadata = fs::metadata(path)?;
-    Ok(OpenFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
-}
-
-/// The path as it may stand in a URL.
-fn percent_encoded(path: &str) -> String {
-    path.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
-}
-
-/// The address without user information and parameters, either of which may hold a secret.
-pub(crate) fn without_secrets(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        // Without an authority there is no password; a parameter might still be one.
-        return url.split(['?', '#']).next().unwrap_or_default().to_owned();
-    };
-    // An unescaped `?` before an `@` may stand in the password or begin the parameters: then nothing is shown.
-    let rest = match rest.rsplit_once('@') {
-        Some((before, _)) if before.contains(['?', '#']) => "(hidden)",
-        Some((_, after)) => after,
-        None => rest,
-    };
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    format!("{scheme}://{rest}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_part_of_an_address_that_may_be_secret_is_shown() {
-        for (url, shown) in [
-            ("postgresql://me:s3cret@db:5432/f?sslmode=require", "postgresql://db:5432/f"),
-            ("postgresql://me:s3@cret@db/f", "postgresql://db/f"),
-            ("postgresql://me:s3/c?r@db/f", "postgresql://(hidden)"),
-            ("postgresql:///f?host=/run&password=s3cret", "postgresql:///f"),
-            ("postgresql://db/f?password=a@b", "postgresql://(hidden)"),
-            ("s3://bucket/prefix", "s3://bucket/prefix"),
-            ("sqlite:farshore.db", "sqlite:farshore.db"),
-        ] {
-            assert_eq!(without_secrets(url), shown);
-        }
-    }
-
-    #[test]
-    fn a_path_reads_back_from_its_url() {
-        assert_eq!(percent_encoded("/a b/ü?%.db"), "/a%20b/%C3%BC%3F%25.db");
     }
 }

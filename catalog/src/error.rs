@@ -51,6 +51,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// It was not opened yet.
+    #[error("the catalog {address} is not open yet")]
+    NotOpen {
+        /// The address without its secrets.
+        address: String,
+    },
     /// No connection could be made.
     #[error("the catalog {address} cannot be reached")]
     Connect {
@@ -156,7 +162,7 @@ impl Error {
                 sqlx::Error::Database(refusal) if refusal.is_unique_violation() => Retry::Now,
                 _ => Retry::Backoff,
             },
-            Self::Connect { .. } | Self::Deadline { .. } => Retry::Backoff,
+            Self::NotOpen { .. } | Self::Connect { .. } | Self::Deadline { .. } => Retry::Backoff,
             Self::Address { .. }
             | Self::File { .. }
             | Self::Gone { .. }

@@ -36,7 +36,7 @@ pub mod status;
 pub mod target;
 pub mod window;
 
-pub use connection::{Catalog, Durability, Options, Txn};
+pub use connection::{Catalog, Durability, Options, Renewal, Txn};
 pub use error::{Error, Result, Retry};
 
 /// A moment, in UTC. The catalog keeps microseconds; finer parts are cut off when written.

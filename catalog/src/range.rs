@@ -71,6 +71,14 @@ impl Catalog {
         in_own_txn!(self, range_extend_in_txn(range))
     }
 
+    /// Forgets all ranges of an incarnation: nothing is restorable then, as far as the catalog knows.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn range_forget(&self, incarnation: IncarnationId) -> Result<()> {
+        in_own_txn!(self, range_forget_in_txn(incarnation))
+    }
+
     /// All ranges of an incarnation, by store, timeline and offset.
     ///
     /// # Errors
@@ -150,6 +158,15 @@ async fn range_grow(txn: &mut Txn, joined: &JournalRange) -> Result<()> {
             reason: "another writer changed it meanwhile".to_owned(),
         }),
     }
+}
+
+/// As [`Catalog::range_forget`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn range_forget_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<()> {
+    let bound = query("delete from journal_range where incarnation = $1").bind(incarnation.to_string());
+    txn.execute("range_forget", bound).await.map(|_| ())
 }
 
 /// As [`Catalog::range_list`].

@@ -10,7 +10,7 @@ use crate::backup::{Backup, backup_insert_in_txn};
 use crate::branch::{Branch, branch_put_in_txn};
 use crate::gap::{Gap, gap_put_in_txn};
 use crate::incarnation::{Incarnation, incarnation_put_in_txn};
-use crate::mark::{Mark, mark_put_in_txn};
+use crate::mark::{Mark, MarkKind, mark_list_in_txn, mark_put_in_txn};
 use crate::range::{JournalRange, range_extend_in_txn};
 use crate::{Error, Result, Txn};
 
@@ -68,6 +68,34 @@ pub async fn incarnation_replace_all_in_txn(txn: &mut Txn, facts: &IncarnationFa
     }
     for mark in &facts.marks {
         mark_put_in_txn(txn, mark).await?;
+    }
+    Ok(())
+}
+
+/// Leaves of a database these incarnations, without a fact about them but what an operator marked, and no other: its stores say
+/// the rest. What a shipper tells of them meanwhile waits for this transaction and is kept.
+///
+/// # Errors
+/// When the catalog is away. Roll the transaction back on any error.
+pub async fn incarnations_replace_in_txn(
+    txn: &mut Txn,
+    database: &DatabaseName,
+    incarnations: &[Incarnation],
+) -> Result<()> {
+    let kept: Vec<IncarnationId> = incarnations.iter().map(|incarnation| incarnation.id).collect();
+    incarnation_retain_in_txn(txn, database, &kept).await?;
+    for incarnation in incarnations {
+        let mut marks = mark_list_in_txn(txn, incarnation.id).await?;
+        marks.retain(|mark| mark.kind != MarkKind::RestorePoint);
+        let facts = IncarnationFacts {
+            incarnation: incarnation.clone(),
+            branches: Vec::new(),
+            ranges: Vec::new(),
+            gaps: Vec::new(),
+            backups: Vec::new(),
+            marks,
+        };
+        incarnation_replace_all_in_txn(txn, &facts).await?;
     }
     Ok(())
 }

@@ -222,6 +222,7 @@ fn restore(server: &Server, base: &Base, target: RecoveryTarget, hostile: &[(&st
         socket_dir,
         target,
         consistent_from: base.end,
+        demanded: None,
         restore_command: None,
         shared_buffers_limit: 32 << 20,
         preload: Vec::new(),

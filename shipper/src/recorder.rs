@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use farshore_catalog::branch::{Branch, Fork};
-use farshore_catalog::commit::Commit;
+use farshore_catalog::commit::{Commit, commit_insert_in_txn};
 use farshore_catalog::database::Database;
 
 use farshore_catalog::gap::Gap;
 use farshore_catalog::incarnation::Incarnation;
-use farshore_catalog::mark::{Mark, MarkKind};
-use farshore_catalog::range::JournalRange;
+use farshore_catalog::mark::{Mark, MarkKind, mark_put_in_txn};
+use farshore_catalog::range::{JournalRange, range_extend_in_txn};
 use farshore_catalog::shipping::{Shipping, ShippingState};
 use farshore_catalog::target::{Failure, Target};
 use farshore_catalog::{Catalog, Result, Retry};
@@ -141,36 +141,34 @@ impl Recorder {
                         Some(Commit { timeline, start: c.start, end: c.end, time, xid: c.xid })
                     })
                     .collect();
-                catalog
-                    .range_extend(&JournalRange {
-                        incarnation,
-                        store: self.store.clone(),
-                        timeline,
-                        start,
-                        end,
-                        checked_end: checked.max(start).min(end),
-                        first_sequence: first,
-                        last_sequence: last,
-                    })
-                    .await?;
-                if !commits.is_empty() {
-                    catalog.commit_insert(incarnation, &commits).await?;
-                }
+                let range = JournalRange {
+                    incarnation,
+                    store: self.store.clone(),
+                    timeline,
+                    start,
+                    end,
+                    checked_end: checked.max(start).min(end),
+                    first_sequence: first,
+                    last_sequence: last,
+                };
+                // All of it or nothing: a range that is known without its commits would look whole to whoever brings the catalog up.
+                let mut txn = catalog.begin().await?;
+                commit_insert_in_txn(&mut txn, incarnation, &commits).await?;
                 for point in points {
                     let Some(time) = DateTime::from_timestamp_micros(point.time_micros) else { continue };
-                    catalog
-                        .mark_put(&Mark {
-                            incarnation,
-                            kind: MarkKind::RestorePoint,
-                            name: point.name,
-                            position: Position::new(timeline, point.end),
-                            time,
-                            note: String::new(),
-                            held_until: None,
-                        })
-                        .await?;
+                    let mark = Mark {
+                        incarnation,
+                        kind: MarkKind::RestorePoint,
+                        name: point.name,
+                        position: Position::new(timeline, point.end),
+                        time,
+                        note: String::new(),
+                        held_until: None,
+                    };
+                    mark_put_in_txn(&mut txn, &mark).await?;
                 }
-                Ok(())
+                range_extend_in_txn(&mut txn, &range).await?;
+                txn.commit().await
             }
             Fact::Branch { incarnation, timeline, parent, at } => {
                 let fork = Some(Fork { parent, at });

@@ -3,13 +3,15 @@
 //! What always holds: exactly one target and exactly one destination; restoring in place needs the database's name
 //! typed a second time; a server is given a port only when it is started.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use farshore_journal::{DatabaseName, Offset, Position};
+use farshore_journal::{DatabaseName, IncarnationId, Offset, Position};
 
 use crate::cli::time::Moment;
+use crate::config::StoreName;
 
 /// What `--pos` was given: with a timeline, or on the newest that reaches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,47 @@ impl FromStr for LogPoint {
             "not a log position; write 5F/3AA7B9A0, or 4:5F/3AA7B9A0 with its timeline".to_owned()
         })
     }
+}
+
+/// Which incarnation of a database: by the number that its store gives it, or by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Incarnation {
+    /// The number, from 0 on; each store counts by itself.
+    Number(u64),
+    /// The id.
+    Id(IncarnationId),
+}
+
+impl FromStr for Incarnation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = || text.parse().map(Self::Number);
+        text.parse()
+            .map(Self::Id)
+            .or_else(|_| number())
+            .map_err(|_| "not an incarnation; write its number, as 0, or the 32 letters of its id".to_owned())
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Id(id) => id.fmt(f),
+        }
+    }
+}
+
+/// Which of a database's histories is read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct History {
+    /// The store to read from; without it the first of the database's stores that holds it
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<StoreName>,
+    /// The incarnation, by its number or id; without it the newest
+    #[arg(long, value_name = "N_OR_ID")]
+    pub incarnation: Option<Incarnation>,
 }
 
 /// Where a tablespace goes: `16412=/srv/fast` or `/old/path=/srv/fast`.
@@ -117,6 +160,12 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "NAME", requires = "in_place")]
     pub confirm: Option<String>,
 
+    /// Which history
+    #[command(flatten)]
+    pub history: History,
+    /// Begin an interrupted restore into the same directory anew: what it wrote is removed first
+    #[arg(long, requires = "to", conflicts_with = "dry_run")]
+    pub resume: bool,
     /// Show the plan and write nothing
     #[arg(long)]
     pub dry_run: bool,

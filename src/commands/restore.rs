@@ -48,10 +48,11 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         );
         return Err(refused.into());
     };
-    let source = sources::current(&config, name).await?;
+    let held = sources::chosen(&config, name, &args.history).await?;
+    let (source, store) = (held.source, held.store);
     let plan = Box::pin(resolve(&source, asked(&target))).await.map_err(|why| unreachable(name, &why))?;
     if args.dry_run {
-        let text = describe(&plan);
+        let text = describe(&plan, &source, &store);
         show(context, &plan, &text)?;
         return Ok(Exit::Done);
     }
@@ -61,13 +62,13 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     let options = RestoreOptions {
         directory: std::path::absolute(&directory)?,
         tablespaces: tablespaces(&args, &plan)?,
-        resume: false,
+        resume: args.resume,
         port: args.port.unwrap_or(UNSTARTED_PORT),
         shared_buffers_limit: SHARED_BUFFERS,
         preload: Vec::new(),
         start: args.start.then(|| start(settings, args.then)),
     };
-    tracing::info!("{}", describe(&plan));
+    tracing::info!("{}", describe(&plan, &source, &store));
     let watcher: restore::Watcher = Arc::new(|progress: restore::Progress| {
         tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
             eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
@@ -80,7 +81,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         restored = Box::pin(restore::run(&source, &plan, &options, watcher)) => restored,
     };
     let restored = restored.map_err(|why| failed(name, &source, &options.directory, &why))?;
-    let mut text = describe(&plan);
+    let mut text = describe(&plan, &source, &store);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     match restored.server {
         Some(Reached::Paused(server)) => {
@@ -182,12 +183,15 @@ fn tablespaces(
 }
 
 /// The plan for people.
-fn describe(plan: &Plan) -> String {
+fn describe(plan: &Plan, source: &Source, store: &str) -> String {
     let mut text = String::new();
     let resolved = &plan.resolved;
     let time = resolved.time.map_or_else(|| "no commit since the base".to_owned(), |time| time.to_rfc3339());
     let xid = resolved.xid.map_or_else(String::new, |xid| format!(", xid {xid}"));
+    let record = source.record();
     // Writing to a String does not fail.
+    let _ =
+        writeln!(text, "from       store {store}, incarnation {} ({})", record.number, record.incarnation);
     let _ = writeln!(text, "asked      {}", plan.asked);
     let _ = writeln!(
         text,
@@ -267,13 +271,45 @@ fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
 
 fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreError) -> OperatorMessage {
     let incarnation = source.record().incarnation;
-    // The marker is the first file of a restore: without it nothing was written.
-    let written = match why {
-        RestoreError::Interrupted { .. } | RestoreError::AlreadyThere { .. } => "nothing was written",
-        _ if directory.join(restore::MARKER).exists() => {
-            "what was written is marked as interrupted and will not start"
+    let in_the_way = |what: &str, next: &str| {
+        OperatorMessage::new(
+            Code::RestoreFailed,
+            format!("the restore of {name} was not begun: {why}"),
+            Safe::Known(format!("nothing was written, and {what} is as it was")),
+            next,
+        )
+    };
+    match why {
+        RestoreError::Interrupted { same_plan: true, .. } => {
+            return in_the_way(
+                "what the interrupted restore wrote",
+                "add --resume: what it wrote is removed and written anew; or name another directory",
+            );
         }
-        _ => "nothing was written",
+        RestoreError::Interrupted { same_plan: false, .. } => {
+            return in_the_way(
+                "what the interrupted restore wrote",
+                "ask for what it asked for, with --resume, or remove the directory, or name another one",
+            );
+        }
+        RestoreError::Busy { .. } => {
+            return in_the_way(
+                "what the other restore writes",
+                "wait for it to end, or name another directory",
+            );
+        }
+        RestoreError::AlreadyThere { .. } => {
+            return in_the_way(
+                "the restored copy",
+                "start the copy that is there, or name another directory",
+            );
+        }
+        _ => {}
+    }
+    // The marker is the first file of a restore: without it nothing was written.
+    let written = match directory.join(restore::MARKER).exists() {
+        true => "what was written is marked as interrupted and will not start",
+        false => "nothing was written",
     };
     OperatorMessage::new(
         Code::RestoreFailed,
@@ -283,7 +319,7 @@ fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreE
         )),
         match why {
             RestoreError::Journal(why) if is_sealed(why) => NAME_THE_KEY,
-            _ => "mend what it says and restore into an empty directory",
+            _ => "mend what it says, then the same command with --resume, or another directory",
         },
     )
 }

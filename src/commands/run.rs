@@ -1,7 +1,7 @@
 //! `farshore run`: ships every database of the configuration until stopped.
 //!
 //! What always holds: one database's end does not end the others, but the process then ends with a failure once all are
-//! done; the catalog being away at the start stops nothing. Base backups that fall due are taken here, one at a time.
+//! done; the catalog being away, at the start or later, stops nothing. Base backups that fall due are taken here, one at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalog_upkeep::Upkeep;
 use crate::commands::{Context, check};
 use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring::{self, Purpose};
-use crate::{rebuild, sources};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -35,13 +35,18 @@ const HEALTH: Duration = Duration::from_millis(500);
 /// When nothing can be shipped as configured, or a database's shipping stopped for good.
 pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     let config = Arc::new(context.config()?);
-    let catalog = match wiring::catalog(&config).await {
+    let catalog = match wiring::unopened_catalog(&config) {
         Ok(catalog) => Some(catalog),
         Err(why) => {
             tracing::error!("{why}");
             None
         }
     };
+    if let Some(catalog) = &catalog
+        && let Err(why) = catalog.renew().await
+    {
+        tracing::error!("{}", wiring::catalog_away(&why));
+    }
     let cancel = context.cancel.child_token();
     let mut databases = JoinSet::new();
     let mut shown = Vec::new();
@@ -52,9 +57,6 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
             );
         }
         let database = database(&config, name, settings)?;
-        if let Some(catalog) = &catalog {
-            bring_up(catalog, &config, name, settings).await;
-        }
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
         shown.push((name.clone(), progress_rx));
         databases.spawn(ship(name.clone(), database, catalog.clone(), progress_tx, cancel.clone()));
@@ -71,6 +73,10 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     }
     let mut pictures = JoinSet::new();
     pictures.spawn(health(shown.clone(), health_tx, cancel.clone()));
+    if let Some(catalog) = catalog.clone() {
+        let upkeep = Upkeep { config: Arc::clone(&config), catalog, shown: shown.clone() };
+        pictures.spawn(upkeep.run(cancel.clone()));
+    }
     pictures.spawn(crate::base_backups::keep_taken(Arc::clone(&config), shown, catalog, cancel.clone()));
     let mut failed = None;
     while let Some(ended) = databases.join_next().await {
@@ -86,21 +92,6 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     match failed {
         None => Ok(Exit::Done),
         Some(message) => Err(message.into()),
-    }
-}
-
-/// Tells the catalog what a crash kept it from being told. Nothing waits for it: shipping goes on without.
-async fn bring_up(catalog: &Catalog, config: &Config, name: &DatabaseName, settings: &DatabaseConfig) {
-    for store in &settings.stores {
-        let brought = async {
-            for source in sources::all(config, name, store).await? {
-                rebuild::bring_up(catalog, &source, store.as_str(), false).await?;
-            }
-            anyhow::Ok(())
-        };
-        if let Err(why) = Box::pin(brought).await {
-            tracing::warn!(database = %name, store = %store, error = %format!("{why:#}"), "the catalog was not brought up to the store");
-        }
     }
 }
 

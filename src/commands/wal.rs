@@ -4,10 +4,11 @@
 //! `wal push` holds the archiver's file against the journal that `farshore run` ships, in as many stores as `durable` asks for,
 //! and succeeds only when every byte is stored there. It puts nothing into the journal itself.
 
+mod fetch;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use farshore_applier::wal_fetch::{self, Fetched};
 use farshore_engines::postgres::log::SegmentBytes;
 use farshore_engines::postgres::log::file_name::LogFileName;
 use farshore_journal::DatabaseName;
@@ -19,10 +20,8 @@ use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig, StoreName};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
-use crate::{sources, wiring};
+use crate::wiring;
 
-/// Segments fetched ahead of the one that is asked for.
-const AHEAD: u32 = 4;
 /// How long a push waits for the shipper before PostgreSQL is told to ask again.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often it looks meanwhile.
@@ -40,23 +39,9 @@ pub async fn run(context: &mut Context, args: WalCommand) -> anyhow::Result<Exit
             let (name, settings) = commands::database(&config, database.as_ref())?;
             push(&config, name, settings, &path).await
         }
-        WalCommand::Fetch { database, file, path } => {
+        WalCommand::Fetch { database, history, file, path } => {
             let (name, _) = commands::database(&config, database.as_ref())?;
-            let source = sources::current(&config, name).await?;
-            match Box::pin(wal_fetch::fetch(&source, &file, &path, AHEAD)).await {
-                Ok(Fetched::Found { .. }) => Ok(Exit::Done),
-                Ok(Fetched::NotThere) => Ok(Exit::FetchAbsent),
-                Err(why) => Err(OperatorMessage::new(
-                    Code::FetchDoubt,
-                    format!("{file} could not be fetched: {why}"),
-                    Safe::Unknown(
-                        "whether the journal holds it could not be settled; recovery must not end here"
-                            .to_owned(),
-                    ),
-                    "mend what it says; PostgreSQL asks again when it is started again",
-                )
-                .into()),
-            }
+            fetch::run(&config, name, &history, &file, &path).await
         }
     }
 }

@@ -17,6 +17,11 @@ pub enum AddressError {
     /// A PostgreSQL URL without a user.
     #[error("the URL names no user; write postgresql://farshore@HOST/DATABASE")]
     User,
+    /// A PostgreSQL URL without a host, or with an empty one in its list.
+    #[error(
+        "the URL names no host; write postgresql://USER@HOST/DATABASE, or %2Frun%2Fpostgresql in HOST's place for a directory of sockets"
+    )]
+    Host,
     /// A password among the parameters.
     #[error("a password in the URL's parameters would be logged by others; use password_file")]
     ParameterPassword,
@@ -46,7 +51,7 @@ impl DatabaseUrl {
     /// Takes the URL apart and its password out.
     ///
     /// # Errors
-    /// When it is no PostgreSQL URL, names no user, or hides a password among its parameters.
+    /// When it is no PostgreSQL URL, names no user or no host, or hides a password among its parameters.
     pub fn parse(text: &str) -> Result<(Self, Option<Secret>), AddressError> {
         let (scheme, rest) = text.split_once("://").ok_or(AddressError::Database)?;
         if !matches!(scheme, "postgresql" | "postgres") || rest.chars().any(char::is_control) {
@@ -65,6 +70,12 @@ impl DatabaseUrl {
         let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
         if query.split('&').any(|pair| pair.split('=').next() == Some("password")) {
             return Err(AddressError::ParameterPassword);
+        }
+        // As the client reads it, so that nothing is accepted here that cannot be connected to.
+        let by_parameter =
+            query.split('&').any(|pair| pair.starts_with("host=") && pair.len() > "host=".len());
+        if hosts.split(',').any(str::is_empty) && !(hosts.is_empty() && by_parameter) {
+            return Err(AddressError::Host);
         }
         let user_decoded = decode(user).ok_or(AddressError::Database)?;
         let database = decode(path.trim_start_matches('/')).ok_or(AddressError::Database)?;
@@ -89,7 +100,7 @@ impl DatabaseUrl {
         &self.user
     }
 
-    /// The hosts in order, each with its port if one is given; none means a local socket.
+    /// The hosts in order, each with its port if one is given; none means those of the parameters.
     pub fn hosts(&self) -> &[String] {
         &self.hosts
     }
@@ -260,6 +271,10 @@ mod tests {
         {
             assert!(DatabaseUrl::parse(text).is_err(), "{text}");
         }
+        for text in ["postgresql://u@/d", "postgresql://u@db1,,db2/d", "postgresql://u@/d?host="] {
+            assert_eq!(DatabaseUrl::parse(text).map(|_| ()), Err(AddressError::Host), "{text}");
+        }
+        assert!(DatabaseUrl::parse("postgresql://u@/d?host=/run/postgresql").is_ok());
         assert_eq!(
             DatabaseUrl::parse("postgresql://u@h/d?password=x").map(|_| ()),
             Err(AddressError::ParameterPassword)

@@ -355,6 +355,11 @@ pub struct Restored {
 }
 
 impl Restored {
+    /// One that was restored into `directory`, below `folder`; `text` is what the command said.
+    pub fn at(directory: PathBuf, folder: TempDir, text: String) -> Self {
+        Self { directory, _folder: folder, text }
+    }
+
     /// Asks it.
     pub fn sql(&self, text: &str) -> String {
         let line = self.text.lines().find_map(|line| line.strip_prefix("connect")).expect("how to connect");

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use chrono::SecondsFormat;
 use farshore_engines::postgres::restore::control::{ControlFile, Major};
 use farshore_engines::postgres::restore::safe_start::{
     self, ConfigFile, RecoveryTarget, Request, Setting, SourceSettings,
@@ -12,12 +13,13 @@ use farshore_engines::postgres::restore::safe_start::{
 use farshore_journal::backup::{self, Backup, EntryKind, Manifest, Standing};
 use farshore_journal::{JournalError, Offset, Position, Timeline};
 
+use super::gaps;
 use super::scan::{CommitSeen, Found, Outcome, Scan, Wanted};
 use super::{
-    Asked, Base, CommitThen, Neutralised, Plan, PlanError, PreparedThen, Resolved, SCHEMA, TablespaceThen,
-    Window,
+    Asked, AskedPosition, Base, CommitThen, Neutralised, Plan, PlanError, PreparedThen, Resolved, SCHEMA,
+    TablespaceThen, Window,
 };
-use crate::branches::{BranchError, Branches};
+use crate::branches::{BranchError, Branches, Stretch};
 use crate::log::{Gap, LogReader, Next};
 use crate::source::Source;
 
@@ -39,11 +41,34 @@ struct Candidate {
     end: Position,
 }
 
+impl Candidate {
+    /// When its manifest was written: it is the last object of a backup.
+    fn finished(&self) -> String {
+        let written = self.standing.complete.map(|range| range.written_at);
+        let written = written.and_then(chrono::DateTime::from_timestamp_micros);
+        written
+            .map_or_else(|| "an unknown time".to_owned(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
+    }
+}
+
 /// Decides a restore.
 ///
 /// # Errors
 /// [`PlanError`] says what cannot be reached, and what can. Nothing was written in any case.
 pub async fn resolve(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
+    let mut refused = match Box::pin(decide(source, asked.clone())).await {
+        Ok(plan) => return Ok(plan),
+        Err(refused) => refused,
+    };
+    if let Some(windows) = refused.windows_mut()
+        && let Some(branches) = Branches::read(source.reader()).await.map_err(timelines)?
+    {
+        gaps::end_at_gaps(source.reader(), &branches, target_timeline(&branches, &asked), windows).await?;
+    }
+    Err(refused)
+}
+
+async fn decide(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
     let Some(branches) = Branches::read(source.reader()).await.map_err(timelines)? else {
         return Err(PlanError::NoBase { why: "the journal is empty".to_owned() });
     };
@@ -64,9 +89,34 @@ pub async fn resolve(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
             return Err(PlanError::OutsideWindow { asked, why, windows });
         }
     }
-    let mut search = Search { source, branches: &branches, timeline, asked: &asked, windows: &windows };
+    if let Asked::Position(AskedPosition { timeline: None, offset }) = &asked {
+        let left = left_behind(&branches, timeline);
+        let also = left.iter().filter(|left| left.from < *offset && *offset <= left.held.end);
+        let mut at: Vec<Position> = also.map(|left| Position::new(left.held.timeline, *offset)).collect();
+        if !at.is_empty() {
+            at.push(Position::new(timeline, *offset));
+            return Err(PlanError::Ambiguous { asked, at });
+        }
+    }
+    let search = Search { source, branches: &branches, timeline, asked: &asked, windows: &windows };
     let (backup, found) = search.run(&candidates).await?;
-    describe(source, asked, timeline, &backup, *found).await
+    describe(source, &branches, asked, timeline, &backup, *found).await
+}
+
+/// Log that the journal holds and the target's history does not: a stretch of a timeline behind the place where that history left
+/// it. Transaction numbers and positions in it were given out again.
+fn left_behind(branches: &Branches, timeline: Timeline) -> Vec<Stretch> {
+    let legs = branches.get(timeline).map_or(&[][..], |held| &held.legs);
+    let left = branches.all().iter().filter_map(|held| {
+        let from = match legs.iter().find(|leg| leg.timeline == held.timeline) {
+            Some(leg) => leg.end?,
+            // A branch that is none of its ancestors; what came before the journal's begin is not known.
+            None if held.forked && held.timeline < timeline => held.begin,
+            None => return None,
+        };
+        (from < held.end).then(|| Stretch { held: held.clone(), from, to: held.end })
+    });
+    left.collect()
 }
 
 fn timelines(why: BranchError) -> PlanError {
@@ -128,10 +178,22 @@ fn windows(branches: &Branches, timeline: Timeline, candidates: &[Candidate]) ->
             timeline,
             from: candidate.end.offset,
             to,
-            finished: candidate.standing.opening.started.clone(),
+            finished: candidate.finished(),
+            gaps_looked_for: false,
         })
     };
     candidates.iter().filter_map(window).collect()
+}
+
+/// Which log is read for a search.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    timeline: Timeline,
+    /// Where reading begins: a segment's start.
+    first: Offset,
+    /// From where on it counts.
+    base_start: Offset,
+    until: Option<Offset>,
 }
 
 struct Search<'a> {
@@ -143,10 +205,13 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    async fn run(&mut self, candidates: &[Candidate]) -> Result<(Backup, Box<Found>), PlanError> {
+    async fn run(&self, candidates: &[Candidate]) -> Result<(Backup, Box<Found>), PlanError> {
         // What was read from a newer base need not be read again to know that the target is not there.
         let mut until = None;
         let mut last_refusal = None;
+        // A name may have been given more than once: all log is looked at before one counts.
+        let mut fits: Vec<(Backup, Box<Found>)> = Vec::new();
+        let mut anchor = None;
         for candidate in candidates {
             if matches!(self.asked, Asked::Position(p) if p.offset < candidate.end.offset) {
                 continue;
@@ -156,9 +221,30 @@ impl Search<'_> {
             else {
                 continue;
             };
-            match self.from(&backup, until).await? {
+            anchor = anchor.or(backup.manifest().next_transaction);
+            let (outcome, gap) = self.from(&backup, until).await?;
+            if let Some(gap) = &gap
+                && !self.settled_before(&outcome, gap)
+            {
+                let refusal = self.behind(gap);
+                match (&outcome, self.asked) {
+                    // It may lie before this base: an older one is asked.
+                    (Outcome::Absent, Asked::Transaction(_) | Asked::Point(_)) => {
+                        last_refusal.get_or_insert(refusal);
+                    }
+                    _ => return Err(refusal),
+                }
+            }
+            match outcome {
                 Outcome::Found(found) if found.record.end >= candidate.end.offset && found.base_is_early => {
-                    return Ok((backup, found));
+                    if !matches!(self.asked, Asked::Point(_)) {
+                        self.nowhere_else(&backup, found.record.end).await?;
+                        return Ok((backup, found));
+                    }
+                    if fits.iter().all(|(_, known)| known.record != found.record) {
+                        fits.push((backup, found));
+                    }
+                    until = candidate.end.offset.checked_add(OVERLAP_BYTES);
                 }
                 // The target lies before this base is consistent, or is not behind it.
                 Outcome::Found(_) | Outcome::Before | Outcome::Absent => {
@@ -168,9 +254,7 @@ impl Search<'_> {
                     let xid = if let Asked::Transaction(xid) = self.asked { *xid } else { 0 };
                     return Err(PlanError::Aborted { xid, at });
                 }
-                Outcome::Ambiguous { at } => {
-                    return Err(PlanError::Ambiguous { asked: self.asked.clone(), at });
-                }
+                Outcome::Ambiguous { at } => return Err(self.ambiguous(at)),
                 Outcome::TimeBeyond { newest_micros } => {
                     let newest = newest_micros.and_then(chrono::DateTime::from_timestamp_micros);
                     let why = match newest {
@@ -184,6 +268,17 @@ impl Search<'_> {
                 }
             }
         }
+        if fits.len() > 1 {
+            return Err(self.ambiguous(fits.iter().map(|(_, found)| found.record.end).collect()));
+        }
+        if let Some(fit) = fits.pop() {
+            return Ok(fit);
+        }
+        if matches!(self.asked, Asked::Transaction(_))
+            && let Some(at) = self.left_with(anchor).await?.into_iter().next()
+        {
+            return Err(PlanError::LeftBehind { asked: self.asked.clone(), at });
+        }
         Err(last_refusal.unwrap_or_else(|| match self.asked {
             Asked::Transaction(_) | Asked::Point(_) => {
                 PlanError::NotFound { asked: self.asked.clone(), windows: self.windows.to_vec() }
@@ -192,6 +287,60 @@ impl Search<'_> {
                 self.outside("it lies before the oldest backup is consistent".to_owned())
             }
         }))
+    }
+
+    /// Whether what was found in front of a gap is the answer, whatever the gap held.
+    fn settled_before(&self, outcome: &Outcome, gap: &Gap) -> bool {
+        match (outcome, self.asked) {
+            (Outcome::Aborted { .. } | Outcome::Ambiguous { .. }, _) => true,
+            (Outcome::Found(_), Asked::Transaction(_) | Asked::Point(_)) => true,
+            // All log up to it was read.
+            (Outcome::Found(_), Asked::Position(position)) => position.offset <= gap.at.offset,
+            _ => false,
+        }
+    }
+
+    fn behind(&self, gap: &Gap) -> PlanError {
+        PlanError::Gap { asked: self.asked.clone(), at: gap.at, end: gap.end, windows: self.windows.to_vec() }
+    }
+
+    fn ambiguous(&self, at: Vec<Offset>) -> PlanError {
+        let on = |end: Offset| Position::new(self.branches.timeline_before(self.timeline, end), end);
+        PlanError::Ambiguous { asked: self.asked.clone(), at: at.into_iter().map(on).collect() }
+    }
+
+    /// A transaction number may have been given out again after a promotion: whoever has it from the time before means the other one.
+    async fn nowhere_else(&self, backup: &Backup, end: Offset) -> Result<(), PlanError> {
+        if !matches!(self.asked, Asked::Transaction(_)) {
+            return Ok(());
+        }
+        let mut at = self.left_with(backup.manifest().next_transaction).await?;
+        if at.is_empty() {
+            return Ok(());
+        }
+        at.push(Position::new(self.branches.timeline_before(self.timeline, end), end));
+        Err(PlanError::Ambiguous { asked: self.asked.clone(), at })
+    }
+
+    /// Where the transaction was committed in log that the target's history does not have.
+    async fn left_with(&self, anchor: Option<u64>) -> Result<Vec<Position>, PlanError> {
+        let mut at = Vec::new();
+        for left in left_behind(self.branches, self.timeline) {
+            let timeline = left.held.timeline;
+            let first = left.from.segment_start(self.source.shape().segment_bytes.get());
+            let reading = Reading { timeline, first, base_start: left.from, until: None };
+            let (outcome, _) = self.scan(reading, anchor).await?;
+            match outcome {
+                Outcome::Found(found) if found.record.start >= left.from => {
+                    at.push(Position::new(timeline, found.record.end));
+                }
+                Outcome::Ambiguous { at: ends } => {
+                    at.extend(ends.into_iter().map(|end| Position::new(timeline, end)));
+                }
+                _ => {}
+            }
+        }
+        Ok(at)
     }
 
     fn outside(&self, why: String) -> PlanError {
@@ -210,34 +359,26 @@ impl Search<'_> {
 
     /// Reads the log from the base's segment on, until the target is found. For a time, from some way before: a base that holds a
     /// later commit is no base for it, whatever follows.
-    async fn from(&self, backup: &Backup, until: Option<Offset>) -> Result<Outcome, PlanError> {
-        let start = backup.manifest().start.offset;
+    async fn from(
+        &self,
+        backup: &Backup,
+        until: Option<Offset>,
+    ) -> Result<(Outcome, Option<Gap>), PlanError> {
+        let manifest = backup.manifest();
+        let start = manifest.start.offset;
         let first = start.segment_start(self.source.shape().segment_bytes.get());
         let before = match self.asked {
             Asked::Time(_) => self.before(first),
             Asked::Latest | Asked::Position(_) | Asked::Transaction(_) | Asked::Point(_) => first,
         };
-        match self.scan(backup, before, until).await? {
+        let reading = Reading { timeline: self.timeline, first: before, base_start: start, until };
+        match self.scan(reading, manifest.next_transaction).await? {
             // What lies before the base may have a gap, or be another incarnation's begin: not our matter.
-            (_, Some(gap)) if gap.at.offset < start => self.scan(backup, first, until).await,
+            (_, Some(gap)) if gap.at.offset < start => {
+                self.scan(Reading { first, ..reading }, manifest.next_transaction).await
+            }
             other => Ok(other),
         }
-        .and_then(|(outcome, gap)| match (outcome, gap) {
-            (outcome, None) => Ok(outcome),
-            // Behind a gap nothing can be reached from here; before it, what was asked for may have been found.
-            (outcome @ (Outcome::Aborted { .. } | Outcome::Ambiguous { .. }), Some(_)) => Ok(outcome),
-            (outcome @ Outcome::Found(_), Some(_))
-                if matches!(self.asked, Asked::Transaction(_) | Asked::Point(_)) =>
-            {
-                Ok(outcome)
-            }
-            (_, Some(gap)) => Err(PlanError::Gap {
-                asked: self.asked.clone(),
-                at: gap.at,
-                end: gap.end,
-                windows: self.windows.to_vec(),
-            }),
-        })
     }
 
     /// The earliest segment's start, not too far before `first`, from which the log is stored without a break.
@@ -253,17 +394,15 @@ impl Search<'_> {
 
     async fn scan(
         &self,
-        backup: &Backup,
-        first: Offset,
-        until: Option<Offset>,
+        reading: Reading,
+        next_transaction: Option<u64>,
     ) -> Result<(Outcome, Option<Gap>), PlanError> {
-        let manifest = backup.manifest();
-        let base = Position::new(self.timeline, first);
+        let Reading { timeline, first, base_start, until } = reading;
+        let base = Position::new(timeline, first);
         let damaged = |whole_to, source| PlanError::Damaged { base, whole_to, source };
-        let start = manifest.start.offset;
-        let scan = Scan::new(self.source.shape(), base, start, manifest.next_transaction, self.wanted());
+        let scan = Scan::new(self.source.shape(), base, base_start, next_transaction, self.wanted());
         let mut scan = scan.map_err(|source| damaged(None, source))?;
-        let mut log = LogReader::new(self.source, self.branches, self.timeline, first, until);
+        let mut log = LogReader::new(self.source, self.branches, timeline, first, until);
         loop {
             match log.next().await? {
                 Next::Bytes(piece) => {
@@ -287,12 +426,19 @@ impl Search<'_> {
 
 async fn describe(
     source: &Source,
+    branches: &Branches,
     asked: Asked,
     timeline: Timeline,
     backup: &Backup,
     found: Found,
 ) -> Result<Plan, PlanError> {
     let manifest = backup.manifest();
+    // The timeline that holds the record, not a later one: a copy that was promoted from before a fork would else write a history
+    // whose offsets fall, which no server's and no shipper's reader takes.
+    let timeline = branches.timeline_before(timeline, found.record.end);
+    if let Some(at) = found.minimal_from {
+        return Err(PlanError::Minimal { at });
+    }
     // Records in front of the base's start share its first segment and are not replayed.
     let made = found.tablespaces.iter().filter(|(at, _)| *at >= manifest.start.offset);
     tablespaces_possible(made.map(|(_, location)| Path::new(location)))?;
@@ -304,6 +450,7 @@ async fn describe(
         socket_dir: NO_SOCKET_DIR.into(),
         target,
         consistent_from: manifest.end.offset,
+        demanded: found.demanded,
         restore_command: None,
         shared_buffers_limit: u64::MAX,
         preload: Vec::new(),
@@ -354,6 +501,7 @@ async fn describe(
             .iter()
             .map(|t| TablespaceThen { oid: t.oid, location: t.location.clone() })
             .collect(),
+        demanded: found.demanded.map(Into::into),
     })
 }
 

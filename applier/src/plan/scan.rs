@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 
-use farshore_engines::event::{Commit, Happened, LogEvent, TransactionId};
+use farshore_engines::event::{Commit, Happened, LogEvent, Parameters, TransactionId};
 use farshore_engines::postgres::log::{LogDecoder, LogError, LogShape};
+use farshore_engines::postgres::restore::control::Limits;
 use farshore_journal::{Offset, Position};
 
 /// How many out-of-order commits and fitting points are named.
@@ -19,6 +20,8 @@ const CHECKPOINT_SLACK_MICROS: i64 = 2_000_000;
 /// A server has at most as many prepared transactions as connections it can have. Source: `max_prepared_transactions`.
 const MAX_PREPARED: usize = 262_143;
 
+/// Below this replay is refused. Source: `WalLevel`, src/include/access/xlog.h.
+const WAL_LEVEL_REPLICA: i32 = 1;
 /// How many tablespaces are remembered. Whoever reaches this is refused for the first of them.
 const MAX_TABLESPACES: usize = 10_000;
 
@@ -79,6 +82,10 @@ pub(crate) struct Found {
     pub base_is_early: bool,
     /// Tablespaces made in it: where their records start, and where the tablespaces were.
     pub tablespaces: Vec<(Offset, String)>,
+    /// The most that the source's settings were from the base's start on, where the log says that they changed.
+    pub demanded: Option<Limits>,
+    /// The first record behind the base's start from which on the source logged too little to be replayed.
+    pub minimal_from: Option<Offset>,
 }
 
 /// The search.
@@ -97,6 +104,8 @@ struct Search {
     prepared: HashMap<u32, (TransactionId, String)>,
     decided: Vec<u32>,
     tablespaces: Vec<(Offset, String)>,
+    demanded: Option<Limits>,
+    minimal_from: Option<Offset>,
     newest_micros: Option<i64>,
     /// Points or transactions that fit.
     fits: Vec<Found>,
@@ -134,6 +143,8 @@ impl Scan {
             prepared: HashMap::new(),
             decided: Vec::new(),
             tablespaces: Vec::new(),
+            demanded: None,
+            minimal_from: None,
             newest_micros: None,
             fits: Vec::new(),
             found: None,
@@ -164,7 +175,12 @@ impl Scan {
     }
 
     /// What the search came to, when the log has ended or no more was needed.
-    pub fn finish(self) -> Outcome {
+    pub fn finish(mut self) -> Outcome {
+        // A switch was seen, and the padding up to its end is not there: replay could not come to stand at that end.
+        let read_to = self.decoder.next_wanted();
+        if self.search.last.is_some_and(|last| last.end > read_to) {
+            self.search.last = self.search.before_last;
+        }
         self.search.finish()
     }
 }
@@ -190,6 +206,8 @@ impl Search {
                 _ => true,
             },
             tablespaces: self.tablespaces.iter().filter(|(at, _)| *at <= record.start).cloned().collect(),
+            demanded: self.demanded,
+            minimal_from: self.minimal_from.filter(|at| *at <= record.start),
         }
     }
 
@@ -255,6 +273,8 @@ impl Search {
                     self.tablespaces.push((event.start, location.clone()));
                 }
             }
+            // What lies before the base's start is not replayed.
+            Happened::ParameterChange(now) if event.start >= self.base_start => self.parameters(event, now),
             Happened::CheckpointRedo
             | Happened::BackupEnd { .. }
             | Happened::ParameterChange(_)
@@ -305,6 +325,21 @@ impl Search {
             } else if unknown_one(xid, &commit.transaction, &commit.subtransactions) {
                 self.ended = Some(Outcome::Ambiguous { at: vec![event.end] });
             }
+        }
+    }
+
+    fn parameters(&mut self, event: &LogEvent, now: &Parameters) {
+        let count = |value: i32| u32::try_from(value).unwrap_or(0);
+        let limits = Limits {
+            max_connections: count(now.max_connections),
+            max_worker_processes: count(now.max_worker_processes),
+            max_wal_senders: count(now.max_wal_senders),
+            max_prepared_transactions: count(now.max_prepared_transactions),
+            max_locks_per_transaction: count(now.max_locks_per_transaction),
+        };
+        self.demanded = Some(self.demanded.map_or(limits, |known| known.with(&limits)));
+        if now.wal_level < WAL_LEVEL_REPLICA {
+            self.minimal_from = self.minimal_from.or(Some(event.start));
         }
     }
 

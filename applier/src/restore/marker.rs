@@ -1,7 +1,7 @@
 //! The marker in a restored directory: whether a restore is under way there or done, and of which plan.
 //!
 //! What always holds: it is the first file written and says `running`; it is replaced, whole and durably, by `complete` only when all
-//! else is durable. An interrupted restore is begun anew only for the same plan, and only what the marker lists is
+//! else is durable. An interrupted restore is begun anew only for the same target of the same journal, by one process at a time, and only what the marker lists is
 //! removed: the names that this restore makes directly in its directory, and its tablespaces' places.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use farshore_journal::backup::Backup;
 use farshore_journal::format::Digest;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::{RUN_DIR, RestoreError, io};
@@ -109,6 +111,35 @@ pub(super) fn read(directory: &Path) -> Result<Option<Marker>, RestoreError> {
 /// Whether a marker is of this plan.
 pub(super) fn is_of(marker: &Marker, plan: &Plan) -> bool {
     marker.plan_digest.is_some() && marker.plan_digest == plan.digest().ok()
+}
+
+/// Whether a marker is of a restore that asked for the same of the same journal. Its position may be another one: the latest state
+/// moves on.
+pub(super) fn asks_the_same(marker: &Marker, plan: &Plan) -> bool {
+    let of = |plan: &Plan| (plan.database.clone(), plan.store, plan.incarnation, plan.asked.clone());
+    of(&marker.plan) == of(plan)
+}
+
+/// Holds a directory against other restores, for as long as it lives.
+pub(super) struct Alone {
+    _locked: Flock<std::fs::File>,
+}
+
+/// Takes a directory, which is made when it is not there.
+pub(super) fn lock(directory: &Path) -> Result<Alone, RestoreError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(why) if why.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(io("make directory", directory)(why));
+        }
+        _ => {}
+    }
+    let file = std::fs::File::open(directory).map_err(io("open", directory))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(locked) => Ok(Alone { _locked: locked }),
+        Err((_, Errno::EWOULDBLOCK)) => Err(RestoreError::Busy { directory: directory.to_owned() }),
+        Err((_, why)) => Err(io("lock", directory)(why.into())),
+    }
 }
 
 /// Removes what an interrupted restore made, the marker last.

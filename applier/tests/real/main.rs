@@ -9,5 +9,6 @@
 
 mod changed;
 mod fetched;
+mod reached;
 mod restored;
 mod rig;

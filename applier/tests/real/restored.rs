@@ -203,9 +203,10 @@ async fn a_base_from_before_a_promotion_reaches_commits_on_both_sides_of_it() {
     rig.ship().await;
     assert_eq!(rig.writer.stored().timeline, Timeline::new(2));
     let source = rig.source(Unlock::none());
-    for commit in [&before[2], &after[2], &last] {
+    for (commit, timeline) in [(&before[2], 1), (&after[2], 2), (&last, 2)] {
         let plan = rig.plan(Asked::Transaction(commit.xid)).await.unwrap();
-        assert_eq!(plan.resolved.timeline, Timeline::new(2));
+        // The one that holds the record, and not the newest.
+        assert_eq!(plan.resolved.timeline, Timeline::new(timeline));
         assert_eq!(restored_rows(&source, &plan, Then::Pause).await, up_to(commit.id));
     }
     let on_parent = AskedPosition { timeline: Some(Timeline::new(1)), offset: before[2].position };

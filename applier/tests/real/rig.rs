@@ -9,19 +9,20 @@ use chrono::{DateTime, Utc};
 use farshore_applier::plan::{Asked, Plan, PlanError, resolve};
 use farshore_applier::restore::{RestoreError, RestoreOptions, Restored, StartOptions, run};
 use farshore_applier::source::Source;
+use farshore_engines::postgres::log::history::TimelineHistory;
 use farshore_engines::postgres::restore::safe_start::Then;
 use farshore_engines::postgres::restore::server::Reached;
 use farshore_engines::postgres::wire::{ConnectParams, Connection, StandbyStatus, StreamEvent};
 use farshore_journal::backup::{
     BackupOptions, BackupWriter, Entry, EntryKind, Manifest, SettingRow, Tablespace,
 };
-use farshore_journal::format::body::{IncarnationRecord, TimelineBody};
+use farshore_journal::format::body::{GapBody, IncarnationRecord, TimelineBody};
 use farshore_journal::format::object::Compression;
 use farshore_journal::format::{Recipients, Unlock};
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::{Founding, Repository};
 use farshore_journal::store::{self, StoreOptions};
-use farshore_journal::writer::{Writer, WriterOptions, encode_data, encode_timeline};
+use farshore_journal::writer::{Writer, WriterOptions, encode_data, encode_gap, encode_timeline};
 use farshore_journal::{BackupId, Offset, Position, Sequence, Timeline};
 use farshore_testkit::pg::{Builder, Major, Server};
 use farshore_testkit::user;
@@ -137,13 +138,22 @@ impl Rig {
 
     /// Streams the log into the journal, up to what the server has now.
     pub async fn ship(&mut self) {
-        let until: Offset = self.server.sql("select pg_current_wal_flush_lsn()").parse().unwrap();
+        let until = self.server.sql("select pg_current_wal_flush_lsn()").parse().unwrap();
+        self.ship_to(until, false).await;
+    }
+
+    /// Streams the log into the journal up to `until`; `exactly` cuts off what the server sends behind it.
+    pub async fn ship_to(&mut self, until: Offset, exactly: bool) {
         let mut connection = connect(&self.server).await;
         let timeline = connection.identify_system().await.unwrap().timeline;
         let mut stream = connection.start_physical(None, self.writer.stored()).await.unwrap();
         while self.writer.stored().offset < until || self.writer.stored().timeline < timeline {
             match stream.next_event().await.unwrap() {
-                StreamEvent::Data { bytes, .. } => {
+                StreamEvent::Data { mut bytes, .. } => {
+                    let left = until.bytes_since(self.writer.stored().offset).unwrap_or(0);
+                    if exactly {
+                        bytes.truncate(bytes.len().min(usize::try_from(left).unwrap()));
+                    }
                     let (chunk, _) = encode_data(self.writer.place(), &bytes).unwrap();
                     self.writer.append(&chunk, &quiet).await.unwrap();
                     let stored = self.writer.stored().offset;
@@ -168,6 +178,30 @@ impl Rig {
             }
         }
         stream.stop().await.unwrap();
+    }
+
+    /// Goes on behind a promotion that left log of the old timeline behind, from the new primary.
+    pub async fn branch_to(&mut self, promoted: Server) {
+        self.server = promoted;
+        let mut connection = connect(&self.server).await;
+        let timeline = connection.identify_system().await.unwrap().timeline;
+        let history = connection.timeline_history(timeline).await.unwrap().unwrap().content.to_vec();
+        let stored = self.writer.stored();
+        let fork = TimelineHistory::parse(timeline, &history).unwrap().leaves(stored.timeline).unwrap();
+        let body = TimelineBody { parent: stored.timeline, parent_end: stored.offset, history };
+        let branch = Position::new(timeline, fork);
+        let (chunk, _) = encode_timeline(self.writer.place(), branch, &body).unwrap();
+        self.writer.append(&chunk, &quiet).await.unwrap();
+    }
+
+    /// Loses the log from here to the server's next segment, and says so in the journal.
+    pub async fn gap(&mut self) {
+        self.server.sql("insert into ledger values (-9, 'lost'); delete from ledger where id = -9; select pg_switch_wal(); checkpoint");
+        let now: Offset = self.server.sql("select pg_current_wal_flush_lsn()").parse().unwrap();
+        let end = now.segment_start(self.record.segment_bytes);
+        let (chunk, _) =
+            encode_gap(self.writer.place(), end, &GapBody { reason: "lost".to_owned() }).unwrap();
+        self.writer.append(&chunk, &quiet).await.unwrap();
     }
 
     /// Takes a base with the server's own tool and puts it into the store. Log up to its end is shipped first.

@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use farshore_catalog::{Catalog, Durability, Error, Options};
+use farshore_catalog::{Catalog, Durability, Error, Options, Renewal};
 use farshore_testkit::pg::{Major, Mode, Server};
 use tokio::task::JoinSet;
 
-use crate::make::{commit, name, orders, time};
+use crate::make::{commit, incarnation, name, orders, time};
 use crate::open;
 
 fn url(folder: &Path) -> String {
@@ -67,6 +67,88 @@ async fn a_catalog_deleted_or_replaced_under_a_process_gives_errors() {
     let fresh = open(&url).await;
     assert!(matches!(catalog.database_list().await, Err(Error::Gone { .. })));
     assert!(fresh.database_list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_catalog_opened_anew_is_the_new_one_for_every_clone() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = url(folder.path());
+    let catalog = open(&url).await;
+    let clone = catalog.clone();
+    let id = orders(&catalog).await;
+    assert_eq!(catalog.renew().await.unwrap(), Renewal::Same);
+    assert_eq!((clone.database_list().await.unwrap().len(), clone.untold()), (1, 0));
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    assert!(clone.commit_insert(id, &[commit(1, 100, 1, 1)]).await.is_err());
+    assert_eq!(catalog.untold(), 1);
+    assert_eq!(catalog.renew().await.unwrap(), Renewal::Another);
+    assert!(clone.still_there().is_ok());
+    assert!(clone.database_list().await.unwrap().is_empty());
+    orders(&clone).await;
+    assert_eq!(open(&url).await.database_list().await.unwrap().len(), 1);
+}
+
+/// An operator removes `catalog.db` and does not know of the files beside it, which the service has mapped.
+#[tokio::test]
+async fn what_a_deleted_catalog_left_beside_it_does_not_reach_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = url(folder.path());
+    let path = folder.path().join("a catalog%.db");
+    let former = open(&url).await;
+    let id = orders(&former).await;
+    for round in 0..3u64 {
+        let commits: Vec<_> = (1..500).map(|n| commit(1, (round * 500 + n) * 100, 1, n)).collect();
+        former.commit_insert(id, &commits).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        // Another process is the first to miss it.
+        let other = open(&url).await;
+        assert!(other.database_list().await.unwrap().is_empty());
+        orders(&other).await;
+        assert_eq!(former.renew().await.unwrap(), Renewal::Another);
+        former.commit_insert(id, &[commit(1, 100, 1, 1)]).await.unwrap();
+        other.commit_insert(id, &[commit(1, 200, 1, 2)]).await.unwrap();
+        for catalog in [&former, &other, &open(&url).await] {
+            assert!(catalog.commit_by_xid(id, 1).await.unwrap().len() == 1);
+            assert!(catalog.commit_by_xid(id, 2).await.unwrap().len() == 1);
+        }
+    }
+}
+
+/// An operator puts a copy of the catalog in the place of the one in use, and only its main file.
+#[tokio::test]
+async fn a_file_put_in_the_catalogs_place_does_not_get_the_former_ones_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = url(folder.path());
+    let (path, copy) = (folder.path().join("a catalog%.db"), folder.path().join("copy.db"));
+    let catalog = open(&format!("sqlite:{}", copy.display())).await;
+    let id = orders(&catalog).await;
+    catalog.commit_insert(id, &[commit(1, 100, 1, 1)]).await.unwrap();
+    catalog.close().await;
+    let catalog = open(&url).await;
+    orders(&catalog).await;
+    let commits: Vec<_> = (2..500).map(|n| commit(1, n * 100, 1, n)).collect();
+    catalog.commit_insert(id, &commits).await.unwrap();
+    std::fs::rename(&copy, &path).unwrap();
+    assert_eq!(catalog.renew().await.unwrap(), Renewal::Another);
+    for catalog in [&catalog, &open(&url).await] {
+        assert_eq!(catalog.commit_by_xid(id, 1).await.unwrap().len(), 1);
+        assert_eq!(catalog.commit_by_xid(id, 2).await.unwrap().len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_that_is_away_at_first_is_opened_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("mounted later");
+    let catalog = Catalog::unopened(&url(&place), Options::default()).unwrap();
+    assert!(matches!(catalog.database_list().await, Err(Error::NotOpen { .. })));
+    let refused = catalog.renew().await.unwrap_err();
+    assert!(matches!(refused, Error::File { .. }) && refused.is_away(), "{refused:?}");
+    std::fs::create_dir(&place).unwrap();
+    assert_eq!(catalog.renew().await.unwrap(), Renewal::Another);
+    orders(&catalog).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,4 +233,13 @@ async fn no_error_of_a_postgresql_catalog_shows_its_password_and_none_waits_for_
     // The server is back, and so is the catalog, without being opened anew.
     server.start();
     assert_eq!(catalog.database_list().await.unwrap().len(), 1);
+
+    // A database that was dropped and made anew gets its tables when the catalog is opened anew.
+    let untold = catalog.untold();
+    let _ = server.sql("drop database home with (force)");
+    in_database("home");
+    assert!(catalog.incarnation_put(&incarnation(1, "orders")).await.is_err());
+    assert!(catalog.untold() > untold);
+    assert_eq!(catalog.renew().await.unwrap(), Renewal::Same);
+    orders(&catalog).await;
 }

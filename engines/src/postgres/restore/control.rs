@@ -134,6 +134,18 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What satisfies both.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        Self {
+            max_connections: self.max_connections.max(other.max_connections),
+            max_worker_processes: self.max_worker_processes.max(other.max_worker_processes),
+            max_wal_senders: self.max_wal_senders.max(other.max_wal_senders),
+            max_prepared_transactions: self.max_prepared_transactions.max(other.max_prepared_transactions),
+            max_locks_per_transaction: self.max_locks_per_transaction.max(other.max_locks_per_transaction),
+        }
+    }
+
     /// Whether a server with these limits can replay a log that demands `needed`.
     pub fn satisfy(&self, needed: &Self) -> bool {
         self.max_connections >= needed.max_connections

@@ -119,6 +119,9 @@ pub struct Request {
     pub target: RecoveryTarget,
     /// From where the data is consistent: the base backup's end position. No earlier target exists.
     pub consistent_from: Offset,
+    /// What the log up to the target demands beyond what the control file does: a source that was restarted with larger limits
+    /// says so in its log, and replay stops there when the copy has less. Source: `xlog_redo`, `XLOG_PARAMETER_CHANGE`.
+    pub demanded: Option<Limits>,
     /// How log is fetched that is not in `pg_wal`; `None` when all of it is there.
     pub restore_command: Option<String>,
     /// The most `shared_buffers` may take, in bytes.
@@ -256,7 +259,7 @@ pub fn plan(
         "Until you mean this server to take its source's place, change nothing here.",
     ]);
 
-    let limits = limits(control, &number);
+    let limits = limits(control, request.demanded.as_ref(), &number);
     for (name, value) in LIMITS.iter().zip(limit_values(&limits)) {
         conf.set(name, &value.to_string(), "at least what the log demands");
     }
@@ -383,8 +386,8 @@ fn plain(text: &str, what: &'static str) -> Result<(), PlanError> {
     if broken { Err(PlanError::Text { what }) } else { Ok(()) }
 }
 
-fn limits(control: &ControlFile, number: &impl Fn(&str) -> Option<u64>) -> Limits {
-    let demanded = control.limits;
+fn limits(control: &ControlFile, in_log: Option<&Limits>, number: &impl Fn(&str) -> Option<u64>) -> Limits {
+    let demanded = in_log.map_or(control.limits, |in_log| control.limits.with(in_log));
     // A source may have been configured higher than its last start wrote down, never meaningfully above 2^18.
     let larger = |name, demanded: u32| {
         let configured = number(name).and_then(|n| u32::try_from(n).ok()).filter(|n| *n < 1 << 18);

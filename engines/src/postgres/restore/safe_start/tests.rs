@@ -22,6 +22,7 @@ fn request(major: Major) -> Request {
             end: "0/30000060".parse().unwrap(),
         },
         consistent_from: "0/20000100".parse().unwrap(),
+        demanded: None,
         restore_command: None,
         shared_buffers_limit: 64 << 20,
         preload: Vec::new(),

@@ -1,0 +1,231 @@
+//! How much of a journal the catalog knows without a hole, and whether the store holds what the catalog says.
+//!
+//! Between two ranges there may be a recorded gap, or a recorded branch, and nothing else. Anything else is a fact that never
+//! reached the catalog: a bring-up goes on from in front of it.
+
+use farshore_catalog::Catalog;
+use farshore_catalog::branch::Branch;
+use farshore_catalog::gap::Gap;
+use farshore_catalog::range::JournalRange;
+use farshore_journal::{JournalError, Offset, Position, backup};
+
+use super::Held;
+
+/// What the catalog knows of one incarnation in one store.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// By their first chunk.
+    pub ranges: Vec<JournalRange>,
+    pub gaps: Vec<Gap>,
+    pub branches: Vec<Branch>,
+}
+
+impl Known {
+    pub(super) async fn read(catalog: &Catalog, held: &Held) -> farshore_catalog::Result<Self> {
+        let incarnation = held.source.record().incarnation;
+        let mut ranges = catalog.range_list(incarnation).await?;
+        ranges.retain(|range| range.store == held.store);
+        ranges.sort_by_key(|range| range.first_sequence);
+        let mut gaps = catalog.gap_list(incarnation).await?;
+        gaps.retain(|gap| gap.store == held.store);
+        Ok(Self { ranges, gaps, branches: catalog.branch_list(incarnation).await? })
+    }
+
+    /// The last range that is known without a hole from `first` on, where the journal's first data begins.
+    pub(super) fn whole_to(&self, first: Position) -> Option<&JournalRange> {
+        let begins = |range: &&JournalRange| range.timeline == first.timeline && range.start <= first.offset;
+        let mut whole = self.ranges.first().filter(begins)?;
+        for next in self.ranges.iter().skip(1) {
+            if !self.joins(whole, next) {
+                break;
+            }
+            whole = next;
+        }
+        Some(whole)
+    }
+
+    /// Whether the recorded gaps and branches lead from the end of one range to the start of the next.
+    fn joins(&self, former: &JournalRange, next: &JournalRange) -> bool {
+        let (mut timeline, mut offset) = (next.timeline, next.start);
+        // Each step goes back along a gap or to a lower timeline; there are no more of them than facts.
+        for _ in 0..=self.gaps.len() + self.branches.len() {
+            // A journal may hold more of a timeline than its child goes on from.
+            if timeline == former.timeline && offset <= former.end && former.timeline != next.timeline {
+                return true;
+            }
+            let behind = |gap: &&Gap| gap.timeline == timeline && gap.end == offset;
+            if let Some(gap) = self.gaps.iter().find(behind) {
+                if gap.timeline == former.timeline && gap.start == former.end {
+                    return true;
+                }
+                offset = gap.start;
+                continue;
+            }
+            let began = self.branches.iter().find(|branch| branch.timeline == timeline);
+            // What is compared again after a restart may begin in front of the fork.
+            match began
+                .and_then(|branch| branch.fork)
+                .filter(|fork| fork.at >= offset || fork.at == next.start)
+            {
+                Some(fork) => (timeline, offset) = (fork.parent, fork.at),
+                None => return false,
+            }
+        }
+        false
+    }
+}
+
+/// Whether the store holds what the catalog says of it: the last chunk of each range ends where the range does, and each backup
+/// has its manifest.
+///
+/// # Errors
+/// When the store or the catalog does not answer.
+pub(super) async fn is_held(catalog: &Catalog, held: &Held) -> anyhow::Result<bool> {
+    let reader = held.source.reader();
+    for range in Known::read(catalog, held).await?.ranges {
+        match reader.expected_header(range.last_sequence).await {
+            // The catalog may have been told of more since it was asked, but never of less.
+            Ok(header) if header.timeline == range.timeline && header.end >= range.end => {}
+            Ok(_) | Err(JournalError::Hole { .. }) => return Ok(false),
+            Err(why) => return Err(why.into()),
+        }
+    }
+    for known in catalog.backup_list(held.source.record().incarnation).await? {
+        if known.store != held.store {
+            continue;
+        }
+        match backup::standing(reader, known.id).await {
+            Ok(standing) if standing.complete.is_some() => {}
+            Ok(_) => return Ok(false),
+            Err(why) if super::passed_over(&why) => return Ok(false),
+            Err(why) => return Err(why.into()),
+        }
+    }
+    Ok(true)
+}
+
+/// The start of the log segment in which a range ends: decoding begins there.
+pub(super) fn decoding_start(range: &JournalRange, segment_bytes: u64) -> Offset {
+    Offset::new(range.end.get().saturating_sub(1)).segment_start(segment_bytes).max(range.start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farshore_catalog::branch::Fork;
+    use farshore_journal::{IncarnationId, Sequence, Timeline};
+
+    const WHO: IncarnationId = IncarnationId::from_bytes([7; 16]);
+
+    fn range(timeline: u32, start: u64, end: u64, first: u64) -> JournalRange {
+        JournalRange {
+            incarnation: WHO,
+            store: "main".to_owned(),
+            timeline: Timeline::new(timeline),
+            start: Offset::new(start),
+            end: Offset::new(end),
+            checked_end: Offset::new(end),
+            first_sequence: Sequence::new(first),
+            last_sequence: Sequence::new(first + 1),
+        }
+    }
+
+    fn gap(timeline: u32, start: u64, end: u64) -> Gap {
+        Gap {
+            incarnation: WHO,
+            store: "main".to_owned(),
+            timeline: Timeline::new(timeline),
+            start: Offset::new(start),
+            end: Offset::new(end),
+            reason: "lost".to_owned(),
+            seen_at: farshore_catalog::Time::default(),
+        }
+    }
+
+    fn branch(timeline: u32, parent: u32, at: u64) -> Branch {
+        Branch {
+            incarnation: WHO,
+            timeline: Timeline::new(timeline),
+            fork: Some(Fork { parent: Timeline::new(parent), at: Offset::new(at) }),
+            first_seen_at: farshore_catalog::Time::default(),
+        }
+    }
+
+    #[test]
+    fn a_fact_that_never_arrived_ends_what_is_known() {
+        let ranges = || vec![range(1, 0, 100, 1), range(1, 200, 300, 5)];
+        #[allow(clippy::type_complexity)]
+        let table: Vec<(&str, Vec<JournalRange>, Vec<Gap>, Vec<Branch>, Option<u64>)> = vec![
+            ("nothing", vec![], vec![], vec![], None),
+            ("the first chunks are missing", vec![range(1, 50, 100, 3)], vec![], vec![], None),
+            ("another timeline's", vec![range(2, 0, 100, 3)], vec![], vec![], None),
+            ("one range", vec![range(1, 0, 100, 1)], vec![], vec![], Some(100)),
+            ("a hole", ranges(), vec![], vec![], Some(100)),
+            ("a gap between", ranges(), vec![gap(1, 100, 200)], vec![], Some(300)),
+            ("two gaps between", ranges(), vec![gap(1, 100, 150), gap(1, 150, 200)], vec![], Some(300)),
+            ("a gap and a hole", ranges(), vec![gap(1, 150, 200)], vec![], Some(100)),
+            (
+                "a branch that nobody recorded",
+                vec![range(1, 0, 100, 1), range(2, 100, 300, 5)],
+                vec![],
+                vec![],
+                Some(100),
+            ),
+            (
+                "a branch",
+                vec![range(1, 0, 100, 1), range(2, 100, 300, 5)],
+                vec![],
+                vec![branch(2, 1, 100)],
+                Some(300),
+            ),
+            (
+                "a branch before the parent's end",
+                vec![range(1, 0, 100, 1), range(2, 80, 300, 5)],
+                vec![],
+                vec![branch(2, 1, 80)],
+                Some(300),
+            ),
+            (
+                "what was compared again begins before the fork",
+                vec![range(1, 0, 100, 1), range(2, 64, 300, 5)],
+                vec![],
+                vec![branch(2, 1, 80)],
+                Some(300),
+            ),
+            (
+                "a branch behind a hole",
+                vec![range(1, 0, 70, 1), range(2, 80, 300, 5)],
+                vec![],
+                vec![branch(2, 1, 80)],
+                Some(70),
+            ),
+            (
+                "a gap up to the fork, and one behind it",
+                vec![range(1, 0, 70, 1), range(2, 90, 300, 5)],
+                vec![gap(1, 70, 80), gap(2, 80, 90)],
+                vec![branch(2, 1, 80)],
+                Some(300),
+            ),
+            (
+                "two branches and a hole between",
+                vec![range(1, 0, 100, 1), range(3, 90, 300, 5)],
+                vec![],
+                vec![branch(2, 1, 80), branch(3, 2, 90)],
+                // Log of timeline 2 is missing between them.
+                Some(100),
+            ),
+            (
+                "two branches at one place",
+                vec![range(1, 0, 100, 1), range(3, 80, 300, 5)],
+                vec![],
+                vec![branch(2, 1, 80), branch(3, 2, 80)],
+                Some(300),
+            ),
+        ];
+        for (case, ranges, gaps, branches, expected) in table {
+            let known = Known { ranges, gaps, branches };
+            let whole = known.whole_to(Position::new(Timeline::new(1), Offset::new(0)));
+            assert_eq!(whole.map(|range| range.end.get()), expected, "{case}");
+        }
+    }
+}
