@@ -237,8 +237,8 @@ impl Story {
                 objects.insert(name, class);
             }
         }
-        let chunks = objects.iter().filter(|(_, class)| **class == Class::Chunk);
-        let last_chunk = chunks.last().unwrap().0.clone();
+        let mut chunks = objects.iter().filter(|(_, class)| **class == Class::Chunk);
+        let last_chunk = chunks.next_back().unwrap().0.clone();
         let mut journal = Journal { store, database, objects, last_chunk, goals: Vec::new() };
         let found = self.verify(&journal).await;
         assert!(found.is_empty(), "{store} {database} is sound: {found:?}");

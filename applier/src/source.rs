@@ -110,7 +110,7 @@ impl Source {
         // Tasks of their own: whoever takes the runs may ask for a segment, or a key, that one of these is reading.
         let fetched = stream::iter(first.get()..=last.get()).map(move |number| {
             let source = source.clone();
-            AbortOnDropHandle::new(tokio::spawn(async move { source.run(Sequence::new(number)).await }))
+            in_a_task(async move { source.run(Sequence::new(number)).await })
         });
         let mut before: Option<Header> = None;
         let checked = fetched.buffered(AHEAD).map(move |run| {
@@ -153,6 +153,14 @@ impl Source {
         let decoded = tokio::task::spawn_blocking(decode).await;
         decoded.map_err(|_| cut_off())
     }
+}
+
+/// Work that goes on while whoever wants its answer does something else, and ends when they let go of it.
+#[allow(clippy::disallowed_methods)] // not detached: the handle is awaited, or aborts the task when it is dropped
+pub(crate) fn in_a_task<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> AbortOnDropHandle<T> {
+    AbortOnDropHandle::new(tokio::spawn(work))
 }
 
 fn cut_off() -> JournalError {

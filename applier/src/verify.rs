@@ -18,9 +18,8 @@ use farshore_journal::store::{Key, KeyPrefix};
 use farshore_journal::{JournalError, Offset, Position, Sequence};
 use futures::StreamExt;
 use serde::Serialize;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::source::{AHEAD, Source};
+use crate::source::{AHEAD, Source, in_a_task};
 
 /// Findings of one kind that are named; more are counted.
 const MAX_NAMED: usize = 10_000;
@@ -243,7 +242,7 @@ async fn journal(
     // Tasks of their own: what the loop below awaits must not wait for a segment that is being read by one of these.
     let fetched = futures::stream::iter(0..=highest.get()).map(|number| {
         let (number, reader) = (Sequence::new(number), reader.clone());
-        AbortOnDropHandle::new(tokio::spawn(async move { (number, reader.expected_chunk(number).await) }))
+        in_a_task(async move { (number, reader.expected_chunk(number).await) })
     });
     let mut borders = merged.iter().peekable();
     let mut left: Vec<&Sound> = Vec::new();

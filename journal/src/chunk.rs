@@ -13,7 +13,7 @@ use crate::format::{DataKey, Decoded, FormatError, FrameHead, Header, Segment};
 #[derive(Debug, Clone)]
 pub enum Chunk {
     /// Its own object.
-    Own(Decoded),
+    Own(Arc<Decoded>),
     /// One of a segment's.
     Merged {
         /// The segment.

@@ -131,7 +131,7 @@ impl Reader {
             }
         }
         match (self.object(sequence).await, bad) {
-            (Ok(object), _) => Ok(Chunk::Own(object)),
+            (Ok(object), _) => Ok(Chunk::Own(Arc::new(object))),
             // What is wrong with the segment that should hold it.
             (Err(why), Some(bad)) if segments::is_absent(&why) && anew => match self.segment(&bad).await {
                 Err(why) => Err(why),
@@ -148,7 +148,7 @@ impl Reader {
     pub async fn own_object(&self, merged: &Header) -> Result<Chunk, JournalError> {
         let object = self.object(merged.number).await?;
         match (object.header().before, object.header().after) == (merged.before, merged.after) {
-            true => Ok(Chunk::Own(object)),
+            true => Ok(Chunk::Own(Arc::new(object))),
             false => Err(JournalError::Broken { before: merged.number, at: merged.number }),
         }
     }
