@@ -124,7 +124,6 @@ fn comes_back(node: &Node, truth: &Value, at_least: Position) {
         right.then_some(())
     });
     assert!(right.is_some(), "{shown:#?}\n{}", node.log());
-    println!("right again after {} looks", shown.len());
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn fetch(node: &Node, arguments: &[&str], file: &str) -> (Option<i32>, Option<Ve
     let place = user::tempdir();
     let to = place.path().join("f");
     let output = node.run(&[&["wal", "fetch"], arguments, &[file, to.to_str().unwrap()]].concat());
-    println!("{arguments:?} {file}: {}", String::from_utf8_lossy(&output.stderr));
+    eprintln!("{arguments:?} {file}: {}", String::from_utf8_lossy(&output.stderr));
     (output.status.code(), std::fs::read(to).ok())
 }
 

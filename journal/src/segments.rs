@@ -1,7 +1,7 @@
 //! The segments of a journal: which numbers they cover, and their objects as they are read.
 //!
 //! What always holds (R7 of `FORMAT.md`): tidy deletes a chunk only when its segment has stood for a whole grace. So a listing
-//! of segments that is not older than [`FRESH`] names a segment for every number that tidy has freed, and a number that is
+//! of segments that is not older than an hour names a segment for every number that tidy has freed, and a number that is
 //! covered is read from its segment first: what stands at a freed number may be a late request's.
 //! What it does not do: it does not know whether a segment belongs to the journal; [`crate::reader`] holds its borders against
 //! its neighbours.
