@@ -120,7 +120,6 @@ impl Pipeline {
                     if !tail.can_be_compared() {
                         return Err(ShipError::Incomparable { last: tail.last });
                     }
-                    self.base_behind_gap(&reader, &tail).await?;
                     match Box::pin(self.stream(&reader, source, &tail, cancel)).await {
                         Ok(None) => return Ok(()),
                         // The timeline ended: ask the server anew how its history goes on.
