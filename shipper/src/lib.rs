@@ -11,6 +11,7 @@ pub mod continuity;
 mod crash;
 pub mod error;
 pub mod fill_rate;
+pub mod founding;
 pub mod keep;
 pub mod line;
 pub mod pipeline;
