@@ -37,6 +37,7 @@ fn measure(server: &Server, interval: &str) {
          flush_interval = \"{interval}\"\n[service]\nlisten = \"127.0.0.1:0\"\n",
         store = folder.path().join("store").display(),
     );
+    std::fs::create_dir(folder.path().join("store")).unwrap();
     std::fs::write(folder.path().join("farshore.toml"), config).unwrap();
     let mut service = Command::new(env!("CARGO_BIN_EXE_farshore"))
         .args(["-c", "farshore.toml", "-q", "run"])

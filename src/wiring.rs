@@ -12,6 +12,7 @@ use farshore_journal::format::{Recipients, Unlock};
 use farshore_journal::registry::Repository;
 use farshore_journal::store::{self, ObjectStore, StoreError, StoreOptions};
 use farshore_journal::writer::WriterOptions;
+use farshore_shipper::founding;
 
 use crate::config::address::CatalogUrl;
 use crate::config::secret::SecretSource;
@@ -23,7 +24,7 @@ use crate::message::{Code, OperatorMessage, Safe};
 pub enum Purpose {
     /// To read only.
     Read,
-    /// To ship into; a directory that is not there yet is made.
+    /// To ship into. A directory that is not there is not made: a mount that is away must not become a store on another disk.
     Write,
     /// To delete what was merged; nothing is made.
     Tidy,
@@ -44,6 +45,34 @@ fn secret(source: &SecretSource) -> Result<String, OperatorMessage> {
     })
 }
 
+/// How a store of the configuration is opened, later and as often as it takes: one that is away now may come back.
+///
+/// # Errors
+/// When a secret cannot be read or the address cannot be used: waiting does not mend that.
+pub fn opener(
+    config: &Config,
+    name: &StoreName,
+    purpose: Purpose,
+) -> Result<(founding::Open, String), OperatorMessage> {
+    let settings = config.stores.get(name).ok_or_else(|| no_such_store(name))?;
+    let url = settings.url.to_string();
+    let options = store_options(settings, purpose)?;
+    if let Err(why @ (StoreError::Settings { .. } | StoreError::Key(_))) = store::open(&url, &options) {
+        return Err(store_message(name, &url, &why));
+    }
+    let address = url.clone();
+    Ok((Arc::new(move || store::open(&address, &options)), url))
+}
+
+fn no_such_store(name: &StoreName) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::StoreUnusable,
+        format!("the store {name} is not in the configuration"),
+        nothing_begun(),
+        format!("add a [stores.{name}] table"),
+    )
+}
+
 /// A store of the configuration.
 ///
 /// # Errors
@@ -53,14 +82,7 @@ pub fn open_store(
     name: &StoreName,
     purpose: Purpose,
 ) -> Result<(Arc<dyn ObjectStore>, String), OperatorMessage> {
-    let Some(settings) = config.stores.get(name) else {
-        return Err(OperatorMessage::new(
-            Code::StoreUnusable,
-            format!("the store {name} is not in the configuration"),
-            nothing_begun(),
-            format!("add a [stores.{name}] table"),
-        ));
-    };
+    let settings = config.stores.get(name).ok_or_else(|| no_such_store(name))?;
     let url = settings.url.to_string();
     let opened = store::open(&url, &store_options(settings, purpose)?);
     let store = opened.map_err(|why| store_message(name, &url, &why))?;
@@ -70,8 +92,7 @@ pub fn open_store(
 fn store_options(settings: &StoreConfig, purpose: Purpose) -> Result<StoreOptions, OperatorMessage> {
     let mut options = match purpose {
         Purpose::Read => StoreOptions::new(),
-        Purpose::Tidy => StoreOptions::for_writing(),
-        Purpose::Write => StoreOptions::for_writing().make_root(),
+        Purpose::Write | Purpose::Tidy => StoreOptions::for_writing(),
     };
     if let Some(endpoint) = &settings.endpoint {
         options = options.with("endpoint", endpoint);

@@ -41,6 +41,8 @@ impl Setup {
 
     fn with(url: &str, database: &str, store: &str) -> Self {
         let setup = Self { folder: tempfile::tempdir().unwrap() };
+        // A store's directory is made by hand.
+        std::fs::create_dir(setup.path().join("journal")).unwrap();
         setup.write(url, database, store);
         setup
     }
@@ -169,6 +171,7 @@ fn strings<'a>(of: &'a Value, name: &str) -> Vec<&'a str> {
 fn prepared(major: Major, by_socket: bool) -> (Server, Setup) {
     let server = Server::builder(major).start();
     let setup = Setup { folder: tempfile::tempdir().unwrap() };
+    std::fs::create_dir(setup.path().join("journal")).unwrap();
     let host = match by_socket {
         true => server.socket_dir().display().to_string().replace('/', "%2F"),
         false => "127.0.0.1".to_owned(),
@@ -205,10 +208,15 @@ fn what_init_prints_leaves_no_problem_and_nothing_unknown_on_every_major() {
         let (server, setup) = prepared(major, at % 2 == 0);
         let checked = Checked::of(setup.command("check -o json").env("PATH", major.bin()).output().unwrap());
         assert_eq!(checked.code, 0, "PostgreSQL {major}:\n{checked}");
-        let expected = BTreeSet::from(["keys.encryption", "slots.state", "store.reachable"]);
+        let mut expected = BTreeSet::from(["keys.encryption", "slots.state"]);
+        expected.extend(same_disk(&server, setup.path()).then_some("store.apart"));
         assert_eq!(checked.codes("warning"), expected, "PostgreSQL {major}:\n{checked}");
         assert_eq!(server.sql("select count(*) from pg_replication_slots"), "0", "check makes no slot");
-        assert!(!setup.path().join("journal").exists(), "check makes no store");
+        assert!(!setup.path().join("journal/farshore.store").exists(), "check founds no store");
+        // A directory that is not there is a mount that may be away: nobody makes it by himself.
+        std::fs::remove_dir_all(setup.path().join("journal")).unwrap();
+        setup.check().has("store.reachable", "problem", "is its file system mounted?");
+        assert!(!setup.path().join("journal").exists(), "check makes no directory");
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What always holds: every target resolves to *every record that ends at or before P*; PostgreSQL is given the start of the
 //! last such record, inclusive, and a numbered timeline, never a time or `latest`; `base.end <= resolved.position`, and the
-//! journal is unbroken from `base.start` to it. What cannot be reached is refused here, with what can be.
+//! journal is unbroken from `base.start` to it. What cannot be reached is refused here, with what can be. A base with pages that
+//! are known to be damaged is taken only when no sound one reaches the target, and then said.
 //! It does not write: [`crate::restore`] does.
 
 mod gaps;
@@ -203,6 +204,32 @@ pub struct Base {
     pub bytes: u64,
     /// Its files and directories.
     pub entries: u64,
+    /// Pages that were damaged in the source when it was copied, and are so in the backup: none where it is sound. As many as the
+    /// backup names.
+    #[serde(default)]
+    pub bad_pages: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub first_bad_pages: Vec<BadPageThen>,
+    /// The server said that the copy has damaged pages, whether or not they are named.
+    #[serde(default)]
+    pub damaged: bool,
+}
+
+impl Base {
+    /// Whether anything in it is known to be damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged || self.bad_pages > 0
+    }
+}
+
+/// A damaged page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadPageThen {
+    /// The file.
+    pub path: String,
+    /// The page's number in it.
+    pub page: u64,
 }
 
 /// One setting of the source that will not apply.

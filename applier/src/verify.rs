@@ -41,6 +41,9 @@ pub struct Verified {
     pub gaps: Vec<GapFound>,
     /// The chain value of the journal's last chunk; none for an empty journal.
     pub chain_head: Option<ChainValue>,
+    /// Backups with pages that were damaged in the source already. They are as they were written, so this is no damage of the store;
+    /// a restore takes them only when no sound one reaches its target.
+    pub damaged_backups: Vec<DamagedBackup>,
     /// Backups that began and have no manifest: running, failed, or cut off.
     pub unfinished_backups: Vec<BackupId>,
     /// Objects whose content was not opened, as no key for it is at hand.
@@ -56,6 +59,17 @@ pub struct Bad {
     pub object: String,
     /// What is wrong.
     pub what: String,
+}
+
+/// A backup of damaged pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DamagedBackup {
+    /// The backup.
+    pub id: BackupId,
+    /// Pages that it names.
+    pub pages: u64,
+    /// The first of them.
+    pub first: Option<String>,
 }
 
 /// Log that is not there.
@@ -425,6 +439,11 @@ async fn one_backup(
         }
     };
     found.objects += 1;
+    let manifest = backup.manifest();
+    if manifest.damaged || !manifest.bad_pages.is_empty() {
+        let first = manifest.bad_pages.first().map(|bad| format!("{} page {}", bad.path, bad.page));
+        found.damaged_backups.push(DamagedBackup { id, pages: manifest.bad_pages.len() as u64, first });
+    }
     let numbers: BTreeSet<Sequence> = backup.manifest().parts.iter().map(|part| part.number).collect();
     let fetched = futures::stream::iter(numbers).map(|number| {
         let backup = backup.clone();

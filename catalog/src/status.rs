@@ -104,6 +104,8 @@ pub struct WindowGap {
 pub struct Backups {
     /// How many.
     pub count: u64,
+    /// How many of them have pages that were damaged at the primary already: a restore takes those last.
+    pub damaged: u64,
     /// When the newest ended.
     pub last_at: Option<Time>,
 }
@@ -178,7 +180,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let state = lag::shown_state(now, shipping.as_ref());
     let silent = state == ShownState::Unknown;
 
-    let (mut window, mut backups) = (None, Backups { count: 0, last_at: None });
+    let (mut window, mut backups) = (None, Backups { count: 0, damaged: 0, last_at: None });
     if let Some(incarnation) = incarnation {
         let branches = branch_list_in_txn(txn, incarnation).await?;
         let newest = branches.iter().map(|branch| branch.timeline).max();
@@ -190,6 +192,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         let complete = || all.iter().filter(|backup| backup.state == BackupState::Complete);
         backups = Backups {
             count: complete().count() as u64,
+            damaged: complete().filter(|backup| backup.bad_pages > 0).count() as u64,
             last_at: complete().filter_map(|backup| backup.finished_at).max(),
         };
     }

@@ -23,6 +23,9 @@ const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
 /// How often a document whose creation is in doubt is sent again, and the first pause between.
 const CREATE_TRIES: u32 = 6;
 const CREATE_PAUSE: Duration = Duration::from_millis(100);
+/// How often a record that must be there is asked for, and how long between: a listing may run ahead of reads for a second or two.
+const DOUBT_TRIES: u32 = 5;
+const DOUBT_PAUSE: Duration = Duration::from_millis(400);
 
 /// A store whose record was read: the bytes in it can be told from another store's.
 #[derive(Debug, Clone)]
@@ -125,23 +128,32 @@ impl Repository {
     ) -> Result<Vec<IncarnationRecord>, JournalError> {
         // Before the records: whoever founds one meanwhile writes its record before its first object.
         let folders = self.folders(database).await?;
+        let prefix = layout::incarnations(database)?;
+        let listed = self.store.list(&prefix, None, None).await?;
+        // Foreign names are not records.
+        let highest = listed.iter().filter_map(|l| l.key.name().parse::<Sequence>().ok()).max();
         let mut records: Vec<IncarnationRecord> = Vec::new();
         let mut number = Sequence::FIRST;
+        let mut tries = 1;
         // A listing may lag behind; the numbers are few and dense, so each is asked for.
         loop {
+            let must_be = highest.is_some_and(|highest| number <= highest);
             match self.incarnation(database, number).await {
                 Ok(record) => records.push(record),
+                // Listed, or before one that is: not found is doubt, and then a loss.
+                Err(JournalError::Store(StoreError::NotFound { .. })) if must_be => {
+                    if tries >= DOUBT_TRIES {
+                        return Err(JournalError::RecordLost { key: prefix.key(number)? });
+                    }
+                    tries += 1;
+                    tokio::time::sleep(DOUBT_PAUSE).await;
+                    continue;
+                }
                 Err(JournalError::Store(StoreError::NotFound { .. })) => break,
                 Err(why) => return Err(why),
             }
             let Some(next) = number.next() else { break };
             number = next;
-        }
-        // A record behind the first missing number: the store lost one. Foreign names are not records.
-        let prefix = layout::incarnations(database)?;
-        let listed = self.store.list(&prefix, None, None).await?;
-        if listed.iter().filter_map(|l| l.key.name().parse::<Sequence>().ok()).any(|listed| listed > number) {
-            return Err(JournalError::RecordLost { key: prefix.key(number)? });
         }
         // The newest record is the one that leaves no hole when it is lost.
         let claimed = |id: &IncarnationId| records.iter().any(|record| record.incarnation == *id);

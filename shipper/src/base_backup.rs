@@ -4,8 +4,9 @@
 //! opening ─▶ BASE_BACKUP ─▶ parts ─▶ server's manifest checked ─▶ log stored to the copy's end ─▶ manifest put
 //! ```
 //! What always holds: the manifest is put only when every file is what the server's own manifest lists and the journal is
-//! stored up to the copy's end, so a backup with a manifest is restorable; pages with a wrong checksum are recorded,
-//! never hidden. Whatever fails leaves an opening and parts that nobody claims.
+//! stored from the copy's begin to its end, so a backup with a manifest is restorable; it is of the primary whose log the
+//! journal holds, since its begin lies on the journal's timeline at or behind the journal's end when it was asked for; pages
+//! with a wrong checksum are recorded, never hidden. Whatever fails leaves an opening and parts that nobody claims.
 //! What it does not do: it does not ship the log, and it does not decide when a backup is due.
 
 mod record;
@@ -28,6 +29,7 @@ use farshore_journal::{BackupId, JournalError, Position, Sequence};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::base_due::Needed;
 use record::{Item, Recorder};
 
 /// Bytes of the stream that wait for the store's side, in pieces of up to 256 KiB: 16 MiB.
@@ -51,8 +53,8 @@ pub struct Request<'a> {
     pub system_identifier: u64,
     /// Bytes of a log segment.
     pub segment_bytes: u64,
-    /// Where the journal ended before the backup was begun. A primary whose log is in the journal copies from there or later; a
-    /// copy from before it, or from another timeline, is of a server that has left this journal.
+    /// Where the journal ended before the copy was asked for. A server that is not there yet, or on another timeline, is not the
+    /// one that is shipped: a copy of it would be of no use, or worse, would look like one of the journal's own.
     pub journal_end: Position,
     /// How the server copies.
     pub copy: CopyOptions,
@@ -88,6 +90,8 @@ pub enum Phase {
     Storing,
     /// The journal is waited for, up to this position.
     WaitingForLog(Position),
+    /// The manifest goes to the store.
+    Claiming,
 }
 
 /// A backup that is complete: restorable from its end on.
@@ -120,13 +124,13 @@ pub enum TakeError {
         /// The journal's.
         expected: u64,
     },
-    /// The server's copy does not begin where the journal ends or later.
+    /// The server does not continue the journal.
     #[error(
-        "the server's copy begins at {start}, the journal ended at {journal_end} before: the server has left this journal"
+        "the server is at {found}, the journal ends at {journal_end}: it is not the primary that is shipped, or not yet"
     )]
-    LeftJournal {
-        /// Where the copy begins.
-        start: Position,
+    NotTheShipped {
+        /// Where the server is, or where its copy begins.
+        found: Position,
         /// Where the journal ended.
         journal_end: Position,
     },
@@ -152,7 +156,7 @@ pub enum TakeError {
         what: &'static str,
     },
     /// The journal will not be stored up to the copy's end.
-    #[error("the log was not stored up to {end}: {why}")]
+    #[error("the log was not stored from the copy's begin to {end}: {why}")]
     LogNotStored {
         /// The copy's end.
         end: Position,
@@ -168,7 +172,7 @@ pub enum TakeError {
 pub type LogWait = Result<Sequence, String>;
 
 /// Takes a backup. `next_sequence` is the number that the journal's next chunk has now; `log_stored` is asked once, for the
-/// copy's end, and answers when the journal is stored up to it, with the number of its next chunk then.
+/// copy's log, and answers when the journal holds all of it, with the number of its next chunk then.
 ///
 /// # Errors
 /// [`TakeError`]: there is no backup. On `Ok` it is durable and complete.
@@ -182,7 +186,7 @@ pub async fn take<W, F>(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Taken, TakeError>
 where
-    W: FnOnce(Position) -> F,
+    W: FnOnce(Needed) -> F,
     F: Future<Output = LogWait>,
 {
     let started = chrono::Utc::now().to_rfc3339();
@@ -192,6 +196,9 @@ where
         let (found, expected) = (identity.system_identifier, request.system_identifier);
         return Err(TakeError::AnotherCluster { found, expected });
     }
+    // Before anything is asked of it: a checkpoint alone would make a server go its own way that is only behind.
+    let flushed = Position::new(identity.timeline, identity.flushed);
+    continues(request.journal_end, flushed)?;
     let checksums = connection.show("data_checksums").await? == "on";
     let major = connection.server_version().major;
     // The opening names the journal's next number, so it stands before the copy's start.
@@ -203,7 +210,7 @@ where
     let stream = BackupStream::start(connection, request.copy.clone())?;
     let (items, received) = mpsc::channel(WAITING);
     let (copied, stored) = tokio::join!(
-        Box::pin(copy(stream, checksums, request.journal_end, items, progress)),
+        Box::pin(copy(stream, request.journal_end, checksums, items, progress)),
         Box::pin(store(writer, received)),
     );
     // Where the store's side failed, the copy's failure is only that nobody takes it.
@@ -233,7 +240,8 @@ where
     let finished = chrono::Utc::now().to_rfc3339();
     writer.end_stream().await?;
     progress(Progress { taken_bytes: writer.at(), total_bytes: None, phase: Phase::WaitingForLog(end) });
-    let journal_end = log_stored(end).await.map_err(|why| TakeError::LogNotStored { end, why })?;
+    let needed = Needed { timeline: end.timeline, start: start.offset, end: end.offset };
+    let journal_end = log_stored(needed).await.map_err(|why| TakeError::LogNotStored { end, why })?;
 
     let bad_page_count = reports.iter().map(|report| report.bad_page_count).sum();
     let bad_pages = reports.iter().flat_map(|report| &report.bad_pages);
@@ -252,6 +260,7 @@ where
         finished,
         checksums,
         bad_pages: bad_pages.collect(),
+        damaged,
         next_transaction: Some(control.next_xid),
         journal_begin: next_sequence,
         journal_end,
@@ -262,8 +271,17 @@ where
         settings: request.settings,
         config_files: request.config_files,
     };
+    progress(Progress { taken_bytes: writer.at(), total_bytes: None, phase: Phase::Claiming });
     let (manifest, _) = writer.finish(manifest).await?;
     Ok(Taken { id, manifest, bad_page_count, damaged })
+}
+
+/// A server of the journal's source is at or behind the journal's end, on its timeline: it flushes before it sends.
+fn continues(journal_end: Position, found: Position) -> Result<(), TakeError> {
+    match found.timeline == journal_end.timeline && found.offset >= journal_end.offset {
+        true => Ok(()),
+        false => Err(TakeError::NotTheShipped { found, journal_end }),
+    }
 }
 
 /// What came from the server besides the files.
@@ -282,17 +300,15 @@ type Reading = (ArchiveFeed, JoinHandle<(Result<ArchiveReport, ArchiveError>, Op
 /// Receives the server's copy; archives are read on a blocking thread, whose entries go to `items`.
 async fn copy(
     mut stream: BackupStream,
-    checksums: bool,
     journal_end: Position,
+    checksums: bool,
     items: mpsc::Sender<Item>,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Copied, TakeError> {
     let BackupEvent::Started { start, tablespaces } = stream.next_event().await? else {
         return Err(TakeError::Missing { what: "start" });
     };
-    if start.timeline != journal_end.timeline || start.offset < journal_end.offset {
-        return Err(TakeError::LeftJournal { start, journal_end });
-    }
+    continues(journal_end, start)?;
     let total_bytes = tablespaces.iter().map(|tablespace| tablespace.size_bytes).sum::<Option<u64>>();
     let outside = tablespaces.iter().filter_map(|tablespace| {
         Some(Tablespace { oid: tablespace.oid?, location: tablespace.location.clone()? })

@@ -29,6 +29,16 @@ pub enum ShipError {
         /// The hosts asked.
         hosts: String,
     },
+    /// The store is empty, though it was shipped into before: a mount that is away, or a wrong address. It is not founded anew.
+    #[error(
+        "the store is away: {found}, but this database was shipped to this store before ({witness}). Mount it or correct its address; if what it held is lost for good, give it another name in the configuration and drop its old slot"
+    )]
+    StoreAway {
+        /// What is missing there.
+        found: String,
+        /// Who knows of it.
+        witness: String,
+    },
     /// The source ends before the journal does, with the same bytes up to there: a copy that lags, or a primary that has
     /// not recovered yet. Nothing is concluded; it is waited for.
     #[error(
@@ -84,14 +94,6 @@ pub enum ShipError {
     /// Another server answered in the midst of a session than the one it began with.
     #[error("another server answers than the one the session began with; it begins anew")]
     SourceChanged,
-    /// The store holds nothing of a database that was shipped to it before.
-    #[error(
-        "this database was shipped to this store before, as the slot {slot} at the primary shows, but the store is empty: is its disk mounted? To begin a new journal there, drop that slot"
-    )]
-    StoreAway {
-        /// The target's slot.
-        slot: wire::SlotName,
-    },
     /// A sibling of the pipeline ended without a word.
     #[error("the {what} task ended unexpectedly")]
     TaskEnded {

@@ -5,13 +5,17 @@
 //! released. What always holds: `discarded <= released <= stored <= received` and `reported <= received`.
 
 pub mod base_backup;
+pub mod base_due;
 pub mod batch;
 pub mod continuity;
 mod crash;
 pub mod error;
 pub mod fill_rate;
+pub mod founding;
 pub mod keep;
+pub mod line;
 pub mod pipeline;
+pub mod primary;
 pub mod progress;
 pub mod push;
 pub mod recorder;

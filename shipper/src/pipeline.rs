@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use chrono::DateTime;
 use farshore_engines::postgres::wire::{ConnectParams, SlotName};
 use farshore_journal::merge::MergeLimits;
-use farshore_journal::store::{ObjectStore, Retry};
+use farshore_journal::store::Retry;
 use farshore_journal::writer::{Writer, WriterOptions};
 use farshore_journal::{DatabaseName, JournalError, Offset, Position, Sequence};
 use futures::future::Either;
@@ -36,6 +36,7 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use self::unstored::Unstored;
 use crate::error::ShipError;
+use crate::founding::Place;
 use crate::keep::Kept;
 use crate::progress::{Fact, PipelineState, Progress};
 
@@ -81,7 +82,7 @@ struct Landed {
 /// The owner task of one database and target.
 pub struct Pipeline {
     config: PipelineConfig,
-    store: Arc<dyn ObjectStore>,
+    store: Place,
     writer: Option<Writer>,
     append: Option<Append>,
     progress: Arc<watch::Sender<Progress>>,
@@ -97,7 +98,7 @@ impl Pipeline {
     /// A pipeline that has not begun.
     pub fn new(
         config: PipelineConfig,
-        store: Arc<dyn ObjectStore>,
+        store: Place,
         progress: watch::Sender<Progress>,
         facts: mpsc::Sender<Fact>,
         kept: Kept,
@@ -120,7 +121,7 @@ impl Pipeline {
     /// # Errors
     /// When another shipper took the journal over, or a fault never mends by waiting.
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), ShipError> {
-        let (tell, merging) = merging::channel(Arc::clone(&self.store), self.config.merge);
+        let (tell, merging) = merging::channel(self.config.merge);
         self.merging = Some(tell);
         let (sessions, merging) = (Box::pin(self.sessions(cancel)), Box::pin(merging.run()));
         match futures::future::select(sessions, merging).await {

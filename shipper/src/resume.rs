@@ -47,8 +47,6 @@ pub struct Tail {
     pub frames: Vec<StoredFrame>,
     /// Whether the frames begin behind a fork or a gap: there may be none then, and none before could be asked for.
     pub behind_a_break: bool,
-    /// Where the gap ends that the frames begin behind, if it is a gap.
-    pub behind_gap: Option<Offset>,
     /// Whether the journal was opened on a later timeline and its owner died before it recorded that timeline's history.
     /// `history` means nothing then.
     pub lacks_history: bool,
@@ -117,14 +115,13 @@ struct Found {
     frames: Vec<StoredFrame>,
     first: Sequence,
     behind_a_break: bool,
-    behind_gap: Option<Offset>,
     only_openings: bool,
 }
 
 impl Found {
     fn tail(self, last: Sequence, end: Position, history: TimelineHistory, lacks_history: bool) -> Tail {
-        let Self { frames, first, behind_a_break, behind_gap, .. } = self;
-        Tail { last, first, end, history, frames, behind_a_break, behind_gap, lacks_history }
+        let Self { frames, first, behind_a_break, .. } = self;
+        Tail { last, first, end, history, frames, behind_a_break, lacks_history }
     }
 }
 
@@ -139,7 +136,6 @@ async fn walk_back(
     let mut chunk = reader.expected_chunk(number).await?;
     let mut newer = chunk.header().clone();
     let mut behind_a_break = false;
-    let mut behind_gap = None;
     let mut frames: Vec<StoredFrame> = Vec::new();
     let mut only_openings = true;
     let mut first = number;
@@ -164,9 +160,8 @@ async fn walk_back(
                 frames = older;
             }
             // Behind a fork or a gap nothing before can be asked for on this timeline.
-            kind => {
+            _ => {
                 behind_a_break = true;
-                behind_gap = (kind == Kind::Gap).then_some(header.end);
                 break;
             }
         }
@@ -180,7 +175,7 @@ async fn walk_back(
         reader.check_follows(chunk.header(), &newer)?;
         newer = chunk.header().clone();
     }
-    Ok(Found { frames, first, behind_a_break, behind_gap, only_openings })
+    Ok(Found { frames, first, behind_a_break, only_openings })
 }
 
 async fn history(reader: &Reader, timeline: Timeline, at: Sequence) -> Result<TimelineHistory, ShipError> {
@@ -263,7 +258,6 @@ mod tests {
             history: TimelineHistory::first(),
             frames,
             behind_a_break: false,
-            behind_gap: None,
             lacks_history: false,
         }
     }

@@ -3,19 +3,18 @@
 //! What always holds: `released` is the least of what every target stored ([`crate::retention`]); no keep slot moves
 //! beyond it. The tasks belong to one set that is joined; the unexpected end of one ends the database, loudly.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
 use farshore_engines::postgres::wire::{ConnectParams, SlotName};
 use farshore_journal::DatabaseName;
-use farshore_journal::store::ObjectStore;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::crash;
+use crate::crash::{self, crash_point};
 use crate::error::ShipError;
+use crate::founding::Place;
 use crate::keep::{FreeBytes, HostKept, Keeper, Kept};
 use crate::pipeline::{Pipeline, PipelineConfig};
 use crate::progress::Progress;
@@ -27,7 +26,7 @@ pub struct TargetConfig {
     /// The pipeline's settings.
     pub pipeline: PipelineConfig,
     /// The store.
-    pub store: Arc<dyn ObjectStore>,
+    pub store: Place,
     /// Its address for the catalog.
     pub url: String,
 }
@@ -117,6 +116,7 @@ pub async fn run(
     };
     helpers.spawn(keeper.run(told, primary_tx, ended.clone()));
     helpers.spawn(show(watches, shown, ended.clone()));
+    crash_point!("supervise");
     let mut outcome = Ok(());
     while let Some(ended) = pipelines.join_next().await {
         let ended = ended.unwrap_or(Err(ShipError::TaskEnded { what: "pipeline" }));

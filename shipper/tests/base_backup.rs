@@ -13,7 +13,7 @@ use farshore_journal::format::{Recipients, Unlock};
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::{Founding, Repository};
 use farshore_journal::store::{self, StoreOptions};
-use farshore_journal::{DatabaseName, Offset, Position, Sequence, Timeline};
+use farshore_journal::{DatabaseName, Position, Sequence, Timeline};
 use farshore_shipper::base_backup::{Phase, Request, TakeError, Taken, take};
 use farshore_testkit::pg::{Length, Major, Server};
 
@@ -23,6 +23,7 @@ struct Rig {
     reader: Reader,
     params: ConnectParams,
     system_identifier: u64,
+    journal_end: Position,
 }
 
 async fn rig(major: Major) -> Rig {
@@ -37,7 +38,9 @@ async fn rig(major: Major) -> Rig {
     let repository = Repository::open_or_found(opened, "2026-11-21T00:00:00Z").await.unwrap();
     let params: ConnectParams = server.url().parse().unwrap();
     let mut connection = Connection::connect(&params, &params.hosts()[0]).await.unwrap();
-    let system_identifier = connection.identify_system().await.unwrap().system_identifier;
+    let identity = connection.identify_system().await.unwrap();
+    let system_identifier = identity.system_identifier;
+    let journal_end = Position::new(identity.timeline, identity.flushed);
     let database: DatabaseName = "orders".parse().unwrap();
     let founding = Founding {
         database: &database,
@@ -51,7 +54,7 @@ async fn rig(major: Major) -> Rig {
     };
     let record = repository.found_incarnation(founding).await.unwrap();
     let reader = Reader::new(&repository, &record).unwrap();
-    Rig { server, _store: place, reader, params, system_identifier }
+    Rig { server, _store: place, reader, params, system_identifier, journal_end }
 }
 
 impl Rig {
@@ -62,7 +65,7 @@ impl Rig {
             reader: &self.reader,
             system_identifier,
             segment_bytes: 16 << 20,
-            journal_end: Position::new(Timeline::new(1), Offset::new(0)),
+            journal_end: self.journal_end,
             copy: CopyOptions::default(),
             store: BackupOptions {
                 compression: Compression::Zstd(1),
@@ -159,4 +162,26 @@ async fn a_backup_that_fails_or_whose_log_is_not_stored_is_claimed_by_nobody() {
     assert!(matches!(other, Err(TakeError::AnotherCluster { .. })), "{other:?}");
     let whole = rig.take().await.unwrap();
     assert!(backup::standing(&rig.reader, whole.id).await.unwrap().complete.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_the_one_shipped_is_not_copied() {
+    let mut rig = rig(Major::V15).await;
+    let stored = |_| async { Ok(Sequence::new(7)) };
+    let end = rig.journal_end;
+    // It is behind the journal, on a timeline that the journal has left, or on one that the journal has not followed to.
+    let ahead = end.offset.checked_add(16 << 20).unwrap();
+    for journal_end in [
+        Position::new(end.timeline, ahead),
+        Position::new(Timeline::new(2), end.offset),
+        Position::new(Timeline::new(0), end.offset),
+    ] {
+        rig.journal_end = journal_end;
+        let checkpoints = "select redo_lsn from pg_control_checkpoint()";
+        let before = rig.server.sql(checkpoints);
+        let refused = take(rig.request(rig.system_identifier), Sequence::FIRST, stored, &|_| {}).await;
+        assert!(matches!(refused, Err(TakeError::NotTheShipped { .. })), "{refused:?}");
+        assert_eq!(rig.server.sql(checkpoints), before, "a checkpoint would make it go its own way");
+    }
+    assert_eq!(backup::list(&rig.reader).await.unwrap(), []);
 }

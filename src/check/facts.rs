@@ -173,7 +173,7 @@ pub enum StoreFound {
     Founded,
     /// It answers, and was never founded.
     New,
-    /// Its directory is not there; `run` would make it below `parent`.
+    /// Its directory is not there. Nobody makes it by itself: a mount may be away.
     Absent {
         /// The nearest directory that is there.
         parent: String,

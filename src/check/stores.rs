@@ -54,15 +54,15 @@ fn judge_reach(name: &str, store: &StoreFacts, findings: &mut Vec<Finding>) {
         Some(StoreFound::New) => {
             Finding::ok(code, format!("store {name} answers; the first `farshore run` founds it"))
         }
-        Some(StoreFound::Absent { parent, may_make: true }) => Finding::warning(
+        Some(StoreFound::Absent { parent, may_make }) => Finding::problem(
             code,
             format!("the directory of store {name} is not there; is its file system mounted?"),
-            format!("mount it, or let the first `farshore run` make it in {parent}"),
-        ),
-        Some(StoreFound::Absent { parent, may_make: false }) => Finding::problem(
-            code,
-            format!("the directory of store {name} is not there, and this user may not make it in {parent}"),
-            "mount it, or make it and give it to the user that runs farshore",
+            match may_make {
+                true => format!("mount it; for a new store, make the directory in {parent}: `farshore run` makes none"),
+                false => format!(
+                    "mount it; for a new store, make the directory in {parent} and give it to the user that runs farshore"
+                ),
+            },
         ),
         Some(StoreFound::Refused { said }) => Finding::problem(
             code,

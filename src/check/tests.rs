@@ -236,7 +236,7 @@ fn every_other_fact_that_breaks_a_promise_is_found() {
         (
             |f| f.stores[0].found = Some(StoreFound::Absent { parent: "/".into(), may_make: true }),
             "store.reachable",
-            Warning,
+            Problem,
         ),
         (
             |f| f.stores[0].found = Some(StoreFound::Absent { parent: "/".into(), may_make: false }),

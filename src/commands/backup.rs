@@ -6,7 +6,7 @@ use farshore_journal::{BackupId, DatabaseName};
 use farshore_shipper::base_backup::Phase;
 use serde::Serialize;
 
-use crate::base_backups;
+use crate::base_backups::{self, STUCK};
 use crate::cli::BackupCommand;
 use crate::commands::{self, Context};
 use crate::config::{Config, StoreName};
@@ -101,7 +101,7 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
             Phase::WaitingForLog(end) => {
                 tracing::info!(%end, "waiting until the journal is stored up to the backup's end")
             }
-            Phase::Copying | Phase::Storing => {
+            Phase::Copying | Phase::Storing | Phase::Claiming => {
                 tracing::debug!(
                     taken_bytes = progress.taken_bytes,
                     total_bytes = progress.total_bytes,
@@ -111,7 +111,7 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
         };
         let one = tokio::select! {
             () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
-            one = Box::pin(base_backups::take(config, name, store, "by hand", catalog.as_ref(), &say)) => one?,
+            one = Box::pin(base_backups::take(config, name, store, "by hand", catalog.as_ref(), STUCK, &say)) => one?,
         };
         taken.push((store, one.id));
     }

@@ -200,6 +200,16 @@ fn describe(plan: &Plan, source: &Source, store: &str) -> String {
     );
     let _ =
         writeln!(text, "base       {} of {}, {} bytes", plan.base.id, plan.base.finished, plan.base.bytes);
+    if plan.base.is_damaged() {
+        let named: Vec<String> =
+            plan.base.first_bad_pages.iter().map(|bad| format!("{} page {}", bad.path, bad.page)).collect();
+        let _ = writeln!(
+            text,
+            "DAMAGED    the base has {} pages that were damaged in the source, and no sound base reaches the target: {}",
+            plan.base.bad_pages,
+            named.join(", ")
+        );
+    }
     let _ = writeln!(text, "replay     {} bytes in {} segments", plan.replay_bytes, plan.segments);
     let _ = writeln!(text, "writes     {} bytes", plan.writes_bytes);
     for prepared in &plan.prepared {

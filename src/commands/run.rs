@@ -1,14 +1,17 @@
 //! `farshore run`: ships every database of the configuration until stopped.
 //!
 //! What always holds: one database's end does not end the others, but the process then ends with a failure once all are
-//! done; the catalog being away, at the start or later, stops nothing. Base backups that fall due are taken here, one at a time.
+//! done; a database whose shipping ended is not ready, however well it stood; the catalog being away, at the start or later, or
+//! a store, stops nothing. Base backups that fall due are taken beside.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
 use farshore_journal::DatabaseName;
 use farshore_journal::merge::MergeLimits;
+use farshore_shipper::founding::Place;
 use farshore_shipper::pipeline::PipelineConfig;
 use farshore_shipper::progress::{PipelineState, Progress};
 use farshore_shipper::supervisor::{self, TargetConfig};
@@ -56,7 +59,8 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
                 OperatorMessage::not_built(&format!("run` with the engine of {name}, and so `run")).into()
             );
         }
-        let database = database(&config, name, settings)?;
+        let known = known_stores(catalog.as_ref(), name).await;
+        let database = database(&config, name, settings, &known)?;
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
         shown.push((name.clone(), progress_rx));
         databases.spawn(ship(name.clone(), database, catalog.clone(), progress_tx, cancel.clone()));
@@ -107,11 +111,26 @@ async fn ship(
     (name, ended)
 }
 
-/// A database as the shipper wants it.
+/// The stores into which this database was shipped before, as far as the catalog knows.
+async fn known_stores(catalog: Option<&Catalog>, name: &DatabaseName) -> BTreeSet<String> {
+    let Some(catalog) = catalog else { return BTreeSet::new() };
+    match catalog.target_list(name).await {
+        Ok(targets) => {
+            targets.into_iter().filter(|target| target.stored.is_some()).map(|target| target.store).collect()
+        }
+        Err(why) => {
+            tracing::warn!(database = %name, error = %why, "the catalog does not say which stores were shipped into before");
+            BTreeSet::new()
+        }
+    }
+}
+
+/// A database as the shipper wants it. `known` are the stores that were shipped into before.
 fn database(
     config: &Config,
     name: &DatabaseName,
     settings: &DatabaseConfig,
+    known: &BTreeSet<String>,
 ) -> Result<supervisor::DatabaseConfig, OperatorMessage> {
     let params = wiring::connect_params(name, settings)?;
     let slot_name = |why: farshore_journal::ParseError| {
@@ -121,7 +140,8 @@ fn database(
     let keep = slots::keep(name).map_err(slot_name)?;
     let mut targets = Vec::new();
     for store_name in &settings.stores {
-        let (store, url) = wiring::open_store(config, store_name, Purpose::Write)?;
+        let (open, url) = wiring::opener(config, store_name, Purpose::Write)?;
+        let store = Place::new(open, known.contains(store_name.as_str()));
         let Some(store_config) = config.stores.get(store_name) else { continue };
         let pipeline = PipelineConfig {
             database: name.clone(),

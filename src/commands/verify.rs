@@ -82,6 +82,10 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
                 for bad in &found.bad {
                     tracing::error!(database = %name, store = %store, object = bad.object, "{}", bad.what);
                 }
+                for backup in &found.damaged_backups {
+                    tracing::warn!(database = %name, store = %store, backup = %backup.id, pages = backup.pages, first = backup.first,
+                        "the source's pages were damaged when this backup was taken: take another, and look at the source");
+                }
                 for id in &found.unfinished_backups {
                     tracing::warn!(database = %name, store = %store, backup = %id, "a backup without its manifest: running, cut off, or its manifest was deleted; no restore uses it");
                 }

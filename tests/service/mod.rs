@@ -11,11 +11,13 @@ pub mod proxy;
 pub use farshore_testkit::process::let_pass;
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use farshore_journal::backup::Range;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{Header, Kind};
 use farshore_journal::reader::{Reader, follows};
@@ -86,6 +88,41 @@ impl Node {
             .with("secret_access_key", moto.secret_key());
         node.store = store::open(&format!("s3://{}/j", moto.bucket()), &options).unwrap();
         node
+    }
+
+    /// A node of this configuration, given its folder. What is read of a store here is the folder `journal`.
+    pub fn configured(text: impl FnOnce(&Path) -> String) -> Self {
+        let folder = user::tempdir();
+        let place = folder.path().join("journal");
+        std::fs::create_dir_all(&place).unwrap();
+        std::fs::write(folder.path().join("farshore.toml"), text(folder.path())).unwrap();
+        user::give(folder.path());
+        let store = store::open(&format!("file:{}", place.display()), &StoreOptions::new()).unwrap();
+        Self { folder, binary: farshore_testkit::farshore_bin(env!("CARGO_BIN_EXE_farshore")), store }
+    }
+
+    /// Starts a verb that runs beside others, with what it says going to a file of this name.
+    pub fn beside_others(&self, arguments: &[&str], log: &str) -> Owned {
+        let log = File::create(self.folder.path().join(log)).unwrap();
+        let mut command = self.command(arguments);
+        command.stdout(log.try_clone().unwrap()).stderr(log).env("NO_COLOR", "1");
+        Owned::spawn(command, Signal::SIGKILL)
+    }
+
+    /// The log ranges of the complete backups of a database's newest incarnation.
+    pub fn bases(&self, database: &str) -> Vec<Range> {
+        wait(async {
+            let Ok(repository) = Repository::open(Arc::clone(&self.store)).await else { return Vec::new() };
+            let records = repository.incarnations(&database.parse().unwrap()).await.unwrap();
+            let Some(record) = records.last() else { return Vec::new() };
+            let reader = Reader::new(&repository, record).unwrap();
+            let mut complete = Vec::new();
+            for id in farshore_journal::backup::list(&reader).await.unwrap() {
+                let standing = farshore_journal::backup::standing(&reader, id).await.unwrap();
+                complete.extend(standing.complete);
+            }
+            complete
+        })
     }
 
     /// The same node, whose database is now reached at other servers.
@@ -324,6 +361,20 @@ impl Service {
     pub fn wait_log(&self, text: &str) {
         let found = wait_for(SOON, || self.log().contains(text).then_some(()));
         assert!(found.is_some(), "never said {text:?}:\n{}", self.log());
+    }
+
+    /// The status of `/readyz`, and its body.
+    pub fn readyz(&self) -> (u16, String) {
+        self.wait_log("health endpoint listens");
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("health endpoint listens")).unwrap();
+        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split_whitespace().nth(1).unwrap().parse().unwrap();
+        (status, answer)
     }
 
     /// Ends it without a chance to do anything.

@@ -16,8 +16,8 @@ use farshore_journal::{JournalError, Offset, Position, Timeline};
 use super::gaps;
 use super::scan::{CommitSeen, Found, Outcome, Scan, Wanted};
 use super::{
-    Asked, AskedPosition, Base, CommitThen, Neutralised, Plan, PlanError, PreparedThen, Resolved, SCHEMA,
-    TablespaceThen, Window,
+    Asked, AskedPosition, BadPageThen, Base, CommitThen, Neutralised, Plan, PlanError, PreparedThen,
+    Resolved, SCHEMA, TablespaceThen, Window,
 };
 use crate::branches::{BranchError, Branches, Stretch};
 use crate::log::{Gap, LogReader, Next};
@@ -29,6 +29,8 @@ pub(crate) const CONTROL_FILE: &str = "global/pg_control";
 const OVERLAP_BYTES: u64 = 256 << 20;
 /// How far before a base commits are looked at, to know that it holds none that is later than a time.
 const LOOK_BEFORE_BYTES: u64 = 64 << 20;
+/// Damaged pages that a plan names; more are counted.
+const BAD_PAGES_NAMED: usize = 10;
 /// In a plan nobody has a port or directory for the server yet.
 const NO_PORT: u16 = 5432;
 const NO_SOCKET_DIR: &str = "/farshore";
@@ -100,6 +102,7 @@ async fn decide(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
     }
     let search = Search { source, branches: &branches, timeline, asked: &asked, windows: &windows };
     let (backup, found) = search.run(&candidates).await?;
+    let (backup, found) = search.from_a_sound_one(&candidates, backup, found).await?;
     describe(source, &branches, asked, timeline, &backup, *found).await
 }
 
@@ -287,6 +290,40 @@ impl Search<'_> {
                 self.outside("it lies before the oldest backup is consistent".to_owned())
             }
         }))
+    }
+
+    /// The newest sound base from which the very same record is reached, where the one that was found is known to be damaged; that
+    /// one where there is none.
+    async fn from_a_sound_one(
+        &self,
+        candidates: &[Candidate],
+        backup: Backup,
+        found: Box<Found>,
+    ) -> Result<(Backup, Box<Found>), PlanError> {
+        if !is_damaged(backup.manifest()) {
+            return Ok((backup, found));
+        }
+        let older = candidates.iter().skip_while(|candidate| candidate.standing.id != backup.id()).skip(1);
+        for candidate in older {
+            let opened =
+                Backup::open(self.source.reader(), candidate.standing.id, self.source.unlock()).await?;
+            let Some(sound) = opened.filter(|backup| !is_damaged(backup.manifest())) else { continue };
+            let (outcome, gap) = match self.from(&sound, None).await {
+                Ok(reached) => reached,
+                // Its log is damaged before the target: this base does not reach it.
+                Err(PlanError::Damaged { .. }) => continue,
+                Err(why) => return Err(why),
+            };
+            let before_gap = gap.is_none_or(|gap| self.settled_before(&outcome, &gap));
+            if let Outcome::Found(same) = outcome
+                && before_gap
+                && same.base_is_early
+                && same.record == found.record
+            {
+                return Ok((sound, same));
+            }
+        }
+        Ok((backup, found))
     }
 
     /// Whether what was found in front of a gap is the answer, whatever the gap held.
@@ -483,6 +520,14 @@ async fn describe(
             finished: manifest.finished.clone(),
             bytes: files,
             entries: manifest.entries.len() as u64,
+            bad_pages: manifest.bad_pages.len() as u64,
+            first_bad_pages: manifest
+                .bad_pages
+                .iter()
+                .take(BAD_PAGES_NAMED)
+                .map(|bad| BadPageThen { path: bad.path.clone(), page: bad.page })
+                .collect(),
+            damaged: manifest.damaged,
         },
         replay_bytes: found.record.end.get().saturating_sub(manifest.start.offset.get()),
         segments,
@@ -524,6 +569,11 @@ fn tablespaces_possible<'a>(made: impl Iterator<Item = &'a Path>) -> Result<(), 
         Some(location) => Err(PlanError::TablespaceNowhere { location: location.to_path_buf() }),
         None => Ok(()),
     }
+}
+
+/// Whether a backup is known to hold damaged pages.
+fn is_damaged(manifest: &Manifest) -> bool {
+    manifest.damaged || !manifest.bad_pages.is_empty()
 }
 
 /// Settings whose value a plan cannot know yet.

@@ -275,6 +275,7 @@ impl Rig {
             finished: Utc::now().to_rfc3339(),
             checksums: true,
             bad_pages: Vec::new(),
+            damaged: false,
             next_transaction: None,
             journal_begin: next,
             journal_end: self.writer.place().number(),

@@ -26,7 +26,7 @@ pub async fn status_without_facts_is_unknown_and_null(catalog: Catalog) {
         "schema": "farshore.status/1", "database": "orders", "engine": "postgres", "state": "unknown",
         "incarnation": null, "timeline": null, "received": null, "stored": null, "reported": null,
         "released": null, "ship_lag_bytes": null, "ship_lag_seconds": null, "window": null,
-        "backups": { "count": 0, "last_at": null }, "targets": [],
+        "backups": { "count": 0, "damaged": 0, "last_at": null }, "targets": [],
         "primary": { "retained_bytes": null, "seconds_to_full": null },
     });
     assert_eq!(serde_json::to_value(status).unwrap(), expected);
@@ -70,7 +70,7 @@ pub async fn status_has_exactly_the_promised_shape(catalog: Catalog) {
                 "older_from_position": "1:0/C8", "older_from_time": "2026-03-29T14:00:01Z",
             }],
         },
-        "backups": { "count": 2, "last_at": "2026-03-29T14:01:42Z" },
+        "backups": { "count": 2, "damaged": 0, "last_at": "2026-03-29T14:01:42Z" },
         "targets": [{ "store": "main", "stored": "1:0/384", "state": "confirming" }],
         "primary": { "retained_bytes": 5u64 << 30, "seconds_to_full": 7200 },
     });

@@ -61,6 +61,9 @@ pub struct Manifest {
     pub checksums: bool,
     /// Pages whose checksum was wrong in the source.
     pub bad_pages: Vec<BadPage>,
+    /// Whether the server itself said that the copy has damaged pages.
+    #[serde(default)]
+    pub damaged: bool,
     /// The next transaction number that the copied control file names, where there is one.
     pub next_transaction: Option<u64>,
     /// The number of the journal's next chunk when it began: the log before `start` lies before it, or shortly after.
@@ -303,6 +306,7 @@ mod tests {
             finished: String::new(),
             checksums: true,
             bad_pages: Vec::new(),
+            damaged: false,
             next_transaction: None,
             journal_begin: Sequence::FIRST,
             journal_end: Sequence::FIRST,

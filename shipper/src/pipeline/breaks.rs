@@ -1,11 +1,10 @@
 //! The journal's chunks that are no log: where it begins, where a timeline leaves another, where log is missing.
 //!
-//! What always holds: they are put by the journal's owner only, behind an end that was read; a gap's bounds are exact, and a
-//! base backup becomes due with it, also when the process that recorded it died. A crash leaves the chunk or not; the next
+//! What always holds: they are put by the journal's owner only, behind an end that was read; a gap's bounds are exact, and it
+//! stands behind an opening, where whoever asks whether a base backup is due finds it. A crash leaves the chunk or not; the next
 //! session reads which.
 
 use farshore_engines::postgres::log::history::TimelineHistory;
-use farshore_journal::backup;
 use farshore_journal::format::body::{GapBody, TimelineBody};
 use farshore_journal::reader::Reader;
 use farshore_journal::writer::{encode_gap, encode_timeline};
@@ -97,6 +96,8 @@ impl Pipeline {
         source: &Source,
         tail: &Tail,
     ) -> Result<(), ShipError> {
+        // A gap stands behind an opening (FORMAT.md section 2), where whoever looks for gaps finds it: open anew for it.
+        self.writer = None;
         self.own(reader, tail.end, Some(tail.last)).await?;
         // On an ancestor everything up to the fork is gone; on the source's own timeline, up to its present segment.
         let end = match source.history.leaves(tail.end.timeline) {
@@ -108,22 +109,6 @@ impl Pipeline {
         }
         self.tell(|progress| progress.base_due = Some(format!("the log up to {end} is gone at the source")));
         self.gap_chunk(reader, end, "the source no longer had this log").await
-    }
-
-    /// A process that recorded a gap may have died before the base backup that follows it.
-    pub(super) async fn base_behind_gap(&self, reader: &Reader, tail: &Tail) -> Result<(), ShipError> {
-        let Some(gap_end) = tail.behind_gap.filter(|_| self.progress.borrow().base_due.is_none()) else {
-            return Ok(());
-        };
-        for id in backup::list(reader).await? {
-            // One that does not read is no base, and no reason to stop shipping.
-            let range = backup::standing(reader, id).await.ok().and_then(|standing| standing.complete);
-            if range.is_some_and(|r| r.start.timeline == tail.end.timeline && r.start.offset >= gap_end) {
-                return Ok(());
-            }
-        }
-        self.tell(|progress| progress.base_due = Some(format!("the log up to {gap_end} is missing")));
-        Ok(())
     }
 
     async fn gap_chunk(&mut self, reader: &Reader, end: Offset, reason: &str) -> Result<(), ShipError> {

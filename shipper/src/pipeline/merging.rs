@@ -26,10 +26,13 @@ pub(super) const LAST: Duration = Duration::from_secs(2);
 /// How long a segment may wait for its store. Its chunks stay unmerged then, and their bytes are let go of.
 const PUT: Duration = Duration::from_secs(60);
 
+/// The store that a journal is in, and the names it has there.
+type Home = (Arc<dyn ObjectStore>, Layout);
+
 /// A confirmed chunk, and the journal it is of.
 #[derive(Debug)]
 pub(super) struct Told {
-    layout: Layout,
+    home: Home,
     chunk: Confirmed,
     _room: OwnedSemaphorePermit,
 }
@@ -52,8 +55,8 @@ impl Tell {
         }
         let bytes = u32::try_from(log.len()).unwrap_or(u32::MAX);
         let told = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok().and_then(|room| {
-            let (layout, chunk) = (writer.reader().layout().clone(), Confirmed::new(place, chunk, log));
-            self.sender.try_send(Told { layout, chunk, _room: room }).ok()
+            let home = (Arc::clone(writer.reader().store()), writer.reader().layout().clone());
+            self.sender.try_send(Told { home, chunk: Confirmed::new(place, chunk, log), _room: room }).ok()
         });
         if told.is_none() {
             tracing::debug!(chunk = %place.number(), "a chunk stays unmerged: merging is behind");
@@ -62,31 +65,30 @@ impl Tell {
 }
 
 /// The channel, and what is at its other end.
-pub(super) fn channel(store: Arc<dyn ObjectStore>, limits: MergeLimits) -> (Tell, Merging) {
+pub(super) fn channel(limits: MergeLimits) -> (Tell, Merging) {
     let (sender, told) = mpsc::channel(WAITING);
     let room = Arc::new(Semaphore::new(WAITING_BYTES));
-    (Tell { sender, room, limits }, Merging { store, told, merger: Merger::new(limits), layout: None })
+    (Tell { sender, room, limits }, Merging { told, merger: Merger::new(limits), home: None })
 }
 
 /// Takes in confirmed chunks and puts segments.
 #[derive(Debug)]
 pub(super) struct Merging {
-    store: Arc<dyn ObjectStore>,
     told: mpsc::Receiver<Told>,
     merger: Merger,
-    layout: Option<Layout>,
+    home: Option<Home>,
 }
 
 impl Merging {
     /// Runs until the pipeline is gone.
     pub async fn run(mut self) {
         while let Some(told) = self.told.recv().await {
-            if self.layout.as_ref().is_some_and(|layout| *layout != told.layout) {
+            if self.home.as_ref().is_some_and(|(_, layout)| *layout != told.home.1) {
                 // Another incarnation began: the run belongs to the one before.
                 let last = self.merger.close();
                 self.put(last).await;
             }
-            self.layout = Some(told.layout);
+            self.home = Some(told.home);
             let ready = self.merger.add(told.chunk);
             self.put(ready).await;
         }
@@ -95,20 +97,20 @@ impl Merging {
     }
 
     async fn put(&self, ready: Option<Ready>) {
-        let (Some(ready), Some(layout)) = (ready, &self.layout) else { return };
+        let (Some(ready), Some(home)) = (ready, &self.home) else { return };
         let chunks = ready.chunks();
-        match tokio::time::timeout(PUT, self.merged(ready, layout)).await {
+        match tokio::time::timeout(PUT, self.merged(ready, home)).await {
             Ok(Ok(())) => tracing::debug!(chunks, "merged into a segment"),
             Ok(Err(why)) => tracing::warn!(chunks, error = %why, "chunks stay unmerged"),
             Err(_) => tracing::warn!(chunks, "chunks stay unmerged: the store did not take their segment"),
         }
     }
 
-    async fn merged(&self, ready: Ready, layout: &Layout) -> Result<(), ShipError> {
+    async fn merged(&self, ready: Ready, (store, layout): &Home) -> Result<(), ShipError> {
         let encoded = tokio::task::spawn_blocking(move || ready.encode()).await;
         let segment = encoded.map_err(|_| ShipError::TaskEnded { what: "merging" })??;
         let trouble = |why: &StoreError| tracing::debug!(error = %why, "a segment waits for its store");
-        match segment.put(&*self.store, layout, &trouble).await {
+        match segment.put(&**store, layout, &trouble).await {
             // The same run, merged by this writer before: whichever stands, holds.
             Err(JournalError::Another { .. }) | Ok(()) => Ok(()),
             Err(why) => Err(why.into()),

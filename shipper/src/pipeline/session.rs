@@ -3,16 +3,13 @@
 //! What always holds: a chunk is appended only after the source's bytes were found equal to the journal's end; bytes that
 //! differ, or that nobody can compare any more behind a fork, begin a new incarnation and leave the old one as it is.
 
-use std::sync::Arc;
-
 use chrono::Utc;
 use farshore_engines::postgres::log::history::TimelineHistory;
 use farshore_engines::postgres::wire::{self, StreamEvent};
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::{Founding, Repository};
-use farshore_journal::store::StoreError;
-use farshore_journal::{JournalError, Offset, Position, Timeline};
+use farshore_journal::{Offset, Position, Timeline};
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
@@ -26,7 +23,8 @@ impl Pipeline {
     /// One session: from finding the primary to the end of the stream.
     pub(super) async fn session(&mut self, cancel: &CancellationToken) -> Result<(), ShipError> {
         let mut source = find_primary(&self.config.params).await?;
-        let repository = self.repository(&source).await?;
+        let now = Utc::now().to_rfc3339();
+        let repository = self.store.repository(&source.sql, &self.config.slot, &now).await?;
         let mut record = self.incarnation(&repository, &source).await?;
         let mut reader = Reader::new(&repository, &record)?;
         self.config.writer.segment_bytes = record.segment_bytes;
@@ -120,7 +118,6 @@ impl Pipeline {
                     if !tail.can_be_compared() {
                         return Err(ShipError::Incomparable { last: tail.last });
                     }
-                    self.base_behind_gap(&reader, &tail).await?;
                     match Box::pin(self.stream(&reader, source, &tail, cancel)).await {
                         Ok(None) => return Ok(()),
                         // The timeline ended: ask the server anew how its history goes on.
@@ -151,28 +148,6 @@ impl Pipeline {
         match source.identity.system_identifier.to_string() == record.identity {
             true => Ok(source),
             false => Err(ShipError::SourceChanged),
-        }
-    }
-
-    /// The store, founded when it is new. A store that is empty although this target was shipped to before is away, not new: its
-    /// mount is missing, or it was emptied.
-    async fn repository(&self, source: &Source) -> Result<Repository, ShipError> {
-        match Repository::open(Arc::clone(&self.store)).await {
-            Ok(repository)
-                if !repository.incarnations(&self.config.database).await?.is_empty()
-                    || source.sql.slot_get(&self.config.slot).await?.is_none() =>
-            {
-                return Ok(repository);
-            }
-            Err(JournalError::Store(StoreError::NotFound { .. })) | Ok(_) => {}
-            Err(why) => return Err(why.into()),
-        }
-        match source.sql.slot_get(&self.config.slot).await? {
-            Some(_) => Err(ShipError::StoreAway { slot: self.config.slot.clone() }),
-            None => {
-                let now = Utc::now().to_rfc3339();
-                Ok(Repository::open_or_found(Arc::clone(&self.store), &now).await?)
-            }
         }
     }
 
@@ -243,7 +218,11 @@ impl Pipeline {
                 tracing::error!(database = %self.config.database, reason, "a new incarnation begins");
                 self.found(repository, source, record.number + 1, &reason).await
             }
-            None => self.found(repository, source, 0, "first").await,
+            None => {
+                let found = "it holds nothing of this database";
+                self.store.check_new(&source.sql, &self.config.slot, found).await?;
+                self.found(repository, source, 0, "first").await
+            }
         }
     }
 

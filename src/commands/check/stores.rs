@@ -69,7 +69,7 @@ pub(super) async fn ask(
     facts
 }
 
-/// A directory that is not there: where it would be made.
+/// A directory that is not there: where it would have to be made.
 fn absent(path: &Path) -> StoreFound {
     let parent = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     let may_make = nix::unistd::access(parent, nix::unistd::AccessFlags::W_OK).is_ok();

@@ -1,0 +1,219 @@
+//! Has base backups taken while the service runs, as they fall due.
+//!
+//! What always holds: each database has a task of its own, so that none waits for another's failure; within a database one
+//! backup is taken at a time, so that two do not share the primary's disk; in the process [`AT_ONCE`] are, so that memory and
+//! line stay bounded, and each of them ends ([`super::take`]). Whether one is due is asked of the store: at the start, and when
+//! the journal's incarnation, timeline or gaps change. A database that is not shipped any more is left alone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use farshore_catalog::Catalog;
+use farshore_journal::reader::Reader;
+use farshore_journal::{DatabaseName, IncarnationId, Timeline};
+use farshore_shipper::base_due::Due;
+use farshore_shipper::line;
+use farshore_shipper::progress::{PipelineState, Progress as Shipped};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{STUCK, take};
+use crate::config::{Config, StoreName};
+use crate::wiring;
+
+/// How often it is looked whether a backup fell due.
+const LOOK: Duration = Duration::from_secs(1);
+/// Backups at a time in the process: a second one, so that one that is slow or stuck does not keep all others waiting. Each
+/// holds up to 150 MB.
+const AT_ONCE: usize = 2;
+/// How long after a failure it is tried again, at first and at most.
+const AGAIN_FIRST: Duration = Duration::from_secs(60);
+const AGAIN_LONGEST: Duration = Duration::from_secs(3600);
+
+/// Looks after every database until cancelled.
+pub async fn keep_taken(
+    config: Arc<Config>,
+    shown: Vec<(DatabaseName, watch::Receiver<Vec<Shipped>>)>,
+    catalog: Option<Catalog>,
+    cancel: CancellationToken,
+) {
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for (name, progress) in shown {
+        let keeper = Keeper {
+            config: Arc::clone(&config),
+            name,
+            catalog: catalog.clone(),
+            at_once: Arc::clone(&at_once),
+            cancel: cancel.clone(),
+        };
+        tasks.spawn(keeper.run(progress));
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(why) = ended {
+            tracing::error!(error = %why, "base backups of one database are no longer looked after");
+        }
+    }
+}
+
+/// What a store's answer depends on: while it stays, the answer does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Question {
+    incarnation: IncarnationId,
+    timeline: Option<Timeline>,
+    /// What the pipeline said of gaps.
+    hint: Option<String>,
+}
+
+impl Question {
+    /// Of a target that ships; others are not asked about.
+    fn of(target: &Shipped) -> Option<Self> {
+        let incarnation = target.incarnation.filter(|_| target.state == PipelineState::Connected)?;
+        let timeline = target.stored.map(|stored| stored.timeline);
+        Some(Self { incarnation, timeline, hint: target.base_due.clone() })
+    }
+}
+
+/// What is remembered of one target.
+#[derive(Debug, Default)]
+struct Memory {
+    /// The question to which the answer was: none is due.
+    settled: Option<Question>,
+    /// Attempts since then.
+    attempts: u32,
+    /// When that question is asked again. Another one is asked at once: a promotion that was followed, a gap that came.
+    not_before: Option<(Question, Instant)>,
+}
+
+impl Memory {
+    fn is_open(&self, question: &Question, now: Instant) -> bool {
+        let waits = self.not_before.as_ref().is_some_and(|(asked, until)| asked == question && now < *until);
+        self.settled.as_ref() != Some(question) && !waits
+    }
+
+    fn settle(&mut self, question: Question) {
+        *self = Self { settled: Some(question), ..Self::default() };
+    }
+
+    /// After an attempt that left it due, or not known to be settled. One that succeeded is no reason to take the next at once.
+    fn pause(&mut self, question: Question, now: Instant) {
+        let pause = AGAIN_FIRST.saturating_mul(1 << self.attempts.min(6)).min(AGAIN_LONGEST);
+        self.attempts = self.attempts.saturating_add(1);
+        self.not_before = now.checked_add(pause).map(|until| (question, until));
+    }
+}
+
+struct Keeper {
+    config: Arc<Config>,
+    name: DatabaseName,
+    catalog: Option<Catalog>,
+    at_once: Arc<Semaphore>,
+    cancel: CancellationToken,
+}
+
+impl Keeper {
+    async fn run(self, shown: watch::Receiver<Vec<Shipped>>) {
+        let Some(settings) = self.config.databases.get(&self.name) else { return };
+        let mut memories: Vec<Memory> = settings.stores.iter().map(|_| Memory::default()).collect();
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            // Whoever told of its shipping is gone: it is not shipped here any more.
+            if shown.has_changed().is_err() {
+                return;
+            }
+            let targets = shown.borrow().clone();
+            for ((target, store), memory) in targets.iter().zip(&settings.stores).zip(&mut memories) {
+                let Some(question) = Question::of(target).filter(|q| memory.is_open(q, Instant::now()))
+                else {
+                    continue;
+                };
+                tokio::select! {
+                    () = self.cancel.cancelled() => return,
+                    () = self.look(store, question, memory) => {}
+                }
+            }
+        }
+    }
+
+    /// Asks the store, and takes what is due.
+    async fn look(&self, store: &StoreName, question: Question, memory: &mut Memory) {
+        let due = match self.due(store, question.incarnation).await {
+            Ok(Some(due)) => due,
+            Ok(None) => return memory.settle(question),
+            Err(why) => {
+                tracing::warn!(database = %self.name, store = %store, error = %format!("{why:#}"), "it is not known whether a base backup is due");
+                return memory.pause(question, Instant::now());
+            }
+        };
+        let Ok(_place) = self.at_once.acquire().await else { return };
+        let reason = due.to_string();
+        tracing::info!(database = %self.name, store = %store, reason, "a base backup is due");
+        let catalog = self.catalog.as_ref();
+        match Box::pin(take(&self.config, &self.name, store, &reason, catalog, STUCK, &|_| {})).await {
+            Ok(backup) => {
+                tracing::info!(database = %self.name, store = %store, backup = %backup.id, "a base backup is complete");
+                // Asked again at once: it is none if a gap or a promotion came meanwhile.
+                if matches!(self.due(store, question.incarnation).await, Ok(None)) {
+                    return memory.settle(question);
+                }
+            }
+            Err(why) => tracing::error!("{why}"),
+        }
+        memory.pause(question, Instant::now());
+    }
+
+    /// What the store says. The incarnation that is shipped is asked about, whichever is the newest meanwhile.
+    async fn due(&self, store: &StoreName, incarnation: IncarnationId) -> anyhow::Result<Option<Due>> {
+        let asked = async {
+            let repository = wiring::repository(&self.config, store).await?;
+            let records = repository.incarnations(&self.name).await?;
+            let Some(record) = records.iter().find(|record| record.incarnation == incarnation) else {
+                anyhow::bail!("the store does not show the incarnation that is shipped");
+            };
+            let reader = Reader::new(&repository, record)?;
+            Ok(line::due(&reader, record.segment_bytes).await?)
+        };
+        tokio::time::timeout(STUCK, asked).await?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(timeline: u32, hint: Option<&str>) -> Question {
+        Question {
+            incarnation: IncarnationId::from_bytes([1; 16]),
+            timeline: Some(Timeline::new(timeline)),
+            hint: hint.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_settled_question_is_asked_again_when_a_gap_or_a_timeline_comes() {
+        let (mut memory, now) = (Memory::default(), Instant::now());
+        assert!(memory.is_open(&question(1, None), now));
+        memory.settle(question(1, None));
+        assert!(!memory.is_open(&question(1, None), now));
+        assert!(memory.is_open(&question(1, Some("the log up to 0/500 is gone at the source")), now));
+        assert!(memory.is_open(&question(2, None), now));
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_later_and_later_but_at_least_each_hour() {
+        let (mut memory, begun) = (Memory::default(), Instant::now());
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            memory.pause(question(1, None), begun);
+            pauses.push(memory.not_before.clone().unwrap().1 - begun);
+            assert!(!memory.is_open(&question(1, None), begun));
+        }
+        assert_eq!((pauses[0], pauses[1], pauses[8]), (AGAIN_FIRST, AGAIN_FIRST * 2, AGAIN_LONGEST));
+        assert!(memory.is_open(&question(1, None), begun + AGAIN_LONGEST));
+        assert!(memory.is_open(&question(2, None), begun), "a promotion was followed meanwhile");
+    }
+}
