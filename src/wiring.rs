@@ -27,6 +27,8 @@ pub enum Purpose {
     Write,
     /// To delete what was merged; nothing is made.
     Tidy,
+    /// To append to what is there.
+    Append,
 }
 
 fn nothing_begun() -> Safe {
@@ -72,6 +74,7 @@ fn store_options(settings: &StoreConfig, purpose: Purpose) -> Result<StoreOption
         Purpose::Read => StoreOptions::new(),
         Purpose::Tidy => StoreOptions::for_writing(),
         Purpose::Write => StoreOptions::for_writing().make_root(),
+        Purpose::Append => StoreOptions::for_writing(),
     };
     if let Some(endpoint) = &settings.endpoint {
         options = options.with("endpoint", endpoint);
