@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use farshore_engines::postgres::log::SegmentBytes;
 use farshore_engines::postgres::log::file_name::LogFileName;
-use farshore_journal::DatabaseName;
+use farshore_engines::postgres::log::{LogDecoder, SegmentBytes};
 use farshore_journal::reader::Reader;
+use farshore_journal::{DatabaseName, Position};
 use farshore_shipper::push::{self, Pushed};
 
 use crate::config::{Config, StoreName};
@@ -121,7 +121,8 @@ pub async fn in_store(
     let mut bytes = tokio::fs::read(path).await?;
     if partial {
         // A promoted server archives the old timeline's last segment under this name: its log ends at the fork, which the new
-        // timeline's chunk names. What the journal holds of it is what there is.
+        // timeline's chunk names. A sibling that was promoted elsewhere has more, or lies behind the fork: all of its log must be
+        // held, and what a record's rest leaves behind the last whole one is no log.
         let Some(last) = reader.last().await? else { return Ok(Pushed::NotYet { stored: None }) };
         let stored = last.header().end_position();
         if stored.timeline <= segment.timeline() {
@@ -129,8 +130,16 @@ pub async fn in_store(
         }
         let timeline = segment.timeline();
         let behind = reader.first_where(last.header().number, |header| header.timeline > timeline).await?;
-        let log = behind.header().start.bytes_since(segment.start()).unwrap_or(0);
-        bytes.truncate(usize::try_from(log)?);
+        let fork = behind.header().start;
+        let shape = push::shape(&record)?;
+        let mut decoder = LogDecoder::new(shape, Position::new(timeline, segment.start()))?;
+        // It ends with an error where its log ends.
+        let _ends = decoder.push(&bytes, &mut |_| {});
+        let log_end = decoder.checked_end().map_or(fork, |checked| checked.max(fork));
+        match log_end.bytes_since(segment.start()).filter(|log| *log > 0) {
+            Some(log) => bytes.truncate(usize::try_from(log)?),
+            None => return Ok(Pushed::NeverHeld { at: segment.start() }),
+        }
     }
     Ok(push::check(&reader, segment.timeline(), segment.start(), &bytes).await?)
 }

@@ -330,6 +330,18 @@ fn the_first_segment_behind_a_promotion_is_accepted_and_one_with_another_past_is
     node.wait_end(2, flushed(&new));
     push(&node, &in_wal(&new, &file), 0);
     push(&node, &in_wal(&new, "00000002.history"), 0);
+    // The old timeline's last segment, and one that would lie behind the fork.
+    let partial = std::fs::read_dir(new.data_dir().join("pg_wal"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "partial"))
+        .expect("the old timeline's last segment");
+    push(&node, &partial, 0);
+    let behind = user::tempdir();
+    let later = behind.path().join("0000000100000000000000FE.partial");
+    std::fs::copy(&partial, &later).unwrap();
+    user::give(behind.path());
+    push(&node, &later, 1);
     let folder = user::tempdir();
     let mut bytes = std::fs::read(in_wal(&new, &file)).unwrap();
     bytes[9000] ^= 1;

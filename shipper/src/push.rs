@@ -12,6 +12,8 @@ pub mod room;
 use std::ops::Range;
 
 use farshore_engines::postgres::log::history::TimelineHistory;
+use farshore_engines::postgres::log::{LogShape, Major, SegmentBytes, ShapeError};
+use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{Cipher, Digest, Kind};
 use farshore_journal::reader::Reader;
 use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
@@ -95,6 +97,19 @@ pub async fn check_history(reader: &Reader, timeline: Timeline, file: &[u8]) -> 
             let fork = held.ancestors().last().map_or(Offset::new(0), |parent| parent.left_at);
             Pushed::Differs { from: fork, to: fork }
         }
+    })
+}
+
+/// How the log of an incarnation's source is built.
+///
+/// # Errors
+/// When it is of a kind that this build does not know.
+pub fn shape(record: &IncarnationRecord) -> Result<LogShape, ShapeError> {
+    Ok(LogShape {
+        major: Major::new(record.major)?,
+        segment_bytes: SegmentBytes::new(record.segment_bytes)?,
+        // One that is no number is no PostgreSQL's: no file has it.
+        system_identifier: record.identity.parse().unwrap_or(0),
     })
 }
 

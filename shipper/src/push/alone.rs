@@ -4,13 +4,13 @@
 //! newest opening was written on another machine is left alone, so that an archiver never fences a shipper elsewhere. A crash
 //! leaves at most an opening or one chunk that nobody counted. What it does not do: begin a journal, or follow a promotion.
 
-use farshore_engines::postgres::log::{LogShape, Major, SegmentBytes};
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::reader::Reader;
 use farshore_journal::writer::{Writer, WriterOptions, encode_data};
 
 use super::proof::{Unproved, prove};
 use super::room::Room;
+use super::shape;
 use crate::crash::{self, crash_point};
 use crate::error::ShipError;
 use crate::resume;
@@ -47,7 +47,7 @@ pub async fn append(
 ) -> Result<(), Left> {
     crash::prepare();
     let options = WriterOptions { segment_bytes: record.segment_bytes, ..options.clone() };
-    let shape = shape(record)?;
+    let shape = shape(record).map_err(ShipError::from)?;
     let mut writer: Option<Writer> = None;
     loop {
         let Some(tail) = resume::tail(reader, record.segment_bytes).await? else {
@@ -92,13 +92,4 @@ pub async fn append(
             crash_point!("push-appended");
         }
     }
-}
-
-fn shape(record: &IncarnationRecord) -> Result<LogShape, ShipError> {
-    Ok(LogShape {
-        major: Major::new(record.major)?,
-        segment_bytes: SegmentBytes::new(record.segment_bytes)?,
-        // One that is no number is no PostgreSQL's: no file has it.
-        system_identifier: record.identity.parse().unwrap_or(0),
-    })
 }
