@@ -317,6 +317,9 @@ pub enum WalCommand {
         /// The database; may be left out when the configuration names one
         #[arg(long = "db", value_name = "DB")]
         database: Option<DatabaseName>,
+        /// Exit 0 too for a file whose log lies before the journal's begin or in a recorded gap: it will never be stored
+        #[arg(long)]
+        pass_unheld: bool,
         /// PostgreSQL's %p
         #[arg(value_name = "%p")]
         path: PathBuf,

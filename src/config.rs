@@ -255,6 +255,15 @@ pub struct ServiceConfig {
     pub socket: PathBuf,
 }
 
+impl ServiceConfig {
+    /// The folder, beside the socket, of a database's pushed files and of the lock of whoever appends to its journal here.
+    pub fn room(&self, database: &DatabaseName) -> PathBuf {
+        let mut name = self.socket.file_stem().unwrap_or_default().to_owned();
+        name.push("-push");
+        self.socket.with_file_name(name).join(database.as_str())
+    }
+}
+
 /// The whole configuration.
 pub struct Config {
     /// The file it came from.

@@ -28,6 +28,8 @@ pub enum Purpose {
     Write,
     /// To delete what was merged; nothing is made.
     Tidy,
+    /// To append to what is there.
+    Append,
 }
 
 fn nothing_begun() -> Safe {
@@ -92,7 +94,7 @@ pub fn open_store(
 fn store_options(settings: &StoreConfig, purpose: Purpose) -> Result<StoreOptions, OperatorMessage> {
     let mut options = match purpose {
         Purpose::Read => StoreOptions::new(),
-        Purpose::Write | Purpose::Tidy => StoreOptions::for_writing(),
+        Purpose::Write | Purpose::Append | Purpose::Tidy => StoreOptions::for_writing(),
     };
     if let Some(endpoint) = &settings.endpoint {
         options = options.with("endpoint", endpoint);

@@ -12,10 +12,12 @@ use farshore_journal::format::Recipients;
 use farshore_journal::format::object::Compression;
 use farshore_journal::merge::MergeLimits;
 use farshore_journal::store::faults::{Fault, Faults as Lies, Faulty};
-use farshore_journal::store::{self, StoreOptions};
+use farshore_journal::store::{self, ObjectStore, StoreOptions};
 use farshore_journal::writer::WriterOptions;
 use farshore_journal::{DatabaseName, Offset};
+use farshore_shipper::founding::Place;
 use farshore_shipper::pipeline::PipelineConfig;
+use farshore_shipper::push::room::Room;
 use farshore_shipper::slots;
 use farshore_shipper::supervisor::{self, DatabaseConfig, TargetConfig};
 use farshore_testkit::pg::{Builder, Length, Major, Mode, Server};
@@ -108,6 +110,7 @@ async fn ship_into_a_failing_directory(
         params: params.clone(),
         slot: slots::live(&name, "main").unwrap(),
         keep: keep.clone(),
+        room: Room::new(node.folder().join("room")),
         store_name: "main".to_owned(),
         flush_interval: Duration::from_millis(100),
         merge: MergeLimits::default(),
@@ -118,7 +121,9 @@ async fn ship_into_a_failing_directory(
             host: "test".to_owned(),
         },
     };
-    let targets = vec![TargetConfig { pipeline, store: faulty.clone(), url: "file:".to_owned() }];
+    let opened = Arc::clone(&faulty);
+    let open = Arc::new(move || Ok(Arc::clone(&opened) as Arc<dyn ObjectStore>));
+    let targets = vec![TargetConfig { pipeline, store: Place::new(open, false), url: "file:".to_owned() }];
     let free = Arc::new(|_: &str, _: u64| None);
     let node_name = "test".to_owned();
     let database = DatabaseConfig { name, params, keep, targets, required: 1, node: node_name, free };
@@ -329,6 +334,35 @@ fn a_lost_slot_is_a_gap_with_its_bounds_and_a_new_base_backup_never_silence() {
     drop(latest);
     let old = node.restore(&["--pos", &format!("1:{early}")]);
     assert_eq!(old.sql("select one from before"), "1");
+}
+
+#[test]
+fn a_base_backup_follows_a_gap_however_late_the_process_died() {
+    let server = forgetful().start();
+    server.pgbench_init(1);
+    let node = Node::new(&[&server]);
+    let service = node.start(None);
+    node.wait_backup(1);
+    service.stop();
+    for _ in 0..12 {
+        server.sql("create table if not exists filler(n int); insert into filler select generate_series(1, 200000); select pg_switch_wal(); checkpoint");
+    }
+    // There is room for the stream and none for a copy: the gap is recorded, and soon lies far behind the journal's end.
+    server.conf("max_wal_senders = 1");
+    server.restart();
+    let service = node.start(None);
+    service.wait_log("a gap in the journal");
+    server.sql("create table more as select generate_series(1, 1500000) as n");
+    node.wait_end(1, flushed(&server));
+    assert_eq!(node.backups(), 1, "{}", node.log());
+    service.kill9();
+    server.conf("max_wal_senders = 10");
+    server.restart();
+    let service = node.start(None);
+    node.wait_backup(2);
+    node.wait_end(1, flushed(&server));
+    service.stop();
+    assert_eq!(node.restore(&["--latest"]).sql("select count(*) from more"), "1500000");
 }
 
 #[test]

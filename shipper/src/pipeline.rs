@@ -12,6 +12,7 @@
 //! ```
 
 mod breaks;
+mod fill;
 mod guard;
 mod merging;
 mod open_stream;
@@ -39,6 +40,7 @@ use crate::error::ShipError;
 use crate::founding::Place;
 use crate::keep::Kept;
 use crate::progress::{Fact, PipelineState, Progress};
+use crate::push::room::Room;
 
 /// The first and longest pause before a session is begun again.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
@@ -57,6 +59,8 @@ pub struct PipelineConfig {
     pub slot: SlotName,
     /// The slot that keeps the log until it is released.
     pub keep: SlotName,
+    /// The room of pushed files, which may hold what the source no longer has.
+    pub room: Room,
     /// The target's name in the configuration.
     pub store_name: String,
     /// Longest time that received bytes wait for company.

@@ -14,6 +14,7 @@ use farshore_journal::merge::MergeLimits;
 use farshore_shipper::founding::Place;
 use farshore_shipper::pipeline::PipelineConfig;
 use farshore_shipper::progress::{PipelineState, Progress};
+use farshore_shipper::push::room::Room;
 use farshore_shipper::supervisor::{self, TargetConfig};
 use farshore_shipper::{ShipError, slots};
 use farshore_web::{Health, Shipping};
@@ -27,10 +28,14 @@ use crate::commands::{Context, check};
 use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
+use crate::room_lock::RoomLock;
 use crate::wiring::{self, Purpose};
+use crate::{push_socket, room_lock};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
+/// How often a lock that another process holds is tried.
+const LOCK: Duration = Duration::from_millis(200);
 
 /// Runs it.
 ///
@@ -63,7 +68,8 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         let database = database(&config, name, settings, &known)?;
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
         shown.push((name.clone(), progress_rx));
-        databases.spawn(ship(name.clone(), database, catalog.clone(), progress_tx, cancel.clone()));
+        let room = Room::new(config.service.room(name));
+        databases.spawn(ship(name.clone(), database, room, catalog.clone(), progress_tx, cancel.clone()));
     }
     let mut service = JoinSet::new();
     let (health_tx, health_rx) = watch::channel(Health::default());
@@ -76,6 +82,16 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         }
     }
     let mut pictures = JoinSet::new();
+    match push_socket::listen(&config.service.socket).await {
+        Ok(listener) => {
+            let (config, shown) = (Arc::clone(&config), shown.clone());
+            pictures.spawn(push_socket::serve(listener, config, shown, cancel.clone()));
+        }
+        Err(why) => {
+            tracing::error!(socket = %config.service.socket.display(), error = %why,
+                "`wal push` cannot hand its files over: it holds them against the stores by itself");
+        }
+    }
     pictures.spawn(health(shown.clone(), health_tx, cancel.clone()));
     if let Some(catalog) = catalog.clone() {
         let upkeep = Upkeep { config: Arc::clone(&config), catalog, shown: shown.clone() };
@@ -103,10 +119,12 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
 async fn ship(
     name: DatabaseName,
     database: supervisor::DatabaseConfig,
+    room: Room,
     catalog: Option<Catalog>,
     shown: watch::Sender<Vec<Progress>>,
     cancel: CancellationToken,
 ) -> (DatabaseName, Result<(), ShipError>) {
+    let Some(_lock) = lock(&name, &room, &cancel).await else { return (name, Ok(())) };
     let ended = Box::pin(supervisor::run(database, catalog, shown, cancel)).await;
     (name, ended)
 }
@@ -121,6 +139,30 @@ async fn known_stores(catalog: Option<&Catalog>, name: &DatabaseName) -> BTreeSe
         Err(why) => {
             tracing::warn!(database = %name, error = %why, "the catalog does not say which stores were shipped into before");
             BTreeSet::new()
+        }
+    }
+}
+
+/// Waits until no other process of this machine appends to the database's journal. `None` when cancelled meanwhile. Where there can
+/// be no lock, shipping goes on without: between machines there is none either, and the put is the fence.
+async fn lock(name: &DatabaseName, room: &Room, cancel: &CancellationToken) -> Option<Option<RoomLock>> {
+    let mut said = false;
+    loop {
+        match room_lock::try_lock(room) {
+            Ok(Some(lock)) => return Some(Some(lock)),
+            Ok(None) if !said => {
+                said = true;
+                tracing::warn!(database = %name, "another farshore of this machine has the journal's lock: waiting for it to end");
+            }
+            Ok(None) => {}
+            Err(why) => {
+                tracing::warn!(database = %name, error = %why, "there is no lock beside the socket: `wal push` appends nothing without a service");
+                return Some(None);
+            }
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return None,
+            () = tokio::time::sleep(LOCK) => {}
         }
     }
 }
@@ -148,6 +190,7 @@ fn database(
             params: params.clone(),
             slot: slots::live(name, store_name.as_str()).map_err(slot_name)?,
             keep: keep.clone(),
+            room: Room::new(config.service.room(name)),
             store_name: store_name.to_string(),
             flush_interval: settings.flush_plan(store_config.billing()).interval,
             writer: wiring::writer_options(settings, store_config)?,

@@ -238,6 +238,17 @@ impl Node {
         self.command(arguments).output().unwrap()
     }
 
+    /// Runs a verb that ends itself at a step, in the words of the crate `fail`.
+    pub fn run_until(&self, crash: &str, arguments: &[&str]) -> Output {
+        self.command(arguments).env("FAILPOINTS", crash).output().unwrap()
+    }
+
+    /// What a server whose log is older than the journal is to be told as `archive_command`.
+    pub fn archive_command(&self) -> String {
+        let toml = self.folder.path().join("farshore.toml");
+        format!("{} -c {} wal push --pass-unheld %p", self.binary.display(), toml.display())
+    }
+
     /// Runs a verb that must succeed, and takes its answer as JSON.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[&["-o", "json"], arguments].concat());

@@ -102,7 +102,7 @@ async fn decide(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
     }
     let search = Search { source, branches: &branches, timeline, asked: &asked, windows: &windows };
     let (backup, found) = search.run(&candidates).await?;
-    let (backup, found) = search.from_a_sound_one(&candidates, backup, found).await?;
+    let (backup, found) = search.by_a_sound_one(&candidates, backup, found).await?;
     describe(source, &branches, asked, timeline, &backup, *found).await
 }
 
@@ -294,7 +294,7 @@ impl Search<'_> {
 
     /// The newest sound base from which the very same record is reached, where the one that was found is known to be damaged; that
     /// one where there is none.
-    async fn from_a_sound_one(
+    async fn by_a_sound_one(
         &self,
         candidates: &[Candidate],
         backup: Backup,

@@ -13,10 +13,12 @@ use farshore_journal::{Offset, Position, Timeline};
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
+use super::fill::Filled;
 use super::source::{Source, find_primary};
 use crate::continuity::{Continuity, decide};
 use crate::error::ShipError;
 use crate::progress::Fact;
+use crate::push::proof::Proof;
 use crate::resume::{self, Comparison};
 
 impl Pipeline {
@@ -35,6 +37,7 @@ impl Pipeline {
         });
         let mut conflict: Option<String> = None;
         let mut begun = false;
+        let mut witness: Option<Box<Proof>> = None;
         loop {
             if let Some(reason) = conflict.take() {
                 // Both histories stay restorable: the old incarnation is left as it is.
@@ -118,7 +121,9 @@ impl Pipeline {
                     if !tail.can_be_compared() {
                         return Err(ShipError::Incomparable { last: tail.last });
                     }
-                    match Box::pin(self.stream(&reader, source, &tail, cancel)).await {
+                    let proof = witness.take().filter(|proof| proof.of == tail.end);
+                    let witnessed = proof.is_some();
+                    match Box::pin(self.stream(&reader, source, &tail, proof, cancel)).await {
                         Ok(None) => return Ok(()),
                         // The timeline ended: ask the server anew how its history goes on.
                         Ok(Some(())) => source = self.find_again(&record).await?,
@@ -133,7 +138,13 @@ impl Pipeline {
                             if self.stands_at(tail.end) =>
                         {
                             source = self.find_again(&record).await?;
-                            self.gap(&reader, &source, &tail).await?;
+                            match self.fill(&reader, &source, &tail).await? {
+                                Filled::Appended => {}
+                                Filled::Witness(proof) if !witnessed => witness = Some(proof),
+                                Filled::Witness(_) | Filled::Nothing => {
+                                    self.gap(&reader, &source, &tail).await?;
+                                }
+                            }
                         }
                         Err(why) => return Err(why),
                     }

@@ -21,6 +21,7 @@ use crate::batch::Batch;
 use crate::crash::crash_point;
 use crate::error::ShipError;
 use crate::progress::{Fact, PipelineState};
+use crate::push::proof::Proof;
 use crate::resume::{Comparison, Tail};
 
 /// How long a full batch may wait for the target before the stream is closed: a stream that is not read would hold up the
@@ -36,20 +37,30 @@ impl Pipeline {
         reader: &Reader,
         source: Source,
         tail: &Tail,
+        witness: Option<Box<Proof>>,
         cancel: &CancellationToken,
     ) -> Result<Option<()>, ShipError> {
-        let from = tail.compare_from();
-        let anchor = source.sql.next_transaction().await?;
-        let mut decoder = LogDecoder::new(source.shape, from)?.with_transaction_anchor(anchor);
+        self.unstored.clear();
+        let (from, mut decoder, mut comparison) = match witness.map(|proof| *proof) {
+            // Files were compared in place of what the source no longer has: the decoder goes on from them into the stream.
+            Some(Proof { end, decoder, comparison, events, .. }) => {
+                events.into_iter().for_each(|event| self.unstored.note(event));
+                (end, decoder, comparison)
+            }
+            None => {
+                let from = tail.compare_from();
+                let anchor = source.sql.next_transaction().await?;
+                let decoder = LogDecoder::new(source.shape, from)?.with_transaction_anchor(anchor);
+                (from, decoder, Comparison::over(tail))
+            }
+        };
         let guard = Guard::new(&self.kept, &source.host, from, self.config.writer.segment_bytes);
         let mut stream = source.open_stream(&self.config.params, &self.config.slot, from).await?;
-        let mut comparison = Comparison::over(tail);
         let mut batch = Batch::at(tail.end);
         let mut last_sent: Option<Instant> = None;
         let mut full_since: Option<Instant> = None;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.unstored.clear();
         if comparison.is_done() {
             self.own(reader, tail.end, Some(tail.last)).await?;
         }
@@ -197,7 +208,7 @@ impl Pipeline {
     }
 
     /// Makes a chunk of what waits and puts it on its way.
-    fn send(&mut self, batch: &mut Batch, checked: Offset) -> Result<(), ShipError> {
+    pub(super) fn send(&mut self, batch: &mut Batch, checked: Offset) -> Result<(), ShipError> {
         let Some(mut writer) = self.writer.take() else {
             return Err(ShipError::TaskEnded { what: "writer" });
         };

@@ -1,0 +1,140 @@
+//! Do the files in the room continue the journal? Read in the place of the stream, and held to the same proof.
+//!
+//! What always holds: bytes are given out as fresh only behind a comparison that reached the journal's end and found all equal,
+//! from a file that was decoded to its own end; the bytes given out are those that were decoded. What it does not do: append.
+
+use farshore_engines::event::LogEvent;
+use farshore_engines::postgres::log::{LogDecoder, LogError, LogShape};
+use farshore_journal::{Offset, Position};
+
+use super::room::{LogFile, Room};
+use crate::batch::MAX_CHUNK_BYTES;
+use crate::error::ShipError;
+use crate::resume::{Comparison, Tail};
+
+/// The largest segment that is appended from a file: it is held in memory whole.
+const LARGEST_BYTES: u64 = 64 << 20;
+
+/// Bytes for one chunk, with the end of the last whole record in all that was decoded up to their end.
+#[derive(Debug)]
+pub struct Piece {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The checked end, when any record was whole.
+    pub checked: Option<Offset>,
+}
+
+/// What files prove of a journal's end.
+#[derive(Debug)]
+pub struct Proof {
+    /// The journal's end that was compared.
+    pub of: Position,
+    /// Where the files read end: where a stream goes on.
+    pub end: Position,
+    /// A decoder that has read up to there.
+    pub decoder: LogDecoder,
+    /// The comparison, as far as the files reach.
+    pub comparison: Comparison,
+    /// What lies behind the journal's end, up to the end of the file that holds it.
+    pub fresh: Vec<Piece>,
+    /// Commits and points in what was read.
+    pub events: Vec<LogEvent>,
+}
+
+/// Why files prove nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Unproved {
+    /// The room cannot be read.
+    #[error("the room of pushed files cannot be read: {0}")]
+    Room(#[from] std::io::Error),
+    /// A file differs from the journal.
+    #[error("{file} differs from the journal: {why}")]
+    Differs {
+        /// Which.
+        file: String,
+        /// Where.
+        why: Box<ShipError>,
+    },
+    /// A file does not decode.
+    #[error("{file} does not decode behind what the journal holds: {why}")]
+    Decode {
+        /// Which.
+        file: String,
+        /// Why.
+        why: LogError,
+    },
+    /// It broke off.
+    #[error("the reading broke off")]
+    Ended,
+}
+
+/// Reads the files that follow one another from where a resume compares: up to the first that holds log behind the journal's end.
+/// `None` when there is none.
+///
+/// # Errors
+/// When the first file proves nothing; a later one that does not is left out.
+pub async fn prove(
+    room: &Room,
+    shape: LogShape,
+    tail: &Tail,
+    next_transaction: Option<u64>,
+) -> Result<Option<Proof>, Unproved> {
+    let (room, tail) = (room.clone(), tail.clone());
+    let proved = tokio::task::spawn_blocking(move || {
+        let mut run = room.run_from(tail.compare_from(), shape.segment_bytes)?;
+        loop {
+            match read(&run, shape, &tail, next_transaction) {
+                Err((at, why)) if at > 0 => {
+                    tracing::warn!(error = %why, "a pushed file is left out");
+                    run.truncate(at);
+                }
+                other => return other.map_err(|(_, why)| why),
+            }
+        }
+    });
+    proved.await.unwrap_or(Err(Unproved::Ended))
+}
+
+/// As [`prove`], over these files; the error names the file by its place.
+fn read(
+    run: &[LogFile],
+    shape: LogShape,
+    tail: &Tail,
+    next_transaction: Option<u64>,
+) -> Result<Option<Proof>, (usize, Unproved)> {
+    let mut end = tail.compare_from();
+    if run.is_empty() || shape.segment_bytes.get() > LARGEST_BYTES {
+        return Ok(None);
+    }
+    let name = |file: &LogFile| file.path.display().to_string();
+    let decode = |at: usize, why| (at, Unproved::Decode { file: name(&run[at]), why });
+    let mut decoder = LogDecoder::new(shape, end).map_err(|why| decode(0, why))?;
+    if let Some(next) = next_transaction {
+        decoder = decoder.with_transaction_anchor(next);
+    }
+    let mut comparison = Comparison::over(tail);
+    let (mut fresh, mut events) = (Vec::new(), Vec::new());
+    for (at, file) in run.iter().enumerate() {
+        let bytes = std::fs::read(&file.path).map_err(|why| (at, why.into()))?;
+        let skip = end.offset.bytes_since(file.start.offset).and_then(|skip| usize::try_from(skip).ok());
+        let part = skip.and_then(|skip| bytes.get(skip..)).unwrap_or_default();
+        if file.end.bytes_since(end.offset) != Some(part.len() as u64) {
+            let why = std::io::Error::other("its length changed while it was read");
+            return Err((at, why.into()));
+        }
+        let behind = comparison
+            .take(part)
+            .map_err(|why| (at, Unproved::Differs { file: name(file), why: Box::new(why) }))?;
+        let (known, behind) = part.split_at(part.len() - behind.len());
+        decoder.push(known, &mut |event| events.push(event)).map_err(|why| decode(at, why))?;
+        for piece in behind.chunks(MAX_CHUNK_BYTES) {
+            decoder.push(piece, &mut |event| events.push(event)).map_err(|why| decode(at, why))?;
+            fresh.push(Piece { bytes: piece.to_vec(), checked: decoder.checked_end() });
+        }
+        end.offset = file.end;
+        if !fresh.is_empty() {
+            break;
+        }
+    }
+    Ok(Some(Proof { of: tail.end, end, decoder, comparison, fresh, events }))
+}
