@@ -317,9 +317,12 @@ fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreE
         _ => {}
     }
     // The marker is the first file of a restore: without it nothing was written.
-    let written = match directory.join(restore::MARKER).exists() {
-        true => "what was written is marked as interrupted and will not start",
-        false => "nothing was written",
+    let (written, again) = match directory.join(restore::MARKER).exists() {
+        true => (
+            "what was written is marked as interrupted and will not start",
+            "mend what it says, then the same command with --resume, or restore into an empty directory",
+        ),
+        false => ("nothing was written", "mend what it says, then restore into an empty directory"),
     };
     OperatorMessage::new(
         Code::RestoreFailed,
@@ -329,7 +332,7 @@ fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreE
         )),
         match why {
             RestoreError::Journal(why) if is_sealed(why) => NAME_THE_KEY,
-            _ => "mend what it says, then the same command with --resume, or another directory",
+            _ => again,
         },
     )
 }
