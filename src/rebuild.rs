@@ -126,6 +126,7 @@ fn incarnation(record: &IncarnationRecord) -> Incarnation {
         id: record.incarnation,
         database: record.database.clone(),
         engine_identity: record.identity.clone(),
+        number: Some(record.number),
         created_at: time_of(&record.created),
         parent: None,
         reason: record.reason.clone(),

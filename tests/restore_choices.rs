@@ -111,7 +111,7 @@ fn a_segment_is_called_not_there_only_when_every_store_was_read_and_says_so() {
     service.stop();
     let only_main = segment(&server, 1);
     let real = std::fs::read(server.data_dir().join("pg_wal").join(&only_main)).unwrap();
-    let beyond = format!("{}{}", &only_main[..16], "00000F00");
+    let beyond = format!("{}000000F0", &only_main[..16]);
     for order in [["main", "nas"], ["nas", "main"]] {
         stores(&node, &order);
         assert_eq!(fetch(&node, &[], &only_main), (Some(0), Some(real.clone())), "{order:?}");

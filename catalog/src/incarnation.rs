@@ -1,13 +1,13 @@
 //! The incarnations of a database: which histories it has had. Facts of an incarnation never change.
 //!
-//! The current one is the latest minted. Older ones stay restorable.
+//! The current one has the highest number in its store's records: order never comes from clocks. Older ones stay restorable.
 
 use farshore_journal::{DatabaseName, IncarnationId};
 use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
-use crate::row::{Read as _, big, micros};
+use crate::row::{Read as _, big, big_known, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// How often a new local number is tried while other writers take theirs. Each try sees one more of them.
@@ -22,7 +22,9 @@ pub struct Incarnation {
     pub database: DatabaseName,
     /// What the engine says it is. PostgreSQL: the system identifier, in decimal.
     pub engine_identity: String,
-    /// When it was minted.
+    /// The number that its store's record gives it, from 0 on; `None` when it was recorded before numbers were kept.
+    pub number: Option<u64>,
+    /// When it was minted, by a clock: for showing, never for order.
     pub created_at: Time,
     /// The one it came from, when that is known.
     pub parent: Option<IncarnationId>,
@@ -59,7 +61,7 @@ impl Catalog {
         in_snapshot!(self, incarnation_find_in_txn(id))
     }
 
-    /// The latest minted incarnation of a database.
+    /// The incarnation of a database with the highest number.
     ///
     /// # Errors
     /// When the catalog is away.
@@ -74,8 +76,8 @@ impl Catalog {
 /// [`Error::Conflict`] when it is recorded with other facts.
 pub async fn incarnation_put_in_txn(txn: &mut Txn, incarnation: &Incarnation) -> Result<()> {
     let statement = "insert into incarnation (id, number, database_name, engine_identity, created_at, parent, \
-                     reason, segment_bytes, major_version) \
-                     select $1, coalesce(max(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8 from incarnation \
+                     reason, segment_bytes, major_version, record_number) \
+                     select $1, coalesce(max(number), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9 from incarnation \
                      where true on conflict do nothing";
     for _ in 0..NUMBER_TRIES {
         let bound = query(statement)
@@ -86,18 +88,32 @@ pub async fn incarnation_put_in_txn(txn: &mut Txn, incarnation: &Incarnation) ->
             .bind(incarnation.parent.map(|parent| parent.to_string()))
             .bind(incarnation.reason.clone())
             .bind(big("segment size", incarnation.segment_bytes)?)
-            .bind(incarnation.major_version.map(i64::from));
+            .bind(incarnation.major_version.map(i64::from))
+            .bind(big_known("incarnation's number", incarnation.number)?);
         if txn.execute("incarnation_put", bound).await? == 1 {
             return Ok(());
         }
         // Either this incarnation is there, or another one took the number at the same moment.
         if let Some(known) = incarnation_find_in_txn(txn, incarnation.id).await? {
-            let same = Incarnation { created_at: known.created_at, ..incarnation.clone() } == known
+            let number = incarnation.number.or(known.number);
+            let filled = Incarnation { number, created_at: known.created_at, ..incarnation.clone() };
+            let same = filled == Incarnation { number: known.number.or(number), ..known.clone() }
                 && micros(known.created_at) == micros(incarnation.created_at);
-            return if same { Ok(()) } else { Err(conflict(incarnation, "with other facts")) };
+            return match (same, known.number) {
+                (false, _) => Err(conflict(incarnation, "with other facts")),
+                (true, None) if number.is_some() => number_fill_in(txn, incarnation.id, number).await,
+                (true, _) => Ok(()),
+            };
         }
     }
     Err(conflict(incarnation, "no number was free"))
+}
+
+/// Keeps the number of an incarnation that was recorded before numbers were kept.
+async fn number_fill_in(txn: &mut Txn, id: IncarnationId, number: Option<u64>) -> Result<()> {
+    let statement = "update incarnation set record_number = $1 where id = $2 and record_number is null";
+    let bound = query(statement).bind(big_known("incarnation's number", number)?).bind(id.to_string());
+    txn.execute("incarnation_put", bound).await.map(|_| ())
 }
 
 fn conflict(incarnation: &Incarnation, reason: &str) -> Error {
@@ -110,7 +126,8 @@ fn conflict(incarnation: &Incarnation, reason: &str) -> Error {
 /// When the catalog is away.
 pub async fn incarnation_list_in_txn(txn: &mut Txn, database: &DatabaseName) -> Result<Vec<Incarnation>> {
     let statement = "select id, database_name, engine_identity, created_at, parent, reason, segment_bytes, \
-                     major_version from incarnation where database_name = $1 order by created_at, id";
+                     major_version, record_number from incarnation where database_name = $1 \
+                     order by coalesce(record_number, -1), created_at, id";
     let rows = txn.rows("incarnation_list", query(statement).bind(database.to_string())).await?;
     rows.iter().map(from_row).collect()
 }
@@ -121,7 +138,7 @@ pub async fn incarnation_list_in_txn(txn: &mut Txn, database: &DatabaseName) -> 
 /// When the catalog is away.
 pub async fn incarnation_find_in_txn(txn: &mut Txn, id: IncarnationId) -> Result<Option<Incarnation>> {
     let statement = "select id, database_name, engine_identity, created_at, parent, reason, segment_bytes, \
-                     major_version from incarnation where id = $1";
+                     major_version, record_number from incarnation where id = $1";
     let row = txn.row("incarnation_find", query(statement).bind(id.to_string())).await?;
     row.as_ref().map(from_row).transpose()
 }
@@ -135,8 +152,8 @@ pub async fn incarnation_current_in_txn(
     database: &DatabaseName,
 ) -> Result<Option<Incarnation>> {
     let statement = "select id, database_name, engine_identity, created_at, parent, reason, segment_bytes, \
-                     major_version from incarnation where database_name = $1 \
-                     order by created_at desc, id desc limit 1";
+                     major_version, record_number from incarnation where database_name = $1 \
+                     order by coalesce(record_number, -1) desc, created_at desc, id desc limit 1";
     let row = txn.row("incarnation_current", query(statement).bind(database.to_string())).await?;
     row.as_ref().map(from_row).transpose()
 }
@@ -154,6 +171,7 @@ fn from_row(row: &AnyRow) -> Result<Incarnation> {
         id: row.parsed("id")?,
         database: row.parsed("database_name")?,
         engine_identity: row.text("engine_identity")?,
+        number: row.maybe_count("record_number")?,
         created_at: row.time("created_at")?,
         parent: row.maybe_parsed("parent")?,
         reason: row.text("reason")?,

@@ -10,8 +10,14 @@ use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 /// Version, name and text of each file in `migrations/`, oldest first.
-const FILES: &[(i64, &str, &str)] =
-    &[(20_261_121_020_000, "catalog", include_str!("../../migrations/20261121020000_catalog.sql"))];
+const FILES: &[(i64, &str, &str)] = &[
+    (20_261_121_020_000, "catalog", include_str!("../../migrations/20261121020000_catalog.sql")),
+    (
+        20_261_125_220_000,
+        "incarnation_record_number",
+        include_str!("../../migrations/20261125220000_incarnation_record_number.sql"),
+    ),
+];
 
 /// Brings the catalog behind `connection` to the newest version.
 pub(crate) async fn run(connection: &mut AnyConnection) -> Result<(), MigrateError> {

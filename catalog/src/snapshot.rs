@@ -134,6 +134,7 @@ async fn incarnation_facts(txn: &mut Txn, incarnation: &Incarnation) -> Result<V
     Ok(json!({
         "id": id,
         "engine_identity": incarnation.engine_identity,
+        "number": incarnation.number,
         "created_us": micros(incarnation.created_at),
         "parent": incarnation.parent,
         "reason": incarnation.reason,

@@ -125,6 +125,7 @@ impl Recorder {
                     id: record.incarnation,
                     database: record.database,
                     engine_identity: record.identity,
+                    number: Some(record.number),
                     created_at,
                     parent: None,
                     reason: record.reason,

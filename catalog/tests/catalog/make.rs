@@ -31,6 +31,7 @@ pub fn incarnation(id: u8, database: &str) -> Incarnation {
         id: IncarnationId::from_bytes([id; 16]),
         database: name(database),
         engine_identity: "7301234567890123456".to_owned(),
+        number: Some(u64::from(id) - 1),
         created_at: time(i64::from(id)),
         parent: (id > 1).then(|| IncarnationId::from_bytes([id - 1; 16])),
         reason: "first contact".to_owned(),

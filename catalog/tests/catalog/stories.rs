@@ -3,6 +3,7 @@
 use farshore_catalog::activity::Activity;
 use farshore_catalog::backup::{BackupEnd, BackupState};
 use farshore_catalog::database::{Database, database_put_in_txn};
+use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::node::Node;
 use farshore_catalog::shipping::{Shipping, ShippingState};
@@ -57,8 +58,23 @@ pub async fn the_latest_incarnation_is_current_and_facts_never_change(catalog: C
     let mut other = first;
     other.created_at = time(77);
     assert!(matches!(catalog.incarnation_put(&other).await, Err(Error::Conflict { .. })));
+    // The clock of the machine that minted the third was behind.
+    let mut third = incarnation(3, "orders");
+    third.created_at = time(0);
+    catalog.incarnation_put(&third).await.unwrap();
+    assert_eq!(catalog.incarnation_current(&name("orders")).await.unwrap(), Some(third.clone()));
+    assert_eq!(catalog.incarnation_list(&name("orders")).await.unwrap().last(), Some(&third));
+    // One that was recorded before numbers were kept learns its number, and keeps it.
+    let unnumbered = Incarnation { number: None, ..incarnation(4, "orders") };
+    catalog.incarnation_put(&unnumbered).await.unwrap();
+    assert_eq!(catalog.incarnation_current(&name("orders")).await.unwrap(), Some(third));
+    catalog.incarnation_put(&incarnation(4, "orders")).await.unwrap();
+    catalog.incarnation_put(&unnumbered).await.unwrap();
+    assert_eq!(catalog.incarnation_current(&name("orders")).await.unwrap(), Some(incarnation(4, "orders")));
+    let renumbered = Incarnation { number: Some(8), ..incarnation(4, "orders") };
+    assert!(matches!(catalog.incarnation_put(&renumbered).await, Err(Error::Conflict { .. })));
     // Nothing may belong to a database nobody recorded.
-    let stray = incarnation(3, "stray");
+    let stray = incarnation(5, "stray");
     assert!(matches!(catalog.incarnation_put(&stray).await, Err(Error::Query { .. })));
 }
 
