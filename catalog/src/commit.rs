@@ -17,8 +17,9 @@ use crate::incarnation::incarnation_number_in_txn;
 use crate::row::{Read as _, at, big, branch, micros};
 use crate::{Catalog, Result, Time, Txn};
 
-/// Rows in one insert. Seven values each: PostgreSQL takes 65 535 values in a statement, SQLite 32 766.
-const ROWS_PER_INSERT: usize = 500;
+/// Rows in one insert. Few, because SQLite's names of values are looked up one after the other each time a value is bound: the
+/// cost of a row grows with the rows beside it. With 500 rows this took more of a service's CPU than compressing its log.
+const ROWS_PER_INSERT: usize = 32;
 
 /// The most rows already there that one insert is merged with in memory.
 const OVERLAP: usize = 20_000;
@@ -163,14 +164,15 @@ async fn insert_over(txn: &mut Txn, number: i64, commits: &[Commit], known: &[Kn
     Ok(added)
 }
 
+/// Inserts rows of one timeline.
 async fn insert_rows(txn: &mut Txn, number: i64, rows: &[(&Commit, i64)]) -> Result<u64> {
     // A text per remainder would push the hot ones out of the connection's statement cache.
     let keep = rows.len() == ROWS_PER_INSERT || rows.len() == 1;
+    let Some((first, _)) = rows.first() else { return Ok(0) };
     let mut bound = query(AssertSqlSafe(insert_text(rows.len()))).persistent(keep);
+    bound = bound.bind(number).bind(branch(first.timeline));
     for (commit, latest) in rows {
         bound = bound
-            .bind(number)
-            .bind(branch(commit.timeline))
             .bind(at(commit.end)?)
             .bind(at(commit.start)?)
             .bind(micros(commit.time))
@@ -187,17 +189,16 @@ fn insert_text(rows: usize) -> String {
          xid) values ",
     );
     for row in 0..rows {
-        let value = row * 7;
+        // The first two are every row's: incarnation and timeline.
+        let value = 2 + row * 5;
         let comma = if row == 0 { "" } else { ", " };
         text.push_str(&format!(
-            "{comma}(${}, ${}, ${}, ${}, ${}, ${}, ${})",
+            "{comma}($1, $2, ${}, ${}, ${}, ${}, ${})",
             value + 1,
             value + 2,
             value + 3,
             value + 4,
-            value + 5,
-            value + 6,
-            value + 7
+            value + 5
         ));
     }
     text.push_str(" on conflict do nothing");

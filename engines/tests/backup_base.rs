@@ -98,7 +98,7 @@ async fn take(server: &Server, target: &Path) -> Taken {
                 close(&mut reader, &mut reports).await;
                 reader = Some(open(target, tablespace, start));
             }
-            BackupEvent::Data(bytes) => assert!(reader.as_ref().unwrap().0.put(bytes).await),
+            BackupEvent::Data(bytes) => assert!(reader.as_mut().unwrap().0.put(bytes).await),
             BackupEvent::Manifest(bytes) => {
                 close(&mut reader, &mut reports).await;
                 manifest.extend_from_slice(&bytes);

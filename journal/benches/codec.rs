@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used)] // a measuring program
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use farshore_journal::format::chain::Link;
 use farshore_journal::format::object::{ChainUse, Compression, Draft, MAX_FRAME_BYTES, Piece};
 use farshore_journal::format::{ChainValue, DataKey, Decoded, Digest, Kind};
 use farshore_journal::{Generation, IncarnationId, Offset, Sequence, StoreId, Timeline, WriterId};
@@ -71,5 +72,28 @@ fn codec(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codec);
+/// The chain as a reader walks it: a chunk's steps, and those of a journal of small chunks.
+fn chain(c: &mut Criterion) {
+    let link = Link {
+        kind: Kind::Data,
+        generation: Generation::FIRST,
+        writer: WriterId::from_bytes([3; 16]),
+        timeline: Timeline::new(1),
+    };
+    let digest = Digest::of(b"a frame");
+    let mut group = c.benchmark_group("chain");
+    for steps in [8u64, 10_000] {
+        group.throughput(Throughput::Elements(steps));
+        group.bench_function(format!("{steps} steps"), |b| {
+            b.iter(|| {
+                let first = ChainValue::from_bytes([9; 32]);
+                (0..steps)
+                    .fold(first, |chain, at| chain.step(link, Offset::new(at), Offset::new(at + 1), &digest))
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, codec, chain);
 criterion_main!(benches);

@@ -337,7 +337,7 @@ async fn copy(
             BackupEvent::Data(bytes) => {
                 taken_bytes += bytes.len() as u64;
                 progress(Progress { taken_bytes, total_bytes, phase: Phase::Copying });
-                let taken = match &reading {
+                let taken = match &mut reading {
                     Some((feed, _)) => feed.put(bytes).await,
                     None => return Err(TakeError::Missing { what: "archive for its bytes" }),
                 };

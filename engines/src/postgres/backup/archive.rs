@@ -1,11 +1,12 @@
 //! One tar archive of a backup, entry by entry.
 //!
 //! What always holds: a path that could leave the target is refused (`..`, absolute, NUL, empty part); an archive that
-//! ends early is an error, never a shorter file; at most [`CAPACITY`] pieces wait between network and disk.
+//! ends early is an error, never a shorter file; at most [`CAPACITY`] batches wait between network and disk.
 //!
 //! The archive is read on a blocking thread by [`read_archive`], and fed from an async one through [`ArchiveFeed`].
 //! What it does not do: write files. An [`EntrySink`] does, or anything else.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -17,8 +18,10 @@ use tokio::sync::mpsc;
 
 use super::page_checksum::{BadPage, FileCheck, MAX_NAMED, PageRules};
 
-/// Pieces (of at most 32 KiB) that wait for a slow sink: 2 MiB.
-const CAPACITY: usize = 64;
+/// Batches that wait for a slow sink: 2 MiB.
+const CAPACITY: usize = 8;
+/// Bytes of a batch. The server sends 32 KiB at a time, and waking a thread for each of these costs more than copying them.
+const BATCH: usize = 256 << 10;
 /// One read of a file: a multiple of the page size, so that pages are seldom cut.
 const PIECE: usize = 256 << 10;
 /// More entries than any cluster has: 2^24.
@@ -131,18 +134,29 @@ pub struct ArchiveReport {
 }
 
 enum Piece {
-    Bytes(Bytes),
+    Batch(VecDeque<Bytes>),
     End,
 }
 
 /// The async end: takes an archive's bytes.
-#[derive(Debug)]
-pub struct ArchiveFeed(mpsc::Sender<Piece>);
+pub struct ArchiveFeed {
+    pieces: mpsc::Sender<Piece>,
+    batch: VecDeque<Bytes>,
+    batch_bytes: usize,
+}
+
+impl std::fmt::Debug for ArchiveFeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Content of a database is not for logs.
+        f.debug_struct("ArchiveFeed").field("batch_bytes", &self.batch_bytes).finish_non_exhaustive()
+    }
+}
 
 /// The blocking end: reads them.
 #[derive(Debug)]
 pub struct ArchiveSource {
     pieces: mpsc::Receiver<Piece>,
+    batch: VecDeque<Bytes>,
     rest: Bytes,
     ended: bool,
 }
@@ -151,7 +165,7 @@ impl std::fmt::Debug for Piece {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             // Content of a database is not for logs.
-            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::Batch(batch) => write!(f, "Batch({})", batch.len()),
             Self::End => f.write_str("End"),
         }
     }
@@ -160,30 +174,43 @@ impl std::fmt::Debug for Piece {
 /// A bounded channel from the network to [`read_archive`].
 pub fn archive_channel() -> (ArchiveFeed, ArchiveSource) {
     let (sender, pieces) = mpsc::channel(CAPACITY);
-    (ArchiveFeed(sender), ArchiveSource { pieces, rest: Bytes::new(), ended: false })
+    let feed = ArchiveFeed { pieces: sender, batch: VecDeque::new(), batch_bytes: 0 };
+    (feed, ArchiveSource { pieces, batch: VecDeque::new(), rest: Bytes::new(), ended: false })
 }
 
 impl ArchiveFeed {
-    /// Passes bytes on; waits while the reader is behind. `false` when the reader has gone: its result says why.
+    /// Passes bytes on, some later than at once; waits while the reader is behind. `false` when the reader has gone: its result
+    /// says why.
     ///
     /// # Cancel safety
     /// When dropped, the bytes may be lost: do not use it in a race.
-    pub async fn put(&self, bytes: Bytes) -> bool {
-        self.0.send(Piece::Bytes(bytes)).await.is_ok()
+    pub async fn put(&mut self, bytes: Bytes) -> bool {
+        self.batch_bytes += bytes.len();
+        self.batch.push_back(bytes);
+        self.batch_bytes < BATCH || self.pass_on().await
+    }
+
+    async fn pass_on(&mut self) -> bool {
+        self.batch_bytes = 0;
+        self.pieces.send(Piece::Batch(std::mem::take(&mut self.batch))).await.is_ok()
     }
 
     /// Says that the archive is whole. A feed dropped without this makes the reader fail. `false` when the reader has
     /// gone.
-    pub async fn finish(self) -> bool {
-        self.0.send(Piece::End).await.is_ok()
+    pub async fn finish(mut self) -> bool {
+        self.pass_on().await && self.pieces.send(Piece::End).await.is_ok()
     }
 }
 
 impl Read for ArchiveSource {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() && !self.ended {
+            if let Some(bytes) = self.batch.pop_front() {
+                self.rest = bytes;
+                continue;
+            }
             match self.pieces.blocking_recv() {
-                Some(Piece::Bytes(bytes)) => self.rest = bytes,
+                Some(Piece::Batch(batch)) => self.batch = batch,
                 Some(Piece::End) => self.ended = true,
                 None => {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the backup was broken off"));
@@ -350,7 +377,7 @@ mod tests {
     async fn a_feed_that_is_dropped_never_looks_like_a_whole_archive() {
         let whole = archive_of(b"a", b"x");
         for finish in [false, true] {
-            let (feed, source) = archive_channel();
+            let (mut feed, source) = archive_channel();
             let reader = tokio::task::spawn_blocking(move || read_archive(source, None, None, &mut Nowhere));
             assert!(feed.put(whole.clone().into()).await);
             if finish {
