@@ -21,7 +21,7 @@ pub fn measure(setting: &Setting) {
         table.add("pg_basebackup, plain", Run { bytes, ..run });
         for (name, binary) in &setting.asked.binaries {
             settle();
-            let run = Watched::start(farshore(binary, &config, &["backup", "run", DATABASE])).to_end(bytes);
+            let run = Watched::start(farshore(binary, &config, &["backup", "run", DATABASE])).whole(bytes);
             let new: Vec<_> = backups(&store).into_iter().filter(|path| !kept.contains(path)).collect();
             table.add(
                 &format!("farshore {name}"),
@@ -60,7 +60,7 @@ fn copy(setting: &Setting, arguments: &[&str]) -> Run {
     let place = setting.place("copied");
     let _ = std::fs::remove_dir_all(&place);
     settle();
-    let run = Watched::start(basebackup(setting, &place, arguments)).to_end(0);
+    let run = Watched::start(basebackup(setting, &place, arguments)).whole(0);
     let stored = size(&place);
     std::fs::remove_dir_all(&place).unwrap();
     Run { stored, ..run }

@@ -78,7 +78,7 @@ impl Watched {
     }
 
     /// Runs it to its end, which must be a success.
-    pub fn to_end(mut self, bytes: u64) -> Run {
+    pub fn whole(mut self, bytes: u64) -> Run {
         while !self.look() {
             std::thread::sleep(GLANCE);
         }

@@ -66,7 +66,7 @@ pub fn measure(setting: &Setting, places: &[std::path::PathBuf], begin: u64, end
             let arguments =
                 ["restore", DATABASE, "--pos", &position, "--to", &to_text, "--start", "--port", "5999"];
             let command = farshore(binary, &place.join("farshore.toml"), &arguments);
-            let run = Watched::start(command).to_end(0);
+            let run = Watched::start(command).whole(0);
             let life = life(&std::fs::read_to_string(to.join("farshore-run/postgres.log")).unwrap());
             let copy = run.wall - (life.paused - life.starting);
             ours[at].add(copy, run.wall, &life);
@@ -115,7 +115,7 @@ fn beside(setting: &Setting, table: &mut Table, limit: &mut Phases, begin: u64, 
     );
     let mut command = Command::new("/bin/sh");
     command.args(["-c", &script]);
-    let run = Watched::start(command).to_end(0);
+    let run = Watched::start(command).whole(0);
     let copied = begun.elapsed().as_secs_f64();
     let conf = format!(
         "recovery_target_lsn = '{:X}/{:X}'\nrecovery_target_action = pause\nrestore_command = 'false'\nhot_standby = on\n",

@@ -73,7 +73,7 @@ fn receive(setting: &Setting, table: &mut Table, case: &str, compress: &str, beg
     command.envs(pointed.get_envs().filter_map(|(key, value)| Some((key, value?))));
     command.args(["--no-loop", "-n", "-S", slot, "-Z", compress, "-D"]).arg(&place);
     command.arg(format!("--endpos={:X}/{:X}", end >> 32, end & 0xFFFF_FFFF));
-    let run = Watched::start(command).to_end(end - begin);
+    let run = Watched::start(command).whole(end - begin);
     table.add(case, Run { stored: size(&place), ..run });
     server.sql(&format!("select pg_drop_replication_slot('{slot}')"));
 }

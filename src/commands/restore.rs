@@ -293,25 +293,25 @@ fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreE
         RestoreError::Interrupted { same_plan: true, .. } => {
             return in_the_way(
                 "what the interrupted restore wrote",
-                "add --resume: what it wrote is removed and written anew; or name another directory",
+                "add --resume: what it wrote is removed and written anew; or name an empty directory",
             );
         }
         RestoreError::Interrupted { same_plan: false, .. } => {
             return in_the_way(
                 "what the interrupted restore wrote",
-                "ask for what it asked for, with --resume, or remove the directory, or name another one",
+                "ask for what it asked for, with --resume, or name an empty directory",
             );
         }
         RestoreError::Busy { .. } => {
             return in_the_way(
                 "what the other restore writes",
-                "wait for it to end, or name another directory",
+                "wait for it to end, or name an empty directory",
             );
         }
         RestoreError::AlreadyThere { .. } => {
             return in_the_way(
                 "the restored copy",
-                "start the copy that is there, or name another directory",
+                "start the copy that is there, or name an empty directory",
             );
         }
         _ => {}
