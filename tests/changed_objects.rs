@@ -519,7 +519,7 @@ fn names(said: &str, name: &str, class: Class) -> bool {
         }
         Class::BackupOpening | Class::Manifest => {
             let id = name.rsplit('/').nth(1).unwrap();
-            id.parse::<BackupId>().is_ok() && said.contains(&format!("backup {id}"))
+            id.parse::<BackupId>().is_ok() && said.contains(id)
         }
         // The newest one lost leaves no hole, only objects that nobody names.
         Class::IncarnationRecord => {
