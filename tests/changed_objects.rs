@@ -139,6 +139,10 @@ impl Story {
         let (url, bin) = (server.url(), Major::V15.bin().display().to_string());
         let mut service = Service::configured(Major::V15, |home| {
             std::fs::write(home.join("identity"), identity.to_string().expose_secret()).unwrap();
+            // A store's directory is made by hand: a missing one may be a mount that is away.
+            for store in ["clear", "sealed"] {
+                std::fs::create_dir(home.join(store)).unwrap();
+            }
             let home = home.display();
             let database = |name: &str, stores: &str| {
                 format!(
