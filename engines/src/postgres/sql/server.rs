@@ -166,7 +166,11 @@ impl Session {
         }
     }
 
-    /// Writes a named restore point into the log, and says where its record ends.
+    /// Writes a named restore point into the log, and says where its record ends. On `Ok` it is durable at the server.
+    ///
+    /// The function alone does not flush: a point that was just named would be lost with the server. A transaction that has a
+    /// number is flushed when it commits, whatever the server's default is; nobody's standby is waited for.
+    /// Source: `XLogRestorePoint`, xlog.c; `RecordTransactionCommit`, xact.c.
     ///
     /// Source: `pg_create_restore_point` in
     /// <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-BACKUP>.
@@ -175,7 +179,8 @@ impl Session {
     /// When the server does not answer, recovers, or our role may not.
     pub async fn create_restore_point(&self, name: &str) -> Result<Offset, Error> {
         const WHAT: &str = "pg_create_restore_point";
-        let statement = "select pg_create_restore_point($1)::text as end";
+        let statement = "select pg_create_restore_point($1)::text as end, pg_current_xact_id()::text as number, \
+                         set_config('synchronous_commit', 'local', true) as flush";
         parsed(WHAT, &self.row(WHAT, statement, &[&name]).await?, "end")?
             .ok_or_else(|| Error::protocol(WHAT, "nothing was written"))
     }
