@@ -301,10 +301,11 @@ impl fmt::Display for Shown<'_> {
             return f.write_str("there is nothing that can be restored to");
         }
         f.write_str("restorable:")?;
-        for window in self.0 {
+        for (at, window) in self.0.iter().enumerate() {
+            f.write_str(if at == 0 { "" } else { ";" })?;
             let Window { timeline, from, to, finished, gaps_looked_for, .. } = window;
             let unless = if *gaps_looked_for { "" } else { ", unless there is a gap before" };
-            write!(f, " timeline {timeline} from {from} (backup of {finished}) to {to}{unless};")?;
+            write!(f, " timeline {timeline} from {from} (backup of {finished}) to {to}{unless}")?;
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ impl Confirmed {
     }
 }
 
-/// Gathers confirmed chunks. Holds at most [`MergeLimits::bytes`] of log, and one chunk more.
+/// Gathers confirmed chunks. Holds at most [`MergeLimits::bytes`] of log, or [`MergeLimits::fewest`] chunks, and one chunk more.
 #[derive(Debug)]
 pub struct Merger {
     limits: MergeLimits,
@@ -108,7 +108,10 @@ impl Merger {
         run.bytes += chunk.log.len() as u64;
         run.logs.push(chunk.log);
         run.last = chunk.header;
-        let full = run.bytes >= self.limits.bytes || run.table.chunks.len() >= self.limits.chunks;
+        // Large enough, and of enough chunks to be worth an object: few large chunks go on until there are.
+        let chunks = run.table.chunks.len();
+        let full =
+            chunks >= self.limits.chunks || (run.bytes >= self.limits.bytes && chunks >= self.limits.fewest);
         closed.or_else(|| if full { self.close() } else { None })
     }
 
