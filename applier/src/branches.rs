@@ -188,16 +188,9 @@ async fn first_where(
     reader: &Reader,
     first: Sequence,
     last: Sequence,
-    holds: impl Fn(&Header) -> bool,
+    holds: impl Fn(&Header) -> bool + Send,
 ) -> Result<Option<Sequence>, JournalError> {
-    let (mut low, mut high) = (first.get(), last.get().saturating_add(1));
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if holds(&reader.expected_header(Sequence::new(middle)).await?) {
-            high = middle
-        } else {
-            low = middle + 1
-        }
-    }
-    Ok((low <= last.get()).then(|| Sequence::new(low)))
+    // One number more, which is never asked for: it is the answer when there is none.
+    let found = reader.first_in(first, last.next().unwrap_or(last), holds).await?;
+    Ok((found <= last).then_some(found))
 }

@@ -9,9 +9,8 @@ use bytes::Bytes;
 
 use crate::error::JournalError;
 use crate::format::object::{ChainUse, Compression, Draft, Encoded, MAX_FRAME_BYTES, Piece};
-use crate::format::segment::{Merged, Outline, Table};
+use crate::format::segment::{Merged, Table};
 use crate::format::{DataKey, Decoded, FormatError, FrameHead, Header, Kind, Segment};
-use crate::identity::Sequence;
 use crate::layout::Layout;
 use crate::put::put;
 use crate::segments::SegmentName;
@@ -181,11 +180,7 @@ impl Run {
         // Chunks will be deleted on this object's word: it is opened as a reader would.
         let segment = Segment::parse(Decoded::parse(bytes.clone())?)?;
         segment.check_content(self.key.as_ref())?;
-        Ok(SegmentObject {
-            name: SegmentName::of(segment.outline()),
-            outline: segment.outline().clone(),
-            bytes,
-        })
+        Ok(SegmentObject { name: SegmentName::of(segment.outline()), bytes })
     }
 }
 
@@ -224,8 +219,6 @@ fn gathered(logs: Vec<Bytes>, groups: Vec<usize>) -> Vec<Vec<u8>> {
 pub struct SegmentObject {
     /// Its name.
     pub name: SegmentName,
-    /// What it says it holds.
-    pub outline: Outline,
     /// All its bytes.
     pub bytes: Bytes,
 }
@@ -246,11 +239,6 @@ impl SegmentObject {
         trouble: &(dyn Fn(&StoreError) + Send + Sync),
     ) -> Result<(), JournalError> {
         put(store, &layout.segment(&self.name)?, &self.bytes, trouble).await
-    }
-
-    /// The last chunk that it merges.
-    pub fn last(&self) -> Sequence {
-        self.name.last
     }
 }
 

@@ -3,8 +3,8 @@
 //! What always holds (R7 of `FORMAT.md`): tidy deletes a chunk only when its segment has stood for a whole grace. So a listing
 //! of segments that is not older than an hour names a segment for every number that tidy has freed, and a number that is
 //! covered is read from its segment first: what stands at a freed number may be a late request's.
-//! What it does not do: it does not know whether a segment belongs to the journal; [`crate::reader`] holds its borders against
-//! its neighbours.
+//! What it does not do: it does not know whether a segment belongs to the journal; [`crate::reader`] follows whether the
+//! journal continues it.
 
 use std::collections::VecDeque;
 use std::fmt;

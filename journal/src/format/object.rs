@@ -262,11 +262,6 @@ pub struct Decoded {
 }
 
 impl Decoded {
-    /// All its bytes.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
-    }
-
     /// Takes an object apart: lengths, header, trailer, frame heads, and for chunks the chain.
     ///
     /// # Errors
