@@ -198,3 +198,37 @@ fn a_keep_slot_that_someone_else_moved_is_said() {
     assert!(said.is_some(), "{:?}\n{}", node.status(), node.log());
     service.stop();
 }
+
+#[test]
+fn a_source_that_lost_only_the_log_before_the_journals_end_is_shipped_anew_without_waiting_for_it_to_write() {
+    let server = forgetful(Major::V15).start();
+    let node = Node::new(&[&server]);
+    let service = node.start(None);
+    node.wait_backup(1);
+    server.sql("create table first as select 1 as one");
+    // The journal ends where a log segment does, and the server writes nothing behind it but its checkpoints.
+    server.sql("select pg_switch_wal()");
+    let end = flushed(&server).segment_start(16 << 20);
+    node.wait_end(1, end);
+    service.stop();
+    for slot in [KEEP, "farshore_orders_live_main"] {
+        server.sql(&format!("select pg_drop_replication_slot('{slot}')"));
+    }
+    server.sql("checkpoint");
+    server.sql("checkpoint");
+    let oldest = server.sql("select min(name) from pg_ls_waldir() where name ~ '^[0-9A-F]{24}$'");
+    assert_eq!(oldest, server.sql(&format!("select pg_walfile_name('{end}'::pg_lsn + 1)")));
+    let service = node.start(None);
+    let anew = wait_for(SOON, || (node.incarnations().len() == 2).then_some(()));
+    assert!(anew.is_some(), "{}", node.log());
+    node.wait_backup(1);
+    server.sql("create table second as select 2 as two");
+    node.wait_end(1, flushed(&server));
+    service.stop();
+    let verified = node.json(&["verify"]);
+    for shown in service::all(&verified) {
+        assert_eq!((&shown["sound"], &shown["gaps"]), (&true.into(), &serde_json::json!([])), "{verified}");
+    }
+    assert_eq!(node.restore(&["--latest"]).sql("select two from second"), "2");
+    assert_eq!(node.restore(&["--latest", "--incarnation", "0"]).sql("select one from first"), "1");
+}

@@ -337,35 +337,6 @@ fn a_lost_slot_is_a_gap_with_its_bounds_and_a_new_base_backup_never_silence() {
 }
 
 #[test]
-fn a_base_backup_follows_a_gap_however_late_the_process_died() {
-    let server = forgetful().start();
-    server.pgbench_init(1);
-    let node = Node::new(&[&server]);
-    let service = node.start(None);
-    node.wait_backup(1);
-    service.stop();
-    for _ in 0..12 {
-        server.sql("create table if not exists filler(n int); insert into filler select generate_series(1, 200000); select pg_switch_wal(); checkpoint");
-    }
-    // There is room for the stream and none for a copy: the gap is recorded, and soon lies far behind the journal's end.
-    server.conf("max_wal_senders = 1");
-    server.restart();
-    let service = node.start(None);
-    service.wait_log("a gap in the journal");
-    server.sql("create table more as select generate_series(1, 1500000) as n");
-    node.wait_end(1, flushed(&server));
-    assert_eq!(node.backups(), 1, "{}", node.log());
-    service.kill9();
-    server.conf("max_wal_senders = 10");
-    server.restart();
-    let service = node.start(None);
-    node.wait_backup(2);
-    node.wait_end(1, flushed(&server));
-    service.stop();
-    assert_eq!(node.restore(&["--latest"]).sql("select count(*) from more"), "1500000");
-}
-
-#[test]
 fn an_idle_database_is_known_to_be_current_and_a_frozen_service_is_unknown_within_three_heartbeats() {
     let server = Server::start_new(Major::V15);
     let node = Node::new(&[&server]);

@@ -63,10 +63,8 @@ pub enum ShipError {
     /// The source's history cannot be the journal's.
     #[error("the source's timeline history and the journal's cannot be one")]
     Stranger,
-    /// The source has what follows the journal, and no longer what lies before its end.
-    #[error(
-        "the source no longer has the log before {stored} that would have to be compared; from its next log segment on shipping can begin anew, behind a gap"
-    )]
+    /// The source says that log is gone which, by its own account, it still has.
+    #[error("the source says that its log at {stored} is gone, where its present log segment begins")]
     NothingToCompare {
         /// Where the journal ends.
         stored: Position,

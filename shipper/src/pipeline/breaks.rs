@@ -90,23 +90,11 @@ impl Pipeline {
     }
 
     /// The source no longer has what comes next: the gap's bounds are recorded exactly, and a new base backup is due.
-    pub(super) async fn gap(
-        &mut self,
-        reader: &Reader,
-        source: &Source,
-        tail: &Tail,
-    ) -> Result<(), ShipError> {
+    /// `end` is where the source has log again, by [`gap_end`].
+    pub(super) async fn gap(&mut self, reader: &Reader, tail: &Tail, end: Offset) -> Result<(), ShipError> {
         // A gap stands behind an opening (FORMAT.md section 2), where whoever looks for gaps finds it: open anew for it.
         self.writer = None;
         self.own(reader, tail.end, Some(tail.last)).await?;
-        // On an ancestor everything up to the fork is gone; on the source's own timeline, up to its present segment.
-        let end = match source.history.leaves(tail.end.timeline) {
-            Some(fork) => fork,
-            None => source.identity.flushed.segment_start(self.config.writer.segment_bytes),
-        };
-        if end <= tail.end.offset {
-            return Err(ShipError::NothingToCompare { stored: tail.end });
-        }
         self.tell(|progress| progress.base_due = Some(format!("the log up to {end} is gone at the source")));
         self.gap_chunk(reader, end, "the source no longer had this log").await
     }
@@ -128,6 +116,19 @@ impl Pipeline {
     }
 }
 
+/// Where a gap behind `stored` ends, when the source no longer has the log that a resume would compare. On an ancestor of the
+/// source's timeline everything up to the fork is gone; on the source's own, everything up to its present segment.
+/// `None`: the source still has all that follows the journal's end, so nothing is missing, and a gap is no name for it.
+pub(super) fn gap_end(
+    stored: Position,
+    flushed: Offset,
+    history: &TimelineHistory,
+    segment_bytes: u64,
+) -> Option<Offset> {
+    let end = history.leaves(stored.timeline).unwrap_or_else(|| flushed.segment_start(segment_bytes));
+    Some(end).filter(|end| *end > stored.offset)
+}
+
 /// The history file of `timeline`, from that of a descendant.
 fn written_history(of: &TimelineHistory, timeline: Timeline) -> Vec<u8> {
     let before = of.ancestors().iter().take_while(|ancestor| ancestor.timeline != timeline);
@@ -138,6 +139,21 @@ fn written_history(of: &TimelineHistory, timeline: Timeline) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gap_reaches_from_the_journals_end_to_where_the_source_has_log_again_or_there_is_none() {
+        const SEGMENT: u64 = 16 << 20;
+        let at = |timeline, offset| Position::new(Timeline::new(timeline), Offset::new(offset));
+        let one = TimelineHistory::first();
+        let end =
+            |stored, flushed| gap_end(at(1, stored), Offset::new(flushed), &one, SEGMENT).map(Offset::get);
+        assert_eq!(end(5 * SEGMENT + 7, 9 * SEGMENT + 1), Some(9 * SEGMENT));
+        assert_eq!(end(9 * SEGMENT, 9 * SEGMENT + 1), None);
+        assert_eq!(end(9 * SEGMENT + 7, 9 * SEGMENT + 7), None);
+        let two = TimelineHistory::parse(Timeline::new(2), b"1\t0/7000000\tx\n").unwrap();
+        let fork = gap_end(at(1, 5 * SEGMENT), Offset::new(9 * SEGMENT), &two, SEGMENT);
+        assert_eq!(fork, Some(Offset::new(0x700_0000)));
+    }
 
     #[test]
     fn a_history_file_that_the_server_lacks_is_written_from_a_later_one() {

@@ -13,6 +13,7 @@ use farshore_journal::{Offset, Position, Timeline};
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
+use super::breaks::gap_end;
 use super::fill::Filled;
 use super::source::{Source, find_primary};
 use crate::continuity::{Continuity, decide};
@@ -142,7 +143,20 @@ impl Pipeline {
                                 Filled::Appended => {}
                                 Filled::Witness(proof) if !witnessed => witness = Some(proof),
                                 Filled::Witness(_) | Filled::Nothing => {
-                                    self.gap(&reader, &source, &tail).await?;
+                                    let now = source.identity.flushed;
+                                    match gap_end(tail.end, now, &source.history, record.segment_bytes) {
+                                        Some(end) => self.gap(&reader, &tail, end).await?,
+                                        None if tail.frames.is_empty() => {
+                                            return Err(ShipError::NothingToCompare { stored: tail.end });
+                                        }
+                                        // Nothing is missing, and nothing shows whose log it is: never continued on trust.
+                                        None => {
+                                            conflict = Some(format!(
+                                                "the source has the log behind {} and no longer what lies before it: it cannot be compared with the journal",
+                                                tail.end
+                                            ));
+                                        }
+                                    }
                                 }
                             }
                         }
