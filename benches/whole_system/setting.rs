@@ -62,7 +62,8 @@ impl Setting {
     /// A configuration beside a store of this name; its path.
     pub fn configure(&self, name: &str) -> PathBuf {
         let place = self.place(name);
-        std::fs::create_dir_all(&place).unwrap();
+        // The service founds a store in a directory that is there, and makes none.
+        std::fs::create_dir_all(place.join("store")).unwrap();
         let text = format!(
             "[catalog]\nurl = \"sqlite:{catalog}\"\n[service]\nlisten = \"127.0.0.1:0\"\n[stores.main]\nurl = \"file:{store}\"\n\
              [databases.{DATABASE}]\nengine = \"postgres\"\nurl = \"postgresql://postgres@127.0.0.1:{port}/postgres\"\n\
@@ -75,6 +76,7 @@ impl Setting {
         let path = place.join("farshore.toml");
         std::fs::write(&path, text).unwrap();
         user::give(&place);
+        user::give(&place.join("store"));
         path
     }
 

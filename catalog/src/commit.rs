@@ -1,15 +1,22 @@
-//! Every commit of a journal: where it ends, when it was made, and its transaction id.
+//! Every commit of a journal: where it ends, when it was made, and its transaction id. They are kept in blocks ([`block`]).
 //!
-//! Commit times step back now and then, so order comes from offsets. `latest_us` in the table is the latest time of
-//! a commit and all before it on its timeline: it only rises, and finds "the first commit in log order whose time is
-//! later than T" with one index look-up.
+//! Commit times step back now and then, so order comes from offsets. `latest_us` of a block is the latest time of all commits up
+//! to its end on its timeline: it only rises, and finds "the first commit in log order whose time is later than T" with one index
+//! look-up.
 //!
-//! What always holds: along a timeline `latest_us` never falls, and is at least `max(time_us)` up to each row. It may
-//! be higher where the commits that raised it have expired; a look-up that meets such a row reads in log order.
+//! What always holds: blocks of one timeline do not overlap; along it `latest_us` never falls, and is at least the latest time up to
+//! each block's end. It may be higher where the commits that raised it have expired; a look-up that meets such a block reads in log
+//! order.
+
+mod block;
+
+use std::collections::BTreeSet;
 
 use farshore_journal::{IncarnationId, Offset, Position, Timeline};
 use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, query};
+use sqlx::query;
+
+use block::{Block, MOST, blocks, group, union, unpack};
 
 use crate::branch::Stretch;
 use crate::connection::{Bound, in_own_txn};
@@ -17,15 +24,14 @@ use crate::incarnation::incarnation_number_in_txn;
 use crate::row::{Read as _, at, big, branch, micros};
 use crate::{Catalog, Result, Time, Txn};
 
-/// Rows in one insert. Few, because SQLite's names of values are looked up one after the other each time a value is bound: the
-/// cost of a row grows with the rows beside it. With 500 rows this took more of a service's CPU than compressing its log.
-const ROWS_PER_INSERT: usize = 32;
+/// The most commits already there that one insert is merged with in memory.
+const OVERLAP: u64 = 20_000;
 
-/// The most rows already there that one insert is merged with in memory.
-const OVERLAP: usize = 20_000;
+/// The most blocks read at once: a third of a megabyte.
+const BLOCKS_AT_ONCE: usize = 64;
 
-/// The most rows of one timeline forgotten in one transaction.
-const FORGOTTEN_AT_ONCE: usize = 20_000;
+/// The most rows forgotten in one transaction.
+const FORGOTTEN_AT_ONCE: i64 = 2_000;
 
 /// One commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +99,12 @@ pub async fn commit_insert_in_txn(
     if commits.is_empty() {
         return Ok(0);
     }
+    for commit in commits {
+        at(commit.end)?;
+        big("transaction id", commit.xid)?;
+    }
     let number = incarnation_number_in_txn(txn, incarnation).await?;
+    own(txn, number).await?;
     let mut ordered = commits.to_vec();
     ordered.sort_by_key(|commit| (commit.timeline, commit.end));
     let mut added = 0;
@@ -103,6 +114,13 @@ pub async fn commit_insert_in_txn(
     Ok(added)
 }
 
+/// Makes the incarnation's commits this transaction's to change: two targets bring the same ones, and a block is read before it is
+/// written. A change of nothing is a lock that both kinds of catalog have.
+async fn own(txn: &mut Txn, number: i64) -> Result<()> {
+    let bound = query("update incarnation set reason = reason where number = $1").bind(number);
+    txn.execute("commit_insert", bound).await.map(|_| ())
+}
+
 /// Inserts commits of one timeline, sorted by offset.
 async fn insert_on_timeline(txn: &mut Txn, number: i64, commits: &[Commit]) -> Result<u64> {
     let mut added = 0;
@@ -110,155 +128,157 @@ async fn insert_on_timeline(txn: &mut Txn, number: i64, commits: &[Commit]) -> R
     let mut work = vec![commits];
     while let Some(commits) = work.pop() {
         let (Some(first), Some(last)) = (commits.first(), commits.last()) else { continue };
-        let known = known_between(txn, number, first, last).await?;
-        if known.len() > OVERLAP && commits.len() > 1 {
+        let span = Span { number, timeline: first.timeline, first: first.end, last: last.end };
+        if commits.len() > 1 && span.commits(txn).await? > OVERLAP {
             let (earlier, later) = commits.split_at(commits.len() / 2);
             work.extend([later, earlier]);
         } else {
-            added += insert_over(txn, number, commits, &known).await?;
+            added += span.insert(txn, commits).await?;
         }
     }
     Ok(added)
 }
 
-/// A row that is there already.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    end: Offset,
-    time: i64,
+/// A block as it is stored.
+struct Stored {
+    first: Offset,
+    last: Offset,
     latest: i64,
+    commits: Vec<Commit>,
 }
 
-/// Inserts commits over all rows that are there between the first and the last of them.
-async fn insert_over(txn: &mut Txn, number: i64, commits: &[Commit], known: &[Known]) -> Result<u64> {
-    let (Some(first), Some(last)) = (commits.first(), commits.last()) else { return Ok(0) };
-    let mut latest = latest_until(txn, number, first.timeline, first.end).await?.unwrap_or(i64::MIN);
-    let mut fresh: Vec<(&Commit, i64)> = Vec::with_capacity(commits.len());
-    let mut raised: Vec<(Offset, i64)> = Vec::new();
-    let mut known = known.iter().peekable();
-    for commit in commits {
-        let mut new = true;
-        while let Some(row) = known.next_if(|row| row.end <= commit.end) {
-            new &= row.end != commit.end;
-            latest = latest.max(row.time).max(row.latest);
-            if row.latest < latest {
-                raised.push((row.end, latest));
-            }
-        }
-        if new {
-            latest = latest.max(micros(commit.time));
-            fresh.push((commit, latest));
-        }
-    }
-    let mut added = 0;
-    for rows in fresh.chunks(ROWS_PER_INSERT) {
-        added += insert_rows(txn, number, rows).await?;
-    }
-    for (end, latest) in raised {
-        let statement = "update commit_point set latest_us = $1 \
-                         where incarnation_number = $2 and timeline = $3 and end_offset = $4";
-        let bound = query(statement).bind(latest).bind(number).bind(branch(first.timeline)).bind(at(end)?);
-        txn.execute("commit_insert", bound).await?;
-    }
-    raise_later(txn, number, last, latest).await?;
-    Ok(added)
-}
-
-/// Inserts rows of one timeline.
-async fn insert_rows(txn: &mut Txn, number: i64, rows: &[(&Commit, i64)]) -> Result<u64> {
-    // A text per remainder would push the hot ones out of the connection's statement cache.
-    let keep = rows.len() == ROWS_PER_INSERT || rows.len() == 1;
-    let Some((first, _)) = rows.first() else { return Ok(0) };
-    let mut bound = query(AssertSqlSafe(insert_text(rows.len()))).persistent(keep);
-    bound = bound.bind(number).bind(branch(first.timeline));
-    for (commit, latest) in rows {
-        bound = bound
-            .bind(at(commit.end)?)
-            .bind(at(commit.start)?)
-            .bind(micros(commit.time))
-            .bind(*latest)
-            .bind(big("transaction id", commit.xid)?);
-    }
-    txn.execute("commit_insert", bound).await
-}
-
-fn insert_text(rows: usize) -> String {
-    let mut text = String::with_capacity(200 + rows * 50);
-    text.push_str(
-        "insert into commit_point (incarnation_number, timeline, end_offset, start_offset, time_us, latest_us, \
-         xid) values ",
-    );
-    for row in 0..rows {
-        // The first two are every row's: incarnation and timeline.
-        let value = 2 + row * 5;
-        let comma = if row == 0 { "" } else { ", " };
-        text.push_str(&format!(
-            "{comma}($1, $2, ${}, ${}, ${}, ${}, ${})",
-            value + 1,
-            value + 2,
-            value + 3,
-            value + 4,
-            value + 5
-        ));
-    }
-    text.push_str(" on conflict do nothing");
-    text
-}
-
-/// The running maximum at the last commit before `end`.
-async fn latest_until(txn: &mut Txn, number: i64, timeline: Timeline, end: Offset) -> Result<Option<i64>> {
-    let bound = query(text::LATEST_UNTIL).bind(number).bind(branch(timeline)).bind(at(end)?);
-    txn.row("commit_insert", bound).await?.map(|row| row.integer("latest_us")).transpose()
-}
-
-/// The rows from the first to the last of some commits, up to one more than may be worked on at once.
-async fn known_between(txn: &mut Txn, number: i64, first: &Commit, last: &Commit) -> Result<Vec<Known>> {
-    let bound = query(text::KNOWN_BETWEEN)
-        .bind(number)
-        .bind(branch(first.timeline))
-        .bind(at(first.end)?)
-        .bind(at(last.end)?)
-        .bind(rows_limit(OVERLAP + 1));
-    let rows = txn.rows("commit_insert", bound).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Known {
-                end: row.offset("end_offset")?,
-                time: row.integer("time_us")?,
-                latest: row.integer("latest_us")?,
-            })
+impl Stored {
+    fn of(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            first: row.offset("first_end")?,
+            last: row.offset("last_end")?,
+            latest: row.integer("latest_us")?,
+            commits: unpack(row.timeline("timeline")?, &row.bytes("body")?)?,
         })
-        .collect()
-}
-
-/// Raises the running maximum of the rows after `last`; usually there are none.
-async fn raise_later(txn: &mut Txn, number: i64, last: &Commit, latest: i64) -> Result<()> {
-    let bound = query(text::NEXT_AFTER).bind(number).bind(branch(last.timeline)).bind(at(last.end)?);
-    // Asked first, because a planner may take the other index for the update and walk all earlier rows.
-    match txn.row("commit_insert", bound).await?.map(|row| row.integer("latest_us")).transpose()? {
-        Some(next) if next < latest => {}
-        _ => return Ok(()),
     }
-    let statement = "update commit_point set latest_us = $1 where incarnation_number = $2 and timeline = $3 \
-                     and end_offset > $4 and latest_us < $1";
-    let bound = query(statement).bind(latest).bind(number).bind(branch(last.timeline)).bind(at(last.end)?);
-    txn.execute("commit_insert", bound).await.map(|_| ())
 }
 
-/// Forgets some of an incarnation's commits, those of its lowest timeline first; the count of them.
+/// From the first to the last end of some commits of one timeline.
+#[derive(Clone, Copy)]
+struct Span {
+    number: i64,
+    timeline: Timeline,
+    first: Offset,
+    last: Offset,
+}
+
+impl Span {
+    fn bound(&self, statement: &'static str) -> Result<Bound> {
+        Ok(query(statement)
+            .bind(self.number)
+            .bind(branch(self.timeline))
+            .bind(at(self.first)?)
+            .bind(at(self.last)?))
+    }
+
+    /// How many commits the blocks have that it touches.
+    async fn commits(&self, txn: &mut Txn) -> Result<u64> {
+        let row = txn.row("commit_insert", self.bound(text::COMMITS_TOUCHED)?).await?;
+        row.map_or(Ok(0), |row| row.count("commits"))
+    }
+
+    /// Inserts commits: the blocks that they touch are made anew.
+    async fn insert(&self, txn: &mut Txn, commits: &[Commit]) -> Result<u64> {
+        let rows = txn.rows("commit_insert", self.bound(text::TOUCHED)?).await?;
+        let mut touched = rows.iter().map(Stored::of).collect::<Result<Vec<_>>>()?;
+        let begin = touched.first().map_or(self.first, |block| block.first.min(self.first));
+        let mut former = self.block_before(txn, begin).await?;
+        // A block that is not full takes in what follows it.
+        if let Some(filling) = former.take_if(|block| block.commits.len() < MOST) {
+            former = self.block_before(txn, filling.first).await?;
+            touched.insert(0, filling);
+        }
+        let mut known = Vec::new();
+        for block in touched {
+            self.delete(txn, &block).await?;
+            known.extend(block.commits);
+        }
+        let (all, new) = union(known, commits);
+        let made = blocks(&all, former.map_or(i64::MIN, |block| block.latest));
+        for block in &made {
+            self.put(txn, block).await?;
+        }
+        if let Some(last) = made.last() {
+            self.raise_behind(txn, last).await?;
+        }
+        Ok(new as u64)
+    }
+
+    async fn block_before(&self, txn: &mut Txn, offset: Offset) -> Result<Option<Stored>> {
+        let bound = query(text::BEFORE).bind(self.number).bind(branch(self.timeline)).bind(at(offset)?);
+        txn.row("commit_insert", bound).await?.as_ref().map(Stored::of).transpose()
+    }
+
+    async fn delete(&self, txn: &mut Txn, block: &Stored) -> Result<()> {
+        let groups: BTreeSet<u64> = block.commits.iter().map(|commit| group(commit.xid)).collect();
+        for group in groups {
+            let statement = "delete from commit_block_group where incarnation_number = $1 and xid_group = $2 \
+                             and timeline = $3 and last_end = $4";
+            let bound = query(statement).bind(self.number).bind(big("transaction id", group)?);
+            let bound = bound.bind(branch(self.timeline)).bind(at(block.last)?);
+            txn.execute("commit_insert", bound).await?;
+        }
+        let statement =
+            "delete from commit_block where incarnation_number = $1 and timeline = $2 and last_end = $3";
+        let bound = query(statement).bind(self.number).bind(branch(self.timeline)).bind(at(block.last)?);
+        txn.execute("commit_insert", bound).await.map(|_| ())
+    }
+
+    async fn put(&self, txn: &mut Txn, block: &Block) -> Result<()> {
+        let statement = "insert into commit_block (incarnation_number, timeline, last_end, first_end, commits, \
+                         newest_us, latest_us, body) values ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let bound = query(statement)
+            .bind(self.number)
+            .bind(branch(self.timeline))
+            .bind(at(block.last)?)
+            .bind(at(block.first)?)
+            .bind(rows_limit(block.commits))
+            .bind(block.newest)
+            .bind(block.latest)
+            .bind(block.body.clone());
+        txn.execute("commit_insert", bound).await?;
+        for group in &block.groups {
+            let statement = "insert into commit_block_group (incarnation_number, xid_group, timeline, last_end) \
+                             values ($1, $2, $3, $4)";
+            let bound = query(statement).bind(self.number).bind(big("transaction id", *group)?);
+            let bound = bound.bind(branch(self.timeline)).bind(at(block.last)?);
+            txn.execute("commit_insert", bound).await?;
+        }
+        Ok(())
+    }
+
+    /// Raises the running maximum of the blocks behind `last`; usually there are none.
+    async fn raise_behind(&self, txn: &mut Txn, last: &Block) -> Result<()> {
+        let bound = query(text::NEXT).bind(self.number).bind(branch(self.timeline)).bind(at(last.last)?);
+        // Asked first, because a planner may take the other index for the update and walk all earlier rows.
+        match txn.row("commit_insert", bound).await?.map(|row| row.integer("latest_us")).transpose()? {
+            Some(next) if next < last.latest => {}
+            _ => return Ok(()),
+        }
+        let statement = "update commit_block set latest_us = $1 where incarnation_number = $2 and timeline = $3 \
+                         and last_end > $4 and latest_us < $1";
+        let bound = query(statement).bind(last.latest).bind(self.number);
+        let bound = bound.bind(branch(self.timeline)).bind(at(last.last)?);
+        txn.execute("commit_insert", bound).await.map(|_| ())
+    }
+}
+
+/// Forgets some of an incarnation's commits; the count of rows that are gone.
 ///
 /// # Errors
 /// When the catalog is away.
 async fn commit_forget_some_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<u64> {
-    let statement = "delete from commit_point \
-                     where incarnation_number = (select number from incarnation where id = $1) \
-                     and timeline = (select min(timeline) from commit_point \
-                     where incarnation_number = (select number from incarnation where id = $1)) \
-                     and end_offset <= (select max(end_offset) from (select end_offset from commit_point \
-                     where incarnation_number = (select number from incarnation where id = $1) \
-                     order by timeline, end_offset limit $2) as first_ones)";
-    let bound = query(statement).bind(incarnation.to_string()).bind(rows_limit(FORGOTTEN_AT_ONCE));
-    txn.execute("commit_forget", bound).await
+    let mut gone = 0;
+    for statement in [text::FORGET_GROUPS, text::FORGET_BLOCKS] {
+        let bound = query(statement).bind(incarnation.to_string()).bind(FORGOTTEN_AT_ONCE);
+        gone += txn.execute("commit_forget", bound).await?;
+    }
+    Ok(gone)
 }
 
 /// As [`Catalog::commit_expire`]. What is left keeps its running maximum, which those expired may have raised.
@@ -272,38 +292,65 @@ pub async fn commit_expire_in_txn(
     offset: Offset,
 ) -> Result<u64> {
     let number = incarnation_number_in_txn(txn, incarnation).await?;
-    let statement =
-        "delete from commit_point where incarnation_number = $1 and timeline = $2 and end_offset <= $3";
-    let bound = query(statement).bind(number).bind(branch(timeline)).bind(at(offset)?);
-    txn.execute("commit_expire", bound).await
+    own(txn, number).await?;
+    let part = Part { timeline, after: Offset::new(0), until: Some(offset) };
+    let mut expired = 0;
+    loop {
+        let found = blocks_of(txn, number, part, text::ASCENDING, BLOCKS_AT_ONCE).await?;
+        if found.is_empty() {
+            return Ok(expired);
+        }
+        for block in found {
+            let span = Span { number, timeline, first: block.first, last: block.last };
+            span.delete(txn, &block).await?;
+            let gone = block.commits.partition_point(|commit| commit.end <= offset);
+            expired += gone as u64;
+            for kept in blocks(&block.commits[gone..], block.latest) {
+                span.put(txn, &kept).await?;
+            }
+        }
+    }
 }
 
-/// The hot queries, so that the plan test sees the very texts that run.
+/// The queries, so that the plan test sees the very texts that run.
 pub(crate) mod text {
-    pub(crate) const BY_XID: &str = "select timeline, start_offset, end_offset, time_us, xid from commit_point \
-        where incarnation_number = $1 and xid = $2 order by timeline, end_offset limit 100";
-    pub(crate) const ASCENDING: &str = "select timeline, start_offset, end_offset, time_us, xid from commit_point \
-        where incarnation_number = $1 and timeline = $2 and end_offset > $3 and end_offset <= $4 \
-        order by end_offset limit $5";
-    pub(crate) const DESCENDING: &str = "select timeline, start_offset, end_offset, time_us, xid from commit_point \
-        where incarnation_number = $1 and timeline = $2 and end_offset > $3 and end_offset <= $4 \
-        order by end_offset desc limit $5";
-    pub(crate) const FIRST_LATER: &str = "select timeline, start_offset, end_offset, time_us, xid \
-        from commit_point where incarnation_number = $1 and timeline = $2 and latest_us > $3 \
-        order by latest_us, end_offset limit 1";
-    pub(crate) const FIRST_LATER_SCANNED: &str = "select timeline, start_offset, end_offset, time_us, xid \
-        from commit_point where incarnation_number = $1 and timeline = $2 and end_offset > $3 \
-        and end_offset <= $4 and time_us > $5 order by end_offset limit 1";
-    pub(crate) const LATEST_UNTIL: &str = "select latest_us from commit_point \
-        where incarnation_number = $1 and timeline = $2 and end_offset < $3 order by end_offset desc limit 1";
-    pub(crate) const NEXT_AFTER: &str = "select latest_us from commit_point \
-        where incarnation_number = $1 and timeline = $2 and end_offset > $3 order by end_offset limit 1";
-    pub(crate) const KNOWN_BETWEEN: &str = "select end_offset, time_us, latest_us from commit_point \
-        where incarnation_number = $1 and timeline = $2 and end_offset >= $3 and end_offset <= $4 \
-        order by end_offset limit $5";
-    pub(crate) const COUNT: &str = "select cast(count(*) as bigint) as commits from (\
-        select end_offset from commit_point where incarnation_number = $1 and timeline = $2 \
-        and end_offset > $3 and end_offset <= $4 limit $5) as counted";
+    pub(crate) const TOUCHED: &str = "select timeline, first_end, last_end, latest_us, body from commit_block \
+        where incarnation_number = $1 and timeline = $2 and last_end >= $3 and first_end <= $4 order by last_end";
+    pub(crate) const COMMITS_TOUCHED: &str = "select cast(coalesce(sum(commits), 0) as bigint) as commits \
+        from commit_block where incarnation_number = $1 and timeline = $2 and last_end >= $3 and first_end <= $4";
+    pub(crate) const BEFORE: &str = "select timeline, first_end, last_end, latest_us, body from commit_block \
+        where incarnation_number = $1 and timeline = $2 and last_end < $3 order by last_end desc limit 1";
+    pub(crate) const NEXT: &str = "select latest_us from commit_block \
+        where incarnation_number = $1 and timeline = $2 and last_end > $3 order by last_end limit 1";
+    pub(crate) const BY_XID: &str = "select b.timeline, b.body from commit_block_group g join commit_block b \
+        on b.incarnation_number = g.incarnation_number and b.timeline = g.timeline and b.last_end = g.last_end \
+        where g.incarnation_number = $1 and g.xid_group = $2 order by g.timeline, g.last_end";
+    pub(crate) const ASCENDING: &str = "select timeline, first_end, last_end, latest_us, body from commit_block \
+        where incarnation_number = $1 and timeline = $2 and last_end > $3 and first_end <= $4 \
+        order by last_end limit $5";
+    pub(crate) const DESCENDING: &str = "select timeline, first_end, last_end, latest_us, body from commit_block \
+        where incarnation_number = $1 and timeline = $2 and last_end > $3 and first_end <= $4 \
+        order by last_end desc limit $5";
+    pub(crate) const FIRST_LATER: &str = "select timeline, first_end, last_end, latest_us, body from commit_block \
+        where incarnation_number = $1 and timeline = $2 and latest_us > $3 order by latest_us, last_end limit 1";
+    pub(crate) const FIRST_LATER_SCANNED: &str = "select timeline, first_end, last_end, latest_us, body \
+        from commit_block where incarnation_number = $1 and timeline = $2 and last_end > $3 and first_end <= $4 \
+        and newest_us > $5 order by last_end limit 1";
+    pub(crate) const SIZES: &str = "select first_end, last_end, commits from commit_block \
+        where incarnation_number = $1 and timeline = $2 and last_end > $3 and first_end <= $4 \
+        order by last_end limit $5";
+    pub(crate) const FORGET_GROUPS: &str = "delete from commit_block_group \
+        where incarnation_number = (select number from incarnation where id = $1) \
+        and xid_group <= (select max(xid_group) from (select xid_group from commit_block_group \
+        where incarnation_number = (select number from incarnation where id = $1) \
+        order by xid_group limit $2) as first_ones)";
+    pub(crate) const FORGET_BLOCKS: &str = "delete from commit_block \
+        where incarnation_number = (select number from incarnation where id = $1) \
+        and timeline = (select min(timeline) from commit_block \
+        where incarnation_number = (select number from incarnation where id = $1)) \
+        and last_end <= (select max(last_end) from (select last_end from commit_block \
+        where incarnation_number = (select number from incarnation where id = $1) \
+        order by timeline, last_end limit $2) as first_ones)";
 }
 
 /// A part of one timeline in log order: commits with `after < end <= until`.
@@ -320,31 +367,94 @@ impl From<Stretch> for Part {
     }
 }
 
+impl Part {
+    fn holds(&self, commit: &Commit) -> bool {
+        commit.end > self.after && self.until.is_none_or(|until| commit.end <= until)
+    }
+}
+
 fn bounds(statement: &'static str, number: i64, part: Part) -> Result<Bound> {
     // An open end takes in whatever the column can hold.
     let until = part.until.map(at).transpose()?.unwrap_or(i64::MAX);
     Ok(query(statement).bind(number).bind(branch(part.timeline)).bind(at(part.after)?).bind(until))
 }
 
+/// Blocks that have, or may have, commits of a part, in the order of the statement.
+async fn blocks_of(
+    txn: &mut Txn,
+    number: i64,
+    part: Part,
+    statement: &'static str,
+    limit: usize,
+) -> Result<Vec<Stored>> {
+    let bound = bounds(statement, number, part)?.bind(rows_limit(limit));
+    txn.rows("commit_blocks", bound).await?.iter().map(Stored::of).collect()
+}
+
+/// Blocks to read for this many commits more.
+fn blocks_for(commits: usize) -> usize {
+    (commits / MOST + 2).min(BLOCKS_AT_ONCE)
+}
+
 /// The first `limit` commits of a part.
 pub(crate) async fn ascending(txn: &mut Txn, number: i64, part: Part, limit: usize) -> Result<Vec<Commit>> {
-    let bound = bounds(text::ASCENDING, number, part)?.bind(rows_limit(limit));
-    txn.rows("commit_ascending", bound).await?.iter().map(from_row).collect()
+    let (mut found, mut rest) = (Vec::new(), part);
+    while found.len() < limit {
+        let blocks = blocks_of(txn, number, rest, text::ASCENDING, blocks_for(limit - found.len())).await?;
+        let Some(last) = blocks.last() else { break };
+        rest.after = last.last;
+        found.extend(blocks.into_iter().flat_map(|block| block.commits).filter(|commit| part.holds(commit)));
+    }
+    found.truncate(limit);
+    Ok(found)
 }
 
 /// The last `limit` commits of a part, newest first.
 pub(crate) async fn descending(txn: &mut Txn, number: i64, part: Part, limit: usize) -> Result<Vec<Commit>> {
-    let bound = bounds(text::DESCENDING, number, part)?.bind(rows_limit(limit));
-    txn.rows("commit_descending", bound).await?.iter().map(from_row).collect()
+    let (mut found, mut rest) = (Vec::new(), part);
+    while found.len() < limit {
+        let blocks = blocks_of(txn, number, rest, text::DESCENDING, blocks_for(limit - found.len())).await?;
+        let Some(first) = blocks.last().map(|block| block.first) else { break };
+        let newest_first = blocks.into_iter().flat_map(|block| block.commits.into_iter().rev());
+        found.extend(newest_first.filter(|commit| part.holds(commit)));
+        // Blocks do not overlap: what is left ends before this one begins.
+        match first.get().checked_sub(1).map(Offset::new) {
+            Some(before) if before > part.after => rest.until = Some(before),
+            _ => break,
+        }
+    }
+    found.truncate(limit);
+    Ok(found)
 }
 
 /// How many commits a part has, counting no further than `limit`.
 pub(crate) async fn count(txn: &mut Txn, number: i64, part: Part, limit: u64) -> Result<u64> {
-    let bound = bounds(text::COUNT, number, part)?.bind(big("limit", limit)?);
-    match txn.row("commit_count", bound).await? {
-        Some(row) => row.count("commits"),
-        None => Ok(0),
+    let (mut counted, mut rest) = (0, part);
+    while counted < limit {
+        let bound = bounds(text::SIZES, number, rest)?.bind(rows_limit(BLOCKS_AT_ONCE));
+        let rows = txn.rows("commit_count", bound).await?;
+        let Some(last) = rows.last() else { break };
+        let last = last.offset("last_end")?;
+        for row in &rows {
+            let (first, last) = (row.offset("first_end")?, row.offset("last_end")?);
+            let inside = first > part.after && part.until.is_none_or(|until| last <= until);
+            counted += match inside {
+                true => row.count("commits")?,
+                false => {
+                    let edge = Part { after: rest.after.max(before(first)), until: Some(last), ..part };
+                    let commits = ascending(txn, number, edge, MOST).await?;
+                    commits.iter().filter(|commit| part.holds(commit)).count() as u64
+                }
+            };
+        }
+        rest.after = last;
     }
+    Ok(counted.min(limit))
+}
+
+/// The last offset before `offset`.
+fn before(offset: Offset) -> Offset {
+    Offset::new(offset.get().saturating_sub(1))
 }
 
 /// The first commit of a part, in log order, whose time is later than `time`.
@@ -356,56 +466,64 @@ pub(crate) async fn first_later(
 ) -> Result<Option<Commit>> {
     let bound = query(text::FIRST_LATER).bind(number).bind(branch(part.timeline)).bind(micros(time));
     let Some(row) = txn.row("commit_first_later", bound).await? else { return Ok(None) };
-    let mut found = Some(from_row(&row)?);
-    // The first row of a risen maximum is the answer when it raised the maximum itself. Otherwise a commit before
-    // this part did, or one that has expired: a clock stepped back, and the part is read in log order.
-    if found.is_some_and(|commit| commit.end <= part.after || commit.time <= time) {
-        let bound = bounds(text::FIRST_LATER_SCANNED, number, part)?.bind(micros(time));
-        found = txn.row("commit_first_later", bound).await?.as_ref().map(from_row).transpose()?;
+    // The first block of a risen maximum has the answer when a commit of its own raised it. Otherwise a commit before this part
+    // did, or one that has expired: a clock stepped back, and the part is read in log order.
+    let raised = Stored::of(&row)?.commits.into_iter().find(|commit| commit.time > time);
+    if let Some(commit) = raised.filter(|commit| commit.end > part.after) {
+        return Ok(Some(commit).filter(|commit| part.holds(commit)));
     }
-    Ok(found.filter(|commit| part.until.is_none_or(|until| commit.end <= until)))
+    let mut rest = part;
+    loop {
+        let bound = bounds(text::FIRST_LATER_SCANNED, number, rest)?.bind(micros(time));
+        let Some(row) = txn.row("commit_first_later", bound).await? else { return Ok(None) };
+        let block = Stored::of(&row)?;
+        rest.after = block.last;
+        let mut commits = block.commits.into_iter();
+        if let Some(found) = commits.find(|commit| commit.time > time && part.holds(commit)) {
+            return Ok(Some(found));
+        }
+    }
 }
 
 /// The commits of a transaction id; on more than one timeline when it was decided before a fork, or used again.
 pub(crate) async fn by_xid(txn: &mut Txn, number: i64, xid: u64) -> Result<Vec<Commit>> {
-    let bound = query(text::BY_XID).bind(number).bind(big("transaction id", xid)?);
-    txn.rows("commit_by_xid", bound).await?.iter().map(from_row).collect()
+    let bound = query(text::BY_XID).bind(number).bind(big("transaction id", group(xid))?);
+    let mut found = Vec::new();
+    for row in txn.rows("commit_by_xid", bound).await? {
+        let commits = unpack(row.timeline("timeline")?, &row.bytes("body")?)?;
+        found.extend(commits.into_iter().filter(|commit| commit.xid == xid));
+    }
+    Ok(found)
 }
 
 fn rows_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn from_row(row: &AnyRow) -> Result<Commit> {
-    Ok(Commit {
-        timeline: row.timeline("timeline")?,
-        start: row.offset("start_offset")?,
-        end: row.offset("end_offset")?,
-        time: row.time("time_us")?,
-        xid: row.count("xid")?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use sqlx::AssertSqlSafe;
+
     use super::*;
     use crate::Options;
 
     #[tokio::test]
-    async fn hot_queries_search_an_index_and_sort_nothing() {
+    async fn queries_search_an_index_and_sort_nothing() {
+        const KEY: &str = "sqlite_autoindex_commit_block_1";
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}/plan.db", folder.path().display());
         let catalog = Catalog::open(&url, Options::default()).await.unwrap();
         for (statement, index) in [
-            (text::BY_XID, "commit_point_by_xid"),
-            (text::ASCENDING, "sqlite_autoindex_commit_point_1"),
-            (text::DESCENDING, "sqlite_autoindex_commit_point_1"),
-            (text::FIRST_LATER, "commit_point_by_latest"),
-            (text::FIRST_LATER_SCANNED, "sqlite_autoindex_commit_point_1"),
-            (text::COUNT, "sqlite_autoindex_commit_point_1"),
-            (text::LATEST_UNTIL, "sqlite_autoindex_commit_point_1"),
-            (text::NEXT_AFTER, "sqlite_autoindex_commit_point_1"),
-            (text::KNOWN_BETWEEN, "sqlite_autoindex_commit_point_1"),
+            (text::BY_XID, "sqlite_autoindex_commit_block_group_1"),
+            (text::ASCENDING, KEY),
+            (text::DESCENDING, KEY),
+            (text::FIRST_LATER, "commit_block_by_latest"),
+            (text::FIRST_LATER_SCANNED, KEY),
+            (text::SIZES, KEY),
+            (text::TOUCHED, KEY),
+            (text::COMMITS_TOUCHED, KEY),
+            (text::BEFORE, KEY),
+            (text::NEXT, KEY),
         ] {
             let mut txn = catalog.begin_snapshot_unbounded().await.unwrap();
             let explain = query(AssertSqlSafe(format!("explain query plan {statement}")));
@@ -414,7 +532,7 @@ mod tests {
             let plan = plan.join("\n");
             assert!(plan.contains(index), "{statement}\n{plan}");
             let sorts = plan.contains("USE TEMP B-TREE");
-            let scans = plan.contains("SCAN commit_point");
+            let scans = plan.contains("SCAN");
             assert!(!sorts && !scans, "{statement}\n{plan}");
         }
     }

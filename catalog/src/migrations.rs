@@ -17,6 +17,7 @@ const FILES: &[(i64, &str, &str)] = &[
         "incarnation_record_number",
         include_str!("../../migrations/20261125220000_incarnation_record_number.sql"),
     ),
+    (20_261_126_010_000, "commit_blocks", include_str!("../../migrations/20261126010000_commit_blocks.sql")),
 ];
 
 /// Brings the catalog behind `connection` to the newest version.

@@ -59,6 +59,7 @@ pub(crate) fn moment(column: &'static str, micros: i64) -> Result<Time> {
 pub(crate) trait Read {
     fn maybe_integer(&self, column: &'static str) -> Result<Option<i64>>;
     fn maybe_text(&self, column: &'static str) -> Result<Option<String>>;
+    fn bytes(&self, column: &'static str) -> Result<Vec<u8>>;
 
     fn integer(&self, column: &'static str) -> Result<i64> {
         self.maybe_integer(column)?.ok_or_else(|| Error::corrupt(column, "null"))
@@ -144,6 +145,10 @@ impl Read for AnyRow {
     }
 
     fn maybe_text(&self, column: &'static str) -> Result<Option<String>> {
+        self.try_get(column).map_err(|error| Error::corrupt(column, error))
+    }
+
+    fn bytes(&self, column: &'static str) -> Result<Vec<u8>> {
         self.try_get(column).map_err(|error| Error::corrupt(column, error))
     }
 }

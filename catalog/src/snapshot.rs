@@ -152,7 +152,7 @@ async fn incarnation_facts(txn: &mut Txn, incarnation: &Incarnation) -> Result<V
 async fn commits(txn: &mut Txn, id: IncarnationId) -> Result<Vec<Value>> {
     let number = incarnation_number_in_txn(txn, id).await?;
     let statement =
-        "select distinct timeline from commit_point where incarnation_number = $1 order by timeline";
+        "select distinct timeline from commit_block where incarnation_number = $1 order by timeline";
     let rows = txn.rows("snapshot", sqlx::query(statement).bind(number)).await?;
     let timelines: Vec<Timeline> = rows.iter().map(|row| row.timeline("timeline")).collect::<Result<_>>()?;
     let mut all = Vec::new();

@@ -76,6 +76,7 @@ on_both!(
     stories::writers_at_once_all_succeed,
     stories_points::commits_added_twice_count_once,
     stories_points::a_time_resolves_in_log_order_whatever_order_they_came_in,
+    stories_points::blocks_answer_as_reading_the_whole_log_in_order_does,
     stories_points::a_transaction_id_finds_its_commits,
     stories_points::pages_show_every_commit_once_in_both_directions,
     stories_points::expired_commits_are_gone_and_the_rest_stays_right,

@@ -9,6 +9,7 @@ pub mod chain;
 pub mod crypt;
 pub mod header;
 pub mod object;
+pub mod pack;
 pub mod segment;
 
 pub use chain::{ChainValue, Digest};

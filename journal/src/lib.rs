@@ -12,6 +12,7 @@ pub mod identity;
 pub mod layout;
 pub mod merge;
 mod moment;
+pub mod packing;
 pub mod position;
 pub mod protocol;
 mod put;

@@ -8,7 +8,8 @@
 use bytes::Bytes;
 
 use crate::error::JournalError;
-use crate::format::object::{ChainUse, Compression, Draft, Encoded, MAX_FRAME_BYTES, Piece};
+use crate::format::object::{ChainUse, Compression, Draft, Encoded, Framed, MAX_FRAME_BYTES};
+use crate::format::pack::{Packed, Packer};
 use crate::format::segment::{Merged, Table};
 use crate::format::{DataKey, Decoded, FormatError, FrameHead, Header, Kind, Segment};
 use crate::layout::Layout;
@@ -41,14 +42,14 @@ impl Default for MergeLimits {
 pub struct Confirmed {
     header: Header,
     heads: Vec<FrameHead>,
-    log: Bytes,
+    log: Vec<Bytes>,
     compression: Compression,
     key: Option<DataKey>,
 }
 
 impl Confirmed {
-    /// Of a data chunk that was encoded for `place` from these plain bytes, and confirmed.
-    pub fn new(place: &Place, chunk: &Encoded, log: Bytes) -> Self {
+    /// Of a data chunk that was encoded for `place` from these plain bytes, in pieces, and confirmed.
+    pub fn new(place: &Place, chunk: &Encoded, log: Vec<Bytes>) -> Self {
         Self {
             header: chunk.header.clone(),
             heads: chunk.heads.clone(),
@@ -104,8 +105,8 @@ impl Merger {
         });
         run.table.chunks.push(Merged { written_at: header.written_at, frames: header.frames });
         run.table.frames.extend(chunk.heads.iter().map(|head| (head.plain_bytes, head.digest)));
-        run.bytes += chunk.log.len() as u64;
-        run.logs.push(chunk.log);
+        run.bytes += header.plain_bytes;
+        run.logs.extend(chunk.log);
         run.last = chunk.header;
         // Large enough, and of enough chunks to be worth an object: few large chunks go on until there are.
         let chunks = run.table.chunks.len();
@@ -153,14 +154,14 @@ impl Run {
     }
 
     fn encode(self) -> Result<SegmentObject, FormatError> {
-        let table = self.table.encode();
-        let frames = self.table.frames.iter().map(|(plain_bytes, _)| *plain_bytes as usize);
-        let held = gathered(self.logs, groups(frames));
-        let mut pieces = vec![Piece { end: self.first.start.get(), plain: &table }];
+        let table = Packed::open(&self.table.encode())?;
+        let lengths = self.table.frames.iter().map(|(plain_bytes, _)| *plain_bytes as usize);
         let mut end = self.first.start.get();
-        for plain in &held {
+        let mut frames = vec![Framed { end, packed: table }];
+        let mut packer = Packer::new(self.compression)?;
+        for plain in gathered(self.logs, groups(lengths)) {
             end += plain.len() as u64;
-            pieces.push(Piece { end, plain });
+            frames.push(Framed { end, packed: packer.pack(&plain)? });
         }
         let draft = Draft {
             kind: Kind::Segment,
@@ -174,9 +175,8 @@ impl Run {
             end: self.last.end,
             written_at: self.last.written_at,
             chain: ChainUse::Stated { before: self.first.before, after: self.last.after },
-            pieces,
         };
-        let Encoded { bytes, .. } = draft.encode(self.compression, self.key.as_ref())?;
+        let Encoded { bytes, .. } = draft.assemble(frames, self.compression.codec(), self.key.as_ref())?;
         // Chunks will be deleted on this object's word: it is opened as a reader would.
         let segment = Segment::parse(Decoded::parse(bytes.clone())?)?;
         segment.check_content(self.key.as_ref())?;
@@ -197,10 +197,10 @@ fn groups(frames: impl Iterator<Item = usize>) -> Vec<usize> {
 }
 
 /// The logs' bytes in pieces of these lengths. Each log is let go of as it is taken in: a run is never held twice.
-fn gathered(logs: Vec<Bytes>, groups: Vec<usize>) -> Vec<Vec<u8>> {
+fn gathered(logs: Vec<Bytes>, groups: Vec<usize>) -> impl Iterator<Item = Vec<u8>> {
     let mut logs = logs.into_iter();
     let mut log = Bytes::new();
-    let piece = |length: usize| {
+    let piece = move |length: usize| {
         let mut piece = Vec::with_capacity(length);
         while piece.len() < length {
             if log.is_empty() {
@@ -211,7 +211,7 @@ fn gathered(logs: Vec<Bytes>, groups: Vec<usize>) -> Vec<Vec<u8>> {
         Some(piece)
     };
     // A run whose lengths and bytes do not agree gives fewer pieces, and does not read back.
-    groups.into_iter().map_while(piece).collect()
+    groups.into_iter().map_while(piece)
 }
 
 /// A segment's object, ready to be put.

@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use crate::error::JournalError;
 use crate::format::body::{self, GapBody, OpeningBody, TimelineBody};
-use crate::format::object::{ChainUse, Compression, Draft, Encoded, MAX_FRAME_BYTES, Piece};
-use crate::format::{ChainValue, DataKey, Header, Kind, Recipients};
+use crate::format::object::{ChainUse, Compression, Draft, Encoded, Framed, MAX_FRAME_BYTES, Piece};
+use crate::format::pack::{Packed, Packer};
+use crate::format::{ChainValue, DataKey, FormatError, Header, Kind, Recipients};
 use crate::identity::{Generation, IncarnationId, Sequence, StoreId, WriterId};
 use crate::moment::Moment;
 use crate::position::{Offset, Position};
@@ -67,7 +68,7 @@ impl Place {
     }
 
     /// How frames are compressed here.
-    pub(crate) fn compression(&self) -> Compression {
+    pub fn compression(&self) -> Compression {
         self.compression
     }
 
@@ -87,14 +88,8 @@ impl Place {
         Some(Self { number: self.number.next()?, chain: chunk.header.after, at, ..self.clone() })
     }
 
-    fn encode(
-        &self,
-        kind: Kind,
-        at: Position,
-        end: Offset,
-        pieces: Vec<Piece<'_>>,
-    ) -> Result<Encoded, JournalError> {
-        let draft = Draft {
+    fn draft(&self, kind: Kind, at: Position, end: Offset) -> Draft {
+        Draft {
             kind,
             store: self.store,
             incarnation: self.incarnation,
@@ -106,13 +101,7 @@ impl Place {
             end,
             written_at: now_micros(),
             chain: ChainUse::StepsFrom(self.chain),
-            pieces,
-        };
-        let (compression, key) = match kind {
-            Kind::Data => (self.compression, self.key.as_ref()),
-            _ => (Compression::None, None),
-        };
-        draft.encode(compression, key).map_err(|source| JournalError::Encode { what: "chunk", source })
+        }
     }
 
     fn encode_body<T: serde::Serialize>(
@@ -124,8 +113,14 @@ impl Place {
     ) -> Result<Encoded, JournalError> {
         let json = body::to_json("chunk's body", value)
             .map_err(|source| JournalError::Encode { what: "chunk's body", source })?;
-        self.encode(kind, at, end, vec![Piece { end: json.len() as u64, plain: &json }])
+        let pieces = [Piece { end: json.len() as u64, plain: &json }];
+        let encoded = self.draft(kind, at, end).encode(&pieces, Compression::None, None);
+        encoded.map_err(encode_error)
     }
+}
+
+fn encode_error(source: FormatError) -> JournalError {
+    JournalError::Encode { what: "chunk", source }
 }
 
 /// Encodes log bytes that continue the journal at `place`; the place behind comes with the chunk, so that the next one
@@ -134,9 +129,42 @@ impl Place {
 /// # Errors
 /// [`JournalError::Encode`] when `log` is empty, or larger than an object may be.
 pub fn encode_data(place: &Place, log: &[u8]) -> Result<(Encoded, Place), JournalError> {
-    let pieces = cut(place.at.offset, log, place.segment_bytes);
-    let end = Offset::new(pieces.last().map_or(place.at.offset.get(), |piece| piece.end));
-    finish(place, place.encode(Kind::Data, place.at, end, pieces)?)
+    let mut packer = Packer::new(place.compression).map_err(encode_error)?;
+    let (mut frames, mut at, mut rest) = (Vec::new(), place.at.offset, log);
+    while !rest.is_empty() {
+        let (plain, behind) = rest.split_at(rest.len().min(frame_room(at, place.segment_bytes)));
+        frames.push(packer.pack(plain).map_err(encode_error)?);
+        at = Offset::new(at.get() + plain.len() as u64);
+        rest = behind;
+    }
+    encode_packed(place, frames)
+}
+
+/// Encodes log that was packed as `place` has it compressed ([`Place::compression`]), in frames of at most [`frame_room`] bytes
+/// each. Otherwise as [`encode_data`].
+///
+/// # Errors
+/// As [`encode_data`]; when a frame is longer than its room, too.
+pub fn encode_packed(place: &Place, frames: Vec<Packed>) -> Result<(Encoded, Place), JournalError> {
+    let mut at = place.at.offset;
+    let framed = frames.into_iter().map(|packed| {
+        if packed.plain_bytes() > frame_room(at, place.segment_bytes) as u64 {
+            return Err(encode_error(FormatError::Field { field: "plain length" }));
+        }
+        at = Offset::new(at.get() + packed.plain_bytes());
+        Ok(Framed { end: at.get(), packed })
+    });
+    let framed = framed.collect::<Result<_, _>>()?;
+    let draft = place.draft(Kind::Data, place.at, at);
+    let chunk = draft.assemble(framed, place.compression.codec(), place.key.as_ref());
+    finish(place, chunk.map_err(encode_error)?)
+}
+
+/// Most bytes of the frame that begins at `at`: none is longer than a frame may be, none crosses a log segment's boundary, so that
+/// a restarted source's bytes can be compared from its segment's start along the frames' ends.
+pub fn frame_room(at: Offset, segment_bytes: u64) -> usize {
+    let to_boundary = segment_bytes - at.get() % segment_bytes;
+    usize::try_from(to_boundary).map_or(MAX_FRAME_BYTES, |bytes| bytes.min(MAX_FRAME_BYTES))
 }
 
 /// Encodes the begin of a branch: `branch` is where the new timeline leaves its parent.
@@ -162,23 +190,6 @@ pub fn encode_gap(place: &Place, end: Offset, body: &GapBody) -> Result<(Encoded
 fn finish(place: &Place, chunk: Encoded) -> Result<(Encoded, Place), JournalError> {
     let behind = place.behind(&chunk).ok_or(JournalError::NotHeld { what: "any number more".to_owned() })?;
     Ok((chunk, behind))
-}
-
-/// Cuts log bytes into frames: none longer than a frame may be, none across a log segment's boundary, so that a restarted
-/// source's bytes can be compared from its segment's start along the frames' ends.
-fn cut(start: Offset, log: &[u8], segment_bytes: u64) -> Vec<Piece<'_>> {
-    let mut pieces = Vec::new();
-    let mut rest = log;
-    let mut at = start.get();
-    while !rest.is_empty() {
-        let to_boundary = segment_bytes - at % segment_bytes;
-        let take = rest.len().min(MAX_FRAME_BYTES).min(usize::try_from(to_boundary).unwrap_or(usize::MAX));
-        let (plain, behind) = rest.split_at(take);
-        at += take as u64;
-        pieces.push(Piece { end: at, plain });
-        rest = behind;
-    }
-    pieces
 }
 
 /// The owner of a journal: the only one whose appends count, until another opens.
@@ -451,19 +462,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_frame_crosses_a_log_segment_and_none_is_lost(
+        fn no_frame_crosses_a_log_segment_or_is_shorter_than_that_asks_for(
             start in 0..10_000_000u64, bytes in 1..4_000_000usize, segment in 20..24u32,
         ) {
             let segment_bytes = 1u64 << segment;
-            let log = vec![7; bytes];
-            let pieces = cut(Offset::new(start), &log, segment_bytes);
             let mut at = start;
-            for piece in &pieces {
-                prop_assert_eq!(at / segment_bytes, (piece.end - 1) / segment_bytes);
-                prop_assert_eq!(piece.end - at, piece.plain.len() as u64);
-                at = piece.end;
+            while at < start + bytes as u64 {
+                let room = frame_room(Offset::new(at), segment_bytes);
+                prop_assert!((1..=MAX_FRAME_BYTES).contains(&room));
+                let end = at + room as u64;
+                prop_assert_eq!(at / segment_bytes, (end - 1) / segment_bytes);
+                prop_assert!(room == MAX_FRAME_BYTES || end.is_multiple_of(segment_bytes), "a frame is as long as it may be");
+                at = end;
             }
-            prop_assert_eq!(at, start + bytes as u64);
         }
     }
 }

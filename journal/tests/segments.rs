@@ -89,7 +89,7 @@ impl Rig {
         let (chunk, _) = encode_data(&place, &log).unwrap();
         self.writer.append(&chunk, &|_| {}).await.unwrap();
         self.log.extend_from_slice(&log);
-        self.ready.extend(self.merger.add(Confirmed::new(&place, &chunk, Bytes::from(log))));
+        self.ready.extend(self.merger.add(Confirmed::new(&place, &chunk, vec![Bytes::from(log)])));
     }
 
     /// A new generation takes over, as after a restart.

@@ -1,60 +1,100 @@
 //! When received bytes become a chunk: at the flush interval, when they are many, or at once when the source goes quiet.
 //!
-//! Pure: the clock is passed in. Memory is bounded by [`Batch::is_full`]: the pipeline reads no more until a chunk is taken.
+//! Pure: the clock is passed in. Memory is bounded by [`Batch::is_full`]: the pipeline reads no more until a frame is packed or a
+//! chunk is taken.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use farshore_journal::writer::frame_room;
 use farshore_journal::{Offset, Position};
 
-/// Most bytes of a chunk: with one chunk gathering, one being encoded and its encoding, a pipeline stays below 45 MiB.
+/// Most bytes of a chunk. All but the last of its frames wait packed.
 pub const MAX_CHUNK_BYTES: usize = 8 << 20;
 /// Bytes from which a chunk is worth sending before the interval is over: compression gains little beyond.
 const WORTH_SENDING_BYTES: usize = 4 << 20;
+/// Whole frames that may wait for being packed.
+const MAX_WHOLE: usize = 2;
 
 /// Bytes that were received and are not yet in a chunk.
 #[derive(Debug)]
 pub struct Batch {
     start: Position,
-    bytes: Vec<u8>,
+    segment_bytes: u64,
+    /// Frames that are whole and still plain.
+    whole: VecDeque<Vec<u8>>,
+    /// The frame being filled.
+    filling: Vec<u8>,
+    /// Plain bytes in all.
+    bytes: usize,
     first_at: Option<Instant>,
     quiet: bool,
 }
 
 impl Batch {
-    /// Nothing yet, at this position.
-    pub fn at(start: Position) -> Self {
-        Self { start, bytes: Vec::new(), first_at: None, quiet: false }
+    /// Nothing yet, at this position of a source with such log segments.
+    pub fn at(start: Position, segment_bytes: u64) -> Self {
+        Self {
+            start,
+            segment_bytes,
+            whole: VecDeque::new(),
+            filling: Vec::new(),
+            bytes: 0,
+            first_at: None,
+            quiet: false,
+        }
     }
 
     /// Where the next byte would stand.
     pub fn end(&self) -> Position {
-        Position::new(self.start.timeline, Offset::new(self.start.offset.get() + self.bytes.len() as u64))
+        Position::new(self.start.timeline, Offset::new(self.start.offset.get() + self.bytes as u64))
     }
 
     /// Takes bytes that continue [`end`](Self::end); `source_end` is how far the source said its log went.
-    pub fn push(&mut self, bytes: &[u8], source_end: Offset, now: Instant) {
-        if self.bytes.is_empty() {
+    pub fn push(&mut self, mut bytes: &[u8], source_end: Offset, now: Instant) {
+        if self.bytes == 0 {
             self.first_at = Some(now);
         }
-        self.bytes.extend_from_slice(bytes);
+        while !bytes.is_empty() {
+            let begun = self.end().offset.get() - self.filling.len() as u64;
+            let room = frame_room(Offset::new(begun), self.segment_bytes) - self.filling.len();
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            self.filling.extend_from_slice(now);
+            self.bytes += now.len();
+            bytes = later;
+            if now.len() == room {
+                self.whole.push_back(std::mem::take(&mut self.filling));
+            }
+        }
         self.quiet = source_end <= self.end().offset;
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes == 0
     }
 
-    /// Whether no more may be taken.
+    /// Whether no more may be taken: until a chunk is taken, or a frame to be packed.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() >= MAX_CHUNK_BYTES
+        self.bytes >= MAX_CHUNK_BYTES || self.whole.len() > MAX_WHOLE
+    }
+
+    /// Whether no more may be taken until a chunk is.
+    pub fn is_chunk(&self) -> bool {
+        self.bytes >= MAX_CHUNK_BYTES
+    }
+
+    /// The next whole frame, to be packed before the chunk is due. None of a batch of less than `large` bytes: its chunk's plain
+    /// bytes are wanted when it is merged.
+    pub fn frame(&mut self, large: u64) -> Option<Vec<u8>> {
+        if self.bytes as u64 >= large { self.whole.pop_front() } else { None }
     }
 
     /// When a chunk is due at the latest; `None` while nothing waits. `last_sent` spaces chunks by the interval, so that a
     /// trickle does not become a chunk per message, while the first bytes after a pause go at once.
     pub fn due(&self, last_sent: Option<Instant>, interval: Duration) -> Option<Instant> {
         let first_at = self.first_at?;
-        if self.bytes.len() >= WORTH_SENDING_BYTES {
+        if self.bytes >= WORTH_SENDING_BYTES {
             return Some(first_at);
         }
         let spaced = last_sent.map_or(first_at, |sent| sent + interval);
@@ -64,13 +104,12 @@ impl Batch {
         }
     }
 
-    /// Takes what waits, and begins anew behind it.
-    pub fn take(&mut self) -> (Position, Vec<u8>) {
-        let end = self.end();
-        let start = std::mem::replace(&mut self.start, end);
-        self.first_at = None;
-        self.quiet = false;
-        (start, std::mem::take(&mut self.bytes))
+    /// Takes what waits, and begins anew behind it: where the chunk begins, and its last frames, those that were not given out.
+    pub fn take(&mut self) -> (Position, Vec<Vec<u8>>) {
+        let behind = Self::at(self.end(), self.segment_bytes);
+        let Self { start, whole, filling, .. } = std::mem::replace(self, behind);
+        let filling = Some(filling).filter(|frame| !frame.is_empty());
+        (start, whole.into_iter().chain(filling).collect())
     }
 }
 
@@ -78,11 +117,14 @@ impl Batch {
 mod tests {
     use super::*;
     use farshore_journal::Timeline;
+    use proptest::prelude::*;
 
     const INTERVAL: Duration = Duration::from_millis(200);
 
+    const SEGMENT: u64 = 16 << 20;
+
     fn batch() -> Batch {
-        Batch::at(Position::new(Timeline::new(1), Offset::new(1000)))
+        Batch::at(Position::new(Timeline::new(1), Offset::new(1000)), SEGMENT)
     }
 
     #[test]
@@ -114,9 +156,44 @@ mod tests {
     fn what_is_taken_is_continued_without_a_hole() {
         let mut batch = batch();
         batch.push(&[1; 10], Offset::new(1010), Instant::now());
-        let (start, bytes) = batch.take();
-        assert_eq!((start.offset, bytes.len()), (Offset::new(1000), 10));
+        let (start, frames) = batch.take();
+        assert_eq!((start.offset, frames), (Offset::new(1000), vec![vec![1; 10]]));
         assert_eq!(batch.end().offset, Offset::new(1010));
         assert!(batch.is_empty() && batch.due(None, INTERVAL).is_none());
+    }
+
+    #[test]
+    fn a_small_batch_stays_plain_for_its_merge() {
+        let mut batch = Batch::at(Position::new(Timeline::new(1), Offset::new(SEGMENT - 10)), SEGMENT);
+        batch.push(&[1; 30], Offset::new(u64::MAX), Instant::now());
+        assert_eq!(batch.frame(1 << 20), None);
+        assert_eq!(batch.take().1, vec![vec![1; 10], vec![1; 20]]);
+    }
+
+    proptest! {
+        /// Whatever the pieces that come and the moments at which frames are given out.
+        #[test]
+        fn frames_given_out_and_those_taken_are_the_bytes_in_order(
+            start in 0..SEGMENT, pieces in prop::collection::vec((1..3_000_000usize, 0..3usize), 1..8),
+        ) {
+            let mut batch = Batch::at(Position::new(Timeline::new(1), Offset::new(start)), SEGMENT);
+            let (mut came, mut frames) = (Vec::new(), Vec::new());
+            for (number, (bytes, given)) in pieces.into_iter().enumerate() {
+                let piece: Vec<u8> = (0..bytes).map(|at| (at * (number + 3)) as u8).collect();
+                batch.push(&piece, Offset::new(u64::MAX), Instant::now());
+                came.extend(piece);
+                frames.extend((0..given).map_while(|_| batch.frame(1 << 20)));
+            }
+            let (from, rest) = batch.take();
+            prop_assert_eq!(from.offset.get(), start);
+            frames.extend(rest);
+            let mut at = start;
+            for frame in &frames {
+                prop_assert!(frame.len() <= frame_room(Offset::new(at), SEGMENT));
+                at += frame.len() as u64;
+            }
+            prop_assert_eq!(batch.end().offset.get(), at);
+            prop_assert!(frames.concat() == came);
+        }
     }
 }

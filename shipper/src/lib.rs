@@ -10,6 +10,7 @@ pub mod batch;
 pub mod continuity;
 mod crash;
 pub mod error;
+pub mod facts;
 pub mod fill_rate;
 pub mod founding;
 pub mod keep;

@@ -28,15 +28,17 @@ use std::time::{Duration, Instant};
 use chrono::DateTime;
 use farshore_engines::postgres::wire::{ConnectParams, SlotName};
 use farshore_journal::merge::MergeLimits;
+use farshore_journal::packing::Packers;
 use farshore_journal::store::Retry;
 use farshore_journal::writer::{Writer, WriterOptions};
 use farshore_journal::{DatabaseName, JournalError, Offset, Position, Sequence};
 use futures::future::Either;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use self::unstored::Unstored;
 use crate::error::ShipError;
+use crate::facts::FactSender;
 use crate::founding::Place;
 use crate::keep::Kept;
 use crate::progress::{Fact, PipelineState, Progress};
@@ -90,11 +92,12 @@ pub struct Pipeline {
     writer: Option<Writer>,
     append: Option<Append>,
     progress: Arc<watch::Sender<Progress>>,
-    facts: mpsc::Sender<Fact>,
+    facts: FactSender,
     /// Commits and points that were received and are not yet stored, in log order.
     unstored: Unstored,
     /// Told of each stored data chunk while the pipeline runs.
     merging: Option<merging::Tell>,
+    packers: Packers,
     kept: Kept,
 }
 
@@ -104,10 +107,11 @@ impl Pipeline {
         config: PipelineConfig,
         store: Place,
         progress: watch::Sender<Progress>,
-        facts: mpsc::Sender<Fact>,
+        facts: FactSender,
         kept: Kept,
     ) -> Self {
         Self {
+            packers: Packers::new(config.writer.compression),
             config,
             store,
             writer: None,
@@ -242,7 +246,7 @@ impl Pipeline {
     }
 
     fn fact(&self, fact: Fact) {
-        if self.facts.try_send(fact).is_err() {
+        if !self.facts.offer(fact) {
             self.tell(|progress| progress.facts_dropped += 1);
         }
     }

@@ -19,14 +19,13 @@ use farshore_catalog::shipping::{Shipping, ShippingState};
 use farshore_catalog::target::{Failure, Target};
 use farshore_catalog::{Catalog, Result, Retry};
 use farshore_journal::{DatabaseName, Position};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::facts::FactReceiver;
 use crate::progress::{Fact, PipelineState, Progress};
 use crate::standing::standing;
 
-/// Facts that may wait for the catalog: at the default flush interval about three minutes of them.
-pub const FACTS_WAITING: usize = 1024;
 /// How often the snapshot is written: the heartbeat that `status` measures silence by.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The heartbeat of a last word: it stays true until another shipper writes.
@@ -62,7 +61,7 @@ impl Recorder {
     /// Records until every sender of facts is gone or it is cancelled, then what still waits and how the target stands at last.
     pub async fn run(
         self,
-        mut facts: mpsc::Receiver<Fact>,
+        mut facts: FactReceiver,
         mut progress: watch::Receiver<Progress>,
         cancel: CancellationToken,
     ) {

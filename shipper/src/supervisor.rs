@@ -8,17 +8,18 @@ use std::time::Duration;
 use farshore_catalog::Catalog;
 use farshore_engines::postgres::wire::{ConnectParams, SlotName};
 use farshore_journal::DatabaseName;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::crash::{self, crash_point};
 use crate::error::ShipError;
+use crate::facts;
 use crate::founding::Place;
 use crate::keep::{FreeBytes, HostKept, Keeper, Kept};
 use crate::pipeline::{Pipeline, PipelineConfig};
 use crate::progress::Progress;
-use crate::recorder::{FACTS_WAITING, PrimaryFacts, Recorder, StandingRecorder};
+use crate::recorder::{PrimaryFacts, Recorder, StandingRecorder};
 
 /// A target: its pipeline's settings, its store, and its address without secrets.
 #[derive(Debug, Clone)]
@@ -78,7 +79,7 @@ pub async fn run(
         .unzip();
     for target in config.targets {
         let (progress_tx, progress_rx) = watch::channel(Progress::default());
-        let (facts_tx, facts_rx) = mpsc::channel(FACTS_WAITING);
+        let (facts_tx, facts_rx) = facts::channel();
         let store = target.pipeline.store_name.clone();
         live.push(target.pipeline.slot.clone());
         let pipeline = Pipeline::new(target.pipeline, target.store, progress_tx, facts_tx, kept.clone());

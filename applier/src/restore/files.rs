@@ -1,7 +1,7 @@
-//! The base's files: parts fetched a few at a time, opened and written by two workers, each byte to its place.
+//! The base's files: parts fetched a few at a time, opened frame by frame and written by two workers, each byte to its place.
 //!
 //! What always holds: a file is created once, with its announced size, and finished only when every byte was written; memory is bounded
-//! by the parts in hand. `global/pg_control` is held back for the caller, who writes it last.
+//! by the parts in hand as they are stored, and a frame for each worker. `global/pg_control` is held back for the caller, who writes it last.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -161,23 +161,48 @@ impl Writing<'_> {
         else {
             return Err(RestoreError::CutOff);
         };
-        let plain = self.backup.open_part(part.number, bytes)?;
-        for place in places {
-            let from = usize::try_from(place.in_part).unwrap_or(usize::MAX);
-            let count = usize::try_from(place.bytes).unwrap_or(usize::MAX);
-            let content = plain.get(from..from.saturating_add(count)).ok_or(RestoreError::CutOff)?;
-            match self.fates.get(place.entry) {
-                Some(Fate::Write(path)) => self.write(path, place, content)?,
-                Some(Fate::Control) => {
-                    let at = usize::try_from(place.offset).unwrap_or(usize::MAX);
-                    let mut control = lock(&self.control);
-                    let into = control.get_mut(at..at.saturating_add(count)).ok_or(RestoreError::CutOff)?;
-                    into.copy_from_slice(content);
+        let object = self.backup.check_part(part.number, bytes)?;
+        let mut places = places.iter().peekable();
+        let mut begin = 0;
+        for frame in 0..object.heads().len() {
+            let plain = self.backup.open_frame(part.number, &object, frame)?;
+            let end = begin + plain.len() as u64;
+            while let Some(place) = places.peek() {
+                let place_end = place.in_part + place.bytes;
+                let (from, until) = (place.in_part.max(begin), place_end.min(end));
+                if from < until {
+                    let offset = place.offset + (from - place.in_part);
+                    let piece = Place { offset, in_part: from, bytes: until - from, ..**place };
+                    // A frame is at most 1 MiB, so these fit.
+                    let content = &plain[(from - begin) as usize..(until - begin) as usize];
+                    self.put(&piece, content)?;
                 }
-                Some(Fate::Leave) | None => {}
+                if place_end > end {
+                    break;
+                }
+                places.next();
             }
+            begin = end;
         }
-        self.shared.add(plain.len() as u64);
+        if places.next().is_some() {
+            return Err(RestoreError::CutOff);
+        }
+        self.shared.add(begin);
+        Ok(())
+    }
+
+    /// Brings a piece of an entry to its place.
+    fn put(&self, place: &Place, content: &[u8]) -> Result<(), RestoreError> {
+        match self.fates.get(place.entry) {
+            Some(Fate::Write(path)) => self.write(path, place, content)?,
+            Some(Fate::Control) => {
+                let at = usize::try_from(place.offset).unwrap_or(usize::MAX);
+                let mut control = lock(&self.control);
+                let into = control.get_mut(at..at.saturating_add(content.len()));
+                into.ok_or(RestoreError::CutOff)?.copy_from_slice(content);
+            }
+            Some(Fate::Leave) | None => {}
+        }
         Ok(())
     }
 

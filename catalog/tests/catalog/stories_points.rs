@@ -93,6 +93,61 @@ pub async fn a_time_resolves_in_log_order_whatever_order_they_came_in(catalog: C
     assert!(matches!(stranger, Err(Error::NotInHistory { .. })));
 }
 
+/// More commits than a block holds, in batches of any size, order and overlap, expired in between.
+pub async fn blocks_answer_as_reading_the_whole_log_in_order_does(catalog: Catalog) {
+    const ALL: u64 = 3_000;
+    let id = orders(&catalog).await;
+    catalog.branch_put(&branch(id, 1, None)).await.unwrap();
+    let mut numbers = Numbers(20_261_126);
+    let mut log: Vec<Commit> = (1..=ALL)
+        .map(|n| {
+            let back = if numbers.below(400) == 0 { 500 } else { 0 };
+            // Transactions end in another order than they began, and some ran long.
+            let xid = n + 5_000 - if numbers.below(50) == 0 { 4_900 } else { numbers.below(9) * 100 };
+            commit(1, n * 100, n as i64 + numbers.below(12) as i64 - back, xid * 10 + n % 10)
+        })
+        .collect();
+    let mut added = 0;
+    for _ in 0..20 {
+        let start = numbers.below(ALL) as usize;
+        let batch = &log[start..(start + 1 + numbers.below(900) as usize).min(log.len())];
+        added += catalog.commit_insert(id, batch).await.unwrap();
+    }
+    added += catalog.commit_insert(id, &log).await.unwrap();
+    assert_eq!(added, ALL);
+    for round in 0..2 {
+        for _ in 0..60 {
+            let from = at(1, numbers.below(ALL * 100));
+            let seconds = numbers.below(ALL + 100) as i64;
+            let seen: Vec<Commit> = log.iter().copied().filter(|commit| commit.end > from.offset).collect();
+            let found =
+                catalog.commit_before_time(id, Timeline::new(1), Some(from), time(seconds)).await.unwrap();
+            let cut = seen.iter().position(|commit| commit.time > time(seconds)).unwrap_or(seen.len());
+            assert_eq!(found.next, seen.get(cut).copied(), "round {round}, {from} {seconds}");
+            assert_eq!(
+                found.commit,
+                cut.checked_sub(1).map(|last| seen[last]),
+                "round {round}, {from} {seconds}"
+            );
+            let last = catalog.commit_at(id, Timeline::new(1), from).await.unwrap();
+            let before = log.iter().rev().find(|commit| commit.end <= from.offset).copied();
+            assert_eq!(last, before, "round {round}, {from}");
+            let xid = log[numbers.below(log.len() as u64) as usize].xid;
+            let same: Vec<Commit> = log.iter().copied().filter(|commit| commit.xid == xid).collect();
+            assert_eq!(catalog.commit_by_xid(id, xid).await.unwrap(), same, "round {round}");
+        }
+        if round == 0 {
+            let until = Offset::new(numbers.below(ALL * 50) + 5_000);
+            let gone = log.iter().filter(|commit| commit.end <= until).count();
+            assert_eq!(catalog.commit_expire(id, Timeline::new(1), until).await.unwrap(), gone as u64);
+            log.drain(..gone);
+        }
+    }
+    catalog.commit_forget(id).await.unwrap();
+    assert_eq!(catalog.commit_at(id, Timeline::new(1), at(1, u64::MAX >> 1)).await.unwrap(), None);
+    assert_eq!(catalog.commit_by_xid(id, log[0].xid).await.unwrap(), []);
+}
+
 pub async fn a_transaction_id_finds_its_commits(catalog: Catalog) {
     let id = orders(&catalog).await;
     let wide = (7u64 << 32) + 812;

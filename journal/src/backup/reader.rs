@@ -200,6 +200,15 @@ impl Backup {
         decoded.plain_all(self.key.as_ref()).map_err(object(&key))
     }
 
+    /// The plain bytes of one frame of a part that [`check_part`](Self::check_part) gave: at most 1 MiB.
+    ///
+    /// # Errors
+    /// When they are not what was written.
+    pub fn open_frame(&self, number: Sequence, part: &Decoded, frame: usize) -> Result<Bytes, JournalError> {
+        let key = self.reader.layout().backup_part(self.id, number)?;
+        part.plain(frame, self.key.as_ref()).map_err(object(&key))
+    }
+
     /// Checks a part's bytes. Takes a core for as long as hashing takes.
     ///
     /// # Errors

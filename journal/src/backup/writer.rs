@@ -1,37 +1,33 @@
-//! Writing a backup: bytes in order become parts, two of them encoded and two of them put at a time.
+//! Writing a backup: bytes in order become frames, packed two at a time; frames become parts, put two at a time.
 //!
 //! What always holds: parts are numbered in the order of the stream; [`BackupWriter::finish`] puts the manifest only when
 //! every part is stored; a writer that is dropped leaves an opening and parts without a manifest, which is no backup.
-//! Memory: a part being filled, and up to [`JOBS`] parts being encoded or put.
+//! Memory: three frames in plain, and packed a part being filled and up to [`JOBS`] parts being put.
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest, Opening, Part};
 use crate::error::JournalError;
 use crate::format::body;
 use crate::format::header::MAX_PLAIN_BYTES;
-use crate::format::object::{ChainUse, Compression, Draft, MAX_FRAME_BYTES, Piece};
-use crate::format::{ChainValue, DataKey, Digest, FormatError, Kind, Recipients};
+use crate::format::object::{ChainUse, Compression, Draft, Encoded, Framed, MAX_FRAME_BYTES, Piece};
+use crate::format::pack::Packed;
+use crate::format::{ChainValue, DataKey, FormatError, Kind, Recipients};
 use crate::identity::{BackupId, Generation, IncarnationId, Sequence, StoreId, WriterId};
 use crate::layout::Layout;
+use crate::packing::{Packers, Packing};
 use crate::position::{Offset, Timeline};
 use crate::put::put;
 use crate::reader::Reader;
 use crate::store::{Key, ObjectStore, StoreError};
 
-/// Plain bytes of a part: a few seconds of one core and of a slow line, and few enough puts that their price does not
-/// matter (a terabyte is 32,768 of them).
-pub const PART_BYTES: usize = 32 << 20;
-/// Parts that are being encoded or put at a time.
-const JOBS: usize = 4;
-/// Of these, encoded at a time: one for each core of a small machine.
-const ENCODES: usize = 2;
-/// Of these, put at a time.
-const PUTS: usize = 2;
+/// Plain bytes of a part: so few that some of them fit the memory beside a database, even when they do not compress; so many
+/// that their puts' price does not matter (a terabyte is 65,536 of them).
+pub const PART_BYTES: usize = 16 << 20;
+/// Parts that are being put at a time.
+const JOBS: usize = 2;
 
 /// Is told of each failure of the store that is waited out.
 pub type Trouble = Arc<dyn Fn(&StoreError) + Send + Sync>;
@@ -53,13 +49,14 @@ pub struct BackupOptions {
 pub struct BackupWriter {
     target: Arc<Target>,
     trouble: Trouble,
-    filling: BytesMut,
+    /// The frame being filled, and the bytes of its part before it.
+    filling: Vec<u8>,
+    before: usize,
+    packing: Packing,
     /// Bytes of the stream so far.
     at: u64,
     next: Sequence,
     jobs: JoinSet<Result<Part, JournalError>>,
-    encodes: Arc<Semaphore>,
-    puts: Arc<Semaphore>,
     parts: Vec<Part>,
     stored_plain: u64,
 }
@@ -116,17 +113,18 @@ impl BackupWriter {
             next_sequence,
         };
         let json = body::to_json("backup opening", &opening).map_err(encode)?;
-        let (bytes, _) = target.encode(Kind::BackupOpening, Sequence::FIRST, Range::NONE, &json)?;
+        let Encoded { bytes, .. } =
+            target.encode(Kind::BackupOpening, Sequence::FIRST, Range::NONE, &json)?;
         put(&*target.store, &target.layout.backup_opening(target.backup)?, &bytes, &*trouble).await?;
         Ok(Self {
             target: Arc::new(target),
             trouble,
-            filling: BytesMut::new(),
+            filling: Vec::new(),
+            before: 0,
+            packing: Packing::new(Packers::new(options.compression)),
             at: 0,
             next: Sequence::FIRST,
             jobs: JoinSet::new(),
-            encodes: Arc::new(Semaphore::new(ENCODES)),
-            puts: Arc::new(Semaphore::new(PUTS)),
             parts: Vec::new(),
             stored_plain: 0,
         })
@@ -157,44 +155,57 @@ impl BackupWriter {
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), JournalError> {
         while !bytes.is_empty() {
             if self.filling.capacity() == 0 {
-                self.filling.reserve(PART_BYTES);
+                self.filling.reserve_exact(MAX_FRAME_BYTES);
             }
-            let take = bytes.len().min(PART_BYTES - self.filling.len());
+            let take = bytes.len().min(MAX_FRAME_BYTES - self.filling.len());
             let (now, later) = bytes.split_at(take);
             self.filling.extend_from_slice(now);
             self.at += take as u64;
             bytes = later;
-            if self.filling.len() == PART_BYTES {
-                self.cut().await?;
+            if self.filling.len() == MAX_FRAME_BYTES {
+                self.pack().await?;
+                if self.before == PART_BYTES {
+                    self.cut().await?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Sends what is filled on its way as a part.
+    /// Sends the frame that is filled on its way.
+    async fn pack(&mut self) -> Result<(), JournalError> {
+        while self.packing.is_full() {
+            self.packing.joined().await?;
+        }
+        self.before += self.filling.len();
+        self.packing.hand(std::mem::take(&mut self.filling));
+        Ok(())
+    }
+
+    /// Sends what is packed on its way as a part.
     async fn cut(&mut self) -> Result<(), JournalError> {
+        while !self.packing.is_idle() {
+            self.packing.joined().await?;
+        }
         while self.jobs.len() >= JOBS {
             self.join_one().await?;
         }
         let number = self.next;
         self.next = number.next().ok_or(JournalError::NotHeld { what: "any number more".to_owned() })?;
-        let plain = std::mem::take(&mut self.filling).freeze();
-        let start = self.at - plain.len() as u64;
+        let frames = self.packing.take();
+        let plain_bytes = std::mem::take(&mut self.before);
+        let range = Range::stream(self.at - plain_bytes as u64, plain_bytes);
         let (target, trouble) = (Arc::clone(&self.target), Arc::clone(&self.trouble));
-        let (encodes, puts) = (Arc::clone(&self.encodes), Arc::clone(&self.puts));
         self.jobs.spawn(async move {
-            let plain_bytes = plain.len() as u64;
-            let (bytes, digest) = {
-                let _permit = encodes.acquire_owned().await.map_err(|_| stopped())?;
-                let target = Arc::clone(&target);
-                let encode =
-                    move || target.encode(Kind::Part, number, Range::stream(start, plain.len()), &plain);
-                tokio::task::spawn_blocking(encode).await.map_err(|_| stopped())??
-            };
-            let _permit = puts.acquire_owned().await.map_err(|_| stopped())?;
+            let (target, Encoded { bytes, digest, .. }) = tokio::task::spawn_blocking(move || {
+                let encoded = target.part(number, range, frames)?;
+                Ok::<_, JournalError>((target, encoded))
+            })
+            .await
+            .map_err(|_| stopped())??;
             put(&*target.store, &target.layout.backup_part(target.backup, number)?, &bytes, &*trouble)
                 .await?;
-            Ok(Part { number, plain_bytes, bytes: bytes.len() as u64, digest })
+            Ok(Part { number, plain_bytes: plain_bytes as u64, bytes: bytes.len() as u64, digest })
         });
         Ok(())
     }
@@ -217,6 +228,9 @@ impl BackupWriter {
     /// As [`write`](Self::write).
     pub async fn end_stream(&mut self) -> Result<(), JournalError> {
         if !self.filling.is_empty() {
+            self.pack().await?;
+        }
+        if self.before > 0 {
             self.cut().await?;
         }
         while !self.jobs.is_empty() {
@@ -250,8 +264,8 @@ impl BackupWriter {
                 start: manifest.start.offset,
                 end: manifest.end.offset,
             };
-            let (bytes, _) = target.encode(Kind::Manifest, Sequence::FIRST, range, &json)?;
-            Ok((manifest, bytes))
+            let encoded = target.encode(Kind::Manifest, Sequence::FIRST, range, &json)?;
+            Ok((manifest, encoded.bytes))
         };
         let (manifest, bytes) = tokio::task::spawn_blocking(encode).await.map_err(|_| stopped())??;
         let key = self.target.layout.backup_manifest(self.target.backup)?;
@@ -278,21 +292,9 @@ impl Range {
 }
 
 impl Target {
-    /// The object of these plain bytes, and its digest.
-    fn encode(
-        &self,
-        kind: Kind,
-        number: Sequence,
-        range: Range,
-        plain: &[u8],
-    ) -> Result<(Bytes, Digest), JournalError> {
-        let mut end = 0;
-        let pieces = plain.chunks(MAX_FRAME_BYTES).map(|plain| {
-            end += plain.len() as u64;
-            Piece { end, plain }
-        });
+    fn draft(&self, kind: Kind, number: Sequence, range: Range) -> Draft {
         let zero = ChainValue::from_bytes([0; 32]);
-        let draft = Draft {
+        Draft {
             kind,
             store: self.store_id,
             incarnation: self.incarnation,
@@ -304,18 +306,46 @@ impl Target {
             end: range.end,
             written_at: chrono::Utc::now().timestamp_micros(),
             chain: ChainUse::Stated { before: zero, after: zero },
-            pieces: pieces.collect(),
-        };
+        }
+    }
+
+    /// The part of these frames.
+    fn part(&self, number: Sequence, range: Range, frames: Vec<Packed>) -> Result<Encoded, JournalError> {
+        let mut end = 0;
+        let framed = frames.into_iter().map(|packed| {
+            end += packed.plain_bytes();
+            Framed { end, packed }
+        });
+        let draft = self.draft(Kind::Part, number, range);
+        let encoded = draft.assemble(framed.collect(), self.compression.codec(), self.key.as_ref());
+        encoded.map_err(encode_error)
+    }
+
+    /// The object of these plain bytes.
+    fn encode(
+        &self,
+        kind: Kind,
+        number: Sequence,
+        range: Range,
+        plain: &[u8],
+    ) -> Result<Encoded, JournalError> {
+        let mut end = 0;
+        let pieces = plain.chunks(MAX_FRAME_BYTES).map(|plain| {
+            end += plain.len() as u64;
+            Piece { end, plain }
+        });
+        let pieces: Vec<Piece<'_>> = pieces.collect();
         // The opening carries the key, so it is read without one.
         let (compression, key) = match kind {
             Kind::BackupOpening => (Compression::None, None),
             _ => (self.compression, self.key.as_ref()),
         };
-        let encoded = draft.encode(compression, key);
-        let encoded = encoded.map_err(|source| JournalError::Encode { what: "backup object", source })?;
-        let digest = Digest::of(&encoded.bytes);
-        Ok((encoded.bytes, digest))
+        self.draft(kind, number, range).encode(&pieces, compression, key).map_err(encode_error)
     }
+}
+
+fn encode_error(source: FormatError) -> JournalError {
+    JournalError::Encode { what: "backup object", source }
 }
 
 /// A task ended without a result: it panicked, or the runtime is going down. Either way the backup is void.

@@ -1,6 +1,6 @@
 //! Objects: a header, frames, a trailer.
 //!
-//! [`Draft::encode`] makes one; [`Decoded::parse`] takes one apart and checks everything that can be checked without
+//! [`Draft::assemble`] makes one of packed frames, [`Draft::encode`] of plain ones; [`Decoded::parse`] takes one apart and checks everything that can be checked without
 //! a key; [`Decoded::plain`] gives a frame's content, checked against its digest. Nothing here sets aside memory by a
 //! length that the bytes only claim.
 
@@ -10,6 +10,8 @@ use super::FormatError;
 use super::chain::{ChainValue, Digest, Link};
 use super::crypt::{Bound, DataKey, TAG_BYTES, random};
 use super::header::{Cipher, Codec, HEADER_BOUND_BYTES, HEADER_BYTES, Header, Kind, MAX_FRAMES};
+pub use super::pack::Compression;
+use super::pack::{Packed, Packer};
 use crate::identity::{Generation, IncarnationId, Sequence, StoreId, WriterId};
 use crate::position::{Offset, Timeline};
 
@@ -29,15 +31,6 @@ pub(super) fn frames_bytes_bounds(frames: u32) -> (u64, u64) {
     (u64::from(frames) * (head + 1), u64::from(frames) * most)
 }
 
-/// How frames are to be compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// Zstandard at this level, 1 to 19.
-    Zstd(i32),
-}
-
 /// One frame to be: its plain bytes and the plain end that its head states.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece<'a> {
@@ -45,6 +38,15 @@ pub struct Piece<'a> {
     pub end: u64,
     /// At most [`MAX_FRAME_BYTES`], at least one byte.
     pub plain: &'a [u8],
+}
+
+/// A packed frame and the plain end that its head is to state, as [`Piece::end`].
+#[derive(Debug, Clone)]
+pub struct Framed {
+    /// Its end.
+    pub end: u64,
+    /// Its content.
+    pub packed: Packed,
 }
 
 /// Where a new object's chain values come from.
@@ -61,9 +63,9 @@ pub enum ChainUse {
     },
 }
 
-/// An object to be encoded.
+/// An object to be made: all that its header says of it besides its frames.
 #[derive(Debug, Clone)]
-pub struct Draft<'a> {
+pub struct Draft {
     /// What it is.
     pub kind: Kind,
     /// For which store.
@@ -86,8 +88,6 @@ pub struct Draft<'a> {
     pub written_at: i64,
     /// Its chain values.
     pub chain: ChainUse,
-    /// Its content.
-    pub pieces: Vec<Piece<'a>>,
 }
 
 /// An object ready to be put.
@@ -99,83 +99,97 @@ pub struct Encoded {
     pub heads: Vec<FrameHead>,
     /// All its bytes.
     pub bytes: Bytes,
+    /// The digest of all its bytes.
+    pub digest: Digest,
 }
 
-impl Draft<'_> {
-    /// The object's bytes, compressed and, with a key, sealed under a fresh salt.
+impl Draft {
+    /// The object of these plain frames, compressed and, with a key, sealed under a fresh salt.
     ///
     /// # Errors
     /// [`FormatError::Field`] when the draft breaks a bound of the format; [`FormatError::Key`] without randomness.
-    pub fn encode(&self, compression: Compression, key: Option<&DataKey>) -> Result<Encoded, FormatError> {
-        let frames = u32::try_from(self.pieces.len())
+    pub fn encode(
+        &self,
+        pieces: &[Piece<'_>],
+        compression: Compression,
+        key: Option<&DataKey>,
+    ) -> Result<Encoded, FormatError> {
+        let mut packer = Packer::new(compression)?;
+        let frames = pieces.iter().enumerate().map(|(frame, piece)| {
+            let packed = match is_open(self.kind, frame) {
+                true => Packed::open(piece.plain)?,
+                false => packer.pack(piece.plain)?,
+            };
+            Ok(Framed { end: piece.end, packed })
+        });
+        let frames = frames.collect::<Result<_, FormatError>>()?;
+        self.assemble(frames, compression.codec(), key)
+    }
+
+    /// The object of frames that were packed for `codec`; with a key they are sealed under a fresh salt. Each frame is let go of
+    /// as it is taken in.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn assemble(
+        &self,
+        frames: Vec<Framed>,
+        codec: Codec,
+        key: Option<&DataKey>,
+    ) -> Result<Encoded, FormatError> {
+        let count = u32::try_from(frames.len())
             .ok()
             .filter(|n| *n <= MAX_FRAMES)
             .ok_or(FormatError::Field { field: "frames" })?;
-        let mut stored = Vec::with_capacity(self.pieces.len());
-        let mut compressor = match compression {
-            Compression::None => None,
-            Compression::Zstd(level) => {
-                Some(zstd::bulk::Compressor::new(level).map_err(|_| FormatError::Field { field: "codec" })?)
-            }
-        };
-        for (frame, piece) in self.pieces.iter().enumerate() {
-            if piece.plain.is_empty() || piece.plain.len() > MAX_FRAME_BYTES {
-                return Err(FormatError::Field { field: "plain length" });
-            }
-            stored.push(match &mut compressor {
-                _ if is_open(self.kind, frame) => piece.plain.to_vec(),
-                None => piece.plain.to_vec(),
-                Some(zstd) => {
-                    zstd.compress(piece.plain).map_err(|_| FormatError::Field { field: "codec" })?
-                }
-            });
-        }
         let tag = |frame| if key.is_some() && !is_open(self.kind, frame) { TAG_BYTES } else { 0 };
-        let heads: Vec<FrameHead> = self
-            .pieces
+        let heads: Vec<FrameHead> = frames
             .iter()
-            .zip(&stored)
             .enumerate()
-            .map(|(frame, (piece, stored))| FrameHead {
-                plain_bytes: piece.plain.len() as u32,
-                stored_bytes: (stored.len() + tag(frame)) as u32,
-                end: piece.end,
-                digest: Digest::of(piece.plain),
+            .map(|(frame, Framed { end, packed })| FrameHead {
+                plain_bytes: packed.plain_bytes,
+                stored_bytes: (packed.bytes.len() + tag(frame)) as u32,
+                end: *end,
+                digest: packed.digest,
             })
             .collect();
-        let header = self.header(compression, key.is_some(), frames, &heads)?;
+        let header = self.header(codec, key.is_some(), count, &heads)?;
         let raw = header.encode();
         // Read back what was made: a draft that breaks the format's bounds must not reach a store.
         Header::decode(&raw)?;
         let object_key = key.map(|key| key.object_key(&header.salt)).transpose()?;
         let mut out = Vec::with_capacity(header.object_bytes() as usize);
         out.extend_from_slice(&raw);
-        for (number, (head, mut bytes)) in heads.iter().zip(stored).enumerate() {
+        for (number, (head, framed)) in heads.iter().zip(frames).enumerate() {
             let raw_head = head.encode();
             out.extend_from_slice(&raw_head);
+            let begin = out.len();
+            out.extend_from_slice(&framed.packed.bytes);
             let tag = object_key
                 .as_ref()
                 .filter(|_| !is_open(self.kind, number))
-                .map(|key| key.seal(&bound(&raw, number, heads.len(), &raw_head), &mut bytes))
+                .map(|key| key.seal(&bound(&raw, number, heads.len(), &raw_head), &mut out[begin..]))
                 .transpose()?;
-            out.extend_from_slice(&bytes);
             out.extend_from_slice(tag.as_ref().map_or(&[], |tag| &tag[..]));
         }
-        let trailer = blake3::hash(&out);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&out);
+        let trailer = hasher.finalize();
         out.extend_from_slice(trailer.as_bytes());
-        Ok(Encoded { header, heads, bytes: Bytes::from(out) })
+        hasher.update(trailer.as_bytes());
+        let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
+        Ok(Encoded { header, heads, bytes: Bytes::from(out), digest })
     }
 
     fn header(
         &self,
-        compression: Compression,
+        codec: Codec,
         sealed: bool,
         frames: u32,
         heads: &[FrameHead],
     ) -> Result<Header, FormatError> {
         let mut header = Header {
             kind: self.kind,
-            codec: if compression == Compression::None { Codec::Plain } else { Codec::Zstd },
+            codec,
             cipher: if sealed { Cipher::Aes256Gcm } else { Cipher::Clear },
             store: self.store,
             incarnation: self.incarnation,
@@ -422,8 +436,13 @@ mod tests {
     use crate::format::{Recipients, Unlock};
     use proptest::prelude::*;
 
-    fn draft<'a>(start: u64, pieces: Vec<Piece<'a>>) -> Draft<'a> {
-        Draft {
+    fn encode(
+        start: u64,
+        pieces: &[Piece<'_>],
+        compression: Compression,
+        key: Option<&DataKey>,
+    ) -> Result<Encoded, FormatError> {
+        let draft = Draft {
             kind: Kind::Data,
             store: StoreId::from_bytes([1; 16]),
             incarnation: IncarnationId::from_bytes([2; 16]),
@@ -435,8 +454,8 @@ mod tests {
             end: Offset::new(pieces.last().map_or(start, |piece| piece.end)),
             written_at: 0,
             chain: ChainUse::StepsFrom(ChainValue::from_bytes([9; 32])),
-            pieces,
-        }
+        };
+        draft.encode(pieces, compression, key)
     }
 
     fn pieces(start: u64, content: &[Vec<u8>]) -> Vec<Piece<'_>> {
@@ -460,9 +479,11 @@ mod tests {
             let key = DataKey::mint().unwrap();
             let key = sealed.then_some(&key);
             let compression = if zstd { Compression::Zstd(1) } else { Compression::None };
-            let encoded = draft(4096, pieces(4096, &content)).encode(compression, key).unwrap();
+            let encoded = encode(4096, &pieces(4096, &content), compression, key).unwrap();
+            let (bytes, digest) = (encoded.bytes.clone(), encoded.digest);
             let decoded = Decoded::parse(encoded.bytes).unwrap();
             prop_assert_eq!(decoded.header(), &encoded.header);
+            prop_assert_eq!(digest, Digest::of(&bytes));
             prop_assert_eq!(decoded.plain_all(key).unwrap(), content.concat());
         }
 
@@ -471,7 +492,7 @@ mod tests {
             content in content(), sealed: bool, at: prop::sample::Index, flip in 1..=255u8,
         ) {
             let key = DataKey::mint().unwrap();
-            let encoded = draft(0, pieces(0, &content)).encode(Compression::Zstd(1), sealed.then_some(&key)).unwrap();
+            let encoded = encode(0, &pieces(0, &content), Compression::Zstd(1), sealed.then_some(&key)).unwrap();
             let mut bytes = encoded.bytes.to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
@@ -480,7 +501,7 @@ mod tests {
 
         #[test]
         fn every_cut_and_every_surplus_is_detected(content in content(), cut: prop::sample::Index) {
-            let bytes = draft(0, pieces(0, &content)).encode(Compression::Zstd(1), None).unwrap().bytes;
+            let bytes = encode(0, &pieces(0, &content), Compression::Zstd(1), None).unwrap().bytes;
             prop_assert!(Decoded::parse(bytes.slice(..cut.index(bytes.len()))).is_err());
             let longer = [&bytes[..], b"x"].concat();
             prop_assert!(Decoded::parse(Bytes::from(longer)).is_err());
@@ -496,7 +517,7 @@ mod tests {
         fn a_sealed_object_does_not_open_under_another_number(number in 0..1_000u64) {
             let key = DataKey::mint().unwrap();
             let plain = vec![5; 100];
-            let encoded = draft(0, vec![Piece { end: 100, plain: &plain }]).encode(Compression::None, Some(&key)).unwrap();
+            let encoded = encode(0, &[Piece { end: 100, plain: &plain }], Compression::None, Some(&key)).unwrap();
             let mut header = encoded.header.clone();
             header.number = Sequence::new(number);
             let mut forged = encoded.bytes[..encoded.bytes.len() - TRAILER_BYTES].to_vec();
@@ -513,8 +534,7 @@ mod tests {
     fn a_frame_that_decompresses_to_more_than_it_states_is_refused() {
         let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
         let plain = vec![0; 100];
-        let encoded =
-            draft(0, vec![Piece { end: 100, plain: &plain }]).encode(Compression::Zstd(1), None).unwrap();
+        let encoded = encode(0, &[Piece { end: 100, plain: &plain }], Compression::Zstd(1), None).unwrap();
         let mut header = encoded.header;
         header.frames_bytes = (FRAME_HEAD_BYTES + bomb.len()) as u64;
         let mut head = Decoded::parse(encoded.bytes).unwrap().heads()[0];
@@ -548,8 +568,8 @@ mod tests {
     fn two_encodings_of_one_content_share_no_salt() {
         let key = DataKey::mint().unwrap();
         let plain = vec![1; 10];
-        let draft = draft(0, vec![Piece { end: 10, plain: &plain }]);
-        let salt = || draft.encode(Compression::None, Some(&key)).unwrap().header.salt;
+        let pieces = [Piece { end: 10, plain: &plain }];
+        let salt = || encode(0, &pieces, Compression::None, Some(&key)).unwrap().header.salt;
         assert_ne!(salt(), salt());
     }
 }

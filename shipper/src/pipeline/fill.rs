@@ -51,11 +51,11 @@ impl Pipeline {
         self.unstored.clear();
         proof.events.into_iter().for_each(|event| self.unstored.note(event));
         let _told_when_it_was_stored = self.unstored.up_to(tail.end.offset);
-        let mut batch = Batch::at(tail.end);
+        let mut batch = Batch::at(tail.end, self.config.writer.segment_bytes);
         for piece in proof.fresh {
             let end = batch.end().offset;
             batch.push(&piece.bytes, end, Instant::now());
-            self.send(&mut batch, piece.checked.unwrap_or(end))?;
+            self.send(&mut batch, Vec::new(), piece.checked.unwrap_or(end))?;
             self.settle().await?;
         }
         Ok(Filled::Appended)

@@ -47,13 +47,15 @@ pub(super) struct Tell {
 }
 
 impl Tell {
-    /// Tells of a confirmed chunk that was encoded from `log`. Never waits.
-    pub fn confirmed(&self, writer: &Writer, place: &Place, chunk: &Encoded, log: Bytes) {
-        // A large one is not merged: its bytes need not be kept. The run that it ends shows the hole by itself.
-        if chunk.header.plain_bytes >= self.limits.large {
-            return;
-        }
-        let bytes = u32::try_from(log.len()).unwrap_or(u32::MAX);
+    /// Whether such a chunk may be merged. What a large one was encoded from need not be kept: the run that it ends shows the hole
+    /// by itself.
+    pub fn takes(&self, chunk: &Encoded) -> bool {
+        chunk.header.plain_bytes < self.limits.large
+    }
+
+    /// Tells of a confirmed chunk that was encoded from `log`, in pieces. Never waits.
+    pub fn confirmed(&self, writer: &Writer, place: &Place, chunk: &Encoded, log: Vec<Bytes>) {
+        let bytes = u32::try_from(chunk.header.plain_bytes).unwrap_or(u32::MAX);
         let told = Arc::clone(&self.room).try_acquire_many_owned(bytes).ok().and_then(|room| {
             let home = (Arc::clone(writer.reader().store()), writer.reader().layout().clone());
             self.sender.try_send(Told { home, chunk: Confirmed::new(place, chunk, log), _room: room }).ok()

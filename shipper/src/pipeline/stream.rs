@@ -9,9 +9,12 @@ use bytes::Bytes;
 use chrono::Utc;
 use farshore_engines::postgres::log::LogDecoder;
 use farshore_engines::postgres::wire::{ReplicationStream, StandbyStatus, StreamEvent};
-use farshore_journal::Offset;
+use farshore_journal::format::FormatError;
+use farshore_journal::format::pack::Packed;
+use farshore_journal::packing::Packing;
 use farshore_journal::reader::Reader;
-use farshore_journal::writer::encode_data;
+use farshore_journal::writer::encode_packed;
+use farshore_journal::{JournalError, Offset};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use super::guard::Guard;
@@ -56,7 +59,9 @@ impl Pipeline {
         };
         let guard = Guard::new(&self.kept, &source.host, from, self.config.writer.segment_bytes);
         let mut stream = source.open_stream(&self.config.params, &self.config.slot, from).await?;
-        let mut batch = Batch::at(tail.end);
+        let mut batch = Batch::at(tail.end, self.config.writer.segment_bytes);
+        let mut packing = Packing::new(self.packers.clone());
+        let large = self.config.merge.large;
         let mut last_sent: Option<Instant> = None;
         let mut full_since: Option<Instant> = None;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -66,15 +71,20 @@ impl Pipeline {
         }
         let mut timeline_over = false;
         loop {
-            if self.append.is_none() && !batch.is_empty() {
+            while !packing.is_full()
+                && let Some(frame) = batch.frame(large)
+            {
+                packing.hand(frame);
+            }
+            if self.append.is_none() && packing.is_idle() && !batch.is_empty() {
                 let due = batch.due(last_sent, self.config.flush_interval);
                 let now = Instant::now();
                 if timeline_over
                     || cancel.is_cancelled()
-                    || batch.is_full()
+                    || batch.is_chunk()
                     || due.is_some_and(|due| due <= now)
                 {
-                    self.send(&mut batch, decoder.checked_end().unwrap_or(from.offset))?;
+                    self.send(&mut batch, packing.take(), decoder.checked_end().unwrap_or(from.offset))?;
                     last_sent = Some(now);
                 }
             }
@@ -88,12 +98,13 @@ impl Pipeline {
                     return Ok(None);
                 }
             }
-            full_since = if batch.is_full() { full_since.or_else(|| Some(Instant::now())) } else { None };
+            full_since = if batch.is_chunk() { full_since.or_else(|| Some(Instant::now())) } else { None };
             if full_since.is_some_and(|since| since.elapsed() > STALL) {
                 return Err(ShipError::TargetStalled);
             }
             let reads = !batch.is_full() && !timeline_over && !cancel.is_cancelled();
-            let due = batch.due(last_sent, self.config.flush_interval).filter(|_| self.append.is_none());
+            let may_send = self.append.is_none() && packing.is_idle();
+            let due = batch.due(last_sent, self.config.flush_interval).filter(|_| may_send);
             tokio::select! {
                 biased;
                 done = async { match self.append.as_mut() {
@@ -105,6 +116,7 @@ impl Pipeline {
                     self.landed(writer, landed)?;
                     self.streams(&guard);
                 }
+                joined = packing.joined() => joined?,
                 event = stream.next_event(), if reads => match event? {
                     StreamEvent::Data { bytes, server_end, .. } => {
                         let unstored = &mut self.unstored;
@@ -207,30 +219,43 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Makes a chunk of what waits and puts it on its way.
-    pub(super) fn send(&mut self, batch: &mut Batch, checked: Offset) -> Result<(), ShipError> {
+    /// Makes a chunk of what waits and puts it on its way: of the frames that are packed and of those that are still plain.
+    pub(super) fn send(
+        &mut self,
+        batch: &mut Batch,
+        mut packed: Vec<Packed>,
+        checked: Offset,
+    ) -> Result<(), ShipError> {
         let Some(mut writer) = self.writer.take() else {
             return Err(ShipError::TaskEnded { what: "writer" });
         };
-        let (from, bytes) = batch.take();
-        let trouble = self.trouble();
-        let merging = self.merging.clone();
+        let (from, plain) = batch.take();
+        let (trouble, packers) = (self.trouble(), self.packers.clone());
+        let merging = self.merging.clone().filter(|_| packed.is_empty());
         self.append = Some(ReusableBoxFuture::new(async move {
             let landed = async {
                 let place = writer.place().clone();
                 if place.at() != from {
                     return Err(ShipError::JournalMoved);
                 }
-                let log = Bytes::from(bytes);
+                let log: Vec<Bytes> = plain.into_iter().map(Bytes::from).collect();
                 let encoded = {
                     let (place, log) = (place.clone(), log.clone());
-                    tokio::task::spawn_blocking(move || encode_data(&place, &log)).await
+                    let encode = move || {
+                        for frame in log {
+                            packed.push(packers.pack(&frame).map_err(encode_error)?);
+                        }
+                        encode_packed(&place, packed)
+                    };
+                    tokio::task::spawn_blocking(encode).await
                 };
                 let (chunk, _) = encoded.map_err(|_| ShipError::TaskEnded { what: "encoding" })??;
                 crash_point!("ship-encoded");
+                // Kept only for a chunk that will be merged.
+                let log = Some(log).filter(|_| merging.as_ref().is_some_and(|tell| tell.takes(&chunk)));
                 writer.append(&chunk, &*trouble).await?;
                 crash_point!("ship-appended");
-                if let Some(merging) = merging {
+                if let (Some(merging), Some(log)) = (merging, log) {
                     merging.confirmed(&writer, &place, &chunk, log);
                 }
                 let end = chunk.header.end_position();
@@ -241,4 +266,8 @@ impl Pipeline {
         }));
         Ok(())
     }
+}
+
+fn encode_error(source: FormatError) -> JournalError {
+    JournalError::Encode { what: "chunk", source }
 }
