@@ -7,16 +7,20 @@
 pub mod body;
 pub mod chain;
 pub mod crypt;
+pub mod head;
 pub mod header;
 pub mod object;
 pub mod pack;
 pub mod segment;
+pub mod signing;
 
 pub use chain::{ChainValue, Digest};
 pub use crypt::{DataKey, Recipients, Unlock};
+pub use head::{Head, HeadStanding, Statement};
 pub use header::{Cipher, Codec, Header, Kind};
 pub use object::{Decoded, Draft, FrameHead};
 pub use segment::Segment;
+pub use signing::{Signature, SigningKey, VerifyKey, VerifyKeys};
 
 /// Why bytes are not an object of this format. Each is reported with the object's key by the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -80,6 +84,9 @@ pub enum FormatError {
     /// The frames do not lead to the chain value that the header states.
     #[error("the object's content does not lead to the chain value it states")]
     Chain,
+    /// The key that a head names did not sign what it says.
+    #[error("its signature does not hold: what it says was changed")]
+    Signature,
     /// A JSON body does not read.
     #[error("the {what} does not read: {why}")]
     Body {

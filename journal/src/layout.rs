@@ -89,6 +89,22 @@ impl Layout {
         Ok(self.root.key(format_args!("segments/{name}"))?)
     }
 
+    /// Where its signed heads lie.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn heads(&self) -> Result<KeyPrefix, JournalError> {
+        Ok(self.root.join("heads")?)
+    }
+
+    /// The signed head of one chunk.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn head(&self, sequence: Sequence) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("heads/{sequence}"))?)
+    }
+
     /// Where its backups lie.
     ///
     /// # Errors

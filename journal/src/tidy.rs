@@ -70,6 +70,11 @@ impl TidyOptions {
         }
     }
 
+    /// Whether an object has stood for the whole grace at `now`, by the store's clock.
+    pub(crate) fn is_old(&self, listed: &Listed, now: DateTime<Utc>) -> bool {
+        is_old(listed, now, self.grace)
+    }
+
     /// Without waiting: for tests, which cannot wait a day and let no writer sleep meanwhile.
     #[doc(hidden)]
     pub fn at_once_for_tests() -> Self {

@@ -260,17 +260,19 @@ impl Header {
         let Some(range) = self.end.bytes_since(self.start) else { return wrong("end") };
         let shape_holds = match self.kind {
             Kind::Data => range > 0 && range == self.plain_bytes,
-            Kind::Opening | Kind::Timeline => range == 0 && self.frames == 1,
+            Kind::Opening | Kind::Timeline | Kind::Head => range == 0 && self.frames == 1,
             Kind::Gap => range > 0 && self.frames == 1,
             // A table, then frames with the range's bytes.
             Kind::Segment => self.frames >= 2 && range > 0 && range < self.plain_bytes,
-            Kind::Index | Kind::Head | Kind::Part | Kind::Manifest | Kind::BackupOpening => true,
+            Kind::Index | Kind::Part | Kind::Manifest | Kind::BackupOpening => true,
         };
         if !shape_holds {
             return wrong("end");
         }
-        let readable_without_key =
-            matches!(self.kind, Kind::Opening | Kind::Timeline | Kind::Gap | Kind::BackupOpening);
+        let readable_without_key = matches!(
+            self.kind,
+            Kind::Opening | Kind::Timeline | Kind::Gap | Kind::Head | Kind::BackupOpening
+        );
         if readable_without_key && self.cipher != Cipher::Clear {
             return wrong("cipher");
         }
