@@ -21,6 +21,7 @@ mod connection;
 pub mod database;
 mod error;
 pub mod gap;
+pub mod head;
 pub mod incarnation;
 pub mod lag;
 pub mod mark;

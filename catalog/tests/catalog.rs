@@ -68,6 +68,7 @@ on_both!(
     stories::a_number_no_column_can_hold_is_refused,
     stories::ranges_that_touch_are_one,
     stories::a_gap_goes_only_when_wholly_filled,
+    stories::a_head_only_moves_forward_and_outlives_its_incarnation,
     stories::a_backup_moves_once,
     stories::marks_keep_their_holds_and_restore_points_stay,
     stories::activity_is_numbered_in_order_and_never_changes,

@@ -12,7 +12,10 @@ use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::range::JournalRange;
 use farshore_catalog::shipping::{Shipping, ShippingState};
 use farshore_catalog::{Catalog, Time};
-use farshore_journal::{BackupId, DatabaseName, IncarnationId, Offset, Position, Sequence, Timeline};
+use farshore_journal::format::{ChainValue, Head, Signature, Statement, VerifyKey};
+use farshore_journal::{
+    BackupId, DatabaseName, Generation, IncarnationId, Offset, Position, Sequence, StoreId, Timeline,
+};
 
 pub fn time(seconds: i64) -> Time {
     Utc.with_ymd_and_hms(2026, 3, 29, 14, 0, 0).unwrap() + TimeDelta::seconds(seconds)
@@ -81,6 +84,21 @@ pub fn gap(incarnation: IncarnationId, start: u64, end: u64) -> Gap {
         reason: "the slot was lost".to_owned(),
         seen_at: time(0),
     }
+}
+
+/// A signed head of `orders`' first store; nobody checks its signature here.
+pub fn head(incarnation: IncarnationId, number: u64) -> Head {
+    let said = Statement {
+        store: StoreId::from_bytes([9; 16]),
+        incarnation,
+        database: name("orders"),
+        number: Sequence::new(number),
+        chain: ChainValue::from_bytes([8; 32]),
+        end: at(1, number * 100),
+        generation: Generation::new(3),
+    };
+    let (key, signature) = (VerifyKey::from_bytes([7; 32]), Signature::from_bytes([6; 64]));
+    Head { said, signed_at: time(5).timestamp_micros(), key, signature }
 }
 
 pub fn backup(incarnation: IncarnationId, id: u8, start: u64) -> Backup {

@@ -3,9 +3,11 @@
 use farshore_catalog::activity::Activity;
 use farshore_catalog::backup::{BackupEnd, BackupState};
 use farshore_catalog::database::{Database, database_put_in_txn};
+use farshore_catalog::head::KnownHead;
 use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::node::Node;
+use farshore_catalog::rebuild::incarnations_replace_in_txn;
 use farshore_catalog::shipping::{Shipping, ShippingState};
 use farshore_catalog::target::{Failure, Target};
 use farshore_catalog::{Catalog, Error};
@@ -13,7 +15,7 @@ use farshore_journal::{BackupId, IncarnationId, Offset, Timeline};
 use tokio::task::JoinSet;
 
 use crate::make::{
-    at, backup, branch, commit, gap, incarnation, name, orders, range, shipping, time, usable,
+    at, backup, branch, commit, gap, head, incarnation, name, orders, range, shipping, time, usable,
 };
 
 pub async fn a_database_keeps_its_engine(catalog: Catalog) {
@@ -76,6 +78,25 @@ pub async fn the_latest_incarnation_is_current_and_facts_never_change(catalog: C
     // Nothing may belong to a database nobody recorded.
     let stray = incarnation(5, "stray");
     assert!(matches!(catalog.incarnation_put(&stray).await, Err(Error::Query { .. })));
+}
+
+pub async fn a_head_only_moves_forward_and_outlives_its_incarnation(catalog: Catalog) {
+    let id = orders(&catalog).await;
+    let known = |store: &str, number| KnownHead { store: store.to_owned(), head: head(id, number) };
+    for number in [7, 9, 8, 9] {
+        catalog.head_put("main", &head(id, number)).await.unwrap();
+    }
+    catalog.head_put("second", &head(id, 4)).await.unwrap();
+    let wanted = [known("main", 9), known("second", 4)];
+    assert_eq!(catalog.head_list(&name("orders")).await.unwrap(), wanted);
+    // What the store no longer holds is forgotten; what was signed of it is not.
+    let mut txn = catalog.begin().await.unwrap();
+    incarnations_replace_in_txn(&mut txn, &name("orders"), &[]).await.unwrap();
+    txn.commit().await.unwrap();
+    assert_eq!(catalog.incarnation_find(id).await.unwrap(), None);
+    assert_eq!(catalog.head_list(&name("orders")).await.unwrap(), wanted);
+    catalog.database_delete(&name("orders")).await.unwrap();
+    assert!(catalog.head_list(&name("orders")).await.unwrap().is_empty());
 }
 
 pub async fn a_timeline_learns_its_fork_once(catalog: Catalog) {
