@@ -6,6 +6,7 @@
 
 pub mod connection;
 pub mod facts;
+mod heads;
 mod settings;
 mod stores;
 mod surroundings;
@@ -124,6 +125,7 @@ pub const CODES: &[&str] = &[
     "keys.apart",
     "keys.identity",
     "keys.opens",
+    "heads.signed",
     "restore.programs",
 ];
 
@@ -143,6 +145,7 @@ pub fn findings(facts: &CheckFacts) -> Vec<Finding> {
     for store in &facts.stores {
         stores::judge(store, facts.cluster, &mut findings);
     }
+    heads::judge(facts, &mut findings);
     surroundings::judge_programs(facts.restore_programs, &mut findings);
     findings
 }

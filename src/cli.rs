@@ -189,6 +189,9 @@ pub struct InitArgs {
     /// Where the private key is written
     #[arg(long, value_name = "FILE", requires = "encrypt")]
     pub identity_out: Option<PathBuf>,
+    /// Where the key is written that signs the journal's heads; it stays on the machine that ships
+    #[arg(long, value_name = "FILE")]
+    pub signing_key_out: Option<PathBuf>,
 }
 
 /// `farshore tidy`

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use farshore_journal::DatabaseName;
+use farshore_journal::format::{VerifyKey, VerifyKeys};
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
@@ -228,6 +229,10 @@ pub struct DatabaseConfig {
     pub on_full: OnFull,
     /// How its journal is compressed.
     pub compression: Compression,
+    /// The private key that signs its journals' heads, where they are shipped; without one no heads are written.
+    pub signing_key: Option<PathBuf>,
+    /// The public keys whose heads count; without one none does.
+    pub verify_keys: VerifyKeys,
 }
 
 impl DatabaseConfig {
@@ -504,6 +509,8 @@ impl Judge<'_> {
             merge_at: self.merge_at(database.merge_at.as_ref())?,
             on_full: database.on_full,
             compression: database.compression,
+            signing_key: database.signing_key.map(|path| self.folder.join(path)),
+            verify_keys: self.verify_keys(&database.verify_keys)?,
         };
         for store in &judged.stores {
             let Some(billing) = stores.get(store).map(StoreConfig::billing) else { continue };
@@ -514,6 +521,19 @@ impl Judge<'_> {
             }
         }
         Ok(judged)
+    }
+
+    fn verify_keys(&self, named: &[Spanned<String>]) -> Result<VerifyKeys, ConfigProblem> {
+        let keys = named.iter().map(|text| {
+            text.get_ref().parse::<VerifyKey>().map_err(|_| {
+                // What stands there may be a private key: it is not shown.
+                let what = "not a public key of signed heads: 64 lower-case hexadecimal digits";
+                let mut problem = self.problem(text.span(), what);
+                problem.place.iter_mut().for_each(|place| place.text = None);
+                problem.hint("`farshore init` writes it beside signing_key")
+            })
+        });
+        Ok(VerifyKeys::new(keys.collect::<Result<_, _>>()?))
     }
 
     fn merge_at(&self, asked: Option<&Spanned<ByteCount>>) -> Result<ByteCount, ConfigProblem> {

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod exit;
+pub mod heads;
 pub mod message;
 pub mod output;
 pub mod push_socket;

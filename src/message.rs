@@ -89,6 +89,8 @@ codes! {
     PushRefused = 408, Failed;
     /// A recovery point could not be named.
     MarkFailed = 409, Failed;
+    /// The journal does not hold what a signed head says of it.
+    HeadNotHeld = 410, Refused;
     /// A restore in place was not confirmed by the database's name.
     RestoreNotConfirmed = 501, Refused;
     /// The target of a restore cannot be reached.

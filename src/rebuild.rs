@@ -16,9 +16,9 @@ use farshore_catalog::backup::{Backup, BackupState};
 use farshore_catalog::database::Database;
 use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::rebuild::incarnations_replace_in_txn;
-use farshore_journal::format::FormatError;
 use farshore_journal::format::body::IncarnationRecord;
-use farshore_journal::{DatabaseName, JournalError, Sequence, backup};
+use farshore_journal::format::{FormatError, VerifyKeys};
+use farshore_journal::{DatabaseName, JournalError, Sequence, backup, heads};
 use serde::Serialize;
 
 use walk::Walk;
@@ -47,6 +47,8 @@ pub struct Held {
     pub store: String,
     /// The incarnation.
     pub source: Source,
+    /// The keys whose heads count.
+    pub pinned: VerifyKeys,
 }
 
 /// Forgets everything of a database and writes it anew from `held`, which is all that its stores hold of it. What an operator
@@ -96,6 +98,7 @@ pub async fn bring_up(catalog: &Catalog, held: &Held) -> anyhow::Result<Report> 
     put_record(catalog, held.source.record()).await?;
     let anchor = put_backups(catalog, held, &mut report).await?;
     let Some(last) = held.source.reader().last().await? else { return Ok(report) };
+    put_head(catalog, held).await?;
     Walk::new(catalog, held, anchor, report).run(last.header().number).await
 }
 
@@ -143,6 +146,15 @@ async fn put_database(catalog: &Catalog, record: &IncarnationRecord) -> farshore
 async fn put_record(catalog: &Catalog, record: &IncarnationRecord) -> farshore_catalog::Result<()> {
     put_database(catalog, record).await?;
     catalog.incarnation_put(&incarnation(record)).await
+}
+
+/// Records the newest head of the store that a pinned key signed: no other is taken from there, and none is made. What the catalog
+/// knows of a later chunk stays.
+async fn put_head(catalog: &Catalog, held: &Held) -> anyhow::Result<()> {
+    if let Some(head) = heads::newest(held.source.reader(), &held.pinned).await? {
+        catalog.head_put(&held.store, &head).await?;
+    }
+    Ok(())
 }
 
 /// Records the complete backups that the catalog lacks. The transaction number that the oldest of them knows completes those of

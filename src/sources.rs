@@ -1,6 +1,7 @@
 //! What restores, verification and rebuilding read from: the incarnations of a database in a store.
 
 use farshore_applier::source::Source;
+use farshore_journal::format::VerifyKeys;
 use farshore_journal::{DatabaseName, JournalError};
 
 use crate::cli::History;
@@ -58,9 +59,14 @@ fn records_message(name: &DatabaseName, store: &StoreName, why: &JournalError) -
 pub async fn held(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Held>> {
     let mut held = Vec::new();
     let stores = config.databases.get(name).map(|settings| settings.stores.clone()).unwrap_or_default();
+    let pinned = pinned(config, name);
     for store in &stores {
         let sources = all(config, name, store).await?;
-        held.extend(sources.into_iter().map(|source| Held { store: store.to_string(), source }));
+        held.extend(sources.into_iter().map(|source| Held {
+            store: store.to_string(),
+            source,
+            pinned: pinned.clone(),
+        }));
     }
     Ok(held)
 }
@@ -82,7 +88,7 @@ pub async fn chosen(config: &Config, name: &DatabaseName, history: &History) -> 
         })?;
         known.extend(sources.iter().map(|source| (store.clone(), source.record().number)));
         if let Some(source) = pick(sources, history.incarnation) {
-            return Ok(Held { store: store.to_string(), source });
+            return Ok(Held { store: store.to_string(), source, pinned: pinned(config, name) });
         }
     }
     let nothing = match (known.is_empty(), history.incarnation) {
@@ -127,6 +133,10 @@ pub struct InStore {
     pub source: Option<Source>,
     /// Whether it is surely the one that is meant: it was named, or there is no other.
     pub only: bool,
+}
+
+fn pinned(config: &Config, name: &DatabaseName) -> VerifyKeys {
+    config.databases.get(name).map(|settings| settings.verify_keys.clone()).unwrap_or_default()
 }
 
 fn pick(mut sources: Vec<Source>, which: Option<Incarnation>) -> Option<Source> {

@@ -2,17 +2,19 @@
 //!
 //! What always holds: secrets are read here, when they are needed, and handed on in types that do not print them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use farshore_catalog::Catalog;
 use farshore_engines::postgres::wire::{ConnectParams, Password};
 use farshore_journal::DatabaseName;
 use farshore_journal::format::object;
-use farshore_journal::format::{Recipients, Unlock};
+use farshore_journal::format::{Recipients, SigningKey, Unlock, VerifyKeys};
 use farshore_journal::registry::Repository;
 use farshore_journal::store::{self, ObjectStore, StoreError, StoreOptions};
 use farshore_journal::writer::WriterOptions;
 use farshore_shipper::founding;
+use farshore_shipper::pipeline::heads::{self, Signing};
 
 use crate::config::address::CatalogUrl;
 use crate::config::secret::SecretSource;
@@ -172,6 +174,27 @@ pub fn unlock(settings: &StoreConfig) -> Result<Unlock, OperatorMessage> {
     };
     let text = std::fs::read_to_string(path).map_err(|why| wrong(why.to_string()))?;
     Unlock::parse(&text).map_err(|why| wrong(why.to_string()))
+}
+
+/// The key that signs a database's heads, read now.
+///
+/// # Errors
+/// In words, when it does not read, or nobody who has this configuration would believe what it signs.
+pub fn signing_key(path: &Path, pinned: &VerifyKeys) -> Result<SigningKey, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|why| format!("{} does not read: {why}", path.display()))?;
+    let key = SigningKey::parse(&text).map_err(|why| format!("{} does not read: {why}", path.display()))?;
+    match pinned.is_empty() || pinned.contains(&key.public()) {
+        true => Ok(key),
+        false => Err(format!("the public half of {} is not among verify_keys", path.display())),
+    }
+}
+
+/// How a database's heads are signed; `None` where no key is configured. Nothing is read yet: a key that is not there stops no
+/// shipping.
+pub fn signing(settings: &DatabaseConfig) -> Option<Signing> {
+    let (path, pinned) = (settings.signing_key.clone()?, settings.verify_keys.clone());
+    Some(Signing { key: Arc::new(move || signing_key(&path, &pinned)), every: heads::EVERY })
 }
 
 /// How a database's servers are reached.

@@ -5,8 +5,10 @@
 //! `verify` and a restore are run on it, and the object is put back. A restore either fails before there is a control file,
 //! without which PostgreSQL starts nothing, or gives, byte for byte, the files that it gave from the untouched store.
 //!
-//! `soak_changed_objects` does so for as long as it is given. What no check of bytes can find is counted apart: the journal's
-//! last chunk gone (there are no signed heads). So is what needs no finding: one of two copies gone (a chunk that also stands in a segment).
+//! `soak_changed_objects` does so for as long as it is given. The journals are signed to their ends by a clean stop, and the newest
+//! head of each is known outside its store, as the catalog knows it: so the last chunk gone is found like any other. What cannot be
+//! found is counted apart: chunks newer than the newest head gone (there are none here), and a head gone that a newer one supersedes. So
+//! is what needs no finding: one of two copies gone (a chunk that also stands in a segment).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 #![allow(clippy::print_stdout)] // what was counted is read in the output
@@ -21,12 +23,13 @@ use std::time::Duration;
 use age::secrecy::ExposeSecret;
 use farshore::config::{Config, StoreName, load};
 use farshore::sources;
+use farshore_applier::heads::{KnownHeads, doubt};
 use farshore_applier::plan::{Asked, Plan, resolve};
 use farshore_applier::restore::{self, RestoreOptions};
 use farshore_applier::source::Source;
 use farshore_applier::verify::verify;
-use farshore_journal::format::Digest;
-use farshore_journal::{BackupId, DatabaseName, Sequence};
+use farshore_journal::format::{Digest, SigningKey};
+use farshore_journal::{BackupId, DatabaseName, Sequence, heads};
 use farshore_testkit::pg::{Major, Server};
 use farshore_testkit::random::Random;
 use farshore_testkit::soak::Campaign;
@@ -40,16 +43,18 @@ enum Class {
     IncarnationRecord,
     Chunk,
     Segment,
+    Head,
     BackupOpening,
     Part,
     Manifest,
 }
 
-const CLASSES: [Class; 7] = [
+const CLASSES: [Class; 8] = [
     Class::StoreRecord,
     Class::IncarnationRecord,
     Class::Chunk,
     Class::Segment,
+    Class::Head,
     Class::BackupOpening,
     Class::Part,
     Class::Manifest,
@@ -66,6 +71,7 @@ impl Class {
             _ if name.contains("/incarnations/") => Self::IncarnationRecord,
             _ if name.contains("/journal/") => Self::Chunk,
             _ if name.contains("/segments/") => Self::Segment,
+            _ if name.contains("/heads/") => Self::Head,
             _ => panic!("what is {name}?"),
         }
     }
@@ -113,7 +119,10 @@ struct Journal {
     /// Its objects and the store's record, by name.
     objects: BTreeMap<String, Class>,
     last_chunk: String,
+    newest_head: String,
     goals: Vec<Goal>,
+    /// What is known outside the store: the newest head, and whose signature counts.
+    known: KnownHeads,
 }
 
 /// A target, the plans that reach it from each backup that can, newest first, and what they restore.
@@ -136,9 +145,11 @@ impl Story {
     async fn told() -> Self {
         let server = Server::builder(Major::V15).conf("wal_keep_size = '1GB'").start();
         let identity = age::x25519::Identity::generate();
+        let (signing, file) = SigningKey::mint().unwrap();
         let (url, bin) = (server.url(), Major::V15.bin().display().to_string());
         let mut service = Service::configured(Major::V15, |home| {
             std::fs::write(home.join("identity"), identity.to_string().expose_secret()).unwrap();
+            std::fs::write(home.join("signing.pem"), file).unwrap();
             // A store's directory is made by hand: a missing one may be a mount that is away.
             for store in ["clear", "sealed"] {
                 std::fs::create_dir(home.join(store)).unwrap();
@@ -147,7 +158,9 @@ impl Story {
             let database = |name: &str, stores: &str| {
                 format!(
                     "[databases.{name}]\nengine = \"postgres\"\nurl = \"{url}\"\nstores = [{stores}]\n\
-                     bin_dir = \"{bin}\"\nflush_interval = \"200ms\"\nmerge_at = \"1MiB\"\n"
+                     bin_dir = \"{bin}\"\nflush_interval = \"200ms\"\nmerge_at = \"1MiB\"\n\
+                     signing_key = \"signing.pem\"\nverify_keys = [\"{}\"]\n",
+                    signing.public()
                 )
             };
             format!(
@@ -241,12 +254,26 @@ impl Story {
                 objects.insert(name, class);
             }
         }
-        let mut chunks = objects.iter().filter(|(_, class)| **class == Class::Chunk);
-        let last_chunk = chunks.next_back().unwrap().0.clone();
-        let mut journal = Journal { store, database, objects, last_chunk, goals: Vec::new() };
+        let last_of = |wanted: Class| {
+            let mut of_class = objects.iter().filter(|(_, class)| **class == wanted);
+            of_class.next_back().map(|(name, _)| name.clone())
+        };
+        let (last_chunk, newest_head) = (last_of(Class::Chunk).unwrap(), last_of(Class::Head).unwrap());
+        let known = KnownHeads::default();
+        let mut journal =
+            Journal { store, database, objects, last_chunk, newest_head, goals: Vec::new(), known };
+        let source = self.sources(&journal).await.unwrap().pop().unwrap();
+        let name: DatabaseName = database.parse().unwrap();
+        let pinned = self.config.databases[&name].verify_keys.clone();
+        let newest = heads::newest(source.reader(), &pinned).await.unwrap().unwrap();
+        journal.known = KnownHeads { pinned, outside: vec![newest], outside_read: true };
+        assert_eq!(
+            number(&journal.newest_head),
+            number(&journal.last_chunk),
+            "{store} {database} is signed to its end"
+        );
         let found = self.verify(&journal).await;
         assert!(found.is_empty(), "{store} {database} is sound: {found:?}");
-        let source = self.sources(&journal).await.unwrap().pop().unwrap();
         let positions = wanted.iter().map(|position| Asked::Position(position.parse().unwrap()));
         for asked in positions.chain([Asked::Latest]) {
             let mut plans: Vec<(Plan, Digest)> = Vec::new();
@@ -279,7 +306,7 @@ impl Story {
         };
         let mut said = Vec::new();
         for source in sources {
-            match verify(&source, &|_, _| {}).await {
+            match verify(&source, &journal.known, &|_, _| {}).await {
                 Ok(found) => {
                     said.extend(found.bad.iter().map(|bad| format!("{}: {}", bad.object, bad.what)));
                     said.extend(
@@ -318,6 +345,23 @@ impl Story {
         }
         outcome
     }
+}
+
+/// A plan as the command makes it: the latest state is not what is left of a journal whose end is gone.
+async fn planned(journal: &Journal, source: &Source, asked: &Asked) -> Result<Plan, String> {
+    if *asked == Asked::Latest {
+        match doubt(source, &journal.known).await {
+            Ok(None) => {}
+            Ok(Some(doubt)) => return Err(format!("{doubt:?}")),
+            Err(why) => return Err(why.to_string()),
+        }
+    }
+    resolve(source, asked.clone()).await.map_err(|why| why.to_string())
+}
+
+/// The number at the end of a name.
+fn number(name: &str) -> Sequence {
+    name.rsplit('/').next().unwrap().parse().unwrap()
 }
 
 /// The chunks that a segment's name says it holds.
@@ -530,7 +574,7 @@ fn names(said: &str, name: &str, class: Class) -> bool {
             let database = name.split('/').nth(1).unwrap();
             said.contains(&format!("no incarnation record names `db/{database}/"))
         }
-        Class::Part => false,
+        Class::Part | Class::Head => false,
     }
 }
 
@@ -543,8 +587,10 @@ enum Outcome {
     NotNeeded,
     /// The object was deleted, and what it held stands there once more: nothing is missing.
     CopyGone,
-    /// The journal's end is gone: found by whoever asks for what was there, and by nobody else.
+    /// The journal's end is gone beyond its newest head: found by whoever asks for what was there, and by nobody else.
     EndCut,
+    /// A head was deleted that a newer one supersedes, as `tidy` deletes them.
+    HeadGone,
 }
 
 async fn try_one(
@@ -558,9 +604,12 @@ async fn try_one(
     let changed = change(story, journal, name, how, random)?;
     let context = format!("{name} of {} {how:?}", journal.store);
     let found = story.verify(journal).await;
-    let end_cut = how == How::Deleted && name == journal.last_chunk && !journal.is_twice(name);
-    let copy_gone = how == How::Deleted && !end_cut && journal.is_twice(name);
-    if end_cut {
+    let signed_to = number(&journal.newest_head);
+    let at_end = how == How::Deleted && name == journal.last_chunk && !journal.is_twice(name);
+    let end_cut = at_end && number(name) > signed_to;
+    let copy_gone = how == How::Deleted && !at_end && journal.is_twice(name);
+    let head_gone = how == How::Deleted && class == Class::Head && name != journal.newest_head;
+    if end_cut || head_gone {
         assert!(found.is_empty(), "{context}: known not to be found, yet {found:?}");
     } else if !copy_gone {
         assert!(
@@ -577,13 +626,13 @@ async fn try_one(
                 let (plan, wanted) = &goal.plans[0];
                 story.restore(&source, plan).await.map(|got| (plan.clone(), got, vec![wanted]))
             }
-            false => match resolve(&source, goal.asked.clone()).await {
+            false => match planned(journal, &source, &goal.asked).await {
                 Ok(plan) => {
                     let same = |(known, _): &&(Plan, Digest)| known == &plan;
                     let wanted = goal.plans.iter().filter(same).map(|(_, wanted)| wanted).collect();
                     story.restore(&source, &plan).await.map(|got| (plan, got, wanted))
                 }
-                Err(why) => Err(why.to_string()),
+                Err(why) => Err(why),
             },
         },
         Ok(None) => Err("nothing is stored".to_owned()),
@@ -591,7 +640,7 @@ async fn try_one(
     };
     let outcome = match restored {
         Err(_) if end_cut => Outcome::EndCut,
-        Err(why) if copy_gone => panic!("{context}: nothing is missing, yet {why}"),
+        Err(why) if copy_gone || head_gone => panic!("{context}: nothing is missing, yet {why}"),
         Err(_) => Outcome::Refused,
         Ok((plan, _, _)) if end_cut && goal.asked == Asked::Latest => {
             assert!(plan.resolved.position < goal.plans[0].0.resolved.position, "{context}");
@@ -600,9 +649,12 @@ async fn try_one(
         Ok((plan, got, wanted)) => {
             let exact = wanted.contains(&&got);
             assert!(exact, "{context}: restored to {} as if nothing were wrong; {plan:?}", goal.asked);
-            match (end_cut, copy_gone) {
-                (true, _) => Outcome::EndCut,
-                (_, true) => Outcome::CopyGone,
+            let latest = goal.asked == Asked::Latest && !old_plan;
+            assert!(!at_end || end_cut || !latest, "{context}: what is left is no latest state");
+            match (end_cut, copy_gone, head_gone) {
+                (true, _, _) => Outcome::EndCut,
+                (_, true, _) => Outcome::CopyGone,
+                (_, _, true) => Outcome::HeadGone,
                 _ => Outcome::NotNeeded,
             }
         }
@@ -635,11 +687,15 @@ async fn soak_changed_objects() {
                 match outcome {
                     Outcome::EndCut => campaign.count("ends_cut_not_seen", 1),
                     Outcome::CopyGone => campaign.count("second_copies_deleted", 1),
+                    Outcome::HeadGone => campaign.count("heads_missed", 1),
                     Outcome::Refused => campaign.count("restores_refused", 1),
                     Outcome::NotNeeded => campaign.count("restores_exact", 1),
                 }
                 tried += 1;
-                if !matches!(outcome, Outcome::EndCut | Outcome::CopyGone) {
+                if !matches!(outcome, Outcome::EndCut | Outcome::CopyGone | Outcome::HeadGone) {
+                    if how == How::Deleted && name == journal.last_chunk {
+                        campaign.count("ends_cut", 1);
+                    }
                     campaign.count("changed", 1);
                     campaign.count(counted, 1);
                 }
@@ -660,7 +716,11 @@ async fn a_changed_object_of_any_kind_is_named_by_the_commands_and_ends_them_wit
             let names_of = journal.of_class(class);
             // The newest one that later ones depend on, and that stands there once.
             let once: Vec<&&String> = names_of.iter().filter(|name| !journal.is_twice(name)).collect();
-            let name = once[once.len().saturating_sub(2)];
+            let name = match class {
+                // The one that the catalog knows.
+                Class::Head => *once.last().unwrap(),
+                _ => once[once.len().saturating_sub(2)],
+            };
             let changed = change(&story, journal, name, how, &mut random).unwrap();
             let done = story.service.ask(&["verify", "db", "-o", "json"]);
             let said = text(&done.stdout) + &text(&done.stderr);

@@ -132,7 +132,7 @@ fn init_writes_files_that_only_their_owner_reads_and_overwrites_nothing() {
     let output = run(folder.path(), &format!("{INIT} --encrypt"));
     assert!(output.status.success(), "{output:?}");
     let mut before = Vec::new();
-    for name in ["farshore.toml", "farshore-identity.txt"] {
+    for name in ["farshore.toml", "farshore-identity.txt", "farshore-signing.pem"] {
         let path = folder.path().join(name);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
         before.push((path.clone(), std::fs::read(path).unwrap()));
@@ -141,6 +141,8 @@ fn init_writes_files_that_only_their_owner_reads_and_overwrites_nothing() {
     let key = private.lines().find(|line| line.starts_with("AGE-SECRET-KEY-")).unwrap();
     let shown = String::from_utf8([output.stdout, output.stderr, before[0].1.clone()].concat()).unwrap();
     assert!(!shown.contains(key), "the private key stands in its file alone");
+    let signing = String::from_utf8(before[2].1.clone()).unwrap();
+    assert!(!shown.contains(signing.lines().nth(1).unwrap()), "the signing key stands in its file alone");
 
     assert_eq!(code(folder.path(), &format!("{INIT} --encrypt")), 5);
     // The key alone is enough to refuse: a new one would make what is stored unreadable.
@@ -148,6 +150,9 @@ fn init_writes_files_that_only_their_owner_reads_and_overwrites_nothing() {
     assert_eq!(code(folder.path(), &format!("{INIT} --encrypt")), 5);
     assert!(!before[0].0.exists());
     assert_eq!(std::fs::read(&before[1].0).unwrap(), before[1].1);
+    assert_eq!(code(folder.path(), INIT), 5, "nor is a signing key replaced");
+    assert_eq!(std::fs::read(&before[2].0).unwrap(), before[2].1);
+    assert_eq!(code(folder.path(), &format!("{INIT} --signing-key-out other.pem")), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use clap::Parser;
 use farshore::check;
 use farshore::cli::{Cli, Command};
-use farshore::commands::init::{Answers, Asker, Guidance, KeyFiles, document};
+use farshore::commands::init::{Answers, Asker, Guidance, KeyFiles, SigningFile, document};
 use farshore::config::secret::{Secret, SecretSource};
 use farshore::config::{Config, EngineConfig, Environment, parse};
 use farshore::message::Code;
@@ -63,6 +63,7 @@ fn a_wrong_configuration_is_shown_with_line_and_caret() {
         ("a bad name", "[databases.orders]", "[databases.Orders]"),
         ("a bad store", "s3://bucket/prod", "s4://bucket/prod"),
         ("a store that leaves its prefix", "s3://bucket/prod", "s3://bucket/../prod"),
+        ("no public key", "on_full = \"hold\"\n", "verify_keys = [\"hunter2\"]\n"),
         (
             "a private key",
             "url = \"s3://bucket/prod\"",
@@ -122,9 +123,14 @@ fn init(line: &str, encrypted: bool) -> String {
     let answers = Answers::gather(&args, None::<&mut Asker<std::io::Empty, std::io::Sink>>).unwrap();
     let keys = encrypted
         .then(|| KeyFiles { recipient: "age1public".into(), identity: "farshore-identity.txt".into() });
-    let text = document(&answers, keys.as_ref());
+    let signing = SigningFile {
+        public: "0123456789abcdef".repeat(4),
+        file: "/etc/farshore/farshore-signing.pem".into(),
+        named: "farshore-signing.pem".into(),
+    };
+    let text = document(&answers, keys.as_ref(), &signing);
     read(&text, &Environment::new()).unwrap_or_else(|error| panic!("{error}"));
-    let guidance = Guidance::of(&answers, Path::new("farshore.toml"), keys.as_ref());
+    let guidance = Guidance::of(&answers, Path::new("farshore.toml"), keys.as_ref(), &signing);
     format!("{text}\n---- printed ----\n\n{guidance}")
 }
 

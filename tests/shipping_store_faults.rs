@@ -114,6 +114,7 @@ async fn ship_into_a_failing_directory(
         store_name: "main".to_owned(),
         flush_interval: Duration::from_millis(100),
         merge: MergeLimits::default(),
+        signing: None,
         writer: WriterOptions {
             compression: Compression::Zstd(1),
             recipients: Recipients::default(),

@@ -3,14 +3,16 @@
 //! What always holds: every number from zero to the journal's end is asked for; every object is checked against its name, every
 //! chunk against the one before it, and every segment against the chunks around it and those of its own that still stand; with
 //! keys at hand contents are opened too. Nothing is repaired, and one bad object
-//! does not hide the next.
+//! does not hide the next. Signed heads are held against the chunks that they speak of.
+
+mod heads;
 
 use std::collections::BTreeSet;
 
 use farshore_engines::event::LogEvent;
 use farshore_engines::postgres::log::LogDecoder;
 use farshore_journal::backup::{self, Backup};
-use farshore_journal::format::{ChainValue, Cipher, FormatError, Header, Kind};
+use farshore_journal::format::{ChainValue, Cipher, FormatError, Head, Header, Kind};
 use farshore_journal::identity::BackupId;
 use farshore_journal::reader::Keyring;
 use farshore_journal::segments::SegmentName;
@@ -19,6 +21,9 @@ use farshore_journal::{JournalError, Offset, Position, Sequence};
 use futures::StreamExt;
 use serde::Serialize;
 
+pub use self::heads::HeadsFound;
+use self::heads::Wanted;
+use crate::heads::KnownHeads;
 use crate::source::{AHEAD, Source, in_a_task};
 
 /// Findings of one kind that are named; more are counted.
@@ -50,6 +55,8 @@ pub struct Verified {
     pub sealed: u64,
     /// Findings beyond those that are named.
     pub more: u64,
+    /// What signed heads say.
+    pub head: HeadsFound,
 }
 
 /// An object that is not as it was written.
@@ -89,6 +96,13 @@ impl Verified {
         self.bad.is_empty() && self.more == 0
     }
 
+    /// Names a journal that a head speaks of and that is not in the store.
+    pub fn vanished(&mut self, head: &Head) {
+        let (number, at) = (head.said.number, crate::heads::signed_at(head));
+        let what = format!("it is not in the store: a head of its chunk {number} was signed at {at}");
+        self.bad(format!("db/{}/{}", head.said.database, head.said.incarnation), what);
+    }
+
     fn bad(&mut self, object: impl ToString, what: impl ToString) {
         if self.bad.len() < MAX_NAMED {
             self.bad.push(Bad { object: object.to_string(), what: what.to_string() });
@@ -98,15 +112,22 @@ impl Verified {
     }
 }
 
-/// Verifies an incarnation: its journal and its backups. `progress` is told objects and bytes read so far.
+/// Verifies an incarnation: its journal and its backups. `known` says which signatures count, and what was signed as far as is known
+/// outside the store. `progress` is told objects and bytes read so far.
 ///
 /// # Errors
 /// Only when the store does not answer: what is bad is in the answer.
-pub async fn verify(source: &Source, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, JournalError> {
+pub async fn verify(
+    source: &Source,
+    known: &KnownHeads,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Verified, JournalError> {
     let mut found = Verified::default();
     let listing = list(source, &mut found).await?;
+    let mut wanted = heads::gather(source, &listing.heads, known, &mut found).await?;
     let merged = segments(source, &listing, &mut found, progress).await?;
-    journal(source, &listing, &merged, &mut found, progress).await?;
+    let end = journal(source, &listing, &merged, &mut wanted, &mut found, progress).await?;
+    wanted.judge(source, end.as_ref(), &mut found).await?;
     for id in backup::list(source.reader()).await? {
         one_backup(source, id, &mut found, progress).await?;
     }
@@ -120,6 +141,8 @@ struct Listing {
     chunks: Vec<Sequence>,
     /// The segments, in order of their first chunk.
     segments: Vec<SegmentName>,
+    /// The chunks that have a signed head.
+    heads: Vec<Sequence>,
 }
 
 impl Listing {
@@ -138,6 +161,7 @@ impl Listing {
 enum Named {
     Chunk(Sequence),
     Segment(SegmentName),
+    Head(Sequence),
     Other,
 }
 
@@ -155,6 +179,7 @@ async fn list(source: &Source, found: &mut Verified) -> Result<Listing, JournalE
             match named(&listed.key, &root) {
                 Some(Named::Chunk(number)) => listing.chunks.push(number),
                 Some(Named::Segment(name)) => listing.segments.push(name),
+                Some(Named::Head(number)) => listing.heads.push(number),
                 Some(Named::Other) => {}
                 None => found.bad(&listed.key, "a name that farshore does not give"),
             }
@@ -178,8 +203,9 @@ fn named(key: &Key, root: &KeyPrefix) -> Option<Named> {
             let part = || name.strip_prefix("part-").is_some_and(|number| number.parse::<Sequence>().is_ok());
             (matches!(name, "opening" | "manifest") || part()).then_some(Named::Other)
         }
+        "heads" => name.parse().ok().map(Named::Head),
         // Written by later versions of this one format, and read by none of this build's restores.
-        "index" | "heads" => Some(Named::Other),
+        "index" => Some(Named::Other),
         _ => None,
     }
 }
@@ -244,15 +270,17 @@ async fn segments(
     Ok(sound)
 }
 
+/// Walks the journal; the header of its last chunk, if that one reads.
 async fn journal(
     source: &Source,
     listing: &Listing,
     merged: &[Sound],
+    wanted: &mut Wanted,
     found: &mut Verified,
     progress: &(dyn Fn(u64, u64) + Sync),
-) -> Result<(), JournalError> {
+) -> Result<Option<Header>, JournalError> {
     let reader = source.reader();
-    let Some(highest) = listing.highest() else { return Ok(()) };
+    let Some(highest) = listing.highest() else { return Ok(None) };
     // Tasks of their own: what the loop below awaits must not wait for a segment that is being read by one of these.
     let fetched = futures::stream::iter(0..=highest.get()).map(|number| {
         let (number, reader) = (Sequence::new(number), reader.clone());
@@ -273,11 +301,13 @@ async fn journal(
             Err(JournalError::Store(why)) => return Err(why.into()),
             Err(why) => {
                 found.bad(&name, why);
+                wanted.named(number);
                 (before, whole, log) = (None, false, None);
                 continue;
             }
         };
         let header = chunk.header().clone();
+        wanted.met(&header);
         if !chunk.is_merged() {
             found.objects += 1;
             found.bytes += header.object_bytes();
@@ -350,7 +380,7 @@ async fn journal(
             _ => {}
         }
     }
-    Ok(())
+    Ok(before)
 }
 
 /// The object of a chunk that a segment replaces, while it is still there.

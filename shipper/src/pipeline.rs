@@ -14,6 +14,7 @@
 mod breaks;
 mod fill;
 mod guard;
+pub mod heads;
 mod merging;
 mod open_stream;
 mod ownership;
@@ -71,6 +72,8 @@ pub struct PipelineConfig {
     pub writer: WriterOptions,
     /// When stored chunks become a segment.
     pub merge: MergeLimits,
+    /// How heads are signed; `None` where no key is configured.
+    pub signing: Option<heads::Signing>,
 }
 
 /// The append in flight. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
@@ -98,6 +101,8 @@ pub struct Pipeline {
     /// Told of each stored data chunk while the pipeline runs.
     merging: Option<merging::Tell>,
     packers: Packers,
+    /// Told of the journal's end as its owner knows it, while the pipeline runs.
+    heads: Option<heads::Tell>,
     kept: Kept,
 }
 
@@ -120,6 +125,7 @@ impl Pipeline {
             facts,
             unstored: Unstored::default(),
             merging: None,
+            heads: None,
             kept,
         }
     }
@@ -131,16 +137,23 @@ impl Pipeline {
     pub async fn run(mut self, cancel: CancellationToken) -> Result<(), ShipError> {
         let (tell, merging) = merging::channel(self.config.merge);
         self.merging = Some(tell);
-        let (sessions, merging) = (Box::pin(self.sessions(cancel)), Box::pin(merging.run()));
-        match futures::future::select(sessions, merging).await {
-            // The pipeline is gone, and with it the channel: merging ends by itself, or is ended.
-            Either::Left((ended, merging)) => {
-                if tokio::time::timeout(merging::LAST, merging).await.is_err() {
-                    tracing::debug!("the last chunks stay unmerged: the store does not answer");
+        let (signing, database) = (self.config.signing.clone(), self.config.database.clone());
+        let (store, facts) = (self.config.store_name.clone(), self.facts.clone());
+        let (tell, heads) = heads::channel(signing, database, store, facts, Arc::clone(&self.progress));
+        self.heads = Some(tell);
+        let companions = futures::future::join(merging.run(), heads.run());
+        let (sessions, companions) = (Box::pin(self.sessions(cancel)), Box::pin(companions));
+        match futures::future::select(sessions, companions).await {
+            // The pipeline is gone, and with it their channels: the companions end by themselves, or are ended.
+            Either::Left((ended, companions)) => {
+                if tokio::time::timeout(merging::LAST.max(heads::LAST), companions).await.is_err() {
+                    tracing::debug!(
+                        "the last chunks stay unmerged or without a head: the store does not answer"
+                    );
                 }
                 ended
             }
-            Either::Right(((), sessions)) => sessions.await,
+            Either::Right((_, sessions)) => sessions.await,
         }
     }
 
@@ -212,6 +225,9 @@ impl Pipeline {
 
     fn landed(&mut self, writer: Writer, landed: Result<Landed, ShipError>) -> Result<(), ShipError> {
         let next = writer.place().number();
+        if let (Some(heads), Ok(_)) = (&self.heads, &landed) {
+            heads.confirmed(&writer);
+        }
         self.writer = Some(writer);
         let landed = landed?;
         let stored = landed.end.offset;

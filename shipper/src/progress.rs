@@ -112,6 +112,11 @@ pub enum Fact {
         /// Why.
         reason: String,
     },
+    /// The journal's head was signed, and stands in the store.
+    Head {
+        /// The head.
+        head: Box<farshore_journal::format::Head>,
+    },
     /// A base backup is complete.
     Backup {
         /// Its id.

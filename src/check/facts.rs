@@ -44,6 +44,8 @@ pub struct CheckFacts {
     pub clock_difference: Option<ClockDifference>,
     /// One entry for each store of the database.
     pub stores: Vec<StoreFacts>,
+    /// The keys of signed heads.
+    pub heads: Option<HeadFacts>,
     /// Server programs of the same major version were found for restores.
     pub restore_programs: Option<bool>,
 }
@@ -247,5 +249,43 @@ pub enum NewestKey {
     Shut {
         /// Why.
         why: String,
+    },
+}
+
+/// The keys of signed heads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeadFacts {
+    /// No key signs and none is pinned.
+    Neither,
+    /// No key signs here, and some are pinned.
+    PinnedOnly,
+    /// The signing key does not read.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+    /// The signing key reads.
+    Read {
+        /// Whether its file's mode lets others read it.
+        open_to_others: bool,
+        /// How it stands to the pinned keys.
+        pinning: Pinning,
+    },
+}
+
+/// How a signing key stands to the keys that are pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pinning {
+    /// Its public half is pinned.
+    Fits,
+    /// Others are pinned.
+    Other {
+        /// Its public half.
+        public: String,
+    },
+    /// None is pinned.
+    Nothing {
+        /// Its public half.
+        public: String,
     },
 }

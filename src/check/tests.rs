@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::connection::{Cause, Refusal};
 use super::facts::{
-    CheckFacts, ClockDifference, HostFacts, IdentityFacts, JournalFacts, KeepFound, KeyFacts, NewestKey,
-    RoleFacts, SlotFacts, StoreFacts, StoreFound, Wanted,
+    CheckFacts, ClockDifference, HeadFacts, HostFacts, IdentityFacts, JournalFacts, KeepFound, KeyFacts,
+    NewestKey, Pinning, RoleFacts, SlotFacts, StoreFacts, StoreFound, Wanted,
 };
 use super::{CODES, Finding, Level, findings, worst};
 use crate::config::OnFull;
@@ -78,6 +78,7 @@ fn sound() -> CheckFacts {
                 newest: Some(NewestKey::Opens),
             },
         }],
+        heads: Some(HeadFacts::Read { open_to_others: false, pinning: Pinning::Fits }),
         restore_programs: Some(true),
     }
 }
@@ -96,6 +97,10 @@ fn host(name: &str, standby: bool) -> HostFacts {
 
 fn refused(cause: Cause) -> Option<Result<(), Refusal>> {
     Some(Err(Refusal { cause, said: "the server's words".into() }))
+}
+
+fn signing(open_to_others: bool, pinning: Pinning) -> Option<HeadFacts> {
+    Some(HeadFacts::Read { open_to_others, pinning })
 }
 
 fn level(facts: &CheckFacts, code: &str) -> Level {
@@ -270,6 +275,12 @@ fn every_other_fact_that_breaks_a_promise_is_found() {
         (|f| f.stores[0].keys.newest = Some(NewestKey::Shut { why: "x".into() }), "keys.opens", Problem),
         (|f| f.stores[0].keys.newest = Some(NewestKey::Clear), "keys.opens", Warning),
         (|f| f.stores[0].keys.newest = None, "keys.opens", Unknown),
+        (|f| f.heads = Some(HeadFacts::Neither), "heads.signed", Warning),
+        (|f| f.heads = Some(HeadFacts::PinnedOnly), "heads.signed", Ok),
+        (|f| f.heads = Some(HeadFacts::Unreadable { why: "x".into() }), "heads.signed", Problem),
+        (|f| f.heads = signing(true, Pinning::Fits), "heads.signed", Warning),
+        (|f| f.heads = signing(true, Pinning::Other { public: "0f".into() }), "heads.signed", Problem),
+        (|f| f.heads = signing(false, Pinning::Nothing { public: "0f".into() }), "heads.signed", Warning),
         (|f| f.restore_programs = Some(false), "restore.programs", Warning),
     ];
     for (at, (change, code, expected)) in cases.into_iter().enumerate() {

@@ -8,12 +8,14 @@
 mod server;
 mod stores;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use farshore_journal::DatabaseName;
+use farshore_journal::format::VerifyKeys;
 use serde::Serialize;
 
-use crate::check::facts::{CheckFacts, Wanted};
+use crate::check::facts::{CheckFacts, HeadFacts, Pinning, Wanted};
 use crate::check::{self, Finding, Level};
 use crate::cli::DatabaseChoice;
 use crate::commands::{self, Context};
@@ -22,6 +24,7 @@ use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
+use crate::wiring;
 
 /// One finding with the database it is about.
 #[derive(Debug, Serialize)]
@@ -94,6 +97,7 @@ async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig)
             rpo: database.rpo.map(Span::get),
             ..Wanted::default()
         },
+        heads: Some(head_keys(database)),
         ..CheckFacts::default()
     };
     let files = Box::pin(server::ask(name, database, &mut facts)).await;
@@ -103,6 +107,31 @@ async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig)
         }
     }
     facts
+}
+
+/// What can be told of the keys of signed heads.
+fn head_keys(database: &DatabaseConfig) -> HeadFacts {
+    let pinned = &database.verify_keys;
+    let Some(path) = &database.signing_key else {
+        return if pinned.is_empty() { HeadFacts::Neither } else { HeadFacts::PinnedOnly };
+    };
+    // Whether it fits is judged apart: a key that reads and does not fit is another fault.
+    let key = match wiring::signing_key(path, &VerifyKeys::default()) {
+        Ok(key) => key.public(),
+        Err(why) => return HeadFacts::Unreadable { why },
+    };
+    let mode = path.metadata().map(|found| found.permissions().mode());
+    let public = key.to_string();
+    HeadFacts::Read {
+        open_to_others: !mode.is_ok_and(|mode| mode & 0o077 == 0),
+        pinning: if pinned.is_empty() {
+            Pinning::Nothing { public }
+        } else if pinned.contains(&key) {
+            Pinning::Fits
+        } else {
+            Pinning::Other { public }
+        },
+    }
 }
 
 /// Free bytes beside the log of the server with this data directory and system identifier, when its files are on this machine.

@@ -1,8 +1,8 @@
 //! `farshore init`: asks little, writes a first configuration, and says what the DBA must set up.
 //!
 //! What always holds: nothing is overwritten; the configuration and the private key are readable by their owner
-//! alone; the configuration that is written can be read again by this version. The private key is written first: a
-//! crash between the two leaves a key without use, never a configuration whose key is lost.
+//! alone; the configuration that is written can be read again by this version. The private keys are written first: a
+//! crash between them leaves a key without use, never a configuration whose key is lost.
 
 mod answers;
 mod guidance;
@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use age::secrecy::ExposeSecret;
+use farshore_journal::format::SigningKey;
 
 use crate::cli::InitArgs;
 use crate::commands::Context;
@@ -21,10 +22,12 @@ use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 
 pub use answers::{Answers, Asker};
-pub use guidance::{Guidance, KeyFiles, document};
+pub use guidance::{Guidance, KeyFiles, SigningFile, document};
 
 /// Where the private key goes unless told otherwise, beside the configuration.
 const IDENTITY_FILE: &str = "farshore-identity.txt";
+/// Where the key that signs heads goes unless told otherwise, beside the configuration.
+const SIGNING_FILE: &str = "farshore-signing.pem";
 
 /// Runs it.
 ///
@@ -36,8 +39,10 @@ pub async fn run(context: &mut Context, args: InitArgs) -> anyhow::Result<Exit> 
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let identity_path =
         args.encrypt.then(|| args.identity_out.clone().unwrap_or_else(|| folder.join(IDENTITY_FILE)));
+    let signing_path = args.signing_key_out.clone().unwrap_or_else(|| folder.join(SIGNING_FILE));
     refuse_existing(&path)?;
     identity_path.as_deref().map_or(Ok(()), refuse_existing)?;
+    refuse_existing(&signing_path)?;
 
     let may_ask = !context.global.no_input && io::stdin().is_terminal();
     let answers = if may_ask {
@@ -46,11 +51,12 @@ pub async fn run(context: &mut Context, args: InitArgs) -> anyhow::Result<Exit> 
         Answers::gather(&args, None::<&mut Asker<io::Empty, io::Sink>>)?
     };
     let keys = identity_path.map(write_identity).transpose()?;
-    let text = document(&answers, keys.as_ref());
+    let signing = write_signing(signing_path, &folder)?;
+    let text = document(&answers, keys.as_ref(), &signing);
     check_document(&path, &folder, &text)?;
     write_new(&path, text.as_bytes())?;
 
-    let guidance = Guidance::of(&answers, &path, keys.as_ref());
+    let guidance = Guidance::of(&answers, &path, keys.as_ref(), &signing);
     context.output.one("farshore.init/1", &guidance, &guidance.to_string())?;
     Ok(Exit::Done)
 }
@@ -67,7 +73,7 @@ fn exists(path: &Path) -> OperatorMessage {
         Code::InitExists,
         format!("{} is there already, and init overwrites nothing", path.display()),
         Safe::Known("nothing was written".to_owned()),
-        "move it away, or name another file with -c (for a private key: --identity-out)",
+        "move it away, or name another file with -c (for private keys: --identity-out, --signing-key-out)",
     )
 }
 
@@ -85,6 +91,17 @@ fn write_identity(path: PathBuf) -> Result<KeyFiles, OperatorMessage> {
     );
     write_new(&path, text.as_bytes())?;
     Ok(KeyFiles { recipient, identity: path })
+}
+
+fn write_signing(path: PathBuf, folder: &Path) -> anyhow::Result<SigningFile> {
+    let (key, text) = SigningKey::mint()?;
+    write_new(&path, text.as_bytes())?;
+    // Relative paths start at the configuration's folder, not at that of whoever runs this.
+    let named = match path.strip_prefix(folder) {
+        Ok(name) if path.parent() == Some(folder) => name.to_owned(),
+        _ => std::path::absolute(&path)?,
+    };
+    Ok(SigningFile { public: key.public().to_string(), file: path, named })
 }
 
 /// Creates a file that only its owner reads, durable on `Ok`.

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farshore_applier::heads::{Doubt, doubt};
 use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, resolve};
 use farshore_applier::restore::{self, RestoreError, RestoreOptions, StartOptions};
 use farshore_applier::source::Source;
@@ -20,10 +21,10 @@ use farshore_journal::{DatabaseName, JournalError};
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
 use crate::commands::{self, Context};
-use crate::config::{DatabaseConfig, EngineConfig};
+use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
-use crate::sources;
+use crate::{heads, sources};
 
 /// The port whose number names the socket of a copy that is not started.
 const UNSTARTED_PORT: u16 = 5432;
@@ -50,6 +51,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     };
     let held = sources::chosen(&config, name, &args.history).await?;
     let (source, store) = (held.source, held.store);
+    hold_against_heads(&config, name, settings, &source, &store, &target).await?;
     let plan = Box::pin(resolve(&source, asked(&target))).await.map_err(|why| unreachable(name, &why))?;
     if args.dry_run {
         let text = describe(&plan, &source, &store);
@@ -113,6 +115,38 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     }
     show(context, &plan, &text)?;
     Ok(Exit::Done)
+}
+
+/// Refuses what signed heads speak against: a journal that was rewritten, and the latest state of one whose end is gone. A target that
+/// is named lies in what is left or is refused by the plan; that the end is gone is then said.
+async fn hold_against_heads(
+    config: &Config,
+    name: &DatabaseName,
+    settings: &DatabaseConfig,
+    source: &Source,
+    store: &str,
+    target: &Target,
+) -> anyhow::Result<()> {
+    if settings.verify_keys.is_empty() {
+        return Ok(());
+    }
+    let store_name: StoreName = store.parse().map_err(anyhow::Error::msg)?;
+    // The catalog first: what it knows was stored before it was told.
+    let known = heads::known(config, name, settings, &store_name).await;
+    let all = sources::all(config, name, &store_name).await?;
+    if let Some(head) = known.vanished(&all).first() {
+        return Err(heads::vanished(name, store, head).into());
+    }
+    let doubt =
+        Box::pin(doubt(source, &known)).await.map_err(|why| unreachable(name, &PlanError::Journal(why)))?;
+    match doubt {
+        None => Ok(()),
+        Some(cut @ Doubt::Cut { .. }) if !matches!(target, Target::Latest) => {
+            tracing::warn!("{}", heads::not_held(name, store, &cut));
+            Ok(())
+        }
+        Some(doubt) => Err(heads::not_held(name, store, &doubt).into()),
+    }
 }
 
 /// Prints the plan; its own schema is the answer's.

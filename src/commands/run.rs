@@ -195,6 +195,7 @@ fn database(
             flush_interval: settings.flush_plan(store_config.billing()).interval,
             writer: wiring::writer_options(settings, store_config)?,
             merge: MergeLimits { bytes: settings.merge_at.get(), ..MergeLimits::default() },
+            signing: wiring::signing(settings),
         };
         targets.push(TargetConfig { pipeline, store, url });
     }

@@ -1,9 +1,9 @@
 //! `farshore tidy`: deletes chunks that a merged segment replaces. It takes the configuration of a credential that may delete, which
 //! the shipper's need not.
 
-use farshore_journal::DatabaseName;
 use farshore_journal::reader::Keyring;
 use farshore_journal::tidy::{Tidied, TidyOptions, tidy};
+use farshore_journal::{DatabaseName, heads};
 use serde::Serialize;
 
 use crate::cli::TidyArgs;
@@ -23,11 +23,13 @@ struct Shown {
     dry_run: bool,
     #[serde(flatten)]
     tidied: Tidied,
+    /// Signed heads deleted, or that would be: those that newer ones supersede.
+    heads: u64,
 }
 
 impl Row for Shown {
     const HEADER: &'static [&'static str] =
-        &["DATABASE", "STORE", "INCARNATION", "SEGMENTS", "DELETED", "FREED", "KEPT", "REFUSED"];
+        &["DATABASE", "STORE", "INCARNATION", "SEGMENTS", "DELETED", "FREED", "KEPT", "REFUSED", "HEADS"];
 
     fn cells(&self) -> Vec<String> {
         let deleted = match self.dry_run {
@@ -43,6 +45,7 @@ impl Row for Shown {
             ByteCount::new(self.tidied.bytes).to_string(),
             self.tidied.kept.to_string(),
             self.tidied.refused.len().to_string(),
+            self.heads.to_string(),
         ]
     }
 }
@@ -63,6 +66,10 @@ pub async fn run(context: &mut Context, args: TidyArgs) -> anyhow::Result<Exit> 
                     () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
                     tidied = Box::pin(tidy(source.reader(), &mut keys, options)) => tidied?,
                 };
+                let superseded = tokio::select! {
+                    () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
+                    superseded = Box::pin(heads::tidy(source.reader(), &settings.verify_keys, options)) => superseded?,
+                };
                 for refused in &tidied.refused {
                     tracing::error!(database = %name, store = %store, segment = refused.segment, "{}", refused.why);
                 }
@@ -72,6 +79,7 @@ pub async fn run(context: &mut Context, args: TidyArgs) -> anyhow::Result<Exit> 
                     incarnation: source.record().incarnation.to_string(),
                     dry_run: args.dry_run,
                     tidied,
+                    heads: superseded,
                 });
             }
         }

@@ -10,7 +10,7 @@ use crate::config::StoreName;
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
-use crate::sources;
+use crate::{heads, sources};
 
 /// One incarnation in one store, as `-o json` shows it.
 #[derive(Debug, Serialize)]
@@ -25,7 +25,7 @@ struct Shown {
 
 impl Row for Shown {
     const HEADER: &'static [&'static str] =
-        &["DATABASE", "STORE", "INCARNATION", "OBJECTS", "BYTES", "BAD", "GAPS", "CHAIN HEAD"];
+        &["DATABASE", "STORE", "INCARNATION", "OBJECTS", "BYTES", "BAD", "GAPS", "CHAIN HEAD", "SIGNED TO"];
 
     fn cells(&self) -> Vec<String> {
         let head =
@@ -39,7 +39,20 @@ impl Row for Shown {
             (self.found.bad.len() as u64 + self.found.more).to_string(),
             self.found.gaps.len().to_string(),
             head,
+            self.signed(),
         ]
+    }
+}
+
+impl Shown {
+    /// How far a head that counts reaches, and its age by the signer's clock is in the JSON.
+    fn signed(&self) -> String {
+        let head = &self.found.head;
+        match (head.pinned, head.position) {
+            (false, _) => "no key".to_owned(),
+            (true, None) => "no head".to_owned(),
+            (true, Some(position)) => position.to_string(),
+        }
     }
 }
 
@@ -65,6 +78,8 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
     let mut failed: Option<anyhow::Error> = None;
     for (name, settings) in commands::databases(&config, args.database.as_ref())? {
         for store in &settings.stores {
+            // First, so that what it knows was stored before the store is read.
+            let known = heads::known(&config, name, settings, store).await;
             let sources = match sources::all(&config, name, store).await {
                 Ok(sources) if sources.is_empty() => Err(nothing_stored(name, store).into()),
                 other => other,
@@ -74,11 +89,27 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
                 failed.get_or_insert(why);
                 Vec::new()
             });
-            for source in sources {
-                let found = tokio::select! {
+            if known.pinned.is_empty() && !sources.is_empty() {
+                tracing::warn!(database = %name, store = %store, "no verify_keys: that the journal's end was cut off, or all of it rewritten, is not looked for; authenticity rests on the store's own access control");
+            }
+            for (at, source) in sources.iter().enumerate() {
+                let mut found = tokio::select! {
                     () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
-                    found = Box::pin(verify(&source, &|_, _| {})) => found?,
+                    found = Box::pin(verify(source, &known, &|_, _| {})) => found?,
                 };
+                // Of a journal that is not there nothing can be shown: the newest one that is there says so.
+                if at + 1 == sources.len() {
+                    for head in known.vanished(&sources) {
+                        tracing::error!(database = %name, store = %store, "{}", heads::vanished(name, store.as_str(), head));
+                        found.vanished(head);
+                    }
+                }
+                for doubt in &found.head.doubts {
+                    tracing::error!(database = %name, store = %store, "{}", heads::not_held(name, store.as_str(), doubt));
+                }
+                if found.head.pinned && found.head.sequence.is_none() {
+                    tracing::warn!(database = %name, store = %store, incarnation = %source.record().incarnation, "there is no head that one of verify_keys signed: that the journal's end was cut off would not be seen");
+                }
                 for bad in &found.bad {
                     tracing::error!(database = %name, store = %store, object = bad.object, "{}", bad.what);
                 }

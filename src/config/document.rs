@@ -67,6 +67,9 @@ pub(super) struct Database {
     pub(super) bin_dir: Option<PathBuf>,
     #[serde(default)]
     pub(super) compression: Compression,
+    pub(super) signing_key: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) verify_keys: Vec<Spanned<String>>,
 }
 
 /// The four modes there will be; all but the first are refused when the file is judged.

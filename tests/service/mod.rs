@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use farshore_journal::backup::Range;
 use farshore_journal::format::body::IncarnationRecord;
-use farshore_journal::format::{Header, Kind};
+use farshore_journal::format::{Header, Kind, SigningKey};
 use farshore_journal::reader::{Reader, follows};
 use farshore_journal::registry::Repository;
 use farshore_journal::store::{self, ObjectStore, StoreError, StoreOptions};
@@ -145,6 +145,20 @@ impl Node {
         let path = self.folder.path().join("farshore.toml");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, change(text)).unwrap();
+    }
+
+    /// Makes a signing key beside the configuration and pins its public half. What is added to the text stands in its last table, the
+    /// database's.
+    pub fn sign_heads(&self) -> SigningKey {
+        let (key, file) = SigningKey::mint().unwrap();
+        let path = self.folder.path().join("signing.pem");
+        std::fs::write(&path, file).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        user::give(self.folder.path());
+        self.configure(|text| {
+            format!("{text}signing_key = \"signing.pem\"\nverify_keys = [\"{}\"]\n", key.public())
+        });
+        key
     }
 
     /// Adds a second store, `second`, whose address is this, and says how many must have a position.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use farshore_applier::heads::KnownHeads;
 use farshore_applier::plan::{Asked, PlanError};
 use farshore_applier::verify::{Verified, verify};
 use farshore_engines::postgres::restore::safe_start::Then;
@@ -13,7 +14,7 @@ use farshore_testkit::user;
 use crate::rig::{Rig, restore, restored_rows};
 
 async fn verified(rig: &Rig, unlock: Unlock) -> Verified {
-    verify(&rig.source(unlock), &|_, _| {}).await.unwrap()
+    verify(&rig.source(unlock), &KnownHeads::default(), &|_, _| {}).await.unwrap()
 }
 
 /// Rewrites an object's file: the store itself never does that.

@@ -1,5 +1,6 @@
 //! Every kind of target brings back exactly the commits it names.
 
+use farshore_applier::heads::KnownHeads;
 use farshore_applier::plan::{Asked, AskedPosition, PlanError};
 use farshore_applier::restore::RestoreError;
 use farshore_applier::verify::verify;
@@ -214,7 +215,7 @@ async fn a_base_from_before_a_promotion_reaches_commits_on_both_sides_of_it() {
     assert_eq!(plan.resolved.timeline, Timeline::new(1));
     // The copy takes a timeline of its own, not the second, which its source used.
     assert_eq!(restored_rows(&source, &plan, Then::Promote).await, up_to(before[2].id));
-    let found = verify(&source, &|_, _| {}).await.unwrap();
+    let found = verify(&source, &KnownHeads::default(), &|_, _| {}).await.unwrap();
     assert!(found.is_sound(), "{:?}", found.bad);
     // The segment with the fork, fetched: byte for byte what the promoted server has.
     let place = tempfile::tempdir().unwrap();

@@ -96,6 +96,9 @@ impl Pipeline {
         });
         tracing::info!(database = %self.config.database, store = %self.config.store_name, generation = %writer.generation(),
             position = %writer.stored(), "took the journal over");
+        if let Some(heads) = &self.heads {
+            heads.confirmed(&writer);
+        }
         self.writer = Some(writer);
         match found == read {
             true => Ok(()),
@@ -130,6 +133,9 @@ impl Pipeline {
         writer.append(&chunk, &*trouble).await?;
         crash_point!("ship-recorded");
         let (stored, next) = (writer.stored(), writer.place().number());
+        if let Some(heads) = &self.heads {
+            heads.confirmed(writer);
+        }
         self.tell(|progress| {
             progress.stored = Some(stored);
             progress.next_sequence = Some(next);

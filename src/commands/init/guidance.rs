@@ -35,6 +35,17 @@ pub struct KeyFiles {
     pub identity: PathBuf,
 }
 
+/// A key that signs heads and was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningFile {
+    /// Its public half.
+    pub public: String,
+    /// Where it is.
+    pub file: PathBuf,
+    /// Its path as the configuration names it.
+    pub named: PathBuf,
+}
+
 /// One server setting to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Setting {
@@ -55,6 +66,10 @@ pub struct Guidance {
     pub config: PathBuf,
     /// The private key that was written and must be moved away.
     pub identity: Option<PathBuf>,
+    /// The key that was written and signs the journal's heads.
+    pub signing_key: PathBuf,
+    /// Its public half, by which heads are checked.
+    pub verify_key: String,
     /// The database the SQL must be run in.
     pub database: String,
     /// SQL for the role.
@@ -99,7 +114,7 @@ fn plan_of(answers: &Answers) -> FlushPlan {
 
 impl Guidance {
     /// What follows from the answers.
-    pub fn of(answers: &Answers, config: &Path, keys: Option<&KeyFiles>) -> Self {
+    pub fn of(answers: &Answers, config: &Path, keys: Option<&KeyFiles>, signing: &SigningFile) -> Self {
         let role = identifier(answers.url.user());
         let plan = plan_of(answers);
         let mut cost = plan.to_string();
@@ -109,6 +124,8 @@ impl Guidance {
         Self {
             config: config.to_owned(),
             identity: keys.map(|keys| keys.identity.clone()),
+            signing_key: signing.file.clone(),
+            verify_key: signing.public.clone(),
             database: answers.url.database().to_owned(),
             sql: vec![
                 format!("create role {role} with login replication;"),
@@ -205,6 +222,10 @@ impl fmt::Display for Guidance {
             )?;
             writeln!(f, "  Without it nothing that is stored can be read, by anyone.")?;
         }
+        writeln!(f, "\nWrote the signing key {} (readable by its owner alone).", self.signing_key.display())?;
+        writeln!(f, "  It stays here: farshore signs with it how far the journal reaches. Its public half,")?;
+        writeln!(f, "  verify_keys, belongs into every configuration that verifies or restores: a journal")?;
+        writeln!(f, "  that was cut off or rewritten is found by it.")?;
         writeln!(f, "\n1. On the primary, in database {}, as a superuser:\n", self.database)?;
         self.sql.iter().try_for_each(|line| writeln!(f, "   {line}"))?;
         writeln!(
@@ -243,7 +264,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// The configuration to write.
-pub fn document(answers: &Answers, keys: Option<&KeyFiles>) -> String {
+pub fn document(answers: &Answers, keys: Option<&KeyFiles>, signing: &SigningFile) -> String {
     let name = &answers.name;
     let variable = variable_name(&format!("databases.{name}.password"));
     let password = match &answers.password_file {
@@ -285,10 +306,16 @@ protection = \"async\"   # a commit waits for nothing
 on_full = \"{choice}\"       # {on_full}
 # {plan}
 # flush_interval = \"{interval}ms\"   # derived from rpo unless it is set
+# Private, stays on the machine that ships: signs how far the journal reaches.
+signing_key = {signing_key}
+# Its public half, for every machine that verifies or restores: finds a journal that was cut off or rewritten.
+verify_keys = [\"{verify_key}\"]
 
 [service]
 listen = \"127.0.0.1:7432\"   # /healthz and /readyz
 ",
+        signing_key = quoted(&signing.named.to_string_lossy()),
+        verify_key = signing.public,
         store = quoted(&answers.store),
         url = quoted(answers.url.as_str()),
         rpo = answers.rpo,

@@ -1,18 +1,21 @@
 //! `farshore wal fetch`: a log file from any of the database's stores.
 //!
 //! What always holds: "not there" is answered only when every store was read, each of them says so, and it is sure which incarnation
-//! was meant, and a segment is given in part only when every store has no more of it. A store that does not answer, holds nothing, or holds several incarnations of which none was named, is doubt:
+//! was meant, and a segment is given in part only when every store has no more of it. A store that does not answer, holds nothing, or holds several incarnations of which none was named, or whose journal ends before a signed head, is doubt:
 //! PostgreSQL then stops, where "not there" would make it end its recovery before log that another store holds.
 
 use std::path::{Path, PathBuf};
 
+use farshore_applier::heads::doubt;
+use farshore_applier::source::Source;
 use farshore_applier::wal_fetch::{self, Fetched};
 use farshore_engines::postgres::log::file_name::LogFileName;
 use farshore_journal::DatabaseName;
 
 use crate::cli::History;
-use crate::config::Config;
+use crate::config::{Config, StoreName};
 use crate::exit::Exit;
+use crate::heads;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::sources::{self, InStore};
 
@@ -63,12 +66,13 @@ pub(super) async fn run(
                     place.keep(path)?;
                     return Ok(Exit::Done);
                 }
+                doubts.extend(ends_too_early(config, name, &store, &source).await);
                 // Zeros behind the last byte that this store has are the log's end to the server: another may have more.
                 if part.as_ref().is_none_or(|part| part.log_bytes < log_bytes) {
                     part = Some(place.with(log_bytes));
                 }
             }
-            Ok(Fetched::NotThere) => {}
+            Ok(Fetched::NotThere) => doubts.extend(ends_too_early(config, name, &store, &source).await),
             Err(why) => doubts.push(format!("{store}: {why}")),
         }
     }
@@ -87,6 +91,22 @@ pub(super) async fn run(
             "mend what it says; PostgreSQL asks again when it is started again",
         )
         .into()),
+    }
+}
+
+/// What signed heads have against taking a store's end for the journal's: recovery would end there.
+async fn ends_too_early(
+    config: &Config,
+    name: &DatabaseName,
+    store: &StoreName,
+    source: &Source,
+) -> Option<String> {
+    let settings = config.databases.get(name).filter(|settings| !settings.verify_keys.is_empty())?;
+    let known = heads::known(config, name, settings, store).await;
+    match Box::pin(doubt(source, &known)).await {
+        Ok(None) => None,
+        Ok(Some(found)) => Some(heads::not_held(name, store.as_str(), &found).happened),
+        Err(why) => Some(format!("{store}: {why}")),
     }
 }
 

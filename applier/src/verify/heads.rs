@@ -1,0 +1,199 @@
+//! What `verify` makes of signed heads.
+//!
+//! What always holds: every head in the store is read, and named when it is not as it was written; one that a pinned key signed is
+//! held against the chunk of its number, wherever that chunk's bytes stand. What the catalog has is held against it too. Many
+//! heads that say the same of a journal are one finding.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use farshore_journal::format::{Head, HeadStanding, Header};
+use farshore_journal::{JournalError, Position, Sequence, heads};
+use futures::StreamExt;
+use serde::Serialize;
+
+use super::{Verified, cut_off};
+use crate::heads::{self as known, Doubt, Held, KnownHeads, signed_at};
+use crate::source::{AHEAD, Source, in_a_task};
+
+/// What signed heads say of a journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct HeadsFound {
+    /// Whether a key is pinned: if not, authenticity rests on the store's own access control.
+    pub pinned: bool,
+    /// The chunk of the newest head that a pinned key signed, wherever that head was found.
+    pub sequence: Option<Sequence>,
+    /// Where the journal ended behind that chunk.
+    pub position: Option<Position>,
+    /// When that was signed, by the signer's clock.
+    pub signed_at: Option<DateTime<Utc>>,
+    /// The chunk of the newest such head in the store.
+    pub store: Option<Sequence>,
+    /// The chunk of the newest such head in the catalog.
+    pub catalog: Option<Sequence>,
+    /// Whether the catalog could be asked.
+    pub catalog_read: bool,
+    /// Heads in the store that were read.
+    pub read: u64,
+    /// What the journal does not hold of what was signed, for whoever says it to a person. It is among the bad objects too.
+    #[serde(skip)]
+    pub doubts: Vec<Doubt>,
+}
+
+/// The heads that count, by their chunk's number, while a journal is walked.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// Not met yet. Several may speak of one chunk: the store's and the catalog's.
+    open: BTreeMap<Sequence, Vec<Head>>,
+    /// That say otherwise than the journal.
+    other: Vec<Head>,
+    /// The last chunk that was looked for.
+    last: Option<Sequence>,
+}
+
+/// Reads the store's heads, and gathers those that count.
+pub(super) async fn gather(
+    source: &Source,
+    listed: &[Sequence],
+    known: &KnownHeads,
+    found: &mut Verified,
+) -> Result<Wanted, JournalError> {
+    let reader = source.reader();
+    let mut wanted = Wanted::default();
+    found.head = HeadsFound {
+        pinned: !known.pinned.is_empty(),
+        catalog_read: known.outside_read,
+        ..HeadsFound::default()
+    };
+    let fetched = futures::stream::iter(listed.to_vec()).map(|number| {
+        let reader = reader.clone();
+        in_a_task(async move { (number, heads::read(&reader, number).await) })
+    });
+    let mut fetched = std::pin::pin!(fetched.buffered(AHEAD));
+    while let Some(fetched) = fetched.next().await {
+        let (number, head) = fetched.map_err(|_| cut_off())?;
+        let name = reader.layout().head(number)?;
+        let head = match head {
+            Ok(head) => head,
+            // Tidied since it was listed.
+            Err(JournalError::Store(why)) if why.is_not_found() => continue,
+            Err(JournalError::Store(why)) => return Err(why.into()),
+            Err(why) => {
+                found.bad(name, why);
+                continue;
+            }
+        };
+        found.objects += 1;
+        found.head.read += 1;
+        if known.pinned.contains(&head.key) {
+            found.head.store = found.head.store.max(Some(number));
+            wanted.add(head);
+        } else if !known.pinned.is_empty() {
+            found.bad(name, format!("it is signed by the key {}, which is not among verify_keys", head.key));
+        }
+    }
+    let mut outside: Option<&Head> = None;
+    for head in known.outside_of(source).filter(|_| !known.pinned.is_empty()) {
+        let number = head.said.number;
+        match head.standing(&known.pinned) {
+            HeadStanding::Pinned => {
+                found.head.catalog = found.head.catalog.max(Some(number));
+                outside = outside.filter(|former| former.said.number > number).or(Some(head));
+                wanted.add(head.clone());
+            }
+            HeadStanding::UnknownKey | HeadStanding::Broken => {
+                let what = "the catalog's copy of it is not signed by one of verify_keys";
+                found.bad(reader.layout().head(number)?, what);
+            }
+        }
+    }
+    if let Some((number, newest)) = wanted.open.last_key_value()
+        && let Some(head) = newest.first()
+    {
+        found.head.sequence = Some(*number);
+        found.head.position = Some(head.said.end);
+        found.head.signed_at = DateTime::from_timestamp_micros(head.signed_at);
+    }
+    // The head was in the store before the catalog was told of it, and nobody deletes the newest.
+    if let Some(head) = outside.filter(|head| Some(head.said.number) > found.head.store) {
+        let what = format!(
+            "it is not in the store: the catalog has it, signed at {}; it was deleted, or the store lost it",
+            signed_at(head)
+        );
+        found.bad(reader.layout().head(head.said.number)?, what);
+    }
+    Ok(wanted)
+}
+
+impl Wanted {
+    fn add(&mut self, head: Head) {
+        self.open.entry(head.said.number).or_default().push(head);
+    }
+
+    /// A chunk of the journal was read.
+    pub fn met(&mut self, chunk: &Header) {
+        self.last = Some(chunk.number);
+        let Some(heads) = self.open.remove(&chunk.number) else { return };
+        self.other.extend(heads.into_iter().filter(|head| !head.said.is_of(chunk)));
+    }
+
+    /// A chunk was looked for, and it was said what is wrong with it.
+    pub fn named(&mut self, number: Sequence) {
+        self.last = Some(number);
+        self.open.remove(&number);
+    }
+
+    /// The journal was walked to its end, whose header this is: what was signed and not met is missing.
+    pub async fn judge(
+        mut self,
+        source: &Source,
+        end: Option<&Header>,
+        found: &mut Verified,
+    ) -> Result<(), JournalError> {
+        let open: Vec<Head> = std::mem::take(&mut self.open).into_values().flatten().collect();
+        let mut cut: Option<&Head> = None;
+        for head in &open {
+            match known::held(source, head).await {
+                Ok(Held::Yes) => self.last = Some(head.said.number),
+                Ok(Held::Other) => self.other.push(head.clone()),
+                // Numbers are dense: with this one all later ones are gone.
+                Ok(Held::No) => {
+                    cut = open.last();
+                    break;
+                }
+                Err(JournalError::Store(why)) => return Err(why.into()),
+                Err(why) => found.bad(source.reader().layout().chunk(head.said.number)?, why),
+            }
+        }
+        self.rewritten(source, found)?;
+        let Some(head) = cut.cloned() else { return Ok(()) };
+        let first = self.last.map_or(Some(Sequence::FIRST), Sequence::next).unwrap_or(head.said.number);
+        let which = match first == head.said.number {
+            true => format!("chunk {first} is"),
+            false => format!("chunks {first} to {} are", head.said.number),
+        };
+        let what = format!(
+            "{which} missing: a head signed at {} says that the journal reached {} there. Its end was cut off",
+            signed_at(&head),
+            head.said.end
+        );
+        found.bad(source.reader().layout().chunk(head.said.number)?, what);
+        let end = end.map(|end| (end.number, end.end_position()));
+        found.head.doubts.push(Doubt::Cut { head: Box::new(head), end });
+        Ok(())
+    }
+
+    /// One finding for all heads that say otherwise: they will be all from one chunk on.
+    fn rewritten(&self, source: &Source, found: &mut Verified) -> Result<(), JournalError> {
+        let Some(first) = self.other.iter().min_by_key(|head| head.said.number) else { return Ok(()) };
+        let what = format!(
+            "it is another chunk than the one that was signed at {}; {} heads in all say otherwise than the journal, which was \
+             rewritten here or before",
+            signed_at(first),
+            self.other.len()
+        );
+        found.bad(source.reader().layout().chunk(first.said.number)?, what);
+        found.head.doubts.push(Doubt::Rewritten { head: Box::new(first.clone()) });
+        Ok(())
+    }
+}
