@@ -10,7 +10,7 @@ mod service;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::sync::Arc;
 
 use farshore_journal::format::object::Compression;
@@ -100,6 +100,15 @@ impl Shipped {
         self.node.run(&[&["restore", "orders", "--dry-run", "--to", "/nowhere"], target].concat())
     }
 
+    /// What the script of docs/manual-recovery says of a head and its chunk.
+    fn by_hand(&self, number: Sequence, key: &str) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/manual-recovery/cut.py");
+        let of = |folder: &str| self.folder().join(folder).join(number.to_string());
+        let mut cut = Command::new("python3");
+        let done = cut.arg(script).arg("head").arg(of("heads")).arg(of("journal")).arg(key).output().unwrap();
+        text(&done.stdout) + &text(&done.stderr)
+    }
+
     /// Holds a plan to its refusal.
     #[track_caller]
     fn refused(&self, target: &[&str], words: &[&str]) {
@@ -178,6 +187,17 @@ fn the_journals_end_is_signed_at_a_clean_stop_and_known_in_store_and_catalog() {
     assert_eq!(head["position"], serde_json::to_value(shipped.node.end().unwrap()).unwrap());
     assert_eq!(head["read"], shipped.names("heads").len());
     assert!(head["signed_at"].is_string());
+    // What the format's page says is what was signed: OpenSSL says so too, and of another key it does not.
+    assert!(
+        shipped
+            .by_hand(last, &shipped.key.public().to_string())
+            .contains("signed: the journal of orders reached")
+    );
+    let (foreign, _) = SigningKey::mint().unwrap();
+    assert!(shipped.by_hand(last, &foreign.public().to_string()).contains("was not signed by that key"));
+    // A server that recovers from a journal that holds all that was signed is told where it ends.
+    let name = shipped.server.sql("select pg_walfile_name(pg_current_wal_flush_lsn() + 64 * 1024 * 1024)");
+    assert_eq!(shipped.node.run(&["wal", "fetch", &name, "/nowhere/file"]).status.code(), Some(1));
     // A second service signs on, and its first head comes with its opening.
     shipped.ship();
     assert!(shipped.last_chunk() > last);
@@ -215,6 +235,11 @@ fn chunks_cut_off_the_journals_end_are_named_and_the_rest_is_no_latest_state() {
     shipped.without_key().is_sound();
     let end = shipped.node.end().unwrap();
     shipped.refused(&["--latest"], &["its end was cut off", &format!("unbroken to {end}"), "--pos"]);
+    // A server that recovers is not told that the log ends there.
+    let name = shipped.server.sql("select pg_walfile_name(pg_current_wal_flush_lsn() + 64 * 1024 * 1024)");
+    let fetched = shipped.node.run(&["wal", "fetch", &name, "/nowhere/file"]);
+    assert_eq!(fetched.status.code(), Some(170), "{fetched:?}");
+    assert!(text(&fetched.stderr).contains("its end was cut off"), "{fetched:?}");
     // What is asked for by its position is given, with a word about what is gone.
     let planned = shipped.plan(&["--pos", &end.to_string()]);
     let said = text(&planned.stderr);
@@ -491,6 +516,34 @@ fn a_signing_key_that_is_gone_stops_no_shipping_and_is_used_once_it_is_back() {
     user::give(shipped.node.folder());
     shipped.ship();
     assert_eq!(shipped.verify().is_sound()["sequence"], shipped.last_chunk().get());
+}
+
+#[test]
+fn a_signing_key_is_changed_while_heads_of_the_former_one_still_count() {
+    let shipped = Shipped::new();
+    let former = shipped.key.public().to_string();
+    let (key, file) = SigningKey::mint().unwrap();
+    let path = shipped.node.folder().join("signing.pem");
+    std::fs::write(&path, file).unwrap();
+    // One that nobody pinned yet signs nothing, and `check` says what to write.
+    let checked = text(&shipped.node.run(&["-o", "json", "check"]).stdout);
+    assert!(
+        checked.contains("is not among verify_keys") && checked.contains(&key.public().to_string()),
+        "{checked}"
+    );
+    let before = shipped.names("heads").len();
+    shipped.ship();
+    assert_eq!(shipped.names("heads").len(), before);
+    shipped.node.configure(|text| text.replace(&former, &format!("{}\", \"{former}", key.public())));
+    shipped.ship();
+    assert_eq!(shipped.verify().is_sound()["sequence"], shipped.last_chunk().get());
+    // Without the former one its heads count no more, and are named.
+    shipped.node.configure(|text| text.replace(&format!(", \"{former}\""), ""));
+    shipped.verify().names("heads/", &former);
+    // Whoever can read the signing key can sign.
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let checked = text(&shipped.node.run(&["-o", "json", "check"]).stdout);
+    assert!(checked.contains("other users can read the signing key"), "{checked}");
 }
 
 #[test]

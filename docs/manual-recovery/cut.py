@@ -5,15 +5,17 @@
     cut.py list STORE DATABASE                   incarnations, backups, and what log there is
     cut.py base STORE DATABASE BACKUP DIR        a base backup's files into a new directory
     cut.py log  STORE DATABASE DIR [--from LSN]  the log, as files for pg_wal; DIR must be there
+    cut.py head OBJECT CHUNK KEY                 whether KEY (64 hexadecimal digits) signed that the journal held CHUNK
 
 STORE is a directory: a `file:` store, or a copy of a bucket's prefix made with the provider's own tool.
 Options: --incarnation ID (the newest otherwise), --identity FILE (the age private key, for an encrypted store).
 
 It needs Python 3.9 and the `zstd` tool, or the module `zstandard`. The module `blake3` adds the checks of digests;
-without it only structure is checked, and that is said. An encrypted store needs `age` and the module `cryptography`.
+without it only structure is checked, and that is said. An encrypted store needs `age` and the module `cryptography`; `head` needs
+OpenSSL 3.
 The format is journal/FORMAT.md; section numbers below are of that page.
 """
-import argparse, hashlib, hmac, json, os, struct, subprocess, sys
+import argparse, hashlib, hmac, json, os, struct, subprocess, sys, tempfile
 from pathlib import Path
 
 try: import zstandard
@@ -23,7 +25,7 @@ except ImportError: blake3 = None
 
 KINDS = {1: "opening", 2: "data", 3: "timeline", 4: "gap", 5: "segment", 6: "index", 7: "head", 8: "part",
          9: "manifest", 10: "backup opening"}
-PLAIN_KINDS = ("opening", "timeline", "gap", "backup opening")  # JSON, never encrypted
+PLAIN_KINDS = ("opening", "timeline", "gap", "head", "backup opening")  # JSON, never encrypted
 
 
 def fail(what):
@@ -176,6 +178,29 @@ def command_show(args):
           f"codec={found.codec} cipher={found.cipher}")
     if found.kind in PLAIN_KINDS or found.kind == "manifest" and found.cipher == 0:
         print(found.plain().decode())
+
+
+def command_head(args):
+    """Section 10: what was signed, put together anew and checked by OpenSSL; then the chunk, if it still has an object."""
+    head, chunk = Object(args.object), Object(args.chunk)
+    body = json.loads(head.plain())
+    text = lambda value: struct.pack("<Q", len(value)) + value
+    signed = (text(b"farshore 2026-11 signed head v1") + bytes.fromhex(head.store) + bytes.fromhex(head.incarnation)
+              + text(body["database"].encode()) + struct.pack("<Q", head.number) + head.after
+              + struct.pack("<IQQq", head.timeline, head.end, head.generation, head.written) + bytes.fromhex(args.key))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        # RFC 8410: what stands before an Ed25519 public key in DER.
+        (folder / "key").write_bytes(bytes.fromhex("302a300506032b6570032100" + args.key))
+        (folder / "signed").write_bytes(signed)
+        (folder / "signature").write_bytes(bytes.fromhex(body["signature"]))
+        checked = subprocess.run(["openssl", "pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", folder / "key", "-rawin",
+                                  "-in", folder / "signed", "-sigfile", folder / "signature"], stdout=subprocess.DEVNULL)
+    if checked.returncode != 0:
+        fail(f"{args.object} was not signed by that key, or was changed")
+    if (chunk.number, chunk.after, chunk.timeline, chunk.end) != (head.number, head.after, head.timeline, head.end):
+        fail(f"{args.chunk} is not the chunk that was signed")
+    print(f"signed: the journal of {body['database']} reached {lsn(head.end)} of timeline {head.timeline} with chunk {head.number:x}")
 
 
 def command_list(args):
@@ -331,6 +356,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True, dest="verb")
     verbs.add_parser("show").add_argument("object")
+    head = verbs.add_parser("head")
+    for name in ("object", "chunk", "key"):
+        head.add_argument(name)
     for verb in ("list", "base", "log"):
         sub = verbs.add_parser(verb)
         sub.add_argument("store")
@@ -344,7 +372,7 @@ def main():
         sub.add_argument("--incarnation")
         sub.add_argument("--identity")
     args = parser.parse_args()
-    {"show": command_show, "list": command_list, "base": command_base, "log": command_log}[args.verb](args)
+    {"show": command_show, "head": command_head, "list": command_list, "base": command_base, "log": command_log}[args.verb](args)
 
 
 main()

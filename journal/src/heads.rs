@@ -118,7 +118,7 @@ pub async fn newest(reader: &Reader, pinned: &VerifyKeys) -> Result<Option<Head>
 }
 
 /// Deletes heads that newer ones supersede; how many, or how many it would. Only heads that a pinned key signed and that the journal
-/// holds are deleted, only when [`KEPT`] such heads are newer, and only when they have stood for the grace: what does not hold
+/// holds are deleted, only when sixteen such heads are newer, and only when they have stood for the grace: what does not hold
 /// stays, as evidence.
 ///
 /// # Errors
