@@ -56,6 +56,7 @@ fn a_service_killed_at_any_moment_under_load_leaves_one_journal_without_gap_or_d
     let mut random = Random::new(seed);
     let server = loaded();
     let node = Node::new(&[&server]);
+    node.sign_heads();
     let kills = count("FARSHORE_KILLS", 8);
     let mut load = server.pgbench(4, Length::For(Duration::from_secs(kills * 3 + 5)));
     for _ in 0..kills {
@@ -73,6 +74,7 @@ fn a_service_killed_at_any_moment_under_load_leaves_one_journal_without_gap_or_d
 fn a_service_that_dies_at_any_step_is_continued_without_gap_or_double() {
     let server = loaded();
     let node = Node::new(&[&server]);
+    node.sign_heads();
     // Before and behind each effect, at the first time and at a later one.
     let steps = [
         "ship-before-takeover=return",
@@ -86,6 +88,9 @@ fn a_service_that_dies_at_any_step_is_continued_without_gap_or_double() {
         "ship-report=2*off->return",
         "ship-before-takeover=return",
         "ship-after-takeover=return",
+        // A head that is not put, and one that the catalog is not told of.
+        "ship-head-signed=return",
+        "ship-head-put=return",
     ];
     let _load = server.pgbench(2, Length::For(Duration::from_secs(400)));
     for step in steps {
@@ -131,6 +136,7 @@ fn soak_shipping_kills() {
     let mut campaign = Campaign::start("shipping_kills");
     let server = loaded();
     let node = Node::new(&[&server]);
+    node.sign_heads();
     while campaign.next_round() {
         let kills = 3 + campaign.random.below(5);
         let load = server.pgbench(4, Length::For(Duration::from_secs(600)));

@@ -2,7 +2,7 @@
 //!
 //! What always holds: nothing waits for it, and it gates nothing. It knows one thing, the newest chunk that the journal confirmed to its
 //! owner, and signs no other. At most one head is signed in [`Signing::every`], and one more when the pipeline ends, which
-//! gives it [`LAST`]. A head that cannot be signed or put is warned of and tried again with the newest chunk then. What stands in
+//! gives it two seconds. A head that cannot be signed or put is warned of and tried again with the newest chunk then. What stands in
 //! the store is told to the catalog, so that it is known outside of it. A crash here leaves one head fewer, or one that the catalog
 //! was not told of.
 
@@ -19,6 +19,7 @@ use farshore_journal::{DatabaseName, JournalError, Sequence, heads};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::crash::crash_point;
 use crate::error::ShipError;
 use crate::facts::FactSender;
 use crate::progress::{Fact, Progress};
@@ -146,6 +147,7 @@ impl Heads {
         let (database, store) = (&self.database, &self.store);
         match tokio::time::timeout(PUT, signed(signing, &reader, said.clone())).await {
             Ok(Ok(head)) => {
+                crash_point!("ship-head-put");
                 tracing::debug!(%database, %store, chunk = %said.number, position = %said.end, "a head was signed");
                 self.failing = false;
                 self.done = Some(said);
@@ -178,6 +180,7 @@ async fn signed(signing: &Signing, reader: &Reader, said: Statement) -> Result<H
         .map_err(SignError::Ship)?
         .map_err(|why| SignError::Key { why })?;
     let trouble = |why: &StoreError| tracing::debug!(error = %why, "a head waits for its store");
+    crash_point!("ship-head-signed");
     match heads::put(&**reader.store(), reader.layout(), &head, &trouble).await {
         Ok(()) => Ok(head),
         // One of an earlier try, whose answer was lost, says the same at another time.
