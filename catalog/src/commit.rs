@@ -1,4 +1,4 @@
-//! Every commit of a journal: where it ends, when it was made, and its transaction id. They are kept in blocks ([`block`]).
+//! Every commit of a journal: where it ends, when it was made, and its transaction id. They are kept in blocks (`block.rs`).
 //!
 //! Commit times step back now and then, so order comes from offsets. `latest_us` of a block is the latest time of all commits up
 //! to its end on its timeline: it only rises, and finds "the first commit in log order whose time is later than T" with one index

@@ -1,7 +1,7 @@
 //! Packing frames on blocking threads, in order, while their object is still being gathered.
 //!
 //! What always holds: what [`Packing::take`] gives is packed in the order in which it was handed over, without a hole. At most
-//! [`JOBS`] frames are packed at a time. A packing that is dropped lets its last frames be packed for nothing.
+//! `JOBS` frames are packed at a time. A packing that is dropped lets its last frames be packed for nothing.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
