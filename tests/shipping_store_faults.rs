@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use farshore_engines::postgres::wire::ConnectParams;
 use farshore_journal::format::Recipients;
 use farshore_journal::format::object::Compression;
+use farshore_journal::index::IndexLimits;
 use farshore_journal::merge::MergeLimits;
 use farshore_journal::store::faults::{Fault, Faults as Lies, Faulty};
 use farshore_journal::store::{self, ObjectStore, StoreOptions};
@@ -115,6 +116,7 @@ async fn ship_into_a_failing_directory(
         flush_interval: Duration::from_millis(100),
         merge: MergeLimits::default(),
         signing: None,
+        index: IndexLimits::default(),
         writer: WriterOptions {
             compression: Compression::Zstd(1),
             recipients: Recipients::default(),

@@ -11,5 +11,6 @@ pub mod source;
 pub mod verify;
 pub mod wal_fetch;
 
+mod ahead;
 mod branches;
 mod log;

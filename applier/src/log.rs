@@ -1,17 +1,18 @@
 //! The log's bytes in order, across the timelines of one history, from the chunks that hold them.
 //!
-//! What always holds: bytes are contiguous from the start that was asked for; where they are not to be had the stream ends
-//! with a [`Gap`] and says why. Memory is bounded by the chunks fetched ahead.
+//! What always holds: bytes are contiguous from the start that was asked for, or from where [`LogReader::skip`] went on; where
+//! they are not to be had the stream ends with a [`Gap`] and says why. Memory is bounded by what [`Ahead`] holds.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use farshore_journal::format::Kind;
-use farshore_journal::{JournalError, Offset, Position, Timeline};
-use futures::stream::{BoxStream, StreamExt};
+use farshore_journal::format::{ChainValue, Header, Kind};
+use farshore_journal::index::Indexed;
+use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
 
+use crate::ahead::{Ahead, Frames};
 use crate::branches::{Branches, Stretch};
-use crate::source::{Run, Source};
+use crate::source::Source;
 
 /// A piece of the log.
 #[derive(Debug)]
@@ -32,7 +33,35 @@ pub(crate) struct Gap {
 pub(crate) enum Next {
     Bytes(Piece),
     Gap(Gap),
+    /// The journal behind what was skipped is not what the index spoke of.
+    Misled,
     End,
+}
+
+/// Where one chunk ends and the next begins, with all log up to here taken or skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Border {
+    pub timeline: Timeline,
+    pub offset: Offset,
+    /// The chunk behind it.
+    pub next: Sequence,
+    /// The chain value between them.
+    pub chain: ChainValue,
+    /// The last chunk on the timeline, and the end of what is read of it.
+    pub last: Sequence,
+    pub until: Offset,
+}
+
+/// The stretch that is being read.
+struct Now {
+    stretch: Stretch,
+    chunks: Ahead,
+    frames: Option<Frames>,
+    border: Option<Border>,
+    /// What was skipped to here: the chunk that must end with this chain value.
+    skipped: Option<(Sequence, ChainValue)>,
+    /// Nothing was read since it was skipped.
+    at_skip: bool,
 }
 
 /// The log of one history, being read.
@@ -40,7 +69,7 @@ pub(crate) struct LogReader {
     source: Source,
     branches: Branches,
     left: VecDeque<Stretch>,
-    now: Option<(Stretch, BoxStream<'static, Result<Run, JournalError>>)>,
+    now: Option<Now>,
     cursor: Offset,
 }
 
@@ -65,7 +94,7 @@ impl LogReader {
     /// The next piece.
     pub async fn next(&mut self) -> Result<Next, JournalError> {
         loop {
-            let Some((stretch, runs)) = &mut self.now else {
+            let Some(now) = &mut self.now else {
                 let Some(stretch) = self.left.pop_front() else { return Ok(Next::End) };
                 let reader = self.source.reader();
                 let Some(first) = self.branches.chunk_behind(reader, &stretch.held, stretch.from).await?
@@ -75,39 +104,99 @@ impl LogReader {
                         end: None,
                     }));
                 };
-                let runs = self.source.runs(first, stretch.held.last);
-                self.now = Some((stretch, runs));
+                let chunks = Ahead::new(&self.source, first, stretch.held.last);
+                self.now =
+                    Some(Now { stretch, chunks, frames: None, border: None, skipped: None, at_skip: false });
                 continue;
             };
-            if self.cursor >= stretch.to {
+            if self.cursor >= now.stretch.to {
                 self.now = None;
                 continue;
             }
-            let timeline = stretch.held.timeline;
-            let gap = |end| Ok(Next::Gap(Gap { at: Position::new(timeline, self.cursor), end }));
-            let Some(run) = runs.next().await else { return gap(None) };
-            let run = run?;
-            match run.header.kind {
-                Kind::Data => {
-                    if run.header.start > self.cursor {
-                        return gap(Some(run.header.start));
+            if let Some(frames) = &mut now.frames {
+                match frames.next().await? {
+                    Some((start, plain)) => {
+                        let Some(bytes) = cut(start, &plain, self.cursor, now.stretch.to) else { continue };
+                        let start = self.cursor;
+                        self.cursor = Offset::new(start.get().saturating_add(bytes.len() as u64));
+                        return Ok(Next::Bytes(Piece { start, bytes }));
                     }
-                    let Some(piece) = cut(&run, self.cursor, stretch.to) else { continue };
-                    let start = self.cursor;
-                    let Some(end) = start.checked_add(piece.len() as u64) else { return gap(None) };
-                    self.cursor = end;
-                    return Ok(Next::Bytes(Piece { start, bytes: piece }));
+                    None => now.frames = None,
                 }
-                Kind::Gap if run.header.end > self.cursor => return gap(Some(run.header.end)),
+                continue;
+            }
+            let timeline = now.stretch.held.timeline;
+            let gap = |end| Ok(Next::Gap(Gap { at: Position::new(timeline, self.cursor), end }));
+            let Some(fetched) = now.chunks.next().await? else { return gap(None) };
+            now.at_skip = false;
+            let header = &fetched.header;
+            if !now.is_as_skipped(header, self.cursor) {
+                return Ok(Next::Misled);
+            }
+            now.border = header.number.next().map(|next| Border {
+                timeline,
+                offset: header.end,
+                next,
+                chain: header.after,
+                last: now.stretch.held.last,
+                until: now.stretch.to,
+            });
+            match header.kind {
+                Kind::Data if header.start > self.cursor => return gap(Some(header.start)),
+                Kind::Data => now.frames = Some(Frames::behind(&self.source, fetched, self.cursor)),
+                Kind::Gap if header.end > self.cursor => return gap(Some(header.end)),
                 _ => {}
             }
         }
     }
+
+    /// The border that reading stands at, where all up to it was taken.
+    pub fn border(&self) -> Option<&Border> {
+        let now = self.now.as_ref()?;
+        let border = now.border.as_ref()?;
+        let stands_here = self.cursor == border.offset && now.skipped.is_none();
+        (border.offset < now.stretch.to && (now.at_skip || stands_here)).then_some(border)
+    }
+
+    /// Goes on behind a run that begins at the [`border`](Self::border) and ends before what is read of its timeline does.
+    pub fn skip(&mut self, over: &Indexed) {
+        let Some(now) = &mut self.now else { return };
+        let index = &over.index;
+        now.border = index.last.next().map(|next| Border {
+            timeline: over.header.timeline,
+            offset: over.header.end,
+            next,
+            chain: over.header.after,
+            last: now.stretch.held.last,
+            until: now.stretch.to,
+        });
+        now.skipped = Some((index.last, over.header.after));
+        now.at_skip = true;
+        now.chunks = Ahead::new(&self.source, index.resume, now.stretch.held.last);
+        now.frames = None;
+        self.cursor = index.whole.to;
+    }
 }
 
-/// The bytes of a data chunk from `from` up to `to`; `None` when it has none of them.
-fn cut(run: &Run, from: Offset, to: Offset) -> Option<Bytes> {
-    let begin = usize::try_from(from.bytes_since(run.header.start)?).ok()?;
-    let end = usize::try_from(to.min(run.header.end).bytes_since(run.header.start)?).ok()?;
-    (begin < end && end <= run.plain.len()).then(|| run.plain.slice(begin..end))
+impl Now {
+    /// Whether a chunk is what an index said is here; always, when nothing was skipped.
+    fn is_as_skipped(&mut self, header: &Header, cursor: Offset) -> bool {
+        let Some((last, after)) = self.skipped else { return true };
+        if header.number < last {
+            return header.kind == Kind::Data && header.start <= cursor;
+        }
+        // From here on each chunk is checked to continue the one before it.
+        self.skipped = None;
+        match header.number == last {
+            true => header.after == after && header.start <= cursor,
+            false => header.before == after && last.next() == Some(header.number),
+        }
+    }
+}
+
+/// The bytes of a frame that begins at `start`, from `from` up to `to`; `None` when it has none of them.
+fn cut(start: Offset, plain: &Bytes, from: Offset, to: Offset) -> Option<Bytes> {
+    let begin = usize::try_from(from.bytes_since(start)?).ok()?;
+    let end = usize::try_from(to.bytes_since(start)?).ok()?.min(plain.len());
+    (begin < end).then(|| plain.slice(begin..end))
 }

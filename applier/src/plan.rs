@@ -6,9 +6,11 @@
 //! are known to be damaged is taken only when no sound one reaches the target, and then said.
 //! It does not write: [`crate::restore`] does.
 
+mod confirm;
 mod gaps;
 mod resolve;
 mod scan;
+mod shortcut;
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,6 +25,7 @@ use farshore_journal::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use confirm::Confirmation;
 pub use resolve::resolve;
 pub(crate) use resolve::{CONTROL_FILE, control_file, neutralised, source_settings};
 
@@ -394,6 +397,12 @@ pub enum PlanError {
         whole_to: Option<Offset>,
         /// What is wrong.
         source: LogError,
+    },
+    /// What an index of the journal led to is not this journal. A plan is made without it then; nobody is told this.
+    #[error("an index of the journal speaks of other log than the journal holds at {at}")]
+    Misled {
+        /// Where reading went on behind what was passed over.
+        at: Offset,
     },
     /// The source logged too little for a while.
     #[error(

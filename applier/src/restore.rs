@@ -153,6 +153,14 @@ pub enum RestoreError {
         /// The target.
         target: Offset,
     },
+    /// The log does not say what the plan says.
+    #[error(
+        "the log up to the target is other than planned: {what} differs, so the journal's index, or the plan, is not to be believed"
+    )]
+    OtherThanPlanned {
+        /// In what.
+        what: &'static str,
+    },
     /// A restore into the directory was cut off.
     #[error("`{}` holds an interrupted restore{}", .directory.display(), if *.same_plan { " of the same target" } else { " of another target" })]
     Interrupted {
@@ -292,7 +300,7 @@ pub async fn run(
     // Both are waited for whatever becomes of the other: nobody writes any more when this returns an error.
     let (control_bytes, log) = tokio::join!(
         shared.or_stop(files::place(&backup, &root, &shared)),
-        shared.or_stop(segments::place(source, &branches, plan, &backup, &root, &shared)),
+        shared.or_stop(Box::pin(segments::place(source, &branches, plan, &backup, &root, &shared))),
     );
     let control_bytes = match (control_bytes, log) {
         (Ok(bytes), Ok(())) => bytes,

@@ -5,19 +5,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use farshore_engines::postgres::log::{LogShape, Major, SegmentBytes, ShapeError};
-use farshore_journal::chunk::Chunk;
+use farshore_journal::format::Unlock;
 use farshore_journal::format::body::IncarnationRecord;
-use farshore_journal::format::{FormatError, Header, Unlock};
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::Repository;
 use farshore_journal::{JournalError, Sequence};
-use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Chunks fetched and decoded at a time, in order: enough to hide a distant store's answer time, few enough for memory.
+use crate::ahead::Fetched;
+
+/// Chunks fetched ahead at most, in order: enough to hide a distant store's answer time.
 pub(crate) const AHEAD: usize = 6;
 
 /// One incarnation in a store, to be restored from.
@@ -28,6 +27,7 @@ pub struct Source {
     unlock: Unlock,
     keys: Arc<Mutex<Keyring>>,
     shape: LogShape,
+    without_index: bool,
 }
 
 /// An incarnation that cannot be restored by this build.
@@ -47,13 +47,6 @@ pub enum SourceError {
         /// What it calls itself.
         identity: String,
     },
-}
-
-/// A chunk and its plain bytes: the log's of a data chunk, the body's of others.
-#[derive(Debug)]
-pub(crate) struct Run {
-    pub header: Header,
-    pub plain: Bytes,
 }
 
 impl Source {
@@ -77,7 +70,7 @@ impl Source {
         };
         let reader = Reader::new(repository, &record)?;
         let keys = Arc::new(Mutex::new(Keyring::new(unlock.clone())));
-        Ok(Self { reader, record, unlock, keys, shape })
+        Ok(Self { reader, record, unlock, keys, shape, without_index: false })
     }
 
     /// The journal.
@@ -100,58 +93,29 @@ impl Source {
         self.shape
     }
 
-    /// The chunks of these numbers in order, each checked to continue the one before it, with their plain bytes.
-    pub(crate) fn runs(
-        &self,
-        first: Sequence,
-        last: Sequence,
-    ) -> BoxStream<'static, Result<Run, JournalError>> {
-        let source = self.clone();
-        // Tasks of their own: whoever takes the runs may ask for a segment, or a key, that one of these is reading.
-        let fetched = stream::iter(first.get()..=last.get()).map(move |number| {
-            let source = source.clone();
-            in_a_task(async move { source.run(Sequence::new(number)).await })
-        });
-        let mut before: Option<Header> = None;
-        let checked = fetched.buffered(AHEAD).map(move |run| {
-            let run = run.map_err(|_| cut_off())??;
-            if let Some(former) = &before
-                && former.after != run.header.before
-            {
-                return Err(JournalError::Broken { before: former.number, at: run.header.number });
-            }
-            before = Some(run.header.clone());
-            Ok(run)
-        });
-        checked.boxed()
+    /// Plans as if the journal had no index: all log is decoded.
+    #[must_use]
+    pub fn without_index(mut self) -> Self {
+        self.without_index = true;
+        self
     }
 
-    async fn run(&self, number: Sequence) -> Result<Run, JournalError> {
+    /// Whether a plan asks the journal's index.
+    pub fn asks_index(&self) -> bool {
+        !self.without_index
+    }
+
+    /// The ring of data keys that were opened so far.
+    pub(crate) fn keys(&self) -> &Mutex<Keyring> {
+        &self.keys
+    }
+
+    /// A chunk, and the key that opens it.
+    pub(crate) async fn fetched(&self, number: Sequence) -> Result<Fetched, JournalError> {
         let chunk = self.reader.expected_chunk(number).await?;
-        let (header, merged) = (chunk.header().clone(), chunk.is_merged());
-        let name = self.reader.layout().chunk(number)?;
-        match self.decoded(chunk).await? {
-            Ok(run) => Ok(run),
-            // A segment that does not open, while the chunk that it was merged from still stands.
-            Err(source) if merged => match self.reader.own_object(&header).await {
-                Ok(chunk) => {
-                    let decoded = self.decoded(chunk).await?;
-                    decoded.map_err(|source| JournalError::Object { key: name, source })
-                }
-                Err(_) => Err(JournalError::Object { key: name, source }),
-            },
-            Err(source) => Err(JournalError::Object { key: name, source }),
-        }
-    }
-
-    async fn decoded(&self, chunk: Chunk) -> Result<Result<Run, FormatError>, JournalError> {
-        let key = self.keys.lock().await.for_chunk(&self.reader, chunk.header()).await?;
-        let decode = move || {
-            let plain = chunk.plain_all(key.as_ref())?;
-            Ok(Run { header: chunk.header().clone(), plain: Bytes::from(plain) })
-        };
-        let decoded = tokio::task::spawn_blocking(decode).await;
-        decoded.map_err(|_| cut_off())
+        let header = chunk.header().clone();
+        let key = self.keys.lock().await.for_chunk(&self.reader, &header).await?;
+        Ok(Fetched { header, chunk, key })
     }
 }
 
@@ -163,6 +127,6 @@ pub(crate) fn in_a_task<T: Send + 'static>(
     AbortOnDropHandle::new(tokio::spawn(work))
 }
 
-fn cut_off() -> JournalError {
+pub(crate) fn cut_off() -> JournalError {
     JournalError::NotHeld { what: "the chunk: reading it was cut off".to_owned() }
 }

@@ -1,11 +1,13 @@
 //! Reads everything an incarnation has in its store and says what is not as it was written.
 //!
 //! What always holds: every number from zero to the journal's end is asked for; every object is checked against its name, every
-//! chunk against the one before it, and every segment against the chunks around it and those of its own that still stand; with
-//! keys at hand contents are opened too. Nothing is repaired, and one bad object
-//! does not hide the next. Signed heads are held against the chunks that they speak of.
+//! chunk against the one before it, every segment against the chunks around it and those of its own that still stand, and every
+//! index against the chunks that it names; with keys at hand contents are opened too, and indexes held against the log. Nothing is
+//! repaired, and one bad object does not hide the next. Signed heads are held against the chunks that they speak of.
 
 mod heads;
+
+mod indexes;
 
 use std::collections::BTreeSet;
 
@@ -14,6 +16,7 @@ use farshore_engines::postgres::log::LogDecoder;
 use farshore_journal::backup::{self, Backup};
 use farshore_journal::format::{ChainValue, Cipher, FormatError, Head, Header, Kind};
 use farshore_journal::identity::BackupId;
+use farshore_journal::index::IndexName;
 use farshore_journal::reader::Keyring;
 use farshore_journal::segments::SegmentName;
 use farshore_journal::store::{Key, KeyPrefix};
@@ -23,6 +26,7 @@ use serde::Serialize;
 
 pub use self::heads::HeadsFound;
 use self::heads::Wanted;
+use self::indexes::Indexes;
 use crate::heads::KnownHeads;
 use crate::source::{AHEAD, Source, in_a_task};
 
@@ -126,7 +130,9 @@ pub async fn verify(
     let listing = list(source, &mut found).await?;
     let mut wanted = heads::gather(source, &listing.heads, known, &mut found).await?;
     let merged = segments(source, &listing, &mut found, progress).await?;
-    let end = journal(source, &listing, &merged, &mut wanted, &mut found, progress).await?;
+    let mut indexes = indexes::read(source, &listing.indexes, &mut found, progress).await?;
+    let end = journal(source, &listing, &merged, &mut indexes, &mut wanted, &mut found, progress).await?;
+    indexes.finish(source, listing.highest(), &mut found)?;
     wanted.judge(source, end.as_ref(), &mut found).await?;
     for id in backup::list(source.reader()).await? {
         one_backup(source, id, &mut found, progress).await?;
@@ -143,6 +149,7 @@ struct Listing {
     segments: Vec<SegmentName>,
     /// The chunks that have a signed head.
     heads: Vec<Sequence>,
+    indexes: Vec<IndexName>,
 }
 
 impl Listing {
@@ -162,6 +169,7 @@ enum Named {
     Chunk(Sequence),
     Segment(SegmentName),
     Head(Sequence),
+    Index(IndexName),
     Other,
 }
 
@@ -180,6 +188,7 @@ async fn list(source: &Source, found: &mut Verified) -> Result<Listing, JournalE
                 Some(Named::Chunk(number)) => listing.chunks.push(number),
                 Some(Named::Segment(name)) => listing.segments.push(name),
                 Some(Named::Head(number)) => listing.heads.push(number),
+                Some(Named::Index(name)) => listing.indexes.push(name),
                 Some(Named::Other) => {}
                 None => found.bad(&listed.key, "a name that farshore does not give"),
             }
@@ -203,9 +212,8 @@ fn named(key: &Key, root: &KeyPrefix) -> Option<Named> {
             let part = || name.strip_prefix("part-").is_some_and(|number| number.parse::<Sequence>().is_ok());
             (matches!(name, "opening" | "manifest") || part()).then_some(Named::Other)
         }
+        "index" => name.parse().ok().map(Named::Index),
         "heads" => name.parse().ok().map(Named::Head),
-        // Written by later versions of this one format, and read by none of this build's restores.
-        "index" => Some(Named::Other),
         _ => None,
     }
 }
@@ -275,6 +283,7 @@ async fn journal(
     source: &Source,
     listing: &Listing,
     merged: &[Sound],
+    indexes: &mut Indexes,
     wanted: &mut Wanted,
     found: &mut Verified,
     progress: &(dyn Fn(u64, u64) + Sync),
@@ -340,6 +349,7 @@ async fn journal(
             found.chain_head = Some(header.after);
         }
         before = Some(header.clone());
+        indexes.chunk(source, &header, log.as_ref(), found)?;
         let key = match keys.for_chunk(reader, &header).await {
             Ok(key) => key,
             Err(JournalError::Object { source: FormatError::KeyMissing, .. }) => {
@@ -365,7 +375,7 @@ async fn journal(
             Err(_) => return Err(cut_off()),
         };
         match header.kind {
-            Kind::Data => log = check_log(source, log, &header, plain, &name, found).await?,
+            Kind::Data => log = check_log(source, log, &header, plain, &name, indexes, found).await?,
             Kind::Gap => {
                 log = None;
                 let reason = farshore_journal::format::body::from_json::<
@@ -410,6 +420,7 @@ async fn check_log(
     header: &Header,
     plain: Vec<u8>,
     name: &Key,
+    indexes: &mut Indexes,
     found: &mut Verified,
 ) -> Result<Option<LogDecoder>, JournalError> {
     let segment = source.shape().segment_bytes.get();
@@ -421,19 +432,30 @@ async fn check_log(
         }
         _ => None,
     };
-    let Some(mut log) = log else { return Ok(None) };
+    let Some(mut log) = log else {
+        indexes.decoded(source, header, None, Vec::new(), found).await?;
+        return Ok(None);
+    };
+    let noted = indexes.wants_events();
     let decoded = tokio::task::spawn_blocking(move || {
-        let pushed = log.push(&plain, &mut |_: LogEvent| {});
-        (log, pushed)
+        let mut seen = Vec::new();
+        let pushed = log.push(&plain, &mut |event: LogEvent| {
+            if noted {
+                Indexes::note(&mut seen, &event);
+            }
+        });
+        (log, pushed, seen)
     });
-    let (log, pushed) = decoded.await.map_err(|_| cut_off())?;
-    match pushed {
-        Ok(()) => Ok(Some(log)),
+    let (log, pushed, seen) = decoded.await.map_err(|_| cut_off())?;
+    let log = match pushed {
+        Ok(()) => Some(log),
         Err(why) => {
             found.bad(name, why);
-            Ok(None)
+            None
         }
-    }
+    };
+    indexes.decoded(source, header, log.as_ref(), seen, found).await?;
+    Ok(log)
 }
 
 async fn one_backup(

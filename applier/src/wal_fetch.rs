@@ -181,7 +181,8 @@ async fn segment_bytes(
         match log.next().await? {
             Next::Bytes(piece) => bytes.extend_from_slice(&piece.bytes),
             Next::Gap(gap) => return Err(FetchError::Gap { at: gap.at.offset }),
-            Next::End => break,
+            // Nothing was passed over here, so nothing misled.
+            Next::Misled | Next::End => break,
         }
     }
     let at = Offset::new(start.get() + bytes.len() as u64);

@@ -2,4 +2,5 @@
 //! database or knows its files.
 
 pub mod event;
+pub mod indexed;
 pub mod postgres;

@@ -9,6 +9,7 @@ pub mod chain;
 pub mod crypt;
 pub mod head;
 pub mod header;
+pub mod index;
 pub mod object;
 pub mod pack;
 pub mod segment;

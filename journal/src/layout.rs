@@ -2,6 +2,7 @@
 
 use crate::error::JournalError;
 use crate::identity::{BackupId, DatabaseName, IncarnationId, Sequence};
+use crate::index::IndexName;
 use crate::segments::SegmentName;
 use crate::store::{Key, KeyPrefix};
 
@@ -103,6 +104,22 @@ impl Layout {
     /// Never in practice.
     pub fn head(&self, sequence: Sequence) -> Result<Key, JournalError> {
         Ok(self.root.key(format_args!("heads/{sequence}"))?)
+    }
+
+    /// Where the indexes of its journal lie.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn indexes(&self) -> Result<KeyPrefix, JournalError> {
+        Ok(self.root.join("index")?)
+    }
+
+    /// One index.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn index(&self, name: &IndexName) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("index/{name}"))?)
     }
 
     /// Where its backups lie.

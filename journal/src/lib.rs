@@ -2,8 +2,8 @@
 //!
 //! `FORMAT.md` beside this crate's sources is the specification; the code follows it. The way in: a
 //! [`registry::Repository`] is a founded store, a [`reader::Reader`] one incarnation's journal in it, a
-//! [`writer::Writer`] its one owner. A [`merge::Merger`] makes segments of its chunks, [`tidy`] deletes what they replace. [`heads`]
-//! are signed, so that a journal that was cut off or rewritten is found.
+//! [`writer::Writer`] its one owner. A [`merge::Merger`] makes segments of its chunks, [`tidy`] deletes what they replace, an
+//! [`index::Indexer`] notes what is in them. [`heads`] are signed, so that a journal that was cut off or rewritten is found.
 
 pub mod backup;
 pub mod chunk;
@@ -11,6 +11,7 @@ pub mod error;
 pub mod format;
 pub mod heads;
 pub mod identity;
+pub mod index;
 pub mod layout;
 pub mod merge;
 mod moment;

@@ -15,6 +15,7 @@ mod breaks;
 mod fill;
 mod guard;
 pub mod heads;
+mod index;
 mod merging;
 mod open_stream;
 mod ownership;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use farshore_engines::postgres::wire::{ConnectParams, SlotName};
+use farshore_journal::index::IndexLimits;
 use farshore_journal::merge::MergeLimits;
 use farshore_journal::packing::Packers;
 use farshore_journal::store::Retry;
@@ -74,6 +76,8 @@ pub struct PipelineConfig {
     pub merge: MergeLimits,
     /// How heads are signed; `None` where no key is configured.
     pub signing: Option<heads::Signing>,
+    /// When they become an index.
+    pub index: IndexLimits,
 }
 
 /// The append in flight. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
@@ -103,6 +107,9 @@ pub struct Pipeline {
     packers: Packers,
     /// Told of the journal's end as its owner knows it, while the pipeline runs.
     heads: Option<heads::Tell>,
+    /// Told of them too, with what was seen in them.
+    indexing: Option<index::Tell>,
+    notes: index::Notes,
     kept: Kept,
 }
 
@@ -126,6 +133,8 @@ impl Pipeline {
             unstored: Unstored::default(),
             merging: None,
             heads: None,
+            indexing: None,
+            notes: index::Notes::default(),
             kept,
         }
     }
@@ -141,14 +150,16 @@ impl Pipeline {
         let (store, facts) = (self.config.store_name.clone(), self.facts.clone());
         let (tell, heads) = heads::channel(signing, database, store, facts, Arc::clone(&self.progress));
         self.heads = Some(tell);
-        let companions = futures::future::join(merging.run(), heads.run());
+        let (tell, indexing) = index::channel(self.config.index);
+        self.indexing = Some(tell);
+        let companions = futures::future::join3(merging.run(), heads.run(), indexing.run());
         let (sessions, companions) = (Box::pin(self.sessions(cancel)), Box::pin(companions));
         match futures::future::select(sessions, companions).await {
             // The pipeline is gone, and with it their channels: the companions end by themselves, or are ended.
             Either::Left((ended, companions)) => {
                 if tokio::time::timeout(merging::LAST.max(heads::LAST), companions).await.is_err() {
                     tracing::debug!(
-                        "the last chunks stay unmerged or without a head: the store does not answer"
+                        "the last chunks stay unmerged, without a head or in no index: the store does not answer"
                     );
                 }
                 ended

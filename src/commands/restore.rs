@@ -50,9 +50,9 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         return Err(refused.into());
     };
     let held = sources::chosen(&config, name, &args.history).await?;
-    let (source, store) = (held.source, held.store);
+    let (mut source, store) = (held.source, held.store);
     hold_against_heads(&config, name, settings, &source, &store, &target).await?;
-    let plan = Box::pin(resolve(&source, asked(&target))).await.map_err(|why| unreachable(name, &why))?;
+    let mut plan = Box::pin(resolve(&source, asked(&target))).await.map_err(|why| unreachable(name, &why))?;
     if args.dry_run {
         let text = describe(&plan, &source, &store);
         show(context, &plan, &text)?;
@@ -61,7 +61,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     let Destination::To(directory) = destination else {
         return Err(OperatorMessage::not_built("restore --in-place").into());
     };
-    let options = RestoreOptions {
+    let mut options = RestoreOptions {
         directory: std::path::absolute(&directory)?,
         tablespaces: tablespaces(&args, &plan)?,
         resume: args.resume,
@@ -75,12 +75,29 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
             eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
     });
-    let restored = tokio::select! {
-        () = context.cancel.cancelled() => {
-            tracing::warn!(directory = %options.directory.display(), "interrupted: what was written is marked and will not start");
-            return Ok(Exit::Interrupted);
+    let restored = loop {
+        let restored = tokio::select! {
+            () = context.cancel.cancelled() => {
+                tracing::warn!(directory = %options.directory.display(), "interrupted: what was written is marked and will not start");
+                return Ok(Exit::Interrupted);
+            }
+            restored = Box::pin(restore::run(&source, &plan, &options, Arc::clone(&watcher))) => restored,
+        };
+        match restored {
+            // The journal's index led to a plan that its log does not bear out: what was written goes, and the log alone is asked.
+            Err(RestoreError::OtherThanPlanned { what }) if source.asks_index() => {
+                tracing::warn!(
+                    differs = what,
+                    "the journal's index says other than its log: the restore begins anew, planned from the log alone; `farshore verify` names the index"
+                );
+                source = source.without_index();
+                plan = Box::pin(resolve(&source, asked(&target)))
+                    .await
+                    .map_err(|why| unreachable(name, &why))?;
+                options.resume = true;
+            }
+            restored => break restored,
         }
-        restored = Box::pin(restore::run(&source, &plan, &options, watcher)) => restored,
     };
     let restored = restored.map_err(|why| failed(name, &source, &options.directory, &why))?;
     let mut text = describe(&plan, &source, &store);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use farshore_catalog::Catalog;
 use farshore_journal::DatabaseName;
+use farshore_journal::index::IndexLimits;
 use farshore_journal::merge::MergeLimits;
 use farshore_shipper::founding::Place;
 use farshore_shipper::pipeline::PipelineConfig;
@@ -196,6 +197,7 @@ fn database(
             writer: wiring::writer_options(settings, store_config)?,
             merge: MergeLimits { bytes: settings.merge_at.get(), ..MergeLimits::default() },
             signing: wiring::signing(settings),
+            index: IndexLimits { bytes: settings.merge_at.get(), ..IndexLimits::default() },
         };
         targets.push(TargetConfig { pipeline, store, url });
     }

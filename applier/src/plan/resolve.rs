@@ -2,8 +2,12 @@
 //!
 //! Bases are tried from the newest that may reach the target to older ones. A target that lies before a base's end is looked for
 //! from the base before it, and no log is read twice but the stretch between.
+//!
+//! The journal's index shortens the search and decides nothing: around the base and around the target the log itself is read, what an
+//! index leads to is confirmed from the log while it is restored, and a refusal is only ever given by a search that read all log.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::SecondsFormat;
 use farshore_engines::postgres::restore::control::{ControlFile, Major};
@@ -13,8 +17,10 @@ use farshore_engines::postgres::restore::safe_start::{
 use farshore_journal::backup::{self, Backup, EntryKind, Manifest, Standing};
 use farshore_journal::{JournalError, Offset, Position, Timeline};
 
+use super::confirm::wanted;
 use super::gaps;
-use super::scan::{CommitSeen, Found, Outcome, Scan, Wanted};
+use super::scan::{CommitSeen, Found, Outcome, Scan};
+use super::shortcut::Shortcuts;
 use super::{
     Asked, AskedPosition, BadPageThen, Base, CommitThen, Neutralised, Plan, PlanError, PreparedThen,
     Resolved, SCHEMA, TablespaceThen, Window,
@@ -100,10 +106,36 @@ async fn decide(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
             return Err(PlanError::Ambiguous { asked, at });
         }
     }
-    let search = Search { source, branches: &branches, timeline, asked: &asked, windows: &windows };
-    let (backup, found) = search.run(&candidates).await?;
-    let (backup, found) = search.by_a_sound_one(&candidates, backup, found).await?;
-    describe(source, &branches, asked, timeline, &backup, *found).await
+    let search = Search {
+        source,
+        branches: &branches,
+        timeline,
+        asked: &asked,
+        windows: &windows,
+        by_index: source.asks_index(),
+        passed: AtomicU64::new(0),
+    };
+    let refused = match search.plan(&candidates).await {
+        Ok(plan) => return Ok(plan),
+        Err(refused) => refused,
+    };
+    let store_is_away = matches!(refused, PlanError::Journal(JournalError::Store(_)));
+    if search.passed.load(Ordering::Relaxed) == 0 || store_is_away {
+        return Err(refused);
+    }
+    // An index may lead to a plan, and never to a refusal: the log itself is asked.
+    tracing::info!(asked = %asked, "not found by the journal's index: all log is read");
+    let plan = Search { by_index: false, ..search }.plan(&candidates).await?;
+    tracing::warn!(asked = %asked, refused = %refused, "the journal's index says other than its log: the plan is made from the log alone; `farshore verify` names the index");
+    Ok(plan)
+}
+
+impl Search<'_> {
+    async fn plan(&self, candidates: &[Candidate]) -> Result<Plan, PlanError> {
+        let (backup, found) = self.run(candidates).await?;
+        let (backup, found) = self.by_a_sound_one(candidates, backup, found).await?;
+        describe(self.source, self.branches, self.asked.clone(), self.timeline, &backup, *found).await
+    }
 }
 
 /// Log that the journal holds and the target's history does not: a stretch of a timeline behind the place where that history left
@@ -205,6 +237,10 @@ struct Search<'a> {
     timeline: Timeline,
     asked: &'a Asked,
     windows: &'a [Window],
+    /// Whether the journal's index is asked.
+    by_index: bool,
+    /// How many runs of log were passed over on its word.
+    passed: AtomicU64,
 }
 
 impl Search<'_> {
@@ -366,7 +402,8 @@ impl Search<'_> {
             let timeline = left.held.timeline;
             let first = left.from.segment_start(self.source.shape().segment_bytes.get());
             let reading = Reading { timeline, first, base_start: left.from, until: None };
-            let (outcome, _) = self.scan(reading, anchor).await?;
+            // That a number was not given out twice is said of all log there, so all is read.
+            let (outcome, _) = self.scan(reading, anchor, false).await?;
             match outcome {
                 Outcome::Found(found) if found.record.start >= left.from => {
                     at.push(Position::new(timeline, found.record.end));
@@ -384,16 +421,6 @@ impl Search<'_> {
         PlanError::OutsideWindow { asked: self.asked.clone(), why, windows: self.windows.to_vec() }
     }
 
-    fn wanted(&self) -> Wanted {
-        match self.asked {
-            Asked::Latest => Wanted::End,
-            Asked::Time(time) => Wanted::Time(time.timestamp_micros()),
-            Asked::Position(position) => Wanted::Position(position.offset),
-            Asked::Transaction(xid) => Wanted::Transaction(*xid),
-            Asked::Point(name) => Wanted::Point(name.clone()),
-        }
-    }
-
     /// Reads the log from the base's segment on, until the target is found. For a time, from some way before: a base that holds a
     /// later commit is no base for it, whatever follows.
     async fn from(
@@ -409,10 +436,12 @@ impl Search<'_> {
             Asked::Latest | Asked::Position(_) | Asked::Transaction(_) | Asked::Point(_) => first,
         };
         let reading = Reading { timeline: self.timeline, first: before, base_start: start, until };
-        match self.scan(reading, manifest.next_transaction).await? {
+        // An index may know whole numbers that the log from here on does not tell.
+        let by_index = self.by_index && manifest.next_transaction.is_some();
+        match self.scan(reading, manifest.next_transaction, by_index).await? {
             // What lies before the base may have a gap, or be another incarnation's begin: not our matter.
             (_, Some(gap)) if gap.at.offset < start => {
-                self.scan(Reading { first, ..reading }, manifest.next_transaction).await
+                self.scan(Reading { first, ..reading }, manifest.next_transaction, by_index).await
             }
             other => Ok(other),
         }
@@ -433,14 +462,27 @@ impl Search<'_> {
         &self,
         reading: Reading,
         next_transaction: Option<u64>,
+        by_index: bool,
     ) -> Result<(Outcome, Option<Gap>), PlanError> {
         let Reading { timeline, first, base_start, until } = reading;
         let base = Position::new(timeline, first);
         let damaged = |whole_to, source| PlanError::Damaged { base, whole_to, source };
-        let scan = Scan::new(self.source.shape(), base, base_start, next_transaction, self.wanted());
+        let scan = Scan::new(self.source.shape(), base, base_start, next_transaction, wanted(self.asked));
         let mut scan = scan.map_err(|source| damaged(None, source))?;
         let mut log = LogReader::new(self.source, self.branches, timeline, first, until);
+        let mut shortcuts = Shortcuts::new(self.source);
         loop {
+            // What lies before the base's start is read, or the base could hold what nobody saw.
+            let border =
+                log.border().filter(|border| by_index && border.offset >= base_start && scan.may_pass());
+            if let Some(border) = border
+                && let Some(run) = shortcuts.over(border, |run| scan.lies_behind(run)).await
+            {
+                self.passed.fetch_add(1, Ordering::Relaxed);
+                scan.pass(self.source.shape(), &run).map_err(|source| damaged(scan.whole_to(), source))?;
+                log.skip(&run);
+                continue;
+            }
             match log.next().await? {
                 Next::Bytes(piece) => {
                     // Decoding takes a core for as long as a checksum of the log does.
@@ -455,6 +497,9 @@ impl Search<'_> {
                     }
                 }
                 Next::Gap(gap) => return Ok((scan.finish(), Some(gap))),
+                Next::Misled => {
+                    return Err(PlanError::Misled { at: scan.whole_to().unwrap_or(first) });
+                }
                 Next::End => return Ok((scan.finish(), None)),
             }
         }
@@ -552,7 +597,7 @@ async fn describe(
 
 /// Replay makes a tablespace at the place that the source named, whatever is there; on the source's own machine that is
 /// the live one. Only an empty directory can take it. One inside of the data directory has no such place.
-fn tablespaces_possible<'a>(made: impl Iterator<Item = &'a Path>) -> Result<(), PlanError> {
+pub(super) fn tablespaces_possible<'a>(made: impl Iterator<Item = &'a Path>) -> Result<(), PlanError> {
     let mut outside: Vec<&Path> = made.filter(|location| location.is_absolute()).collect();
     outside.sort_unstable();
     outside.dedup();
@@ -596,7 +641,7 @@ fn commit_then(commit: &CommitSeen) -> CommitThen {
 /// Prepared in the log and undecided at the target, and those that the base's files hold prepared.
 /// Source: `TwoPhaseFilePath`, src/backend/access/transam/twophase.c: `pg_twophase/` and the number in hexadecimal, 8
 /// digits, from 17 on 16.
-fn prepared(manifest: &Manifest, found: &Found) -> Vec<PreparedThen> {
+pub(super) fn prepared(manifest: &Manifest, found: &Found) -> Vec<PreparedThen> {
     let in_base = manifest.entries.iter().filter_map(|entry| {
         let name = entry.path.strip_prefix("pg_twophase/").filter(|_| entry.kind == EntryKind::File)?;
         u64::from_str_radix(name, 16)
@@ -649,10 +694,8 @@ async fn entry_bytes(backup: &Backup, path: &str) -> Result<Option<Vec<u8>>, Pla
     let mut bytes = Vec::new();
     for (part, places) in manifest.parts.iter().zip(manifest.places()) {
         let Some(place) = places.iter().find(|place| place.entry == index) else { continue };
-        let plain = backup.part(part.number).await?;
-        let from = usize::try_from(place.in_part).unwrap_or(usize::MAX);
-        let count = usize::try_from(place.bytes).unwrap_or(usize::MAX);
-        bytes.extend_from_slice(plain.get(from..from.saturating_add(count)).unwrap_or_default());
+        let range = place.in_part..place.in_part.saturating_add(place.bytes);
+        bytes.extend(backup.part_range(part.number, range).await?);
     }
     Ok((bytes.len() as u64 == manifest.entries[index].size).then_some(bytes))
 }

@@ -6,8 +6,11 @@
 use std::collections::HashMap;
 
 use farshore_engines::event::{Commit, Happened, LogEvent, Parameters, TransactionId};
+use farshore_engines::indexed;
 use farshore_engines::postgres::log::{LogDecoder, LogError, LogShape};
 use farshore_engines::postgres::restore::control::Limits;
+use farshore_journal::format::index::What;
+use farshore_journal::index::Indexed;
 use farshore_journal::{Offset, Position};
 
 /// How many out-of-order commits and fitting points are named.
@@ -169,6 +172,62 @@ impl Scan {
         }
     }
 
+    /// Whether log may be passed over here on an index's word: nothing was found yet, and what is known of the base came from its log.
+    /// A name may have been given twice, so for a point all log is read.
+    pub fn may_pass(&self) -> bool {
+        let search = &self.search;
+        let base_is_known = match search.wanted {
+            Wanted::Time(_) => search.commit_before_base || search.base_checkpoint_micros.is_some(),
+            Wanted::End | Wanted::Position(_) | Wanted::Transaction(_) => true,
+            Wanted::Point(_) => return false,
+        };
+        base_is_known && search.found.is_none() && search.ended.is_none()
+    }
+
+    /// Whether the target lies behind this run, by the index's word.
+    pub fn lies_behind(&self, run: &Indexed) -> bool {
+        let (header, index) = (&run.header, &run.index);
+        match self.search.wanted {
+            Wanted::End => true,
+            Wanted::Time(target) => index.claims.newest_commit.is_none_or(|newest| newest <= target),
+            Wanted::Position(target) => header.end < target,
+            Wanted::Transaction(xid) if index.level > 0 => !index.claims.may_hold(xid),
+            Wanted::Transaction(xid) => !index.entries.iter().any(|entry| may_have_ended(xid, &entry.what)),
+            Wanted::Point(_) => false,
+        }
+    }
+
+    /// Takes an index's word for a run, and goes on decoding behind its last whole record.
+    pub fn pass(&mut self, shape: LogShape, run: &Indexed) -> Result<(), LogError> {
+        let (timeline, index) = (run.header.timeline, &run.index);
+        let before = self.decoder.whole().and_then(|whole| whole.next_transaction);
+        let decoder = LogDecoder::new(shape, Position::new(timeline, index.whole.to))?;
+        let decoder = decoder.with_every_record().with_previous_record(index.whole.last_record);
+        self.decoder = match index.whole.next_transaction.or(before) {
+            Some(next) => decoder.with_transaction_anchor(next),
+            None => decoder,
+        };
+        for entry in &index.entries {
+            self.search.see(&indexed::event(entry, timeline));
+        }
+        if let Some(newest) = index.claims.newest {
+            self.search.newest(newest);
+        }
+        self.search.last = Some(Mark { start: index.whole.last_record, end: index.whole.to });
+        Ok(())
+    }
+
+    /// What the log up to a plan's target holds, all of it read: the same search, come to the same end. `None` when it ends
+    /// otherwise.
+    pub fn confirmed(mut self) -> Option<Found> {
+        self.unless_padding_lacks();
+        match (self.search.ended.take(), self.search.found.take()) {
+            (Some(_), _) => None,
+            (None, Some(found)) => Some(found),
+            (None, None) => self.search.last.map(|last| self.search.freeze(last)),
+        }
+    }
+
     /// The end of the last whole record.
     pub fn whole_to(&self) -> Option<Offset> {
         self.search.last.map(|mark| mark.end)
@@ -176,12 +235,16 @@ impl Scan {
 
     /// What the search came to, when the log has ended or no more was needed.
     pub fn finish(mut self) -> Outcome {
-        // A switch was seen, and the padding up to its end is not there: replay could not come to stand at that end.
+        self.unless_padding_lacks();
+        self.search.finish()
+    }
+
+    /// A switch was seen, and the padding up to its end is not there: replay could not come to stand at that end.
+    fn unless_padding_lacks(&mut self) {
         let read_to = self.decoder.next_wanted();
         if self.search.last.is_some_and(|last| last.end > read_to) {
             self.search.last = self.search.before_last;
         }
-        self.search.finish()
     }
 }
 
@@ -194,7 +257,7 @@ impl Search {
         Found {
             record,
             commit: self.commit.filter(|commit| commit.end <= record.end),
-            prepared: self.prepared.values().cloned().collect(),
+            prepared: in_order(&self.prepared),
             decided: self.decided.clone(),
             out_of_order: Vec::new(),
             base_is_early: match self.wanted {
@@ -385,6 +448,27 @@ impl Search {
                 _ => Outcome::Ambiguous { at: self.fits.iter().map(|found| found.record.end).collect() },
             },
         }
+    }
+}
+
+/// Two plans of one target are equal, whatever the order in which prepared transactions are remembered.
+fn in_order(prepared: &HashMap<u32, (TransactionId, String)>) -> Vec<(TransactionId, String)> {
+    let mut prepared: Vec<_> = prepared.values().cloned().collect();
+    prepared.sort_unstable_by_key(|(transaction, _)| (transaction.full, transaction.low));
+    prepared
+}
+
+/// Whether an entry tells the end of this transaction, or may.
+#[allow(clippy::cast_possible_truncation)] // the low half is meant
+fn may_have_ended(xid: u64, what: &What) -> bool {
+    match what {
+        What::Commit { number, within, .. } | What::Abort { number, within, .. } => {
+            std::iter::once(number).chain(within).any(|one| match one.full {
+                Some(full) => full == xid,
+                None => one.low == xid as u32,
+            })
+        }
+        _ => false,
     }
 }
 

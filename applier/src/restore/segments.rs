@@ -4,6 +4,8 @@
 //! there. A segment that holds a fork is written once, under the later timeline's name, with the parent's bytes before
 //! the fork: so does PostgreSQL itself. Source: `XLogInitNewTimeline`, src/backend/access/transam/xlog.c.
 //!
+//! What is written is decoded on its way and held against the plan, which may rest on the journal's index: the log has the last word.
+//!
 //! Every history that the journal holds is written, not the target's alone: a promoted copy takes the first number
 //! without a history file, and must not take one that the source used. Source: `findNewestTimeLine`, timeline.c.
 
@@ -21,7 +23,7 @@ use tokio::sync::mpsc;
 use super::{RestoreError, Shared, blocking};
 use crate::branches::Branches;
 use crate::log::{LogReader, Next};
-use crate::plan::Plan;
+use crate::plan::{Confirmation, Plan};
 use crate::source::Source;
 
 /// Pieces of log that wait for the disk.
@@ -49,6 +51,8 @@ pub(super) async fn place(
         let (root, shared, branches) = (Arc::clone(root), Arc::clone(shared), branches.clone());
         blocking(move || write_all(&root, &shared, &branches, shape, timeline, first, target, taken))
     };
+    let manifest = backup.manifest();
+    let mut confirmation = Confirmation::of(source, plan, manifest)?;
     let fetch = async {
         let mut log = LogReader::new(source, branches, timeline, first, Some(target));
         let mut cursor = first;
@@ -56,15 +60,29 @@ pub(super) async fn place(
             match log.next().await? {
                 Next::Bytes(piece) => {
                     cursor = piece.start.checked_add(piece.bytes.len() as u64).ok_or(missing(cursor))?;
+                    let bytes = piece.bytes.clone();
+                    let (back, taken) = blocking(move || {
+                        let taken = confirmation.take(&bytes);
+                        (confirmation, taken)
+                    })
+                    .await?;
+                    confirmation = back;
+                    taken?;
                     if pieces.send(piece.bytes).await.is_err() {
                         return Ok(());
                     }
                 }
-                Next::Gap(_) | Next::End => return Err(missing(cursor)),
+                Next::Gap(_) | Next::Misled | Next::End => return Err(missing(cursor)),
             }
         }
         drop(pieces);
-        Ok::<(), RestoreError>(())
+        if cursor < target {
+            return Ok(());
+        }
+        match confirmation.differs(plan, manifest)? {
+            None => Ok::<(), RestoreError>(()),
+            Some(what) => Err(RestoreError::OtherThanPlanned { what }),
+        }
     };
     let (written, fetched) = tokio::join!(work, fetch);
     let () = fetched?;

@@ -3,6 +3,7 @@
 //! What always holds: a backup without a manifest is never given out as one; a part that is given out has its checksums,
 //! its place (store, incarnation, backup, number) and the digest that the manifest states.
 
+use std::ops::Range as Span;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -178,6 +179,35 @@ impl Backup {
         let backup = self.clone();
         let opened = tokio::task::spawn_blocking(move || backup.open_part(number, bytes)).await;
         opened
+            .map_err(|_| JournalError::NotHeld { what: format!("part {number}: reading it was cut off") })?
+    }
+
+    /// A few of a part's plain bytes; fewer where it ends before. All of its object is fetched and checked, and only the frames that
+    /// hold them are opened.
+    ///
+    /// # Errors
+    /// As [`part`](Self::part).
+    pub async fn part_range(&self, number: Sequence, range: Span<u64>) -> Result<Vec<u8>, JournalError> {
+        let bytes = self.part_bytes(number).await?;
+        let backup = self.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let decoded = backup.check_part(number, bytes)?;
+            let key = backup.reader.layout().backup_part(backup.id, number)?;
+            let mut taken = Vec::new();
+            for (frame, head) in decoded.heads().iter().enumerate() {
+                let start = head.end.saturating_sub(u64::from(head.plain_bytes));
+                if head.end <= range.start || start >= range.end {
+                    continue;
+                }
+                let plain = decoded.plain(frame, backup.key.as_ref()).map_err(object(&key))?;
+                let at = |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+                let part = at(range.start).min(plain.len())..at(range.end).min(plain.len());
+                taken.extend_from_slice(&plain[part]);
+            }
+            Ok(taken)
+        });
+        opened
+            .await
             .map_err(|_| JournalError::NotHeld { what: format!("part {number}: reading it was cut off") })?
     }
 

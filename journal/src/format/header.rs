@@ -264,7 +264,8 @@ impl Header {
             Kind::Gap => range > 0 && self.frames == 1,
             // A table, then frames with the range's bytes.
             Kind::Segment => self.frames >= 2 && range > 0 && range < self.plain_bytes,
-            Kind::Index | Kind::Part | Kind::Manifest | Kind::BackupOpening => true,
+            Kind::Index => range > 0 && self.frames == 1,
+            Kind::Part | Kind::Manifest | Kind::BackupOpening => true,
         };
         if !shape_holds {
             return wrong("end");

@@ -44,10 +44,14 @@ impl Pipeline {
         cancel: &CancellationToken,
     ) -> Result<Option<()>, ShipError> {
         self.unstored.clear();
+        self.notes.clear();
         let (from, mut decoder, mut comparison) = match witness.map(|proof| *proof) {
             // Files were compared in place of what the source no longer has: the decoder goes on from them into the stream.
             Some(Proof { end, decoder, comparison, events, .. }) => {
-                events.into_iter().for_each(|event| self.unstored.note(event));
+                for event in events {
+                    self.notes.note(&event);
+                    self.unstored.note(event);
+                }
                 (end, decoder, comparison)
             }
             None => {
@@ -67,6 +71,7 @@ impl Pipeline {
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         if comparison.is_done() {
+            self.notes.forget(tail.end.offset);
             self.own(reader, tail.end, Some(tail.last)).await?;
         }
         let mut timeline_over = false;
@@ -84,6 +89,9 @@ impl Pipeline {
                     || batch.is_chunk()
                     || due.is_some_and(|due| due <= now)
                 {
+                    if decoder.next_wanted() == batch.end().offset {
+                        self.notes.cut(decoder.whole());
+                    }
                     self.send(&mut batch, packing.take(), decoder.checked_end().unwrap_or(from.offset))?;
                     last_sent = Some(now);
                 }
@@ -119,14 +127,18 @@ impl Pipeline {
                 joined = packing.joined() => joined?,
                 event = stream.next_event(), if reads => match event? {
                     StreamEvent::Data { bytes, server_end, .. } => {
-                        let unstored = &mut self.unstored;
-                        decoder.push(&bytes, &mut |event| unstored.note(event))?;
+                        let (unstored, notes) = (&mut self.unstored, &mut self.notes);
+                        decoder.push(&bytes, &mut |event| {
+                            notes.note(&event);
+                            unstored.note(event);
+                        })?;
                         let compared = comparison.is_done();
                         let fresh = comparison.take(&bytes)?;
                         if !compared && comparison.is_done() {
                             self.own(reader, tail.end, Some(tail.last)).await?;
                             // A process that was killed may have stored what its catalog never heard of: said again here.
                             let (commits, points) = self.unstored.up_to(tail.end.offset);
+                            self.notes.forget(tail.end.offset);
                             let start = tail.compare_from().offset;
                             self.fact(Fact::Stored {
                                 incarnation: reader.incarnation(),
@@ -232,6 +244,7 @@ impl Pipeline {
         let (from, plain) = batch.take();
         let (trouble, packers) = (self.trouble(), self.packers.clone());
         let merging = self.merging.clone().filter(|_| packed.is_empty());
+        let indexing = self.indexing.clone().zip(self.notes.take());
         self.append = Some(ReusableBoxFuture::new(async move {
             let landed = async {
                 let place = writer.place().clone();
@@ -257,6 +270,9 @@ impl Pipeline {
                 crash_point!("ship-appended");
                 if let (Some(merging), Some(log)) = (merging, log) {
                     merging.confirmed(&writer, &place, &chunk, log);
+                }
+                if let Some((indexing, sheet)) = indexing {
+                    indexing.confirmed(&writer, &place, &chunk.header, sheet);
                 }
                 let end = chunk.header.end_position();
                 Ok(Landed { from, end, checked: checked.min(end.offset), number: chunk.header.number })

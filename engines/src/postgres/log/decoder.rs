@@ -12,6 +12,7 @@
 //! ```
 //! What a page may begin with follows from the stage alone; see `page_begins`.
 
+use farshore_journal::format::index::Whole;
 use farshore_journal::{Offset, Position, Timeline};
 
 use super::control::{self, Kind};
@@ -194,6 +195,18 @@ impl LogDecoder {
     /// Where the first whole record starts. Events before it are not told, as their records began before the start.
     pub fn whole_from(&self) -> Option<Offset> {
         self.whole_from
+    }
+
+    /// Where the last whole record ends, if decoding can go on from there with nothing known of what came before but this: not
+    /// inside of a segment's rest that a switch gave up.
+    pub fn whole(&self) -> Option<Whole> {
+        match (&self.stage, self.checked_end, self.last_record) {
+            (Stage::Unused(_), _, _) => None,
+            (_, Some(to), Some(last_record)) => {
+                Some(Whole { to, last_record, next_transaction: self.xids.next() })
+            }
+            _ => None,
+        }
     }
 
     /// The next byte wanted, where nothing failed.

@@ -41,6 +41,11 @@ impl XidClock {
         }
     }
 
+    /// The newest whole number known: what another clock is anchored with to go on from here.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.next
+    }
+
     /// The whole number, where it can be known.
     pub(super) fn widen(&self, low: u32) -> TransactionId {
         if low < FIRST_NORMAL {
