@@ -76,10 +76,17 @@ pub(super) async fn read(
                 None
             }
             Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
-            Err(why) => {
+            // Of itself, or of a key that is not its chunks'.
+            Err(why @ JournalError::Object { .. }) => {
                 found.bad(&key, why);
                 continue;
             }
+            Err(JournalError::Misplaced { key: named, field }) if named == key => {
+                found.bad(&key, JournalError::Misplaced { key: named, field });
+                continue;
+            }
+            // Another object on the way to its key is bad, and is named where it is read.
+            Err(_) => None,
         };
         let (before, after) = (object.header().before, object.header().after);
         indexes.by_first.entry(name.first).or_default().push(Sound { name: *name, level, before, after });
@@ -171,8 +178,9 @@ impl Indexes {
             let (reader, mut keys) = (source.reader(), Keyring::new(source.unlock().clone()));
             let says = match index::read(reader, &mut keys, &sound.name).await {
                 Ok(read) => read.index,
-                Err(JournalError::Store(why)) if why.is_not_found() => continue,
-                Err(why) => return Err(why),
+                Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+                // What is wrong with it, or with the chunks on the way to its key, was said where that was read.
+                Err(_) => continue,
             };
             let checked = tokio::task::spawn_blocking(move || {
                 anew.index().is_some_and(|true_one| agrees(&says, &true_one))
