@@ -433,6 +433,8 @@ fn key_pair(folder: &Path, name: &str) -> (String, PathBuf) {
         .arg(&config)
         .arg("--identity-out")
         .arg(&identity)
+        .arg("--signing-key-out")
+        .arg(folder.join(format!("{name}.pem")))
         .env_clear()
         .output()
         .unwrap();

@@ -276,7 +276,7 @@ async fn every_target_comes_to_the_same_plan_with_and_without_the_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn objects_that_a_plan_reads_do_not_grow_with_the_log() {
+async fn objects_that_a_plan_reads_hardly_grow_with_the_log() {
     let server = keeping().start();
     server.pgbench_init(1);
     let mut figures = Vec::new();
