@@ -92,6 +92,11 @@ impl Shipped {
         std::fs::remove_file(self.folder().join(folder).join(number.to_string())).unwrap();
     }
 
+    /// Whoever cuts the journal's end off, or writes another journal, takes along what else in the store speaks of it.
+    fn without_index(&self) {
+        std::fs::remove_dir_all(self.folder().join("index")).unwrap();
+    }
+
     fn verify(&self) -> Verify {
         Verify::of(&self.node.run(&["-o", "json", "verify"]))
     }
@@ -222,6 +227,7 @@ fn a_service_that_is_killed_leaves_heads_that_hold() {
 #[test]
 fn chunks_cut_off_the_journals_end_are_named_and_the_rest_is_no_latest_state() {
     let shipped = Shipped::new();
+    shipped.without_index();
     let last = shipped.last_chunk();
     shipped.delete("journal", last);
     shipped.verify().names(&format!("journal/{last}"), "is missing: a head signed at");
@@ -249,6 +255,7 @@ fn chunks_cut_off_the_journals_end_are_named_and_the_rest_is_no_latest_state() {
 #[test]
 fn a_journal_cut_off_with_its_heads_is_found_through_the_catalog() {
     let shipped = Shipped::new();
+    shipped.without_index();
     let last = shipped.last_chunk();
     for number in shipped.names("heads") {
         shipped.delete("heads", number);
@@ -283,6 +290,7 @@ fn a_journal_cut_off_with_its_heads_is_found_through_the_catalog() {
 #[test]
 fn a_journal_rewritten_whole_without_the_key_is_named_and_not_restored() {
     let shipped = Shipped::new();
+    shipped.without_index();
     let last = shipped.last_chunk();
     wait(async {
         let reader = shipped.reader().await;
@@ -490,6 +498,9 @@ fn without_a_key_nothing_is_signed_nothing_fails_and_verify_says_so() {
     assert_eq!(verified.is_sound()["pinned"], false);
     assert!(verified.said.contains("authenticity rests on the store's own access control"), "{verified:#?}");
     shipped.delete("journal", shipped.last_chunk());
+    // An index that names it shows that it was there; without that nothing does.
+    shipped.verify().names("index/", "they were stored once, and are gone");
+    shipped.without_index();
     shipped.verify().is_sound();
     let checked = text(&shipped.node.run(&["-o", "json", "check"]).stdout);
     assert!(

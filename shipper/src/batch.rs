@@ -171,6 +171,9 @@ mod tests {
     }
 
     proptest! {
+        // Frames are large, and so are cases.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         /// Whatever the pieces that come and the moments at which frames are given out.
         #[test]
         fn frames_given_out_and_those_taken_are_the_bytes_in_order(
