@@ -9,25 +9,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::hex_bytes::hex_bytes;
 use crate::position::ParseError;
 
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name([u8; 16]);
+        hex_bytes!($(#[$doc])* $name, 16, $what);
 
         impl $name {
-            /// The id of these bytes.
-            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-                Self(bytes)
-            }
-
-            /// Its sixteen bytes.
-            pub const fn as_bytes(&self) -> &[u8; 16] {
-                &self.0
-            }
-
             /// A new one from the operating system's random source.
             ///
             /// # Panics
@@ -37,45 +26,6 @@ macro_rules! random_id {
                 let mut bytes = [0; 16];
                 getrandom::fill(&mut bytes).expect("the operating system gives randomness");
                 Self(bytes)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&hex::encode(self.0))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({})", stringify!($name), self)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ParseError;
-
-            fn from_str(text: &str) -> Result<Self, ParseError> {
-                let mut bytes = [0; 16];
-                hex::decode_to_slice(text, &mut bytes)
-                    .map_err(|_| ParseError::new(text, $what))?;
-                // One notation only: upper-case digits would give one id two names.
-                if text.bytes().any(|b| b.is_ascii_uppercase()) {
-                    return Err(ParseError::new(text, $what));
-                }
-                Ok(Self(bytes))
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
             }
         }
     };

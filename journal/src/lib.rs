@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod error;
 pub mod format;
 pub mod heads;
+mod hex_bytes;
 pub mod identity;
 pub mod index;
 pub mod layout;

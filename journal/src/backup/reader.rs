@@ -192,14 +192,13 @@ impl Backup {
         let backup = self.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let decoded = backup.check_part(number, bytes)?;
-            let key = backup.reader.layout().backup_part(backup.id, number)?;
             let mut taken = Vec::new();
             for (frame, head) in decoded.heads().iter().enumerate() {
                 let start = head.end.saturating_sub(u64::from(head.plain_bytes));
                 if head.end <= range.start || start >= range.end {
                     continue;
                 }
-                let plain = decoded.plain(frame, backup.key.as_ref()).map_err(object(&key))?;
+                let plain = backup.open_frame(number, &decoded, frame)?;
                 let at = |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
                 let part = at(range.start).min(plain.len())..at(range.end).min(plain.len());
                 taken.extend_from_slice(&plain[part]);

@@ -6,80 +6,20 @@
 //! Source: Ed25519: RFC 8032; PKCS#8: RFC 5958 and RFC 8410; PEM: RFC 7468.
 
 use std::fmt;
-use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::FormatError;
 use super::crypt::random;
-use crate::position::ParseError;
+use crate::hex_bytes::hex_bytes;
 
 /// What PKCS#8 puts before the 32 bytes of an Ed25519 seed: version 0, the algorithm, two octet strings. Source: RFC 8410, section 7.
 const PKCS8_BEFORE_SEED: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const PEM_END: &str = "-----END PRIVATE KEY-----";
-
-macro_rules! hex_bytes {
-    ($(#[$doc:meta])* $name:ident, $bytes:literal, $what:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name([u8; $bytes]);
-
-        impl $name {
-            /// The value of these bytes.
-            pub const fn from_bytes(bytes: [u8; $bytes]) -> Self {
-                Self(bytes)
-            }
-
-            /// Its bytes.
-            pub const fn as_bytes(&self) -> &[u8; $bytes] {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&hex::encode(self.0))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({})", stringify!($name), self)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ParseError;
-
-            fn from_str(text: &str) -> Result<Self, ParseError> {
-                let mut bytes = [0; $bytes];
-                hex::decode_to_slice(text, &mut bytes).map_err(|_| ParseError::new(text, $what))?;
-                // One notation only: upper-case digits would give one value two names.
-                match text.bytes().any(|b| b.is_ascii_uppercase()) {
-                    true => Err(ParseError::new(text, $what)),
-                    false => Ok(Self(bytes)),
-                }
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-            }
-        }
-    };
-}
 
 hex_bytes!(
     /// A public key: whoever has it can check what its private half signed.
