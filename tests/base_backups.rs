@@ -13,7 +13,7 @@ use farshore_testkit::pg::{Major, Mode, Server};
 use farshore_testkit::process::wait_for;
 use farshore_testkit::stores::Moto;
 use service::proxy::Proxy;
-use service::{CONTENT, Node, SOON, flushed, keeping};
+use service::{CONTENT, Node, SOON, flushed, keeping, lost_log};
 
 /// A primary with some rows, and a standby of it.
 fn pair() -> (Server, Server) {
@@ -105,23 +105,13 @@ fn a_backup_that_a_promotion_overtook_is_no_backup_and_another_follows() {
 
 #[test]
 fn a_base_backup_follows_a_gap_however_late_the_process_died() {
-    let server = Server::builder(Major::V15)
-        .conf("max_slot_wal_keep_size = 16MB")
-        .conf("max_wal_size = 48MB")
-        .conf("min_wal_size = 32MB")
-        .start();
+    let server = lost_log::server();
     server.pgbench_init(1);
     let node = Node::new(&[&server]);
     let service = node.start(None);
     node.wait_backup(1);
     service.stop();
-    let fill = "create table if not exists filler(n int); insert into filler select generate_series(1, 200000); select pg_switch_wal(); checkpoint";
-    for _ in 0..12 {
-        server.sql(fill);
-    }
-    assert_eq!(server.sql("select count(*) from pg_replication_slots where wal_status = 'lost'"), "2");
-    // From here on the slots keep what a resume compares, so that the gap stays the only break.
-    server.sql("alter system set max_slot_wal_keep_size = -1");
+    lost_log::lose(&server);
     // One sender is enough to ship, and none is left for a base backup: it fails as long as this process lives.
     server.sql("alter system set max_wal_senders = 1");
     server.restart();

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use farshore_catalog::{Catalog, Options};
 use farshore_journal::{Offset, Position};
-use farshore_testkit::pg::{Length, Major, Mode, Server};
+use farshore_testkit::pg::{Length, Mode, Server};
 use farshore_testkit::process::wait_for;
 use farshore_testkit::user;
 use serde_json::Value;
-use service::{CONTENT, Node, SOON, flushed, keeping, let_pass};
+use service::{CONTENT, Node, SOON, flushed, keeping, let_pass, lost_log};
 
 /// The catalog's file and those that SQLite keeps beside it.
 const FILES: [&str; 3] = ["farshore.db", "farshore.db-wal", "farshore.db-shm"];
@@ -225,11 +225,7 @@ fn plant(catalog: &Path) {
 
 #[test]
 fn a_rebuilt_catalog_equals_the_lost_one_in_every_restorable_fact() {
-    let old = Server::builder(Major::V15)
-        .conf("max_slot_wal_keep_size = 16MB")
-        .conf("max_wal_size = 48MB")
-        .conf("min_wal_size = 32MB")
-        .start();
+    let old = lost_log::server();
     old.pgbench_init(1);
     let node = Node::new(&[&old]);
     let service = node.start(None);
@@ -240,11 +236,7 @@ fn a_rebuilt_catalog_equals_the_lost_one_in_every_restorable_fact() {
     node.wait_end(1, flushed(&old));
     service.stop();
     // The log that comes now is gone before anybody ships it: a gap.
-    for _ in 0..12 {
-        old.sql("create table if not exists filler(n int); insert into filler select generate_series(1, 200000); select pg_switch_wal(); checkpoint");
-    }
-    old.sql("alter system set max_slot_wal_keep_size = -1");
-    old.reload();
+    lost_log::lose(&old);
     let service = node.start(None);
     node.wait_backup(2);
     let _load = old.pgbench(2, Length::Transactions(200)).wait();

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod lost_log;
 pub mod proxy;
 
 pub use farshore_testkit::process::let_pass;
