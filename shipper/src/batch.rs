@@ -45,6 +45,11 @@ impl Batch {
         }
     }
 
+    /// Where what waits begins.
+    pub fn start(&self) -> Position {
+        self.start
+    }
+
     /// Where the next byte would stand.
     pub fn end(&self) -> Position {
         Position::new(self.start.timeline, Offset::new(self.start.offset.get() + self.bytes as u64))

@@ -172,6 +172,7 @@ impl Pipeline {
         let mut pause = PAUSE_FIRST;
         loop {
             let begun = Instant::now();
+            let stored = self.progress.borrow().stored;
             let ended = tokio::select! {
                 ended = Box::pin(self.session(&cancel)) => ended,
                 // A session drains by itself once it streams; before that there is nothing to drain.
@@ -201,11 +202,8 @@ impl Pipeline {
             if matches!(why, ShipError::Journal(JournalError::OpenAnew { .. })) {
                 self.writer = None;
             }
-            if begun.elapsed() > PAUSE_LONGEST {
-                pause = PAUSE_FIRST;
-            }
             tokio::select! {
-                () = cancel.cancelled() => return Ok(()),
+                () = drained(&cancel) => return Ok(()),
                 settled = self.settle() => if let Err(why) = settled && why.is_fenced() {
                     self.tell(|progress| {
                         progress.state = PipelineState::Fenced;
@@ -213,6 +211,10 @@ impl Pipeline {
                     });
                     return Err(why);
                 },
+            }
+            // A target that takes what it gets, however slowly, is not one that must be spared.
+            if begun.elapsed() > PAUSE_LONGEST || self.progress.borrow().stored != stored {
+                pause = PAUSE_FIRST;
             }
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),

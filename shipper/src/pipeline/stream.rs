@@ -1,14 +1,15 @@
 //! The stream: bytes are received, compared as long as the journal has them, gathered into chunks and appended.
 //!
-//! What always holds: `stored <= received`; in `async` the report is what was received; one append is in flight at most. When
-//! the target takes nothing the stream is closed, so that the primary's shutdown is not held up.
+//! What always holds: `stored <= received`; in `async` the report is what was received; one append is in flight at most. What was
+//! received is stored whatever becomes of the source: it was reported, so the source may have ended on the strength of it, and may
+//! never send it again. When the target takes nothing the stream is closed, so that the primary's shutdown is not held up.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::Utc;
 use farshore_engines::postgres::log::LogDecoder;
-use farshore_engines::postgres::wire::{ReplicationStream, StandbyStatus, StreamEvent};
+use farshore_engines::postgres::wire::{self, ReplicationStream, StandbyStatus, StreamEvent};
 use farshore_journal::format::FormatError;
 use farshore_journal::format::pack::Packed;
 use farshore_journal::packing::Packing;
@@ -62,7 +63,7 @@ impl Pipeline {
             }
         };
         let guard = Guard::new(&self.kept, &source.host, from, self.config.writer.segment_bytes);
-        let mut stream = source.open_stream(&self.config.params, &self.config.slot, from).await?;
+        let mut stream = Some(source.open_stream(&self.config.params, &self.config.slot, from).await?);
         let mut batch = Batch::at(tail.end, self.config.writer.segment_bytes);
         let mut packing = Packing::new(self.packers.clone());
         let large = self.config.merge.large;
@@ -75,6 +76,8 @@ impl Pipeline {
             self.own(reader, tail.end, Some(tail.last)).await?;
         }
         let mut timeline_over = false;
+        // Why the stream was closed, while what came by it is not yet stored.
+        let mut closed: Option<ShipError> = None;
         loop {
             while !packing.is_full()
                 && let Some(frame) = batch.frame(large)
@@ -85,11 +88,17 @@ impl Pipeline {
                 let due = batch.due(last_sent, self.config.flush_interval);
                 let now = Instant::now();
                 if timeline_over
+                    || closed.is_some()
                     || cancel.is_cancelled()
                     || batch.is_chunk()
                     || due.is_some_and(|due| due <= now)
                 {
-                    if decoder.next_wanted() == batch.end().offset {
+                    // A record that began before decoding did is in no entry, so neither is a chunk that one may end in, where the
+                    // journal has more in front of it.
+                    let start = batch.start().offset;
+                    let begun =
+                        start == from.offset || decoder.whole_from().is_some_and(|from| from <= start);
+                    if begun && decoder.next_wanted() == batch.end().offset {
                         self.notes.cut(decoder.whole());
                     }
                     self.send(&mut batch, packing.take(), decoder.checked_end().unwrap_or(from.offset))?;
@@ -97,20 +106,25 @@ impl Pipeline {
                 }
             }
             if self.append.is_none() && batch.is_empty() {
+                if let Some(why) = closed {
+                    return Err(why);
+                }
                 if timeline_over {
                     return Ok(Some(()));
                 }
                 if cancel.is_cancelled() {
                     // A stream that cannot be ended politely is ended by closing it.
-                    let _ = stream.stop().await;
+                    if let Some(stream) = stream {
+                        let _ = stream.stop().await;
+                    }
                     return Ok(None);
                 }
             }
             full_since = if batch.is_chunk() { full_since.or_else(|| Some(Instant::now())) } else { None };
-            if full_since.is_some_and(|since| since.elapsed() > STALL) {
-                return Err(ShipError::TargetStalled);
+            if full_since.is_some_and(|since| since.elapsed() > STALL) && stream.take().is_some() {
+                closed = Some(self.closed(ShipError::TargetStalled));
             }
-            let reads = !batch.is_full() && !timeline_over && !cancel.is_cancelled();
+            let reads = !batch.is_full() && !timeline_over && stream.is_some() && !cancel.is_cancelled();
             let may_send = self.append.is_none() && packing.is_idle();
             let due = batch.due(last_sent, self.config.flush_interval).filter(|_| may_send);
             tokio::select! {
@@ -122,11 +136,13 @@ impl Pipeline {
                     self.append = None;
                     let (writer, landed) = done;
                     self.landed(writer, landed)?;
-                    self.streams(&guard);
+                    if closed.is_none() {
+                        self.streams(&guard);
+                    }
                 }
                 joined = packing.joined() => joined?,
-                event = stream.next_event(), if reads => match event? {
-                    StreamEvent::Data { bytes, server_end, .. } => {
+                event = next_event(&mut stream), if reads => match event {
+                    Ok(StreamEvent::Data { bytes, server_end, .. }) => {
                         let (unstored, notes) = (&mut self.unstored, &mut self.notes);
                         decoder.push(&bytes, &mut |event| {
                             notes.note(&event);
@@ -161,17 +177,29 @@ impl Pipeline {
                         if !fresh.is_empty() {
                             batch.push(fresh, server_end, Instant::now());
                         }
-                        self.heard(&stream, server_end, &guard);
+                        self.heard(stream.as_ref(), server_end, &guard);
                     }
-                    StreamEvent::KeepAlive { server_end, reply_requested } => {
-                        self.heard(&stream, server_end, &guard);
-                        if reply_requested {
-                            self.report(&mut stream, &guard, false).await?;
+                    Ok(StreamEvent::KeepAlive { server_end, reply_requested }) => {
+                        self.heard(stream.as_ref(), server_end, &guard);
+                        if reply_requested
+                            && let Err(why) = self.report(stream.as_mut(), &guard, false).await
+                        {
+                            stream = None;
+                            closed = Some(self.closed(why));
                         }
                     }
-                    StreamEvent::TimelineEnd { .. } => timeline_over = true,
+                    Ok(StreamEvent::TimelineEnd { .. }) => timeline_over = true,
+                    Err(why) => {
+                        stream = None;
+                        closed = Some(self.closed(why.into()));
+                    }
                 },
-                _ = heartbeat.tick() => if !timeline_over { self.report(&mut stream, &guard, true).await?; },
+                _ = heartbeat.tick() => if !timeline_over
+                    && let Err(why) = self.report(stream.as_mut(), &guard, true).await
+                {
+                    stream = None;
+                    closed = Some(self.closed(why));
+                },
                 () = async { match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,
@@ -181,7 +209,25 @@ impl Pipeline {
         }
     }
 
-    fn heard(&self, stream: &ReplicationStream, source_end: Offset, guard: &Guard) {
+    /// The stream is over, and what came by it goes on its way to the target first: said at once, since that may take a while.
+    fn closed(&self, why: ShipError) -> ShipError {
+        if self.append.is_some() {
+            tracing::info!(database = %self.config.database, store = %self.config.store_name, error = %why,
+                "the stream is closed; what was received is stored first");
+        }
+        self.tell(|progress| {
+            let stalled = matches!(why, ShipError::TargetStalled);
+            progress.state = if stalled { PipelineState::Accumulating } else { PipelineState::Degraded };
+            // What the store itself said is the reason, and stays.
+            if !(stalled && progress.trouble.is_some()) {
+                progress.trouble = Some(why.to_string());
+            }
+        });
+        why
+    }
+
+    fn heard(&self, stream: Option<&ReplicationStream>, source_end: Offset, guard: &Guard) {
+        let Some(stream) = stream else { return };
         let oldest = self.unstored.oldest_commit();
         self.tell(|progress| {
             progress.received = Some(stream.received());
@@ -210,10 +256,11 @@ impl Pipeline {
     /// must, and is moved no further than a resume needs.
     async fn report(
         &self,
-        stream: &mut ReplicationStream,
+        stream: Option<&mut ReplicationStream>,
         guard: &Guard,
         ask: bool,
     ) -> Result<(), ShipError> {
+        let Some(stream) = stream else { return Ok(()) };
         crash_point!("ship-report");
         let received = stream.received().offset;
         let reported =
@@ -281,6 +328,14 @@ impl Pipeline {
             (writer, landed)
         }));
         Ok(())
+    }
+}
+
+/// The stream's next event; for ever none when there is no stream.
+async fn next_event(stream: &mut Option<ReplicationStream>) -> Result<StreamEvent, wire::Error> {
+    match stream {
+        Some(stream) => stream.next_event().await,
+        None => std::future::pending().await,
     }
 }
 
