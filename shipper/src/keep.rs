@@ -151,20 +151,27 @@ impl Keeper {
             Some(slot) if slot.is_lost() => {
                 tracing::error!(slot = %self.keep, "the server gave up the log that this slot kept; it is made anew");
                 sql.slot_drop(&self.keep).await?;
+                place.lost = true;
+                None
+            }
+            None => {
+                place.lost |= place.stood_at.is_some();
                 None
             }
             found => found,
         };
+        let released = self.released().filter(|released| released.timeline == timeline);
         let Some(restart) = slot.and_then(|slot| slot.restart) else {
             if slot.is_some() {
                 sql.slot_drop(&self.keep).await?;
             }
-            kept.kept_from = Some(sql.slot_create_keep(&self.keep).await?);
+            let made = sql.slot_create_keep(&self.keep).await?;
+            kept.kept_from = Some(made);
+            kept.trouble = self.lacking(made, released).filter(|_| primary && place.lost);
             place.stood_at = kept.kept_from;
             place.touched = Some(Instant::now());
             return Ok(kept);
         };
-        let released = self.released().filter(|released| released.timeline == timeline);
         let reached = self.advance(sql, restart, released, place).await?;
         if !primary {
             self.follow(sql, &slots, released).await?;
@@ -181,12 +188,15 @@ impl Keeper {
         place.stood_at = Some(reached);
         kept.kept_from = Some(reached);
         kept.released = released.map(|released| Position::new(timeline, released.offset.max(reached)));
-        kept.trouble = place.moved_by_another.then(|| {
+        let moved = place.moved_by_another.then(|| {
             format!(
                 "someone else moves the slot {}: the log that it lets go may not be stored everywhere",
                 self.keep
             )
         });
+        let lacking = self.lacking(reached, released).filter(|_| primary && place.lost);
+        place.lost &= released.is_none() || lacking.is_some();
+        kept.trouble = moved.or(lacking);
         if primary {
             let retained = slots.iter().filter_map(|slot| slot.retained_bytes).max().unwrap_or(0);
             kept.retained_bytes = Some(retained);
@@ -208,6 +218,18 @@ impl Keeper {
         let stored: Vec<_> = self.targets.iter().map(|target| target.borrow().releasable).collect();
         let segment_bytes = self.targets.iter().find_map(|target| target.borrow().segment_bytes)?;
         retention::released(&stored, segment_bytes)
+    }
+
+    /// Why the slot keeps less than a resume asks for, if it does: it was made anew after it was lost or dropped.
+    fn lacking(&self, kept_from: Offset, released: Option<Position>) -> Option<String> {
+        let segment_bytes = self.targets.iter().find_map(|target| target.borrow().segment_bytes)?;
+        let released = released?.offset;
+        (kept_from.segment_start(segment_bytes) > released).then(|| {
+            format!(
+                "the slot {} keeps the log from {kept_from} on, and not all of it is stored from {released} on: it was made anew",
+                self.keep
+            )
+        })
     }
 
     /// Moves the slot, or touches it when it has not been used for a while. Where it stands then.
@@ -255,6 +277,8 @@ struct Place {
     stood_at: Option<Offset>,
     touched: Option<Instant>,
     moved_by_another: bool,
+    /// The slot was lost or dropped, and the one that was made in its place keeps less than a resume asks for.
+    lost: bool,
     rate: FillRate,
     said: Option<String>,
 }
