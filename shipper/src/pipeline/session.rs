@@ -122,6 +122,7 @@ impl Pipeline {
                     if !tail.can_be_compared() {
                         return Err(ShipError::Incomparable { last: tail.last });
                     }
+                    let (host, history) = (source.host.clone(), source.history.clone());
                     let proof = witness.take().filter(|proof| proof.of == tail.end);
                     let witnessed = proof.is_some();
                     match Box::pin(self.stream(&reader, source, &tail, proof, cancel)).await {
@@ -139,6 +140,10 @@ impl Pipeline {
                             if self.stands_at(tail.end) =>
                         {
                             source = self.find_again(&record).await?;
+                            // What one host no longer has, another that was promoted meanwhile may still have.
+                            if source.host != host || source.history != history {
+                                return Err(ShipError::SourceChanged);
+                            }
                             match self.fill(&reader, &source, &tail).await? {
                                 Filled::Appended => {}
                                 Filled::Witness(proof) if !witnessed => witness = Some(proof),
