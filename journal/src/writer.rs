@@ -19,13 +19,15 @@ use crate::moment::Moment;
 use crate::position::{Offset, Position};
 use crate::protocol::{Act, Appended, Appending, Opened, Opening, Seen};
 use crate::reader::Reader;
-use crate::store::{Created, Retry, StoreError};
+use crate::store::{Created, Key, Operation, Retry, StoreError};
 
 /// The shortest tidy grace that a store may be set to, and so the one that writers reckon with (R6).
 pub const TIDY_GRACE: Duration = Duration::from_secs(24 * 3600);
 /// The first and the longest pause after a store's failure. Jitter comes from the store's own answers' times.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LONGEST: Duration = Duration::from_secs(5);
+/// How often bytes that are no object are read at an append's own name before they are believed.
+const GARBLED: u32 = 8;
 
 /// How a writer encodes.
 #[derive(Debug, Clone)]
@@ -403,12 +405,13 @@ async fn act(
         },
         Act::Read(number) => match reader.store().get(&reader.layout().chunk(number)?).await {
             Ok(there) if there == *bytes => Ok(Seen::Own),
-            Ok(there) if Header::decode(&there).is_ok() => Ok(Seen::Other),
-            // A garbled answer says nothing about who stands there.
-            Ok(_) => {
-                pause.wait().await;
-                Ok(Seen::Nothing)
-            }
+            Ok(there) => match Header::decode(&there) {
+                Ok(_) => Ok(Seen::Other),
+                Err(source) => {
+                    pause.garbled(reader.layout().chunk(number)?, source, trouble).await?;
+                    Ok(Seen::Nothing)
+                }
+            },
             Err(StoreError::NotFound { .. }) => {
                 pause.wait().await;
                 Ok(Seen::Absent)
@@ -424,11 +427,34 @@ async fn act(
 /// Growing pauses between tries.
 struct Pause {
     next: Duration,
+    garbled: u32,
 }
 
 impl Pause {
     fn new() -> Self {
-        Self { next: PAUSE_FIRST }
+        Self { next: PAUSE_FIRST, garbled: 0 }
+    }
+
+    /// Bytes that are no object say nothing about who stands there: they may be a garbled answer. When they stay, they are the object,
+    /// and whoever waits for another one waits for ever.
+    async fn garbled(
+        &mut self,
+        key: Key,
+        source: FormatError,
+        trouble: &(dyn Fn(&StoreError) + Sync),
+    ) -> Result<(), JournalError> {
+        self.garbled += 1;
+        if self.garbled >= GARBLED {
+            return Err(JournalError::Object { key, source });
+        }
+        trouble(&StoreError::Answer {
+            operation: Operation::Get,
+            what: key.to_string(),
+            reason: source.to_string(),
+            ambiguous: false,
+        });
+        self.wait().await;
+        Ok(())
     }
 
     /// Tells of the trouble and waits, or gives the failure back when waiting cannot mend it.
