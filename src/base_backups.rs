@@ -19,7 +19,7 @@ use farshore_journal::backup;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::Repository;
-use farshore_journal::store::StoreError;
+use farshore_journal::store::{Retry, StoreError};
 use farshore_journal::{DatabaseName, Position, Sequence};
 pub use farshore_shipper::base_backup::Progress as TakeProgress;
 use farshore_shipper::base_backup::{self, Request, Taken};
@@ -35,6 +35,8 @@ use stuck::Watched;
 
 /// How long the journal may stand still before a backup's end without the backup being given up.
 const LOG_STALL: Duration = Duration::from_secs(60);
+/// Between two looks at a store that does not answer.
+const AWAY: Duration = Duration::from_secs(2);
 /// How long nothing of a backup may move, from the server or into the store, without its being given up: it holds the
 /// server's copy open, and a place that other databases wait for.
 pub const STUCK: Duration = Duration::from_secs(600);
@@ -161,9 +163,25 @@ async fn wait_for_log(
 ) -> Result<Sequence, String> {
     let mut seen: Option<Position> = None;
     let mut moved = Instant::now();
+    let mut away: Option<Instant> = None;
     loop {
-        let read = line::read(&reader, segment_bytes, next).await.map_err(|why| why.to_string())?;
-        let Some(line) = read else { return Err("the journal is empty".to_owned()) };
+        let line = match line::read(&reader, segment_bytes, next).await {
+            Ok(Some(line)) => line,
+            Ok(None) => return Err("the journal is empty".to_owned()),
+            // The parts are stored: a store that is away for a while does not make them worthless.
+            Err(why)
+                if matches!(why.retry(), Retry::Now | Retry::Backoff)
+                    && away.get_or_insert_with(Instant::now).elapsed() <= STUCK =>
+            {
+                tracing::warn!(error = %why, "the backup waits for the store");
+                tokio::time::sleep(AWAY).await;
+                continue;
+            }
+            Err(why) => return Err(why.to_string()),
+        };
+        if away.take().is_some() {
+            moved = Instant::now();
+        }
         match line.holds(needed) {
             Held::Whole => return Ok(line.last.next().unwrap_or(Sequence::FIRST)),
             Held::Never(why) => return Err(why.to_string()),
