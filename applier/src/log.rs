@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use farshore_journal::format::{ChainValue, Header, Kind};
 use farshore_journal::index::Indexed;
-use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
+use farshore_journal::{Generation, JournalError, Offset, Position, Sequence, Timeline, WriterId};
 
 use crate::ahead::{Ahead, Frames};
 use crate::branches::{Branches, Stretch};
@@ -32,6 +32,8 @@ pub(crate) struct Gap {
 #[derive(Debug)]
 pub(crate) enum Next {
     Bytes(Piece),
+    /// A chunk without log: reading may stand at a [`Border`] now.
+    Passed,
     Gap(Gap),
     /// The journal behind what was skipped is not what the index spoke of.
     Misled,
@@ -47,6 +49,9 @@ pub(crate) struct Border {
     pub next: Sequence,
     /// The chain value between them.
     pub chain: ChainValue,
+    /// Who wrote the one before, and so the log behind it: whoever takes over begins with an opening, which holds no log.
+    pub generation: Generation,
+    pub writer: WriterId,
     /// The last chunk on the timeline, and the end of what is read of it.
     pub last: Sequence,
     pub until: Offset,
@@ -138,6 +143,8 @@ impl LogReader {
                 offset: header.end,
                 next,
                 chain: header.after,
+                generation: header.generation,
+                writer: header.writer,
                 last: now.stretch.held.last,
                 until: now.stretch.to,
             });
@@ -145,7 +152,7 @@ impl LogReader {
                 Kind::Data if header.start > self.cursor => return gap(Some(header.start)),
                 Kind::Data => now.frames = Some(Frames::behind(&self.source, fetched, self.cursor)),
                 Kind::Gap if header.end > self.cursor => return gap(Some(header.end)),
-                _ => {}
+                _ => return Ok(Next::Passed),
             }
         }
     }
@@ -167,6 +174,8 @@ impl LogReader {
             offset: over.header.end,
             next,
             chain: over.header.after,
+            generation: over.header.generation,
+            writer: over.header.writer,
             last: now.stretch.held.last,
             until: now.stretch.to,
         });

@@ -138,6 +138,10 @@ pub struct Plan {
     /// What the log up to the target demands of the copy's settings, where it says that the source's were changed.
     #[serde(default)]
     pub demanded: Option<Demanded>,
+    /// Log was passed over on the word of the journal's index. The restore reads all of it and holds the plan against it; until then
+    /// everything but the refusal of a target is as true as the index is.
+    #[serde(default)]
+    pub rests_on_index: bool,
 }
 
 /// Settings that the copy may not have lower.
@@ -184,6 +188,9 @@ pub struct Resolved {
     pub position: Offset,
     /// The last commit at or before it.
     pub xid: Option<u64>,
+    /// Where that commit's record ends.
+    #[serde(default)]
+    pub commit_position: Option<Offset>,
     /// Its timeline.
     pub timeline: Timeline,
     /// The start of that last record: what PostgreSQL is given.

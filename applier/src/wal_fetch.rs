@@ -180,6 +180,7 @@ async fn segment_bytes(
     loop {
         match log.next().await? {
             Next::Bytes(piece) => bytes.extend_from_slice(&piece.bytes),
+            Next::Passed => {}
             Next::Gap(gap) => return Err(FetchError::Gap { at: gap.at.offset }),
             // Nothing was passed over here, so nothing misled.
             Next::Misled | Next::End => break,

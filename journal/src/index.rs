@@ -66,22 +66,33 @@ pub struct Indexed {
     pub index: Index,
 }
 
-/// The names of the indexes from `first` on, in order, some of them: at most `limit` of the store's names are looked at.
+/// No index is longer: it is one frame, with little around it.
+const MAX_OBJECT_BYTES: u64 = 2 * MAX_FRAME_BYTES as u64;
+
+/// Names of indexes, and whether there may be more behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// In order.
+    pub names: Vec<IndexName>,
+    /// The store has names that were not looked at.
+    pub more: bool,
+}
+
+/// The names of the indexes from `first` on, in order, some of them: at most `limit` of the store's names are looked at. An object that
+/// is longer than any index is none.
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn names_from(
-    reader: &Reader,
-    first: Sequence,
-    limit: usize,
-) -> Result<Vec<IndexName>, JournalError> {
+pub async fn names_from(reader: &Reader, first: Sequence, limit: usize) -> Result<Listed, JournalError> {
     let prefix = reader.layout().indexes()?;
     // The greatest name that sorts before all that begin with `first`.
     let after = first.get().checked_sub(1).map(Sequence::new);
     let after = after.map(|before| IndexName { first: before, last: Sequence::new(u64::MAX) });
     let after = after.map(|name| reader.layout().index(&name)).transpose()?;
     let listed = reader.store().list(&prefix, after.as_ref(), Some(limit)).await?;
-    Ok(listed.into_iter().filter_map(|listed| listed.key.name().parse().ok()).collect())
+    let more = listed.len() >= limit;
+    let fit = listed.into_iter().filter(|listed| listed.size <= MAX_OBJECT_BYTES);
+    Ok(Listed { names: fit.filter_map(|listed| listed.key.name().parse().ok()).collect(), more })
 }
 
 /// An index's object, checked as far as is possible without a key.

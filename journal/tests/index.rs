@@ -142,7 +142,7 @@ impl Rig {
     async fn all(&self) -> Vec<(IndexName, Indexed)> {
         let (reader, mut keys) = (self.reader(), Keyring::new(self.unlock.clone()));
         let mut all = Vec::new();
-        for name in index::names_from(&reader, Sequence::FIRST, usize::MAX).await.unwrap() {
+        for name in index::names_from(&reader, Sequence::FIRST, usize::MAX).await.unwrap().names {
             all.push((name, index::read(&reader, &mut keys, &name).await.unwrap()));
         }
         all
@@ -252,7 +252,7 @@ async fn names_from_a_chunk_on_are_those_of_runs_that_begin_there_or_later() {
     assert!(all.is_sorted());
     let reader = rig.reader();
     for name in &all {
-        let found = index::names_from(&reader, name.first, 3).await.unwrap();
+        let found = index::names_from(&reader, name.first, 3).await.unwrap().names;
         let wanted: Vec<_> = all.iter().filter(|one| one.first >= name.first).take(3).copied().collect();
         assert_eq!(found, wanted);
     }

@@ -85,10 +85,10 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         };
         match restored {
             // The journal's index led to a plan that its log does not bear out: what was written goes, and the log alone is asked.
-            Err(RestoreError::OtherThanPlanned { what }) if source.asks_index() => {
+            Err(why) if source.asks_index() && may_be_misled(&why, &plan) => {
                 tracing::warn!(
-                    differs = what,
-                    "the journal's index says other than its log: the restore begins anew, planned from the log alone; `farshore verify` names the index"
+                    error = %why,
+                    "the journal's index may have led to another plan than its log does: the restore begins anew, planned from the log alone; `farshore verify` names what is bad"
                 );
                 source = source.without_index();
                 plan = Box::pin(resolve(&source, asked(&target)))
@@ -234,6 +234,18 @@ fn tablespaces(
 }
 
 /// The plan for people.
+/// Whether a plan that the log alone leads to may come through where this one did not: an index may have hidden that the target lies
+/// before what is missing or damaged.
+fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
+    match why {
+        RestoreError::OtherThanPlanned { .. } => true,
+        RestoreError::LogMissing { .. } | RestoreError::Plan(PlanError::Damaged { .. }) => {
+            plan.rests_on_index
+        }
+        _ => false,
+    }
+}
+
 fn describe(plan: &Plan, source: &Source, store: &str) -> String {
     let mut text = String::new();
     let resolved = &plan.resolved;
@@ -263,6 +275,12 @@ fn describe(plan: &Plan, source: &Source, store: &str) -> String {
     }
     let _ = writeln!(text, "replay     {} bytes in {} segments", plan.replay_bytes, plan.segments);
     let _ = writeln!(text, "writes     {} bytes", plan.writes_bytes);
+    if plan.rests_on_index {
+        let _ = writeln!(
+            text,
+            "by         the journal's index; a restore holds the plan against the log as it writes it"
+        );
+    }
     for prepared in &plan.prepared {
         let _ = writeln!(
             text,

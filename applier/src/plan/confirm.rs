@@ -11,7 +11,7 @@ use farshore_journal::{Offset, Position};
 
 use super::resolve::{prepared, tablespaces_possible};
 use super::scan::{Found, Scan, Wanted};
-use super::{Asked, Plan, PlanError};
+use super::{Asked, Plan, PlanError, PreparedThen};
 use crate::source::Source;
 
 /// A plan's search, given the log that is being restored.
@@ -55,23 +55,50 @@ fn difference(found: &Found, plan: &Plan, manifest: &Manifest) -> Option<&'stati
     if (found.record.start, found.record.end) != (resolved.record_start, resolved.position) {
         return Some("the record at the target");
     }
-    // A plan for a time may know a commit from before the first segment, which is not read here.
-    // How often the counter went round may be known to one of the two only.
-    let commit = found.commit.is_none_or(|commit| {
-        (commit.xid.is_none() || resolved.xid.is_none() || commit.xid == resolved.xid)
-            && chrono::DateTime::from_timestamp_micros(commit.time_micros) == resolved.time
-    });
+    let commit = match (found.commit, resolved.commit_position) {
+        (None, None) => true,
+        // A plan for a time reads some log before the base's first segment, which is not read here: itself, and no index of it.
+        (None, Some(end)) => matches!(plan.asked, Asked::Time(_)) && end <= manifest.start.offset,
+        // How often the counter went round may be known to one of the two only.
+        (Some(commit), Some(end)) => {
+            commit.end == end
+                && (commit.xid.is_none() || resolved.xid.is_none() || commit.xid == resolved.xid)
+                && chrono::DateTime::from_timestamp_micros(commit.time_micros) == resolved.time
+        }
+        (Some(_), None) => false,
+    };
     if !commit {
         return Some("the last commit at the target");
     }
     if found.demanded.map(Into::into) != plan.demanded {
         return Some("the settings that the log demands");
     }
-    // Their names may be known from one and not from the other.
-    if prepared(manifest, found).len() != plan.prepared.len() {
+    if !are_same(&prepared(manifest, found), &plan.prepared) {
         return Some("the prepared transactions");
     }
     None
+}
+
+/// Whether two lists may be of the same prepared transactions: whole numbers and names may be known to one of them only.
+fn are_same(found: &[PreparedThen], planned: &[PreparedThen]) -> bool {
+    let may_be = |a: &PreparedThen, b: &PreparedThen| {
+        let unless_unknown = |equal: Option<bool>| equal.unwrap_or(true);
+        unless_unknown(a.xid.zip(b.xid).map(|(a, b)| a == b))
+            && unless_unknown(a.name.as_ref().zip(b.name.as_ref()).map(|(a, b)| a == b))
+    };
+    let mut left: Vec<&PreparedThen> = planned.iter().collect();
+    // The best known first: what is known less fits more.
+    let mut found: Vec<&PreparedThen> = found.iter().collect();
+    found.sort_by_key(|one| (one.xid.is_none(), one.name.is_none()));
+    left.sort_by_key(|one| (one.xid.is_none(), one.name.is_none()));
+    let all = found.into_iter().all(|one| {
+        let at = left.iter().position(|other| may_be(one, other));
+        at.is_some_and(|at| {
+            left.remove(at);
+            true
+        })
+    });
+    all && left.is_empty()
 }
 
 fn damaged(base: Position, whole_to: Option<Offset>, source: LogError) -> PlanError {
@@ -86,5 +113,25 @@ pub(super) fn wanted(asked: &Asked) -> Wanted {
         Asked::Position(position) => Wanted::Position(position.offset),
         Asked::Transaction(xid) => Wanted::Transaction(*xid),
         Asked::Point(name) => Wanted::Point(name.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(xid: Option<u64>, name: Option<&str>) -> PreparedThen {
+        PreparedThen { xid, name: name.map(str::to_owned) }
+    }
+
+    #[test]
+    fn prepared_transactions_are_the_same_only_if_each_may_be_its_counterpart() {
+        let (a, b) = (one(Some(7), Some("a")), one(Some(8), Some("b")));
+        assert!(are_same(&[a.clone(), b.clone()], &[b.clone(), a.clone()]));
+        assert!(!are_same(std::slice::from_ref(&a), std::slice::from_ref(&b)));
+        assert!(!are_same(std::slice::from_ref(&a), &[a.clone(), b.clone()]));
+        assert!(are_same(&[one(None, Some("a")), b.clone()], &[b.clone(), a.clone()]));
+        assert!(are_same(&[one(None, None), a.clone()], &[a, b]));
+        assert!(!are_same(&[one(None, Some("a"))], &[one(None, Some("b"))]));
     }
 }

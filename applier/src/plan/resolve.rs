@@ -116,7 +116,10 @@ async fn decide(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
         passed: AtomicU64::new(0),
     };
     let refused = match search.plan(&candidates).await {
-        Ok(plan) => return Ok(plan),
+        Ok(plan) => {
+            let rests_on_index = search.passed.load(Ordering::Relaxed) > 0;
+            return Ok(Plan { rests_on_index, ..plan });
+        }
         Err(refused) => refused,
     };
     let store_is_away = matches!(refused, PlanError::Journal(JournalError::Store(_)));
@@ -261,7 +264,7 @@ impl Search<'_> {
                 continue;
             };
             anchor = anchor.or(backup.manifest().next_transaction);
-            let (outcome, gap) = self.from(&backup, until).await?;
+            let (outcome, gap) = self.from(&backup, until, self.by_index).await?;
             if let Some(gap) = &gap
                 && !self.settled_before(&outcome, gap)
             {
@@ -344,7 +347,8 @@ impl Search<'_> {
             let opened =
                 Backup::open(self.source.reader(), candidate.standing.id, self.source.unlock()).await?;
             let Some(sound) = opened.filter(|backup| !is_damaged(backup.manifest())) else { continue };
-            let (outcome, gap) = match self.from(&sound, None).await {
+            // That no sound base reaches the target is said of all log.
+            let (outcome, gap) = match self.from(&sound, None, false).await {
                 Ok(reached) => reached,
                 // Its log is damaged before the target: this base does not reach it.
                 Err(PlanError::Damaged { .. }) => continue,
@@ -427,6 +431,7 @@ impl Search<'_> {
         &self,
         backup: &Backup,
         until: Option<Offset>,
+        by_index: bool,
     ) -> Result<(Outcome, Option<Gap>), PlanError> {
         let manifest = backup.manifest();
         let start = manifest.start.offset;
@@ -437,7 +442,7 @@ impl Search<'_> {
         };
         let reading = Reading { timeline: self.timeline, first: before, base_start: start, until };
         // An index may know whole numbers that the log from here on does not tell.
-        let by_index = self.by_index && manifest.next_transaction.is_some();
+        let by_index = by_index && manifest.next_transaction.is_some();
         match self.scan(reading, manifest.next_transaction, by_index).await? {
             // What lies before the base may have a gap, or be another incarnation's begin: not our matter.
             (_, Some(gap)) if gap.at.offset < start => {
@@ -483,7 +488,17 @@ impl Search<'_> {
                 log.skip(&run);
                 continue;
             }
-            match log.next().await? {
+            let next = match log.next().await {
+                Ok(next) => next,
+                // What is found in front of damage is found.
+                Err(why) if scan.is_settled() && !matches!(why, JournalError::Store(_)) => {
+                    tracing::warn!(error = %why, "the log behind the target is damaged: commits that are out of order there are not named");
+                    return Ok((scan.finish(), None));
+                }
+                Err(why) => return Err(why.into()),
+            };
+            match next {
+                Next::Passed => {}
                 Next::Bytes(piece) => {
                     // Decoding takes a core for as long as a checksum of the log does.
                     let pushed = tokio::task::spawn_blocking(move || {
@@ -496,7 +511,11 @@ impl Search<'_> {
                         return Ok((scan.finish(), None));
                     }
                 }
-                Next::Gap(gap) => return Ok((scan.finish(), Some(gap))),
+                // A time whose first later commit was seen is settled, whatever the gap held.
+                Next::Gap(gap) => {
+                    let gap = Some(gap).filter(|_| !scan.is_settled());
+                    return Ok((scan.finish(), gap));
+                }
                 Next::Misled => {
                     return Err(PlanError::Misled { at: scan.whole_to().unwrap_or(first) });
                 }
@@ -554,6 +573,7 @@ async fn describe(
             time: found.commit.and_then(|commit| chrono::DateTime::from_timestamp_micros(commit.time_micros)),
             position: found.record.end,
             xid: found.commit.and_then(|commit| commit.xid),
+            commit_position: found.commit.map(|commit| commit.end),
             timeline,
             record_start: found.record.start,
         },
@@ -592,6 +612,7 @@ async fn describe(
             .map(|t| TablespaceThen { oid: t.oid, location: t.location.clone() })
             .collect(),
         demanded: found.demanded.map(Into::into),
+        rests_on_index: false,
     })
 }
 

@@ -11,7 +11,7 @@ use farshore_engines::postgres::log::{LogDecoder, LogError, LogShape};
 use farshore_engines::postgres::restore::control::Limits;
 use farshore_journal::format::index::What;
 use farshore_journal::index::Indexed;
-use farshore_journal::{Offset, Position};
+use farshore_journal::{Offset, Position, Timeline};
 
 /// How many out-of-order commits and fitting points are named.
 const MAX_NAMED: usize = 100;
@@ -96,6 +96,8 @@ pub(crate) struct Found {
 pub(crate) struct Scan {
     decoder: LogDecoder,
     search: Search,
+    /// Whose history is read: log of its ancestors is followed by its own.
+    timeline: Timeline,
 }
 
 #[derive(Debug)]
@@ -157,7 +159,7 @@ impl Scan {
             base_checkpoint_micros: None,
             look_until: None,
         };
-        Ok(Self { decoder, search })
+        Ok(Self { decoder, search, timeline: start.timeline })
     }
 
     /// Takes the next bytes. `true` when no more are needed.
@@ -166,10 +168,16 @@ impl Scan {
         let pushed = self.decoder.push(bytes, &mut |event| search.see(&event));
         // What is found in front of damage is found.
         match pushed {
-            Err(_) if self.search.is_done() => Ok(true),
+            Err(_) if self.is_settled() => Ok(true),
             Err(why) => Err(why),
             Ok(()) => Ok(self.search.is_done()),
         }
+    }
+
+    /// Whether what follows cannot change what the search comes to: a time's target is found with the first later commit, and only
+    /// what else might be of interest is looked for behind it.
+    pub fn is_settled(&self) -> bool {
+        self.search.found.is_some() || self.search.ended.is_some()
     }
 
     /// Whether log may be passed over here on an index's word: nothing was found yet, and what is known of the base came from its log.
@@ -189,7 +197,11 @@ impl Scan {
         let (header, index) = (&run.header, &run.index);
         match self.search.wanted {
             Wanted::End => true,
-            Wanted::Time(target) => index.claims.newest_commit.is_none_or(|newest| newest <= target),
+            // Whether the journal reaches the time is decided by what the log itself says.
+            Wanted::Time(target) => {
+                let claims = &index.claims;
+                [claims.newest, claims.newest_commit].into_iter().flatten().all(|newest| newest < target)
+            }
             Wanted::Position(target) => header.end < target,
             Wanted::Transaction(xid) if index.level > 0 => !index.claims.may_hold(xid),
             Wanted::Transaction(xid) => !index.entries.iter().any(|entry| may_have_ended(xid, &entry.what)),
@@ -199,20 +211,19 @@ impl Scan {
 
     /// Takes an index's word for a run, and goes on decoding behind its last whole record.
     pub fn pass(&mut self, shape: LogShape, run: &Indexed) -> Result<(), LogError> {
-        let (timeline, index) = (run.header.timeline, &run.index);
+        let index = &run.index;
         let before = self.decoder.whole().and_then(|whole| whole.next_transaction);
-        let decoder = LogDecoder::new(shape, Position::new(timeline, index.whole.to))?;
+        let decoder = LogDecoder::new(shape, Position::new(self.timeline, index.whole.to))?;
         let decoder = decoder.with_every_record().with_previous_record(index.whole.last_record);
         self.decoder = match index.whole.next_transaction.or(before) {
             Some(next) => decoder.with_transaction_anchor(next),
             None => decoder,
         };
+        let newest_of_log = self.search.newest_micros;
         for entry in &index.entries {
-            self.search.see(&indexed::event(entry, timeline));
+            self.search.see(&indexed::event(entry, run.header.timeline));
         }
-        if let Some(newest) = index.claims.newest {
-            self.search.newest(newest);
-        }
+        self.search.newest_micros = newest_of_log;
         self.search.last = Some(Mark { start: index.whole.last_record, end: index.whole.to });
         Ok(())
     }
@@ -221,10 +232,12 @@ impl Scan {
     /// otherwise.
     pub fn confirmed(mut self) -> Option<Found> {
         self.unless_padding_lacks();
-        match (self.search.ended.take(), self.search.found.take()) {
-            (Some(_), _) => None,
-            (None, Some(found)) => Some(found),
-            (None, None) => self.search.last.map(|last| self.search.freeze(last)),
+        match (self.search.ended.take(), self.search.found.take(), &self.search.wanted) {
+            (Some(_), _, _) => None,
+            (None, Some(found), _) => Some(found),
+            // A transaction is found where it is committed, or not at all.
+            (None, None, Wanted::Transaction(_)) => None,
+            (None, None, _) => self.search.last.map(|last| self.search.freeze(last)),
         }
     }
 
@@ -324,7 +337,8 @@ impl Search {
             }
             Happened::Checkpoint(checkpoint) => {
                 if checkpoint.redo == self.base_start {
-                    self.base_checkpoint_micros = Some(checkpoint.time_micros);
+                    // The first was read from the log: none is passed over before.
+                    self.base_checkpoint_micros.get_or_insert(checkpoint.time_micros);
                 }
                 self.newest(checkpoint.time_micros);
             }

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use farshore_journal::format::index::MAX_LEVEL;
 use farshore_journal::index::{self, IndexName, Indexed};
 use farshore_journal::{JournalError, Sequence};
 
@@ -59,7 +60,10 @@ impl<'a> Shortcuts<'a> {
                 }
             };
             let header = &indexed.header;
+            // One of another generation might be in the clear where this one's chunks are sealed.
             let here = header.timeline == border.timeline
+                && header.generation == border.generation
+                && header.writer == border.writer
                 && header.start == border.offset
                 && header.before == border.chain;
             if !here {
@@ -85,17 +89,20 @@ impl<'a> Shortcuts<'a> {
             self.names.pop_front();
         }
         if self.listed_to.is_none_or(|to| to < first) {
-            let names = index::names_from(self.source.reader(), first, PAGE).await?;
+            let listed = index::names_from(self.source.reader(), first, PAGE).await?;
             // The last chunk on a full page may have more; behind a page that is not full there is none.
-            self.listed_to = Some(match names.last() {
-                Some(last) if names.len() >= PAGE => {
+            self.listed_to = Some(match listed.names.last() {
+                Some(last) if listed.more => {
                     let before = last.first.get().saturating_sub(1);
                     Sequence::new(before).max(first)
                 }
+                None if listed.more => first,
                 _ => Sequence::new(u64::MAX),
             });
-            self.names = names.into();
+            self.names = listed.names.into();
         }
-        Ok(self.names.iter().take_while(|name| name.first == first).copied().collect())
+        let here = self.names.iter().take_while(|name| name.first == first);
+        // One for each level: more are none of ours.
+        Ok(here.take(usize::from(MAX_LEVEL) + 2).copied().collect())
     }
 }

@@ -72,6 +72,7 @@ pub(super) async fn place(
                         return Ok(());
                     }
                 }
+                Next::Passed => {}
                 Next::Gap(_) | Next::Misled | Next::End => return Err(missing(cursor)),
             }
         }

@@ -13,7 +13,7 @@ use farshore_journal::format::index::{Entry, Index, Number, What};
 use farshore_journal::format::{ChainValue, FormatError, Header, Kind};
 use farshore_journal::index::{self, Anew, IndexName, Sheet};
 use farshore_journal::reader::Keyring;
-use farshore_journal::{JournalError, Sequence};
+use farshore_journal::{Generation, JournalError, Sequence, WriterId};
 
 use super::{Verified, cut_off};
 use crate::source::Source;
@@ -35,6 +35,8 @@ struct Sound {
     level: Option<u8>,
     before: ChainValue,
     after: ChainValue,
+    generation: Generation,
+    writer: WriterId,
 }
 
 /// The indexes, and those whose run the walk is inside of.
@@ -88,8 +90,11 @@ pub(super) async fn read(
             // Another object on the way to its key is bad, and is named where it is read.
             Err(_) => None,
         };
-        let (before, after) = (object.header().before, object.header().after);
-        indexes.by_first.entry(name.first).or_default().push(Sound { name: *name, level, before, after });
+        let header = object.header();
+        let (before, after, generation, writer) =
+            (header.before, header.after, header.generation, header.writer);
+        let sound = Sound { name: *name, level, before, after, generation, writer };
+        indexes.by_first.entry(name.first).or_default().push(sound);
     }
     Ok(indexes)
 }
@@ -109,7 +114,9 @@ impl Indexes {
         // The journal's very first log was decoded from here by whoever made the index, too.
         let begins = !self.any_log && header.start.get().is_multiple_of(segment);
         for sound in self.by_first.remove(&header.number).into_iter().flatten() {
-            if sound.before != header.before {
+            let of_these = sound.before == header.before
+                && (sound.generation, sound.writer) == (header.generation, header.writer);
+            if !of_these {
                 found.bad(layout.index(&sound.name)?, OTHER_CHUNKS);
                 continue;
             }
