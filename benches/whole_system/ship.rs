@@ -13,6 +13,10 @@ use crate::setting::{DATABASE, Journal, Setting, copy, farshore, size};
 /// As large as a frame of the journal.
 const FRAME: usize = 1 << 20;
 
+const FLOOR: &str = "floor: zstd 3 + BLAKE3";
+const FLOOR_CORES: &str = "floor on all cores";
+const FLOOR_SHA: &str = "floor: zstd 3 + SHA-256";
+
 /// Ships the backlog between the two positions in every way, round by round. The stores of the last round stay, one for each
 /// program, and are given back.
 pub fn measure(setting: &Setting, begin: u64, end: u64) -> Vec<PathBuf> {
@@ -49,8 +53,10 @@ pub fn measure(setting: &Setting, begin: u64, end: u64) -> Vec<PathBuf> {
         let case = format!("farshore {name}");
         table.ratio("MB/s", &case, "pg_receivewal, none", Run::rate);
         table.ratio("MB/s", &case, "pg_receivewal, lz4", Run::rate);
-        table.ratio("CPU", &case, "floor: zstd 3 + BLAKE3", Run::cpu_per_gib);
-        table.ratio("CPU", &case, "floor: zstd 3 + SHA-256", Run::cpu_per_gib);
+        for floor in [FLOOR, FLOOR_CORES, FLOOR_SHA] {
+            table.ratio("CPU", &case, floor, Run::cpu_per_gib);
+        }
+        table.ratio("MB/s", &case, FLOOR_CORES, Run::rate);
         for (other, _) in setting.asked.binaries.iter().filter(|(other, _)| other != name) {
             table.ratio("MB/s", &case, &format!("farshore {other}"), Run::rate);
             table.ratio("CPU", &case, &format!("farshore {other}"), Run::cpu_per_gib);
@@ -78,40 +84,51 @@ fn receive(setting: &Setting, table: &mut Table, case: &str, compress: &str, beg
     server.sql(&format!("select pg_drop_replication_slot('{slot}')"));
 }
 
-/// The least that this machine can do it with: one thread that compresses the same bytes and digests them, in pieces as large as a
-/// frame, and does nothing else.
+/// The least that this machine can do it with: threads that compress the same bytes and digest them, in pieces as large as a frame,
+/// and do nothing else. On one thread, and on as many as there are cores: a core whose neighbours are busy does less in a second,
+/// and a service that packs on all of them is to be held against the latter.
 fn floors(setting: &Setting, table: &mut Table, begin: u64, end: u64) {
     if cfg!(debug_assertions) {
         // Without optimisation it would be no floor.
         return;
     }
     let segments = setting.segments(begin, end);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let blake: fn(&[u8]) = |piece| drop(std::hint::black_box(blake3::hash(piece)));
+    let sha: fn(&[u8]) = |piece| drop(std::hint::black_box(sha2::Sha256::digest(piece)));
+    for (case, digest, threads) in [(FLOOR, blake, 1), (FLOOR_CORES, blake, cores), (FLOOR_SHA, sha, 1)] {
+        let run = std::thread::scope(|scope| {
+            let shares = segments.chunks(segments.len().div_ceil(threads));
+            let running: Vec<_> = shares.map(|share| scope.spawn(move || floor(share, digest))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).fold(Run::default(), |sum, run| Run {
+                wall: sum.wall.max(run.wall),
+                cpu: sum.cpu + run.cpu,
+                bytes: sum.bytes + run.bytes,
+                stored: sum.stored + run.stored,
+                ..sum
+            })
+        });
+        table.add(case, run);
+    }
+}
+
+fn floor(segments: &[PathBuf], digest: fn(&[u8])) -> Run {
     let mut zstd = zstd::bulk::Compressor::new(3).unwrap();
     let mut out = Vec::with_capacity(zstd::zstd_safe::compress_bound(FRAME));
-    for blake in [true, false] {
-        let (mut bytes, mut stored, mut wall, mut cpu) = (0, 0, 0.0, 0.0);
-        for segment in &segments {
-            let content = std::fs::read(segment).unwrap();
-            let (begun, used) = (std::time::Instant::now(), thread_cpu());
-            for piece in content.chunks(FRAME) {
-                zstd.compress_to_buffer(piece, &mut out).unwrap();
-                stored += out.len() as u64;
-                match blake {
-                    true => {
-                        std::hint::black_box(blake3::hash(piece));
-                    }
-                    false => {
-                        std::hint::black_box(sha2::Sha256::digest(piece));
-                    }
-                }
-            }
-            wall += begun.elapsed().as_secs_f64();
-            cpu += thread_cpu() - used;
-            bytes += content.len() as u64;
+    let mut run = Run::default();
+    for segment in segments {
+        let content = std::fs::read(segment).unwrap();
+        let (begun, used) = (std::time::Instant::now(), thread_cpu());
+        for piece in content.chunks(FRAME) {
+            zstd.compress_to_buffer(piece, &mut out).unwrap();
+            run.stored += out.len() as u64;
+            digest(piece);
         }
-        let case = if blake { "floor: zstd 3 + BLAKE3" } else { "floor: zstd 3 + SHA-256" };
-        table.add(case, Run { wall, cpu, bytes, stored, ..Run::default() });
+        run.wall += begun.elapsed().as_secs_f64();
+        run.cpu += thread_cpu() - used;
+        run.bytes += content.len() as u64;
     }
+    run
 }
 
 impl Setting {
