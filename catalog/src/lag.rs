@@ -10,6 +10,10 @@ use serde::{Serialize, Serializer};
 
 use crate::Time;
 use crate::shipping::{Shipping, ShippingState};
+use crate::target::Target;
+
+/// How often a shipper renews the row of each of its targets.
+pub const TARGET_HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// After how many heartbeats without contact a state is no longer known.
 const SILENT_AFTER_HEARTBEATS: u32 = 3;
@@ -56,6 +60,16 @@ pub fn shown_state(now: Time, shipping: Option<&Shipping>) -> ShownState {
         }
         _ => ShownState::Unknown,
     }
+}
+
+/// The state of a target to show now: its word, while its shipper renews it. A target that was stopped because another failed says
+/// nothing of itself any more, whatever the database's last word is; one that failed or was fenced itself has said so for good.
+pub fn shown_target_state(now: Time, target: &Target) -> String {
+    let last_word = target.state.parse().is_ok_and(ShippingState::is_stopped);
+    if !last_word && is_silent(now, Some(target.updated_at), TARGET_HEARTBEAT) {
+        return ShownState::Unknown.word().to_owned();
+    }
+    target.state.clone()
 }
 
 /// Bytes between the source's end of log and what is stored, as of the last contact.

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use farshore_journal::{IncarnationId, Offset, Position, Timeline};
+use farshore_journal::{IncarnationId, Position};
 use sqlx::any::AnyRow;
 use sqlx::query;
 
+use crate::commit::Part;
 use crate::connection::{in_own_txn, in_snapshot};
 use crate::row::{Read as _, at, branch, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
@@ -167,24 +168,22 @@ pub async fn mark_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Resu
     rows.iter().map(from_row).collect()
 }
 
-/// The marks of one timeline with `from <= offset <= to`, in log order, at most [`MARKS`] of them.
+/// The marks in a part of one timeline, in log order, at most [`MARKS`] of them: the last ones.
 pub(crate) async fn mark_between_in_txn(
     txn: &mut Txn,
     incarnation: IncarnationId,
-    timeline: Timeline,
-    from: Offset,
-    to: Offset,
+    part: Part,
 ) -> Result<Vec<Mark>> {
     let statement = "select incarnation, kind, name, timeline, at_offset, time_us, note, held_until from mark \
-                     where incarnation = $1 and timeline = $2 and at_offset >= $3 and at_offset <= $4 \
-                     order by at_offset, kind, name limit $5";
+                     where incarnation = $1 and timeline = $2 and at_offset > $3 and at_offset <= $4 \
+                     order by at_offset desc, kind desc, name desc limit $5";
     let bound = query(statement)
         .bind(incarnation.to_string())
-        .bind(branch(timeline))
-        .bind(at(from)?)
-        .bind(at(to)?)
+        .bind(branch(part.timeline))
+        .bind(at(part.after)?)
+        .bind(part.until.map(at).transpose()?.unwrap_or(i64::MAX))
         .bind(MARKS);
-    txn.rows("mark_between", bound).await?.iter().map(from_row).collect()
+    txn.rows("mark_between", bound).await?.iter().rev().map(from_row).collect()
 }
 
 fn from_row(row: &AnyRow) -> Result<Mark> {

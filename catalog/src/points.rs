@@ -77,8 +77,9 @@ pub struct PointsQuery {
     pub timeline: Timeline,
     /// The middle.
     pub around: Around,
-    /// How far from the middle, by commit time, to either side.
-    pub span: Duration,
+    /// How far from the middle, by commit time, to either side; `None`: as far as the limit allows. The stretch of log that it
+    /// bounds always holds the middle, also where a commit's clock was far ahead.
+    pub span: Option<Duration>,
     /// The most commits wanted, up to [`PAGE`]; those nearest the middle are given first.
     pub limit: usize,
     /// Where to go on; the middle when `None`.
@@ -90,7 +91,8 @@ pub struct PointsQuery {
 pub struct PointsPage {
     /// Commits in log order.
     pub commits: Vec<Commit>,
-    /// The marks in the same stretch of log.
+    /// The marks in the same stretch of log: behind the commit before the page's first, up to the page's last commit. Where
+    /// no commit is left on a side, up to the end of what was asked for.
     pub marks: Vec<Mark>,
     /// How to get older ones of the span; `None` when there are none.
     pub earlier: Option<Cursor>,
@@ -135,7 +137,7 @@ impl Catalog {
         in_snapshot!(self, commit_before_time_in_txn(incarnation, timeline, from, time))
     }
 
-    /// The commits of a transaction id, at most a hundred: more than one when it was used on several timelines.
+    /// The commits of a transaction id: more than one when it was used on several timelines.
     ///
     /// # Errors
     /// [`Error::NoIncarnation`] when it is not known.
@@ -224,22 +226,29 @@ impl Commits {
         Ok(None)
     }
 
-    /// How far log order is asked for: from the first commit later than `from`, to the last before the first that
-    /// is later than `to`. `None` as a bound is the line's end; no commit at all is `None` as a whole.
-    async fn between_times(&self, txn: &mut Txn, from: Time, to: Time) -> Result<Option<Bounds>> {
+    /// How far log order is asked for: from the first commit later than `from`, to the last before the first behind `middle` that
+    /// is later than `to`. No commit at all is `None`.
+    async fn between_times(
+        &self,
+        txn: &mut Txn,
+        middle: Position,
+        from: Time,
+        to: Time,
+    ) -> Result<Option<Bounds>> {
         let all = self.parts(None, None)?;
         let just_before = from - chrono::TimeDelta::microseconds(1);
         let Some(first) = self.first_later(txn, &all, just_before).await? else { return Ok(None) };
-        let beyond = self.first_later(txn, &all, to).await?;
+        // Only behind the middle: a clock that was ahead for one commit before it must not end the span there.
+        let beyond = self.first_later(txn, &self.parts(Some(middle), None)?, to).await?;
         let until = beyond.as_ref().map(just_before_commit);
-        Ok(Some(Bounds { after: just_before_commit(&first), until }))
+        Ok(Some(Bounds { after: Some(just_before_commit(&first)), until }))
     }
 }
 
-/// `after < end <= until`.
-#[derive(Debug, Clone, Copy)]
+/// `after < end <= until`; `None` is the line's end.
+#[derive(Debug, Clone, Copy, Default)]
 struct Bounds {
-    after: Position,
+    after: Option<Position>,
     until: Option<Position>,
 }
 
@@ -261,19 +270,31 @@ fn cut(line: &Line, a: Position, b: Position, later: bool) -> Result<Position> {
 pub async fn points_around_in_txn(txn: &mut Txn, asked: &PointsQuery) -> Result<PointsPage> {
     let commits = Commits::of(txn, asked.incarnation, asked.timeline).await?;
     let limit = asked.limit.clamp(1, PAGE);
-    let empty = PointsPage {
+    let mut empty = PointsPage {
         commits: Vec::new(),
         marks: Vec::new(),
         earlier: None,
         later: None,
         commits_in_span: Some(0),
     };
-    let Some((time, middle)) = middle(txn, &commits, asked.around).await? else { return Ok(empty) };
-    let span = chrono::TimeDelta::from_std(asked.span)
-        .map_err(|_| Error::Invalid { what: "span", reason: "it is longer than any calendar" })?;
-    let from = time.checked_sub_signed(span).unwrap_or(Time::MIN_UTC + chrono::TimeDelta::days(1));
-    let to = time.checked_add_signed(span).unwrap_or(Time::MAX_UTC);
-    let Some(bounds) = commits.between_times(txn, from, to).await? else { return Ok(empty) };
+    let Some((time, middle)) = middle(txn, &commits, asked.around).await? else {
+        // Where nothing was committed, no time bounds the marks.
+        empty.marks = marks_in(txn, asked.incarnation, &commits.parts(None, None)?).await?;
+        return Ok(empty);
+    };
+    let bounds = match asked.span {
+        None => Bounds::default(),
+        Some(span) => {
+            let span = chrono::TimeDelta::from_std(span)
+                .map_err(|_| Error::Invalid { what: "span", reason: "it is longer than any calendar" })?;
+            let from = time.checked_sub_signed(span).unwrap_or(Time::MIN_UTC + chrono::TimeDelta::days(1));
+            let to = time.checked_add_signed(span).unwrap_or(Time::MAX_UTC);
+            match commits.between_times(txn, middle, from, to).await? {
+                Some(bounds) => bounds,
+                None => return Ok(empty),
+            }
+        }
+    };
 
     // Older commits end at or before the split, newer ones after it.
     let split = match asked.cursor {
@@ -283,12 +304,15 @@ pub async fn points_around_in_txn(txn: &mut Txn, asked: &PointsQuery) -> Result<
         Some(Cursor::After(position)) => position,
         None => middle,
     };
-    let split = cut(&commits.line, split, bounds.after, true)?;
+    let split = match bounds.after {
+        Some(after) => cut(&commits.line, split, after, true)?,
+        None => split,
+    };
     let split = match bounds.until {
         Some(until) => cut(&commits.line, split, until, false)?,
         None => split,
     };
-    let older = commits.parts(Some(bounds.after), Some(split))?;
+    let older = commits.parts(bounds.after, Some(split))?;
     let newer = commits.parts(Some(split), bounds.until)?;
 
     // One more than wanted tells whether there is another page on that side.
@@ -303,14 +327,24 @@ pub async fn points_around_in_txn(txn: &mut Txn, asked: &PointsQuery) -> Result<
     let (keep_before, keep_after) = shares(limit, before.len(), after.len());
     let more_before = before.len() > keep_before || matches!(asked.cursor, Some(Cursor::After(_)));
     let more_after = after.len() > keep_after || matches!(asked.cursor, Some(Cursor::Before(_)));
-    before.drain(..before.len() - keep_before);
+    // Pages meet at commits' ends, so that a mark between two pages is in the later one.
+    let former = match asked.cursor {
+        Some(Cursor::After(_)) => Some(split),
+        _ => before.drain(..before.len() - keep_before).next_back().map(|commit| commit.position()),
+    };
     after.truncate(keep_after);
     before.append(&mut after);
 
     let earlier = before.first().filter(|_| more_before).map(|commit| Cursor::Before(commit.position()));
     let later = before.last().filter(|_| more_after).map(|commit| Cursor::After(commit.position()));
-    let marks = marks_among(txn, asked.incarnation, &before).await?;
-    let commits_in_span = count(txn, &commits, &commits.parts(Some(bounds.after), bounds.until)?).await?;
+    let last = before.last().map(Commit::position);
+    let marked = match asked.cursor {
+        // Behind the page's last commit the next page begins.
+        Some(Cursor::Before(_)) => commits.parts(former.or(bounds.after), last.or(Some(split)))?,
+        _ => commits.parts(former.or(bounds.after), last.filter(|_| more_after).or(bounds.until))?,
+    };
+    let marks = marks_in(txn, asked.incarnation, &marked).await?;
+    let commits_in_span = count(txn, &commits, &commits.parts(bounds.after, bounds.until)?).await?;
     Ok(PointsPage { commits: before, marks, earlier, later, commits_in_span })
 }
 
@@ -344,14 +378,11 @@ async fn middle(txn: &mut Txn, commits: &Commits, around: Around) -> Result<Opti
     }
 }
 
-/// The marks between the first and the last of some commits.
-async fn marks_among(txn: &mut Txn, incarnation: IncarnationId, commits: &[Commit]) -> Result<Vec<Mark>> {
+/// The marks in some parts of the log, as many of each part as one look-up gives.
+async fn marks_in(txn: &mut Txn, incarnation: IncarnationId, parts: &[Part]) -> Result<Vec<Mark>> {
     let mut marks = Vec::new();
-    for of_timeline in commits.chunk_by(|a, b| a.timeline == b.timeline) {
-        if let (Some(first), Some(last)) = (of_timeline.first(), of_timeline.last()) {
-            let timeline = first.timeline;
-            marks.extend(mark_between_in_txn(txn, incarnation, timeline, first.start, last.end).await?);
-        }
+    for part in parts {
+        marks.extend(mark_between_in_txn(txn, incarnation, *part).await?);
     }
     Ok(marks)
 }

@@ -70,6 +70,11 @@ impl ShippingState {
             Self::Failed => "failed",
         }
     }
+
+    /// Whether it is a shipper's last word: it stays true until another shipper writes.
+    pub const fn is_stopped(self) -> bool {
+        matches!(self, Self::Fenced | Self::Failed)
+    }
 }
 
 impl fmt::Display for ShippingState {

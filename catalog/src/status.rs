@@ -17,7 +17,7 @@ use crate::points::commit_at_in_txn;
 use crate::range::range_list_in_txn;
 use crate::shipping::shipping_find_in_txn;
 use crate::target::target_list_in_txn;
-use crate::window::{self, Windows};
+use crate::window::{self, Span, Windows};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// The name of the JSON's shape.
@@ -60,12 +60,18 @@ pub struct DatabaseStatus {
     pub primary: Primary,
 }
 
-/// The newest unbroken run of restorable positions, in the store that has the newest.
+/// The newest unbroken run of restorable positions of the current incarnation, in the store that has the newest. Another store may
+/// reach less far: a restore reads the first of the database's list unless it is told which.
+///
+/// A time is that of the last commit at or before its position in the same unbroken log. It is null when there is no such commit:
+/// one from before a gap would promise times that cannot be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Window {
-    /// The time of the last commit at the window's start.
+    /// The store that has it.
+    pub store: String,
+    /// The time of the last commit at the window's start; null when the log of this run has none before it.
     pub from_time: Option<Time>,
-    /// The time of its last commit.
+    /// The time of its last commit; null when the log of this run has none.
     pub to_time: Option<Time>,
     /// The first restorable position.
     #[serde(serialize_with = "as_text")]
@@ -80,9 +86,9 @@ pub struct Window {
 /// A part of the history that cannot be restored, after an older run that can.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WindowGap {
-    /// The time of the last restorable commit before it.
+    /// The time of the last restorable commit before it; null when the run before it has none.
     pub from_time: Option<Time>,
-    /// The time of the last commit at the first restorable position after it.
+    /// The time of the last commit at the first restorable position after it; null when there is none between the gap and there.
     pub to_time: Option<Time>,
     /// The last restorable position before it.
     #[serde(serialize_with = "as_text")]
@@ -95,7 +101,7 @@ pub struct WindowGap {
     /// The first restorable position of the older run that ends here.
     #[serde(serialize_with = "as_text")]
     pub older_from_position: Position,
-    /// The time of the last commit there.
+    /// The time of the last commit there; null when the log of that run has none before it.
     pub older_from_time: Option<Time>,
 }
 
@@ -118,7 +124,7 @@ pub struct TargetStatus {
     /// Up to where it has confirmed the journal.
     #[serde(serialize_with = "as_maybe_text")]
     pub stored: Option<Position>,
-    /// The shipper's word for it; `unknown` when nobody vouches for the database.
+    /// The shipper's word for it; `unknown` when nobody vouches for the database, or nobody for this store any more.
     pub state: String,
 }
 
@@ -182,9 +188,10 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
 
     let (mut window, mut backups) = (None, Backups { count: 0, damaged: 0, last_at: None });
     if let Some(incarnation) = incarnation {
-        let branches = branch_list_in_txn(txn, incarnation).await?;
-        let newest = branches.iter().map(|branch| branch.timeline).max();
-        let timeline = shipping.as_ref().and_then(|shipping| shipping.timeline).or(newest);
+        let shipped = shipping.as_ref().and_then(|shipping| shipping.timeline);
+        let newest = newest_timeline_in_txn(txn, incarnation).await?;
+        // While nothing ships, the timeline that was shipped last may be one that the journal has left behind.
+        let timeline = if ships(state) { shipped.or(newest) } else { newest.or(shipped) };
         if let Some(timeline) = timeline {
             window = window_in_txn(txn, incarnation, timeline).await?;
         }
@@ -200,9 +207,9 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let targets = targets
         .into_iter()
         .map(|target| TargetStatus {
+            state: if silent { state.word().to_owned() } else { lag::shown_target_state(now, &target) },
             store: target.store,
             stored: target.stored,
-            state: if silent { state.word().to_owned() } else { target.state },
         })
         .collect();
     let said = shipping.as_ref();
@@ -225,10 +232,27 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         backups,
         targets,
         primary: Primary {
-            retained_bytes: said.and_then(|s| s.retained_bytes).filter(|_| !silent),
-            seconds_to_full: said.and_then(|s| s.seconds_to_full).filter(|_| !silent),
+            // After a last word nobody measures them.
+            retained_bytes: said.and_then(|s| s.retained_bytes).filter(|_| ships(state)),
+            seconds_to_full: said.and_then(|s| s.seconds_to_full).filter(|_| ships(state)),
         },
     })
+}
+
+/// Whether a shipper vouches for the timeline that it ships.
+fn ships(state: ShownState) -> bool {
+    match state {
+        ShownState::Unknown => false,
+        ShownState::Known(state) => !state.is_stopped(),
+    }
+}
+
+/// The newest timeline that the catalog has heard of: the first one of a journal has log and no branch.
+async fn newest_timeline_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<Option<Timeline>> {
+    let branches = branch_list_in_txn(txn, incarnation).await?;
+    let ranges = range_list_in_txn(txn, incarnation).await?;
+    let stored = ranges.iter().map(|range| range.timeline);
+    Ok(branches.iter().map(|branch| branch.timeline).chain(stored).max())
 }
 
 /// As [`Catalog::windows`].
@@ -262,43 +286,51 @@ async fn window_in_txn(
     timeline: Timeline,
 ) -> Result<Option<Window>> {
     let of_stores = windows_in_txn(txn, incarnation, timeline).await?;
-    let furthest = of_stores.into_iter().filter_map(|(_, windows)| {
+    let furthest = of_stores.into_iter().filter_map(|(store, windows)| {
         let newest = windows.spans.last()?.clone();
-        Some((newest, windows))
+        Some((newest, store, windows))
     });
     // Along one line the offset alone orders positions. Of two equals, the longer window.
-    let best = furthest.max_by_key(|(newest, _)| (newest.to.offset, std::cmp::Reverse(newest.from.offset)));
-    let Some((newest, windows)) = best else { return Ok(None) };
+    let best =
+        furthest.max_by_key(|(newest, _, _)| (newest.to.offset, std::cmp::Reverse(newest.from.offset)));
+    let Some((newest, store, windows)) = best else { return Ok(None) };
+    let along = Along { incarnation, timeline };
     let mut gaps = Vec::new();
-    for (lost, older) in windows.breaks.iter().zip(&windows.spans) {
+    for (index, (lost, older)) in windows.breaks.iter().zip(&windows.spans).enumerate() {
         gaps.push(WindowGap {
-            from_time: time_at(txn, incarnation, timeline, lost.from).await?,
-            to_time: match lost.to {
-                Some(to) => time_at(txn, incarnation, timeline, to).await?,
-                None => None,
+            from_time: along.time_at(txn, older, lost.from).await?,
+            to_time: match (lost.to, windows.spans.get(index + 1)) {
+                (Some(to), Some(next)) => along.time_at(txn, next, to).await?,
+                _ => None,
             },
             from_position: lost.from,
             to_position: lost.to,
             reason: lost.reason.clone(),
             older_from_position: older.from,
-            older_from_time: time_at(txn, incarnation, timeline, older.from).await?,
+            older_from_time: along.time_at(txn, older, older.from).await?,
         });
     }
     Ok(Some(Window {
-        from_time: time_at(txn, incarnation, timeline, newest.from).await?,
-        to_time: time_at(txn, incarnation, timeline, newest.to).await?,
+        store,
+        from_time: along.time_at(txn, &newest, newest.from).await?,
+        to_time: along.time_at(txn, &newest, newest.to).await?,
         from_position: newest.from,
         to_position: newest.to,
         gaps,
     }))
 }
 
-/// The time of the last commit at or before a position; `None` when no commit before it is known.
-async fn time_at(
-    txn: &mut Txn,
+/// The line along which times are looked up.
+struct Along {
     incarnation: IncarnationId,
     timeline: Timeline,
-    position: Position,
-) -> Result<Option<Time>> {
-    Ok(commit_at_in_txn(txn, incarnation, timeline, position).await?.map(|commit| commit.time))
+}
+
+impl Along {
+    /// The time of the last commit at or before a position of a span; `None` when the span's log holds none up to there. A commit
+    /// from before that log says nothing: whoever asks for its time is refused.
+    async fn time_at(&self, txn: &mut Txn, span: &Span, position: Position) -> Result<Option<Time>> {
+        let last = commit_at_in_txn(txn, self.incarnation, self.timeline, position).await?;
+        Ok(last.filter(|commit| commit.start >= span.log_from).map(|commit| commit.time))
+    }
 }

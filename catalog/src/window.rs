@@ -16,6 +16,9 @@ use crate::range::JournalRange;
 /// An unbroken run of restorable positions. Both ends can be restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
+    /// Where the unbroken log begins that it lies in, at or before its oldest usable base backup's start. What was committed before
+    /// this is on the other side of a gap, or before the journal.
+    pub log_from: Offset,
     /// The end of its oldest usable base backup.
     pub from: Position,
     /// The end of its last whole checked record.
@@ -65,7 +68,7 @@ pub fn windows(line: &Line, ranges: &[JournalRange], gaps: &[Gap], backups: &[Ba
             let reason = reason(&missing, before.to.offset, Some(from.offset));
             found.breaks.push(Break { from: before.to, to: Some(from), reason });
         }
-        found.spans.push(Span { from, to, oldest_backup });
+        found.spans.push(Span { log_from: run.start, from, to, oldest_backup });
         last_run = Some(index);
     }
     let (Some(newest), Some(last_run)) = (found.spans.last(), last_run) else { return found };

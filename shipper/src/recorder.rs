@@ -27,7 +27,7 @@ use crate::progress::{Fact, PipelineState, Progress};
 use crate::standing::standing;
 
 /// How often the snapshot is written: the heartbeat that `status` measures silence by.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
+pub const HEARTBEAT: Duration = farshore_catalog::lag::TARGET_HEARTBEAT;
 /// The heartbeat of a last word: it stays true until another shipper writes.
 const LAST_WORD: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -70,28 +70,34 @@ impl Recorder {
         let mut away = Away::default();
         // The fact that the catalog did not take: it is offered again, and those behind it wait.
         let mut waiting: Option<Fact> = None;
+        // Whether the first fact was taken or refused. It names the database: before it the catalog has no place for a target.
+        let mut named = false;
         loop {
             let recorded = tokio::select! {
                 biased;
-                fact = facts.recv(), if waiting.is_none() => match fact {
-                    Some(fact) => {
-                        let kept = self.keep(fact.clone()).await;
-                        waiting = is_away(&kept).then_some(fact);
-                        kept
-                    }
-                    None => break,
-                },
+                // First, so that a backlog of facts does not make the target look as if nobody vouched for it.
                 _ = beat.tick() => {
                     let progress = progress.borrow_and_update().clone();
                     match waiting.take() {
                         Some(fact) => {
                             let kept = self.keep(fact.clone()).await;
                             waiting = is_away(&kept).then_some(fact);
+                            named |= waiting.is_none();
                             kept
                         }
-                        None => self.snapshot(&progress).await,
+                        None if named => self.snapshot(&progress).await,
+                        None => Ok(()),
                     }
                 }
+                fact = facts.recv(), if waiting.is_none() => match fact {
+                    Some(fact) => {
+                        let kept = self.keep(fact.clone()).await;
+                        waiting = is_away(&kept).then_some(fact);
+                        named |= waiting.is_none();
+                        kept
+                    }
+                    None => break,
+                },
                 () = cancel.cancelled() => break,
             };
             away.after(&self.database, recorded);
@@ -102,8 +108,9 @@ impl Recorder {
             left.push(fact);
         }
         for fact in left {
-            // The store holds the fact; the next start or a rebuild brings it back.
-            if self.keep(fact).await.is_err() {
+            // The store holds the fact; the next start or a rebuild brings it back. One that is refused hides no later one, nor how the
+            // target ended.
+            if is_away(&self.keep(fact).await) {
                 return;
             }
         }
@@ -308,14 +315,47 @@ impl StandingRecorder {
             released: same_line(primary.released),
             // One that stopped for good hears the source no more, and says so for as long as nobody else writes here.
             source: standing.source_end.filter(|_| !stopped),
-            retained_bytes: primary.retained_bytes,
-            seconds_to_full: primary.seconds_to_full,
+            // Figures of the moment they were measured in: after the last word nobody measures them.
+            retained_bytes: primary.retained_bytes.filter(|_| !stopped),
+            seconds_to_full: primary.seconds_to_full.filter(|_| !stopped),
             heartbeat: if stopped { LAST_WORD } else { HEARTBEAT },
             last_contact_at: if stopped { Some(now) } else { standing.last_contact },
             last_stored_commit_at: standing.last_stored_commit,
             oldest_unstored_commit_at: standing.oldest_unstored_commit,
             updated_at: now,
             node: Some(self.node.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farshore_catalog::Options;
+    use farshore_journal::{Offset, Timeline};
+
+    #[test]
+    fn a_last_word_carries_no_figure_that_somebody_would_have_to_measure() {
+        let recorder = StandingRecorder {
+            catalog: Catalog::unopened("sqlite:/nowhere/catalog.db", Options::default()).unwrap(),
+            database: "orders".parse().unwrap(),
+            required: 1,
+            node: "oslo-1".to_owned(),
+        };
+        let measured = PrimaryFacts {
+            retained_bytes: Some(5 << 30),
+            seconds_to_full: Some(7200),
+            ..PrimaryFacts::default()
+        };
+        for (state, figures) in [
+            (PipelineState::Connected, (Some(5 << 30), Some(7200))),
+            (PipelineState::Failed, (None, None)),
+            (PipelineState::Fenced, (None, None)),
+        ] {
+            let stored = Some(Position::new(Timeline::new(1), Offset::new(100)));
+            let targets = [Progress { state, stored, ..Progress::default() }];
+            let said = recorder.shipping(&targets, &measured);
+            assert_eq!((said.retained_bytes, said.seconds_to_full), figures, "{state:?}");
         }
     }
 }

@@ -1,10 +1,9 @@
 //! `farshore points`: recovery points. The list comes from the catalog; a mark is written by the server into its own log, so
 //! that the journal holds it and any store alone can find it again.
 
-use std::time::Duration;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::points::{Around, PointsQuery};
+use farshore_catalog::range::JournalRange;
 use farshore_engines::postgres::sql::Session;
 use farshore_journal::{DatabaseName, Position};
 use serde::Serialize;
@@ -19,8 +18,6 @@ use crate::wiring;
 
 /// Commits that a list shows: the newest ones.
 const SHOWN: usize = 50;
-/// How far back they may lie.
-const SPAN: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One point, as `-o json` shows it.
 #[derive(Debug, Serialize)]
@@ -30,10 +27,12 @@ struct Point {
     kind: String,
     name: Option<String>,
     xid: Option<u64>,
+    /// The stores whose checked log holds it, by name. None yet for a mark that was set just now.
+    stores: Vec<String>,
 }
 
 impl Row for Point {
-    const HEADER: &'static [&'static str] = &["TIME (UTC)", "POSITION", "KIND", "NAME", "XID"];
+    const HEADER: &'static [&'static str] = &["TIME (UTC)", "POSITION", "KIND", "NAME", "XID", "STORES"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -42,6 +41,7 @@ impl Row for Point {
             self.kind.clone(),
             self.name.clone().unwrap_or_default(),
             self.xid.map(|xid| xid.to_string()).unwrap_or_default(),
+            self.stores.join(","),
         ]
     }
 }
@@ -70,7 +70,8 @@ pub async fn run(context: &mut Context, args: PointsCommand) -> anyhow::Result<E
     }
 }
 
-/// The newest commits and the marks among them, oldest first.
+/// The newest commits of the store that reaches furthest and the marks among them, oldest first. Each names the stores that hold
+/// it, since a restore reads one of them.
 async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>> {
     let catalog = wiring::catalog(config).await?;
     let ranges = match catalog.incarnation_current(name).await? {
@@ -93,7 +94,8 @@ async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>
         incarnation: newest.incarnation,
         timeline: newest.timeline,
         around: Around::Position(Position::new(newest.timeline, newest.checked_end)),
-        span: SPAN,
+        // By count alone: one commit from a clock far ahead must not push the others out.
+        span: None,
         limit: SHOWN,
         cursor: None,
     };
@@ -104,6 +106,7 @@ async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>
         kind: "commit".to_owned(),
         name: None,
         xid: Some(commit.xid),
+        stores: holding(&ranges, commit.position()),
     });
     let marks = page.marks.iter().map(|mark| Point {
         time: mark.time,
@@ -111,10 +114,21 @@ async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>
         kind: mark.kind.to_string(),
         name: Some(mark.name.clone()),
         xid: None,
+        stores: holding(&ranges, mark.position),
     });
     let mut points: Vec<Point> = commits.chain(marks).collect();
     points.sort_by_key(|point| (point.position.timeline, point.position.offset));
     Ok(points)
+}
+
+/// The stores whose checked log holds what ends at a position.
+fn holding(ranges: &[JournalRange], position: Position) -> Vec<String> {
+    let holds = |range: &&JournalRange| {
+        range.timeline == position.timeline
+            && range.start < position.offset
+            && position.offset <= range.checked_end
+    };
+    ranges.iter().filter(holds).map(|range| range.store.clone()).collect()
 }
 
 async fn mark(database: &DatabaseName, settings: &DatabaseConfig, name: String) -> anyhow::Result<Point> {
@@ -150,6 +164,7 @@ async fn mark(database: &DatabaseName, settings: &DatabaseConfig, name: String) 
             kind,
             name: Some(name),
             xid: None,
+            stores: Vec::new(),
         });
     }
     Err(failed(last, "mend what it says; `farshore check` looks at every step to the server").into())

@@ -39,7 +39,9 @@ impl Row for Shown {
         let window = &json["window"];
         let span = match window["from_time"].is_null() && window["from_position"].is_null() {
             true => "none".to_owned(),
-            false => format!("{} → {}", edge(window, "from"), edge(window, "to")),
+            false => {
+                format!("{} → {} in {}", edge(window, "from"), edge(window, "to"), text(&window["store"]))
+            }
         };
         let gaps = window["gaps"].as_array().map_or(0, Vec::len);
         let backups = &json["backups"];

@@ -183,7 +183,7 @@ pub async fn pages_show_every_commit_once_in_both_directions(catalog: Catalog) {
             incarnation: id,
             timeline: Timeline::new(2),
             around,
-            span: Duration::from_secs(30),
+            span: Some(Duration::from_secs(30)),
             limit: 7,
             cursor: None,
         };
@@ -219,7 +219,7 @@ pub async fn pages_show_every_commit_once_in_both_directions(catalog: Catalog) {
         incarnation: id,
         timeline: Timeline::new(2),
         around: Around::Time(time(900)),
-        span: Duration::from_secs(30),
+        span: Some(Duration::from_secs(30)),
         limit: 7,
         cursor: None,
     };
@@ -227,6 +227,99 @@ pub async fn pages_show_every_commit_once_in_both_directions(catalog: Catalog) {
     assert_eq!((page.commits.len(), page.commits_in_span), (0, Some(0)));
     let stranger = PointsQuery { around: Around::Position(at(3, 1)), ..nowhere };
     assert!(matches!(catalog.points_around(&stranger).await, Err(Error::NotInHistory { .. })));
+}
+
+/// One commit in the middle of the log is from a clock a month ahead.
+pub async fn a_clock_that_was_far_ahead_hides_no_point(catalog: Catalog) {
+    const MONTH: i64 = 30 * 24 * 3600;
+    let id = orders(&catalog).await;
+    let mut commits: Vec<Commit> = (1..=40).map(|n| commit(1, n * 100, n as i64, n)).collect();
+    for ahead in [9, 19, 39] {
+        commits[ahead].time = time(MONTH);
+        catalog.commit_forget(id).await.unwrap();
+        catalog.commit_insert(id, &commits).await.unwrap();
+        let mut asked = PointsQuery {
+            incarnation: id,
+            timeline: Timeline::new(1),
+            around: Around::Position(at(1, 4_000)),
+            span: None,
+            limit: 10,
+            cursor: None,
+        };
+        assert_eq!(catalog.points_around(&asked).await.unwrap().commits, commits[30..], "{ahead}");
+        // Bounded by time as well the middle is there, and all of its own time around it.
+        asked.span = Some(Duration::from_secs(3600));
+        for middle in [0, 15, 25] {
+            asked.around = Around::Position(commits[middle].position());
+            let page = catalog.points_around(&asked).await.unwrap();
+            assert!(page.commits.contains(&commits[middle]), "{ahead} {middle}");
+            asked.around = Around::Time(commits[middle].time);
+            assert!(!catalog.points_around(&asked).await.unwrap().commits.is_empty(), "{ahead} {middle}");
+        }
+        commits[ahead].time = time(ahead as i64 + 1);
+    }
+}
+
+pub async fn every_mark_is_on_one_page_also_where_no_commit_follows(catalog: Catalog) {
+    let id = orders(&catalog).await;
+    let mark = |name: &str, timeline: u32, offset: u64| Mark {
+        incarnation: id,
+        kind: MarkKind::RestorePoint,
+        name: name.to_owned(),
+        position: at(timeline, offset),
+        time: time(0),
+        note: String::new(),
+        held_until: None,
+    };
+    let mut asked = PointsQuery {
+        incarnation: id,
+        timeline: Timeline::new(2),
+        around: Around::Position(at(2, 5_000)),
+        span: None,
+        limit: 2,
+        cursor: None,
+    };
+    // Nothing was committed at all.
+    catalog.branch_put(&branch(id, 2, Some((1, 1_000)))).await.unwrap();
+    let first = mark("first", 1, 50);
+    catalog.mark_put(&first).await.unwrap();
+    assert_eq!(catalog.points_around(&asked).await.unwrap().marks, std::slice::from_ref(&first));
+    let commits: Vec<Commit> = (1..=7).map(|n| commit(1, n * 100, n as i64, n)).collect();
+    catalog.commit_insert(id, &commits).await.unwrap();
+    let mut marks = vec![first];
+    marks.extend((1..=7).map(|n| mark("between", 1, n * 100 + 20)));
+    marks.extend([mark("behind the fork", 2, 1_500), mark("last", 2, 4_000)]);
+    for mark in &marks[1..] {
+        catalog.mark_put(mark).await.unwrap();
+    }
+    catalog.mark_put(&mark("on the abandoned log", 1, 1_100)).await.unwrap();
+    let mut page = catalog.points_around(&asked).await.unwrap();
+    assert_eq!(page.marks, marks[5..]);
+    let mut found = page.marks;
+    while page.earlier.is_some() {
+        asked.cursor = page.earlier;
+        page = catalog.points_around(&asked).await.unwrap();
+        found.splice(0..0, page.marks);
+    }
+    assert_eq!(found, marks);
+    // And forwards.
+    asked.cursor = Some(Cursor::After(at(1, 200)));
+    let mut found = Vec::new();
+    while asked.cursor.is_some() {
+        page = catalog.points_around(&asked).await.unwrap();
+        found.extend(page.marks);
+        asked.cursor = page.later;
+    }
+    assert_eq!(found, marks[2..]);
+    // Bounded by time, with commits on both sides of the span.
+    asked = PointsQuery {
+        around: Around::Position(at(1, 400)),
+        span: Some(Duration::from_secs(1)),
+        limit: 100,
+        ..asked
+    };
+    let page = catalog.points_around(&asked).await.unwrap();
+    assert_eq!((page.commits.as_slice(), page.marks.as_slice()), (&commits[2..5], &marks[3..6]));
 }
 
 pub async fn expired_commits_are_gone_and_the_rest_stays_right(catalog: Catalog) {

@@ -1,14 +1,14 @@
 //! Status, windows, rebuild: only what is known is said, in exactly the promised shape.
 
-use farshore_catalog::Catalog;
-use farshore_catalog::Error;
 use farshore_catalog::commit::commit_insert_in_txn;
 use farshore_catalog::database::{Database, database_put_in_txn};
 use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::rebuild::{
     IncarnationFacts, incarnation_replace_all_in_txn, incarnation_retain_in_txn,
 };
+use farshore_catalog::shipping::{Shipping, ShippingState};
 use farshore_catalog::target::Target;
+use farshore_catalog::{Catalog, Error};
 use farshore_journal::{IncarnationId, Timeline};
 use serde_json::json;
 
@@ -62,6 +62,7 @@ pub async fn status_has_exactly_the_promised_shape(catalog: Catalog) {
         "received": "0/3E8", "stored": "0/384", "reported": "0/3E8", "released": "0/320",
         "ship_lag_bytes": 200, "ship_lag_seconds": 2.5,
         "window": {
+            "store": "main",
             "from_time": "2026-03-29T14:00:03Z", "to_time": "2026-03-29T14:00:04Z",
             "from_position": "1:0/2BC", "to_position": "1:0/384",
             "gaps": [{
@@ -97,8 +98,85 @@ pub async fn a_window_never_joins_two_stores(catalog: Catalog) {
     let spans: Vec<_> = found.iter().map(|(store, windows)| (store.as_str(), windows.spans.len())).collect();
     assert_eq!(spans, [("main", 1), ("other", 0)]);
     let window = catalog.status(&name("orders"), time(0)).await.unwrap().window.unwrap();
+    assert_eq!(window.store, "main");
     assert_eq!((window.from_position, window.to_position), (at(1, 200), at(1, 500)));
     assert_eq!((window.from_time, window.to_time), (None, None));
+}
+
+/// The commit at 390 lies before the gap. Behind it the journal begins at 500, and its first commit ends at 750, behind the end of
+/// the base backup.
+pub async fn no_time_of_a_window_comes_from_behind_a_gap(catalog: Catalog) {
+    let id = orders(&catalog).await;
+    catalog.range_extend(&range(id, "main", 1, 0, 400)).await.unwrap();
+    catalog.gap_put(&gap(id, 400, 500)).await.unwrap();
+    catalog.backup_insert(&usable(id, 1, 100, 200)).await.unwrap();
+    catalog.commit_insert(id, &[commit(1, 390, 2, 2)]).await.unwrap();
+    let window = async || catalog.status(&name("orders"), time(0)).await.unwrap().window.unwrap();
+    assert_eq!((window().await.from_time, window().await.to_time), (None, Some(time(2))));
+    catalog.range_extend(&range(id, "main", 1, 500, 900)).await.unwrap();
+    catalog.backup_insert(&usable(id, 2, 600, 700)).await.unwrap();
+    let behind = window().await;
+    assert_eq!((behind.from_position, behind.to_position), (at(1, 700), at(1, 900)));
+    assert_eq!((behind.from_time, behind.to_time), (None, None));
+    let lost = &behind.gaps[0];
+    assert_eq!((lost.from_time, lost.to_time, lost.older_from_time), (Some(time(2)), None, None));
+    catalog.commit_insert(id, &[commit(1, 750, 9, 3)]).await.unwrap();
+    assert_eq!((window().await.from_time, window().await.to_time), (None, Some(time(9))));
+    // A record that begins before the gap's end is not whole in this log.
+    catalog.commit_insert(id, &[commit(1, 505, 5, 4)]).await.unwrap();
+    assert_eq!(window().await.from_time, None);
+    catalog.commit_insert(id, &[commit(1, 510, 6, 5)]).await.unwrap();
+    assert_eq!(window().await.from_time, Some(time(6)));
+}
+
+/// After a last word nobody measures the primary's disk, and nobody vouches for the targets that were stopped along.
+pub async fn a_last_word_vouches_for_nothing_but_itself(catalog: Catalog) {
+    let id = orders(&catalog).await;
+    catalog.range_extend(&range(id, "main", 1, 0, 400)).await.unwrap();
+    let now = time(1000);
+    for (store, state) in [("broken", "failed"), ("healthy", "connected")] {
+        let target = Target {
+            database: name("orders"),
+            store: store.to_owned(),
+            url: "s3://bucket".to_owned(),
+            state: state.to_owned(),
+            stored: Some(at(1, 400)),
+            updated_at: now,
+            failure: None,
+        };
+        catalog.target_put(&target).await.unwrap();
+    }
+    let year = std::time::Duration::from_secs(365 * 24 * 3600);
+    for state in [ShippingState::Failed, ShippingState::Fenced] {
+        let last = Shipping { state, heartbeat: year, last_contact_at: Some(now), ..shipping(now) };
+        catalog.shipping_put(&last).await.unwrap();
+        for (later, healthy) in [(1001, "connected"), (1004, "unknown"), (90_000, "unknown")] {
+            let status = catalog.status(&name("orders"), time(later)).await.unwrap();
+            assert_eq!(status.state.word(), state.word());
+            let states: Vec<_> = status.targets.iter().map(|target| target.state.as_str()).collect();
+            assert_eq!(states, ["failed", healthy], "{later}");
+            assert_eq!((status.primary.retained_bytes, status.primary.seconds_to_full), (None, None));
+        }
+    }
+}
+
+pub async fn the_window_is_on_the_newest_timeline_while_nothing_ships(catalog: Catalog) {
+    let id = orders(&catalog).await;
+    catalog.range_extend(&range(id, "main", 1, 0, 400)).await.unwrap();
+    catalog.backup_insert(&usable(id, 1, 100, 200)).await.unwrap();
+    let now = time(1000);
+    let end = async |later| catalog.status(&name("orders"), time(later)).await.unwrap().window.unwrap();
+    // The first timeline has no branch, and nobody has shipped here.
+    assert_eq!(end(1000).await.to_position, at(1, 400));
+    catalog.shipping_put(&shipping(now)).await.unwrap();
+    catalog.branch_put(&branch(id, 2, Some((1, 300)))).await.unwrap();
+    catalog.range_extend(&range(id, "main", 2, 300, 900)).await.unwrap();
+    assert_eq!(end(1000).await.to_position, at(1, 400), "the timeline that is shipped");
+    assert_eq!(end(1040).await.to_position, at(2, 900), "in silence");
+    let year = std::time::Duration::from_secs(365 * 24 * 3600);
+    let failed = Shipping { state: ShippingState::Failed, heartbeat: year, ..shipping(now) };
+    catalog.shipping_put(&failed).await.unwrap();
+    assert_eq!(end(1000).await.to_position, at(2, 900), "stopped");
 }
 
 fn facts(id: u8) -> IncarnationFacts {
