@@ -5,6 +5,7 @@
 //! something when the service starts, when its file was deleted or replaced, when a write to it was not told, and when a
 //! recorder had to drop facts. Each time the stores are read, which hold everything; what is told meanwhile is told twice.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use farshore_shipper::progress::Progress;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, StoreName};
 use crate::{rebuild, sources};
 
 /// How often it is looked whether the catalog lacks something.
@@ -33,6 +34,10 @@ struct Lost {
     dropped: u64,
 }
 
+/// The stores that were added while another store of their database could not be read: each is read once for that, and not at
+/// every try until the other one is back.
+type Added = HashSet<(DatabaseName, StoreName)>;
+
 /// One service's upkeep of its catalog.
 pub struct Upkeep {
     /// The configuration.
@@ -47,6 +52,7 @@ impl Upkeep {
     /// Looks after the catalog until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
         let mut known: Option<Lost> = None;
+        let (mut tried, mut added) = (None, Added::new());
         let mut pause = PAUSE_FIRST;
         let mut done = Instant::now();
         let mut failures = 0;
@@ -56,9 +62,12 @@ impl Upkeep {
                 if done.elapsed() > PAUSE_LONGEST {
                     pause = PAUSE_FIRST;
                 }
+                if tried.replace(lost) != Some(lost) {
+                    added.clear();
+                }
                 let brought = tokio::select! {
                     () = cancel.cancelled() => return,
-                    brought = Box::pin(self.bring_up()) => brought,
+                    brought = Box::pin(self.bring_up(&mut added)) => brought,
                 };
                 match brought {
                     Ok(()) => {
@@ -100,25 +109,57 @@ impl Upkeep {
         Lost { untold: self.catalog.untold(), dropped: dropped.sum() }
     }
 
-    async fn bring_up(&self) -> anyhow::Result<()> {
+    async fn bring_up(&self, added: &mut Added) -> anyhow::Result<()> {
         let first = self
             .catalog
             .still_there()
             .is_err_and(|why| matches!(why, farshore_catalog::Error::NotOpen { .. }));
-        if self.catalog.renew().await? == Renewal::Another && !first {
-            tracing::warn!(
-                catalog = self.catalog.address(),
-                "the catalog was deleted or replaced: the one that is there now is brought up from the stores"
-            );
+        if self.catalog.renew().await? == Renewal::Another {
+            added.clear();
+            if !first {
+                tracing::warn!(
+                    catalog = self.catalog.address(),
+                    "the catalog was deleted or replaced: the one that is there now is brought up from the stores"
+                );
+            }
         }
         let mut failed = None;
         for (name, _) in &self.shown {
-            let brought = async {
-                let held = sources::held(&self.config, name).await?;
-                rebuild::all(&self.catalog, name, &held).await
-            };
-            if let Err(why) = brought.await {
+            if let Err(why) = self.bring_up_one(name, added).await {
                 failed = failed.or(Some(why.context(format!("of {name}"))));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Brings one database up from those of its stores that can be read. Only when all can, anything is forgotten but what a store
+    /// held that is no longer the database's.
+    async fn bring_up_one(&self, name: &DatabaseName, added: &mut Added) -> anyhow::Result<()> {
+        let Some(settings) = self.config.databases.get(name) else { return Ok(()) };
+        rebuild::forget_dropped_stores(&self.catalog, name, &settings.stores).await?;
+        // Before the stores are listed: what is founded in between is not taken for a lie.
+        let known = self.catalog.incarnation_list(name).await?;
+        let (mut readable, mut failed) = (Vec::new(), None);
+        for (store, held) in sources::held_in_each(&self.config, name).await {
+            match held {
+                Ok(held) => readable.push((store, held)),
+                Err(why) => failed = failed.or(Some(why)),
+            }
+        }
+        if failed.is_none() {
+            let held: Vec<_> = readable.into_iter().flat_map(|(_, held)| held).collect();
+            return rebuild::all(&self.catalog, name, &known, &held).await;
+        }
+        for (store, held) in readable {
+            let one = (name.clone(), store);
+            if added.contains(&one) {
+                continue;
+            }
+            match rebuild::more(&self.catalog, &held).await {
+                Ok(()) => {
+                    added.insert(one);
+                }
+                Err(why) => failed = failed.or(Some(why)),
             }
         }
         failed.map_or(Ok(()), Err)

@@ -21,6 +21,7 @@ use farshore_journal::format::{FormatError, VerifyKeys};
 use farshore_journal::{DatabaseName, JournalError, Sequence, backup, heads};
 use serde::Serialize;
 
+use crate::config::StoreName;
 use walk::Walk;
 
 /// What was read.
@@ -68,23 +69,68 @@ pub async fn anew(catalog: &Catalog, name: &DatabaseName, held: &[Held]) -> anyh
 /// Brings the catalog up to all that the stores of a database hold. What the catalog has is gone on from, unless it says something
 /// that the stores do not: then it is written anew.
 ///
+/// `known` are the incarnations that the catalog had before the stores were listed: one that is founded meanwhile is in the
+/// catalog and not in the list, and no lie.
+///
 /// # Errors
-/// As [`anew`].
-pub async fn all(catalog: &Catalog, name: &DatabaseName, held: &[Held]) -> anyhow::Result<()> {
-    for known in catalog.incarnation_list(name).await? {
+/// As [`anew`]; the stores that can be read are brought up all the same, and nothing is forgotten.
+pub async fn all(
+    catalog: &Catalog,
+    name: &DatabaseName,
+    known: &[Incarnation],
+    held: &[Held],
+) -> anyhow::Result<()> {
+    for known in known {
         if !held.iter().any(|held| held.source.record().incarnation == known.id) {
             tracing::warn!(database = %name, incarnation = %known.id, "the catalog has an incarnation that no store holds: it is written anew");
             return anew(catalog, name, held).await.map(|_| ());
         }
     }
+    let (mut refuted, mut failed) = (None, None);
     for one in held {
-        if !known::is_held(catalog, one).await? {
-            tracing::warn!(database = %name, store = %one.store, "the catalog says what the store does not hold: it is written anew");
-            return anew(catalog, name, held).await.map(|_| ());
+        match known::is_held(catalog, one).await {
+            Ok(true) => {}
+            Ok(false) => refuted = refuted.or(Some(one)),
+            Err(why) => failed = failed.or(Some(why)),
         }
     }
+    if let (Some(one), None) = (refuted, &failed) {
+        tracing::warn!(database = %name, store = %one.store, "the catalog says what the store does not hold: it is written anew");
+        return anew(catalog, name, held).await.map(|_| ());
+    }
+    let brought = more(catalog, held).await;
+    failed.map_or(brought, Err)
+}
+
+/// Adds what these stores hold, and forgets nothing: for when not every store of the database can be read.
+///
+/// # Errors
+/// The first store's that does not answer, or whose journal is not whole; the others are brought up all the same.
+pub async fn more(catalog: &Catalog, held: &[Held]) -> anyhow::Result<()> {
+    let mut failed = None;
     for held in held {
-        bring_up(catalog, held).await?;
+        if let Err(why) = bring_up(catalog, held).await {
+            failed = failed.or(Some(why.context(format!("in the store {}", held.store))));
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Forgets what the catalog says of stores that are not among `configured`, all those of the database. Other databases of the
+/// catalog may be another service's and are left alone.
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn forget_dropped_stores(
+    catalog: &Catalog,
+    name: &DatabaseName,
+    configured: &[StoreName],
+) -> anyhow::Result<()> {
+    for store in catalog.store_list(name).await? {
+        if !configured.iter().any(|one| one.as_str() == store) {
+            tracing::info!(database = %name, %store, "the store is no longer the database's: the catalog forgets what it held");
+            catalog.store_forget(name, &store).await?;
+        }
     }
     Ok(())
 }
@@ -240,4 +286,64 @@ fn time_of(text: &str) -> DateTime<Utc> {
 /// The numbers from `first` to `last`.
 fn numbers(first: Sequence, last: Sequence) -> impl Iterator<Item = Sequence> {
     (first.get()..=last.get()).map(Sequence::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farshore_catalog::Options;
+    use farshore_catalog::target::Target;
+    use farshore_journal::{IncarnationId, StoreId};
+
+    async fn founded() -> (tempfile::TempDir, Catalog, DatabaseName) {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/catalog.db", folder.path().display());
+        let catalog = Catalog::open(&url, Options::default()).await.unwrap();
+        let record = IncarnationRecord {
+            format: 1,
+            store: StoreId::from_bytes([9; 16]),
+            database: "orders".parse().unwrap(),
+            engine: "postgres".to_owned(),
+            incarnation: IncarnationId::from_bytes([7; 16]),
+            number: 0,
+            identity: "7301234567890123456".to_owned(),
+            major: 15,
+            segment_bytes: 16 << 20,
+            created: "2026-11-26T00:00:00Z".to_owned(),
+            reason: "first".to_owned(),
+        };
+        put_record(&catalog, &record).await.unwrap();
+        (folder, catalog, record.database)
+    }
+
+    /// The catalog is asked first and the stores then: a journal that is founded in between is in the catalog alone.
+    #[tokio::test]
+    async fn an_incarnation_founded_after_the_catalog_was_asked_is_no_lie() {
+        let (_folder, catalog, name) = founded().await;
+        all(&catalog, &name, &[], &[]).await.unwrap();
+        let known = catalog.incarnation_list(&name).await.unwrap();
+        assert_eq!(known.len(), 1);
+        all(&catalog, &name, &known, &[]).await.unwrap();
+        assert_eq!(catalog.incarnation_list(&name).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn only_stores_that_are_no_longer_the_databases_are_forgotten() {
+        let (_folder, catalog, name) = founded().await;
+        for store in ["main", "dropped"] {
+            let target = Target {
+                database: name.clone(),
+                store: store.to_owned(),
+                url: "file:/nowhere".to_owned(),
+                state: "connected".to_owned(),
+                stored: None,
+                updated_at: Utc::now(),
+                failure: None,
+            };
+            catalog.target_put(&target).await.unwrap();
+        }
+        let configured = ["main".parse().unwrap(), "not_founded_yet".parse().unwrap()];
+        forget_dropped_stores(&catalog, &name, &configured).await.unwrap();
+        assert_eq!(catalog.store_list(&name).await.unwrap(), ["main"]);
+    }
 }

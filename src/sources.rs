@@ -57,18 +57,26 @@ fn records_message(name: &DatabaseName, store: &StoreName, why: &JournalError) -
 /// # Errors
 /// As [`all`], for the first store that cannot be read: what one store holds says nothing of another.
 pub async fn held(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Held>> {
-    let mut held = Vec::new();
+    let of_stores = held_in_each(config, name).await.into_iter().map(|(_, held)| held);
+    let of_stores: anyhow::Result<Vec<Vec<Held>>> = of_stores.collect();
+    Ok(of_stores?.into_iter().flatten().collect())
+}
+
+/// Every incarnation of `name` in each of its stores, store by store in the configuration's order, or why one cannot be read.
+pub async fn held_in_each(
+    config: &Config,
+    name: &DatabaseName,
+) -> Vec<(StoreName, anyhow::Result<Vec<Held>>)> {
     let stores = config.databases.get(name).map(|settings| settings.stores.clone()).unwrap_or_default();
     let pinned = pinned(config, name);
-    for store in &stores {
-        let sources = all(config, name, store).await?;
-        held.extend(sources.into_iter().map(|source| Held {
-            store: store.to_string(),
-            source,
-            pinned: pinned.clone(),
-        }));
+    let mut of_stores = Vec::with_capacity(stores.len());
+    for store in stores {
+        let held = |source| Held { store: store.to_string(), source, pinned: pinned.clone() };
+        let found = all(config, name, &store).await;
+        let found = found.map(|sources| sources.into_iter().map(held).collect());
+        of_stores.push((store, found));
     }
-    Ok(held)
+    of_stores
 }
 
 /// The incarnation that is chosen, and in which store; without a choice the newest one in the first of the database's stores that

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use farshore_journal::Offset;
 use farshore_testkit::process::wait_for;
 use farshore_testkit::stores::Moto;
+use serde_json::Value;
 use service::proxy::Proxy;
 use service::{Node, SOON, flushed, keeping};
 
@@ -86,6 +87,62 @@ fn one_store_is_enough_where_any_is_asked_for_and_the_log_is_kept_for_the_other(
     assert!(targets.iter().any(|target| target["state"] != "connected"), "{status}");
     proxy.close(false);
     node.wait_end(1, written);
+    service.stop();
+}
+
+/// The catalog's word on the targets, the backups and the window's store, once it is `wanted`.
+fn comes_to(node: &Node, wanted: impl Fn(&Value) -> bool) -> Value {
+    let mut shown = None;
+    let came = wait_for(SOON, || {
+        shown = node.status();
+        shown.clone().filter(&wanted)
+    });
+    came.unwrap_or_else(|| panic!("{shown:?}\n{}", node.log()))
+}
+
+fn targets(status: &Value) -> Vec<&str> {
+    status["targets"].as_array().unwrap().iter().map(|target| target["store"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_store_that_was_dropped_is_forgotten_and_one_that_is_away_hides_nothing_of_the_others() {
+    let server = keeping().start();
+    let node = Node::new(&[&server]);
+    let (second, aside) = (node.folder().join("second"), node.folder().join("second-aside"));
+    std::fs::create_dir(&second).unwrap();
+    farshore_testkit::user::give(&second);
+    let mut alone = String::new();
+    node.configure(|text| {
+        alone.clone_from(&text);
+        text
+    });
+    node.add_store(&format!("url = \"file:{}\"", second.display()), "\"any\"");
+    let mut both = String::new();
+    node.configure(|text| {
+        both.clone_from(&text);
+        text
+    });
+    let service = node.start(None);
+    node.wait_backup(1);
+    comes_to(&node, |status| {
+        targets(status) == ["main", "second"] && status["targets"][1]["stored"].is_string()
+    });
+    service.stop();
+
+    node.configure(|_| alone);
+    let service = node.start(None);
+    comes_to(&node, |status| targets(status) == ["main"] && status["window"]["store"] == "main");
+    service.stop();
+
+    node.configure(|_| both);
+    std::fs::rename(&second, &aside).unwrap();
+    for name in ["farshore.db", "farshore.db-wal", "farshore.db-shm"] {
+        let _gone = std::fs::remove_file(node.folder().join(name));
+    }
+    let service = node.start(None);
+    comes_to(&node, |status| status["backups"]["count"] == 1 && status["window"]["store"] == "main");
+    std::fs::rename(&aside, &second).unwrap();
+    comes_to(&node, |status| targets(status) == ["main", "second"]);
     service.stop();
 }
 

@@ -22,7 +22,7 @@ use crate::branch::Stretch;
 use crate::connection::{Bound, in_own_txn};
 use crate::incarnation::incarnation_number_in_txn;
 use crate::row::{Read as _, at, big, branch, micros};
-use crate::{Catalog, Result, Time, Txn};
+use crate::{Catalog, Error, Result, Time, Txn};
 
 /// The most commits already there that one insert is merged with in memory.
 const OVERLAP: u64 = 20_000;
@@ -103,8 +103,7 @@ pub async fn commit_insert_in_txn(
         at(commit.end)?;
         big("transaction id", commit.xid)?;
     }
-    let number = incarnation_number_in_txn(txn, incarnation).await?;
-    own(txn, number).await?;
+    let number = own(txn, incarnation).await?;
     let mut ordered = commits.to_vec();
     ordered.sort_by_key(|commit| (commit.timeline, commit.end));
     let mut added = 0;
@@ -116,9 +115,14 @@ pub async fn commit_insert_in_txn(
 
 /// Makes the incarnation's commits this transaction's to change: two targets bring the same ones, and a block is read before it is
 /// written. A change of nothing is a lock that both kinds of catalog have.
-async fn own(txn: &mut Txn, number: i64) -> Result<()> {
+/// Its number on `Ok`; an incarnation that was forgotten meanwhile cannot be had.
+async fn own(txn: &mut Txn, incarnation: IncarnationId) -> Result<i64> {
+    let number = incarnation_number_in_txn(txn, incarnation).await?;
     let bound = query("update incarnation set reason = reason where number = $1").bind(number);
-    txn.execute("commit_insert", bound).await.map(|_| ())
+    match txn.execute("commit_insert", bound).await? {
+        1 => Ok(number),
+        _ => Err(Error::NoIncarnation { id: incarnation }),
+    }
 }
 
 /// Inserts commits of one timeline, sorted by offset.
@@ -291,8 +295,7 @@ pub async fn commit_expire_in_txn(
     timeline: Timeline,
     offset: Offset,
 ) -> Result<u64> {
-    let number = incarnation_number_in_txn(txn, incarnation).await?;
-    own(txn, number).await?;
+    let number = own(txn, incarnation).await?;
     let part = Part { timeline, after: Offset::new(0), until: Some(offset) };
     let mut expired = 0;
     loop {

@@ -160,6 +160,8 @@ impl Error {
         match self {
             Self::Query { source, .. } => match source {
                 sqlx::Error::Database(refusal) if refusal.is_unique_violation() => Retry::Now,
+                // What it belongs to is not recorded, as with `NoIncarnation`.
+                sqlx::Error::Database(refusal) if refusal.is_foreign_key_violation() => Retry::Never,
                 _ => Retry::Backoff,
             },
             Self::NotOpen { .. } | Self::Connect { .. } | Self::Deadline { .. } => Retry::Backoff,

@@ -34,6 +34,7 @@ mod row;
 pub mod shipping;
 pub mod snapshot;
 pub mod status;
+pub mod store;
 pub mod target;
 pub mod window;
 

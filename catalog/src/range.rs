@@ -8,6 +8,7 @@ use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
+use crate::incarnation::incarnation_number_in_txn;
 use crate::row::{Read as _, at, big, branch};
 use crate::{Catalog, Error, Result, Txn};
 
@@ -66,7 +67,7 @@ impl Catalog {
     /// Add only what continues the chain: a chunk whose check failed is a [`crate::gap::Gap`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a range that is none.
+    /// [`Error::Invalid`] for a range that is none, [`Error::NoIncarnation`] for one of an incarnation that is not known.
     pub async fn range_extend(&self, range: &JournalRange) -> Result<()> {
         in_own_txn!(self, range_extend_in_txn(range))
     }
@@ -91,7 +92,7 @@ impl Catalog {
 /// As [`Catalog::range_extend`].
 ///
 /// # Errors
-/// [`Error::Invalid`] for a range that is none.
+/// [`Error::Invalid`] for a range that is none, [`Error::NoIncarnation`] for one of an incarnation that is not known.
 pub async fn range_extend_in_txn(txn: &mut Txn, range: &JournalRange) -> Result<()> {
     range.validate()?;
     let statement = "select incarnation, store, timeline, start_offset, end_offset, checked_end, \
@@ -122,6 +123,8 @@ pub async fn range_extend_in_txn(txn: &mut Txn, range: &JournalRange) -> Result<
             .bind(at(old.start)?);
         txn.execute("range_extend", bound).await?;
     }
+    // Asked for first, so that one that is not known is named.
+    let _known = incarnation_number_in_txn(txn, joined.incarnation).await?;
     let statement = "insert into journal_range (incarnation, store, timeline, start_offset, end_offset, \
                      checked_end, first_sequence, last_sequence) values ($1, $2, $3, $4, $5, $6, $7, $8)";
     let bound = query(statement)

@@ -89,5 +89,7 @@ on_both!(
     stories_status::no_time_of_a_window_comes_from_behind_a_gap,
     stories_status::a_last_word_vouches_for_nothing_but_itself,
     stories_status::the_window_is_on_the_newest_timeline_while_nothing_ships,
+    stories_status::a_store_is_forgotten_for_one_database_alone,
+    stories_status::a_fact_of_an_unknown_incarnation_is_refused_for_good,
     stories_status::a_rebuilt_catalog_equals_the_lost_one,
 );

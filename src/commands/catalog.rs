@@ -43,8 +43,9 @@ pub async fn run(context: &mut Context, args: CatalogCommand) -> anyhow::Result<
     let config = context.config()?;
     let catalog = wiring::catalog(&config).await?;
     let mut shown = Vec::new();
-    for (name, _) in commands::databases(&config, None)? {
+    for (name, settings) in commands::databases(&config, None)? {
         let held = sources::held(&config, name).await?;
+        rebuild::forget_dropped_stores(&catalog, name, &settings.stores).await?;
         let reports = tokio::select! {
             () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
             reports = Box::pin(rebuild::anew(&catalog, name, &held)) => reports?,

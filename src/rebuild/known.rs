@@ -7,7 +7,7 @@ use farshore_catalog::Catalog;
 use farshore_catalog::branch::Branch;
 use farshore_catalog::gap::Gap;
 use farshore_catalog::range::JournalRange;
-use farshore_journal::{JournalError, Offset, Position, backup};
+use farshore_journal::{JournalError, Offset, Position, Sequence, backup};
 
 use super::Held;
 
@@ -104,16 +104,38 @@ pub(super) async fn is_held(catalog: &Catalog, held: &Held) -> anyhow::Result<bo
     Ok(true)
 }
 
-/// The start of the log segment in which a range ends: decoding begins there.
+/// The start of the log segment from which a range's records are to be read again: that in which its last checked record ends, or
+/// in which the range ends. A record that begins before a range's end and was not seen whole may be a commit.
 pub(super) fn decoding_start(range: &JournalRange, segment_bytes: u64) -> Offset {
-    Offset::new(range.end.get().saturating_sub(1)).segment_start(segment_bytes).max(range.start)
+    let within = Offset::new(range.end.get().saturating_sub(1));
+    range.checked_end.min(within).segment_start(segment_bytes).max(range.start)
+}
+
+/// Where a walk goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum GoOn<'a> {
+    /// At the journal's first log: nothing is known from there.
+    First,
+    /// In the log segment in which this range is to be read again.
+    In(&'a JournalRange),
+    /// Nowhere: whoever ships has told more than the journal's end that the walk was given.
+    Nowhere,
+}
+
+/// Where a walk up to chunk `last` goes on, when the catalog knows the journal without a hole up to `whole`.
+pub(super) fn goes_on(whole: Option<&JournalRange>, last: Sequence) -> GoOn<'_> {
+    match whole {
+        None => GoOn::First,
+        Some(whole) if whole.last_sequence > last => GoOn::Nowhere,
+        Some(whole) => GoOn::In(whole),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use farshore_catalog::branch::Fork;
-    use farshore_journal::{IncarnationId, Sequence, Timeline};
+    use farshore_journal::{IncarnationId, Timeline};
 
     const WHO: IncarnationId = IncarnationId::from_bytes([7; 16]);
 
@@ -148,6 +170,33 @@ mod tests {
             timeline: Timeline::new(timeline),
             fork: Some(Fork { parent: Timeline::new(parent), at: Offset::new(at) }),
             first_seen_at: farshore_catalog::Time::default(),
+        }
+    }
+
+    #[test]
+    fn a_walk_that_the_shipper_overtook_reads_nothing_again() {
+        let told = range(1, 0, 100, 1);
+        for (last, expected) in [(1, GoOn::Nowhere), (2, GoOn::In(&told)), (3, GoOn::In(&told))] {
+            assert_eq!(goes_on(Some(&told), Sequence::new(last)), expected, "{last}");
+        }
+        assert_eq!(goes_on(None, Sequence::new(3)), GoOn::First);
+    }
+
+    /// A commit may begin before the segment's border and end behind it; where the range ends behind it too, decoding from the
+    /// border would never see that commit.
+    #[test]
+    fn decoding_begins_where_the_last_checked_record_ends() {
+        for (start, checked, end, expected) in [
+            (0, 250, 250, 200),
+            (0, 200, 200, 100),
+            (0, 195, 250, 100),
+            (0, 50, 250, 0),
+            (120, 195, 250, 120),
+            (120, 120, 250, 120),
+        ] {
+            let known = JournalRange { checked_end: Offset::new(checked), ..range(1, start, end, 1) };
+            let found = decoding_start(&known, 100).get();
+            assert_eq!(found, expected, "{start} {checked} {end}");
         }
     }
 

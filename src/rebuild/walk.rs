@@ -22,7 +22,7 @@ use farshore_journal::reader::Keyring;
 use farshore_journal::{JournalError, Offset, Position, Sequence};
 use tokio::task::JoinSet;
 
-use super::known::{self, Known};
+use super::known::{self, GoOn, Known};
 use super::{Held, Report};
 
 /// Chunks that are asked for ahead of the one in hand.
@@ -121,8 +121,10 @@ impl<'a> Walk<'a> {
             }
         };
         let known = Known::read(self.catalog, self.held).await?;
-        let Some(known) = known.whole_to(begins).filter(|range| range.last_sequence <= last) else {
-            return Ok(at);
+        let known = match known::goes_on(known.whole_to(begins), last) {
+            GoOn::First => return Ok(at),
+            GoOn::Nowhere => return Ok(last.next().unwrap_or(last)),
+            GoOn::In(known) => known,
         };
         let segment = self.held.source.record().segment_bytes;
         let from = known::decoding_start(known, segment);

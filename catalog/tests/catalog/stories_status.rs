@@ -1,14 +1,16 @@
 //! Status, windows, rebuild: only what is known is said, in exactly the promised shape.
 
+use farshore_catalog::backup::Backup;
 use farshore_catalog::commit::commit_insert_in_txn;
 use farshore_catalog::database::{Database, database_put_in_txn};
+use farshore_catalog::gap::Gap;
 use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::rebuild::{
     IncarnationFacts, incarnation_replace_all_in_txn, incarnation_retain_in_txn,
 };
 use farshore_catalog::shipping::{Shipping, ShippingState};
 use farshore_catalog::target::Target;
-use farshore_catalog::{Catalog, Error};
+use farshore_catalog::{Catalog, Error, Retry};
 use farshore_journal::{IncarnationId, Timeline};
 use serde_json::json;
 
@@ -177,6 +179,63 @@ pub async fn the_window_is_on_the_newest_timeline_while_nothing_ships(catalog: C
     let failed = Shipping { state: ShippingState::Failed, heartbeat: year, ..shipping(now) };
     catalog.shipping_put(&failed).await.unwrap();
     assert_eq!(end(1000).await.to_position, at(2, 900), "stopped");
+}
+
+pub async fn a_store_is_forgotten_for_one_database_alone(catalog: Catalog) {
+    let id = orders(&catalog).await;
+    let other = incarnation(2, "billing");
+    let database = Database { name: name("billing"), engine: "postgres".to_owned(), added_at: time(0) };
+    catalog.database_put(&database).await.unwrap();
+    catalog.incarnation_put(&other).await.unwrap();
+    for (number, (id, database)) in (0u8..).zip([(id, "orders"), (other.id, "billing")]) {
+        for (place, store) in (1u8..).zip(["main", "dropped"]) {
+            catalog.range_extend(&range(id, store, 1, 0, 400)).await.unwrap();
+            catalog.gap_put(&Gap { store: store.to_owned(), ..gap(id, 400, 500) }).await.unwrap();
+            let backup = usable(id, number * 2 + place, 100, 200);
+            catalog.backup_insert(&Backup { store: store.to_owned(), ..backup }).await.unwrap();
+            let target = Target {
+                database: name(database),
+                store: store.to_owned(),
+                url: "s3://bucket".to_owned(),
+                state: "connected".to_owned(),
+                stored: None,
+                updated_at: time(0),
+                failure: None,
+            };
+            catalog.target_put(&target).await.unwrap();
+        }
+    }
+    catalog.commit_insert(id, &[commit(1, 390, 2, 2)]).await.unwrap();
+    assert_eq!(catalog.store_list(&name("orders")).await.unwrap(), ["dropped", "main"]);
+    catalog.store_forget(&name("orders"), "dropped").await.unwrap();
+    assert_eq!(catalog.store_list(&name("orders")).await.unwrap(), ["main"]);
+    assert_eq!(catalog.store_list(&name("billing")).await.unwrap(), ["dropped", "main"]);
+    for (id, database, left) in [(id, "orders", 1), (other.id, "billing", 2)] {
+        assert_eq!(catalog.range_list(id).await.unwrap().len(), left, "{database}");
+        assert_eq!(catalog.gap_list(id).await.unwrap().len(), left, "{database}");
+        assert_eq!(catalog.backup_list(id).await.unwrap().len(), left, "{database}");
+        assert_eq!(catalog.target_list(&name(database)).await.unwrap().len(), left, "{database}");
+    }
+    assert_eq!(catalog.commit_by_xid(id, 2).await.unwrap().len(), 1);
+}
+
+/// A fact of an incarnation that is not recorded is refused for good: whoever queues facts must not offer it for ever.
+pub async fn a_fact_of_an_unknown_incarnation_is_refused_for_good(catalog: Catalog) {
+    orders(&catalog).await;
+    let id = IncarnationId::from_bytes([9; 16]);
+    let mark = facts(9).marks.remove(0);
+    let refusals = [
+        catalog.range_extend(&range(id, "main", 1, 0, 400)).await,
+        catalog.gap_put(&gap(id, 400, 500)).await,
+        catalog.branch_put(&branch(id, 2, Some((1, 300)))).await,
+        catalog.backup_insert(&usable(id, 1, 100, 200)).await,
+        catalog.mark_put(&mark).await,
+        catalog.commit_insert(id, &[commit(1, 390, 2, 2)]).await.map(|_| ()),
+    ];
+    for refused in refusals {
+        let why = refused.unwrap_err();
+        assert_eq!(why.retry(), Retry::Never, "{why:?}");
+    }
 }
 
 fn facts(id: u8) -> IncarnationFacts {
