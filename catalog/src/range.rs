@@ -25,7 +25,8 @@ pub struct JournalRange {
     pub start: Offset,
     /// The next offset wanted.
     pub end: Offset,
-    /// The end of the last whole record whose checksum was found right: what is restorable ends here.
+    /// The end of the last whole record whose checksum was found right: what is restorable ends here. Its start when no record of
+    /// it is known to be whole: it lies inside of one, or nobody decoded it.
     pub checked_end: Offset,
     /// The lowest chunk number in it.
     pub first_sequence: Sequence,
@@ -48,12 +49,18 @@ impl JournalRange {
         Ok(())
     }
 
+    /// Where its last checked record ends; none when it lies inside of one record.
+    fn last_checked(&self) -> Option<Offset> {
+        Some(self.checked_end).filter(|end| *end > self.start)
+    }
+
     /// Both as one; the caller knows that they overlap or touch.
     fn joined(self, other: &Self) -> Self {
+        let start = self.start.min(other.start);
         Self {
-            start: self.start.min(other.start),
+            start,
             end: self.end.max(other.end),
-            checked_end: self.checked_end.max(other.checked_end),
+            checked_end: self.last_checked().max(other.last_checked()).unwrap_or(start),
             first_sequence: self.first_sequence.min(other.first_sequence),
             last_sequence: self.last_sequence.max(other.last_sequence),
             ..self
@@ -195,4 +202,34 @@ fn from_row(row: &AnyRow) -> Result<JournalRange> {
         first_sequence: row.count("first_sequence").map(Sequence::new)?,
         last_sequence: row.count("last_sequence").map(Sequence::new)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_inside_of_one_record_moves_no_checked_end() {
+        let range = |start, end, checked| JournalRange {
+            incarnation: IncarnationId::from_bytes([1; 16]),
+            store: "main".to_owned(),
+            timeline: Timeline::new(1),
+            start: Offset::new(start),
+            end: Offset::new(end),
+            checked_end: Offset::new(checked),
+            first_sequence: Sequence::FIRST,
+            last_sequence: Sequence::FIRST,
+        };
+        fn joined(one: &JournalRange, other: &JournalRange) -> (u64, u64, u64) {
+            let both = one.clone().joined(other);
+            (both.start.get(), both.end.get(), both.checked_end.get())
+        }
+        let (before, within, behind) = (range(0, 100, 60), range(100, 200, 100), range(200, 300, 250));
+        assert_eq!(joined(&before, &within), (0, 200, 60));
+        assert_eq!(joined(&within, &before), (0, 200, 60));
+        assert_eq!(joined(&within, &range(200, 300, 200)), (100, 300, 100));
+        assert_eq!(joined(&before.clone().joined(&within), &behind), (0, 300, 250));
+        // One that ends with its last record is checked to its end.
+        assert_eq!(joined(&range(0, 100, 100), &within), (0, 200, 100));
+    }
 }
