@@ -126,6 +126,7 @@ pub const CODES: &[&str] = &[
     "keys.identity",
     "keys.opens",
     "heads.signed",
+    "heads.newest",
     "restore.programs",
 ];
 

@@ -233,6 +233,8 @@ pub struct DatabaseConfig {
     pub signing_key: Option<PathBuf>,
     /// The public keys whose heads count; without one none does.
     pub verify_keys: VerifyKeys,
+    /// Public keys that signed once and count for nothing any more: their heads are no finding.
+    pub retired_keys: VerifyKeys,
 }
 
 impl DatabaseConfig {
@@ -510,8 +512,10 @@ impl Judge<'_> {
             on_full: database.on_full,
             compression: database.compression,
             signing_key: database.signing_key.map(|path| self.folder.join(path)),
-            verify_keys: self.verify_keys(&database.verify_keys)?,
+            verify_keys: self.public_keys(&database.verify_keys)?,
+            retired_keys: self.public_keys(&database.retired_keys)?,
         };
+        self.judge_retired(&database.retired_keys, &judged.verify_keys)?;
         for store in &judged.stores {
             let Some(billing) = stores.get(store).map(StoreConfig::billing) else { continue };
             if judged.flush_plan(billing).holds_rpo == Some(false) {
@@ -523,7 +527,17 @@ impl Judge<'_> {
         Ok(judged)
     }
 
-    fn verify_keys(&self, named: &[Spanned<String>]) -> Result<VerifyKeys, ConfigProblem> {
+    fn judge_retired(&self, retired: &[Spanned<String>], pinned: &VerifyKeys) -> Result<(), ConfigProblem> {
+        let counts = |key: &&Spanned<String>| key.get_ref().parse().is_ok_and(|key| pinned.contains(&key));
+        match retired.iter().find(counts) {
+            None => Ok(()),
+            Some(key) => Err(self
+                .problem(key.span(), "this key is among verify_keys too")
+                .hint("a key counts or it does not: take it out of one of the two")),
+        }
+    }
+
+    fn public_keys(&self, named: &[Spanned<String>]) -> Result<VerifyKeys, ConfigProblem> {
         let keys = named.iter().map(|text| {
             text.get_ref().parse::<VerifyKey>().map_err(|_| {
                 // What stands there may be a private key: it is not shown.

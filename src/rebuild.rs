@@ -17,7 +17,7 @@ use farshore_catalog::database::Database;
 use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::rebuild::incarnations_replace_in_txn;
 use farshore_journal::format::body::IncarnationRecord;
-use farshore_journal::format::{FormatError, VerifyKeys};
+use farshore_journal::format::{FormatError, Head, HeadStanding, VerifyKeys};
 use farshore_journal::{DatabaseName, JournalError, Sequence, backup, heads};
 use serde::Serialize;
 
@@ -195,12 +195,28 @@ async fn put_record(catalog: &Catalog, record: &IncarnationRecord) -> farshore_c
 }
 
 /// Records the newest head of the store that a pinned key signed: no other is taken from there, and none is made. What the catalog
-/// knows of a later chunk stays.
+/// knows of a later chunk stays, and where the journal does not hold what either says, all that it knows does: it is the witness.
 async fn put_head(catalog: &Catalog, held: &Held) -> anyhow::Result<()> {
-    if let Some(head) = heads::newest(held.source.reader(), &held.pinned).await? {
-        catalog.head_put(&held.store, &head).await?;
+    let reader = held.source.reader();
+    let Some(head) = heads::newest(reader, &held.pinned).await?.head else { return Ok(()) };
+    let known = catalog.head_list(&held.source.record().database).await?.into_iter().map(|known| known.head);
+    let counts = |head: &Head| {
+        (head.said.store, head.said.incarnation) == (reader.store_id(), reader.incarnation())
+            && head.standing(&held.pinned) == HeadStanding::Pinned
+    };
+    for witness in known.filter(counts).chain([head.clone()]) {
+        let why = match heads::held(reader, &witness).await {
+            Ok(heads::Held::Yes) => continue,
+            Ok(heads::Held::Other | heads::Held::No) => {
+                "the journal does not hold what was signed of it".to_owned()
+            }
+            Err(why) => why.to_string(),
+        };
+        tracing::error!(database = %witness.said.database, store = %held.store, chunk = %witness.said.number, why,
+            "the catalog keeps the signed head that it has: `farshore verify` says more");
+        return Ok(());
     }
-    Ok(())
+    Ok(catalog.head_put(&held.store, &head, &held.pinned).await?)
 }
 
 /// Records the complete backups that the catalog lacks. The transaction number that the oldest of them knows completes those of

@@ -191,10 +191,15 @@ pub fn signing_key(path: &Path, pinned: &VerifyKeys) -> Result<SigningKey, Strin
 }
 
 /// How a database's heads are signed; `None` where no key is configured. Nothing is read yet: a key that is not there stops no
-/// shipping.
-pub fn signing(settings: &DatabaseConfig) -> Option<Signing> {
+/// shipping. `catalog` is what knows heads outside the store.
+pub fn signing(settings: &DatabaseConfig, catalog: Option<&Catalog>) -> Option<Signing> {
     let (path, pinned) = (settings.signing_key.clone()?, settings.verify_keys.clone());
-    Some(Signing { key: Arc::new(move || signing_key(&path, &pinned)), every: heads::EVERY })
+    Some(Signing {
+        pinned: pinned.clone(),
+        catalog: catalog.cloned(),
+        key: Arc::new(move || signing_key(&path, &pinned)),
+        every: heads::EVERY,
+    })
 }
 
 /// How a database's servers are reached.

@@ -24,7 +24,7 @@ use std::time::Duration;
 use age::secrecy::ExposeSecret;
 use farshore::config::{Config, StoreName, load};
 use farshore::sources;
-use farshore_applier::heads::{KnownHeads, doubt};
+use farshore_applier::heads::{KnownHeads, doubts};
 use farshore_applier::plan::{Asked, Plan, resolve};
 use farshore_applier::restore::{self, RestoreOptions};
 use farshore_applier::source::Source;
@@ -269,8 +269,9 @@ impl Story {
         let source = self.sources(&journal).await.unwrap().pop().unwrap();
         let name: DatabaseName = database.parse().unwrap();
         let pinned = self.config.databases[&name].verify_keys.clone();
-        let newest = heads::newest(source.reader(), &pinned).await.unwrap().unwrap();
-        journal.known = KnownHeads { pinned, outside: vec![newest], outside_read: true };
+        let newest = heads::newest(source.reader(), &pinned).await.unwrap().head.unwrap();
+        journal.known =
+            KnownHeads { pinned, outside: vec![newest], outside_read: true, ..KnownHeads::default() };
         assert_eq!(
             number(&journal.newest_head),
             number(&journal.last_chunk),
@@ -354,9 +355,9 @@ impl Story {
 /// A plan as the command makes it: the latest state is not what is left of a journal whose end is gone.
 async fn planned(journal: &Journal, source: &Source, asked: &Asked) -> Result<Plan, String> {
     if *asked == Asked::Latest {
-        match doubt(source, &journal.known).await {
-            Ok(None) => {}
-            Ok(Some(doubt)) => return Err(format!("{doubt:?}")),
+        match doubts(source, &journal.known).await {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => return Err(format!("{found:?}")),
             Err(why) => return Err(why.to_string()),
         }
     }

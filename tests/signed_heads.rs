@@ -240,7 +240,7 @@ fn chunks_cut_off_the_journals_end_are_named_and_the_rest_is_no_latest_state() {
     assert_eq!(verified.newest()["bad"].as_array().unwrap().len(), 1, "{verified:#?}");
     shipped.without_key().is_sound();
     let end = shipped.node.end().unwrap();
-    shipped.refused(&["--latest"], &["its end was cut off", &format!("unbroken to {end}"), "--pos"]);
+    shipped.refused(&["--latest"], &["its end was cut off", &format!("what is left ends at {end}"), "--pos"]);
     // A server that recovers is not told that the log ends there.
     let name = shipped.server.sql("select pg_walfile_name(pg_current_wal_flush_lsn() + 64 * 1024 * 1024)");
     let fetched = shipped.node.run(&["wal", "fetch", &name, "/nowhere/file"]);
@@ -356,9 +356,165 @@ fn a_journal_rewritten_whole_without_the_key_is_named_and_not_restored() {
 }
 
 #[test]
+fn a_service_that_starts_on_a_journal_that_was_cut_signs_nothing_of_it_and_the_catalog_keeps_its_witness() {
+    let shipped = Shipped::new();
+    shipped.without_index();
+    let last = shipped.last_chunk();
+    shipped.delete("journal", last);
+    shipped.delete("journal", Sequence::new(last.get() - 1));
+    // The true heads go too: only the catalog knows better.
+    let kept: Vec<Sequence> = shipped.names("heads").into_iter().filter(|number| number.get() < 2).collect();
+    for number in shipped.names("heads").into_iter().filter(|number| !kept.contains(number)) {
+        shipped.delete("heads", number);
+    }
+    shipped.ship();
+    assert!(shipped.last_chunk() > last, "it ships on");
+    assert_eq!(shipped.names("heads"), kept);
+    let log = shipped.node.log();
+    assert!(log.contains("the journal is shipped into and not signed"), "{log}");
+    let verified = shipped.verify();
+    assert_eq!(verified.newest()["head"]["catalog"], last.get());
+    verified.names(&format!("journal/{last}"), "it is another chunk than the one that was signed");
+    shipped.refused(&["--latest"], &["is not the one that was signed"]);
+    // Nor does a rebuild take what a journal does not hold.
+    shipped.node.json(&["catalog", "rebuild"]);
+    assert_eq!(shipped.verify().newest()["head"]["catalog"], last.get());
+    // Whoever takes it as it is says so by another key: the former one counts no more, and is no finding.
+    let former = shipped.key.public().to_string();
+    let (key, file) = SigningKey::mint().unwrap();
+    std::fs::write(shipped.node.folder().join("signing.pem"), file).unwrap();
+    shipped.node.configure(|text| {
+        text.replace(&former, &key.public().to_string()) + &format!("retired_keys = [\"{former}\"]\n")
+    });
+    shipped.ship();
+    let verified = shipped.verify();
+    let head = verified.is_sound();
+    assert_eq!(
+        (&head["catalog"], &head["retired"]),
+        (&shipped.last_chunk().get().into(), &kept.len().into())
+    );
+    assert!(shipped.plan(&["--latest"]).status.success());
+}
+
+#[test]
+fn an_incarnation_that_someone_added_is_named_and_not_restored_unless_it_is_asked_for() {
+    let shipped = Shipped::new();
+    let (record, _) = shipped.node.incarnations().pop().unwrap();
+    let end = shipped.node.end().unwrap();
+    wait(async {
+        let repository = Repository::open(shipped.node.deleting_store()).await.unwrap();
+        let founding = Founding {
+            database: &record.database,
+            number: 1,
+            engine: &record.engine,
+            identity: &record.identity,
+            major: record.major,
+            segment_bytes: record.segment_bytes,
+            now: "2026-11-26T00:00:00Z",
+            reason: "forged",
+        };
+        let forged = repository.found_incarnation(founding).await.unwrap();
+        let options = WriterOptions {
+            compression: Compression::None,
+            recipients: Recipients::default(),
+            segment_bytes: service::SEGMENT,
+            host: "elsewhere".to_owned(),
+        };
+        let reader = Reader::new(&repository, &forged).unwrap();
+        Writer::take_over(reader, &options, end, &|_| {}).await.unwrap();
+    });
+    user::give(shipped.node.folder());
+    let forged = shipped.node.incarnations().pop().unwrap().0.incarnation.to_string();
+    shipped.without_key().is_sound();
+    shipped.verify().names(&forged, "nothing of it is signed by one of verify_keys");
+    for target in [&["--latest"][..], &["--at", "2100-01-01T00:00:00Z"]] {
+        shipped.refused(target, &["of incarnation 1 of orders", "nothing is signed", "--incarnation 0"]);
+    }
+    assert!(shipped.plan(&["--latest", "--incarnation", "0"]).status.success());
+    let named = shipped.plan(&["--latest", "--incarnation", "1"]);
+    assert!(!named.status.success() && !text(&named.stderr).contains("FS-0410"), "{named:?}");
+    // Without the catalog the heads in the store say it too; with neither it is taken for the only one that was ever signed.
+    let catalog = shipped.node.folder().join("farshore.db");
+    std::fs::rename(&catalog, catalog.with_extension("away")).unwrap();
+    shipped.refused(&["--latest"], &["of incarnation 1 of orders"]);
+}
+
+#[test]
+fn a_chunk_that_was_signed_and_lies_before_others_is_a_hole_and_no_cut_end() {
+    let shipped = Shipped::new();
+    let before = shipped.node.end().unwrap().to_string();
+    shipped.ship();
+    let signed = shipped.last_chunk();
+    shipped.ship();
+    shipped.without_index();
+    for number in shipped.names("heads").into_iter().filter(|number| *number != signed) {
+        shipped.delete("heads", number);
+    }
+    let catalog = shipped.node.folder().join("farshore.db");
+    std::fs::rename(&catalog, catalog.with_extension("away")).unwrap();
+    // Damaged, it says nothing: that is named, and keeps nothing that lies before it from a restore.
+    let path = shipped.folder().join("journal").join(signed.to_string());
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    user::give(shipped.node.folder());
+    let object = format!("journal/{signed}");
+    shipped.refused(&["--latest"], &[&object]);
+    let planned = shipped.plan(&["--pos", &before]);
+    let said = text(&planned.stderr);
+    assert!(planned.status.success() && said.contains("FS-0410") && said.contains(&object), "{said}");
+    shipped.delete("journal", signed);
+    let planned = shipped.plan(&["--latest"]);
+    let said = text(&planned.stderr);
+    assert_eq!(planned.status.code(), Some(4), "{said}");
+    assert!(said.contains(&format!("has no chunk {signed}, though later ones are there")), "{said}");
+    assert!(!said.contains("unbroken") && !said.contains("cut off"), "{said}");
+}
+
+#[test]
+fn a_witness_that_cannot_be_read_is_named_and_keeps_no_target_that_is_named_from_a_restore() {
+    let shipped = Shipped::new();
+    let end = shipped.node.end().unwrap().to_string();
+    let newest = *shipped.names("heads").last().unwrap();
+    let path = shipped.folder().join("heads").join(newest.to_string());
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    let object = format!("heads/{newest}");
+    shipped.refused(&["--latest"], &[&object]);
+    let planned = shipped.plan(&["--pos", &end]);
+    let said = text(&planned.stderr);
+    assert!(planned.status.success() && said.contains("FS-0410") && said.contains(&object), "{said}");
+    shipped.verify().names(&object, "the store does not give it out");
+    let tidied = shipped.node.run(&["tidy"]);
+    assert!(tidied.status.success(), "{tidied:?}");
+    // One that is too large to be a head is none, and the catalog's copy speaks for the journal.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, vec![b'x'; 1 << 20]).unwrap();
+    user::give(shipped.node.folder());
+    assert!(shipped.plan(&["--latest"]).status.success());
+    shipped.verify().names(&object, "no head is that large");
+}
+
+#[test]
+fn a_store_that_is_called_otherwise_keeps_its_witness() {
+    let shipped = Shipped::new();
+    shipped.without_index();
+    for number in shipped.names("heads") {
+        shipped.delete("heads", number);
+    }
+    shipped.delete("journal", shipped.last_chunk());
+    shipped.node.configure(|text| {
+        text.replace("[stores.main]", "[stores.other]").replace("stores = [\"main\"]", "stores = [\"other\"]")
+    });
+    shipped.refused(&["--latest"], &["in other ends at", "its end was cut off"]);
+}
+
+#[test]
 fn a_store_that_was_replaced_by_another_is_found_through_the_catalog() {
     let shipped = Shipped::new();
     let (record, _) = shipped.node.incarnations().pop().unwrap();
+    let end = shipped.node.end().unwrap();
     let place = shipped.node.folder().join("journal");
     std::fs::remove_dir_all(&place).unwrap();
     std::fs::create_dir(&place).unwrap();
@@ -375,7 +531,17 @@ fn a_store_that_was_replaced_by_another_is_found_through_the_catalog() {
             now: "2026-11-26T00:00:00Z",
             reason: "first",
         };
-        repository.found_incarnation(founding).await.unwrap();
+        let forged = repository.found_incarnation(founding).await.unwrap();
+        let options = WriterOptions {
+            compression: Compression::None,
+            recipients: Recipients::default(),
+            segment_bytes: service::SEGMENT,
+            host: "elsewhere".to_owned(),
+        };
+        let reader = Reader::new(&repository, &forged).unwrap();
+        let mut writer = Writer::take_over(reader, &options, end, &|_| {}).await.unwrap();
+        let (chunk, _) = encode_data(writer.place(), b"log").unwrap();
+        writer.append(&chunk, &|_| {}).await.unwrap();
     });
     user::give(shipped.node.folder());
     shipped.without_key().is_sound();
@@ -383,6 +549,11 @@ fn a_store_that_was_replaced_by_another_is_found_through_the_catalog() {
         .verify()
         .names(&format!("db/orders/{}", record.incarnation), "it is not in the store: a head of its chunk");
     shipped.refused(&["--latest"], &[&record.incarnation.to_string()]);
+    // A server that recovers is not told that its log ends where the new one does.
+    let name = shipped.server.sql("select pg_walfile_name(pg_current_wal_flush_lsn() + 64 * 1024 * 1024)");
+    let fetched = shipped.node.run(&["wal", "fetch", &name, "/nowhere/file"]);
+    assert_eq!(fetched.status.code(), Some(170), "{fetched:?}");
+    assert!(text(&fetched.stderr).contains(&record.incarnation.to_string()), "{fetched:?}");
 }
 
 #[test]
@@ -551,6 +722,17 @@ fn a_signing_key_is_changed_while_heads_of_the_former_one_still_count() {
     // Without the former one its heads count no more, and are named.
     shipped.node.configure(|text| text.replace(&format!(", \"{former}\""), ""));
     shipped.verify().names("heads/", &former);
+    // Retired, they are counted and no finding; a key that counts and does not is a mistake.
+    let retired = format!("retired_keys = [\"{former}\"]\n");
+    shipped.node.configure(|text| text + &retired);
+    let verified = shipped.verify();
+    assert!(verified.is_sound()["retired"].as_u64().unwrap() >= 2, "{verified:#?}");
+    assert!(shipped.plan(&["--latest"]).status.success());
+    shipped
+        .node
+        .configure(|text| text.replace(&retired, &retired.replace(&former, &key.public().to_string())));
+    assert!(text(&shipped.node.run(&["verify"]).stderr).contains("this key is among verify_keys too"));
+    shipped.node.configure(|text| text.replace(&retired.replace(&former, &key.public().to_string()), ""));
     // Whoever can read the signing key can sign.
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let checked = text(&shipped.node.run(&["-o", "json", "check"]).stdout);

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use farshore_engines::event::LogEvent;
 use farshore_engines::postgres::log::LogDecoder;
 use farshore_journal::backup::{self, Backup};
+use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{ChainValue, Cipher, FormatError, Head, Header, Kind};
 use farshore_journal::identity::BackupId;
 use farshore_journal::index::IndexName;
@@ -27,7 +28,7 @@ use serde::Serialize;
 pub use self::heads::HeadsFound;
 use self::heads::Wanted;
 use self::indexes::Indexes;
-use crate::heads::KnownHeads;
+use crate::heads::{KnownHeads, Unwitnessed};
 use crate::source::{AHEAD, Source, in_a_task};
 
 /// Findings of one kind that are named; more are counted.
@@ -107,6 +108,15 @@ impl Verified {
         self.bad(format!("db/{}/{}", head.said.database, head.said.incarnation), what);
     }
 
+    /// Names an incarnation that nobody signed though one before it was signed.
+    pub fn unwitnessed(&mut self, record: &IncarnationRecord, found: &Unwitnessed) {
+        let what = format!(
+            "nothing of it is signed by one of verify_keys, and incarnation {} before it is: a new one gets its first head within seconds",
+            found.earlier
+        );
+        self.bad(format!("db/{}/{}", record.database, record.incarnation), what);
+    }
+
     fn bad(&mut self, object: impl ToString, what: impl ToString) {
         if self.bad.len() < MAX_NAMED {
             self.bad.push(Bad { object: object.to_string(), what: what.to_string() });
@@ -147,8 +157,8 @@ struct Listing {
     chunks: Vec<Sequence>,
     /// The segments, in order of their first chunk.
     segments: Vec<SegmentName>,
-    /// The chunks that have a signed head.
-    heads: Vec<Sequence>,
+    /// The chunks that have a signed head, and the bytes of it as listed.
+    heads: Vec<(Sequence, u64)>,
     indexes: Vec<IndexName>,
 }
 
@@ -187,7 +197,7 @@ async fn list(source: &Source, found: &mut Verified) -> Result<Listing, JournalE
             match named(&listed.key, &root) {
                 Some(Named::Chunk(number)) => listing.chunks.push(number),
                 Some(Named::Segment(name)) => listing.segments.push(name),
-                Some(Named::Head(number)) => listing.heads.push(number),
+                Some(Named::Head(number)) => listing.heads.push((number, listed.size)),
                 Some(Named::Index(name)) => listing.indexes.push(name),
                 Some(Named::Other) => {}
                 None => found.bad(&listed.key, "a name that farshore does not give"),
@@ -195,6 +205,7 @@ async fn list(source: &Source, found: &mut Verified) -> Result<Listing, JournalE
         }
     }
     listing.chunks.sort_unstable();
+    listing.heads.sort_unstable();
     listing.segments.sort_unstable_by_key(|name| (name.first, name.last));
     Ok(listing)
 }

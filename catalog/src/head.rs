@@ -1,9 +1,10 @@
 //! The newest signed head of each journal: what was known of it outside its store.
 //!
-//! What always holds: a head is only ever replaced by one of a later chunk, and it stays when the store no longer holds what it
-//! speaks of: it is the witness. Whether its signature counts is asked by whoever has the pinned keys, of this copy too.
+//! What always holds: a head is only ever replaced by one of a later chunk, or where its own key is not pinned any more, and it stays
+//! when the store no longer holds what it speaks of: it is the witness. Whether its signature counts is asked by whoever has the pinned
+//! keys, of this copy too.
 
-use farshore_journal::format::{Head, Statement};
+use farshore_journal::format::{Head, Statement, VerifyKey, VerifyKeys};
 use farshore_journal::{DatabaseName, Generation, Position, Sequence};
 use sqlx::any::AnyRow;
 use sqlx::query;
@@ -22,12 +23,13 @@ pub struct KnownHead {
 }
 
 impl Catalog {
-    /// Records a head. One of an earlier chunk of the same journal changes nothing.
+    /// Records a head that one of these pinned keys signed. One of an earlier chunk of the same journal changes nothing, unless what is
+    /// known was signed by a key that is not pinned.
     ///
     /// # Errors
     /// When the database is not known or the catalog is away.
-    pub async fn head_put(&self, store: &str, head: &Head) -> Result<()> {
-        in_own_txn!(self, head_put_in_txn(store, head))
+    pub async fn head_put(&self, store: &str, head: &Head, pinned: &VerifyKeys) -> Result<()> {
+        in_own_txn!(self, head_put_in_txn(store, head, pinned))
     }
 
     /// The newest known head of each journal of a database, by store and incarnation.
@@ -43,7 +45,10 @@ impl Catalog {
 ///
 /// # Errors
 /// When the database is not known or the catalog is away.
-pub async fn head_put_in_txn(txn: &mut Txn, store: &str, head: &Head) -> Result<()> {
+pub async fn head_put_in_txn(txn: &mut Txn, store: &str, head: &Head, pinned: &VerifyKeys) -> Result<()> {
+    if pinned.contains(&head.key) {
+        head_forget_unpinned_in_txn(txn, store, head, pinned).await?;
+    }
     let statement = "insert into journal_head (database_name, store, incarnation, store_id, sequence, chain, timeline, \
                      end_offset, generation, signed_at, signing_key, signature) \
                      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
@@ -67,6 +72,34 @@ pub async fn head_put_in_txn(txn: &mut Txn, store: &str, head: &Head) -> Result<
         .bind(head.key.to_string())
         .bind(head.signature.to_string());
     txn.execute("head_put", bound).await.map(|_| ())
+}
+
+/// Whoever got hold of a key that was replaced since could have put a head there that no chunk ever comes up to.
+async fn head_forget_unpinned_in_txn(
+    txn: &mut Txn,
+    store: &str,
+    head: &Head,
+    pinned: &VerifyKeys,
+) -> Result<()> {
+    let statement = "select signing_key from journal_head \
+                     where database_name = $1 and store = $2 and incarnation = $3";
+    let (database, incarnation) = (head.said.database.to_string(), head.said.incarnation.to_string());
+    let bound = query(statement).bind(database.clone()).bind(store.to_owned()).bind(incarnation.clone());
+    for row in txn.rows("head_key_find", bound).await? {
+        let key: VerifyKey = row.parsed("signing_key")?;
+        if pinned.contains(&key) {
+            continue;
+        }
+        let statement = "delete from journal_head \
+                         where database_name = $1 and store = $2 and incarnation = $3 and signing_key = $4";
+        let bound = query(statement)
+            .bind(database.clone())
+            .bind(store.to_owned())
+            .bind(incarnation.clone())
+            .bind(key.to_string());
+        txn.execute("head_forget_unpinned", bound).await?;
+    }
+    Ok(())
 }
 
 /// As [`Catalog::head_list`].

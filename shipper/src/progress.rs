@@ -116,6 +116,8 @@ pub enum Fact {
     Head {
         /// The head.
         head: Box<farshore_journal::format::Head>,
+        /// The keys that count: what another one signed makes way in the catalog.
+        pinned: farshore_journal::format::VerifyKeys,
     },
     /// A base backup is complete.
     Backup {

@@ -185,7 +185,7 @@ impl Recorder {
                 let (store, seen_at) = (self.store.clone(), Utc::now());
                 catalog.gap_put(&Gap { incarnation, store, timeline, start, end, reason, seen_at }).await
             }
-            Fact::Head { head } => catalog.head_put(&self.store, &head).await,
+            Fact::Head { head, pinned } => catalog.head_put(&self.store, &head, &pinned).await,
             Fact::Backup { .. } => Ok(()),
         }
     }

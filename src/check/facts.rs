@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use farshore_journal::Position;
+
 use crate::check::connection::Refusal;
 use crate::config::OnFull;
 
@@ -46,6 +48,8 @@ pub struct CheckFacts {
     pub stores: Vec<StoreFacts>,
     /// The keys of signed heads.
     pub heads: Option<HeadFacts>,
+    /// How far the journal is signed in each store that the catalog knows, where heads are signed; without a catalog none is known.
+    pub signed: Option<Vec<SignedFacts>>,
     /// Server programs of the same major version were found for restores.
     pub restore_programs: Option<bool>,
 }
@@ -271,6 +275,17 @@ pub enum HeadFacts {
         /// How it stands to the pinned keys.
         pinning: Pinning,
     },
+}
+
+/// How far a store's journal is signed, as the catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedFacts {
+    /// The store's name.
+    pub store: String,
+    /// Where the journal ended behind the newest signed chunk, and how long ago that was signed.
+    pub newest: Option<(Position, Duration)>,
+    /// Up to where the store has confirmed the journal.
+    pub stored: Option<Position>,
 }
 
 /// How a signing key stands to the keys that are pinned.

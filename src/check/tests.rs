@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use farshore_journal::{Offset, Position, Timeline};
+
 use super::connection::{Cause, Refusal};
 use super::facts::{
     CheckFacts, ClockDifference, HeadFacts, HostFacts, IdentityFacts, JournalFacts, KeepFound, KeyFacts,
-    NewestKey, Pinning, RoleFacts, SlotFacts, StoreFacts, StoreFound, Wanted,
+    NewestKey, Pinning, RoleFacts, SignedFacts, SlotFacts, StoreFacts, StoreFound, Wanted,
 };
 use super::{CODES, Finding, Level, findings, worst};
 use crate::config::OnFull;
@@ -79,8 +81,23 @@ fn sound() -> CheckFacts {
             },
         }],
         heads: Some(HeadFacts::Read { open_to_others: false, pinning: Pinning::Fits }),
+        signed: Some(vec![SignedFacts {
+            store: "main".into(),
+            newest: Some((position(200), Duration::from_secs(3600))),
+            stored: Some(position(200)),
+        }]),
         restore_programs: Some(true),
     }
+}
+
+fn position(offset: u64) -> Position {
+    Position::new(Timeline::new(1), Offset::new(offset))
+}
+
+/// A head that ends at an offset and is so many seconds old, and how far its store's journal reaches.
+fn signed_to(newest: Option<(u64, u64)>, stored: u64) -> Option<Vec<SignedFacts>> {
+    let newest = newest.map(|(end, age)| (position(end), Duration::from_secs(age)));
+    Some(vec![SignedFacts { store: "main".into(), newest, stored: Some(position(stored)) }])
 }
 
 fn host(name: &str, standby: bool) -> HostFacts {
@@ -281,6 +298,11 @@ fn every_other_fact_that_breaks_a_promise_is_found() {
         (|f| f.heads = signing(true, Pinning::Fits), "heads.signed", Warning),
         (|f| f.heads = signing(true, Pinning::Other { public: "0f".into() }), "heads.signed", Problem),
         (|f| f.heads = signing(false, Pinning::Nothing { public: "0f".into() }), "heads.signed", Warning),
+        (|f| f.signed = None, "heads.newest", Unknown),
+        // A minute's worth that is not signed yet, and a shipper whose heads come to nothing.
+        (|f| f.signed = signed_to(Some((200, 30)), 300), "heads.newest", Ok),
+        (|f| f.signed = signed_to(Some((200, 3600)), 300), "heads.newest", Warning),
+        (|f| f.signed = signed_to(None, 300), "heads.newest", Warning),
         (|f| f.restore_programs = Some(false), "restore.programs", Warning),
     ];
     for (at, (change, code, expected)) in cases.into_iter().enumerate() {

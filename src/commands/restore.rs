@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farshore_applier::heads::{Doubt, doubt};
+use farshore_applier::heads::{Doubt, doubts, unwitnessed};
 use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, resolve};
 use farshore_applier::restore::{self, RestoreError, RestoreOptions, StartOptions};
 use farshore_applier::source::Source;
@@ -51,7 +51,8 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     };
     let held = sources::chosen(&config, name, &args.history).await?;
     let (mut source, store) = (held.source, held.store);
-    hold_against_heads(&config, name, settings, &source, &store, &target).await?;
+    hold_against_heads(&config, name, settings, &source, &store, &target, args.history.incarnation.is_some())
+        .await?;
     let mut plan = Box::pin(resolve(&source, asked(&target))).await.map_err(|why| unreachable(name, &why))?;
     if args.dry_run {
         let text = describe(&plan, &source, &store);
@@ -134,8 +135,9 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     Ok(Exit::Done)
 }
 
-/// Refuses what signed heads speak against: a journal that was rewritten, and the latest state of one whose end is gone. A target that
-/// is named lies in what is left or is refused by the plan; that the end is gone is then said.
+/// Refuses what signed heads speak against: a journal that was rewritten, an incarnation that nobody signed behind one that was,
+/// unless it was `named`, and the latest state of a journal whose end is gone or whose witnesses cannot be read. A target that is
+/// named lies in what is left or is refused by the plan; what speaks against the end is then said.
 async fn hold_against_heads(
     config: &Config,
     name: &DatabaseName,
@@ -143,6 +145,7 @@ async fn hold_against_heads(
     source: &Source,
     store: &str,
     target: &Target,
+    named: bool,
 ) -> anyhow::Result<()> {
     if settings.verify_keys.is_empty() {
         return Ok(());
@@ -154,16 +157,21 @@ async fn hold_against_heads(
     if let Some(head) = known.vanished(&all).first() {
         return Err(heads::vanished(name, store, head).into());
     }
-    let doubt =
-        Box::pin(doubt(source, &known)).await.map_err(|why| unreachable(name, &PlanError::Journal(why)))?;
-    match doubt {
-        None => Ok(()),
-        Some(cut @ Doubt::Cut { .. }) if !matches!(target, Target::Latest) => {
-            tracing::warn!("{}", heads::not_held(name, store, &cut));
-            Ok(())
-        }
-        Some(doubt) => Err(heads::not_held(name, store, &doubt).into()),
+    let away = |why| unreachable(name, &PlanError::Journal(why));
+    if !named && let Some(found) = Box::pin(unwitnessed(source, &all, &known)).await.map_err(away)? {
+        return Err(heads::unwitnessed(name, store, &found).into());
     }
+    for doubt in Box::pin(doubts(source, &known)).await.map_err(away)? {
+        let said = heads::not_held(name, store, &doubt);
+        match doubt {
+            Doubt::Rewritten { .. } => return Err(said.into()),
+            _ if matches!(target, Target::Latest) => return Err(said.into()),
+            Doubt::Cut { .. } | Doubt::Hole { .. } | Doubt::Unread { .. } | Doubt::GivenUp { .. } => {
+                tracing::warn!("{said}");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Prints the plan; its own schema is the answer's.

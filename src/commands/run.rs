@@ -66,7 +66,7 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
             );
         }
         let known = known_stores(catalog.as_ref(), name).await;
-        let database = database(&config, name, settings, &known)?;
+        let database = database(&config, name, settings, &known, catalog.as_ref())?;
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
         shown.push((name.clone(), progress_rx));
         let room = Room::new(config.service.room(name));
@@ -174,6 +174,7 @@ fn database(
     name: &DatabaseName,
     settings: &DatabaseConfig,
     known: &BTreeSet<String>,
+    catalog: Option<&Catalog>,
 ) -> Result<supervisor::DatabaseConfig, OperatorMessage> {
     let params = wiring::connect_params(name, settings)?;
     let slot_name = |why: farshore_journal::ParseError| {
@@ -196,7 +197,7 @@ fn database(
             flush_interval: settings.flush_plan(store_config.billing()).interval,
             writer: wiring::writer_options(settings, store_config)?,
             merge: MergeLimits { bytes: settings.merge_at.get(), ..MergeLimits::default() },
-            signing: wiring::signing(settings),
+            signing: wiring::signing(settings, catalog),
             index: IndexLimits { bytes: settings.merge_at.get(), ..IndexLimits::default() },
         };
         targets.push(TargetConfig { pipeline, store, url });

@@ -68,8 +68,14 @@ pub async fn run(context: &mut Context, args: TidyArgs) -> anyhow::Result<Exit> 
                 };
                 let superseded = tokio::select! {
                     () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
-                    superseded = Box::pin(heads::tidy(source.reader(), &settings.verify_keys, options)) => superseded?,
+                    superseded = Box::pin(heads::tidy(source.reader(), &settings.verify_keys, &settings.retired_keys, options)) => superseded?,
                 };
+                for unread in &superseded.unread {
+                    tracing::warn!(database = %name, store = %store, object = %unread.object, error = unread.why, "it does not read: this head stays");
+                }
+                if superseded.given_up {
+                    tracing::warn!(database = %name, store = %store, "so many objects at heads' names do not hold that the older ones were not looked at: `farshore verify` names them");
+                }
                 for refused in &tidied.refused {
                     tracing::error!(database = %name, store = %store, segment = refused.segment, "{}", refused.why);
                 }
@@ -79,7 +85,7 @@ pub async fn run(context: &mut Context, args: TidyArgs) -> anyhow::Result<Exit> 
                     incarnation: source.record().incarnation.to_string(),
                     dry_run: args.dry_run,
                     tidied,
-                    heads: superseded,
+                    heads: superseded.deleted,
                 });
             }
         }

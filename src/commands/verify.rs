@@ -1,5 +1,6 @@
 //! `farshore verify`: proves that the stored journal is whole, object by object, without the catalog.
 
+use farshore_applier::heads::unwitnessed;
 use farshore_applier::verify::{Verified, verify};
 use farshore_journal::DatabaseName;
 use serde::Serialize;
@@ -104,8 +105,15 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
                         found.vanished(head);
                     }
                 }
+                if let Some(one) = Box::pin(unwitnessed(source, &sources, &known)).await? {
+                    tracing::error!(database = %name, store = %store, "{}", heads::unwitnessed(name, store.as_str(), &one));
+                    found.unwitnessed(source.record(), &one);
+                }
                 for doubt in &found.head.doubts {
                     tracing::error!(database = %name, store = %store, "{}", heads::not_held(name, store.as_str(), doubt));
+                }
+                if found.head.retired > 0 {
+                    tracing::info!(database = %name, store = %store, heads = found.head.retired, "signed by a key of retired_keys: they count for nothing");
                 }
                 if found.head.pinned && found.head.sequence.is_none() {
                     tracing::warn!(database = %name, store = %store, incarnation = %source.record().incarnation, "there is no head that one of verify_keys signed: that the journal's end was cut off would not be seen");

@@ -70,6 +70,8 @@ pub(super) struct Database {
     pub(super) signing_key: Option<PathBuf>,
     #[serde(default)]
     pub(super) verify_keys: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) retired_keys: Vec<Spanned<String>>,
 }
 
 /// The four modes there will be; all but the first are refused when the file is judged.

@@ -1,19 +1,21 @@
 //! What `verify` makes of signed heads.
 //!
-//! What always holds: every head in the store is read, and named when it is not as it was written; one that a pinned key signed is
-//! held against the chunk of its number, wherever that chunk's bytes stand. What the catalog has is held against it too. Many
-//! heads that say the same of a journal are one finding.
+//! What always holds: every head in the store is read, the newest first, and named when it is not as it was written or the store does not
+//! give it out; one that a pinned key signed is held against the chunk of its number, wherever that chunk's bytes stand. What the
+//! catalog has is held against it too. Many heads that say the same of a journal are one finding. When too many count for nothing,
+//! that is a finding, and the older ones are not read.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use farshore_journal::format::{Head, HeadStanding, Header};
-use farshore_journal::{JournalError, Position, Sequence, heads};
+use farshore_journal::heads::{self, HEAD_BYTES, Held, PASSED_OVER};
+use farshore_journal::{JournalError, Position, Sequence};
 use futures::StreamExt;
 use serde::Serialize;
 
 use super::{Verified, cut_off};
-use crate::heads::{self as known, Doubt, Held, KnownHeads, signed_at};
+use crate::heads::{Doubt, KnownHeads, signed_at};
 use crate::source::{AHEAD, Source, in_a_task};
 
 /// What signed heads say of a journal.
@@ -35,6 +37,8 @@ pub struct HeadsFound {
     pub catalog_read: bool,
     /// Heads in the store that were read.
     pub read: u64,
+    /// Heads, in the store and in the catalog, that a retired key signed: they count for nothing.
+    pub retired: u64,
     /// What the journal does not hold of what was signed, for whoever says it to a person. It is among the bad objects too.
     #[serde(skip)]
     pub doubts: Vec<Doubt>,
@@ -54,7 +58,7 @@ pub(super) struct Wanted {
 /// Reads the store's heads, and gathers those that count.
 pub(super) async fn gather(
     source: &Source,
-    listed: &[Sequence],
+    listed: &[(Sequence, u64)],
     known: &KnownHeads,
     found: &mut Verified,
 ) -> Result<Wanted, JournalError> {
@@ -65,20 +69,39 @@ pub(super) async fn gather(
         catalog_read: known.outside_read,
         ..HeadsFound::default()
     };
-    let fetched = futures::stream::iter(listed.to_vec()).map(|number| {
+    let (fits, large): (Vec<_>, Vec<_>) =
+        listed.iter().rev().copied().partition(|(_, size)| *size <= HEAD_BYTES);
+    for (number, size) in large {
+        let what = format!("it has {size} bytes: no head is that large, and it was not read");
+        found.bad(reader.layout().head(number)?, what);
+    }
+    let fetched = futures::stream::iter(fits).map(|(number, _)| {
         let reader = reader.clone();
         in_a_task(async move { (number, heads::read(&reader, number).await) })
     });
     let mut fetched = std::pin::pin!(fetched.buffered(AHEAD));
+    let mut passed = 0;
     while let Some(fetched) = fetched.next().await {
         let (number, head) = fetched.map_err(|_| cut_off())?;
         let name = reader.layout().head(number)?;
+        if passed >= PASSED_OVER {
+            let what = format!(
+                "{passed} objects here count for nothing: heads of chunk {number} and before were not read"
+            );
+            found.bad(reader.layout().heads()?, what);
+            break;
+        }
         let head = match head {
             Ok(head) => head,
             // Tidied since it was listed.
             Err(JournalError::Store(why)) if why.is_not_found() => continue,
-            Err(JournalError::Store(why)) => return Err(why.into()),
+            Err(JournalError::Store(why)) => {
+                passed += 1;
+                found.bad(name, format!("the store does not give it out: {why}"));
+                continue;
+            }
             Err(why) => {
+                passed += 1;
                 found.bad(name, why);
                 continue;
             }
@@ -88,7 +111,10 @@ pub(super) async fn gather(
         if known.pinned.contains(&head.key) {
             found.head.store = found.head.store.max(Some(number));
             wanted.add(head);
+        } else if known.retired.contains(&head.key) {
+            found.head.retired += 1;
         } else if !known.pinned.is_empty() {
+            passed += 1;
             found.bad(name, format!("it is signed by the key {}, which is not among verify_keys", head.key));
         }
     }
@@ -101,6 +127,7 @@ pub(super) async fn gather(
                 outside = outside.filter(|former| former.said.number > number).or(Some(head));
                 wanted.add(head.clone());
             }
+            HeadStanding::UnknownKey if known.retired.contains(&head.key) => found.head.retired += 1,
             HeadStanding::UnknownKey | HeadStanding::Broken => {
                 let what = "the catalog's copy of it is not signed by one of verify_keys";
                 found.bad(reader.layout().head(number)?, what);
@@ -153,7 +180,7 @@ impl Wanted {
         let open: Vec<Head> = std::mem::take(&mut self.open).into_values().flatten().collect();
         let mut cut: Option<&Head> = None;
         for head in &open {
-            match known::held(source, head).await {
+            match heads::held(source.reader(), head).await {
                 Ok(Held::Yes) => self.last = Some(head.said.number),
                 Ok(Held::Other) => self.other.push(head.clone()),
                 // Numbers are dense: with this one all later ones are gone.
@@ -161,7 +188,6 @@ impl Wanted {
                     cut = open.last();
                     break;
                 }
-                Err(JournalError::Store(why)) => return Err(why.into()),
                 Err(why) => found.bad(source.reader().layout().chunk(head.said.number)?, why),
             }
         }

@@ -11,6 +11,7 @@ use farshore_catalog::rebuild::incarnations_replace_in_txn;
 use farshore_catalog::shipping::{Shipping, ShippingState};
 use farshore_catalog::target::{Failure, Target};
 use farshore_catalog::{Catalog, Error};
+use farshore_journal::format::{Head, VerifyKey, VerifyKeys};
 use farshore_journal::{BackupId, IncarnationId, Offset, Timeline};
 use tokio::task::JoinSet;
 
@@ -84,10 +85,19 @@ pub async fn a_head_only_moves_forward_and_outlives_its_incarnation(catalog: Cat
     let id = orders(&catalog).await;
     let known = |store: &str, number| KnownHead { store: store.to_owned(), head: head(id, number) };
     for number in [7, 9, 8, 9] {
-        catalog.head_put("main", &head(id, number)).await.unwrap();
+        catalog.head_put("main", &head(id, number), &VerifyKeys::default()).await.unwrap();
     }
-    catalog.head_put("second", &head(id, 4)).await.unwrap();
+    catalog.head_put("second", &head(id, 4), &VerifyKeys::default()).await.unwrap();
     let wanted = [known("main", 9), known("second", 4)];
+    assert_eq!(catalog.head_list(&name("orders")).await.unwrap(), wanted);
+    // A head of a key that is not pinned any more makes way, however late the chunk is that it speaks of; one of a key that is does not.
+    let pinned = |key| VerifyKeys::new(vec![VerifyKey::from_bytes([key; 32])]);
+    catalog.head_put("main", &head(id, 5), &pinned(7)).await.unwrap();
+    assert_eq!(catalog.head_list(&name("orders")).await.unwrap(), wanted);
+    let other = Head { key: VerifyKey::from_bytes([8; 32]), ..head(id, 5) };
+    catalog.head_put("main", &other, &pinned(8)).await.unwrap();
+    assert_eq!(catalog.head_list(&name("orders")).await.unwrap()[0].head, other);
+    catalog.head_put("main", &head(id, 9), &pinned(7)).await.unwrap();
     assert_eq!(catalog.head_list(&name("orders")).await.unwrap(), wanted);
     // What the store no longer holds is forgotten; what was signed of it is not.
     let mut txn = catalog.begin().await.unwrap();

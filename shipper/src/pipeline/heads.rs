@@ -1,8 +1,10 @@
 //! Signing heads of the journal, beside the stream.
 //!
 //! What always holds: nothing waits for it, and it gates nothing. It knows one thing, the newest chunk that the journal confirmed to its
-//! owner, and signs no other. At most one head is signed in [`Signing::every`], and one more when the pipeline ends, which
-//! gives it two seconds. A head that cannot be signed or put is warned of and tried again with the newest chunk then. What stands in
+//! owner, and signs no other. Before the first head of a generation, the newest heads there are, in the store and in the catalog, are
+//! held against the journal: one that was rewritten or cut off before it was taken over is shipped into and not signed, and the
+//! catalog keeps what it has as the witness; what the catalog could not be asked of is not told to it. An incarnation gets its first
+//! head at once. After that at most one is signed in [`Signing::every`], and one more when the pipeline ends, which gives it two seconds. A head that cannot be signed or put is warned of and tried again with the newest chunk then. What stands in
 //! the store is told to the catalog, so that it is known outside of it. A crash here leaves one head fewer, or one that the catalog
 //! was not told of.
 
@@ -10,12 +12,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
-use farshore_journal::format::{Head, SigningKey, Statement};
+use chrono::{DateTime, SecondsFormat, Utc};
+use farshore_catalog::Catalog;
+use farshore_journal::format::{Head, HeadStanding, SigningKey, Statement, VerifyKeys};
+use farshore_journal::heads::{self, Held};
 use farshore_journal::reader::Reader;
 use farshore_journal::store::StoreError;
 use farshore_journal::writer::Writer;
-use farshore_journal::{DatabaseName, JournalError, Sequence, heads};
+use farshore_journal::{DatabaseName, Generation, IncarnationId, JournalError, Sequence};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -39,6 +43,10 @@ pub type OpenKey = Arc<dyn Fn() -> Result<SigningKey, String> + Send + Sync>;
 pub struct Signing {
     /// The key.
     pub key: OpenKey,
+    /// The keys whose heads count; without any, the key's own does.
+    pub pinned: VerifyKeys,
+    /// What knows heads outside the store, where there is one.
+    pub catalog: Option<Catalog>,
     /// The shortest time from one head to the next.
     pub every: Duration,
 }
@@ -92,7 +100,27 @@ pub(super) fn channel(
 ) -> (Tell, Heads) {
     let (newest, told) = watch::channel(None);
     let tell = Tell { database: database.clone(), newest };
-    (tell, Heads { signing, database, store, told, done: None, failing: false, facts, progress })
+    let heads = Heads {
+        signing,
+        database,
+        store,
+        told,
+        done: None,
+        begun: None,
+        checked: None,
+        failing: false,
+        facts,
+        progress,
+    };
+    (tell, heads)
+}
+
+/// A generation whose journal holds the heads that were there before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Checked {
+    generation: (IncarnationId, Generation),
+    /// The catalog's heads were held against it too.
+    outside: bool,
 }
 
 /// Signs and puts heads.
@@ -103,6 +131,9 @@ pub(super) struct Heads {
     told: watch::Receiver<Option<Confirmed>>,
     /// The last chunk that has a head.
     done: Option<Statement>,
+    /// The incarnation for which a head was tried last.
+    begun: Option<IncarnationId>,
+    checked: Option<Checked>,
     /// The last try failed, and it was said.
     failing: bool,
     facts: FactSender,
@@ -133,6 +164,11 @@ impl Heads {
                 }
                 return;
             }
+            // Whoever reads takes an incarnation without a head for a forgery, so a new one waits for nothing.
+            let incarnation = self.unsigned().map(|confirmed| confirmed.said.incarnation);
+            if incarnation.is_some() && incarnation != self.begun {
+                (self.begun, next) = (incarnation, Instant::now());
+            }
         }
     }
 
@@ -144,41 +180,119 @@ impl Heads {
 
     async fn sign(&mut self, signing: &Signing, confirmed: Confirmed) {
         let Confirmed { reader, said } = confirmed;
-        let (database, store) = (&self.database, &self.store);
-        match tokio::time::timeout(PUT, signed(signing, &reader, said.clone())).await {
-            Ok(Ok(head)) => {
+        let (database, store) = (self.database.clone(), self.store.clone());
+        match tokio::time::timeout(PUT, self.held_and_signed(signing, &reader, said.clone())).await {
+            Ok(Ok((head, pinned))) => {
                 crash_point!("ship-head-put");
                 tracing::debug!(%database, %store, chunk = %said.number, position = %said.end, "a head was signed");
                 self.failing = false;
                 self.done = Some(said);
-                if !self.facts.offer(Fact::Head { head: Box::new(head) }) {
+                let outside = self.checked.is_some_and(|checked| checked.outside);
+                if !(outside && self.facts.offer(Fact::Head { head: Box::new(head), pinned })) {
                     // The store has it; whoever brings the catalog up reads it there.
                     self.progress.send_modify(|progress| progress.facts_dropped += 1);
                 }
             }
             failed => {
-                let why = match failed {
-                    Ok(Err(why)) => why.to_string(),
-                    _ => "the store did not take it".to_owned(),
-                };
                 // Once for as long as it stays: it is tried again every minute.
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::warn!(%database, %store, chunk = %said.number, why, "the journal's head could not be signed; shipping goes on, and it is tried again");
+                if std::mem::replace(&mut self.failing, true) {
+                    return;
+                }
+                match failed {
+                    Ok(Err(why @ SignError::NotHeld { .. })) => {
+                        tracing::error!(%database, %store, chunk = %said.number, %why, "the journal is shipped into and not signed: `farshore verify` says more");
+                    }
+                    failed => {
+                        let why = match failed {
+                            Ok(Err(why)) => why.to_string(),
+                            _ => "the store did not take it".to_owned(),
+                        };
+                        tracing::warn!(%database, %store, chunk = %said.number, why, "the journal's head could not be signed; shipping goes on, and it is tried again");
+                    }
                 }
             }
         }
     }
+
+    /// Holds the journal against the heads that are there, unless that was done for this generation, and signs it. Gives the
+    /// keys that count too.
+    async fn held_and_signed(
+        &mut self,
+        signing: &Signing,
+        reader: &Reader,
+        said: Statement,
+    ) -> Result<(Head, VerifyKeys), SignError> {
+        let open = Arc::clone(&signing.key);
+        let key = tokio::task::spawn_blocking(move || open()).await;
+        let key = key
+            .map_err(|_| ShipError::TaskEnded { what: "signing" })
+            .map_err(SignError::Ship)?
+            .map_err(|why| SignError::Key { why })?;
+        let pinned = match signing.pinned.is_empty() {
+            true => VerifyKeys::new(vec![key.public()]),
+            false => signing.pinned.clone(),
+        };
+        let generation = (said.incarnation, said.generation);
+        let mut checked = match self.checked.filter(|checked| checked.generation == generation) {
+            Some(checked) => checked,
+            None => {
+                self.hold_store(reader, &pinned).await?;
+                Checked { generation, outside: signing.catalog.is_none() }
+            }
+        };
+        if let (false, Some(catalog)) = (checked.outside, &signing.catalog) {
+            match catalog.head_list(&said.database).await {
+                Ok(known) => {
+                    for known in known {
+                        let of = (known.head.said.store, known.head.said.incarnation);
+                        if of == (reader.store_id(), reader.incarnation())
+                            && known.head.standing(&pinned) == HeadStanding::Pinned
+                        {
+                            hold(reader, known.head).await?;
+                        }
+                    }
+                    checked.outside = true;
+                }
+                // It gates nothing: what it knows is held against the journal when it is back, and until then it is told of no head.
+                Err(why) => {
+                    tracing::debug!(database = %self.database, error = %why, "the catalog's heads were not looked at");
+                }
+            }
+        }
+        self.checked = Some(checked);
+        let head = signed(&key, reader, said).await?;
+        Ok((head, pinned))
+    }
+
+    /// Holds the journal against the newest head of the store.
+    async fn hold_store(&self, reader: &Reader, pinned: &VerifyKeys) -> Result<(), SignError> {
+        let newest = heads::newest(reader, pinned).await.map_err(|why| SignError::Ship(why.into()))?;
+        if newest.given_up || !newest.unread.is_empty() {
+            let object = newest.unread.first().map(|unread| unread.object.to_string());
+            tracing::warn!(database = %self.database, store = %self.store, object,
+                "not every head of the journal could be looked at before it is signed anew: `farshore verify` names them");
+        }
+        match newest.head {
+            Some(head) => hold(reader, head).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses a journal that does not hold what was signed of it.
+async fn hold(reader: &Reader, head: Head) -> Result<(), SignError> {
+    match heads::held(reader, &head).await {
+        Ok(Held::Yes) => Ok(()),
+        Ok(Held::Other) => Err(SignError::NotHeld { head: Box::new(head), what: "is another one" }),
+        Ok(Held::No) => Err(SignError::NotHeld { head: Box::new(head), what: "is not there" }),
+        Err(why) => Err(SignError::Ship(why.into())),
+    }
 }
 
 /// Signs what was confirmed, and puts it.
-async fn signed(signing: &Signing, reader: &Reader, said: Statement) -> Result<Head, SignError> {
-    let (open, now) = (Arc::clone(&signing.key), Utc::now().timestamp_micros());
+async fn signed(key: &SigningKey, reader: &Reader, said: Statement) -> Result<Head, SignError> {
     let number = said.number;
-    let made = tokio::task::spawn_blocking(move || open().map(|key| Head::sign(said, now, &key))).await;
-    let head = made
-        .map_err(|_| ShipError::TaskEnded { what: "signing" })
-        .map_err(SignError::Ship)?
-        .map_err(|why| SignError::Key { why })?;
+    let head = Head::sign(said, Utc::now().timestamp_micros(), key);
     let trouble = |why: &StoreError| tracing::debug!(error = %why, "a head waits for its store");
     crash_point!("ship-head-signed");
     match heads::put(&**reader.store(), reader.layout(), &head, &trouble).await {
@@ -200,6 +314,150 @@ enum SignError {
     Key { why: String },
     #[error("another head stands at chunk {number}, which this shipper wrote: someone else puts heads")]
     Taken { number: Sequence },
+    #[error(
+        "chunk {} {what}, and a head signed at {} says that it was stored: the journal was rewritten or cut off before this shipper \
+         took it over. To sign it as it is, use another signing key and name the former one in retired_keys",
+        head.said.number,
+        signed_at(head)
+    )]
+    NotHeld { head: Box<Head>, what: &'static str },
     #[error(transparent)]
     Ship(ShipError),
+}
+
+fn signed_at(head: &Head) -> String {
+    DateTime::<Utc>::from_timestamp_micros(head.signed_at)
+        .map_or_else(|| "an unknown time".to_owned(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use farshore_journal::format::Recipients;
+    use farshore_journal::format::object::Compression;
+    use farshore_journal::registry::{Founding, Repository};
+    use farshore_journal::store::ObjectStore;
+    use farshore_journal::store::memory::MemoryStore;
+    use farshore_journal::writer::{WriterOptions, encode_data};
+    use farshore_journal::{Offset, Position, Timeline};
+    use tokio::task::JoinSet;
+
+    use crate::facts::{self, FactReceiver};
+
+    /// One store and database, whose incarnations are written and told of.
+    struct Rig {
+        repository: Repository,
+        key: Arc<SigningKey>,
+        file: String,
+    }
+
+    impl Rig {
+        async fn new() -> Self {
+            let store: Arc<dyn ObjectStore> = Arc::new(MemoryStore::new());
+            let repository = Repository::open_or_found(store, "2026-11-26T00:00:00Z").await.unwrap();
+            let (key, file) = SigningKey::mint().unwrap();
+            Self { repository, key: Arc::new(key), file }
+        }
+
+        /// The writer of a new incarnation of this number.
+        async fn found(&self, number: u64) -> Writer {
+            let founding = Founding {
+                database: &"orders".parse().unwrap(),
+                number,
+                engine: "postgres",
+                identity: "7",
+                major: 15,
+                segment_bytes: 1 << 20,
+                now: "2026-11-26T00:00:00Z",
+                reason: "first",
+            };
+            let record = self.repository.found_incarnation(founding).await.unwrap();
+            own(Reader::new(&self.repository, &record).unwrap()).await
+        }
+
+        /// A shipper's two ends, and what it tells the catalog.
+        fn signing(&self) -> (Tell, JoinSet<()>, FactReceiver) {
+            let file = self.file.clone();
+            let signing = Signing {
+                key: Arc::new(move || SigningKey::parse(&file).map_err(|why| why.to_string())),
+                pinned: VerifyKeys::new(vec![self.key.public()]),
+                catalog: None,
+                every: EVERY,
+            };
+            let (sender, receiver) = facts::channel();
+            let progress = Arc::new(watch::channel(Progress::default()).0);
+            let (tell, heads) =
+                channel(Some(signing), "orders".parse().unwrap(), "main".to_owned(), sender, progress);
+            let mut run = JoinSet::new();
+            run.spawn(heads.run());
+            (tell, run, receiver)
+        }
+    }
+
+    async fn own(reader: Reader) -> Writer {
+        let options = WriterOptions {
+            compression: Compression::None,
+            recipients: Recipients::default(),
+            segment_bytes: 1 << 20,
+            host: "here".to_owned(),
+        };
+        let at = Position::new(Timeline::new(1), Offset::new(0));
+        Writer::take_over(reader, &options, at, &|_| {}).await.unwrap()
+    }
+
+    async fn append(writer: &mut Writer, log: &[u8]) {
+        let (chunk, _) = encode_data(writer.place(), log).unwrap();
+        writer.append(&chunk, &|_| {}).await.unwrap();
+    }
+
+    async fn count(writer: &Writer) -> usize {
+        heads::list(writer.reader()).await.unwrap().len()
+    }
+
+    /// A shipper whose source becomes another cluster goes on within the same process.
+    #[tokio::test]
+    async fn a_new_incarnation_is_signed_at_once_however_young_the_last_head_is() {
+        let rig = Rig::new().await;
+        let (first, second) = (rig.found(0).await, rig.found(1).await);
+        let (tell, run, mut facts) = rig.signing();
+        for writer in [&first, &second] {
+            tell.confirmed(writer);
+            let told = tokio::time::timeout(EVERY / 4, facts.recv()).await;
+            let Ok(Some(Fact::Head { head, .. })) = told else { panic!("no head: {told:?}") };
+            assert_eq!(head.said.incarnation, writer.reader().incarnation());
+        }
+        drop(tell);
+        run.join_all().await;
+    }
+
+    /// A shipper that starts reads the journal's end and not what it once was: whoever rewrote it meanwhile must not be signed.
+    #[tokio::test]
+    async fn a_journal_that_was_rewritten_or_cut_before_the_takeover_gets_no_head() {
+        let rig = Rig::new().await;
+        let mut writer = rig.found(0).await;
+        append(&mut writer, b"one").await;
+        append(&mut writer, b"two").await;
+        let (tell, run, mut facts) = rig.signing();
+        tell.confirmed(&writer);
+        drop(tell);
+        run.join_all().await;
+        assert!(matches!(facts.recv().await, Some(Fact::Head { .. })));
+        assert_eq!(count(&writer).await, 1);
+        let (store, layout) = (Arc::clone(writer.reader().store()), writer.reader().layout().clone());
+        let record = rig.repository.incarnations(&"orders".parse().unwrap()).await.unwrap().remove(0);
+        // Cut by one chunk and taken over: first shorter than what was signed, then as long and longer.
+        store.delete(&layout.chunk(Sequence::new(2)).unwrap()).await.unwrap();
+        store.delete(&layout.chunk(Sequence::new(1)).unwrap()).await.unwrap();
+        let reader = Reader::new(&rig.repository, &record).unwrap();
+        let mut another = own(reader).await;
+        for _ in 0..3 {
+            let (tell, run, mut facts) = rig.signing();
+            tell.confirmed(&another);
+            drop(tell);
+            run.join_all().await;
+            assert!(facts.recv().await.is_none(), "the catalog keeps its witness");
+            assert_eq!(count(&another).await, 1, "nothing is signed");
+            append(&mut another, b"regrown").await;
+        }
+    }
 }

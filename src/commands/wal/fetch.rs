@@ -1,12 +1,12 @@
 //! `farshore wal fetch`: a log file from any of the database's stores.
 //!
 //! What always holds: "not there" is answered only when every store was read, each of them says so, and it is sure which incarnation
-//! was meant, and a segment is given in part only when every store has no more of it. A store that does not answer, holds nothing, or holds several incarnations of which none was named, or whose journal ends before a signed head, is doubt:
+//! was meant, and a segment is given in part only when every store has no more of it. A store that does not answer, holds nothing, or holds several incarnations of which none was named, or whose journal's end signed heads speak against, is doubt:
 //! PostgreSQL then stops, where "not there" would make it end its recovery before log that another store holds.
 
 use std::path::{Path, PathBuf};
 
-use farshore_applier::heads::doubt;
+use farshore_applier::heads::{doubts, unwitnessed};
 use farshore_applier::source::Source;
 use farshore_applier::wal_fetch::{self, Fetched};
 use farshore_engines::postgres::log::file_name::LogFileName;
@@ -66,13 +66,15 @@ pub(super) async fn run(
                     place.keep(path)?;
                     return Ok(Exit::Done);
                 }
-                doubts.extend(ends_too_early(config, name, &store, &source).await);
+                doubts.extend(ends_too_early(config, name, history, &store, &source).await);
                 // Zeros behind the last byte that this store has are the log's end to the server: another may have more.
                 if part.as_ref().is_none_or(|part| part.log_bytes < log_bytes) {
                     part = Some(place.with(log_bytes));
                 }
             }
-            Ok(Fetched::NotThere) => doubts.extend(ends_too_early(config, name, &store, &source).await),
+            Ok(Fetched::NotThere) => {
+                doubts.extend(ends_too_early(config, name, history, &store, &source).await);
+            }
             Err(why) => doubts.push(format!("{store}: {why}")),
         }
     }
@@ -98,14 +100,28 @@ pub(super) async fn run(
 async fn ends_too_early(
     config: &Config,
     name: &DatabaseName,
+    history: &History,
     store: &StoreName,
     source: &Source,
 ) -> Option<String> {
     let settings = config.databases.get(name).filter(|settings| !settings.verify_keys.is_empty())?;
     let known = heads::known(config, name, settings, store).await;
-    match Box::pin(doubt(source, &known)).await {
-        Ok(None) => None,
-        Ok(Some(found)) => Some(heads::not_held(name, store.as_str(), &found).happened),
+    let all = match sources::all(config, name, store).await {
+        Ok(all) => all,
+        Err(why) => return Some(format!("{store}: {why:#}")),
+    };
+    if let Some(head) = known.vanished(&all).first() {
+        return Some(heads::vanished(name, store.as_str(), head).happened);
+    }
+    if history.incarnation.is_none() {
+        match Box::pin(unwitnessed(source, &all, &known)).await {
+            Ok(None) => {}
+            Ok(Some(found)) => return Some(heads::unwitnessed(name, store.as_str(), &found).happened),
+            Err(why) => return Some(format!("{store}: {why}")),
+        }
+    }
+    match Box::pin(doubts(source, &known)).await {
+        Ok(found) => found.first().map(|doubt| heads::not_held(name, store.as_str(), doubt).happened),
         Err(why) => Some(format!("{store}: {why}")),
     }
 }
