@@ -167,7 +167,8 @@ impl Keeper {
             }
             let made = sql.slot_create_keep(&self.keep).await?;
             kept.kept_from = Some(made);
-            kept.trouble = self.lacking(made, released).filter(|_| primary && place.lost);
+            place.lacks(self.lacking(made, released), released.is_some());
+            kept.trouble = place.lacking.clone().filter(|_| primary);
             place.stood_at = kept.kept_from;
             place.touched = Some(Instant::now());
             return Ok(kept);
@@ -194,9 +195,8 @@ impl Keeper {
                 self.keep
             )
         });
-        let lacking = self.lacking(reached, released).filter(|_| primary && place.lost);
-        place.lost &= released.is_none() || lacking.is_some();
-        kept.trouble = moved.or(lacking);
+        place.lacks(self.lacking(reached, released), released.is_some());
+        kept.trouble = moved.or_else(|| place.lacking.clone().filter(|_| primary));
         if primary {
             let retained = slots.iter().filter_map(|slot| slot.retained_bytes).max().unwrap_or(0);
             kept.retained_bytes = Some(retained);
@@ -279,11 +279,21 @@ struct Place {
     moved_by_another: bool,
     /// The slot was lost or dropped, and the one that was made in its place keeps less than a resume asks for.
     lost: bool,
+    /// What is said of that.
+    lacking: Option<String>,
     rate: FillRate,
     said: Option<String>,
 }
 
 impl Place {
+    /// What a look found of a slot that was lost. Nothing while it is not `known` what is released: what was said stays.
+    fn lacks(&mut self, lacking: Option<String>, known: bool) {
+        if self.lost && known {
+            self.lost = lacking.is_some();
+            self.lacking = lacking;
+        }
+    }
+
     /// Says a trouble once, until another comes or it is gone.
     fn say(&mut self, host: &Host, trouble: Option<&str>) {
         if self.said.as_deref() == trouble {

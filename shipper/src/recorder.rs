@@ -72,10 +72,10 @@ impl Recorder {
         let mut waiting: Option<Fact> = None;
         // Whether the first fact was taken or refused. It names the database: before it the catalog has no place for a target.
         let mut named = false;
-        loop {
+        while !cancel.is_cancelled() {
+            // In no order: a backlog of facts must not make the target look as if nobody vouched for it, and a catalog that is slower
+            // than the beat must not keep facts waiting.
             let recorded = tokio::select! {
-                biased;
-                // First, so that a backlog of facts does not make the target look as if nobody vouched for it.
                 _ = beat.tick() => {
                     let progress = progress.borrow_and_update().clone();
                     match waiting.take() {

@@ -144,10 +144,15 @@ impl Pipeline {
                 event = next_event(&mut stream), if reads => match event {
                     Ok(StreamEvent::Data { bytes, server_end, .. }) => {
                         let (unstored, notes) = (&mut self.unstored, &mut self.notes);
-                        decoder.push(&bytes, &mut |event| {
+                        let decoded = decoder.push(&bytes, &mut |event| {
                             notes.note(&event);
                             unstored.note(event);
-                        })?;
+                        });
+                        if let Err(why) = decoded {
+                            stream = None;
+                            closed = Some(self.closed(why.into()));
+                            continue;
+                        }
                         let compared = comparison.is_done();
                         let fresh = comparison.take(&bytes)?;
                         if !compared && comparison.is_done() {
@@ -177,10 +182,12 @@ impl Pipeline {
                         if !fresh.is_empty() {
                             batch.push(fresh, server_end, Instant::now());
                         }
-                        self.heard(stream.as_ref(), server_end, &guard);
+                        self.heard(stream.as_ref(), server_end);
+                        self.takes(&guard, comparison.is_done() && batch.is_empty());
                     }
                     Ok(StreamEvent::KeepAlive { server_end, reply_requested }) => {
-                        self.heard(stream.as_ref(), server_end, &guard);
+                        self.heard(stream.as_ref(), server_end);
+                        self.takes(&guard, comparison.is_done() && batch.is_empty());
                         if reply_requested
                             && let Err(why) = self.report(stream.as_mut(), &guard, false).await
                         {
@@ -226,7 +233,7 @@ impl Pipeline {
         why
     }
 
-    fn heard(&self, stream: Option<&ReplicationStream>, source_end: Offset, guard: &Guard) {
+    fn heard(&self, stream: Option<&ReplicationStream>, source_end: Offset) {
         let Some(stream) = stream else { return };
         let oldest = self.unstored.oldest_commit();
         self.tell(|progress| {
@@ -235,7 +242,12 @@ impl Pipeline {
             progress.last_contact = Some(Utc::now());
             progress.oldest_unstored_commit = oldest;
         });
-        if self.progress.borrow().state != PipelineState::Accumulating {
+    }
+
+    /// The target takes what comes, as far as is known: it was not said otherwise, or all that came is stored (`nothing_waits`).
+    fn takes(&self, guard: &Guard, nothing_waits: bool) {
+        let all_stored = nothing_waits && self.append.is_none();
+        if all_stored || self.progress.borrow().state != PipelineState::Accumulating {
             self.streams(guard);
         }
     }
