@@ -198,7 +198,9 @@ async fn put_record(catalog: &Catalog, record: &IncarnationRecord) -> farshore_c
 /// knows of a later chunk stays, and where the journal does not hold what either says, all that it knows does: it is the witness.
 async fn put_head(catalog: &Catalog, held: &Held) -> anyhow::Result<()> {
     let reader = held.source.reader();
-    let Some(head) = heads::newest(reader, &held.pinned).await?.head else { return Ok(()) };
+    let Some(head) = heads::newest(reader, &held.pinned, &VerifyKeys::default()).await?.head else {
+        return Ok(());
+    };
     let known = catalog.head_list(&held.source.record().database).await?.into_iter().map(|known| known.head);
     let counts = |head: &Head| {
         (head.said.store, head.said.incarnation) == (reader.store_id(), reader.incarnation())

@@ -196,6 +196,7 @@ pub fn signing(settings: &DatabaseConfig, catalog: Option<&Catalog>) -> Option<S
     let (path, pinned) = (settings.signing_key.clone()?, settings.verify_keys.clone());
     Some(Signing {
         pinned: pinned.clone(),
+        retired: settings.retired_keys.clone(),
         catalog: catalog.cloned(),
         key: Arc::new(move || signing_key(&path, &pinned)),
         every: heads::EVERY,

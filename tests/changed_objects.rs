@@ -29,7 +29,7 @@ use farshore_applier::plan::{Asked, Plan, resolve};
 use farshore_applier::restore::{self, RestoreOptions};
 use farshore_applier::source::Source;
 use farshore_applier::verify::verify;
-use farshore_journal::format::{Digest, SigningKey};
+use farshore_journal::format::{Digest, SigningKey, VerifyKeys};
 use farshore_journal::{BackupId, DatabaseName, Sequence, heads};
 use farshore_testkit::pg::{Major, Server};
 use farshore_testkit::random::Random;
@@ -269,7 +269,8 @@ impl Story {
         let source = self.sources(&journal).await.unwrap().pop().unwrap();
         let name: DatabaseName = database.parse().unwrap();
         let pinned = self.config.databases[&name].verify_keys.clone();
-        let newest = heads::newest(source.reader(), &pinned).await.unwrap().head.unwrap();
+        let newest =
+            heads::newest(source.reader(), &pinned, &VerifyKeys::default()).await.unwrap().head.unwrap();
         journal.known =
             KnownHeads { pinned, outside: vec![newest], outside_read: true, ..KnownHeads::default() };
         assert_eq!(

@@ -128,7 +128,7 @@ pub fn signed_at(head: &Head) -> String {
 /// When the store does not list.
 pub async fn doubts(source: &Source, known: &KnownHeads) -> Result<Vec<Doubt>, JournalError> {
     let reader = source.reader();
-    let newest = heads::newest(reader, &known.pinned).await?;
+    let newest = heads::newest(reader, &known.pinned, &known.retired).await?;
     let mut heads: Vec<Head> = pinned_outside(source, known).cloned().collect();
     heads.extend(newest.head);
     heads.sort_by_key(|head| std::cmp::Reverse(head.said.number));
@@ -196,11 +196,16 @@ pub async fn unwitnessed(
     }
     let number = chosen.record().number;
     let earlier: Vec<&Source> = all.iter().filter(|source| source.record().number < number).collect();
-    if earlier.is_empty() || heads::newest(chosen.reader(), &known.pinned).await?.head.is_some() {
+    if earlier.is_empty() {
+        return Ok(None);
+    }
+    // Whether what could not be looked at would speak for it, nobody knows: that is a doubt of its own.
+    let newest = heads::newest(chosen.reader(), &known.pinned, &known.retired).await?;
+    if newest.head.is_some() || newest.given_up || !newest.unread.is_empty() {
         return Ok(None);
     }
     for source in earlier.into_iter().rev() {
-        let newest = heads::newest(source.reader(), &known.pinned).await?;
+        let newest = heads::newest(source.reader(), &known.pinned, &known.retired).await?;
         let head = pinned_outside(source, known).next().cloned().or(newest.head);
         if head.is_some() || newest.given_up || !newest.unread.is_empty() {
             let earlier = source.record().number;

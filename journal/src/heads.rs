@@ -24,6 +24,8 @@ use crate::tidy::TidyOptions;
 pub const HEAD_BYTES: u64 = 4096;
 /// How many objects at heads' names one look fetches that count for nothing, before it ends and says so.
 pub const PASSED_OVER: usize = 1000;
+/// How many of retired keys: two weeks' heads that nobody tidied.
+pub const FORMER_PASSED_OVER: usize = 20 * PASSED_OVER;
 /// Heads fetched at a time: enough to hide a distant store's answer time.
 const TOGETHER: usize = 8;
 
@@ -119,16 +121,22 @@ pub struct Newest {
     pub head: Option<Head>,
     /// Heads of later chunks that the store did not give out: one of them may be newer.
     pub unread: Vec<Unread>,
-    /// The look ended at [`PASSED_OVER`] objects that count for nothing: what lies before them was not looked at.
+    /// The look ended at [`PASSED_OVER`] objects that count for nothing, or [`FORMER_PASSED_OVER`] of retired keys: what lies before
+    /// them was not looked at.
     pub given_up: bool,
 }
 
 /// The newest head of the store that a pinned key signed. Those that do not read or that another key signed are passed over:
-/// whoever may write there can put any number of them.
+/// whoever may write there can put any number of them. Those of retired keys are most likely the journal's own, from before the pinned
+/// key was there, so more of them are looked at, and not without bound: such a key may be in other hands.
 ///
 /// # Errors
 /// When the store does not list.
-pub async fn newest(reader: &Reader, pinned: &VerifyKeys) -> Result<Newest, JournalError> {
+pub async fn newest(
+    reader: &Reader,
+    pinned: &VerifyKeys,
+    retired: &VerifyKeys,
+) -> Result<Newest, JournalError> {
     let mut found = Newest::default();
     if pinned.is_empty() {
         return Ok(found);
@@ -136,7 +144,7 @@ pub async fn newest(reader: &Reader, pinned: &VerifyKeys) -> Result<Newest, Jour
     // The newest one stands near the journal's end, or behind it when that was cut off: what lies before is listed only when
     // nothing is there, more each time. A journal whose end does not read has its heads all the same: then all are listed.
     let end = reader.last().await.ok().flatten().map_or(0, |last| last.header().number.get());
-    let (mut back, mut below, mut passed) = (1u64, None, 0);
+    let (mut back, mut below, mut passed, mut former) = (1u64, None, 0, 0);
     loop {
         let from = end.checked_sub(back);
         let listed = list_behind(reader, from.map(Sequence::new)).await?;
@@ -153,6 +161,10 @@ pub async fn newest(reader: &Reader, pinned: &VerifyKeys) -> Result<Newest, Jour
                         found.head = Some(head);
                         return Ok(found);
                     }
+                    Ok(head) if retired.contains(&head.key) => {
+                        former += 1;
+                        continue;
+                    }
                     Err(JournalError::Store(why)) if !why.is_not_found() => {
                         let object = reader.layout().head(*number)?;
                         found.unread.push(Unread { object, why: why.to_string() });
@@ -161,7 +173,7 @@ pub async fn newest(reader: &Reader, pinned: &VerifyKeys) -> Result<Newest, Jour
                 }
                 passed += 1;
             }
-            if passed >= PASSED_OVER {
+            if passed >= PASSED_OVER || former >= FORMER_PASSED_OVER {
                 found.given_up = true;
                 return Ok(found);
             }

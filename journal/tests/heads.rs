@@ -103,7 +103,7 @@ impl Rig {
     /// By a reader that remembers nothing.
     async fn newest(&self) -> Option<Head> {
         let reader = Reader::new(&self.repository, &self.record).unwrap();
-        let newest = heads::newest(&reader, &self.pinned).await.unwrap();
+        let newest = heads::newest(&reader, &self.pinned, &VerifyKeys::default()).await.unwrap();
         assert!(newest.unread.is_empty() && !newest.given_up, "{newest:?}");
         newest.head
     }
@@ -214,7 +214,10 @@ async fn the_newest_head_that_counts_is_found_near_the_end_far_before_it_and_beh
     let moved = rig.reader().layout().head(Sequence::new(902)).unwrap();
     rig.store.create(&moved, second.encode().unwrap()).await.unwrap();
     assert_eq!(rig.newest().await.as_ref(), Some(&third));
-    assert_eq!(heads::newest(rig.reader(), &VerifyKeys::default()).await.unwrap(), Newest::default());
+    assert_eq!(
+        heads::newest(rig.reader(), &VerifyKeys::default(), &VerifyKeys::default()).await.unwrap(),
+        Newest::default()
+    );
     // The journal's end is cut off, and the head is still found.
     let last = rig.reader().layout().chunk(third.said.number).unwrap();
     rig.store.delete(&last).await.unwrap();
@@ -288,7 +291,7 @@ async fn forged_heads_are_read_once_and_no_further_than_the_bound_which_is_said(
         rig.forge(number, &foreign).await;
     }
     let (reader, store) = rig.watched(&[]).await;
-    let newest = heads::newest(&reader, &rig.pinned).await.unwrap();
+    let newest = heads::newest(&reader, &rig.pinned, &VerifyKeys::default()).await.unwrap();
     assert_eq!((newest.head, newest.given_up), (Some(true_one.clone()), false));
     assert!(store.heads().iter().all(|times| *times == 1), "{:?}", store.heads());
     // An object that no head can be as large as is not fetched.
@@ -297,7 +300,11 @@ async fn forged_heads_are_read_once_and_no_further_than_the_bound_which_is_said(
         rig.store.create(&rig.key(number), large).await.unwrap();
     }
     let (reader, store) = rig.watched(&[]).await;
-    assert_eq!(heads::newest(&reader, &rig.pinned).await.unwrap().head, Some(true_one));
+    assert_eq!(
+        heads::newest(&reader, &rig.pinned, &VerifyKeys::default()).await.unwrap().head,
+        Some(true_one.clone())
+    );
+    let true_head = true_one;
     assert!(store.heads().len() < PASSED_OVER);
     let large = heads::read(&reader, Sequence::new(500)).await;
     assert!(matches!(large, Err(JournalError::Object { .. })), "{large:?}");
@@ -309,9 +316,13 @@ async fn forged_heads_are_read_once_and_no_further_than_the_bound_which_is_said(
         rig.forge(number, &foreign).await;
     }
     let (reader, store) = rig.watched(&[]).await;
-    let newest = heads::newest(&reader, &rig.pinned).await.unwrap();
+    let newest = heads::newest(&reader, &rig.pinned, &VerifyKeys::default()).await.unwrap();
     assert_eq!((newest.head, newest.given_up), (None, true));
     assert!(store.heads().len() < PASSED_OVER + 10, "{}", store.heads().len());
+    // Were they a retired key's, they would be the journal's own, and the true one is come to.
+    let retired = VerifyKeys::new(vec![foreign.public()]);
+    let newest = heads::newest(&reader, &rig.pinned, &retired).await.unwrap();
+    assert_eq!((newest.head, newest.given_up), (Some(true_head), false));
     let (none, options) = (VerifyKeys::default(), TidyOptions::at_once_for_tests());
     assert!(heads::tidy(&reader, &rig.pinned, &none, options).await.unwrap().given_up);
 }
@@ -326,7 +337,7 @@ async fn a_head_that_the_store_does_not_give_out_is_named_and_hides_no_other() {
     let before = heads::read(rig.reader(), Sequence::new(19)).await.unwrap();
     let (reader, _) =
         rig.watched(&[rig.key(20), rig.reader().layout().chunk(Sequence::new(18)).unwrap()]).await;
-    let newest = heads::newest(&reader, &rig.pinned).await.unwrap();
+    let newest = heads::newest(&reader, &rig.pinned, &VerifyKeys::default()).await.unwrap();
     assert_eq!(newest.head, Some(before));
     let named: Vec<&Key> = newest.unread.iter().map(|unread| &unread.object).collect();
     assert_eq!(named, [&rig.key(20)]);

@@ -92,9 +92,10 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
                     "the journal's index may have led to another plan than its log does: the restore begins anew, planned from the log alone; `farshore verify` names what is bad"
                 );
                 source = source.without_index();
+                // What was written so far is there still: the next try, or whoever reads the refusal, is told.
                 plan = Box::pin(resolve(&source, asked(&target)))
                     .await
-                    .map_err(|why| unreachable(name, &why))?;
+                    .map_err(|why| failed(name, &source, &options.directory, &RestoreError::Plan(why)))?;
                 options.resume = true;
             }
             restored => break restored,
@@ -241,19 +242,25 @@ fn tablespaces(
     Ok(places)
 }
 
-/// The plan for people.
 /// Whether a plan that the log alone leads to may come through where this one did not: an index may have hidden that the target lies
 /// before what is missing or damaged.
 fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
     match why {
         RestoreError::OtherThanPlanned { .. } => true,
-        RestoreError::LogMissing { .. } | RestoreError::Plan(PlanError::Damaged { .. }) => {
-            plan.rests_on_index
-        }
+        RestoreError::Journal(JournalError::Store(_)) => false,
+        RestoreError::LogMissing { .. }
+        | RestoreError::Journal(_)
+        | RestoreError::Plan(
+            PlanError::Damaged { .. }
+            | PlanError::Minimal { .. }
+            | PlanError::TablespaceInTheWay { .. }
+            | PlanError::TablespaceNowhere { .. },
+        ) => plan.rests_on_index,
         _ => false,
     }
 }
 
+/// The plan for people.
 fn describe(plan: &Plan, source: &Source, store: &str) -> String {
     let mut text = String::new();
     let resolved = &plan.resolved;

@@ -34,6 +34,8 @@ pub const EVERY: Duration = Duration::from_secs(60);
 pub(super) const LAST: Duration = Duration::from_secs(2);
 /// How long a head may wait for its store before a newer one is tried.
 const PUT: Duration = Duration::from_secs(30);
+/// How long the heads that are there may take to be looked at, once for each generation.
+const CHECK: Duration = Duration::from_secs(300);
 
 /// Opens the signing key, each time it is needed: one that was mended needs no restart.
 pub type OpenKey = Arc<dyn Fn() -> Result<SigningKey, String> + Send + Sync>;
@@ -45,6 +47,8 @@ pub struct Signing {
     pub key: OpenKey,
     /// The keys whose heads count; without any, the key's own does.
     pub pinned: VerifyKeys,
+    /// Keys that signed once and count for nothing any more.
+    pub retired: VerifyKeys,
     /// What knows heads outside the store, where there is one.
     pub catalog: Option<Catalog>,
     /// The shortest time from one head to the next.
@@ -109,6 +113,7 @@ pub(super) fn channel(
         begun: None,
         checked: None,
         failing: false,
+        refused: false,
         facts,
         progress,
     };
@@ -136,6 +141,8 @@ pub(super) struct Heads {
     checked: Option<Checked>,
     /// The last try failed, and it was said.
     failing: bool,
+    /// The journal does not hold what was signed of it, and that was said.
+    refused: bool,
     facts: FactSender,
     progress: Arc<watch::Sender<Progress>>,
 }
@@ -181,11 +188,14 @@ impl Heads {
     async fn sign(&mut self, signing: &Signing, confirmed: Confirmed) {
         let Confirmed { reader, said } = confirmed;
         let (database, store) = (self.database.clone(), self.store.clone());
-        match tokio::time::timeout(PUT, self.held_and_signed(signing, &reader, said.clone())).await {
+        let generation = (said.incarnation, said.generation);
+        let checked = self.checked.is_some_and(|checked| checked.generation == generation);
+        let bound = if checked { PUT } else { CHECK + PUT };
+        match tokio::time::timeout(bound, self.held_and_signed(signing, &reader, said.clone())).await {
             Ok(Ok((head, pinned))) => {
                 crash_point!("ship-head-put");
                 tracing::debug!(%database, %store, chunk = %said.number, position = %said.end, "a head was signed");
-                self.failing = false;
+                (self.failing, self.refused) = (false, false);
                 self.done = Some(said);
                 let outside = self.checked.is_some_and(|checked| checked.outside);
                 if !(outside && self.facts.offer(Fact::Head { head: Box::new(head), pinned })) {
@@ -194,12 +204,14 @@ impl Heads {
                 }
             }
             failed => {
-                // Once for as long as it stays: it is tried again every minute.
-                if std::mem::replace(&mut self.failing, true) {
+                // Each once for as long as it stays: it is tried again every minute.
+                let refused = matches!(failed, Ok(Err(SignError::NotHeld { .. })));
+                let said_before = if refused { &mut self.refused } else { &mut self.failing };
+                if std::mem::replace(said_before, true) {
                     return;
                 }
                 match failed {
-                    Ok(Err(why @ SignError::NotHeld { .. })) => {
+                    Ok(Err(why)) if refused => {
                         tracing::error!(%database, %store, chunk = %said.number, %why, "the journal is shipped into and not signed: `farshore verify` says more");
                     }
                     failed => {
@@ -236,7 +248,7 @@ impl Heads {
         let mut checked = match self.checked.filter(|checked| checked.generation == generation) {
             Some(checked) => checked,
             None => {
-                self.hold_store(reader, &pinned).await?;
+                hold_store(reader, &pinned, &signing.retired).await?;
                 Checked { generation, outside: signing.catalog.is_none() }
             }
         };
@@ -263,19 +275,22 @@ impl Heads {
         let head = signed(&key, reader, said).await?;
         Ok((head, pinned))
     }
+}
 
-    /// Holds the journal against the newest head of the store.
-    async fn hold_store(&self, reader: &Reader, pinned: &VerifyKeys) -> Result<(), SignError> {
-        let newest = heads::newest(reader, pinned).await.map_err(|why| SignError::Ship(why.into()))?;
-        if newest.given_up || !newest.unread.is_empty() {
-            let object = newest.unread.first().map(|unread| unread.object.to_string());
-            tracing::warn!(database = %self.database, store = %self.store, object,
-                "not every head of the journal could be looked at before it is signed anew: `farshore verify` names them");
-        }
-        match newest.head {
-            Some(head) => hold(reader, head).await,
-            None => Ok(()),
-        }
+/// Holds the journal against the newest head of the store. What could not be looked at may be a newer one.
+async fn hold_store(reader: &Reader, pinned: &VerifyKeys, retired: &VerifyKeys) -> Result<(), SignError> {
+    let newest = heads::newest(reader, pinned, retired).await.map_err(|why| SignError::Ship(why.into()))?;
+    if newest.given_up || !newest.unread.is_empty() {
+        let first = newest.unread.first();
+        let what = first.map_or_else(
+            || "too many objects that are none".to_owned(),
+            |one| format!("{}: {}", one.object, one.why),
+        );
+        return Err(SignError::Unread { what });
+    }
+    match newest.head {
+        Some(head) => hold(reader, head).await,
+        None => Ok(()),
     }
 }
 
@@ -312,6 +327,10 @@ async fn signed(key: &SigningKey, reader: &Reader, said: Statement) -> Result<He
 enum SignError {
     #[error("the signing key: {why}")]
     Key { why: String },
+    #[error(
+        "not every head of the journal can be looked at, which it must hold before it is signed anew ({what}): `farshore verify` names them"
+    )]
+    Unread { what: String },
     #[error("another head stands at chunk {number}, which this shipper wrote: someone else puts heads")]
     Taken { number: Sequence },
     #[error(
@@ -381,6 +400,7 @@ mod tests {
             let signing = Signing {
                 key: Arc::new(move || SigningKey::parse(&file).map_err(|why| why.to_string())),
                 pinned: VerifyKeys::new(vec![self.key.public()]),
+                retired: VerifyKeys::default(),
                 catalog: None,
                 every: EVERY,
             };
