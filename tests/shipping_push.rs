@@ -377,7 +377,11 @@ fn soak_wal_push_and_stream() {
             let_pass(Duration::from_millis(campaign.random.below(1500)));
             match campaign.random.below(2) {
                 0 => service.kill9(),
-                _ => service.stop(),
+                _ => {
+                    // One that has only just begun would be ended by the signal itself.
+                    service.wait_log("health endpoint listens");
+                    service.stop();
+                }
             }
             campaign.count("ends", 1);
             for _ in 0..campaign.random.below(3) {
