@@ -91,6 +91,8 @@ fn soak_merges_under_restores() {
     server.sql("create table marks (n bigint)");
     let node = Arc::new(merging(&server));
     let mut service = node.start(None);
+    // What is asked for lies behind a base, however long one takes.
+    node.wait_backup(1);
     let mut number = 0u64;
     while campaign.next_round() {
         let load = server.pgbench(4, Length::For(Duration::from_secs(600)));
@@ -101,7 +103,6 @@ fn soak_merges_under_restores() {
         let at = flushed(&server);
         server.sql(&format!("insert into marks values (-{number})"));
         node.wait_end(1, flushed(&server));
-        node.wait_backup(1);
         // The next opening lets tidy have what was merged before it.
         service.stop();
         service = node.start(None);
