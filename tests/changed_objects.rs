@@ -638,7 +638,9 @@ async fn try_one(
             }
             false => match planned(journal, &source, &goal.asked).await {
                 Ok(plan) => {
-                    let same = |(known, _): &&(Plan, Digest)| known == &plan;
+                    // Whatever led to it: a bad index makes the log itself be asked.
+                    let alike = |plan: &Plan| Plan { rests_on_index: false, ..plan.clone() };
+                    let same = |(known, _): &&(Plan, Digest)| alike(known) == alike(&plan);
                     let wanted = goal.plans.iter().filter(same).map(|(_, wanted)| wanted).collect();
                     story.restore(&source, &plan).await.map(|got| (plan, got, wanted))
                 }
