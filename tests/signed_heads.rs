@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::object::Compression;
 use farshore_journal::format::{Head, Kind, Recipients, SigningKey, Statement, Unlock};
 use farshore_journal::reader::{Keyring, Reader};
@@ -175,6 +176,29 @@ impl Verify {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An incarnation that someone without the key founds and opens behind `end`, as like the true one as can be.
+async fn forged(repository: &Repository, record: &IncarnationRecord, number: u64, end: Position) -> Writer {
+    let founding = Founding {
+        database: &record.database,
+        number,
+        engine: &record.engine,
+        identity: &record.identity,
+        major: record.major,
+        segment_bytes: record.segment_bytes,
+        now: "2026-11-26T00:00:00Z",
+        reason: "forged",
+    };
+    let forged = repository.found_incarnation(founding).await.unwrap();
+    let options = WriterOptions {
+        compression: Compression::None,
+        recipients: Recipients::default(),
+        segment_bytes: service::SEGMENT,
+        host: "elsewhere".to_owned(),
+    };
+    let reader = Reader::new(repository, &forged).unwrap();
+    Writer::take_over(reader, &options, end, &|_| {}).await.unwrap()
 }
 
 #[test]
@@ -403,25 +427,7 @@ fn an_incarnation_that_someone_added_is_named_and_not_restored_unless_it_is_aske
     let end = shipped.node.end().unwrap();
     wait(async {
         let repository = Repository::open(shipped.node.deleting_store()).await.unwrap();
-        let founding = Founding {
-            database: &record.database,
-            number: 1,
-            engine: &record.engine,
-            identity: &record.identity,
-            major: record.major,
-            segment_bytes: record.segment_bytes,
-            now: "2026-11-26T00:00:00Z",
-            reason: "forged",
-        };
-        let forged = repository.found_incarnation(founding).await.unwrap();
-        let options = WriterOptions {
-            compression: Compression::None,
-            recipients: Recipients::default(),
-            segment_bytes: service::SEGMENT,
-            host: "elsewhere".to_owned(),
-        };
-        let reader = Reader::new(&repository, &forged).unwrap();
-        Writer::take_over(reader, &options, end, &|_| {}).await.unwrap();
+        forged(&repository, &record, 1, end).await;
     });
     user::give(shipped.node.folder());
     let forged = shipped.node.incarnations().pop().unwrap().0.incarnation.to_string();
@@ -521,25 +527,7 @@ fn a_store_that_was_replaced_by_another_is_found_through_the_catalog() {
     wait(async {
         let repository =
             Repository::open_or_found(shipped.node.deleting_store(), "2026-11-26T00:00:00Z").await.unwrap();
-        let founding = Founding {
-            database: &record.database,
-            number: 0,
-            engine: &record.engine,
-            identity: &record.identity,
-            major: record.major,
-            segment_bytes: record.segment_bytes,
-            now: "2026-11-26T00:00:00Z",
-            reason: "first",
-        };
-        let forged = repository.found_incarnation(founding).await.unwrap();
-        let options = WriterOptions {
-            compression: Compression::None,
-            recipients: Recipients::default(),
-            segment_bytes: service::SEGMENT,
-            host: "elsewhere".to_owned(),
-        };
-        let reader = Reader::new(&repository, &forged).unwrap();
-        let mut writer = Writer::take_over(reader, &options, end, &|_| {}).await.unwrap();
+        let mut writer = forged(&repository, &record, 0, end).await;
         let (chunk, _) = encode_data(writer.place(), b"log").unwrap();
         writer.append(&chunk, &|_| {}).await.unwrap();
     });
