@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod exit;
 pub mod heads;
+pub mod heap;
 pub mod message;
 pub mod output;
 pub mod push_socket;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 const RUNTIME_END: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
+    farshore::heap::share_one();
     let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
     let contract = Contract::of_arguments(arguments.iter().map(String::as_str));
     // A panic ends with 101, which `wal fetch` must not give: PostgreSQL would take it for the end of the log.
