@@ -157,9 +157,10 @@ impl Live {
         self.server.pgbench_with(4, Length::For(time), &arguments)
     }
 
-    /// A named point.
+    /// A named point. The transaction has a number, so that its commit flushes the point: nobody else may do so for long.
     fn point(&mut self) {
-        self.server.sql(&format!("select pg_create_restore_point('p{}')", self.points));
+        let mark = format!("select pg_create_restore_point('p{}'), pg_current_xact_id()", self.points);
+        self.server.sql(&mark);
         self.points += 1;
     }
 
