@@ -19,22 +19,20 @@ use farshore_journal::{Offset, Timeline};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Config, NoTls, Row};
 
 use super::control::{ClusterState, ControlError, ControlFile, Limits};
 use super::safe_start::{RecoveryTarget, Then};
 use super::watch::{Evidence, Stillness};
 
+mod questions;
 mod verdict;
 
+use questions::Questions;
 pub use verdict::{Answer, Ending};
 use verdict::{Verdict, ending, last_switch, verdict};
 
 /// Between two looks: short against a replay, long against a look's cost.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// For one question over a local socket, on a loaded machine.
-const ASK_DEADLINE: Duration = Duration::from_secs(10);
 /// For a stop with its last checkpoint.
 const STOP_DEADLINE: Duration = Duration::from_secs(120);
 /// Lines and bytes of the server's messages that an error carries.
@@ -340,6 +338,7 @@ async fn wait(
     server: &mut RunningServer,
     progress: &mut impl FnMut(Progress),
 ) -> Result<(), ServerError> {
+    let mut questions = Questions::to(start);
     let mut still = Stillness::new((None, Evidence::default()), Instant::now());
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -349,7 +348,7 @@ async fn wait(
             _ = ticks.tick() => {}
         }
         let promised = start.target.end;
-        let answer = ask(start).await?;
+        let answer = questions.where_it_stands().await?;
         let at = answer.and_then(|answer| answer.replayed);
         progress(at.map_or(Progress::Starting, Progress::Replayed));
         match answer.map_or(Verdict::Wait, |answer| verdict(answer, &start.target)) {
@@ -382,7 +381,8 @@ async fn promote(
     progress: &mut impl FnMut(Progress),
 ) -> Result<Timeline, ServerError> {
     progress(Progress::Opening);
-    question(start, "select pg_catalog.pg_promote(false)").await?;
+    let mut questions = Questions::to(start);
+    questions.ask("select pg_catalog.pg_promote(false)").await?;
     let mut still = Stillness::new(Evidence::default(), Instant::now());
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
@@ -390,7 +390,7 @@ async fn promote(
             _ = server.child.wait() => return Err(ended(start, server)),
             _ = ticks.tick() => {}
         }
-        if ask(start).await?.is_some_and(|answer| !answer.in_recovery) {
+        if questions.where_it_stands().await?.is_some_and(|answer| !answer.in_recovery) {
             break;
         }
         let stood = still.seen(look(start, server).await, Instant::now());
@@ -400,7 +400,7 @@ async fn promote(
         }
     }
     let segment = "select pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn())";
-    let segment = question(start, segment).await?.and_then(|row| row.try_get::<_, String>(0).ok());
+    let segment = questions.ask(segment).await?.and_then(|row| row.try_get::<_, String>(0).ok());
     let number = segment.and_then(|name| u32::from_str_radix(name.get(..8)?, 16).ok());
     let timeline = Timeline::new(number.unwrap_or(0));
     let history = start.data.join(format!("pg_wal/{:08X}.history", timeline.get()));
@@ -409,66 +409,6 @@ async fn promote(
         return Err(ServerError::SwitchElsewhere { timeline, switch, promised: start.target.end });
     }
     Ok(timeline)
-}
-
-/// One look through SQL; `None` while it takes no connections.
-async fn ask(start: &Start) -> Result<Option<Answer>, ServerError> {
-    const ASK: &str = "select pg_catalog.pg_is_in_recovery(), pg_catalog.pg_last_wal_replay_lsn()::text, \
-        case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_get_wal_replay_pause_state() end";
-    let row = question(start, ASK).await?;
-    let read = |row: &Row| -> Result<Answer, tokio_postgres::Error> {
-        let replayed: Option<String> = row.try_get(1)?;
-        let state: Option<String> = row.try_get(2)?;
-        Ok(Answer {
-            in_recovery: row.try_get(0)?,
-            replayed: replayed.and_then(|text| text.parse().ok()),
-            paused: state.as_deref() == Some("paused"),
-        })
-    };
-    Ok(row.as_ref().and_then(|row| read(row).ok()))
-}
-
-async fn question(start: &Start, sql: &str) -> Result<Option<Row>, ServerError> {
-    let mut config = Config::new();
-    // Settings of roles and databases are part of the restored data; ours, of the connection, come before them.
-    config
-        .host_path(&start.socket_dir)
-        .port(start.port)
-        .user(&start.user)
-        .dbname(&start.database)
-        .application_name("farshore restore")
-        .options(
-            "-c session_preload_libraries= -c local_preload_libraries= -c jit=off -c statement_timeout=9s",
-        );
-    let asked = async {
-        let (client, connection) = config.connect(NoTls).await?;
-        tokio::select! {
-            row = client.query_one(sql, &[]) => row.map(Some),
-            ended = connection => ended.map(|()| None),
-        }
-    };
-    match tokio::time::timeout(ASK_DEADLINE, asked).await {
-        Ok(Ok(row)) => Ok(row),
-        Ok(Err(error)) if not_yet(&error) => Ok(None),
-        Ok(Err(source)) => {
-            let (user, database) = (start.user.clone(), start.database.clone());
-            Err(ServerError::Refused { user, database, source })
-        }
-        // No answer in time is no answer: what moves or not is decided by the evidence.
-        Err(_) => Ok(None),
-    }
-}
-
-/// Whether a later look may be answered. Only an answer about who we are is final.
-fn not_yet(error: &tokio_postgres::Error) -> bool {
-    let refused = [
-        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-        SqlState::INVALID_PASSWORD,
-        SqlState::INVALID_CATALOG_NAME,
-        SqlState::INSUFFICIENT_PRIVILEGE,
-        SqlState::UNDEFINED_FUNCTION,
-    ];
-    error.code().is_none_or(|code| !refused.contains(code))
 }
 
 fn ended(start: &Start, server: &RunningServer) -> ServerError {
