@@ -3,7 +3,7 @@
 //! What always holds: without a pinned key nothing is asked and nothing concluded; the catalog is asked and never made for it, and when
 //! it is away that is said. *Safe* is told from the head's position and the journal's.
 
-use farshore_applier::heads::{Doubt, KnownHeads, Unwitnessed, signed_at};
+use farshore_applier::heads::{Doubt, KnownHeads, Unwitnessed};
 use farshore_journal::format::Head;
 use farshore_journal::{DatabaseName, Position, Sequence};
 
@@ -70,7 +70,7 @@ pub fn not_held(name: &DatabaseName, store: &str, doubt: &Doubt) -> OperatorMess
             format!(
                 "the journal of {name} in {store} has no chunk {missing}, though later ones are there and a head signed at {} says \
                  that it reached {}: the chunk was deleted, or the store lost it",
-                signed_at(head),
+                head.signed_when(),
                 head.said.end
             ),
             match before {
@@ -88,7 +88,7 @@ pub fn not_held(name: &DatabaseName, store: &str, doubt: &Doubt) -> OperatorMess
                 "the journal of {name} in {store} is not the one that was signed: at chunk {} a head signed at {} names another \
                  history, up to {}",
                 head.said.number,
-                signed_at(head),
+                head.signed_when(),
                 head.said.end
             ),
             Safe::Unknown(format!(
@@ -117,7 +117,7 @@ pub fn not_held(name: &DatabaseName, store: &str, doubt: &Doubt) -> OperatorMess
 }
 
 fn cut(name: &DatabaseName, store: &str, head: &Head, end: Option<&(Sequence, Position)>) -> OperatorMessage {
-    let (at, signed) = (head.said.end, signed_at(head));
+    let (at, signed) = (head.said.end, head.signed_when());
     match end {
         Some((last, end)) => OperatorMessage::new(
             Code::HeadNotHeld,
@@ -149,7 +149,7 @@ fn cut(name: &DatabaseName, store: &str, head: &Head, end: Option<&(Sequence, Po
 pub fn unwitnessed(name: &DatabaseName, store: &str, found: &Unwitnessed) -> OperatorMessage {
     let Unwitnessed { number, earlier, head } = found;
     let of_earlier = match head {
-        Some(head) => format!("a head of incarnation {earlier} was signed at {}", signed_at(head)),
+        Some(head) => format!("a head of incarnation {earlier} was signed at {}", head.signed_when()),
         None => format!("incarnation {earlier} may have heads, which could not be looked at"),
     };
     OperatorMessage::new(
@@ -169,7 +169,7 @@ pub fn unwitnessed(name: &DatabaseName, store: &str, found: &Unwitnessed) -> Ope
 
 /// What it means that the catalog knows of a journal which its store no longer has.
 pub fn vanished(name: &DatabaseName, store: &str, head: &Head) -> OperatorMessage {
-    let (at, signed) = (head.said.end, signed_at(head));
+    let (at, signed) = (head.said.end, head.signed_when());
     OperatorMessage::new(
         Code::HeadNotHeld,
         format!(

@@ -6,7 +6,6 @@
 //! What it does not show: what was shipped after the newest head, what whoever has the signing key signed, and of the chunks before
 //! the head's own whether they lead to it: only the head's chunk is asked for here, and `verify` walks to it.
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_journal::format::{Head, HeadStanding, VerifyKeys};
 use farshore_journal::heads::{self, Held, PASSED_OVER};
 use farshore_journal::{JournalError, Position, Sequence};
@@ -115,12 +114,6 @@ pub struct Unwitnessed {
     pub head: Option<Box<Head>>,
 }
 
-/// When a head was signed, for people.
-pub fn signed_at(head: &Head) -> String {
-    DateTime::<Utc>::from_timestamp_micros(head.signed_at)
-        .map_or_else(|| "an unknown time".to_owned(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
-}
-
 /// Holds the journal's end against the newest heads there are, in the store and outside: what a restore asks before it takes the
 /// journal for the whole. Empty when nothing speaks against it, or nothing is known; the gravest doubt comes first.
 ///
@@ -201,13 +194,14 @@ pub async fn unwitnessed(
     }
     // Whether what could not be looked at would speak for it, nobody knows: that is a doubt of its own.
     let newest = heads::newest(chosen.reader(), &known.pinned, &known.retired).await?;
-    if newest.head.is_some() || newest.given_up || !newest.unread.is_empty() {
+    if newest.head.is_some() || newest.may_be_newer() {
         return Ok(None);
     }
     for source in earlier.into_iter().rev() {
         let newest = heads::newest(source.reader(), &known.pinned, &known.retired).await?;
+        let may_be = newest.may_be_newer();
         let head = pinned_outside(source, known).next().cloned().or(newest.head);
-        if head.is_some() || newest.given_up || !newest.unread.is_empty() {
+        if head.is_some() || may_be {
             let earlier = source.record().number;
             return Ok(Some(Unwitnessed { number, earlier, head: head.map(Box::new) }));
         }

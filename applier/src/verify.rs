@@ -103,7 +103,7 @@ impl Verified {
 
     /// Names a journal that a head speaks of and that is not in the store.
     pub fn vanished(&mut self, head: &Head) {
-        let (number, at) = (head.said.number, crate::heads::signed_at(head));
+        let (number, at) = (head.said.number, head.signed_when());
         let what = format!("it is not in the store: a head of its chunk {number} was signed at {at}");
         self.bad(format!("db/{}/{}", head.said.database, head.said.incarnation), what);
     }

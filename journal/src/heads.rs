@@ -126,6 +126,13 @@ pub struct Newest {
     pub given_up: bool,
 }
 
+impl Newest {
+    /// Whether a newer head may be there: not all could be looked at.
+    pub fn may_be_newer(&self) -> bool {
+        self.given_up || !self.unread.is_empty()
+    }
+}
+
 /// The newest head of the store that a pinned key signed. Those that do not read or that another key signed are passed over:
 /// whoever may write there can put any number of them. Those of retired keys are most likely the journal's own, from before the pinned
 /// key was there, so more of them are looked at, and not without bound: such a key may be in other hands.

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use serde::Serialize;
 
 use super::{Verified, cut_off};
-use crate::heads::{Doubt, KnownHeads, signed_at};
+use crate::heads::{Doubt, KnownHeads};
 use crate::source::{AHEAD, Source, in_a_task};
 
 /// What signed heads say of a journal.
@@ -145,7 +145,7 @@ pub(super) async fn gather(
     if let Some(head) = outside.filter(|head| Some(head.said.number) > found.head.store) {
         let what = format!(
             "it is not in the store: the catalog has it, signed at {}; it was deleted, or the store lost it",
-            signed_at(head)
+            head.signed_when()
         );
         found.bad(reader.layout().head(head.said.number)?, what);
     }
@@ -200,7 +200,7 @@ impl Wanted {
         };
         let what = format!(
             "{which} missing: a head signed at {} says that the journal reached {} there. Its end was cut off",
-            signed_at(&head),
+            head.signed_when(),
             head.said.end
         );
         found.bad(source.reader().layout().chunk(head.said.number)?, what);
@@ -215,7 +215,7 @@ impl Wanted {
         let what = format!(
             "it is another chunk than the one that was signed at {}; {} heads in all say otherwise than the journal, which was \
              rewritten here or before",
-            signed_at(first),
+            first.signed_when(),
             self.other.len()
         );
         found.bad(source.reader().layout().chunk(first.said.number)?, what);

@@ -10,6 +10,7 @@
 //! Source: `FORMAT.md` section 10.
 
 use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::FormatError;
@@ -87,6 +88,12 @@ impl Head {
     pub fn sign(said: Statement, signed_at: i64, key: &SigningKey) -> Self {
         let signature = key.sign(&message(&said, signed_at, &key.public()));
         Self { said, signed_at, key: key.public(), signature }
+    }
+
+    /// When it was signed, for people.
+    pub fn signed_when(&self) -> String {
+        DateTime::<Utc>::from_timestamp_micros(self.signed_at)
+            .map_or_else(|| "an unknown time".to_owned(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
     }
 
     /// What its signature is worth where these keys are pinned.

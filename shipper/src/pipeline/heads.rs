@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::Utc;
 use farshore_catalog::Catalog;
 use farshore_journal::format::{Head, HeadStanding, SigningKey, Statement, VerifyKeys};
 use farshore_journal::heads::{self, Held};
@@ -280,7 +280,7 @@ impl Heads {
 /// Holds the journal against the newest head of the store. What could not be looked at may be a newer one.
 async fn hold_store(reader: &Reader, pinned: &VerifyKeys, retired: &VerifyKeys) -> Result<(), SignError> {
     let newest = heads::newest(reader, pinned, retired).await.map_err(|why| SignError::Ship(why.into()))?;
-    if newest.given_up || !newest.unread.is_empty() {
+    if newest.may_be_newer() {
         let first = newest.unread.first();
         let what = first.map_or_else(
             || "too many objects that are none".to_owned(),
@@ -337,16 +337,11 @@ enum SignError {
         "chunk {} {what}, and a head signed at {} says that it was stored: the journal was rewritten or cut off before this shipper \
          took it over. To sign it as it is, use another signing key and name the former one in retired_keys",
         head.said.number,
-        signed_at(head)
+        head.signed_when()
     )]
     NotHeld { head: Box<Head>, what: &'static str },
     #[error(transparent)]
     Ship(ShipError),
-}
-
-fn signed_at(head: &Head) -> String {
-    DateTime::<Utc>::from_timestamp_micros(head.signed_at)
-        .map_or_else(|| "an unknown time".to_owned(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
 }
 
 #[cfg(test)]
