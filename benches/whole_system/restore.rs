@@ -3,7 +3,7 @@
 //!
 //! What a server's own messages say splits the time: its start, the begin of replay, the pause at the target.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -20,32 +20,48 @@ struct Life {
     paused: f64,
 }
 
-/// How long each phase took.
+/// What the process that replays took until the pause, which tells a replay that computes from one that waits.
+struct Replayer {
+    user: f64,
+    system: f64,
+    read_mib: f64,
+}
+
+/// How long each phase took, in seconds, and what the replaying process took of that.
 #[derive(Default)]
 struct Phases {
     copy: Vec<f64>,
     answer: Vec<f64>,
     redo: Vec<f64>,
     total: Vec<f64>,
+    user: Vec<f64>,
+    system: Vec<f64>,
+    read_mib: Vec<f64>,
 }
 
 impl Phases {
-    fn add(&mut self, copy: f64, total: f64, life: &Life) {
+    fn add(&mut self, copy: f64, total: f64, life: &Life, replayer: &Replayer) {
         self.copy.push(copy);
         self.answer.push(total - copy);
         self.redo.push(life.paused - life.redo);
         self.total.push(total);
+        self.user.push(replayer.user);
+        self.system.push(replayer.system);
+        self.read_mib.push(replayer.read_mib);
     }
 
     fn print(&self, case: &str, log: u64) {
         let rate: Vec<f64> = self.redo.iter().map(|redo| log as f64 / 1e6 / redo).collect();
         println!(
-            "| {case} | {} | {} | {} | {} | {} |",
+            "| {case} | {} | {} | {} | {} | {} | {} | {} | {} |",
             spread(&self.copy, 2),
             spread(&self.answer, 2),
             spread(&self.redo, 2),
             spread(&rate, 0),
-            spread(&self.total, 2)
+            spread(&self.total, 2),
+            spread(&self.user, 2),
+            spread(&self.system, 2),
+            spread(&self.read_mib, 0)
         );
     }
 }
@@ -56,30 +72,24 @@ pub fn measure(setting: &Setting, places: &[std::path::PathBuf], begin: u64, end
     let mut table = Table::default();
     let mut ours: Vec<Phases> = setting.asked.binaries.iter().map(|_| Phases::default()).collect();
     let mut limit = Phases::default();
-    for _ in 0..setting.asked.rounds {
-        for ((at, (name, binary)), place) in setting.asked.binaries.iter().enumerate().zip(places) {
-            let to = setting.place("restored");
-            let _ = std::fs::remove_dir_all(&to);
-            settle();
-            let to_text = to.display().to_string();
-            let position = format!("{:X}/{:X}", end >> 32, end & 0xFFFF_FFFF);
-            let arguments =
-                ["restore", DATABASE, "--pos", &position, "--to", &to_text, "--start", "--port", "5999"];
-            let command = farshore(binary, &place.join("farshore.toml"), &arguments);
-            let run = Watched::start(command).whole(0);
-            let life = life(&std::fs::read_to_string(to.join("farshore-run/postgres.log")).unwrap());
-            let copy = run.wall - (life.paused - life.starting);
-            ours[at].add(copy, run.wall, &life);
-            let bytes = size(&to);
-            table.add(&format!("farshore {name}, to the first answer"), Run { bytes, ..run });
-            stop(&to);
-            std::fs::remove_dir_all(&to).unwrap();
+    for round in 0..setting.asked.rounds as usize {
+        // Who comes first in a round pays for disk and memory that the host took back: each does in turn.
+        let cases = ours.len() + 1;
+        for turn in 0..cases {
+            let at = (turn + round) % cases;
+            match (ours.get_mut(at), setting.asked.binaries.get(at), places.get(at)) {
+                (Some(phases), Some(binary), Some(place)) => {
+                    restored(setting, &mut table, phases, binary, place, end);
+                }
+                _ => beside(setting, &mut table, &mut limit, begin, end),
+            }
         }
-        beside(setting, &mut table, &mut limit, begin, end);
     }
     table.print("A base and the backlog restored");
-    println!("| case | copy, s | start to answer, s | redo, s | redo, MB/s | total, s |");
-    println!("| --- | --- | --- | --- | --- | --- |");
+    println!(
+        "| case | copy, s | start to answer, s | redo, s | redo, MB/s | total, s | startup's user s | its system s | read MiB |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for ((name, _), phases) in setting.asked.binaries.iter().zip(&ours) {
         phases.print(&format!("farshore {name}"), log);
     }
@@ -94,6 +104,32 @@ pub fn measure(setting: &Setting, places: &[std::path::PathBuf], begin: u64, end
         println!("copy s, farshore {name} to limit: {}", ratio(&phases.copy, &limit.copy).0);
         println!("total s, farshore {name} to limit: {}", ratio(&phases.total, &limit.total).0);
     }
+}
+
+/// One restore by a program, from the store that it shipped to.
+fn restored(
+    setting: &Setting,
+    table: &mut Table,
+    phases: &mut Phases,
+    (name, binary): &(String, PathBuf),
+    place: &Path,
+    end: u64,
+) {
+    let to = setting.place("restored");
+    let _ = std::fs::remove_dir_all(&to);
+    settle();
+    let to_text = to.display().to_string();
+    let position = format!("{:X}/{:X}", end >> 32, end & 0xFFFF_FFFF);
+    let arguments = ["restore", DATABASE, "--pos", &position, "--to", &to_text, "--start", "--port", "5999"];
+    let command = farshore(binary, &place.join("farshore.toml"), &arguments);
+    let run = Watched::start(command).whole(0);
+    let life = life(&std::fs::read_to_string(to.join("farshore-run/postgres.log")).unwrap());
+    let copy = run.wall - (life.paused - life.starting);
+    phases.add(copy, run.wall, &life, &replayer(&to));
+    let bytes = size(&to);
+    table.add(&format!("farshore {name}, to the first answer"), Run { bytes, ..run });
+    stop(&to);
+    std::fs::remove_dir_all(&to).unwrap();
 }
 
 /// The limit: the copy that was kept, and the log, by `cp`, made durable.
@@ -131,7 +167,7 @@ fn beside(setting: &Setting, table: &mut Table, limit: &mut Phases, begin: u64, 
     wait("the pause", || server.log().contains("pausing at the end of recovery"));
     let answered = begun.elapsed().as_secs_f64();
     let life = life(&server.log());
-    limit.add(copied, copied + answered, &life);
+    limit.add(copied, copied + answered, &life, &replayer(&to));
     table.add("limit: cp -a, log in pg_wal; the copy alone", Run { bytes: size(&to), ..run });
     server.stop(Mode::Immediate);
     drop(server);
@@ -165,6 +201,26 @@ fn life(log: &str) -> Life {
         redo: at("redo starts at"),
         paused: at("pausing at the end of recovery"),
     }
+}
+
+/// The startup process of a server that is paused.
+fn replayer(data: &Path) -> Replayer {
+    let postmaster = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    let postmaster = postmaster.lines().next().unwrap();
+    let children = format!("/proc/{postmaster}/task/{postmaster}/children");
+    let children = std::fs::read_to_string(children).unwrap();
+    let names_it = |pid: &&str| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains("startup")
+    };
+    let pid = children.split_whitespace().find(names_it).expect("a startup process");
+    // Source: proc(5): user and system time are fields 14 and 15 of stat, in hundredths; read_bytes is what came from the disk.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let seconds = |at: usize| fields[at].parse::<f64>().unwrap() / 100.0;
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    let read = io.lines().find_map(|line| line.strip_prefix("read_bytes: ")).unwrap();
+    Replayer { user: seconds(11), system: seconds(12), read_mib: read.parse::<f64>().unwrap() / 1_048_576.0 }
 }
 
 /// Ends the server that a restore left running.
