@@ -132,7 +132,7 @@ struct Journal {
 /// A target, the plans that reach it from each backup that can, newest first, and what they restore.
 struct Goal {
     asked: Asked,
-    plans: Vec<(Plan, Digest)>,
+    plans: Vec<(Plan, Files)>,
 }
 
 struct Story {
@@ -282,7 +282,7 @@ impl Story {
         assert!(found.is_empty(), "{store} {database} is sound: {found:?}");
         let positions = wanted.iter().map(|position| Asked::Position(position.parse().unwrap()));
         for asked in positions.chain([Asked::Latest]) {
-            let mut plans: Vec<(Plan, Digest)> = Vec::new();
+            let mut plans: Vec<(Plan, Files)> = Vec::new();
             let mut aside = Vec::new();
             // The same target from the newest backup, and from each older one, as if the newer ones were not there.
             while let Ok(plan) = resolve(&source, asked.clone()).await {
@@ -326,7 +326,7 @@ impl Story {
     }
 
     /// Restores, without starting it; the digest of all that was written. A failed one must have left nothing that starts.
-    async fn restore(&self, source: &Source, plan: &Plan) -> Result<Digest, String> {
+    async fn restore(&self, source: &Source, plan: &Plan) -> Result<Files, String> {
         let directory = self.place.path().join("r");
         let options = RestoreOptions {
             directory: directory.clone(),
@@ -339,7 +339,7 @@ impl Story {
         };
         let done = restore::run(source, plan, &options, Arc::new(|_| {})).await;
         let outcome = match done {
-            Ok(_) => Ok(digest(&directory)),
+            Ok(_) => Ok(digests(&directory)),
             Err(why) => {
                 let control = directory.join("global/pg_control");
                 assert!(!control.exists(), "{why}, and the copy could be started");
@@ -436,15 +436,21 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// One digest of all names and bytes below a folder.
-fn digest(folder: &Path) -> Digest {
-    let mut all = Vec::new();
-    for path in files(folder) {
-        all.extend_from_slice(path.strip_prefix(folder).unwrap().as_os_str().as_encoded_bytes());
-        all.push(0);
-        all.extend_from_slice(Digest::of(&std::fs::read(&path).unwrap()).to_string().as_bytes());
-    }
-    Digest::of(&all)
+/// A digest of each file of a restore, by its name. Its marker is left out: it repeats the plan, which is compared by itself.
+type Files = BTreeMap<PathBuf, Digest>;
+
+fn digests(folder: &Path) -> Files {
+    let digest = |path: PathBuf| {
+        let digest = Digest::of(&std::fs::read(&path).unwrap());
+        (path.strip_prefix(folder).unwrap().to_owned(), digest)
+    };
+    files(folder).into_iter().map(digest).filter(|(name, _)| name != Path::new(restore::MARKER)).collect()
+}
+
+/// The files in which two folders differ.
+fn differing<'a>(one: &'a Files, other: &'a Files) -> Vec<&'a Path> {
+    let names = one.keys().chain(other.keys()).filter(|name| one.get(*name) != other.get(*name));
+    names.map(PathBuf::as_path).collect()
 }
 
 /// Objects as they were; put back on drop, so that a failed check leaves a store that can be looked at.
@@ -640,7 +646,7 @@ async fn try_one(
                 Ok(plan) => {
                     // Whatever led to it: a bad index makes the log itself be asked.
                     let alike = |plan: &Plan| Plan { rests_on_index: false, ..plan.clone() };
-                    let same = |(known, _): &&(Plan, Digest)| alike(known) == alike(&plan);
+                    let same = |(known, _): &&(Plan, Files)| alike(known) == alike(&plan);
                     let wanted = goal.plans.iter().filter(same).map(|(_, wanted)| wanted).collect();
                     story.restore(&source, &plan).await.map(|got| (plan, got, wanted))
                 }
@@ -660,7 +666,18 @@ async fn try_one(
         }
         Ok((plan, got, wanted)) => {
             let exact = wanted.contains(&&got);
-            assert!(exact, "{context}: restored to {} as if nothing were wrong; {plan:?}", goal.asked);
+            assert!(
+                exact,
+                "{context}: restored to {} as if nothing were wrong; {}; {plan:?}",
+                goal.asked,
+                match wanted.first() {
+                    None => format!(
+                        "its plan is none of {:?}",
+                        goal.plans.iter().map(|(plan, _)| plan).collect::<Vec<_>>()
+                    ),
+                    Some(wanted) => format!("these differ: {:?}", differing(wanted, &got)),
+                }
+            );
             let latest = goal.asked == Asked::Latest && !old_plan;
             assert!(!at_end || end_cut || !latest, "{context}: what is left is no latest state");
             match (end_cut, copy_gone, head_gone) {
