@@ -4,3 +4,4 @@
 pub mod event;
 pub mod indexed;
 pub mod postgres;
+pub mod sqlite;

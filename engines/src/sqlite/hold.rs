@@ -1,0 +1,336 @@
+//! The connections of ours to a live database, and the read transaction that keeps its log from being begun anew.
+//!
+//! What always holds: while a read of ours is *held* it is on a slot above zero, so nobody can begin the log anew over frames that
+//! were not taken; writers are held only by [`Connections::with_writers_held`], and never across anything but a few small reads and
+//! one row. A crash here leaves at most one row of ours, in a table of our own.
+//! Source: `walTryBeginRead`, `walRestartLog`, `sqlite3WalCheckpoint`, wal.c of SQLite 3.51.
+//!
+//! **Descriptors.** POSIX takes all of a process's locks on a file when *any* descriptor of it is closed. So in a process that has a
+//! [`Connections`], nobody else may open the database or its `-shm`, and these connections are the only ones. The `-wal` has no locks.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::wal::PageBytes;
+use super::wal_file::FileId;
+
+/// The table that is added to the database: one row, written whenever our read begins anew.
+pub const TABLE: &str = "_farshore_hold";
+/// How often in a second a writer's lock is tried for. SQLite's own waiting sleeps ever longer, up to a tenth of a second, and comes
+/// too late for ever where writers follow one another closely.
+const LOOKS_PER_SECOND: u32 = 2000;
+/// How long other statements of ours wait.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// Something of SQLite's failed, or is not as it must be.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// SQLite itself.
+    #[error("{doing}: {source}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
+    /// Its file.
+    #[error("it cannot be read: {0}")]
+    File(#[source] io::Error),
+    /// Another journal mode, in which there is no log to follow.
+    #[error(
+        "its journal mode is {mode}; farshore follows databases in WAL mode only (`pragma journal_mode = wal`)"
+    )]
+    Mode {
+        /// Which.
+        mode: String,
+    },
+    /// A page size that SQLite does not have.
+    #[error("its pages have {bytes} bytes")]
+    PageBytes {
+        /// How many.
+        bytes: u32,
+    },
+}
+
+impl HoldError {
+    /// Whether somebody else merely held a lock for too long.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Sqlite { source, .. }
+            if source.sqlite_error_code() == Some(ErrorCode::DatabaseBusy))
+    }
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> HoldError {
+    move |source| HoldError::Sqlite { doing, source }
+}
+
+/// How far SQLite counts its log, and how much of that is copied back into the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// Frames in the log.
+    pub frames: u32,
+    /// Of them copied back.
+    pub copied: u32,
+}
+
+/// What a row of ours has in it: bytes that no other transaction has.
+pub type Beat = [u8; 16];
+
+/// What is done in the course of [`Connections::hold`].
+pub trait Turn {
+    /// What holding comes to.
+    type Held;
+    /// What may fail.
+    type Error: From<HoldError>;
+
+    /// With writers held, before our row is written: what there is now is all that there is. Whether to go on.
+    ///
+    /// # Errors
+    /// Gives writers free, as `false` does.
+    fn before(&mut self) -> Result<bool, Self::Error>;
+
+    /// While it is held: the row with this beat is written, and writers are free.
+    fn held(&mut self, beat: Beat) -> Self::Held;
+}
+
+/// A second read that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bridge {
+    at: usize,
+    /// Frames that were counted when it began: so many may be copied back.
+    pub frames: u32,
+}
+
+/// The connections. See the module's head for what always holds.
+#[derive(Debug)]
+pub struct Connections {
+    /// Holds, by a statement that stays open.
+    row: Connection,
+    /// Hold meanwhile, in turn, by a transaction that reads.
+    bridges: [Connection; 2],
+    /// Asks and copies back; never in a transaction.
+    probe: Connection,
+    path: PathBuf,
+    /// For copies. Opened before the others, and closed behind them: see the module's head.
+    file: Arc<File>,
+}
+
+impl Connections {
+    /// Opens a database that is there and is in WAL mode. Writes nothing: a row would begin a log anew that was copied back, and
+    /// with it destroy the proof that it is the one that was followed.
+    ///
+    /// # Errors
+    /// [`HoldError`] says what is not so.
+    pub fn open(path: &Path) -> Result<Self, HoldError> {
+        let open = || -> Result<Connection, rusqlite::Error> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.busy_timeout(BUSY)?;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            // Ours alone: other connections keep their own.
+            connection.execute_batch("pragma wal_autocheckpoint = 0; pragma synchronous = normal;")?;
+            Ok(connection)
+        };
+        let opened = || open().map_err(failed("it cannot be opened"));
+        let file = Arc::new(File::open(path).map_err(HoldError::File)?);
+        let bridges = [opened()?, opened()?];
+        let connections = Self { row: opened()?, bridges, probe: opened()?, path: path.to_owned(), file };
+        connections.row.busy_timeout(Duration::ZERO).map_err(failed("its patience cannot be set"))?;
+        let mode = connections.mode()?;
+        if mode != "wal" {
+            return Err(HoldError::Mode { mode });
+        }
+        Ok(connections)
+    }
+
+    /// Its journal mode now.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub fn mode(&self) -> Result<String, HoldError> {
+        let mode = self.probe.query_row("pragma journal_mode", [], |row| row.get(0));
+        mode.map_err(failed("its journal mode cannot be asked"))
+    }
+
+    /// Bytes of a page.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub fn page_bytes(&self) -> Result<PageBytes, HoldError> {
+        let bytes: u32 = self
+            .probe
+            .query_row("pragma page_size", [], |row| row.get(0))
+            .map_err(failed("its page size cannot be asked"))?;
+        PageBytes::new(bytes).ok_or(HoldError::PageBytes { bytes })
+    }
+
+    /// The database's file, to be copied. It must not be opened a second time, and what this gives must be let
+    /// go of before anybody opens connections anew in this process.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    /// Which file its path leads to; `None` when to none.
+    ///
+    /// # Errors
+    /// When that cannot be asked.
+    pub fn database(&self) -> io::Result<Option<FileId>> {
+        FileId::at(&self.path)
+    }
+
+    /// Where its log is.
+    pub fn wal_path(&self) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push("-wal");
+        name.into()
+    }
+
+    /// How far SQLite counts its log. Takes no lock.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub fn counted(&self) -> Result<Counted, HoldError> {
+        self.checkpoint("pragma wal_checkpoint(noop)", "its log cannot be asked")
+    }
+
+    /// Copies back as much of the log as no reader needs, without waiting for anybody.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn copy_back(&self) -> Result<Counted, HoldError> {
+        self.checkpoint("pragma wal_checkpoint(passive)", "its log cannot be copied back")
+    }
+
+    fn checkpoint(&self, pragma: &str, doing: &'static str) -> Result<Counted, HoldError> {
+        let read =
+            |row: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, i64)> { Ok((row.get(1)?, row.get(2)?)) };
+        let (frames, copied) = self.probe.query_row(pragma, [], read).map_err(failed(doing))?;
+        // -1 where the database is not in WAL mode any more: nothing is counted, and whoever has a place there sees it.
+        Ok(Counted { frames: u32::try_from(frames).unwrap_or(0), copied: u32::try_from(copied).unwrap_or(0) })
+    }
+
+    /// Runs `held` with all writers held, and gives them free again with nothing written.
+    ///
+    /// # Errors
+    /// When they cannot be held in so much time.
+    pub fn with_writers_held<T>(&self, patience: Duration, held: impl FnOnce() -> T) -> Result<T, HoldError> {
+        self.hold_writers(patience)?;
+        let result = held();
+        self.free_writers()?;
+        Ok(result)
+    }
+
+    fn hold_writers(&self, patience: Duration) -> Result<(), HoldError> {
+        let until = Instant::now() + patience;
+        loop {
+            match self.row.execute_batch("begin immediate").map_err(failed("its writers cannot be held")) {
+                Err(why) if why.is_busy() && Instant::now() < until => {
+                    // A plain thread of a process that does nothing else.
+                    #[allow(clippy::disallowed_methods)]
+                    std::thread::sleep(Duration::from_secs(1) / LOOKS_PER_SECOND);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn free_writers(&self) -> Result<(), HoldError> {
+        self.row.execute_batch("rollback").map_err(failed("a transaction of ours cannot be undone"))
+    }
+
+    /// Begins to hold with a row that has `beat` in it, and does so for as long as [`Turn::held`] runs. `None`: the turn did not want it,
+    /// and nothing was written.
+    ///
+    /// The read is begun before our row and lasts behind it: it is on a slot above zero, also when the row is the first of a log
+    /// begun anew.
+    ///
+    /// # Errors
+    /// When SQLite does not do it; nothing is held then.
+    pub fn hold<T: Turn>(
+        &self,
+        patience: Duration,
+        beat: Beat,
+        turn: &mut T,
+    ) -> Result<Option<T::Held>, T::Error> {
+        self.hold_writers(patience)?;
+        match turn.before() {
+            Ok(true) => {}
+            Ok(false) => {
+                self.free_writers()?;
+                return Ok(None);
+            }
+            Err(why) => {
+                self.free_writers()?;
+                return Err(why);
+            }
+        }
+        let result = self.row_and_read(beat, || turn.held(beat));
+        if result.is_err() {
+            // Ends the transaction, if it is not over: without one this fails, and says nothing new.
+            let _ = self.free_writers();
+        }
+        Ok(Some(result?))
+    }
+
+    fn row_and_read<T>(&self, beat: Beat, held: impl FnOnce() -> T) -> Result<T, HoldError> {
+        let reading = "its table of farshore's cannot be read";
+        let writing = "a row of farshore's cannot be written";
+        let make = format!(
+            "create table if not exists {TABLE} (one integer primary key check (one = 1), beat blob not null)"
+        );
+        self.row.execute_batch(&make).map_err(failed("its table of farshore's cannot be made"))?;
+        // Never over after its first row, so it stays open, and with it the read.
+        let mut statement = self
+            .row
+            .prepare(&format!("select 1 from {TABLE} union all select 2 union all select 3"))
+            .map_err(failed(reading))?;
+        let mut rows = statement.query([]).map_err(failed(reading))?;
+        rows.next().map_err(failed(reading))?;
+        let write = format!("insert or replace into {TABLE} (one, beat) values (1, ?1)");
+        self.row.execute(&write, [&beat[..]]).map_err(failed(writing))?;
+        self.row.execute_batch("commit").map_err(failed(writing))?;
+        let result = held();
+        drop(rows);
+        Ok(result)
+    }
+
+    /// Begins a second read that is held, while another is: the other may end then. `None`, and nothing was begun, when
+    /// the log grew meanwhile or is all copied back. `beside` is the bridge that holds, if one does.
+    ///
+    /// # Errors
+    /// When SQLite does not do it.
+    pub fn bridge(&self, beside: Option<Bridge>) -> Result<Option<Bridge>, HoldError> {
+        let at = beside.map_or(0, |bridge| 1 - bridge.at);
+        let reading = "a second read cannot begin";
+        let before = self.counted()?;
+        if before.copied >= before.frames {
+            // The read would take slot zero, which holds nothing.
+            return Ok(None);
+        }
+        self.bridges[at].execute_batch("begin").map_err(failed(reading))?;
+        let read = self.bridges[at].query_row("select count(*) from sqlite_schema", [], |row| row.get(0));
+        let read: Result<i64, _> = read.map_err(failed(reading));
+        let bridge = Bridge { at, frames: before.frames };
+        match read.and_then(|_| self.counted()) {
+            Ok(after) if after.frames == before.frames => Ok(Some(bridge)),
+            other => {
+                self.end_bridge(bridge)?;
+                other.map(|_| None)
+            }
+        }
+    }
+
+    /// Ends a second read.
+    ///
+    /// # Errors
+    /// When SQLite does not do it.
+    pub fn end_bridge(&self, bridge: Bridge) -> Result<(), HoldError> {
+        self.bridges[bridge.at].execute_batch("rollback").map_err(failed("a second read cannot end"))
+    }
+}

@@ -1,0 +1,272 @@
+//! The process that a database is followed in: told what to do by lines, says what it comes to by messages.
+//!
+//! What always holds: nobody else in this process opens the database (see [`super::hold`]), so it does nothing else; it ends when its
+//! orders do, and with it every hold on the database; while writers are held it waits for nobody, since what it says then waits in memory. A
+//! crash leaves what [`super::follow`] says.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::base;
+use super::follow::{At, FollowError, Follower, Listener, Options, Order, Taken};
+use super::hold::Connections;
+use super::talk::{Begin, Failed, MOST_BYTES, Message, Tell};
+
+/// Bytes that wait to be said before more is made, where waiting is allowed.
+const WAITING_BYTES: usize = 8 << 20;
+/// How often it says that it lives.
+const ALIVE: Duration = Duration::from_secs(1);
+
+/// Follows a database as it is told. Returns when its orders end, or when it cannot go on; whether it could.
+///
+/// # Errors
+/// When there is nobody to be told by or to say anything to.
+pub fn serve(input: impl Read + Send + 'static, output: impl Write + Send + 'static) -> io::Result<bool> {
+    let mut input = BufReader::new(input);
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let begin: Begin = serde_json::from_str(&line)?;
+    let said = Arc::new(Said::default());
+    let saying = {
+        let said = Arc::clone(&said);
+        std::thread::spawn(move || say(&said, output))
+    };
+    let (orders, told) = std::sync::mpsc::channel();
+    // Ends with the process: it may wait for a line for ever.
+    let _reading = std::thread::spawn(move || {
+        for line in input.lines() {
+            let order = line.and_then(|line| serde_json::from_str(&line).map_err(io::Error::from));
+            let Ok(order) = order else { break };
+            if orders.send(order).is_err() {
+                break;
+            }
+        }
+    });
+    let failed = match follow(&begin, &told, &said) {
+        Ok(()) => None,
+        Err(why) => Some(Failed { doubt: why.is_doubt(), why: why.to_string() }),
+    };
+    let well = failed.is_none();
+    if let Some(failed) = failed {
+        said.say(Message::Failed(failed));
+    }
+    said.end();
+    saying.join().unwrap_or_else(|_| Err(io::Error::other("saying ended early")))?;
+    Ok(well)
+}
+
+fn follow(begin: &Begin, told: &Receiver<Tell>, said: &Arc<Said>) -> Result<(), FollowError> {
+    let connections = Connections::open(&begin.path)?;
+    let options = Options { log_bytes: begin.log_bytes, ..Options::with_spool(begin.spool.clone()) };
+    let mut told = Told {
+        told,
+        said: Arc::clone(said),
+        file: connections.file(),
+        every: begin.every,
+        released: begin.offset,
+        copying: None,
+        copied: None,
+        wants_base: false,
+        last_alive: None,
+        last_end: None,
+    };
+    let follower = Follower::prove(&connections, &mut told, begin.start(), options)?;
+    let followed = follower.run();
+    if let Some(copying) = told.copying.take() {
+        // Its descriptor must not be closed before the connections are.
+        let _ = copying.join();
+    }
+    followed.map(|taken| said.say(Message::Alive(taken)))
+}
+
+/// What is to be said, in order.
+#[derive(Default)]
+struct Said {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    messages: VecDeque<Message>,
+    bytes: usize,
+    ended: bool,
+    /// Nobody listens any more.
+    deaf: bool,
+}
+
+impl Said {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Never waits.
+    fn say(&self, message: Message) {
+        let mut waiting = self.waiting();
+        waiting.bytes += size(&message);
+        waiting.messages.push_back(message);
+        drop(waiting);
+        self.changed.notify_all();
+    }
+
+    /// Waits until not too much waits to be said.
+    fn room(&self) -> io::Result<()> {
+        let mut waiting = self.waiting();
+        while waiting.bytes >= WAITING_BYTES && !waiting.deaf {
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        match waiting.deaf {
+            true => Err(io::ErrorKind::BrokenPipe.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn end(&self) {
+        self.waiting().ended = true;
+        self.changed.notify_all();
+    }
+}
+
+fn size(message: &Message) -> usize {
+    match message {
+        Message::Log(bytes) | Message::Beneath(bytes) | Message::Copy(bytes) => bytes.len(),
+        _ => 0,
+    }
+}
+
+fn say(said: &Said, mut output: impl Write) -> io::Result<()> {
+    loop {
+        let message = {
+            let mut waiting = said.waiting();
+            loop {
+                if let Some(message) = waiting.messages.pop_front() {
+                    waiting.bytes -= size(&message);
+                    break message;
+                }
+                if waiting.ended {
+                    drop(waiting);
+                    return output.flush();
+                }
+                waiting = said.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+        };
+        said.changed.notify_all();
+        if let Err(why) = message.write(&mut output).and_then(|()| output.flush()) {
+            said.waiting().deaf = true;
+            said.changed.notify_all();
+            return Err(why);
+        }
+    }
+}
+
+/// The follower's listener: passes on what it hears and what it is told.
+struct Told<'a> {
+    told: &'a Receiver<Tell>,
+    said: Arc<Said>,
+    file: Arc<File>,
+    every: Duration,
+    released: u64,
+    copying: Option<JoinHandle<io::Result<u64>>>,
+    /// What there is to say of a copy that has ended.
+    copied: Option<Message>,
+    /// A copy was asked for while one was made.
+    wants_base: bool,
+    last_alive: Option<Instant>,
+    last_end: Option<At>,
+}
+
+impl Listener for Told<'_> {
+    fn log(&mut self, bytes: &[u8], hurry: bool) -> io::Result<()> {
+        for piece in bytes.chunks(MOST_BYTES) {
+            if !hurry {
+                self.said.room()?;
+            }
+            self.said.say(Message::Log(piece.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn beneath(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(MOST_BYTES) {
+            self.said.room()?;
+            self.said.say(Message::Beneath(piece.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn base(&mut self, at: At) {
+        self.said.say(Message::Base(at));
+        let (said, file) = (Arc::clone(&self.said), Arc::clone(&self.file));
+        self.copying = Some(std::thread::spawn(move || {
+            base::copy(&file, &mut |bytes| {
+                said.room()?;
+                said.say(Message::Copy(bytes.to_vec()));
+                Ok(())
+            })
+        }));
+    }
+
+    fn end(&mut self, at: At) {
+        if self.last_end != Some(at) {
+            self.last_end = Some(at);
+            self.said.say(Message::End(at));
+        }
+        if let Some(copied) = self.copied.take() {
+            self.said.say(copied);
+        }
+        // Said behind the next look: what the copy caught of transactions that were not seen yet is then among the records.
+        if self.copying.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(copying) = self.copying.take()
+        {
+            let broke_off = |why: &dyn std::fmt::Display| {
+                Message::Failed(Failed { doubt: false, why: format!("the copy broke off: {why}") })
+            };
+            self.copied = Some(match copying.join() {
+                Ok(Ok(_)) => Message::Copied,
+                Ok(Err(why)) => broke_off(&why),
+                Err(_) => broke_off(&"it ended early"),
+            });
+        }
+    }
+
+    fn released(&mut self) -> u64 {
+        self.released
+    }
+
+    fn next(&mut self, taken: Taken) -> Order {
+        if self.last_alive.is_none_or(|last| last.elapsed() >= ALIVE) {
+            self.last_alive = Some(Instant::now());
+            self.said.say(Message::Alive(taken));
+        }
+        if self.said.room().is_err() {
+            return Order::Stop;
+        }
+        if self.wants_base && self.copying.is_none() && self.copied.is_none() {
+            self.wants_base = false;
+            return Order::Base;
+        }
+        match self.told.recv_timeout(self.every) {
+            Ok(Tell::Released(offset)) => {
+                self.released = self.released.max(offset);
+                Order::Look
+            }
+            Ok(Tell::Point(name)) => Order::Point(name),
+            Ok(Tell::Base) => {
+                self.wants_base = true;
+                Order::Look
+            }
+            Ok(Tell::Stop) | Err(RecvTimeoutError::Disconnected) => Order::Stop,
+            Err(RecvTimeoutError::Timeout) => Order::Look,
+        }
+    }
+
+    fn now_micros(&mut self) -> i64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+    }
+}
