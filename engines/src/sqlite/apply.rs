@@ -17,13 +17,15 @@ pub struct Apply {
     file: File,
     page_bytes: Option<PageBytes>,
     failed: Option<io::Error>,
+    /// A record began and did not end: its pages lie among those of the one before.
+    within: bool,
     last: Option<Ended>,
 }
 
 impl Apply {
     /// Into this file.
     pub fn to(file: File) -> Self {
-        Self { file, page_bytes: None, failed: None, last: None }
+        Self { file, page_bytes: None, failed: None, within: false, last: None }
     }
 
     /// Takes what a decoder gives. What fails is said by [`end`](Self::end).
@@ -35,12 +37,16 @@ impl Apply {
 
     fn write(&mut self, part: Part<'_>) -> io::Result<()> {
         match part {
-            Part::Begin(head) => self.begin(head),
+            Part::Begin(head) => {
+                self.within = true;
+                self.begin(head)
+            }
             Part::Page { number, image } => {
                 // Numbers begin with one, and a page is at most 64 KiB of at most 2^32.
                 self.file.write_all_at(image, u64::from(number - 1) * image.len() as u64)
             }
             Part::End(ended) => {
+                self.within = false;
                 if ended.head.kind == Kind::Transaction {
                     self.file.set_len(length(&ended.head))?;
                 }
@@ -67,10 +73,13 @@ impl Apply {
     /// The last record that is in the file; the file is synchronised.
     ///
     /// # Errors
-    /// When anything that it was given could not be written.
+    /// When anything that it was given could not be written, or a record began and did not end: the file is no database then.
     pub fn end(self) -> io::Result<(File, Option<Ended>)> {
         if let Some(why) = self.failed {
             return Err(why);
+        }
+        if self.within {
+            return Err(io::Error::other("its last record was not whole"));
         }
         self.file.sync_all()?;
         Ok((self.file, self.last))
@@ -80,4 +89,33 @@ impl Apply {
 /// Bytes of the database's file after a transaction.
 fn length(head: &Head) -> u64 {
     u64::from(head.database_pages) * u64::from(head.page_bytes.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::decoder::{RecordDecoder, tests::transaction};
+    use farshore_journal::Offset;
+
+    fn applied(log: &[u8]) -> io::Result<(File, Option<Ended>)> {
+        let mut apply = Apply::to(tempfile::tempfile().unwrap());
+        RecordDecoder::new(Offset::new(0)).push(log, &mut |part| apply.take(part)).unwrap();
+        apply.end()
+    }
+
+    #[test]
+    fn records_make_a_file_of_the_last_ones_length() {
+        let log = [transaction(1, &[1, 3], 3, 1), transaction(2, &[1], 2, 1)].concat();
+        let (file, last) = applied(&log).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 2 * 512);
+        assert_eq!(last.unwrap().head.number, 2);
+    }
+
+    #[test]
+    fn a_record_that_was_cut_off_leaves_no_database() {
+        let log = [transaction(1, &[1], 2, 1), transaction(2, &[1, 2], 2, 1)].concat();
+        for cut in [1, 12, 13, 600] {
+            assert!(applied(&log[..log.len() - cut]).is_err(), "without the last {cut} bytes");
+        }
+    }
 }

@@ -295,7 +295,7 @@ impl RecordDecoder {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::sqlite::wal::{PageBytes, Place, Salts, Sum};
     use proptest::prelude::*;
@@ -306,7 +306,7 @@ mod tests {
     }
 
     /// A transaction's record, with pages that begin with their numbers.
-    fn transaction(number: u64, pages: &[u32], database_pages: u32, seen: i64) -> Vec<u8> {
+    pub fn transaction(number: u64, pages: &[u32], database_pages: u32, seen: i64) -> Vec<u8> {
         let page_bytes = PageBytes::new(512).unwrap();
         let head = Head::transaction(page_bytes, pages.len() as u32, number, database_pages, place(3));
         let mut out = head.encode().to_vec();

@@ -26,10 +26,13 @@ use super::recent::{Boundary, Recent};
 use super::record::Head;
 use super::spool::{self, Kept};
 use super::wal::{Place, Salts, WalHeader};
-use super::wal_file::{Encoder, FileId, Transactions, WalFile, WalReadError};
+use super::wal_file::{Encoder, Transactions, WalFile, WalReadError};
 
-/// Transactions are taken with writers held only when there are at most this many bytes of them.
+/// Transactions are taken, and pages copied back, with writers held only when there are at most this many bytes of them.
 const REST_BYTES: u64 = 4 << 20;
+/// The same where there is no other way: writers that are faster than following are held for as long as following needs. It waits
+/// in memory.
+const MOST_REST_BYTES: u64 = 64 << 20;
 /// How long writers are waited for before a read is first held.
 const FIRST_PATIENCE: Duration = Duration::from_secs(30);
 /// How long they are waited for to begin the log anew, which can be tried again.
@@ -189,7 +192,8 @@ impl FollowError {
     /// Whether nothing shows that the database goes on from what was shipped: a new base is wanted.
     pub fn is_doubt(&self) -> bool {
         match self {
-            Self::Doubt { .. } | Self::Wal(WalReadError::Broken { .. } | WalReadError::Fault(_)) => true,
+            Self::Doubt { .. } | Self::Hold(HoldError::Replaced) => true,
+            Self::Wal(WalReadError::Broken { .. } | WalReadError::BegunAnew | WalReadError::Fault(_)) => true,
             Self::Hold(_) | Self::Wal(WalReadError::Io(_)) | Self::Io(_) => false,
         }
     }
@@ -200,7 +204,6 @@ pub struct Follower<'a, L> {
     connections: &'a Connections,
     listener: &'a mut L,
     options: Options,
-    database: FileId,
     /// `None` until anything was written to it.
     log: Option<Log>,
     at: At,
@@ -242,7 +245,7 @@ impl<'a, L: Listener> Follower<'a, L> {
         options: Options,
     ) -> Result<Self, FollowError> {
         let doubt = |why: &str| FollowError::Doubt { number: start.number, why: why.to_owned() };
-        let database = connections.database()?.ok_or_else(|| doubt("it is not there"))?;
+        connections.check_in_place()?;
         let mut at = At { number: start.number, offset: start.offset, database_pages: 0 };
         let mut pending = Vec::new();
         let log = match (open(connections)?, start.behind) {
@@ -269,7 +272,6 @@ impl<'a, L: Listener> Follower<'a, L> {
             connections,
             listener,
             options,
-            database,
             log,
             at,
             pending,
@@ -309,8 +311,12 @@ impl<'a, L: Listener> Follower<'a, L> {
     fn begin_anew(&mut self, mut bridge: Bridge) -> Result<Next, FollowError> {
         let connections = self.connections;
         // The bulk, with nobody held. Never all: were this process to end then, another's transaction would begin the log anew.
-        if connections.counted()?.frames > bridge.frames {
+        let counted = connections.counted()?;
+        if counted.frames > bridge.frames {
             connections.copy_back()?;
+        } else if !self.is_little(counted.frames - counted.copied, REST_BYTES) {
+            // Nothing stands behind the bridge: a row of ours shall, and the bulk is copied back up to it.
+            return self.as_it_is(bridge);
         }
         let row = beat()?;
         for _ in 0..TRIES {
@@ -341,6 +347,11 @@ impl<'a, L: Listener> Follower<'a, L> {
                 Err(why) => return Err(why),
             }
         }
+        self.as_it_is(bridge)
+    }
+
+    /// Holds by a row that stands wherever it comes to stand.
+    fn as_it_is(&mut self, bridge: Bridge) -> Result<Next, FollowError> {
         self.tried = Some(Instant::now());
         match self.hold(FIRST_PATIENCE, How::AsItIs(bridge), beat()?)? {
             Some(next) => next,
@@ -351,8 +362,9 @@ impl<'a, L: Listener> Follower<'a, L> {
     /// With writers held: takes what is left, moves the bridge behind it, copies it back, and keeps what no target has yet. Whether the
     /// log may be begun anew then, by this row.
     fn take_rest(&mut self, bridge: &mut Bridge, row: Beat) -> Result<bool, FollowError> {
-        // A writer that is faster than following is held for as long as following needs: the log must not grow without bound.
-        if !self.rest_is_small()? && !self.is_larger_than(FASTEST * self.options.log_bytes) {
+        // The log must not grow without bound.
+        let fast = self.is_larger_than(FASTEST * self.options.log_bytes);
+        if !self.rest_is_within(if fast { MOST_REST_BYTES } else { REST_BYTES })? {
             return Ok(false);
         }
         self.look()?;
@@ -362,6 +374,16 @@ impl<'a, L: Listener> Follower<'a, L> {
             self.connections.end_bridge(*bridge)?;
             *bridge = next;
         }
+        if !self.keep(row)? {
+            return Ok(false);
+        }
+        // Last: from here on whoever writes next begins the log anew, should this process end.
+        let counted = self.connections.copy_back()?;
+        Ok(counted.is_some_and(|counted| counted.copied == counted.frames))
+    }
+
+    /// Keeps what no target has yet, for a log that is begun anew by this row. Whether that is all.
+    fn keep(&mut self, row: Beat) -> Result<bool, FollowError> {
         let Some(log) = &self.log else { return Ok(false) };
         self.recent.release(self.listener.released());
         let Some((before, records)) = self.recent.all() else { return Ok(false) };
@@ -369,9 +391,7 @@ impl<'a, L: Listener> Follower<'a, L> {
         let Salts { rising, random } = log.header.salts;
         let kept = Kept { number, digest, from: offset, rising, random, beat: row };
         spool::write(&self.options.spool, &kept, records)?;
-        // Last: from here on whoever writes next begins the log anew, should this process end.
-        let counted = self.connections.copy_back()?;
-        Ok(counted.copied == counted.frames)
+        Ok(true)
     }
 
     #[allow(clippy::type_complexity)] // whether it was held, and what came of that
@@ -409,18 +429,22 @@ impl<'a, L: Listener> Follower<'a, L> {
         Ok(())
     }
 
-    /// Whether what SQLite counts behind what was shipped is little enough to be taken with writers held.
-    fn rest_is_small(&self) -> Result<bool, FollowError> {
+    /// Whether what SQLite counts behind what was shipped is at most so many bytes.
+    fn rest_is_within(&self, bytes: u64) -> Result<bool, FollowError> {
         let Some(log) = &self.log else { return Ok(true) };
         let frames = self.connections.counted()?.frames.saturating_sub(log.shipped.frames);
-        Ok(u64::from(frames) * log.header.frame_bytes() as u64 <= REST_BYTES)
+        Ok(self.is_little(frames, bytes))
+    }
+
+    /// Whether so many frames are at most so many bytes.
+    fn is_little(&self, frames: u32, bytes: u64) -> bool {
+        let frame = self.log.as_ref().map_or(0, |log| log.header.frame_bytes() as u64);
+        u64::from(frames) * frame <= bytes
     }
 
     /// Takes all that SQLite counts.
     fn look(&mut self) -> Result<(), FollowError> {
-        if self.connections.database()? != Some(self.database) {
-            return Err(self.doubt("another file is in its place"));
-        }
+        self.connections.check_in_place()?;
         let Some(log) = self.log.take() else { return Ok(()) };
         let counted = self.connections.counted()?.frames;
         self.taken.most_frames = self.taken.most_frames.max(counted);
@@ -431,9 +455,6 @@ impl<'a, L: Listener> Follower<'a, L> {
     }
 
     fn take(&mut self, log: &Log, counted: u32) -> Result<Place, FollowError> {
-        if counted == log.shipped.frames {
-            return Ok(log.shipped);
-        }
         if counted < log.shipped.frames || log.wal.header()? != Some(log.header) || !log.wal.is_in_place()? {
             return Err(self.doubt("its log was begun anew or replaced"));
         }
@@ -467,7 +488,7 @@ impl<'a, L: Listener> Follower<'a, L> {
 
     /// Whether the row that was just written is the next transaction, in the log as it was or in one begun anew: then nothing lies
     /// between what was shipped and it.
-    fn find_row(&mut self, beat: Beat) -> Result<(), FollowError> {
+    fn find_row(&mut self, beat: Beat) -> Result<Row, FollowError> {
         let before = self.log.take();
         let now = match before {
             Some(Log { wal, shipped, .. }) if wal.is_in_place()? => {
@@ -479,17 +500,18 @@ impl<'a, L: Listener> Follower<'a, L> {
         let Some((wal, header, shipped)) = now else {
             return Err(self.doubt("its log is another one than a moment ago"));
         };
-        let from = match shipped {
-            Some(shipped) if shipped.salts == header.salts => shipped,
+        let (from, row) = match shipped {
+            Some(shipped) if shipped.salts == header.salts => (shipped, Row::Behind),
             Some(shipped) if header.salts.follow(shipped.salts) => {
                 self.taken.begun_anew += 1;
-                header.begin()
+                (header.begin(), Row::First)
             }
             Some(_) => return Err(self.doubt("its log was begun anew more than once")),
-            None => header.begin(),
+            None => (header.begin(), Row::First),
         };
         let mut fresh = wal.transactions(header, from, self.connections.counted()?.frames);
         let ours = match fresh.next()? {
+            // The bytes are new: nobody else can have them.
             Some(transaction) => Encoder { wal: &wal, header }.holds(&transaction, &beat)?,
             None => false,
         };
@@ -497,14 +519,16 @@ impl<'a, L: Listener> Follower<'a, L> {
             return Err(self.doubt("another transaction came before ours"));
         }
         self.log = Some(Log { wal, header, shipped: from });
-        Ok(())
+        Ok(row)
     }
 
     /// Follows while the log is held.
     fn follow(&mut self) -> Result<Next, FollowError> {
         loop {
             self.look()?;
+            self.recent.release(self.listener.released());
             if self.is_large()
+                && self.recent.are_all()
                 && let Some(bridge) = self.connections.bridge(None)?
             {
                 return Ok(Next::Bridged(bridge));
@@ -572,6 +596,14 @@ impl<'a, L: Listener> Follower<'a, L> {
     }
 }
 
+/// Where a row of ours came to stand.
+enum Row {
+    /// Behind what was shipped.
+    Behind,
+    /// It began the log anew.
+    First,
+}
+
 /// How the log comes to be held.
 #[derive(Debug, Clone, Copy)]
 enum How {
@@ -597,7 +629,7 @@ impl<L: Listener> Turn for Holding<'_, '_, L> {
         self.since = Some(Instant::now());
         let follower = &mut *self.follower;
         match self.how {
-            How::Behind if follower.rest_is_small()? => {
+            How::Behind if follower.rest_is_within(MOST_REST_BYTES)? => {
                 follower.hurry = true;
                 let looked = follower.look();
                 follower.hurry = false;
@@ -623,8 +655,19 @@ impl<L: Listener> Turn for Holding<'_, '_, L> {
             self.follower.taken.held(since.elapsed());
         }
         match self.how {
-            How::AsItIs(bridge) => self.follower.connections.end_bridge(bridge)?,
-            How::Behind | How::Anew(_) => self.follower.find_row(beat)?,
+            How::AsItIs(bridge) => {
+                self.follower.connections.end_bridge(bridge)?;
+                self.follower.connections.copy_back()?;
+            }
+            How::Behind => {
+                self.follower.find_row(beat)?;
+            }
+            How::Anew(_) => {
+                if let Row::Behind = self.follower.find_row(beat)? {
+                    // It did not begin the log anew, so no log that is begun anew later may be known by it.
+                    self.follower.keep(super::follow::beat()?)?;
+                }
+            }
         }
         self.follower.follow()
     }
@@ -681,13 +724,18 @@ fn kept(
     let digest = start.behind.unwrap_or_default();
     let wanted = Boundary { offset: start.offset, number: start.number, digest };
     let Some(last) = ends.last().copied() else { return Ok(None) };
-    if decoded.is_err() || last.offset - kept.from != records.len() as u64 || !ends.contains(&wanted) {
+    let dense =
+        ends.windows(2).all(|two| two[1].number == two[0].number || two[1].number == two[0].number + 1);
+    let whole = decoded.is_ok() && dense && last.offset - kept.from == records.len() as u64;
+    if !whole || !ends.contains(&wanted) {
         return Ok(None);
     }
     let mut all = wal.transactions(header, header.begin(), counted);
     let place = if header.salts.follow(kept.salts()) {
         let begun_by_it = match all.next()? {
-            Some(first) => Encoder { wal, header }.holds(&first, &kept.beat)?,
+            // A row of ours that stood elsewhere before has the same bytes, and a VACUUM or a DROP may move its page into the first
+            // transaction: never alone.
+            Some(first) => first.pages.len() == 1 && Encoder { wal, header }.holds(&first, &kept.beat)?,
             None => false,
         };
         begun_by_it.then_some(header.begin())

@@ -25,6 +25,8 @@ pub const TABLE: &str = "_farshore_hold";
 /// How often in a second a writer's lock is tried for. SQLite's own waiting sleeps ever longer, up to a tenth of a second, and comes
 /// too late for ever where writers follow one another closely.
 const LOOKS_PER_SECOND: u32 = 2000;
+/// How long it is waited for that SQLite says how far it counts.
+const COUNTING: Duration = Duration::from_secs(2);
 /// How long other statements of ours wait.
 const BUSY: Duration = Duration::from_secs(30);
 
@@ -50,6 +52,12 @@ pub enum HoldError {
         /// Which.
         mode: String,
     },
+    /// SQLite did not say how far it counts its log, for as long as it was asked.
+    #[error("its log is busy: SQLite does not say how far it counts it")]
+    NotCounted,
+    /// Another file is where it was.
+    #[error("another file is in its place, or none")]
+    Replaced,
     /// A page size that SQLite does not have.
     #[error("its pages have {bytes} bytes")]
     PageBytes {
@@ -138,10 +146,13 @@ impl Connections {
             Ok(connection)
         };
         let opened = || open().map_err(failed("it cannot be opened"));
+        // SQLite has the log beside the file itself, not beside a link to it.
+        let path = &path.canonicalize().map_err(HoldError::File)?;
         let file = Arc::new(File::open(path).map_err(HoldError::File)?);
         let bridges = [opened()?, opened()?];
         let connections = Self { row: opened()?, bridges, probe: opened()?, path: path.to_owned(), file };
         connections.row.busy_timeout(Duration::ZERO).map_err(failed("its patience cannot be set"))?;
+        connections.check_in_place()?;
         let mode = connections.mode()?;
         if mode != "wal" {
             return Err(HoldError::Mode { mode });
@@ -176,12 +187,16 @@ impl Connections {
         Arc::clone(&self.file)
     }
 
-    /// Which file its path leads to; `None` when to none.
+    /// That its path still leads to the file that is open.
     ///
     /// # Errors
-    /// When that cannot be asked.
-    pub fn database(&self) -> io::Result<Option<FileId>> {
-        FileId::at(&self.path)
+    /// [`HoldError::Replaced`] when it does not.
+    pub fn check_in_place(&self) -> Result<(), HoldError> {
+        let open = FileId::of(&self.file).map_err(HoldError::File)?;
+        match FileId::at(&self.path).map_err(HoldError::File)? {
+            Some(there) if there == open => Ok(()),
+            _ => Err(HoldError::Replaced),
+        }
     }
 
     /// Where its log is.
@@ -191,28 +206,46 @@ impl Connections {
         name.into()
     }
 
-    /// How far SQLite counts its log. Takes no lock.
+    /// How far SQLite counts its log. Waits for nobody but a writer that is just at counting.
     ///
     /// # Errors
-    /// When it does not say.
+    /// When it does not say; when the database is no longer in WAL mode.
     pub fn counted(&self) -> Result<Counted, HoldError> {
-        self.checkpoint("pragma wal_checkpoint(noop)", "its log cannot be asked")
+        let until = Instant::now() + COUNTING;
+        loop {
+            match self.checkpoint("pragma wal_checkpoint(noop)", "its log cannot be asked")? {
+                Some(counted) => return Ok(counted),
+                // A commit was being counted at that very instant: seen about seven times in a million beside a busy writer.
+                None if Instant::now() < until => pause(),
+                None => {
+                    let mode = self.mode()?;
+                    return Err(match mode.as_str() {
+                        "wal" => HoldError::NotCounted,
+                        _ => HoldError::Mode { mode },
+                    });
+                }
+            }
+        }
     }
 
-    /// Copies back as much of the log as no reader needs, without waiting for anybody.
+    /// Copies back as much of the log as no reader needs, without waiting for anybody. `None` when another process is at that.
     ///
     /// # Errors
     /// When that fails.
-    pub fn copy_back(&self) -> Result<Counted, HoldError> {
+    pub fn copy_back(&self) -> Result<Option<Counted>, HoldError> {
         self.checkpoint("pragma wal_checkpoint(passive)", "its log cannot be copied back")
     }
 
-    fn checkpoint(&self, pragma: &str, doing: &'static str) -> Result<Counted, HoldError> {
-        let read =
-            |row: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, i64)> { Ok((row.get(1)?, row.get(2)?)) };
-        let (frames, copied) = self.probe.query_row(pragma, [], read).map_err(failed(doing))?;
-        // -1 where the database is not in WAL mode any more: nothing is counted, and whoever has a place there sees it.
-        Ok(Counted { frames: u32::try_from(frames).unwrap_or(0), copied: u32::try_from(copied).unwrap_or(0) })
+    /// `None` when it was busy, in the words of the row that SQLite answers with.
+    fn checkpoint(&self, pragma: &str, doing: &'static str) -> Result<Option<Counted>, HoldError> {
+        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, i64, i64)> {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        };
+        let (busy, frames, copied) = self.probe.query_row(pragma, [], read).map_err(failed(doing))?;
+        Ok(match (busy, u32::try_from(frames), u32::try_from(copied)) {
+            (0, Ok(frames), Ok(copied)) => Some(Counted { frames, copied }),
+            _ => None,
+        })
     }
 
     /// Runs `held` with all writers held, and gives them free again with nothing written.
@@ -230,11 +263,7 @@ impl Connections {
         let until = Instant::now() + patience;
         loop {
             match self.row.execute_batch("begin immediate").map_err(failed("its writers cannot be held")) {
-                Err(why) if why.is_busy() && Instant::now() < until => {
-                    // A plain thread of a process that does nothing else.
-                    #[allow(clippy::disallowed_methods)]
-                    std::thread::sleep(Duration::from_secs(1) / LOOKS_PER_SECOND);
-                }
+                Err(why) if why.is_busy() && Instant::now() < until => pause(),
                 other => return other,
             }
         }
@@ -333,4 +362,11 @@ impl Connections {
     pub fn end_bridge(&self, bridge: Bridge) -> Result<(), HoldError> {
         self.bridges[bridge.at].execute_batch("rollback").map_err(failed("a second read cannot end"))
     }
+}
+
+/// Between two tries.
+fn pause() {
+    // A plain thread of a process that does nothing else.
+    #[allow(clippy::disallowed_methods)]
+    std::thread::sleep(Duration::from_secs(1) / LOOKS_PER_SECOND);
 }

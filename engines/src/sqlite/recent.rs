@@ -20,27 +20,28 @@ impl Boundary {
     }
 }
 
-/// The records: all behind the last boundary that was released, unless there were too many.
+/// The records: all behind the last boundary that was released, unless there were too many. Then those behind a later boundary, which are of
+/// use once all before it is released.
 #[derive(Debug)]
 pub(super) struct Recent {
     /// The boundary before the bytes, then one behind each record.
     ends: VecDeque<Boundary>,
     bytes: VecDeque<u8>,
-    /// Whether some were let go that no target had.
+    /// There were too many: none is kept up to the end of the record that comes.
     cut: bool,
+    released: u64,
     most_bytes: usize,
 }
 
 impl Recent {
-    /// None yet, behind this one.
+    /// None yet, behind this one, up to which all is released.
     pub fn behind(begin: Boundary, most_bytes: usize) -> Self {
-        Self { ends: [begin].into(), bytes: VecDeque::new(), cut: false, most_bytes }
+        Self { released: begin.offset, ends: [begin].into(), bytes: VecDeque::new(), cut: false, most_bytes }
     }
 
     /// Takes bytes of the next record.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.bytes.len() + bytes.len() > self.most_bytes {
-            // Too many: none at all until a record ends that all are released up to.
             self.cut = true;
             self.bytes = VecDeque::new();
         }
@@ -53,32 +54,32 @@ impl Recent {
     pub fn end(&mut self, boundary: Boundary) {
         if self.cut {
             self.ends.clear();
+            self.cut = false;
         }
         self.ends.push_back(boundary);
     }
 
-    /// Forgets what ends at or before `offset`.
+    /// All up to `offset` is released: what ends there or before is forgotten.
     pub fn release(&mut self, offset: u64) {
+        self.released = self.released.max(offset);
         while let (Some(first), Some(second)) = (self.ends.front(), self.ends.get(1))
-            && second.offset <= offset
+            && second.offset <= self.released
         {
             let count = (second.offset - first.offset) as usize;
             self.bytes.drain(..count.min(self.bytes.len()));
             self.ends.pop_front();
         }
-        // With one boundary left and that one released, nothing is missing behind it.
-        if self.cut && self.ends.len() == 1 && self.ends.front().is_some_and(|last| last.offset <= offset) {
-            self.cut = false;
-        }
     }
 
-    /// All records that are not released, and the boundary before them; `None` where some were let go.
+    /// Whether [`all`](Self::all) gives them.
+    pub fn are_all(&self) -> bool {
+        !self.cut && self.ends.front().is_some_and(|begin| begin.offset <= self.released)
+    }
+
+    /// All records that are not released, and the boundary before them; `None` where some were let go that are not.
     pub fn all(&mut self) -> Option<(Boundary, &[u8])> {
         let begin = *self.ends.front()?;
-        match self.cut {
-            true => None,
-            false => Some((begin, self.bytes.make_contiguous())),
-        }
+        self.are_all().then(|| (begin, &*self.bytes.make_contiguous()))
     }
 }
 
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn after_too_much_there_is_nothing_until_all_is_released_up_to_a_records_end() {
+    fn after_too_much_there_is_nothing_until_what_was_let_go_is_released() {
         let mut recent = Recent::behind(at(0), 100);
         recent.push(&[1; 60]);
         recent.push(&[1; 60]);
@@ -113,14 +114,14 @@ mod tests {
         recent.end(at(120));
         recent.release(119);
         assert_eq!(recent.all(), None);
+        // A target that is always a record behind.
         recent.push(&[2; 10]);
         recent.end(at(130));
-        recent.release(129);
-        assert_eq!(recent.all(), None);
-        recent.release(130);
-        assert_eq!(recent.all(), Some((at(130), &[][..])));
         recent.push(&[3; 10]);
         recent.end(at(140));
+        recent.release(130);
         assert_eq!(recent.all(), Some((at(130), &[3; 10][..])));
+        recent.release(140);
+        assert_eq!(recent.all(), Some((at(140), &[][..])));
     }
 }

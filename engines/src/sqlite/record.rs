@@ -155,10 +155,11 @@ impl Head {
                 pages == 0 && name_bytes.is_some_and(|name| (1..=MAX_NAME_BYTES as u64).contains(&name))
             }
         };
-        match (length_holds, number) {
-            (false, _) => wrong("length"),
-            (true, 0) => wrong("number"),
-            (true, _) => Ok(head),
+        match (length_holds, number, database_pages) {
+            (false, _, _) => wrong("length"),
+            (true, 0, _) => wrong("number"),
+            (true, _, 0) => wrong("count of the database's pages"),
+            (true, _, _) => Ok(head),
         }
     }
 }

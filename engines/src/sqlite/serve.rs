@@ -139,7 +139,18 @@ fn size(message: &Message) -> usize {
     }
 }
 
+/// However saying ends, nobody waits for it any more.
+struct Deaf<'a>(&'a Said);
+
+impl Drop for Deaf<'_> {
+    fn drop(&mut self) {
+        self.0.waiting().deaf = true;
+        self.0.changed.notify_all();
+    }
+}
+
 fn say(said: &Said, mut output: impl Write) -> io::Result<()> {
+    let _deaf = Deaf(said);
     loop {
         let message = {
             let mut waiting = said.waiting();
@@ -156,11 +167,7 @@ fn say(said: &Said, mut output: impl Write) -> io::Result<()> {
             }
         };
         said.changed.notify_all();
-        if let Err(why) = message.write(&mut output).and_then(|()| output.flush()) {
-            said.waiting().deaf = true;
-            said.changed.notify_all();
-            return Err(why);
-        }
+        message.write(&mut output).and_then(|()| output.flush())?;
     }
 }
 
@@ -223,13 +230,10 @@ impl Listener for Told<'_> {
         if self.copying.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(copying) = self.copying.take()
         {
-            let broke_off = |why: &dyn std::fmt::Display| {
-                Message::Failed(Failed { doubt: false, why: format!("the copy broke off: {why}") })
-            };
             self.copied = Some(match copying.join() {
                 Ok(Ok(_)) => Message::Copied,
-                Ok(Err(why)) => broke_off(&why),
-                Err(_) => broke_off(&"it ended early"),
+                Ok(Err(why)) => Message::NotCopied(why.to_string()),
+                Err(_) => Message::NotCopied("it ended early".to_owned()),
             });
         }
     }

@@ -71,6 +71,8 @@ pub enum Message {
     Copy(Vec<u8>),
     /// The copy is whole. Records up to the last [`End`](Self::End) before this are part of it.
     Copied,
+    /// The copy broke off, for this reason; following goes on.
+    NotCopied(String),
     /// It lives, and this is what it took of the writers so far.
     Alive(Taken),
     /// It ends: the log cannot be shown to go on, or something failed.
@@ -94,6 +96,7 @@ const COPY: u8 = 5;
 const COPIED: u8 = 6;
 const ALIVE: u8 = 7;
 const FAILED: u8 = 8;
+const NOT_COPIED: u8 = 9;
 
 impl Message {
     /// Writes it.
@@ -107,6 +110,7 @@ impl Message {
             Self::Beneath(bytes) => return raw(out, BENEATH, bytes),
             Self::Copy(bytes) => return raw(out, COPY, bytes),
             Self::Copied => return raw(out, COPIED, &[]),
+            Self::NotCopied(why) => json(NOT_COPIED, serde_json::to_vec(why)),
             Self::End(at) => json(END, serde_json::to_vec(at)),
             Self::Base(at) => json(BASE, serde_json::to_vec(at)),
             Self::Alive(taken) => json(ALIVE, serde_json::to_vec(taken)),
@@ -129,6 +133,7 @@ impl Message {
             END => Self::End(serde_json::from_slice(&bytes)?),
             BASE => Self::Base(serde_json::from_slice(&bytes)?),
             ALIVE => Self::Alive(serde_json::from_slice(&bytes)?),
+            NOT_COPIED => Self::NotCopied(serde_json::from_slice(&bytes)?),
             FAILED => Self::Failed(serde_json::from_slice(&bytes)?),
             _ => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of kind {kind}"))),
         })

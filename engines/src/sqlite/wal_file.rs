@@ -24,6 +24,9 @@ pub enum WalReadError {
     /// It is no log.
     #[error("the write-ahead log does not read: {0}")]
     Fault(#[from] WalFault),
+    /// It was begun anew while a transaction of it was read.
+    #[error("the write-ahead log was begun anew while it was read")]
+    BegunAnew,
     /// SQLite counts a frame that does not continue the one before it.
     #[error(
         "frame {frame} of the write-ahead log does not continue the one before it, though SQLite counts {counted}"
@@ -229,17 +232,18 @@ impl Encoder<'_> {
         Ok(false)
     }
 
-    /// Gives the record's bytes to `sink`, in pieces of a page and more. The frames are read again, so the log must be held.
+    /// Gives the record's bytes to `sink`, in pieces of a page and more. The frames are read again: where the log was begun anew
+    /// meanwhile over them, the record is not finished.
     ///
     /// # Errors
-    /// When the log cannot be read, or `sink` fails.
+    /// When the log cannot be read or was begun anew, or `sink` fails.
     pub fn encode(
         &self,
         transaction: &Transaction,
         number: u64,
         seen_micros: i64,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+    ) -> Result<(), WalReadError> {
         let mut out = self.head(transaction, number).encode().to_vec();
         let page_bytes = self.header.page_bytes.as_usize();
         let mut sum = 0;
@@ -255,7 +259,12 @@ impl Encoder<'_> {
                 out.clear();
             }
         }
+        // A log that is begun anew gets its header before any frame, so one that still has the old header had the old pages. Source:
+        // `sqlite3WalFrames`, wal.c.
+        if self.wal.header()? != Some(self.header) {
+            return Err(WalReadError::BegunAnew);
+        }
         out.extend_from_slice(&record::foot(sum, seen_micros));
-        sink(&out)
+        Ok(sink(&out)?)
     }
 }
