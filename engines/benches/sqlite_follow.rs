@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use farshore_engines::sqlite::decoder::{Part, RecordDecoder};
-use farshore_engines::sqlite::follow::Taken;
+use farshore_engines::sqlite::follow::{LOG_FRAMES, Taken};
 use farshore_engines::sqlite::serve::serve;
 use farshore_engines::sqlite::talk::{Begin, Message, Tell};
 use farshore_journal::Offset;
@@ -29,7 +29,8 @@ const SERVE: &str = "FARSHORE_BENCH_SERVE";
 
 fn main() {
     if std::env::var_os(SERVE).is_some() {
-        serve(std::io::stdin(), std::io::stdout()).unwrap();
+        // Whoever measures may be gone before it has said all.
+        let _ = serve(std::io::stdin(), std::io::stdout());
         return;
     }
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -108,7 +109,7 @@ impl Process {
             offset: 0,
             behind: None,
             spool: folder.path().join("spool"),
-            log_bytes: 4 << 20,
+            log_frames: LOG_FRAMES,
             every,
         };
         let mut command = Command::new(std::env::current_exe().unwrap());

@@ -173,7 +173,7 @@ fn whatever_applications_do_to_it_the_log_makes_the_same_file() {
             (0..3).map(|_| database.writer(random.below(1 << 30), 6.0, "mixed", None)).collect();
         writers.push(database.writer(1, 6.0, "reader", None));
         let (replica, taken, made) =
-            follow(&database, Options { log_bytes: 1 << 20, ..database.options() }, writers);
+            follow(&database, Options { log_frames: 250, ..database.options() }, writers);
         println!("pages of {page_bytes}: {made} made, {} taken, {taken:?}", replica.transactions);
         assert_equal(&database, &replica);
     }
@@ -407,7 +407,7 @@ fn a_follower_that_breaks_off_goes_on_behind_what_its_target_has() {
     let mut app = App::open(&database.path());
     // Its own SQLite would rightly begin the log anew between two lives, once a slow machine lets it become long.
     let mut writer = database.writer(7, 10.0, "uncopied", Some(400));
-    let options = Options { log_bytes: 64 << 10, pause: Duration::ZERO, ..database.options() };
+    let options = Options { log_frames: 16, pause: Duration::ZERO, ..database.options() };
     let (_more, looks) = std::sync::mpsc::channel();
     let mut taking = Breaking {
         log: Vec::new(),
@@ -570,7 +570,7 @@ fn a_copy_taken_while_writers_write_is_the_database_with_the_records_up_to_its_e
         looks: 0,
         end,
     };
-    let options = Options { log_bytes: 1 << 20, ..database.options() };
+    let options = Options { log_frames: 250, ..database.options() };
     let taken = Follower::prove(&connections, &mut copying, NOW, options).unwrap().run().unwrap();
     waiting.join().unwrap();
     drop(connections);
@@ -628,7 +628,7 @@ fn a_log_that_anothers_transaction_begins_anew_is_doubted_though_our_bytes_are_i
     (taking.idle, taking.had, taking.left) = (480, start.offset, u64::MAX);
     taking.reader = Some(App::open(&database.path()));
     let connections = Connections::open(&database.path()).unwrap();
-    let options = Options { log_bytes: 1, ..database.options() };
+    let options = Options { log_frames: 1, ..database.options() };
     let broken = Follower::prove(&connections, &mut taking, start, options).unwrap().run();
     assert!(broken.unwrap_err().to_string().contains("broken off"));
     drop(connections);

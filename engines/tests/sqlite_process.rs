@@ -134,7 +134,7 @@ fn one_life(database: &Database, taken: &mut Taken, life: Duration, random: &mut
         offset: start.offset,
         behind: start.behind,
         spool: database.folder.path().join("spool"),
-        log_bytes: 256 << 10,
+        log_frames: 64,
         every: Duration::from_millis(3),
     };
     let mut process = Process::start(database, &begin);

@@ -40,8 +40,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often in a row that is tried.
 const TRIES: usize = 8;
 
+/// Frames from which the log is begun anew: before SQLite's own thousand. From there on every commit of an application would try to copy back what
+/// our read keeps from being copied back whole.
+pub const LOG_FRAMES: u32 = 700;
 /// How many times larger than it should be the log may become before writers are held until all of it is taken.
-const FASTEST: u64 = 16;
+const FASTEST: u32 = 16;
 /// Most bytes of records that no target has when the log is begun anew: they are kept beside it. More: it is not begun anew.
 const SPOOL_BYTES: usize = 8 << 20;
 
@@ -74,8 +77,8 @@ pub fn place_digest(place: Place) -> PlaceDigest {
 /// How to follow.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Bytes of the log from which it is begun anew.
-    pub log_bytes: u64,
+    /// Frames of the log from which it is begun anew.
+    pub log_frames: u32,
     /// How long it is left alone when that did not come about.
     pub pause: Duration,
     /// The file that keeps records while the log is begun anew: this follower's alone, on a disk that stays.
@@ -83,9 +86,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// The usual ones: as much log as SQLite's own thousand pages, and as long as a busy application may take to be less so.
+    /// The usual ones.
     pub fn with_spool(spool: PathBuf) -> Self {
-        Self { log_bytes: 4 << 20, pause: Duration::from_millis(500), spool }
+        Self { log_frames: LOG_FRAMES, pause: Duration::from_millis(500), spool }
     }
 }
 
@@ -363,7 +366,7 @@ impl<'a, L: Listener> Follower<'a, L> {
     /// log may be begun anew then, by this row.
     fn take_rest(&mut self, bridge: &mut Bridge, row: Beat) -> Result<bool, FollowError> {
         // The log must not grow without bound.
-        let fast = self.is_larger_than(FASTEST * self.options.log_bytes);
+        let fast = self.has_frames(FASTEST.saturating_mul(self.options.log_frames));
         if !self.rest_is_within(if fast { MOST_REST_BYTES } else { REST_BYTES })? {
             return Ok(false);
         }
@@ -554,13 +557,12 @@ impl<'a, L: Listener> Follower<'a, L> {
     }
 
     fn is_large(&self) -> bool {
-        self.is_larger_than(self.options.log_bytes)
+        self.has_frames(self.options.log_frames)
             && self.tried.is_none_or(|tried| tried.elapsed() >= self.options.pause)
     }
 
-    fn is_larger_than(&self, bytes: u64) -> bool {
-        let shipped = |log: &Log| u64::from(log.shipped.frames) * log.header.frame_bytes() as u64;
-        self.log.as_ref().is_some_and(|log| shipped(log) >= bytes)
+    fn has_frames(&self, frames: u32) -> bool {
+        self.log.as_ref().is_some_and(|log| log.shipped.frames >= frames)
     }
 
     /// Names the state behind the last record.

@@ -62,7 +62,7 @@ pub fn serve(input: impl Read + Send + 'static, output: impl Write + Send + 'sta
 
 fn follow(begin: &Begin, told: &Receiver<Tell>, said: &Arc<Said>) -> Result<(), FollowError> {
     let connections = Connections::open(&begin.path)?;
-    let options = Options { log_bytes: begin.log_bytes, ..Options::with_spool(begin.spool.clone()) };
+    let options = Options { log_frames: begin.log_frames, ..Options::with_spool(begin.spool.clone()) };
     let mut told = Told {
         told,
         said: Arc::clone(said),
@@ -254,18 +254,19 @@ impl Listener for Told<'_> {
             self.wants_base = false;
             return Order::Base;
         }
-        match self.told.recv_timeout(self.every) {
-            Ok(Tell::Released(offset)) => {
-                self.released = self.released.max(offset);
-                Order::Look
+        let until = Instant::now() + self.every;
+        loop {
+            match self.told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                // Nothing to look for.
+                Ok(Tell::Released(offset)) => self.released = self.released.max(offset),
+                Ok(Tell::Point(name)) => return Order::Point(name),
+                Ok(Tell::Base) => {
+                    self.wants_base = true;
+                    return Order::Look;
+                }
+                Ok(Tell::Stop) | Err(RecvTimeoutError::Disconnected) => return Order::Stop,
+                Err(RecvTimeoutError::Timeout) => return Order::Look,
             }
-            Ok(Tell::Point(name)) => Order::Point(name),
-            Ok(Tell::Base) => {
-                self.wants_base = true;
-                Order::Look
-            }
-            Ok(Tell::Stop) | Err(RecvTimeoutError::Disconnected) => Order::Stop,
-            Err(RecvTimeoutError::Timeout) => Order::Look,
         }
     }
 

@@ -4,8 +4,8 @@
 //! ```text
 //! magic "FSHRSQL1" | bytes of the head (4) | head, JSON | records | BLAKE3 of all before it (32)
 //! ```
-//! What always holds: a file that was not written whole does not read. It is written, and is on the disk, before the row that begins
-//! the log anew; a crash between the two leaves a log that still holds all that is in it. There is one, of the last such moment.
+//! What always holds: a file that was not written whole does not read. It is written before the row that begins the log anew; a crash between
+//! the two leaves a log that still holds all that is in it. There is one, of the last such moment.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -47,7 +47,8 @@ impl Kept {
     }
 }
 
-/// Keeps it, in the place of what was kept before. On `Ok` a power loss keeps it too.
+/// Keeps it, in the place of what was kept before. It is not synchronised: writers wait meanwhile. A process that is killed leaves it as it is; after a
+/// power loss it may be gone or not read, which is doubt, and never wrong.
 ///
 /// # Errors
 /// When it cannot be written: what was kept before is there.
@@ -64,10 +65,7 @@ pub fn write(path: &Path, kept: &Kept, records: &[u8]) -> io::Result<()> {
         file.write_all(part)?;
     }
     file.write_all(hasher.finalize().as_bytes())?;
-    file.sync_data()?;
-    std::fs::rename(fresh, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    std::fs::rename(fresh, path)
 }
 
 /// What is kept; `None` when there is nothing whole.

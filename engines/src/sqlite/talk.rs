@@ -29,8 +29,8 @@ pub struct Begin {
     pub behind: Option<PlaceDigest>,
     /// The file that keeps records while the log is begun anew.
     pub spool: PathBuf,
-    /// Bytes of the log from which it is begun anew.
-    pub log_bytes: u64,
+    /// Frames of the log from which it is begun anew.
+    pub log_frames: u32,
     /// How often the database is looked at.
     pub every: Duration,
 }
