@@ -16,9 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use farshore_engines::sqlite::apply::Apply;
 use farshore_engines::sqlite::base::copy;
 use farshore_engines::sqlite::decoder::{Ended, Part, RecordDecoder};
-use farshore_engines::sqlite::follow::{
-    At, FollowError, Follower, Listener, Options, Order, Start, Taken, place_digest,
-};
+use farshore_engines::sqlite::follow::{At, FollowError, Follower, Listener, Options, Order, Start, Taken};
 use farshore_engines::sqlite::hold::Connections;
 use farshore_engines::sqlite::record::Kind;
 use farshore_engines::sqlite::wal_file::{Encoder, WalFile};
@@ -206,7 +204,7 @@ impl Story {
         let start = taking.replica.last.as_ref().map_or(NOW, |ended| Start {
             number: ended.head.number,
             offset: ended.end.get(),
-            behind: Some(place_digest(ended.head.place)),
+            behind: Some(ended.head.place.digest()),
         });
         let connections = Connections::open(&self.database.path()).unwrap();
         let run = Follower::prove(&connections, &mut taking, start, self.database.options())
@@ -363,7 +361,7 @@ impl Listener for Breaking {
         let ends = &mut self.ends;
         let decoded = self.decoder.push(bytes, &mut |part| {
             if let Part::End(ended) = part {
-                let behind = Some(place_digest(ended.head.place));
+                let behind = Some(ended.head.place.digest());
                 ends.push(Start { number: ended.head.number, offset: ended.end.get(), behind });
             }
         });

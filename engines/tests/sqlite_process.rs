@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use farshore_engines::sqlite::apply::Apply;
 use farshore_engines::sqlite::decoder::{Part, RecordDecoder};
-use farshore_engines::sqlite::follow::{Start, place_digest};
+use farshore_engines::sqlite::follow::Start;
 use farshore_engines::sqlite::serve::serve;
 use farshore_engines::sqlite::talk::{Begin, Message, Tell};
 use farshore_journal::Offset;
@@ -105,7 +105,7 @@ impl Taken {
         let ends = &mut self.ends;
         let decoded = decoder.push(&self.log, &mut |part| {
             if let Part::End(ended) = part {
-                let behind = Some(place_digest(ended.head.place));
+                let behind = Some(ended.head.place.digest());
                 ends.push(Start { number: ended.head.number, offset: ended.end.get(), behind });
             }
         });

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::follow::{At, PlaceDigest, Start, Taken};
+use super::follow::{At, Start, Taken};
+use super::wal::PlaceDigest;
 
 /// Most bytes of a message: what is raw is cut into such pieces.
 pub const MOST_BYTES: usize = 1 << 20;

@@ -244,6 +244,23 @@ pub struct Place {
     pub sum: Sum,
 }
 
+/// Eight bytes of a place's digest.
+pub type PlaceDigest = [u8; 8];
+
+impl Place {
+    /// What the journal keeps in the clear of it, to know it again.
+    pub fn digest(self) -> PlaceDigest {
+        let mut hasher = blake3::Hasher::new_derive_key("farshore 2026-11 sqlite place v1");
+        hasher.update(&self.salts.rising.to_le_bytes());
+        hasher.update(&self.salts.random.to_le_bytes());
+        hasher.update(&self.frames.to_le_bytes());
+        hasher.update(&self.sum.bytes());
+        let mut digest = [0; 8];
+        digest.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        digest
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "frame {} of {}", self.frames, self.salts)

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::hold::Beat;
-use super::wal::Salts;
+use crate::sqlite::hold::Beat;
+use crate::sqlite::wal::Salts;
 
 const MAGIC: &[u8; 8] = b"FSHRSQL1";
 const DIGEST_BYTES: usize = 32;
-/// A file of more is none: the records in it are bounded, see [`super::follow`].
+/// A file of more is none: the records in it are bounded, see `SPOOL_BYTES`.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The head of what is kept.

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::follow::{PlaceDigest, place_digest};
-use super::record::Head;
+use crate::sqlite::record::Head;
+use crate::sqlite::wal::PlaceDigest;
 
 /// Where a record ends, and what the database's own log is known again by there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) struct Boundary {
 impl Boundary {
     /// Behind the record with this head.
     pub fn behind(head: &Head, offset: u64) -> Self {
-        Self { offset, number: head.number, digest: place_digest(head.place) }
+        Self { offset, number: head.number, digest: head.place.digest() }
     }
 }
 

@@ -1,0 +1,137 @@
+//! Beginning the database's log anew, so that it does not grow without bound.
+//!
+//! What always holds: the log is let go only with writers held, nothing behind *shipped*, all copied back, and what no target has yet
+//! kept beside it. A crash at any line leaves a log that still holds what was shipped last, or a spool that leads on from it; only between the
+//! last copying back and our row another's transaction can begin the log anew, which is doubt.
+
+use std::time::{Duration, Instant};
+
+use super::holding::{FIRST_PATIENCE, How, beat};
+use super::recent::Boundary;
+use super::spool::{self, Kept};
+use super::{FollowError, Follower, Listener, Next};
+use crate::sqlite::hold::{Beat, Bridge};
+use crate::sqlite::wal::Salts;
+
+/// Transactions are taken, and pages copied back, with writers held only when there are at most this many bytes of them.
+const REST_BYTES: u64 = 4 << 20;
+/// The same where there is no other way: writers that are faster than following are held for as long as following needs. It waits
+/// in memory.
+pub(super) const MOST_REST_BYTES: u64 = 64 << 20;
+/// How long they are waited for to begin the log anew, which can be tried again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often in a row that is tried.
+const TRIES: usize = 8;
+/// How many times larger than it should be the log may become before writers are held until all of it is taken.
+const FASTEST: u32 = 16;
+
+impl<L: Listener> Follower<'_, L> {
+    /// Begins the log anew while `bridge` holds it; where that does not come about, holds it as it is.
+    pub(super) fn begin_anew(&mut self, mut bridge: Bridge) -> Result<Next, FollowError> {
+        let connections = self.connections;
+        // The bulk, with nobody held. Never all: were this process to end then, another's transaction would begin the log anew.
+        let counted = connections.counted()?;
+        if counted.frames > bridge.frames {
+            connections.copy_back()?;
+        } else if !self.is_little(counted.frames - counted.copied, REST_BYTES) {
+            // Nothing stands behind the bridge: a row of ours shall, and the bulk is copied back up to it.
+            return self.as_it_is(bridge);
+        }
+        let row = beat()?;
+        for _ in 0..TRIES {
+            self.look()?;
+            self.taken.tried += 1;
+            // The rest, with writers held: little, and no more comes.
+            let ready = connections.with_writers_held(PATIENCE, || {
+                let begun = Instant::now();
+                self.hurry = true;
+                let ready = self.take_rest(&mut bridge, row);
+                self.hurry = false;
+                self.taken.held(begun.elapsed());
+                ready
+            });
+            match ready {
+                Ok(ready) => match ready? {
+                    true => {}
+                    false => continue,
+                },
+                Err(why) if why.is_busy() => break,
+                Err(why) => return Err(why.into()),
+            }
+            // Writers are free for an instant: a transaction that was begun before the last copying back never begins the log anew.
+            match self.hold(PATIENCE, How::Anew(bridge), row) {
+                Ok(Some(next)) => return next,
+                Ok(None) => {}
+                Err(FollowError::Hold(why)) if why.is_busy() => break,
+                Err(why) => return Err(why),
+            }
+        }
+        self.as_it_is(bridge)
+    }
+
+    /// Holds by a row that stands wherever it comes to stand.
+    pub(super) fn as_it_is(&mut self, bridge: Bridge) -> Result<Next, FollowError> {
+        self.tried = Some(Instant::now());
+        match self.hold(FIRST_PATIENCE, How::AsItIs(bridge), beat()?)? {
+            Some(next) => next,
+            None => Err(self.doubt("its log could not be held")),
+        }
+    }
+
+    /// With writers held: takes what is left, moves the bridge behind it, copies it back, and keeps what no target has yet. Whether the
+    /// log may be begun anew then, by this row.
+    pub(super) fn take_rest(&mut self, bridge: &mut Bridge, row: Beat) -> Result<bool, FollowError> {
+        // The log must not grow without bound.
+        let fast = self.has_frames(FASTEST.saturating_mul(self.options.log_frames));
+        if !self.rest_is_within(if fast { MOST_REST_BYTES } else { REST_BYTES })? {
+            return Ok(false);
+        }
+        self.look()?;
+        // A bridge that stands behind everything stays.
+        if self.connections.counted()?.frames != bridge.frames {
+            let Some(next) = self.connections.bridge(Some(*bridge))? else { return Ok(false) };
+            self.connections.end_bridge(*bridge)?;
+            *bridge = next;
+        }
+        if !self.keep(row)? {
+            return Ok(false);
+        }
+        // Last: from here on whoever writes next begins the log anew, should this process end.
+        let counted = self.connections.copy_back()?;
+        Ok(counted.is_some_and(|counted| counted.copied == counted.frames))
+    }
+
+    /// Keeps what no target has yet, for a log that is begun anew by this row. Whether that is all.
+    pub(super) fn keep(&mut self, row: Beat) -> Result<bool, FollowError> {
+        let Some(log) = &self.log else { return Ok(false) };
+        self.recent.release(self.listener.released());
+        let Some((before, records)) = self.recent.all() else { return Ok(false) };
+        let Boundary { offset, number, digest } = before;
+        let Salts { rising, random } = log.header.salts;
+        let kept = Kept { number, digest, from: offset, rising, random, beat: row };
+        spool::write(&self.options.spool, &kept, records)?;
+        Ok(true)
+    }
+
+    /// Whether what SQLite counts behind what was shipped is at most so many bytes.
+    pub(super) fn rest_is_within(&self, bytes: u64) -> Result<bool, FollowError> {
+        let Some(log) = &self.log else { return Ok(true) };
+        let frames = self.connections.counted()?.frames.saturating_sub(log.shipped.frames);
+        Ok(self.is_little(frames, bytes))
+    }
+
+    /// Whether so many frames are at most so many bytes.
+    pub(super) fn is_little(&self, frames: u32, bytes: u64) -> bool {
+        let frame = self.log.as_ref().map_or(0, |log| log.header.frame_bytes() as u64);
+        u64::from(frames) * frame <= bytes
+    }
+
+    pub(super) fn is_large(&self) -> bool {
+        self.has_frames(self.options.log_frames)
+            && self.tried.is_none_or(|tried| tried.elapsed() >= self.options.pause)
+    }
+
+    pub(super) fn has_frames(&self, frames: u32) -> bool {
+        self.log.as_ref().is_some_and(|log| log.shipped.frames >= frames)
+    }
+}
