@@ -12,7 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a measuring program: it panics and prints
 #![allow(clippy::disallowed_methods)] // it sleeps
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -130,11 +130,7 @@ impl Process {
     }
 
     fn next(&mut self) -> Option<Message> {
-        let mut head = [0; 5];
-        self.says.read_exact(&mut head).ok()?;
-        let mut bytes = vec![0; u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize];
-        self.says.read_exact(&mut bytes).unwrap();
-        Some(Message::read(head[0], bytes).unwrap())
+        Message::read(&mut self.says).ok()
     }
 
     /// CPU seconds so far.

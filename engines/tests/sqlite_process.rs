@@ -6,7 +6,7 @@
 mod sqlite;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,12 +64,7 @@ impl Process {
 
     /// The next message; `None` when the process ended.
     fn next(&mut self) -> Option<Message> {
-        let mut head = [0; 5];
-        self.stream.read_exact(&mut head).ok()?;
-        let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]);
-        let mut bytes = vec![0; length as usize];
-        self.stream.read_exact(&mut bytes).ok()?;
-        Some(Message::read(head[0], bytes).unwrap())
+        Message::read(&mut self.stream).ok()
     }
 }
 

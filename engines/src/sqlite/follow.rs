@@ -2,8 +2,7 @@
 //!
 //! What always holds, with *shipped* the last commit frame that became a record, and *counted* the last that SQLite counts:
 //! a record is made only of frames whose checksums go on from *shipped*'s; while a read of ours is held nobody begins the log anew;
-//! it is let go only with writers held, nothing behind *shipped*, all copied back, and the listener saying that it needs the log no
-//! more; and it goes on only if our own row is the next transaction. `docs/adr/2026-11-26-sqlite-has-a-log-of-our-own.md` argues it.
+//! it is let go only with writers held, nothing behind *shipped*, all copied back, and what no target has yet kept beside it; and it goes on only if our own row is the next transaction. `docs/adr/2026-11-26-sqlite-has-a-log-of-our-own.md` argues it.
 //! A crash here leaves the database with a row of ours, and the log as it was.
 //!
 //! ```text
@@ -24,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use self::proof::Pending;
 use self::recent::{Boundary, Recent};
 use super::base;
 use super::hold::{Bridge, Connections, HoldError};
@@ -117,8 +117,6 @@ pub struct At {
     pub number: u64,
     /// Where our log ends.
     pub offset: u64,
-    /// Pages of the database; zero where no transaction was seen yet.
-    pub database_pages: u32,
 }
 
 /// What following took of the writers, and how often the log was begun anew.
@@ -185,7 +183,7 @@ pub struct Follower<'a, L> {
     log: Option<Log>,
     at: At,
     /// Records that come first: those that were kept when the log was begun anew.
-    pending: Vec<u8>,
+    pending: Option<Pending>,
     recent: Recent,
     seen_micros: i64,
     /// The head of the last record, which a point repeats.
@@ -224,6 +222,14 @@ impl<'a, L: Listener> Follower<'a, L> {
         Ok(self.taken)
     }
 
+    /// Does it with writers held: nobody else may be waited for.
+    fn hurried<T>(&mut self, does: impl FnOnce(&mut Self) -> T) -> T {
+        self.hurry = true;
+        let result = does(self);
+        self.hurry = false;
+        result
+    }
+
     /// Takes all that SQLite counts.
     fn look(&mut self) -> Result<(), FollowError> {
         self.connections.check_in_place()?;
@@ -251,12 +257,8 @@ impl<'a, L: Listener> Follower<'a, L> {
                 listener.log(bytes, hurry)
             })?;
             let head = encoder.head(&transaction, number);
-            self.recent.end(Boundary::behind(&head, self.at.offset + head.bytes));
-            self.at = At {
-                number,
-                offset: self.at.offset + head.bytes,
-                database_pages: transaction.database_pages,
-            };
+            self.at = At { number, offset: self.at.offset + head.bytes };
+            self.recent.end(Boundary::behind(&head, self.at.offset));
             self.last = Some(head);
         }
         Ok(fresh.place())

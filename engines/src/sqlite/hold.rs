@@ -1,8 +1,7 @@
 //! The connections of ours to a live database, and the read transaction that keeps its log from being begun anew.
 //!
 //! What always holds: while a read of ours is *held* it is on a slot above zero, so nobody can begin the log anew over frames that
-//! were not taken; writers are held only by [`Connections::with_writers_held`], and never across anything but a few small reads and
-//! one row. A crash here leaves at most one row of ours, in a table of our own.
+//! were not taken; writers are held only in [`Connections::with_writers_held`] and in [`Turn::before`], and until our row is written. A crash here leaves at most one row of ours, in a table of our own.
 //! Source: `walTryBeginRead`, `walRestartLog`, `sqlite3WalCheckpoint`, wal.c of SQLite 3.51.
 //!
 //! **Descriptors.** POSIX takes all of a process's locks on a file when *any* descriptor of it is closed. So in a process that has a
@@ -17,7 +16,6 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::wal::PageBytes;
 use super::wal_file::FileId;
 
 /// The table that is added to the database: one row, written whenever our read begins anew.
@@ -58,12 +56,6 @@ pub enum HoldError {
     /// Another file is where it was.
     #[error("another file is in its place, or none")]
     Replaced,
-    /// A page size that SQLite does not have.
-    #[error("its pages have {bytes} bytes")]
-    PageBytes {
-        /// How many.
-        bytes: u32,
-    },
 }
 
 impl HoldError {
@@ -167,18 +159,6 @@ impl Connections {
     pub fn mode(&self) -> Result<String, HoldError> {
         let mode = self.probe.query_row("pragma journal_mode", [], |row| row.get(0));
         mode.map_err(failed("its journal mode cannot be asked"))
-    }
-
-    /// Bytes of a page.
-    ///
-    /// # Errors
-    /// When it does not say.
-    pub fn page_bytes(&self) -> Result<PageBytes, HoldError> {
-        let bytes: u32 = self
-            .probe
-            .query_row("pragma page_size", [], |row| row.get(0))
-            .map_err(failed("its page size cannot be asked"))?;
-        PageBytes::new(bytes).ok_or(HoldError::PageBytes { bytes })
     }
 
     /// The database's file, to be copied. It must not be opened a second time, and what this gives must be let

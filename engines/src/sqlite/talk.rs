@@ -5,7 +5,7 @@
 //! an order:  a line of JSON
 //! ```
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -121,11 +121,16 @@ impl Message {
         raw(out, kind, &bytes)
     }
 
-    /// Reads one from its kind and its bytes.
+    /// Reads the next one.
     ///
     /// # Errors
-    /// When it is none.
-    pub fn read(kind: u8, bytes: Vec<u8>) -> io::Result<Self> {
+    /// When nothing more comes, or it is none.
+    pub fn read(from: &mut impl Read) -> io::Result<Self> {
+        let mut head = [0; 5];
+        from.read_exact(&mut head)?;
+        let [kind, length @ ..] = head;
+        let mut bytes = vec![0; u32::from_le_bytes(length) as usize];
+        from.read_exact(&mut bytes)?;
         Ok(match kind {
             LOG => Self::Log(bytes),
             BENEATH => Self::Beneath(bytes),

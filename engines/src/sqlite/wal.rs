@@ -20,6 +20,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 32;
 /// Bytes of a frame's head.
@@ -86,7 +88,7 @@ impl PageBytes {
 }
 
 /// What tells one life of the log from the next: the first number rises by one each time it is begun anew, the second is random.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Salts {
     /// Rises by one.
     pub rising: u32,

@@ -7,11 +7,9 @@
 use std::time::{Duration, Instant};
 
 use super::holding::{FIRST_PATIENCE, How, beat};
-use super::recent::Boundary;
 use super::spool::{self, Kept};
 use super::{FollowError, Follower, Listener, Next};
 use crate::sqlite::hold::{Beat, Bridge};
-use crate::sqlite::wal::Salts;
 
 /// Transactions are taken, and pages copied back, with writers held only when there are at most this many bytes of them.
 const REST_BYTES: u64 = 4 << 20;
@@ -44,9 +42,7 @@ impl<L: Listener> Follower<'_, L> {
             // The rest, with writers held: little, and no more comes.
             let ready = connections.with_writers_held(PATIENCE, || {
                 let begun = Instant::now();
-                self.hurry = true;
-                let ready = self.take_rest(&mut bridge, row);
-                self.hurry = false;
+                let ready = self.hurried(|this| this.take_rest(&mut bridge, row));
                 self.taken.held(begun.elapsed());
                 ready
             });
@@ -106,9 +102,7 @@ impl<L: Listener> Follower<'_, L> {
         let Some(log) = &self.log else { return Ok(false) };
         self.recent.release(self.listener.released());
         let Some((before, records)) = self.recent.all() else { return Ok(false) };
-        let Boundary { offset, number, digest } = before;
-        let Salts { rising, random } = log.header.salts;
-        let kept = Kept { number, digest, from: offset, rising, random, beat: row };
+        let kept = Kept { before, salts: log.header.salts, beat: row };
         spool::write(&self.options.spool, &kept, records)?;
         Ok(true)
     }

@@ -107,10 +107,8 @@ impl<L: Listener> Turn for Holding<'_, '_, L> {
         let follower = &mut *self.follower;
         match self.how {
             How::Behind if follower.rest_is_within(MOST_REST_BYTES)? => {
-                follower.hurry = true;
-                let looked = follower.look();
-                follower.hurry = false;
-                looked.map(|()| true)
+                follower.hurried(Follower::look)?;
+                Ok(true)
             }
             How::Behind => Ok(false),
             How::Anew(bridge) => {

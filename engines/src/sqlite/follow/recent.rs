@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::sqlite::record::Head;
 use crate::sqlite::wal::PlaceDigest;
 
 /// Where a record ends, and what the database's own log is known again by there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Boundary {
     pub offset: u64,
     pub number: u64,
+    #[serde(with = "hex::serde")]
     pub digest: PlaceDigest,
 }
 

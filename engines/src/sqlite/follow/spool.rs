@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::recent::Boundary;
 use crate::sqlite::hold::Beat;
 use crate::sqlite::wal::Salts;
 
@@ -23,28 +24,14 @@ const MOST_BYTES: u64 = 64 << 20;
 
 /// The head of what is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
-    /// The transaction before the records.
-    pub number: u64,
-    /// Its place's digest, in hexadecimal.
-    #[serde(with = "hex::serde")]
-    pub digest: [u8; 8],
+pub(super) struct Kept {
     /// Where the records begin.
-    pub from: u64,
+    pub before: Boundary,
     /// The salts of the log that is begun anew.
-    pub rising: u32,
-    /// As above.
-    pub random: u32,
+    pub salts: Salts,
     /// What the row has that begins it.
     #[serde(with = "hex::serde")]
     pub beat: Beat,
-}
-
-impl Kept {
-    /// The salts of the log that is begun anew.
-    pub fn salts(&self) -> Salts {
-        Salts { rising: self.rising, random: self.random }
-    }
 }
 
 /// Keeps it, in the place of what was kept before. It is not synchronised: writers wait meanwhile. A process that is killed leaves it as it is; after a
@@ -52,7 +39,7 @@ impl Kept {
 ///
 /// # Errors
 /// When it cannot be written: what was kept before is there.
-pub fn write(path: &Path, kept: &Kept, records: &[u8]) -> io::Result<()> {
+pub(super) fn write(path: &Path, kept: &Kept, records: &[u8]) -> io::Result<()> {
     let head = serde_json::to_vec(kept).map_err(io::Error::other)?;
     let length = u32::try_from(head.len()).map_err(io::Error::other)?;
     let mut hasher = blake3::Hasher::new();
@@ -72,7 +59,7 @@ pub fn write(path: &Path, kept: &Kept, records: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn read(path: &Path) -> io::Result<Option<(Kept, Vec<u8>)>> {
+pub(super) fn read(path: &Path) -> io::Result<Option<(Kept, Vec<u8>)>> {
     let bytes = match std::fs::metadata(path) {
         Ok(meta) if meta.len() > MOST_BYTES => return Ok(None),
         Ok(_) => std::fs::read(path)?,
@@ -101,7 +88,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spool");
         assert_eq!(read(&path).unwrap(), None);
-        let kept = Kept { number: 7, digest: [1; 8], from: 99, rising: 3, random: 4, beat: [5; 16] };
+        let before = Boundary { offset: 99, number: 7, digest: [1; 8] };
+        let kept = Kept { before, salts: Salts { rising: 3, random: 4 }, beat: [5; 16] };
         write(&path, &kept, b"older").unwrap();
         write(&path, &kept, b"records").unwrap();
         assert_eq!(read(&path).unwrap(), Some((kept, b"records".to_vec())));
