@@ -19,7 +19,7 @@ use farshore_engines::sqlite::decoder::{Ended, Part, RecordDecoder};
 use farshore_engines::sqlite::follow::{At, FollowError, Follower, Listener, Options, Order, Start, Taken};
 use farshore_engines::sqlite::hold::Connections;
 use farshore_engines::sqlite::record::Kind;
-use farshore_engines::sqlite::wal_file::{Encoder, WalFile};
+use farshore_engines::sqlite::wal_file::{Encoder, WalFile, WalReadError};
 use farshore_journal::Offset;
 use farshore_testkit::random::{Random, seed};
 
@@ -678,4 +678,19 @@ fn a_record_whose_frames_were_written_over_while_it_was_given_out_is_not_finishe
     let mut decoder = RecordDecoder::new(Offset::new(0));
     let _ = decoder.push(&out, &mut |part| ended |= matches!(part, Part::End(_)));
     assert!(!ended);
+}
+
+#[test]
+fn a_log_that_an_application_cuts_off_while_it_is_read_was_begun_anew_and_is_no_fault_of_the_disk() {
+    let database = Database::new(4096, "select 1");
+    let mut app = App::open(&database.path());
+    app.sql("insert into ledger (content) values ('one')");
+    let wal = WalFile::open(&database.folder.path().join("app.db-wal")).unwrap();
+    let header = wal.header().unwrap().unwrap();
+    let mut counted_before = wal.transactions(header, header.begin(), 1);
+    app.sql("pragma wal_checkpoint(truncate)");
+    let read = counted_before.next();
+    assert!(matches!(read, Err(WalReadError::BegunAnew)), "{read:?}");
+    assert!(FollowError::from(read.unwrap_err()).is_doubt());
+    app.close();
 }

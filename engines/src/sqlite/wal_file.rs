@@ -24,7 +24,7 @@ pub enum WalReadError {
     /// It is no log.
     #[error("the write-ahead log does not read: {0}")]
     Fault(#[from] WalFault),
-    /// It was begun anew while a transaction of it was read.
+    /// It was begun anew, or cut off, while a transaction of it was read.
     #[error("the write-ahead log was begun anew while it was read")]
     BegunAnew,
     /// SQLite counts a frame that does not continue the one before it.
@@ -109,6 +109,15 @@ impl WalFile {
         }
     }
 
+    /// Reads frames that SQLite counted a moment ago. Where they are not there any more, an application's TRUNCATE cut them off: nobody
+    /// holds the log before the first hold.
+    fn read_frames(&self, bytes: &mut [u8], at: u64) -> Result<(), WalReadError> {
+        self.file.read_exact_at(bytes, at).map_err(|why| match why.kind() {
+            io::ErrorKind::UnexpectedEof => WalReadError::BegunAnew,
+            _ => why.into(),
+        })
+    }
+
     /// The transactions behind `from`, up to the frame that SQLite counts.
     pub fn transactions(&self, header: WalHeader, from: Place, counted: u32) -> Transactions<'_> {
         Transactions { wal: self, header, at: from, counted, buffer: Vec::new(), buffered: 0..0 }
@@ -177,7 +186,7 @@ impl Transactions<'_> {
             let many = u32::try_from(READ_BYTES / size).unwrap_or(1).max(1).min(self.counted - number);
             self.buffer.resize(many as usize * size, 0);
             self.buffered = 0..0;
-            self.wal.file.read_exact_at(&mut self.buffer, self.header.frame_at(number))?;
+            self.wal.read_frames(&mut self.buffer, self.header.frame_at(number))?;
             self.buffered = number..number + many;
         }
         let at = (number - self.buffered.start) as usize * size;
@@ -220,11 +229,11 @@ impl Encoder<'_> {
     /// Whether one of its pages has these bytes in it.
     ///
     /// # Errors
-    /// When the log cannot be read.
-    pub fn holds(&self, transaction: &Transaction, bytes: &[u8]) -> io::Result<bool> {
+    /// When the log cannot be read or was begun anew.
+    pub fn holds(&self, transaction: &Transaction, bytes: &[u8]) -> Result<bool, WalReadError> {
         let mut image = vec![0; self.header.page_bytes.as_usize()];
         for &(_, frame) in &transaction.pages {
-            self.wal.file.read_exact_at(&mut image, self.header.frame_at(frame) + FRAME_HEAD_BYTES as u64)?;
+            self.wal.read_frames(&mut image, self.header.frame_at(frame) + FRAME_HEAD_BYTES as u64)?;
             if image.windows(bytes.len()).any(|window| window == bytes) {
                 return Ok(true);
             }
@@ -252,7 +261,7 @@ impl Encoder<'_> {
             out.extend_from_slice(&page.to_le_bytes());
             out.resize(body + PAGE_NUMBER_BYTES + page_bytes, 0);
             let at = self.header.frame_at(frame) + FRAME_HEAD_BYTES as u64;
-            self.wal.file.read_exact_at(&mut out[body + PAGE_NUMBER_BYTES..], at)?;
+            self.wal.read_frames(&mut out[body + PAGE_NUMBER_BYTES..], at)?;
             sum = crc32c::crc32c_append(sum, &out[body..]);
             if out.len() >= READ_BYTES {
                 sink(&out)?;
