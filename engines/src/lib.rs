@@ -3,5 +3,6 @@
 
 pub mod event;
 pub mod indexed;
+pub mod log;
 pub mod postgres;
 pub mod sqlite;

@@ -1,0 +1,215 @@
+//! A database's log, whichever engine wrote it: what must be known before it can be read, and its decoder.
+//!
+//! What always holds: `whole_from <= checked_end <= next_wanted`, whatever the engine; the same bytes give the same events however
+//! they are cut. Nobody outside of this crate asks which engine it is in order to decode.
+
+use farshore_journal::format::body::IncarnationRecord;
+use farshore_journal::format::index::Whole;
+use farshore_journal::{Offset, Position};
+
+use crate::event::{Happened, LogEvent, RecordSeen};
+use crate::postgres::log as postgres;
+use crate::sqlite::decoder::{Part, RecordDecoder, RecordError};
+
+/// What PostgreSQL is called in a store's records.
+pub const POSTGRES: &str = "postgres";
+/// What SQLite is called in a store's records.
+pub const SQLITE: &str = "sqlite";
+
+/// What must be known of a log before it can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A PostgreSQL cluster's.
+    Postgres(postgres::LogShape),
+    /// A SQLite database's, which says all else itself.
+    Sqlite {
+        /// Bytes of one of the journal's log segments.
+        segment_bytes: u64,
+    },
+}
+
+/// An incarnation whose log cannot be read by this build.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// A PostgreSQL that is not known.
+    #[error(transparent)]
+    Postgres(#[from] postgres::ShapeError),
+    /// A PostgreSQL whose identity is none.
+    #[error("the identity `{identity}` is not a PostgreSQL system identifier")]
+    Identity {
+        /// What it is called.
+        identity: String,
+    },
+    /// An engine that is not known.
+    #[error("the engine `{engine}` is not known")]
+    Engine {
+        /// Which.
+        engine: String,
+    },
+}
+
+/// Log bytes that are not what their engine writes. After one, a decoder takes no more bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// PostgreSQL's.
+    #[error(transparent)]
+    Postgres(#[from] postgres::LogError),
+    /// A SQLite database's.
+    #[error(transparent)]
+    Sqlite(#[from] RecordError),
+}
+
+impl Shape {
+    /// Of an incarnation, as its record says.
+    ///
+    /// # Errors
+    /// When this build does not know such a log.
+    pub fn of(record: &IncarnationRecord) -> Result<Self, ShapeError> {
+        match record.engine.as_str() {
+            POSTGRES => {
+                let identity = record.identity.parse();
+                Ok(Self::Postgres(postgres::LogShape {
+                    major: postgres::Major::new(record.major)?,
+                    segment_bytes: postgres::SegmentBytes::new(record.segment_bytes)?,
+                    system_identifier: identity
+                        .map_err(|_| ShapeError::Identity { identity: record.identity.clone() })?,
+                }))
+            }
+            SQLITE => Ok(Self::Sqlite { segment_bytes: record.segment_bytes }),
+            engine => Err(ShapeError::Engine { engine: engine.to_owned() }),
+        }
+    }
+
+    /// Bytes of one of the journal's log segments.
+    pub fn segment_bytes(&self) -> u64 {
+        match self {
+            Self::Postgres(shape) => shape.segment_bytes.get(),
+            Self::Sqlite { segment_bytes } => *segment_bytes,
+        }
+    }
+
+    /// Where reading must begin so that what starts at `from`, a record's start, is decoded as the engine itself would come to it: at
+    /// its segment's start for PostgreSQL, which finds records by its pages.
+    pub fn read_from(&self, from: Offset) -> Offset {
+        match self {
+            Self::Postgres(shape) => from.segment_start(shape.segment_bytes.get()),
+            Self::Sqlite { .. } => from,
+        }
+    }
+
+    /// A decoder that will be given the bytes from `start` on: a record's start, or for PostgreSQL a page's or a segment's.
+    ///
+    /// # Errors
+    /// When none of these can be there.
+    pub fn decoder(&self, start: Position) -> Result<Decoder, LogError> {
+        Ok(match self {
+            Self::Postgres(shape) => Decoder::Postgres(Box::new(postgres::LogDecoder::new(*shape, start)?)),
+            Self::Sqlite { .. } => {
+                Decoder::Sqlite { records: Box::new(RecordDecoder::new(start.offset)), every_record: false }
+            }
+        })
+    }
+}
+
+/// Decodes a log. See the module's head for what always holds.
+#[derive(Debug)]
+pub enum Decoder {
+    /// PostgreSQL's.
+    Postgres(Box<postgres::LogDecoder>),
+    /// A SQLite database's.
+    Sqlite {
+        /// Its records.
+        records: Box<RecordDecoder>,
+        /// Whether every record is told of.
+        every_record: bool,
+    },
+}
+
+impl Decoder {
+    /// Also gives [`Happened::Record`] for every record, before what else it says.
+    #[must_use]
+    pub fn with_every_record(self) -> Self {
+        match self {
+            Self::Postgres(decoder) => Self::Postgres(Box::new(decoder.with_every_record())),
+            Self::Sqlite { records, .. } => Self::Sqlite { records, every_record: true },
+        }
+    }
+
+    /// Gives transactions their whole numbers from the start, from one that is known to be near. A log that carries them whole needs none.
+    #[must_use]
+    pub fn with_transaction_anchor(self, next_transaction: u64) -> Self {
+        match self {
+            Self::Postgres(decoder) => {
+                Self::Postgres(Box::new(decoder.with_transaction_anchor(next_transaction)))
+            }
+            other => other,
+        }
+    }
+
+    /// Requires, where records say which one they follow, that the first whole one follows the one that starts here.
+    #[must_use]
+    pub fn with_previous_record(self, start: Offset) -> Self {
+        match self {
+            Self::Postgres(decoder) => Self::Postgres(Box::new(decoder.with_previous_record(start))),
+            other => other,
+        }
+    }
+
+    /// Takes the next bytes and gives what they complete to `sink`, in log order.
+    ///
+    /// # Errors
+    /// At the first byte that is out of place; events before it were given. Every later call gives the same error.
+    pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(LogEvent)) -> Result<(), LogError> {
+        match self {
+            Self::Postgres(decoder) => decoder.push(bytes, sink)?,
+            Self::Sqlite { records, every_record } => records.push(bytes, &mut |part| {
+                let Part::End(ended) = part else { return };
+                let event = ended.event();
+                if *every_record {
+                    let seen = RecordSeen {
+                        resource_manager: 0,
+                        info: 0,
+                        // As the log of an engine with numbers of 32 bits has it.
+                        transaction: ended.head.number as u32,
+                        total_bytes: u32::try_from(ended.head.bytes).unwrap_or(u32::MAX),
+                    };
+                    sink(LogEvent { start: event.start, end: event.end, what: Happened::Record(seen) });
+                }
+                sink(event);
+            })?,
+        }
+        Ok(())
+    }
+
+    /// The end of the last whole, checked record.
+    pub fn checked_end(&self) -> Option<Offset> {
+        match self {
+            Self::Postgres(decoder) => decoder.checked_end(),
+            Self::Sqlite { records, .. } => records.checked_end(),
+        }
+    }
+
+    /// Where the first whole record starts.
+    pub fn whole_from(&self) -> Option<Offset> {
+        match self {
+            Self::Postgres(decoder) => decoder.whole_from(),
+            Self::Sqlite { records, .. } => records.whole_from(),
+        }
+    }
+
+    /// Where the last whole record ends, if decoding can go on from there with nothing known of what came before but this.
+    pub fn whole(&self) -> Option<Whole> {
+        match self {
+            Self::Postgres(decoder) => decoder.whole(),
+            Self::Sqlite { records, .. } => records.whole(),
+        }
+    }
+
+    /// The next byte wanted, where nothing failed.
+    pub fn next_wanted(&self) -> Offset {
+        match self {
+            Self::Postgres(decoder) => decoder.next_wanted(),
+            Self::Sqlite { records, .. } => records.next_wanted(),
+        }
+    }
+}
