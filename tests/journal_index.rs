@@ -20,9 +20,9 @@ use farshore_applier::plan::{Asked, AskedPosition, Plan, resolve};
 use farshore_applier::restore::{self, RestoreError, RestoreOptions};
 use farshore_applier::source::Source;
 use farshore_applier::verify::verify;
-use farshore_journal::format::Unlock;
 use farshore_journal::format::index::{Claims, Entry, Index, Number, What};
 use farshore_journal::format::object::{ChainUse, Compression, Draft, Piece};
+use farshore_journal::format::{Mark, Unlock};
 use farshore_journal::index::{self, IndexName, Indexed};
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::Repository;
@@ -410,6 +410,7 @@ async fn forge(
         end: header.end,
         written_at: header.written_at,
         chain: ChainUse::Stated { before: header.before, after: header.after },
+        mark: Mark::NONE,
     };
     let piece = Piece { end: plain.len() as u64, plain: &plain };
     let bytes = draft.encode(&[piece], Compression::Zstd(1), None).unwrap().bytes;

@@ -3,6 +3,7 @@
 //! What always holds: `whole_from <= checked_end <= next_wanted`, whatever the engine; the same bytes give the same events however
 //! they are cut. Nobody outside of this crate asks which engine it is in order to decode.
 
+use farshore_journal::format::Mark;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::index::Whole;
 use farshore_journal::{Offset, Position};
@@ -202,6 +203,14 @@ impl Decoder {
         match self {
             Self::Postgres(decoder) => decoder.whole(),
             Self::Sqlite { records, .. } => records.whole(),
+        }
+    }
+
+    /// What a chunk that ends where the last whole record does says of that end: [`Mark::NONE`] where the log itself can be found again.
+    pub fn mark(&self) -> Mark {
+        match self {
+            Self::Postgres(_) => Mark::NONE,
+            Self::Sqlite { records, .. } => records.mark(),
         }
     }
 

@@ -5,6 +5,7 @@ pub mod base;
 pub mod decoder;
 pub mod follow;
 pub mod hold;
+pub mod mark;
 pub mod record;
 pub mod serve;
 pub mod talk;

@@ -7,7 +7,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use farshore_journal::format::chain::Link;
 use farshore_journal::format::object::{ChainUse, Compression, Draft, Encoded, MAX_FRAME_BYTES, Piece};
-use farshore_journal::format::{ChainValue, DataKey, Decoded, Digest, Kind};
+use farshore_journal::format::{ChainValue, DataKey, Decoded, Digest, Kind, Mark};
 use farshore_journal::{Generation, IncarnationId, Offset, Sequence, StoreId, Timeline, WriterId};
 
 const BYTES: usize = 8 << 20;
@@ -44,6 +44,7 @@ fn encode(log: &[u8], compression: Compression, key: Option<&DataKey>) -> Encode
         end: Offset::new(log.len() as u64),
         written_at: 0,
         chain: ChainUse::StepsFrom(ChainValue::from_bytes([9; 32])),
+        mark: Mark::NONE,
     };
     draft.encode(&pieces, compression, key).unwrap()
 }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::error::JournalError;
 use crate::format::index::{Claims, Entry, Index, MAX_LEVEL, Whole};
 use crate::format::object::{ChainUse, Compression, Draft, Encoded, MAX_FRAME_BYTES, Piece};
-use crate::format::{DataKey, Decoded, FormatError, Header, Kind};
+use crate::format::{DataKey, Decoded, FormatError, Header, Kind, Mark};
 use crate::identity::Sequence;
 use crate::layout::Layout;
 use crate::position::{Offset, ParseError};
@@ -528,6 +528,7 @@ impl Run {
             end: last.end,
             written_at: last.written_at,
             chain: ChainUse::Stated { before: self.first.before, after: last.after },
+            mark: Mark::NONE,
         };
         let piece = Piece { end: plain.len() as u64, plain: &plain };
         let Encoded { bytes, .. } = draft.encode(&[piece], self.compression, self.key.as_ref())?;

@@ -11,7 +11,7 @@ use crate::error::JournalError;
 use crate::format::object::{ChainUse, Compression, Draft, Encoded, Framed, MAX_FRAME_BYTES};
 use crate::format::pack::{Packed, Packer};
 use crate::format::segment::{Merged, Table};
-use crate::format::{DataKey, Decoded, FormatError, FrameHead, Header, Kind, Segment};
+use crate::format::{DataKey, Decoded, FormatError, FrameHead, Header, Kind, Mark, Segment};
 use crate::layout::Layout;
 use crate::put::put;
 use crate::segments::SegmentName;
@@ -103,7 +103,11 @@ impl Merger {
             compression: chunk.compression,
             key: chunk.key,
         });
-        run.table.chunks.push(Merged { written_at: header.written_at, frames: header.frames });
+        run.table.chunks.push(Merged {
+            written_at: header.written_at,
+            frames: header.frames,
+            mark: header.mark,
+        });
         run.table.frames.extend(chunk.heads.iter().map(|head| (head.plain_bytes, head.digest)));
         run.bytes += header.plain_bytes;
         run.logs.extend(chunk.log);
@@ -175,6 +179,7 @@ impl Run {
             end: self.last.end,
             written_at: self.last.written_at,
             chain: ChainUse::Stated { before: self.first.before, after: self.last.after },
+            mark: Mark::NONE,
         };
         let Encoded { bytes, .. } = draft.assemble(frames, self.compression.codec(), self.key.as_ref())?;
         // Chunks will be deleted on this object's word: it is opened as a reader would.

@@ -13,7 +13,7 @@ use crate::error::JournalError;
 use crate::format::body::{self, GapBody, OpeningBody, TimelineBody};
 use crate::format::object::{ChainUse, Compression, Draft, Encoded, Framed, MAX_FRAME_BYTES, Piece};
 use crate::format::pack::{Packed, Packer};
-use crate::format::{ChainValue, DataKey, FormatError, Header, Kind, Recipients};
+use crate::format::{ChainValue, DataKey, FormatError, Header, Kind, Mark, Recipients};
 use crate::identity::{Generation, IncarnationId, Sequence, StoreId, WriterId};
 use crate::moment::Moment;
 use crate::position::{Offset, Position};
@@ -103,6 +103,7 @@ impl Place {
             end,
             written_at: now_micros(),
             chain: ChainUse::StepsFrom(self.chain),
+            mark: Mark::NONE,
         }
     }
 
@@ -131,6 +132,14 @@ fn encode_error(source: FormatError) -> JournalError {
 /// # Errors
 /// [`JournalError::Encode`] when `log` is empty, or larger than an object may be.
 pub fn encode_data(place: &Place, log: &[u8]) -> Result<(Encoded, Place), JournalError> {
+    encode_marked(place, log, Mark::NONE)
+}
+
+/// As [`encode_data`], with what the engine says of the position behind it.
+///
+/// # Errors
+/// As there.
+pub fn encode_marked(place: &Place, log: &[u8], mark: Mark) -> Result<(Encoded, Place), JournalError> {
     let mut packer = Packer::new(place.compression).map_err(encode_error)?;
     let (mut frames, mut at, mut rest) = (Vec::new(), place.at.offset, log);
     while !rest.is_empty() {
@@ -139,15 +148,19 @@ pub fn encode_data(place: &Place, log: &[u8]) -> Result<(Encoded, Place), Journa
         at = Offset::new(at.get() + plain.len() as u64);
         rest = behind;
     }
-    encode_packed(place, frames)
+    encode_packed(place, frames, mark)
 }
 
 /// Encodes log that was packed as `place` has it compressed ([`Place::compression`]), in frames of at most [`frame_room`] bytes
-/// each. Otherwise as [`encode_data`].
+/// each, with what the engine says of the position behind it. Otherwise as [`encode_data`].
 ///
 /// # Errors
 /// As [`encode_data`]; when a frame is longer than its room, too.
-pub fn encode_packed(place: &Place, frames: Vec<Packed>) -> Result<(Encoded, Place), JournalError> {
+pub fn encode_packed(
+    place: &Place,
+    frames: Vec<Packed>,
+    mark: Mark,
+) -> Result<(Encoded, Place), JournalError> {
     let mut at = place.at.offset;
     let framed = frames.into_iter().map(|packed| {
         if packed.plain_bytes() > frame_room(at, place.segment_bytes) as u64 {
@@ -157,7 +170,7 @@ pub fn encode_packed(place: &Place, frames: Vec<Packed>) -> Result<(Encoded, Pla
         Ok(Framed { end: at.get(), packed })
     });
     let framed = framed.collect::<Result<_, _>>()?;
-    let draft = place.draft(Kind::Data, place.at, at);
+    let draft = Draft { mark, ..place.draft(Kind::Data, place.at, at) };
     let chunk = draft.assemble(framed, place.compression.codec(), place.key.as_ref());
     finish(place, chunk.map_err(encode_error)?)
 }

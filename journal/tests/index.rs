@@ -284,6 +284,7 @@ async fn an_index_opens_only_with_the_key_of_its_generation_and_a_clear_one_amon
         same.put(ready).await;
     }
     // The same run in the clear, as of this store and journal.
+    use farshore_journal::format::Mark;
     use farshore_journal::format::object::{ChainUse, Draft, Piece};
     let header = &indexed.header;
     let draft = Draft {
@@ -298,6 +299,7 @@ async fn an_index_opens_only_with_the_key_of_its_generation_and_a_clear_one_amon
         end: header.end,
         written_at: header.written_at,
         chain: ChainUse::Stated { before: header.before, after: header.after },
+        mark: Mark::NONE,
     };
     let piece = Piece { end: plain.len() as u64, plain: &plain };
     let forged = draft.encode(&[piece], Compression::None, None).unwrap().bytes;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use farshore_journal::chunk::Chunk;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::object::Compression;
-use farshore_journal::format::{ChainValue, Header, Recipients, Unlock};
+use farshore_journal::format::{ChainValue, Header, Mark, Recipients, Unlock};
 use farshore_journal::merge::{Confirmed, MergeLimits, Merger, Ready};
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::{Founding, Repository};
@@ -16,7 +16,7 @@ use farshore_journal::segments::SegmentName;
 use farshore_journal::store::memory::MemoryStore;
 use farshore_journal::store::{Key, KeyPrefix, ObjectStore};
 use farshore_journal::tidy::{TidyOptions, tidy};
-use farshore_journal::writer::{Writer, WriterOptions, encode_data};
+use farshore_journal::writer::{Writer, WriterOptions, encode_marked};
 use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
 use farshore_testkit::random::Random;
 use farshore_testkit::soak::Campaign;
@@ -86,7 +86,7 @@ impl Rig {
         let bytes = 1 + self.rng.below(6_000) as usize;
         let log: Vec<u8> = (0..bytes).map(|_| self.rng.below(7) as u8).collect();
         let place = self.writer.place().clone();
-        let (chunk, _) = encode_data(&place, &log).unwrap();
+        let (chunk, _) = encode_marked(&place, &log, mark(place.number())).unwrap();
         self.writer.append(&chunk, &|_| {}).await.unwrap();
         self.log.extend_from_slice(&log);
         self.ready.extend(self.merger.add(Confirmed::new(&place, &chunk, vec![Bytes::from(log)])));
@@ -140,6 +140,12 @@ async fn open(repository: &Repository, record: &IncarnationRecord, recipients: &
     Writer::take_over(reader, &options, at, &|_| {}).await.unwrap()
 }
 
+/// What the chunk of this number says of its end; every third says nothing.
+fn mark(number: Sequence) -> Mark {
+    let kind = number.get() % 3;
+    Mark::from_bytes(if kind == 0 { [0; 16] } else { [number.get() as u8 | 1; 16] })
+}
+
 /// Walks the whole journal, as a restore would: its log's bytes and the chain's head.
 async fn walk(reader: &Reader, keys: &mut Keyring) -> Result<(Vec<u8>, ChainValue, usize), JournalError> {
     let last = reader.last().await?.expect("a journal").header().number;
@@ -154,7 +160,8 @@ async fn walk(reader: &Reader, keys: &mut Keyring) -> Result<(Vec<u8>, ChainValu
         }
         // The two may be read from the object and from its segment: what lies where in the store may differ, no more.
         let outlined = reader.expected_header(header.number).await?;
-        let said = |of: &Header| (of.number, of.link(), of.start, of.end, of.frames, of.before, of.after);
+        let said =
+            |of: &Header| (of.number, of.link(), of.start, of.end, of.frames, of.before, of.after, of.mark);
         assert_eq!(said(&outlined), said(&header));
         before = header.after;
         merged += usize::from(chunk.is_merged());
@@ -165,6 +172,7 @@ async fn walk(reader: &Reader, keys: &mut Keyring) -> Result<(Vec<u8>, ChainValu
                 source,
             })?;
             assert_eq!(header.start.get(), log.len() as u64);
+            assert_eq!(header.mark, mark(header.number));
             log.extend_from_slice(&plain);
         }
     }

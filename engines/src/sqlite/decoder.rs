@@ -8,8 +8,10 @@
 //! ```
 
 use farshore_journal::Offset;
+use farshore_journal::format::Mark;
 use farshore_journal::format::index::Whole;
 
+use super::mark;
 use super::record::{self, FOOT_BYTES, HEAD_BYTES, Head, HeadFault, Kind, PAGE_NUMBER_BYTES};
 use crate::event::{Commit, Happened, LogEvent, TransactionId};
 
@@ -120,6 +122,7 @@ pub struct RecordDecoder {
     before: Option<u64>,
     whole_from: Option<Offset>,
     whole: Option<Whole>,
+    mark: Mark,
     failed: Option<RecordError>,
 }
 
@@ -146,6 +149,7 @@ impl RecordDecoder {
             before: None,
             whole_from: None,
             whole: None,
+            mark: Mark::NONE,
             failed: None,
         }
     }
@@ -193,6 +197,11 @@ impl RecordDecoder {
     /// Where the last whole record ends: decoding can always go on from there.
     pub fn whole(&self) -> Option<Whole> {
         self.whole
+    }
+
+    /// What is to be known of the last whole record's end, so that following can go on from there.
+    pub fn mark(&self) -> Mark {
+        self.mark
     }
 
     /// The next byte wanted, where nothing failed.
@@ -286,6 +295,7 @@ impl RecordDecoder {
                 self.whole_from = self.whole_from.or(Some(start));
                 let next_transaction = head.number.checked_add(1);
                 self.whole = Some(Whole { to: end, last_record: start, next_transaction });
+                self.mark = mark::of(&head);
                 self.stage = Stage::Head;
                 sink(Part::End(&Ended { start, end, head, seen_micros, name }));
             }

@@ -14,7 +14,7 @@ use crate::format::body;
 use crate::format::header::MAX_PLAIN_BYTES;
 use crate::format::object::{ChainUse, Compression, Draft, Encoded, Framed, MAX_FRAME_BYTES, Piece};
 use crate::format::pack::Packed;
-use crate::format::{ChainValue, DataKey, FormatError, Kind, Recipients};
+use crate::format::{ChainValue, DataKey, FormatError, Kind, Mark, Recipients};
 use crate::identity::{BackupId, Generation, IncarnationId, Sequence, StoreId, WriterId};
 use crate::layout::Layout;
 use crate::packing::{Packers, Packing};
@@ -306,6 +306,7 @@ impl Target {
             end: range.end,
             written_at: chrono::Utc::now().timestamp_micros(),
             chain: ChainUse::Stated { before: zero, after: zero },
+            mark: Mark::NONE,
         }
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::body::IncarnationRecord;
 use super::header::Kind;
+use super::mark::Mark;
 use crate::identity::{Generation, WriterId};
 use crate::position::{Offset, ParseError, Timeline};
 
@@ -125,6 +126,17 @@ impl ChainValue {
             .update(&start.get().to_le_bytes())
             .update(&end.get().to_le_bytes())
             .update(digest.as_bytes());
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The value after a data chunk's mark; the same where it has none.
+    #[must_use]
+    pub fn marked(self, mark: Mark) -> Self {
+        if mark.is_none() {
+            return self;
+        }
+        let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+        hasher.update(&self.0).update(mark.as_bytes());
         Self(*hasher.finalize().as_bytes())
     }
 }

@@ -17,6 +17,7 @@ use super::FormatError;
 use super::body;
 use super::chain::ChainValue;
 use super::header::{Header, Kind};
+use super::mark::Mark;
 use super::object::{ChainUse, Compression, Decoded, Draft, Piece};
 use super::signing::{Signature, SigningKey, VerifyKey, VerifyKeys};
 use crate::identity::{DatabaseName, Generation, IncarnationId, Sequence, StoreId, WriterId};
@@ -124,6 +125,7 @@ impl Head {
             end: self.said.end.offset,
             written_at: self.signed_at,
             chain: ChainUse::Stated { before: ChainValue::from_bytes([0; 32]), after: self.said.chain },
+            mark: Mark::NONE,
         };
         let pieces = [Piece { end: json.len() as u64, plain: &json }];
         Ok(draft.encode(&pieces, Compression::None, None)?.bytes)
@@ -258,6 +260,7 @@ mod tests {
                 end: head.said.end.offset,
                 written_at: head.signed_at,
                 chain: ChainUse::Stated { before: ChainValue::from_bytes([0; 32]), after: head.said.chain },
+                mark: Mark::NONE,
             };
             let pieces = [Piece { end: json.len() as u64, plain: json }];
             draft.encode(&pieces, Compression::None, None).unwrap().bytes

@@ -11,7 +11,7 @@
 //!      16    16  store id                          128    32  chain value before
 //!      32    16  incarnation id                    160    32  chain value after
 //!      48     8  number                            192    32  salt
-//!      56     8  generation                        224    16  zero
+//!      56     8  generation                        224    16  mark
 //!      64    16  writer or backup id               240    16  BLAKE3 of bytes 0..240, first 16 bytes
 //!      80     4  timeline
 //! ```
@@ -19,6 +19,7 @@
 
 use super::FormatError;
 use super::chain::{ChainValue, Link};
+use super::mark::Mark;
 use crate::identity::{Generation, IncarnationId, Sequence, StoreId, WriterId};
 use crate::position::{Offset, Position, Timeline};
 
@@ -143,6 +144,8 @@ pub struct Header {
     pub after: ChainValue,
     /// Salt of the object's key; zero when not sealed.
     pub salt: [u8; 32],
+    /// What the engine says of the position behind a data chunk.
+    pub mark: Mark,
 }
 
 impl Header {
@@ -184,6 +187,7 @@ impl Header {
         out[128..160].copy_from_slice(self.before.as_bytes());
         out[160..192].copy_from_slice(self.after.as_bytes());
         out[192..224].copy_from_slice(&self.salt);
+        out[224..HEADER_BOUND_BYTES].copy_from_slice(self.mark.as_bytes());
         let sum = blake3::hash(&out[..HEADER_BOUND_BYTES]);
         out[HEADER_BOUND_BYTES..].copy_from_slice(&sum.as_bytes()[..16]);
         out
@@ -236,6 +240,7 @@ impl Header {
             before: ChainValue::from_bytes(take(raw, 128)),
             after: ChainValue::from_bytes(take(raw, 160)),
             salt: take(raw, 192),
+            mark: Mark::from_bytes(take(raw, 224)),
         };
         header.validate(raw)?;
         Ok(header)
@@ -243,8 +248,11 @@ impl Header {
 
     fn validate(&self, raw: &[u8; HEADER_BYTES]) -> Result<(), FormatError> {
         let wrong = |field| Err(FormatError::Field { field });
-        if raw[13..16] != [0; 3] || raw[224..HEADER_BOUND_BYTES] != [0; 16] {
+        if raw[13..16] != [0; 3] {
             return wrong("zero");
+        }
+        if self.kind != Kind::Data && !self.mark.is_none() {
+            return wrong("mark");
         }
         if self.frames > MAX_FRAMES {
             return wrong("frames");

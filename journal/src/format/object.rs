@@ -4,12 +4,15 @@
 //! a key; [`Decoded::plain`] gives a frame's content, checked against its digest. Nothing here sets aside memory by a
 //! length that the bytes only claim.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::FormatError;
 use super::chain::{ChainValue, Digest, Link};
 use super::crypt::{Bound, DataKey, TAG_BYTES, random};
 use super::header::{Cipher, Codec, HEADER_BOUND_BYTES, HEADER_BYTES, Header, Kind, MAX_FRAMES};
+use super::mark::Mark;
 pub use super::pack::Compression;
 use super::pack::{Packed, Packer};
 use crate::identity::{Generation, IncarnationId, Sequence, StoreId, WriterId};
@@ -88,6 +91,8 @@ pub struct Draft {
     pub written_at: i64,
     /// Its chain values.
     pub chain: ChainUse,
+    /// What the engine says of the position behind a data chunk.
+    pub mark: Mark,
 }
 
 /// An object ready to be put.
@@ -209,6 +214,7 @@ impl Draft {
             before: ChainValue::from_bytes([0; 32]),
             after: ChainValue::from_bytes([0; 32]),
             salt: if sealed { random()? } else { [0; 32] },
+            mark: self.mark,
         };
         (header.before, header.after) = match self.chain {
             ChainUse::StepsFrom(before) => (before, walk_chain(&header, before, heads)?),
@@ -387,7 +393,7 @@ impl Decoded {
 fn walk_chain(header: &Header, before: ChainValue, heads: &[FrameHead]) -> Result<ChainValue, FormatError> {
     let link = header.link();
     match header.kind {
-        Kind::Data => chain_over(link, before, header.start, header.end, heads),
+        Kind::Data => chain_over(link, before, header.start..header.end, heads, header.mark),
         Kind::Opening | Kind::Timeline | Kind::Gap => {
             let [body] = heads else { return Err(FormatError::Field { field: "frames" }) };
             Ok(before.step(link, header.start, header.end, &body.digest))
@@ -402,16 +408,16 @@ fn is_open(kind: Kind, frame: usize) -> bool {
     kind == Kind::Segment && frame == 0
 }
 
-/// The chain value behind a data chunk's frames, which must cover `start..end` without a hole.
+/// The chain value behind a data chunk's frames, which must cover the range without a hole, and its mark.
 pub(super) fn chain_over(
     link: Link,
     before: ChainValue,
-    start: Offset,
-    end: Offset,
+    range: Range<Offset>,
     heads: &[FrameHead],
+    mark: Mark,
 ) -> Result<ChainValue, FormatError> {
     let mut chain = before;
-    let mut cursor = start;
+    let mut cursor = range.start;
     for head in heads {
         let frame_end = Offset::new(head.end);
         if frame_end.bytes_since(cursor) != Some(u64::from(head.plain_bytes)) {
@@ -420,10 +426,10 @@ pub(super) fn chain_over(
         chain = chain.step(link, cursor, frame_end, &head.digest);
         cursor = frame_end;
     }
-    if cursor != end {
+    if cursor != range.end {
         return Err(FormatError::Field { field: "end" });
     }
-    Ok(chain)
+    Ok(chain.marked(mark))
 }
 
 fn bound<'a>(raw_header: &'a [u8; HEADER_BYTES], frame: usize, frames: usize, head: &'a [u8]) -> Bound<'a> {
@@ -454,6 +460,7 @@ mod tests {
             end: Offset::new(pieces.last().map_or(start, |piece| piece.end)),
             written_at: 0,
             chain: ChainUse::StepsFrom(ChainValue::from_bytes([9; 32])),
+            mark: Mark::NONE,
         };
         draft.encode(pieces, compression, key)
     }
@@ -546,6 +553,27 @@ mod tests {
         forged.extend_from_slice(trailer.as_bytes());
         let decoded = Decoded::parse(Bytes::from(forged)).unwrap();
         assert_eq!(decoded.plain(0, None), Err(FormatError::Decompress { frame: 0 }));
+    }
+
+    #[test]
+    fn a_mark_that_is_put_on_or_taken_off_does_not_lead_to_the_chain_value() {
+        let plain = vec![1; 10];
+        let pieces = [Piece { end: 10, plain: &plain }];
+        let plain = encode(0, &pieces, Compression::None, None).unwrap();
+        let mark = Mark::from_bytes([7; 16]);
+        let forged = |kind: Kind, mark: Mark| {
+            let header = Header { kind, mark, ..plain.header.clone() };
+            let mut bytes = plain.bytes[..plain.bytes.len() - TRAILER_BYTES].to_vec();
+            bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
+            let trailer = blake3::hash(&bytes);
+            bytes.extend_from_slice(trailer.as_bytes());
+            Decoded::parse(Bytes::from(bytes)).map(|decoded| decoded.header().mark)
+        };
+        assert_eq!(forged(Kind::Data, Mark::NONE), Ok(Mark::NONE));
+        assert_eq!(forged(Kind::Data, mark), Err(FormatError::Chain));
+        assert_eq!(forged(Kind::Part, mark), Err(FormatError::Field { field: "mark" }));
+        let after = plain.header.after;
+        assert_ne!(after.marked(mark), after.marked(Mark::from_bytes([8; 16])));
     }
 
     #[test]

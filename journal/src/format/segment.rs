@@ -4,8 +4,8 @@
 //!  frame 0, the table, never compressed or sealed; its head states the range's start as its end
 //!    offset  size  field
 //!         0     4  merged chunks, n
-//!         4   12n  for each: written at (8), frames (4)
-//!   4 + 12n  36m  for each of all their m frames, in order: plain bytes (4), BLAKE3 of the plain bytes (32)
+//!         4   28n  for each: written at (8), frames (4), mark (16)
+//!   4 + 28n  36m  for each of all their m frames, in order: plain bytes (4), BLAKE3 of the plain bytes (32)
 //!  frames 1, 2, ...: the log's bytes, each frame a whole number of the merged chunks' frames, its end a log offset
 //! ```
 //!
@@ -23,6 +23,7 @@ use super::FormatError;
 use super::chain::Digest;
 use super::crypt::DataKey;
 use super::header::{HEADER_BYTES, Header, Kind, MAX_FRAMES};
+use super::mark::{MARK_BYTES, Mark};
 use super::object::{Decoded, FRAME_HEAD_BYTES, FrameHead, MAX_FRAME_BYTES, chain_over};
 use crate::identity::Sequence;
 use crate::position::Offset;
@@ -30,7 +31,7 @@ use crate::position::Offset;
 /// Bytes of the table before its entries.
 const TABLE_HEAD_BYTES: usize = 4;
 /// Bytes of a merged chunk's entry.
-const CHUNK_BYTES: usize = 12;
+const CHUNK_BYTES: usize = 28;
 /// Bytes of a merged frame's entry.
 const FRAME_BYTES: usize = 36;
 
@@ -41,6 +42,8 @@ pub struct Merged {
     pub written_at: i64,
     /// Its frames.
     pub frames: u32,
+    /// What the engine says of the position behind it.
+    pub mark: Mark,
 }
 
 /// A segment's table.
@@ -65,6 +68,7 @@ impl Table {
         for chunk in &self.chunks {
             out.extend_from_slice(&chunk.written_at.to_le_bytes());
             out.extend_from_slice(&chunk.frames.to_le_bytes());
+            out.extend_from_slice(chunk.mark.as_bytes());
         }
         for (plain_bytes, digest) in &self.frames {
             out.extend_from_slice(&plain_bytes.to_le_bytes());
@@ -88,10 +92,15 @@ impl Table {
         let chunks: Vec<Merged> = raw_chunks
             .iter()
             .map(|raw| {
-                let (mut written_at, mut frames) = ([0; 8], [0; 4]);
+                let (mut written_at, mut frames, mut mark) = ([0; 8], [0; 4], [0; MARK_BYTES]);
                 written_at.copy_from_slice(&raw[..8]);
-                frames.copy_from_slice(&raw[8..]);
-                Merged { written_at: i64::from_le_bytes(written_at), frames: u32::from_le_bytes(frames) }
+                frames.copy_from_slice(&raw[8..12]);
+                mark.copy_from_slice(&raw[12..]);
+                Merged {
+                    written_at: i64::from_le_bytes(written_at),
+                    frames: u32::from_le_bytes(frames),
+                    mark: Mark::from_bytes(mark),
+                }
             })
             .collect();
         let frames: Vec<(u32, Digest)> = raw_frames
@@ -193,9 +202,10 @@ impl Outline {
                 frames_bytes: 0,
                 written_at: merged.written_at,
                 before,
+                mark: merged.mark,
                 ..header.clone()
             };
-            chunk.after = chain_over(chunk.link(), before, start, end, own)?;
+            chunk.after = chain_over(chunk.link(), before, start..end, own, merged.mark)?;
             (start, before) = (end, chunk.after);
             number = number.next().ok_or_else(wrong)?;
             first = behind;
@@ -367,7 +377,7 @@ mod tests {
         fn a_table_reads_back_as_it_was_written(frames in prop::collection::vec(1..4u32, 2..20)) {
             let all = frames.iter().sum::<u32>();
             let table = Table {
-                chunks: frames.iter().map(|frames| Merged { written_at: 7, frames: *frames }).collect(),
+                chunks: frames.iter().map(|frames| Merged { written_at: 7, frames: *frames, mark: Mark::from_bytes([*frames as u8; MARK_BYTES]) }).collect(),
                 frames: (0..all).map(|n| (n + 1, Digest::of(&n.to_le_bytes()))).collect(),
             };
             let bytes = table.encode();

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use chrono::Utc;
 use farshore_engines::postgres::log::LogDecoder;
 use farshore_engines::postgres::wire::{self, ReplicationStream, StandbyStatus, StreamEvent};
-use farshore_journal::format::FormatError;
 use farshore_journal::format::pack::Packed;
+use farshore_journal::format::{FormatError, Mark};
 use farshore_journal::packing::Packing;
 use farshore_journal::reader::Reader;
 use farshore_journal::writer::encode_packed;
@@ -317,7 +317,7 @@ impl Pipeline {
                         for frame in log {
                             packed.push(packers.pack(&frame).map_err(encode_error)?);
                         }
-                        encode_packed(&place, packed)
+                        encode_packed(&place, packed, Mark::NONE)
                     };
                     tokio::task::spawn_blocking(encode).await
                 };
