@@ -8,6 +8,8 @@
 mod keep;
 mod stuck;
 
+use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,11 +24,12 @@ use farshore_journal::registry::Repository;
 use farshore_journal::store::{Retry, StoreError};
 use farshore_journal::{DatabaseName, Position, Sequence};
 pub use farshore_shipper::base_backup::Progress as TakeProgress;
-use farshore_shipper::base_backup::{self, Request, Taken};
+use farshore_shipper::base_backup::{self, LogWait, Request, TakeError, Taken, copied};
 use farshore_shipper::base_due::{Held, Needed};
+use farshore_shipper::pipeline::copies::Copies;
 use farshore_shipper::{line, primary};
 
-use crate::config::{Config, StoreName};
+use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring::{self, Purpose};
 
@@ -41,6 +44,9 @@ const AWAY: Duration = Duration::from_secs(2);
 /// server's copy open, and a place that other databases wait for.
 pub const STUCK: Duration = Duration::from_secs(600);
 
+/// Where copies of the databases are asked for that this process ships and whose copies come in the stream of their log.
+pub type Streams = BTreeMap<DatabaseName, Copies>;
+
 /// Takes one base backup of a database into one store, and tells the catalog when there is one. It is given up when nothing of
 /// it moved for `stuck`.
 ///
@@ -51,6 +57,7 @@ pub async fn take(
     name: &DatabaseName,
     store_name: &StoreName,
     label: &str,
+    streams: &Streams,
     catalog: Option<&Catalog>,
     stuck: Duration,
     progress: &(dyn Fn(TakeProgress) + Sync),
@@ -61,7 +68,7 @@ pub async fn take(
         progress(now);
     };
     tokio::select! {
-        taken = Box::pin(take_unwatched(config, name, store_name, label, catalog, &seen)) => taken,
+        taken = Box::pin(take_unwatched(config, name, store_name, label, streams, catalog, &seen)) => taken,
         () = watched.stuck() => Err(failed(
             name,
             store_name,
@@ -87,6 +94,7 @@ async fn take_unwatched(
     name: &DatabaseName,
     store_name: &StoreName,
     label: &str,
+    streams: &Streams,
     catalog: Option<&Catalog>,
     progress: &(dyn Fn(TakeProgress) + Sync),
 ) -> Result<Taken, OperatorMessage> {
@@ -95,7 +103,6 @@ async fn take_unwatched(
     else {
         return Err(failed(&"it is not in the configuration"));
     };
-    let params = wiring::connect_params(name, settings)?;
     let (store, _) = wiring::open_store(config, store_name, Purpose::Write)?;
     let repository = Repository::open(store).await.map_err(|why| failed(&why))?;
     let records = repository.incarnations(name).await.map_err(|why| failed(&why))?;
@@ -108,49 +115,115 @@ async fn take_unwatched(
     };
     let journal_end = last.header().end_position();
     let next = last.header().number.next().unwrap_or(Sequence::FIRST);
-    let primary = primary::find(&params).await.map_err(|why| failed(&why))?;
-    let (host, sql) = (primary.host, primary.sql);
-    let rows = sql.setting_rows().await.map_err(|why| failed(&why))?;
-    let files = sql.config_files().await.map_err(|why| failed(&why))?;
-    let writer = wiring::writer_options(settings, store_config)?;
-    let request = Request {
-        params: &params,
-        host: &host,
-        reader: &reader,
-        system_identifier: record
-            .identity
-            .parse()
-            .map_err(|_| failed(&"the incarnation's identity is no number"))?,
-        segment_bytes: record.segment_bytes,
-        journal_end,
-        copy: CopyOptions { label: format!("farshore {label}"), ..CopyOptions::default() },
-        store: backup::BackupOptions {
-            compression: wiring::compression(settings),
-            recipients: writer.recipients,
-            label: label.to_owned(),
-            host: wiring::node(),
-        },
-        settings: rows
-            .into_iter()
-            .map(|row| backup::SettingRow {
-                name: row.name,
-                setting: row.setting,
-                source: row.source,
-                context: row.context,
-            })
-            .collect(),
-        config_files: files.into_iter().map(|(path, content)| backup::ConfigFile { path, content }).collect(),
-        trouble: Arc::new(|why: &StoreError| tracing::warn!(error = %why, "the backup waits for the store")),
+    let stored = backup::BackupOptions {
+        compression: wiring::compression(settings),
+        recipients: wiring::writer_options(settings, store_config)?.recipients,
+        label: label.to_owned(),
+        host: wiring::node(),
     };
-    let log_stored = |needed| wait_for_log(reader.clone(), record.segment_bytes, next, needed);
-    let taken =
-        Box::pin(base_backup::take(request, next, log_stored, progress)).await.map_err(|why| failed(&why))?;
+    let of = Of { record: &record, reader: &reader, journal_end, next, stored };
+    let taken = match &settings.engine {
+        EngineConfig::Postgres { .. } => {
+            Box::pin(of_server(name, settings, of, progress)).await?.map_err(|why| failed(&why))?
+        }
+        EngineConfig::Sqlite { path } => {
+            let Some(copies) = streams.get(name) else {
+                return Err(failed(
+                    &"a SQLite database is copied by the service that follows it, which takes a backup by itself when one is due",
+                ));
+            };
+            let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Box::pin(of_stream(copies, &file, of, progress)).await.map_err(|why| failed(&why))?
+        }
+    };
     if let Some(catalog) = catalog
         && let Err(why) = record_backup(catalog, &record, store_name, &taken).await
     {
         tracing::error!(error = %why, "the catalog lacks a backup: `farshore catalog rebuild` brings it back");
     }
     Ok(taken)
+}
+
+/// A wait for a backup's log.
+type LogStored = Pin<Box<dyn Future<Output = LogWait> + Send>>;
+
+/// What a backup belongs to.
+struct Of<'a> {
+    record: &'a IncarnationRecord,
+    reader: &'a Reader,
+    journal_end: Position,
+    /// The number of the journal's next chunk.
+    next: Sequence,
+    stored: backup::BackupOptions,
+}
+
+impl Of<'_> {
+    fn log_stored(&self) -> impl FnOnce(Needed) -> LogStored + use<> {
+        let (reader, segment_bytes, next) = (self.reader.clone(), self.record.segment_bytes, self.next);
+        move |needed| Box::pin(wait_for_log(reader, segment_bytes, next, needed))
+    }
+
+    fn trouble() -> backup::Trouble {
+        Arc::new(|why: &StoreError| tracing::warn!(error = %why, "the backup waits for the store"))
+    }
+}
+
+/// A server's own copy.
+async fn of_server(
+    name: &DatabaseName,
+    settings: &DatabaseConfig,
+    of: Of<'_>,
+    progress: &(dyn Fn(TakeProgress) + Sync),
+) -> Result<Result<Taken, anyhow::Error>, OperatorMessage> {
+    let params = wiring::connect_params(name, settings)?;
+    let taken = async {
+        let primary = primary::find(&params).await.map_err(anyhow::Error::msg)?;
+        let (host, sql) = (primary.host, primary.sql);
+        let rows = sql.setting_rows().await?;
+        let files = sql.config_files().await?;
+        let identity = of.record.identity.parse();
+        let log_stored = of.log_stored();
+        let request = Request {
+            params: &params,
+            host: &host,
+            reader: of.reader,
+            system_identifier: identity
+                .map_err(|_| anyhow::anyhow!("the incarnation's identity is no number"))?,
+            segment_bytes: of.record.segment_bytes,
+            journal_end: of.journal_end,
+            copy: CopyOptions { label: format!("farshore {}", of.stored.label), ..CopyOptions::default() },
+            store: of.stored,
+            settings: rows
+                .into_iter()
+                .map(|row| backup::SettingRow {
+                    name: row.name,
+                    setting: row.setting,
+                    source: row.source,
+                    context: row.context,
+                })
+                .collect(),
+            config_files: files
+                .into_iter()
+                .map(|(path, content)| backup::ConfigFile { path, content })
+                .collect(),
+            trouble: Of::trouble(),
+        };
+        Ok(Box::pin(base_backup::take(request, of.next, log_stored, progress)).await?)
+    };
+    Ok(taken.await)
+}
+
+/// A copy that comes in the stream of the log.
+async fn of_stream(
+    copies: &Copies,
+    file: &str,
+    of: Of<'_>,
+    progress: &(dyn Fn(TakeProgress) + Sync),
+) -> Result<Taken, TakeError> {
+    let log_stored = of.log_stored();
+    let Of { record, reader, next, stored, .. } = of;
+    let request = copied::Request { copies, file, reader, record, store: stored, trouble: Of::trouble() };
+    copied::take(request, next, log_stored, progress).await
 }
 
 /// Waits until the journal in the store holds a backup's log: the store itself is asked, whoever ships. `next` is the number that

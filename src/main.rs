@@ -22,10 +22,22 @@ const RUNTIME_END: Duration = Duration::from_secs(5);
 fn main() -> ExitCode {
     farshore::heap::share_one();
     let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    if arguments.get(1).is_some_and(|word| word == farshore::wiring::FOLLOW) {
+        return follow();
+    }
     let contract = Contract::of_arguments(arguments.iter().map(String::as_str));
     // A panic ends with 101, which `wal fetch` must not give: PostgreSQL would take it for the end of the log.
     let exit = catch_unwind(AssertUnwindSafe(start)).unwrap_or(Exit::Failed);
     contract.translate(exit).into()
+}
+
+/// Follows a SQLite database for the service that started this: a process of its own, in which nobody else opens it. Not a verb: it is
+/// told by lines on standard input, and speaks in messages that are no text.
+fn follow() -> ExitCode {
+    match farshore_engines::sqlite::serve::serve(io::stdin(), io::stdout()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) | Err(_) => ExitCode::FAILURE,
+    }
 }
 
 fn start() -> Exit {

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use farshore_catalog::Catalog;
 use farshore_engines::postgres::wire::{ConnectParams, Password};
@@ -304,6 +305,46 @@ fn with_password(url: &str, password: &str) -> String {
         _ => url.to_owned(),
     }
 }
+
+/// How often a SQLite database is looked at, for a flush interval: often enough that looking adds little to it.
+fn look_every(flush: Duration) -> Duration {
+    (flush / 4).clamp(Duration::from_millis(2), Duration::from_millis(20))
+}
+
+/// How a SQLite database is followed for one store.
+///
+/// # Errors
+/// When this program cannot be found, which is started for it.
+pub fn follow(
+    config: &Config,
+    name: &DatabaseName,
+    path: &Path,
+    store: &StoreName,
+) -> Result<farshore_engines::sqlite::stream::Settings, OperatorMessage> {
+    let program = std::env::current_exe().map_err(|why| {
+        OperatorMessage::new(
+            Code::Unexpected,
+            format!("farshore's own program cannot be found: {why}"),
+            nothing_begun(),
+            "start it by its full path",
+        )
+    })?;
+    let billing = config.stores.get(store).map(StoreConfig::billing);
+    let interval = config
+        .databases
+        .get(name)
+        .zip(billing)
+        .map_or(Duration::from_millis(200), |(settings, billing)| settings.flush_plan(billing).interval);
+    Ok(farshore_engines::sqlite::stream::Settings {
+        path: path.to_owned(),
+        program: (program, vec![FOLLOW.to_owned()]),
+        spool: config.service.room(name).join(format!("{store}.spool")),
+        every: look_every(interval),
+    })
+}
+
+/// The word by which this program is told to follow a SQLite database, as a process of its own.
+pub const FOLLOW: &str = "follow-sqlite";
 
 /// This machine's name.
 pub fn node() -> String {

@@ -6,3 +6,4 @@ pub mod indexed;
 pub mod log;
 pub mod postgres;
 pub mod sqlite;
+pub mod stream;

@@ -1,5 +1,8 @@
 //! SQLite in WAL mode: the only place that opens a protected SQLite database or knows its files.
 
+/// Bytes of a log segment in a SQLite database's journal: no frame crosses its border.
+pub const SEGMENT_BYTES: u64 = 16 << 20;
+
 pub mod apply;
 pub mod base;
 pub mod decoder;
@@ -8,6 +11,7 @@ pub mod hold;
 pub mod mark;
 pub mod record;
 pub mod serve;
+pub mod stream;
 pub mod talk;
 pub mod wal;
 pub mod wal_file;

@@ -1,4 +1,5 @@
-//! Takes a base backup: the server's own copy, streamed into the store, checked on the way.
+//! Takes a base backup: the server's own copy, streamed into the store, checked on the way. [`copied`] takes those that come in
+//! the stream of the log.
 //!
 //! ```text
 //! opening ─▶ BASE_BACKUP ─▶ parts ─▶ server's manifest checked ─▶ log stored to the copy's end ─▶ manifest put
@@ -9,6 +10,7 @@
 //! with a wrong checksum are recorded, never hidden. Whatever fails leaves an opening and parts that nobody claims.
 //! What it does not do: it does not ship the log, and it does not decide when a backup is due.
 
+pub mod copied;
 mod record;
 
 use std::future::Future;
@@ -160,6 +162,12 @@ pub enum TakeError {
     LogNotStored {
         /// The copy's end.
         end: Position,
+        /// Why.
+        why: String,
+    },
+    /// A copy that comes in the stream of the log broke off.
+    #[error("the copy broke off: {why}")]
+    Broken {
         /// Why.
         why: String,
     },

@@ -55,8 +55,8 @@ impl Batch {
         Position::new(self.start.timeline, Offset::new(self.start.offset.get() + self.bytes as u64))
     }
 
-    /// Takes bytes that continue [`end`](Self::end); `source_end` is how far the source said its log went.
-    pub fn push(&mut self, mut bytes: &[u8], source_end: Offset, now: Instant) {
+    /// Takes bytes that continue [`end`](Self::end); `quiet`: the source said that its log goes no further.
+    pub fn push(&mut self, mut bytes: &[u8], quiet: bool, now: Instant) {
         if self.bytes == 0 {
             self.first_at = Some(now);
         }
@@ -71,7 +71,12 @@ impl Batch {
                 self.whole.push_back(std::mem::take(&mut self.filling));
             }
         }
-        self.quiet = source_end <= self.end().offset;
+        self.quiet = quiet;
+    }
+
+    /// The source said that its log goes no further than to here.
+    pub fn rests_at(&mut self, source_end: Offset) {
+        self.quiet |= source_end == self.end().offset;
     }
 
     /// Whether nothing waits.
@@ -136,16 +141,29 @@ mod tests {
     fn the_first_bytes_after_a_pause_go_at_once_when_the_source_is_quiet() {
         let now = Instant::now();
         let mut batch = batch();
-        batch.push(&[1; 10], Offset::new(1010), now);
+        batch.push(&[1; 10], true, now);
         assert_eq!(batch.due(None, INTERVAL), Some(now));
         assert_eq!(batch.due(Some(now - INTERVAL), INTERVAL), Some(now));
+    }
+
+    #[test]
+    fn a_source_that_says_later_that_it_rests_is_quiet_from_then_on() {
+        let now = Instant::now();
+        let mut batch = batch();
+        batch.push(&[1; 10], false, now);
+        batch.rests_at(Offset::new(1005));
+        assert_eq!(batch.due(None, INTERVAL), Some(now + INTERVAL / 4));
+        batch.rests_at(Offset::new(1010));
+        assert_eq!(batch.due(None, INTERVAL), Some(now));
+        batch.push(&[1; 10], false, now);
+        assert_eq!(batch.due(None, INTERVAL), Some(now + INTERVAL / 4));
     }
 
     #[test]
     fn a_steady_trickle_makes_one_chunk_an_interval() {
         let now = Instant::now();
         let mut batch = batch();
-        batch.push(&[1; 10], Offset::new(1010), now);
+        batch.push(&[1; 10], true, now);
         assert_eq!(batch.due(Some(now), INTERVAL), Some(now + INTERVAL));
     }
 
@@ -153,14 +171,14 @@ mod tests {
     fn many_bytes_go_without_waiting() {
         let now = Instant::now();
         let mut batch = batch();
-        batch.push(&vec![1; WORTH_SENDING_BYTES], Offset::new(u64::MAX), now);
+        batch.push(&vec![1; WORTH_SENDING_BYTES], false, now);
         assert_eq!(batch.due(Some(now), INTERVAL), Some(now));
     }
 
     #[test]
     fn what_is_taken_is_continued_without_a_hole() {
         let mut batch = batch();
-        batch.push(&[1; 10], Offset::new(1010), Instant::now());
+        batch.push(&[1; 10], true, Instant::now());
         let (start, frames) = batch.take();
         assert_eq!((start.offset, frames), (Offset::new(1000), vec![vec![1; 10]]));
         assert_eq!(batch.end().offset, Offset::new(1010));
@@ -170,7 +188,7 @@ mod tests {
     #[test]
     fn a_small_batch_stays_plain_for_its_merge() {
         let mut batch = Batch::at(Position::new(Timeline::new(1), Offset::new(SEGMENT - 10)), SEGMENT);
-        batch.push(&[1; 30], Offset::new(u64::MAX), Instant::now());
+        batch.push(&[1; 30], false, Instant::now());
         assert_eq!(batch.frame(1 << 20), None);
         assert_eq!(batch.take().1, vec![vec![1; 10], vec![1; 20]]);
     }
@@ -188,7 +206,7 @@ mod tests {
             let (mut came, mut frames) = (Vec::new(), Vec::new());
             for (number, (bytes, given)) in pieces.into_iter().enumerate() {
                 let piece: Vec<u8> = (0..bytes).map(|at| (at * (number + 3)) as u8).collect();
-                batch.push(&piece, Offset::new(u64::MAX), Instant::now());
+                batch.push(&piece, false, Instant::now());
                 came.extend(piece);
                 frames.extend((0..given).map_while(|_| batch.frame(1 << 20)));
             }

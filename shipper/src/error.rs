@@ -1,7 +1,9 @@
 //! Why shipping to a target stopped, and whether it may begin again by itself.
 
-use farshore_engines::postgres::log::LogError;
+use farshore_engines::log::LogError;
 use farshore_engines::postgres::{log, wire};
+use farshore_engines::sqlite::stream as sqlite;
+use farshore_engines::stream;
 use farshore_journal::store::Retry;
 use farshore_journal::{JournalError, Offset, Position, Timeline};
 
@@ -11,6 +13,9 @@ pub enum ShipError {
     /// The source did not do what it was asked.
     #[error("source: {0}")]
     Source(#[from] wire::Error),
+    /// A SQLite database cannot be followed, or not from where the journal ends.
+    #[error("source: {0}")]
+    Followed(#[from] sqlite::Error),
     /// The journal could not be read, taken over or appended to.
     #[error("journal: {0}")]
     Journal(#[from] JournalError),
@@ -110,6 +115,7 @@ impl ShipError {
                 wire::Retry::Operator => Retry::Operator,
                 wire::Retry::Never => Retry::Never,
             },
+            Self::Followed(_) => Retry::Backoff,
             Self::Journal(why) => why.retry(),
             Self::Decode(_) | Self::NoPrimary { .. } | Self::Behind { .. } | Self::TargetStalled => {
                 Retry::Backoff
@@ -131,5 +137,14 @@ impl ShipError {
     /// Whether another shipper has taken the journal over.
     pub fn is_fenced(&self) -> bool {
         matches!(self, Self::Journal(JournalError::Fenced { .. }))
+    }
+}
+
+impl From<stream::Error> for ShipError {
+    fn from(why: stream::Error) -> Self {
+        match why {
+            stream::Error::Postgres(why) => Self::Source(why),
+            stream::Error::Sqlite(why) => Self::Followed(why),
+        }
     }
 }

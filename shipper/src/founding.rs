@@ -7,15 +7,23 @@
 //! giving the store another name.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 
-use farshore_engines::postgres::sql::Session;
-use farshore_engines::postgres::wire::SlotName;
 use farshore_journal::JournalError;
 use farshore_journal::registry::Repository;
 use farshore_journal::store::{ObjectStore, Operation, StoreError};
 
 use crate::error::ShipError;
+
+/// Who, besides the catalog, may know that a store was shipped into before.
+pub trait Witness: Sync {
+    /// What it knows, in words; `None` when it knows of nothing.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn saw(&self) -> impl Future<Output = Result<Option<String>, ShipError>> + Send;
+}
 
 /// Opens a store; may block for a few file operations.
 pub type Open = Arc<dyn Fn() -> Result<Arc<dyn ObjectStore>, StoreError> + Send + Sync>;
@@ -48,12 +56,7 @@ impl Place {
     ///
     /// # Errors
     /// [`ShipError::StoreAway`] when it holds nothing and was shipped into before; otherwise when it cannot be opened.
-    pub async fn repository(
-        &mut self,
-        sql: &Session,
-        slot: &SlotName,
-        now: &str,
-    ) -> Result<Repository, ShipError> {
+    pub async fn repository(&mut self, witness: &impl Witness, now: &str) -> Result<Repository, ShipError> {
         let store = match &self.opened {
             Some(store) => Arc::clone(store),
             None => self.open().await?,
@@ -67,7 +70,7 @@ impl Place {
         }
         // A folder that was opened while its mount was away stays that folder: it is opened anew the next time.
         self.opened = None;
-        self.check_new(sql, slot, "it holds no store").await?;
+        self.check_new(witness, "it holds no store").await?;
         let repository = Repository::open_or_found(Arc::clone(&store), now).await?;
         self.opened = Some(store);
         Ok(repository)
@@ -88,10 +91,10 @@ impl Place {
     /// Whether nobody knows of anything that was shipped there.
     ///
     /// # Errors
-    /// [`ShipError::StoreAway`] when somebody does; when the primary does not answer.
-    pub async fn check_new(&self, sql: &Session, slot: &SlotName, found: &str) -> Result<(), ShipError> {
-        let witness = match sql.slot_get(slot).await? {
-            Some(_) => format!("the primary has its slot {slot}"),
+    /// [`ShipError::StoreAway`] when somebody does; when the witness cannot be asked.
+    pub async fn check_new(&self, witness: &impl Witness, found: &str) -> Result<(), ShipError> {
+        let witness = match witness.saw().await? {
+            Some(saw) => saw,
             None if self.known => "the catalog says so".to_owned(),
             None => return Ok(()),
         };

@@ -11,16 +11,14 @@
 //!        '------------------ any error but fenced: pause, begin again -----------'
 //! ```
 
-mod breaks;
-mod fill;
-mod guard;
+pub mod copies;
 pub mod heads;
+mod incarnation;
 mod index;
 mod merging;
-mod open_stream;
 mod ownership;
-mod session;
-mod source;
+pub mod postgres;
+pub mod sqlite;
 mod stream;
 mod unstored;
 
@@ -28,7 +26,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
-use farshore_engines::postgres::wire::{ConnectParams, SlotName};
 use farshore_journal::index::IndexLimits;
 use farshore_journal::merge::MergeLimits;
 use farshore_journal::packing::Packers;
@@ -39,13 +36,12 @@ use futures::future::Either;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
+use self::copies::Copies;
 use self::unstored::Unstored;
 use crate::error::ShipError;
 use crate::facts::FactSender;
 use crate::founding::Place;
-use crate::keep::Kept;
 use crate::progress::{Fact, PipelineState, Progress};
-use crate::push::room::Room;
 
 /// The first and longest pause before a session is begun again.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
@@ -58,14 +54,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub struct PipelineConfig {
     /// The database.
     pub database: DatabaseName,
-    /// How its servers are reached.
-    pub params: ConnectParams,
-    /// The slot named in the stream.
-    pub slot: SlotName,
-    /// The slot that keeps the log until it is released.
-    pub keep: SlotName,
-    /// The room of pushed files, which may hold what the source no longer has.
-    pub room: Room,
+    /// Where its log comes from.
+    pub source: SourceConfig,
     /// The target's name in the configuration.
     pub store_name: String,
     /// Longest time that received bytes wait for company.
@@ -80,6 +70,15 @@ pub struct PipelineConfig {
     pub index: IndexLimits,
 }
 
+/// Where a database's log comes from.
+#[derive(Debug, Clone)]
+pub enum SourceConfig {
+    /// A PostgreSQL cluster.
+    Postgres(Box<postgres::Cluster>),
+    /// A SQLite database's file.
+    Sqlite(Box<sqlite::File>),
+}
+
 /// The append in flight. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
 /// across an await needs.
 type Append = ReusableBoxFuture<'static, (Writer, Result<Landed, ShipError>)>;
@@ -90,6 +89,8 @@ struct Landed {
     end: Position,
     checked: Offset,
     number: Sequence,
+    /// Whether it says how its end is found again.
+    is_marked: bool,
 }
 
 /// The owner task of one database and target.
@@ -110,7 +111,9 @@ pub struct Pipeline {
     /// Told of them too, with what was seen in them.
     indexing: Option<index::Tell>,
     notes: index::Notes,
-    kept: Kept,
+    /// Where a resume would begin, of a source that must be told.
+    resumes_at: Option<Offset>,
+    copies: Copies,
 }
 
 impl Pipeline {
@@ -120,7 +123,7 @@ impl Pipeline {
         store: Place,
         progress: watch::Sender<Progress>,
         facts: FactSender,
-        kept: Kept,
+        copies: Copies,
     ) -> Self {
         Self {
             packers: Packers::new(config.writer.compression),
@@ -135,7 +138,8 @@ impl Pipeline {
             heads: None,
             indexing: None,
             notes: index::Notes::default(),
-            kept,
+            resumes_at: None,
+            copies,
         }
     }
 
@@ -224,6 +228,14 @@ impl Pipeline {
         }
     }
 
+    /// One session: from finding the source to the end of its stream.
+    async fn session(&mut self, cancel: &CancellationToken) -> Result<(), ShipError> {
+        match self.config.source.clone() {
+            SourceConfig::Postgres(cluster) => self.postgres_session(&cluster, cancel).await,
+            SourceConfig::Sqlite(file) => self.sqlite_session(&file, cancel).await,
+        }
+    }
+
     fn tell(&self, change: impl FnOnce(&mut Progress)) {
         self.progress.send_modify(change);
     }
@@ -244,6 +256,9 @@ impl Pipeline {
         self.writer = Some(writer);
         let landed = landed?;
         let stored = landed.end.offset;
+        if landed.is_marked {
+            self.resumes_at = Some(stored);
+        }
         let (commits, points) = self.unstored.up_to(stored);
         let newest = commits.last().and_then(|commit| DateTime::from_timestamp_micros(commit.time_micros));
         let oldest = self.unstored.oldest_commit();

@@ -2,10 +2,11 @@
 //!
 //! The comparison runs over the frames of the journal's last log segment, whose digests stand in the chunks' heads and are
 //! readable without a private key. No frame crosses a log segment's boundary, so the frames begin where the source is
-//! asked to begin.
+//! asked to begin. Where a source cannot be asked for a position, it is asked for what a chunk's mark says of its end, and the frames
+//! behind the last marked chunk are compared: none, as a rule, since a source with marks proves its continuity itself.
 
 use farshore_engines::postgres::log::history::TimelineHistory;
-use farshore_journal::format::{Digest, Kind};
+use farshore_journal::format::{Digest, Kind, Mark};
 use farshore_journal::reader::Reader;
 use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
 
@@ -50,6 +51,8 @@ pub struct Tail {
     /// Whether the journal was opened on a later timeline and its owner died before it recorded that timeline's history.
     /// `history` means nothing then.
     pub lacks_history: bool,
+    /// What the chunk that ends where comparing begins says of that end.
+    pub mark: Mark,
 }
 
 impl Tail {
@@ -72,13 +75,25 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
     let Some(last) = reader.last().await? else { return Ok(None) };
     let end = last.header().end_position();
     let number = last.header().number;
-    let found = walk_back(reader, last.header().number, end, segment_bytes).await?;
+    let floor = Floor::At(compare_floor(end.offset, segment_bytes));
+    let found = walk_back(reader, last.header().number, end, floor).await?;
     let lacks_history = found.only_openings && end.timeline != Timeline::new(1);
     let history = match lacks_history {
         true => TimelineHistory::first(),
         false => history(reader, end.timeline, number).await?,
     };
     Ok(Some(found.tail(number, end, history, lacks_history)))
+}
+
+/// Reads the end of a journal whose chunks carry marks: back to the last marked one. `None` while the journal is empty.
+///
+/// # Errors
+/// When the journal does not read.
+pub async fn marked_tail(reader: &Reader) -> Result<Option<Tail>, ShipError> {
+    let Some(last) = reader.last().await? else { return Ok(None) };
+    let (number, end) = (last.header().number, last.header().end_position());
+    let found = walk_back(reader, number, end, Floor::Mark).await?;
+    Ok(Some(found.tail(number, end, TimelineHistory::first(), false)))
 }
 
 /// The journal as far as `until` on `timeline`: what a source must have that left the timeline there, or ends there, however far
@@ -106,7 +121,8 @@ pub async fn tail_before(
         return Ok(None);
     }
     let end = Position::new(timeline, until.min(at.end));
-    let found = walk_back(reader, at.number, end, segment_bytes).await?;
+    let floor = Floor::At(compare_floor(end.offset, segment_bytes));
+    let found = walk_back(reader, at.number, end, floor).await?;
     Ok(Some(found.tail(at.number, end, TimelineHistory::first(), false)))
 }
 
@@ -116,23 +132,34 @@ struct Found {
     first: Sequence,
     behind_a_break: bool,
     only_openings: bool,
+    mark: Mark,
+}
+
+/// How far a walk goes back.
+#[derive(Debug, Clone, Copy)]
+enum Floor {
+    /// To this offset.
+    At(Offset),
+    /// To the last marked chunk.
+    Mark,
 }
 
 impl Found {
     fn tail(self, last: Sequence, end: Position, history: TimelineHistory, lacks_history: bool) -> Tail {
-        let Self { frames, first, behind_a_break, .. } = self;
-        Tail { last, first, end, history, frames, behind_a_break, lacks_history }
+        let Self { frames, first, behind_a_break, mark, .. } = self;
+        Tail { last, first, end, history, frames, behind_a_break, lacks_history, mark }
     }
 }
 
-/// Gathers the frames that end at or before `end`, from as far back as a resume compares.
+/// Gathers the frames that end at or before `end`, from as far back as `floor`.
 async fn walk_back(
     reader: &Reader,
     number: Sequence,
     end: Position,
-    segment_bytes: u64,
+    floor: Floor,
 ) -> Result<Found, ShipError> {
-    let from = compare_floor(end.offset, segment_bytes);
+    let from = if let Floor::At(from) = floor { from } else { Offset::new(0) };
+    let mut mark = Mark::NONE;
     let mut chunk = reader.expected_chunk(number).await?;
     let mut newer = chunk.header().clone();
     let mut behind_a_break = false;
@@ -145,6 +172,10 @@ async fn walk_back(
         match header.kind {
             // A takeover changes nothing about the bytes.
             Kind::Opening => {}
+            Kind::Data if matches!(floor, Floor::Mark) && !header.mark.is_none() => {
+                mark = header.mark;
+                break;
+            }
             Kind::Data if header.timeline == end.timeline => {
                 let mut starts = vec![header.start];
                 starts.extend(chunk.heads().iter().map(|head| Offset::new(head.end)));
@@ -175,7 +206,7 @@ async fn walk_back(
         reader.check_follows(chunk.header(), &newer)?;
         newer = chunk.header().clone();
     }
-    Ok(Found { frames, first, behind_a_break, only_openings })
+    Ok(Found { frames, first, behind_a_break, only_openings, mark })
 }
 
 async fn history(reader: &Reader, timeline: Timeline, at: Sequence) -> Result<TimelineHistory, ShipError> {
@@ -259,6 +290,7 @@ mod tests {
             frames,
             behind_a_break: false,
             lacks_history: false,
+            mark: Mark::NONE,
         }
     }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
-use farshore_engines::postgres::wire::{ConnectParams, SlotName};
+use farshore_engines::postgres::wire::SlotName;
 use farshore_journal::DatabaseName;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,7 +17,9 @@ use crate::error::ShipError;
 use crate::facts;
 use crate::founding::Place;
 use crate::keep::{FreeBytes, HostKept, Keeper, Kept};
-use crate::pipeline::{Pipeline, PipelineConfig};
+use crate::pipeline::copies::Copies;
+use crate::pipeline::postgres::Cluster;
+use crate::pipeline::{Pipeline, PipelineConfig, SourceConfig};
 use crate::progress::Progress;
 use crate::recorder::{PrimaryFacts, Recorder, StandingRecorder};
 
@@ -37,12 +39,10 @@ pub struct TargetConfig {
 pub struct DatabaseConfig {
     /// Its name.
     pub name: DatabaseName,
-    /// How its servers are reached.
-    pub params: ConnectParams,
-    /// The slot that keeps the log until it is released.
-    pub keep: SlotName,
     /// Its targets, at least one.
     pub targets: Vec<TargetConfig>,
+    /// Where copies are asked for, of an engine that gives them in its stream.
+    pub copies: Copies,
     /// How many targets must have a position for it to count as stored.
     pub required: usize,
     /// This node's name.
@@ -68,21 +68,15 @@ pub async fn run(
     let mut pipelines = JoinSet::new();
     let mut helpers = JoinSet::new();
     let mut watches = Vec::new();
-    let mut live = Vec::new();
     let (primary_tx, primary_rx) = watch::channel(PrimaryFacts::default());
-    let hosts = config.params.hosts().iter().cloned();
-    let (told, kept): (Vec<_>, Kept) = hosts
-        .map(|host| {
-            let (told, heard) = watch::channel(HostKept::default());
-            (told, (host, heard))
-        })
-        .unzip();
+    let mut config = config;
+    let kept_by = slots_on_hosts(&mut config.targets);
     for target in config.targets {
         let (progress_tx, progress_rx) = watch::channel(Progress::default());
         let (facts_tx, facts_rx) = facts::channel();
         let store = target.pipeline.store_name.clone();
-        live.push(target.pipeline.slot.clone());
-        let pipeline = Pipeline::new(target.pipeline, target.store, progress_tx, facts_tx, kept.clone());
+        let copies = config.copies.clone();
+        let pipeline = Pipeline::new(target.pipeline, target.store, progress_tx, facts_tx, copies);
         pipelines.spawn(pipeline.run(stop.clone()));
         match &catalog {
             Some(catalog) => {
@@ -108,14 +102,16 @@ pub async fn run(
         };
         helpers.spawn(recorder.run(watches.clone(), primary_rx, ended.clone()));
     }
-    let keeper = Keeper {
-        params: config.params,
-        keep: config.keep,
-        live,
-        targets: watches.clone(),
-        free: config.free,
-    };
-    helpers.spawn(keeper.run(told, primary_tx, ended.clone()));
+    if let Some((cluster, live, told)) = kept_by {
+        let keeper = Keeper {
+            params: cluster.params,
+            keep: cluster.keep,
+            live,
+            targets: watches.clone(),
+            free: config.free,
+        };
+        helpers.spawn(keeper.run(told, primary_tx, ended.clone()));
+    }
     helpers.spawn(show(watches, shown, ended.clone()));
     crash_point!("supervise");
     let mut outcome = Ok(());
@@ -130,6 +126,34 @@ pub async fn run(
     ended.cancel();
     while helpers.join_next().await.is_some() {}
     outcome
+}
+
+/// Has every target look at the keep slot on each of a cluster's hosts. Whose it is, the targets' own slots, and who is to say what is
+/// learnt there, host by host; `None` for an engine that has no slots.
+fn slots_on_hosts(
+    targets: &mut [TargetConfig],
+) -> Option<(Cluster, Vec<SlotName>, Vec<watch::Sender<HostKept>>)> {
+    let mut clusters = Vec::new();
+    for target in targets {
+        match &mut target.pipeline.source {
+            SourceConfig::Postgres(cluster) => clusters.push(cluster),
+            SourceConfig::Sqlite(_) => {}
+        }
+    }
+    let hosts = clusters.first()?.params.hosts().to_vec();
+    let (told, kept): (Vec<_>, Kept) = hosts
+        .into_iter()
+        .map(|host| {
+            let (told, heard) = watch::channel(HostKept::default());
+            (told, (host, heard))
+        })
+        .unzip();
+    let live = clusters.iter().map(|cluster| cluster.slot.clone()).collect();
+    for cluster in &mut clusters {
+        cluster.kept = kept.clone();
+    }
+    let cluster = clusters.first().map(|cluster| (***cluster).clone())?;
+    Some((cluster, live, told))
 }
 
 /// Gathers the targets' progress for whoever shows it.

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{STUCK, take};
+use super::{STUCK, Streams, take};
 use crate::config::{Config, StoreName};
 use crate::wiring;
 
@@ -35,15 +35,18 @@ const AGAIN_LONGEST: Duration = Duration::from_secs(3600);
 pub async fn keep_taken(
     config: Arc<Config>,
     shown: Vec<(DatabaseName, watch::Receiver<Vec<Shipped>>)>,
+    streams: Streams,
     catalog: Option<Catalog>,
     cancel: CancellationToken,
 ) {
+    let streams = Arc::new(streams);
     let at_once = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
     for (name, progress) in shown {
         let keeper = Keeper {
             config: Arc::clone(&config),
             name,
+            streams: Arc::clone(&streams),
             catalog: catalog.clone(),
             at_once: Arc::clone(&at_once),
             cancel: cancel.clone(),
@@ -107,6 +110,7 @@ impl Memory {
 struct Keeper {
     config: Arc<Config>,
     name: DatabaseName,
+    streams: Arc<Streams>,
     catalog: Option<Catalog>,
     at_once: Arc<Semaphore>,
     cancel: CancellationToken,
@@ -153,7 +157,9 @@ impl Keeper {
         let reason = due.to_string();
         tracing::info!(database = %self.name, store = %store, reason, "a base backup is due");
         let catalog = self.catalog.as_ref();
-        match Box::pin(take(&self.config, &self.name, store, &reason, catalog, STUCK, &|_| {})).await {
+        match Box::pin(take(&self.config, &self.name, store, &reason, &self.streams, catalog, STUCK, &|_| {}))
+            .await
+        {
             Ok(backup) => {
                 tracing::info!(database = %self.name, store = %store, backup = %backup.id, "a base backup is complete");
                 // Asked again at once: it is none if a gap or a promotion came meanwhile.

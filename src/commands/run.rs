@@ -13,7 +13,10 @@ use farshore_journal::DatabaseName;
 use farshore_journal::index::IndexLimits;
 use farshore_journal::merge::MergeLimits;
 use farshore_shipper::founding::Place;
-use farshore_shipper::pipeline::PipelineConfig;
+use farshore_shipper::pipeline::copies::Copies;
+use farshore_shipper::pipeline::postgres::Cluster;
+use farshore_shipper::pipeline::sqlite::File;
+use farshore_shipper::pipeline::{PipelineConfig, SourceConfig};
 use farshore_shipper::progress::{PipelineState, Progress};
 use farshore_shipper::push::room::Room;
 use farshore_shipper::supervisor::{self, TargetConfig};
@@ -24,9 +27,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::base_backups::Streams;
 use crate::catalog_upkeep::Upkeep;
 use crate::commands::{Context, check};
-use crate::config::{Config, DatabaseConfig, EngineConfig};
+use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
@@ -59,14 +63,11 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     let cancel = context.cancel.child_token();
     let mut databases = JoinSet::new();
     let mut shown = Vec::new();
+    let mut streams = Streams::new();
     for (name, settings) in &config.databases {
-        if !matches!(settings.engine, EngineConfig::Postgres { .. }) {
-            return Err(
-                OperatorMessage::not_built(&format!("run` with the engine of {name}, and so `run")).into()
-            );
-        }
         let known = known_stores(catalog.as_ref(), name).await;
         let database = database(&config, name, settings, &known, catalog.as_ref())?;
+        streams.insert(name.clone(), database.copies.clone());
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
         shown.push((name.clone(), progress_rx));
         let room = Room::new(config.service.room(name));
@@ -98,7 +99,13 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         let upkeep = Upkeep { config: Arc::clone(&config), catalog, shown: shown.clone() };
         pictures.spawn(upkeep.run(cancel.clone()));
     }
-    pictures.spawn(crate::base_backups::keep_taken(Arc::clone(&config), shown, catalog, cancel.clone()));
+    pictures.spawn(crate::base_backups::keep_taken(
+        Arc::clone(&config),
+        shown,
+        streams,
+        catalog,
+        cancel.clone(),
+    ));
     let mut failed = None;
     while let Some(ended) = databases.join_next().await {
         match ended {
@@ -176,12 +183,6 @@ fn database(
     known: &BTreeSet<String>,
     catalog: Option<&Catalog>,
 ) -> Result<supervisor::DatabaseConfig, OperatorMessage> {
-    let params = wiring::connect_params(name, settings)?;
-    let slot_name = |why: farshore_journal::ParseError| {
-        let safe = Safe::Known("nothing was begun".to_owned());
-        OperatorMessage::new(Code::ConfigInvalid, why.to_string(), safe, "choose another name")
-    };
-    let keep = slots::keep(name).map_err(slot_name)?;
     let mut targets = Vec::new();
     for store_name in &settings.stores {
         let (open, url) = wiring::opener(config, store_name, Purpose::Write)?;
@@ -189,10 +190,7 @@ fn database(
         let Some(store_config) = config.stores.get(store_name) else { continue };
         let pipeline = PipelineConfig {
             database: name.clone(),
-            params: params.clone(),
-            slot: slots::live(name, store_name.as_str()).map_err(slot_name)?,
-            keep: keep.clone(),
-            room: Room::new(config.service.room(name)),
+            source: source(config, name, settings, store_name)?,
             store_name: store_name.to_string(),
             flush_interval: settings.flush_plan(store_config.billing()).interval,
             writer: wiring::writer_options(settings, store_config)?,
@@ -206,28 +204,66 @@ fn database(
     let required = settings.required();
     Ok(supervisor::DatabaseConfig {
         name: name.clone(),
-        params,
-        keep,
         targets,
+        copies: Copies::default(),
         required,
         node: wiring::node(),
         free: Arc::new(check::free_beside_log),
     })
 }
 
+/// Where a database's log comes from, for one of its stores.
+fn source(
+    config: &Config,
+    name: &DatabaseName,
+    settings: &DatabaseConfig,
+    store: &StoreName,
+) -> Result<SourceConfig, OperatorMessage> {
+    let slot_name = |why: farshore_journal::ParseError| {
+        let safe = Safe::Known("nothing was begun".to_owned());
+        OperatorMessage::new(Code::ConfigInvalid, why.to_string(), safe, "choose another name")
+    };
+    Ok(match &settings.engine {
+        EngineConfig::Postgres { .. } => SourceConfig::Postgres(Box::new(Cluster {
+            params: wiring::connect_params(name, settings)?,
+            slot: slots::live(name, store.as_str()).map_err(slot_name)?,
+            keep: slots::keep(name).map_err(slot_name)?,
+            room: Room::new(config.service.room(name)),
+            kept: Vec::new(),
+        })),
+        EngineConfig::Sqlite { path } => {
+            if settings.stores.len() > 1 {
+                return Err(OperatorMessage::new(
+                    Code::ConfigInvalid,
+                    format!(
+                        "{name} has {} stores; a SQLite database is shipped into one",
+                        settings.stores.len()
+                    ),
+                    Safe::Known("nothing was begun".to_owned()),
+                    "name one store; several are not built yet",
+                ));
+            }
+            SourceConfig::Sqlite(Box::new(File { follow: wiring::follow(config, name, path, store)? }))
+        }
+    })
+}
+
 /// Two targets of one slot would end each other's streams for ever: names are cut to the length of a slot's, and letters that
 /// PostgreSQL does not take become one.
 fn one_slot_each(name: &DatabaseName, targets: &[TargetConfig]) -> Result<(), OperatorMessage> {
+    let slot = |target: &TargetConfig| match &target.pipeline.source {
+        SourceConfig::Postgres(cluster) => Some(cluster.slot.clone()),
+        SourceConfig::Sqlite(_) => None,
+    };
     for (at, one) in targets.iter().enumerate() {
-        let Some(other) = targets.iter().skip(at + 1).find(|other| other.pipeline.slot == one.pipeline.slot)
-        else {
-            continue;
-        };
+        let Some(shared) = slot(one) else { continue };
+        let other = targets.iter().skip(at + 1).find(|other| slot(other).as_ref() == Some(&shared));
+        let Some(other) = other else { continue };
         return Err(OperatorMessage::new(
             Code::ConfigInvalid,
             format!(
                 "the stores {} and {} of {name} would share the slot {}",
-                one.pipeline.store_name, other.pipeline.store_name, one.pipeline.slot
+                one.pipeline.store_name, other.pipeline.store_name, shared
             ),
             Safe::Known("nothing was begun".to_owned()),
             "give one of the stores a shorter, different name",

@@ -12,6 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
+
 use super::base;
 use super::follow::{At, FollowError, Follower, Listener, Options, Order, Taken};
 use super::hold::Connections;
@@ -193,7 +195,7 @@ impl Listener for Told<'_> {
             if !hurry {
                 self.said.room()?;
             }
-            self.said.say(Message::Log(piece.to_vec()));
+            self.said.say(Message::Log(Bytes::copy_from_slice(piece)));
         }
         Ok(())
     }
@@ -201,7 +203,7 @@ impl Listener for Told<'_> {
     fn beneath(&mut self, bytes: &[u8]) -> io::Result<()> {
         for piece in bytes.chunks(MOST_BYTES) {
             self.said.room()?;
-            self.said.say(Message::Beneath(piece.to_vec()));
+            self.said.say(Message::Beneath(Bytes::copy_from_slice(piece)));
         }
         Ok(())
     }
@@ -212,7 +214,7 @@ impl Listener for Told<'_> {
         self.copying = Some(std::thread::spawn(move || {
             base::copy(&file, &mut |bytes| {
                 said.room()?;
-                said.say(Message::Copy(bytes.to_vec()));
+                said.say(Message::Copy(Bytes::copy_from_slice(bytes)));
                 Ok(())
             })
         }));

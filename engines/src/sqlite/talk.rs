@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::follow::{At, Start, Taken};
@@ -16,6 +17,9 @@ use super::wal::PlaceDigest;
 
 /// Most bytes of a message: what is raw is cut into such pieces.
 pub const MOST_BYTES: usize = 1 << 20;
+
+/// Bytes before what a message says.
+pub const HEAD_BYTES: usize = 5;
 
 /// The first order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,15 +65,15 @@ pub enum Tell {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// Bytes that continue our log.
-    Log(Vec<u8>),
+    Log(Bytes),
     /// All that was committed when the database was looked at was given: our log ends here.
     End(At),
     /// A part of the record of what a copy lacks.
-    Beneath(Vec<u8>),
+    Beneath(Bytes),
     /// That record is whole, and a copy begins.
     Base(At),
     /// A part of the copy, in order.
-    Copy(Vec<u8>),
+    Copy(Bytes),
     /// The copy is whole. Records up to the last [`End`](Self::End) before this are part of it.
     Copied,
     /// The copy broke off, for this reason; following goes on.
@@ -126,11 +130,31 @@ impl Message {
     /// # Errors
     /// When nothing more comes, or it is none.
     pub fn read(from: &mut impl Read) -> io::Result<Self> {
-        let mut head = [0; 5];
+        let mut head = [0; HEAD_BYTES];
         from.read_exact(&mut head)?;
-        let [kind, length @ ..] = head;
-        let mut bytes = vec![0; u32::from_le_bytes(length) as usize];
+        let (kind, length) = Self::head(head)?;
+        let mut bytes = vec![0; length];
         from.read_exact(&mut bytes)?;
+        Self::parse(kind, bytes.into())
+    }
+
+    /// Its kind, and the bytes of what it says.
+    ///
+    /// # Errors
+    /// When no message is so long.
+    pub fn head(head: [u8; HEAD_BYTES]) -> io::Result<(u8, usize)> {
+        let [kind, length @ ..] = head;
+        match u32::from_le_bytes(length) as usize {
+            length if length <= MOST_BYTES => Ok((kind, length)),
+            length => Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes"))),
+        }
+    }
+
+    /// The message of this kind that says this.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn parse(kind: u8, bytes: Bytes) -> io::Result<Self> {
         Ok(match kind {
             LOG => Self::Log(bytes),
             BENEATH => Self::Beneath(bytes),

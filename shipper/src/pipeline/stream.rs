@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::Utc;
-use farshore_engines::postgres::log::LogDecoder;
-use farshore_engines::postgres::wire::{self, ReplicationStream, StandbyStatus, StreamEvent};
+use farshore_engines::event::LogEvent;
+use farshore_engines::log::Decoder;
+use farshore_engines::stream::{self, Event, Report, Stream};
 use farshore_journal::format::pack::Packed;
 use farshore_journal::format::{FormatError, Mark};
 use farshore_journal::packing::Packing;
 use farshore_journal::reader::Reader;
 use farshore_journal::writer::encode_packed;
-use farshore_journal::{JournalError, Offset};
+use farshore_journal::{JournalError, Offset, Position};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-use super::guard::Guard;
-use super::source::Source;
+use super::copies::Copying;
+use super::postgres::Guard;
 use super::{Landed, Pipeline};
 use crate::batch::Batch;
 use crate::crash::crash_point;
 use crate::error::ShipError;
 use crate::progress::{Fact, PipelineState};
-use crate::push::proof::Proof;
 use crate::resume::{Comparison, Tail};
 
 /// How long a full batch may wait for the target before the stream is closed: a stream that is not read would hold up the
@@ -34,36 +34,38 @@ const STALL: Duration = Duration::from_secs(3);
 /// How often the source is asked for a sign of life: what an idle database's exposure is measured by.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// A stream that has begun, and what is to be compared in it first.
+pub(super) struct Begun {
+    pub stream: Stream,
+    /// Where it began.
+    pub from: Position,
+    /// Decodes from there on; it may have read further, in files.
+    pub decoder: Decoder,
+    pub comparison: Comparison,
+    /// What it saw in them.
+    pub events: Vec<LogEvent>,
+    /// What holds the log at the source, where that is not the stream itself.
+    pub guard: Option<Guard>,
+}
+
 impl Pipeline {
     /// Compares, takes over, ships. `Ok(None)`: cancelled and drained. `Ok(Some(()))`: the timeline ended.
     pub(super) async fn stream(
         &mut self,
         reader: &Reader,
-        source: Source,
+        begun: Begun,
         tail: &Tail,
-        witness: Option<Box<Proof>>,
         cancel: &CancellationToken,
     ) -> Result<Option<()>, ShipError> {
         self.unstored.clear();
         self.notes.clear();
-        let (from, mut decoder, mut comparison) = match witness.map(|proof| *proof) {
-            // Files were compared in place of what the source no longer has: the decoder goes on from them into the stream.
-            Some(Proof { end, decoder, comparison, events, .. }) => {
-                for event in events {
-                    self.notes.note(&event);
-                    self.unstored.note(event);
-                }
-                (end, decoder, comparison)
-            }
-            None => {
-                let from = tail.compare_from();
-                let anchor = source.sql.next_transaction().await?;
-                let decoder = LogDecoder::new(source.shape, from)?.with_transaction_anchor(anchor);
-                (from, decoder, Comparison::over(tail))
-            }
-        };
-        let guard = Guard::new(&self.kept, &source.host, from, self.config.writer.segment_bytes);
-        let mut stream = Some(source.open_stream(&self.config.params, &self.config.slot, from).await?);
+        let Begun { stream, from, mut decoder, mut comparison, events, guard } = begun;
+        for event in events {
+            self.notes.note(&event);
+            self.unstored.note(event);
+        }
+        let mut stream = Some(stream);
+        let mut copying = Copying::None;
         let mut batch = Batch::at(tail.end, self.config.writer.segment_bytes);
         let mut packing = Packing::new(self.packers.clone());
         let large = self.config.merge.large;
@@ -101,7 +103,10 @@ impl Pipeline {
                     if begun && decoder.next_wanted() == batch.end().offset {
                         self.notes.cut(decoder.whole());
                     }
-                    self.send(&mut batch, packing.take(), decoder.checked_end().unwrap_or(from.offset))?;
+                    let ends_whole = decoder.whole().is_some_and(|whole| whole.to == batch.end().offset);
+                    let mark = if ends_whole { decoder.mark() } else { Mark::NONE };
+                    let checked = decoder.checked_end().unwrap_or(from.offset);
+                    self.send(&mut batch, packing.take(), checked, mark)?;
                     last_sent = Some(now);
                 }
             }
@@ -113,9 +118,8 @@ impl Pipeline {
                     return Ok(Some(()));
                 }
                 if cancel.is_cancelled() {
-                    // A stream that cannot be ended politely is ended by closing it.
                     if let Some(stream) = stream {
-                        let _ = stream.stop().await;
+                        stream.stop().await;
                     }
                     return Ok(None);
                 }
@@ -124,7 +128,8 @@ impl Pipeline {
             if full_since.is_some_and(|since| since.elapsed() > STALL) && stream.take().is_some() {
                 closed = Some(self.closed(ShipError::TargetStalled));
             }
-            let reads = !batch.is_full() && !timeline_over && stream.is_some() && !cancel.is_cancelled();
+            let listens = !timeline_over && stream.is_some() && !cancel.is_cancelled();
+            let reads = listens && !batch.is_full() && !copying.is_full();
             let may_send = self.append.is_none() && packing.is_idle();
             let due = batch.due(last_sent, self.config.flush_interval).filter(|_| may_send);
             tokio::select! {
@@ -139,10 +144,16 @@ impl Pipeline {
                     if closed.is_none() {
                         self.streams(&guard);
                     }
+                    if stream.as_ref().is_some_and(Stream::is_told_at_once)
+                        && let Err(why) = self.report(stream.as_mut(), &guard, false).await
+                    {
+                        stream = None;
+                        closed = Some(self.closed(why));
+                    }
                 }
                 joined = packing.joined() => joined?,
                 event = next_event(&mut stream), if reads => match event {
-                    Ok(StreamEvent::Data { bytes, server_end, .. }) => {
+                    Ok(Event::Data { bytes, source_end }) => {
                         let (unstored, notes) = (&mut self.unstored, &mut self.notes);
                         let decoded = decoder.push(&bytes, &mut |event| {
                             notes.note(&event);
@@ -180,13 +191,16 @@ impl Pipeline {
                             });
                         }
                         if !fresh.is_empty() {
-                            batch.push(fresh, server_end, Instant::now());
+                            let end = Offset::new(batch.end().offset.get() + fresh.len() as u64);
+                            let quiet = source_end.is_some_and(|source_end| source_end <= end);
+                            batch.push(fresh, quiet, Instant::now());
                         }
-                        self.heard(stream.as_ref(), server_end);
+                        self.heard(stream.as_ref(), source_end);
                         self.takes(&guard, comparison.is_done() && batch.is_empty());
                     }
-                    Ok(StreamEvent::KeepAlive { server_end, reply_requested }) => {
-                        self.heard(stream.as_ref(), server_end);
+                    Ok(Event::KeepAlive { source_end, reply_requested }) => {
+                        batch.rests_at(source_end);
+                        self.heard(stream.as_ref(), Some(source_end));
                         self.takes(&guard, comparison.is_done() && batch.is_empty());
                         if reply_requested
                             && let Err(why) = self.report(stream.as_mut(), &guard, false).await
@@ -195,7 +209,8 @@ impl Pipeline {
                             closed = Some(self.closed(why));
                         }
                     }
-                    Ok(StreamEvent::TimelineEnd { .. }) => timeline_over = true,
+                    Ok(Event::TimelineEnd) => timeline_over = true,
+                    Ok(Event::Base(part)) => copying.take(part, decoder.whole()),
                     Err(why) => {
                         stream = None;
                         closed = Some(self.closed(why.into()));
@@ -211,7 +226,19 @@ impl Pipeline {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,
                 } } => {}
-                () = cancel.cancelled(), if reads => {}
+                asked = self.copies.next(), if listens && copying.is_none() && comparison.is_done() => {
+                    let Some(source) = stream.as_mut() else { continue };
+                    match source.base().await {
+                        Ok(true) => copying = Copying::For(asked),
+                        Ok(false) => {}
+                        Err(why) => {
+                            stream = None;
+                            closed = Some(self.closed(why.into()));
+                        }
+                    }
+                }
+                () = copying.room(), if copying.is_full() => {}
+                () = cancel.cancelled(), if listens => {}
             }
         }
     }
@@ -233,19 +260,20 @@ impl Pipeline {
         why
     }
 
-    fn heard(&self, stream: Option<&ReplicationStream>, source_end: Offset) {
+    fn heard(&self, stream: Option<&Stream>, source_end: Option<Offset>) {
         let Some(stream) = stream else { return };
         let oldest = self.unstored.oldest_commit();
         self.tell(|progress| {
             progress.received = Some(stream.received());
-            progress.source_end = Some(source_end.max(stream.received().offset));
+            let received = stream.received().offset;
+            progress.source_end = Some(source_end.map_or(received, |end| end.max(received)));
             progress.last_contact = Some(Utc::now());
             progress.oldest_unstored_commit = oldest;
         });
     }
 
     /// The target takes what comes, as far as is known: it was not said otherwise, or all that came is stored (`nothing_waits`).
-    fn takes(&self, guard: &Guard, nothing_waits: bool) {
+    fn takes(&self, guard: &Option<Guard>, nothing_waits: bool) {
         let all_stored = nothing_waits && self.append.is_none();
         if all_stored || self.progress.borrow().state != PipelineState::Accumulating {
             self.streams(guard);
@@ -253,8 +281,8 @@ impl Pipeline {
     }
 
     /// The stream lives and the target takes what comes: connected, unless nothing holds the log at the primary.
-    fn streams(&self, guard: &Guard) {
-        let trouble = guard.trouble();
+    fn streams(&self, guard: &Option<Guard>) {
+        let trouble = guard.as_ref().and_then(Guard::trouble);
         self.tell(|progress| {
             progress.state = match trouble {
                 None => PipelineState::Connected,
@@ -268,24 +296,17 @@ impl Pipeline {
     /// must, and is moved no further than a resume needs.
     async fn report(
         &self,
-        stream: Option<&mut ReplicationStream>,
-        guard: &Guard,
+        stream: Option<&mut Stream>,
+        guard: &Option<Guard>,
         ask: bool,
     ) -> Result<(), ShipError> {
         let Some(stream) = stream else { return Ok(()) };
         crash_point!("ship-report");
         let received = stream.received().offset;
-        let reported =
-            guard.limit(self.progress.borrow().stored).map_or(received, |limit| limit.min(received));
-        let status = |flushed| StandbyStatus { written: received, flushed, applied: flushed };
-        if reported < received {
-            stream.send_status(status(reported), false).await?;
-            // "Nothing flushed" leaves the slot where it is, and a primary that shuts down then waits for what was written only.
-            // Source: `ProcessStandbyReplyMessage` and `WalSndDone`, walsender.c.
-            stream.send_status(status(Offset::new(0)), ask).await?;
-        } else {
-            stream.send_status(status(received), ask).await?;
-        }
+        let stored = self.progress.borrow().stored;
+        let limit = guard.as_ref().and_then(|guard| guard.limit(stored));
+        let reported = limit.map_or(received, |limit| limit.min(received));
+        stream.report(Report { reported, released: self.resumes_at, ask }).await?;
         self.tell(|progress| progress.reported = Some(reported));
         Ok(())
     }
@@ -296,6 +317,7 @@ impl Pipeline {
         batch: &mut Batch,
         mut packed: Vec<Packed>,
         checked: Offset,
+        mark: Mark,
     ) -> Result<(), ShipError> {
         let Some(mut writer) = self.writer.take() else {
             return Err(ShipError::TaskEnded { what: "writer" });
@@ -317,7 +339,7 @@ impl Pipeline {
                         for frame in log {
                             packed.push(packers.pack(&frame).map_err(encode_error)?);
                         }
-                        encode_packed(&place, packed, Mark::NONE)
+                        encode_packed(&place, packed, mark)
                     };
                     tokio::task::spawn_blocking(encode).await
                 };
@@ -334,7 +356,13 @@ impl Pipeline {
                     indexing.confirmed(&writer, &place, &chunk.header, sheet);
                 }
                 let end = chunk.header.end_position();
-                Ok(Landed { from, end, checked: checked.min(end.offset), number: chunk.header.number })
+                Ok(Landed {
+                    from,
+                    end,
+                    checked: checked.min(end.offset),
+                    number: chunk.header.number,
+                    is_marked: !mark.is_none(),
+                })
             }
             .await;
             (writer, landed)
@@ -344,7 +372,7 @@ impl Pipeline {
 }
 
 /// The stream's next event; for ever none when there is no stream.
-async fn next_event(stream: &mut Option<ReplicationStream>) -> Result<StreamEvent, wire::Error> {
+async fn next_event(stream: &mut Option<Stream>) -> Result<Event, stream::Error> {
     match stream {
         Some(stream) => stream.next_event().await,
         None => std::future::pending().await,

@@ -4,36 +4,45 @@
 //! differ, or that nobody can compare any more behind a fork, begin a new incarnation and leave the old one as it is.
 
 use chrono::Utc;
+use farshore_engines::log::{Decoder, Shape};
 use farshore_engines::postgres::log::history::TimelineHistory;
 use farshore_engines::postgres::wire::{self, StreamEvent};
+use farshore_engines::stream::Stream;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::reader::Reader;
-use farshore_journal::registry::{Founding, Repository};
 use farshore_journal::{Offset, Position, Timeline};
 use tokio_util::sync::CancellationToken;
 
-use super::Pipeline;
 use super::breaks::gap_end;
 use super::fill::Filled;
 use super::source::{Source, find_primary};
+use super::{Cluster, Guard, LiveSlot};
 use crate::continuity::{Continuity, decide};
 use crate::error::ShipError;
+use crate::pipeline::Pipeline;
+use crate::pipeline::stream::Begun;
 use crate::progress::Fact;
 use crate::push::proof::Proof;
-use crate::resume::{self, Comparison};
+use crate::resume::{self, Comparison, Tail};
 
 impl Pipeline {
     /// One session: from finding the primary to the end of the stream.
-    pub(super) async fn session(&mut self, cancel: &CancellationToken) -> Result<(), ShipError> {
-        let mut source = find_primary(&self.config.params).await?;
+    pub(in crate::pipeline) async fn postgres_session(
+        &mut self,
+        cluster: &Cluster,
+        cancel: &CancellationToken,
+    ) -> Result<(), ShipError> {
+        let mut source = find_primary(&cluster.params).await?;
         let now = Utc::now().to_rfc3339();
-        let repository = self.store.repository(&source.sql, &self.config.slot, &now).await?;
-        let mut record = self.incarnation(&repository, &source).await?;
+        let identity = source.identity();
+        let witness = LiveSlot { sql: &source.sql, slot: &cluster.slot };
+        let repository = self.store.repository(&witness, &now).await?;
+        let mut record = self.incarnation(&repository, &identity, &witness).await?;
         let mut reader = Reader::new(&repository, &record)?;
         self.config.writer.segment_bytes = record.segment_bytes;
         self.tell(|progress| {
             progress.segment_bytes = Some(record.segment_bytes);
-            progress.cluster = Some(source.identity.system_identifier);
+            progress.cluster = Some(source.system.system_identifier);
             progress.releasable = None;
         });
         let mut conflict: Option<String> = None;
@@ -43,7 +52,7 @@ impl Pipeline {
             if let Some(reason) = conflict.take() {
                 // Both histories stay restorable: the old incarnation is left as it is.
                 tracing::error!(database = %self.config.database, reason, "a new incarnation begins");
-                record = self.found(&repository, &source, record.number + 1, &reason).await?;
+                record = self.found(&repository, &identity, record.number + 1, &reason).await?;
                 reader = Reader::new(&repository, &record)?;
                 begun = false;
             }
@@ -58,7 +67,7 @@ impl Pipeline {
             let tail = resume::tail(&reader, record.segment_bytes).await?;
             self.check_own_end(&reader, tail.as_ref()).await?;
             if let Some(opened) = tail.as_ref().filter(|tail| tail.lacks_history) {
-                match opened.end.timeline == source.identity.timeline {
+                match opened.end.timeline == source.system.timeline {
                     true => self.begin(&reader, &mut source, opened.end, Some(opened.last)).await?,
                     false => {
                         conflict = Some("the journal was opened and nothing was shipped to it".to_owned())
@@ -66,18 +75,18 @@ impl Pipeline {
                 }
                 continue;
             }
-            let flushed = Position::new(source.identity.timeline, source.identity.flushed);
+            let flushed = Position::new(source.system.timeline, source.system.flushed);
             let journal = tail.as_ref().map(|tail| (tail.end, &tail.history));
             match decide(journal, flushed, &source.history, record.segment_bytes) {
                 // A journal that was begun and is still empty is not begun again without a pause.
                 Continuity::Begin { .. } if begun => return Err(ShipError::JournalMoved),
                 Continuity::Begin { at } => {
                     begun = true;
-                    let at = self.oldest_kept(&source, at).await?;
+                    let at = self.oldest_kept(cluster, &source, at).await?;
                     self.begin(&reader, &mut source, at, None).await?;
                 }
                 Continuity::Branch { timeline, parent, at } => {
-                    match self.overlap(&reader, &record, &source, parent, at).await {
+                    match self.overlap(cluster, &reader, &record, &source, parent, at).await {
                         Ok(Overlap::Equal) => {}
                         Ok(Overlap::Differs(how)) => {
                             conflict = Some(how);
@@ -105,7 +114,7 @@ impl Pipeline {
                 }
                 Continuity::Behind { source: ends } => {
                     if let Overlap::Differs(how) =
-                        self.overlap(&reader, &record, &source, ends.timeline, ends.offset).await?
+                        self.overlap(cluster, &reader, &record, &source, ends.timeline, ends.offset).await?
                     {
                         conflict = Some(how);
                         continue;
@@ -125,30 +134,35 @@ impl Pipeline {
                     let (host, history) = (source.host.clone(), source.history.clone());
                     let proof = witness.take().filter(|proof| proof.of == tail.end);
                     let witnessed = proof.is_some();
-                    match Box::pin(self.stream(&reader, source, &tail, proof, cancel)).await {
+                    let begun = begin(cluster, source, &tail, proof).await;
+                    let streamed = match begun {
+                        Ok(begun) => Box::pin(self.stream(&reader, begun, &tail, cancel)).await,
+                        Err(why) => Err(why),
+                    };
+                    match streamed {
                         Ok(None) => return Ok(()),
                         // The timeline ended: ask the server anew how its history goes on.
-                        Ok(Some(())) => source = self.find_again(&record).await?,
+                        Ok(Some(())) => source = find_again(cluster, &record).await?,
                         Err(ShipError::Conflict { from, to }) => {
                             conflict = Some(format!(
                                 "the source's log differs from the journal between {from} and {to}"
                             ));
-                            source = self.find_again(&record).await?;
+                            source = find_again(cluster, &record).await?;
                         }
                         // Only at the stream's begin: later, what was received is settled and the journal's end read first.
                         Err(ShipError::Source(wire::Error::LogMissing { .. }))
                             if self.stands_at(tail.end) =>
                         {
-                            source = self.find_again(&record).await?;
+                            source = find_again(cluster, &record).await?;
                             // What one host no longer has, another that was promoted meanwhile may still have.
                             if source.host != host || source.history != history {
                                 return Err(ShipError::SourceChanged);
                             }
-                            match self.fill(&reader, &source, &tail).await? {
+                            match self.fill(cluster, &reader, &source, &tail).await? {
                                 Filled::Appended => {}
                                 Filled::Witness(proof) if !witnessed => witness = Some(proof),
                                 Filled::Witness(_) | Filled::Nothing => {
-                                    let now = source.identity.flushed;
+                                    let now = source.system.flushed;
                                     match gap_end(tail.end, now, &source.history, record.segment_bytes) {
                                         Some(end) => self.gap(&reader, &tail, end).await?,
                                         None if tail.frames.is_empty() => {
@@ -172,19 +186,15 @@ impl Pipeline {
         }
     }
 
-    /// The primary once more. Another cluster that answers in its place is not this journal's: the session begins anew with it.
-    async fn find_again(&self, record: &IncarnationRecord) -> Result<Source, ShipError> {
-        let source = find_primary(&self.config.params).await?;
-        match source.identity.system_identifier.to_string() == record.identity {
-            true => Ok(source),
-            false => Err(ShipError::SourceChanged),
-        }
-    }
-
     /// Where an empty journal begins: at the oldest log of the source's timeline that the keep slot still holds. What an earlier
     /// incarnation lacks of this source's log is then in this one.
-    async fn oldest_kept(&self, source: &Source, at: Position) -> Result<Position, ShipError> {
-        let slot = source.sql.slot_get(&self.config.keep).await?.filter(|slot| !slot.is_lost());
+    async fn oldest_kept(
+        &self,
+        cluster: &Cluster,
+        source: &Source,
+        at: Position,
+    ) -> Result<Position, ShipError> {
+        let slot = source.sql.slot_get(&cluster.keep).await?.filter(|slot| !slot.is_lost());
         Ok(match slot.and_then(|slot| slot.restart) {
             Some(kept_from) => begin_at(at, kept_from, &source.history, source.shape.segment_bytes.get()),
             None => at,
@@ -194,6 +204,7 @@ impl Pipeline {
     /// Compares what the journal and the source both have of `timeline` before `until`.
     async fn overlap(
         &self,
+        cluster: &Cluster,
         reader: &Reader,
         record: &IncarnationRecord,
         decided_on: &Source,
@@ -211,7 +222,7 @@ impl Pipeline {
                 Overlap::Nothing
             });
         }
-        let source = self.find_again(record).await?;
+        let source = find_again(cluster, record).await?;
         if source.host != decided_on.host || source.history != decided_on.history {
             return Err(ShipError::SourceChanged);
         }
@@ -231,50 +242,40 @@ impl Pipeline {
         // What the source could not send was not compared.
         Ok(if comparison.is_done() { Overlap::Equal } else { Overlap::Nothing })
     }
+}
 
-    /// The incarnation that this source continues by its identity, or the first one.
-    async fn incarnation(
-        &self,
-        repository: &Repository,
-        source: &Source,
-    ) -> Result<IncarnationRecord, ShipError> {
-        let records = repository.incarnations(&self.config.database).await?;
-        let identity = source.identity.system_identifier.to_string();
-        match records.last() {
-            Some(record) if record.identity == identity => Ok(record.clone()),
-            Some(record) => {
-                let reason = format!("the system identifier changed from {} to {identity}", record.identity);
-                // As it should be after initdb, and an operator's slip when the address is another database's.
-                tracing::error!(database = %self.config.database, reason, "a new incarnation begins");
-                self.found(repository, source, record.number + 1, &reason).await
-            }
-            None => {
-                let found = "it holds nothing of this database";
-                self.store.check_new(&source.sql, &self.config.slot, found).await?;
-                self.found(repository, source, 0, "first").await
-            }
+/// The primary once more. Another cluster that answers in its place is not this journal's: the session begins anew with it.
+async fn find_again(cluster: &Cluster, record: &IncarnationRecord) -> Result<Source, ShipError> {
+    let source = find_primary(&cluster.params).await?;
+    match source.system.system_identifier.to_string() == record.identity {
+        true => Ok(source),
+        false => Err(ShipError::SourceChanged),
+    }
+}
+
+/// Begins the stream where a resume compares, or behind what files were compared in the place of what the source no longer has.
+async fn begin(
+    cluster: &Cluster,
+    source: Source,
+    tail: &Tail,
+    witness: Option<Box<Proof>>,
+) -> Result<Begun, ShipError> {
+    let (from, decoder, comparison, events) = match witness.map(|proof| *proof) {
+        // The decoder goes on from the files into the stream.
+        Some(Proof { end, decoder, comparison, events, .. }) => {
+            (end, Decoder::Postgres(Box::new(decoder)), comparison, events)
         }
-    }
-
-    async fn found(
-        &self,
-        repository: &Repository,
-        source: &Source,
-        number: u64,
-        reason: &str,
-    ) -> Result<IncarnationRecord, ShipError> {
-        let founding = Founding {
-            database: &self.config.database,
-            number,
-            engine: "postgres",
-            identity: &source.identity.system_identifier.to_string(),
-            major: source.shape.major.number(),
-            segment_bytes: source.shape.segment_bytes.get(),
-            now: &Utc::now().to_rfc3339(),
-            reason,
-        };
-        Ok(repository.found_incarnation(founding).await?)
-    }
+        None => {
+            let from = tail.compare_from();
+            let anchor = source.sql.next_transaction().await?;
+            let decoder = Shape::Postgres(source.shape).decoder(from)?.with_transaction_anchor(anchor);
+            (from, decoder, Comparison::over(tail), Vec::new())
+        }
+    };
+    let guard = Guard::new(&cluster.kept, &source.host, from, source.shape.segment_bytes.get());
+    let stream = source.open_stream(&cluster.params, &cluster.slot, from).await?;
+    let stream = Stream::Postgres(Box::new(stream));
+    Ok(Begun { stream, from, decoder, comparison, events, guard: Some(guard) })
 }
 
 /// What a comparison of a part of the journal with the source came to.

@@ -6,12 +6,14 @@
 
 use std::time::Instant;
 
+use farshore_journal::format::Mark;
 use farshore_journal::reader::Reader;
 
-use super::Pipeline;
+use super::Cluster;
 use super::source::Source;
 use crate::batch::Batch;
 use crate::error::ShipError;
+use crate::pipeline::Pipeline;
 use crate::push::proof::{Proof, prove};
 use crate::resume::Tail;
 
@@ -29,12 +31,13 @@ impl Pipeline {
     /// Looks into the room for what the source no longer has.
     pub(super) async fn fill(
         &mut self,
+        cluster: &Cluster,
         reader: &Reader,
         source: &Source,
         tail: &Tail,
     ) -> Result<Filled, ShipError> {
         let anchor = source.sql.next_transaction().await?;
-        let proof = match prove(&self.config.room, source.shape, tail, Some(anchor)).await {
+        let proof = match prove(&cluster.room, source.shape, tail, Some(anchor)).await {
             Ok(Some(proof)) => proof,
             Ok(None) => return Ok(Filled::Nothing),
             Err(why) => {
@@ -54,8 +57,8 @@ impl Pipeline {
         let mut batch = Batch::at(tail.end, self.config.writer.segment_bytes);
         for piece in proof.fresh {
             let end = batch.end().offset;
-            batch.push(&piece.bytes, end, Instant::now());
-            self.send(&mut batch, Vec::new(), piece.checked.unwrap_or(end))?;
+            batch.push(&piece.bytes, false, Instant::now());
+            self.send(&mut batch, Vec::new(), piece.checked.unwrap_or(end), Mark::NONE)?;
             self.settle().await?;
         }
         Ok(Filled::Appended)

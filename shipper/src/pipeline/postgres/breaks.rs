@@ -10,9 +10,9 @@ use farshore_journal::reader::Reader;
 use farshore_journal::writer::{encode_gap, encode_timeline};
 use farshore_journal::{Offset, Position, Sequence, Timeline};
 
-use super::Pipeline;
 use super::source::Source;
 use crate::error::ShipError;
+use crate::pipeline::Pipeline;
 use crate::progress::Fact;
 use crate::resume::Tail;
 
@@ -74,7 +74,7 @@ impl Pipeline {
             Ok(None) => written_history(&source.history, branch.timeline),
             // The server lacks a file of its own past, having come to a later timeline as a copy; its newest history says the
             // same. `undefined_file`. Source: appendix A of the manual.
-            Err(why) if why.code() == Some("58P01") && branch.timeline != source.identity.timeline => {
+            Err(why) if why.code() == Some("58P01") && branch.timeline != source.system.timeline => {
                 written_history(&source.history, branch.timeline)
             }
             Err(why) => return Err(why.into()),

@@ -11,7 +11,7 @@ use crate::keep::{HostKept, Kept};
 use crate::resume::compare_floor;
 
 /// The keep slot on the host that a stream comes from.
-pub(super) struct Guard {
+pub(in crate::pipeline) struct Guard {
     kept: Option<watch::Receiver<HostKept>>,
     from: Position,
     segment_bytes: u64,
@@ -19,19 +19,19 @@ pub(super) struct Guard {
 
 impl Guard {
     /// For a stream of `host` that began at `from`.
-    pub(super) fn new(kept: &Kept, host: &Host, from: Position, segment_bytes: u64) -> Self {
+    pub(in crate::pipeline) fn new(kept: &Kept, host: &Host, from: Position, segment_bytes: u64) -> Self {
         let kept = kept.iter().find(|(of, _)| of == host).map(|(_, kept)| kept.clone());
         Self { kept, from, segment_bytes }
     }
 
     /// The most that may be reported; `None` when the keep slot holds what is not stored.
-    pub(super) fn limit(&self, stored: Option<Position>) -> Option<Offset> {
+    pub(in crate::pipeline) fn limit(&self, stored: Option<Position>) -> Option<Offset> {
         let kept_from = self.kept.as_ref().and_then(|kept| kept.borrow().kept_from);
         limit(kept_from, self.from, stored, self.segment_bytes)
     }
 
     /// Why the primary does not keep the log as it should, if that is known.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(in crate::pipeline) fn trouble(&self) -> Option<String> {
         self.kept.as_ref().and_then(|kept| kept.borrow().trouble.clone())
     }
 }

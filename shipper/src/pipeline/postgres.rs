@@ -1,0 +1,45 @@
+//! Where a PostgreSQL cluster's log comes from: its primary's stream by the live slot, and the room of pushed files.
+
+mod breaks;
+mod fill;
+mod guard;
+mod open_stream;
+mod session;
+mod source;
+
+use farshore_engines::postgres::sql::Session;
+use farshore_engines::postgres::wire::{ConnectParams, SlotName};
+
+pub(super) use self::guard::Guard;
+use crate::error::ShipError;
+use crate::founding::Witness;
+use crate::keep::Kept;
+use crate::push::room::Room;
+
+/// A cluster, and how it is shipped into one store.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// How its servers are reached.
+    pub params: ConnectParams,
+    /// The slot named in the stream.
+    pub slot: SlotName,
+    /// The slot that keeps the log until it is released.
+    pub keep: SlotName,
+    /// The room of pushed files, which may hold what the source no longer has.
+    pub room: Room,
+    /// That slot as it is looked at on each host.
+    pub kept: Kept,
+}
+
+/// A store's live slot at the primary bears witness that it was shipped into.
+pub(super) struct LiveSlot<'a> {
+    pub sql: &'a Session,
+    pub slot: &'a SlotName,
+}
+
+impl Witness for LiveSlot<'_> {
+    async fn saw(&self) -> Result<Option<String>, ShipError> {
+        let found = self.sql.slot_get(self.slot).await?;
+        Ok(found.map(|_| format!("the primary has its slot {}", self.slot)))
+    }
+}
