@@ -2,7 +2,7 @@
 //!
 //! What always holds: each chunk continues the one before it; a range is written in one transaction with the commits and named
 //! points in it, so that what is known of a range is all of it. Chunks that no key opens are passed over: decoding begins
-//! again at the next log segment's start.
+//! again at the next place where a decoder can begin.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use farshore_catalog::gap::Gap;
 use farshore_catalog::mark::{Mark, MarkKind, mark_put_in_txn};
 use farshore_catalog::range::{JournalRange, range_extend_in_txn};
 use farshore_engines::event::{Happened, LogEvent};
-use farshore_engines::postgres::log::LogDecoder;
+use farshore_engines::log::Decoder;
 use farshore_journal::chunk::Chunk;
 use farshore_journal::format::body::{GapBody, TimelineBody};
 use farshore_journal::format::{FormatError, Header, Kind};
@@ -47,7 +47,7 @@ pub(super) struct Walk<'a> {
     /// A transaction number that is not far from those of the log in hand.
     anchor: Option<u64>,
     former: Option<Header>,
-    decoder: Option<LogDecoder>,
+    decoder: Option<Decoder>,
     /// What was walked since it was last written.
     range: Option<JournalRange>,
     /// A chunk on this stretch could not be opened: nothing behind it is called checked here.
@@ -56,7 +56,7 @@ pub(super) struct Walk<'a> {
     unnumbered: Vec<Unnumbered>,
     marks: Vec<Mark>,
     report: Report,
-    /// In the first chunk, the log before this offset is not decoded: decoding begins at a log segment's start.
+    /// In the first chunk, the log before this offset is not decoded: decoding begins where a decoder can.
     skip_to: Option<Offset>,
 }
 
@@ -120,15 +120,25 @@ impl<'a> Walk<'a> {
                 None => return Ok(last.next().unwrap_or(last)),
             }
         };
-        let known = Known::read(self.catalog, self.held).await?;
-        let known = match known::goes_on(known.whole_to(begins), last) {
+        let all = Known::read(self.catalog, self.held).await?;
+        let known = match known::goes_on(all.whole_to(begins), last) {
             GoOn::First => return Ok(at),
             GoOn::Nowhere => return Ok(last.next().unwrap_or(last)),
             GoOn::In(known) => known,
         };
-        let segment = self.held.source.record().segment_bytes;
-        let from = known::decoding_start(known, segment);
         let timeline = known.timeline;
+        let incarnation = self.held.source.record().incarnation;
+        let shape = self.held.source.shape();
+        let from = if shape.finds_records() {
+            known::decoding_start(known, shape.segment_bytes())
+        } else {
+            let checked = Position::new(timeline, known::checked_within(known));
+            let commit = self.catalog.commit_at(incarnation, timeline, checked).await?;
+            match commit.map(|commit| commit.end).max(all.gap_end_before(checked)) {
+                Some(record) => record,
+                None => return Ok(at),
+            }
+        };
         let behind = move |header: &Header| {
             header.timeline > timeline || (header.timeline == timeline && header.end > from)
         };
@@ -137,7 +147,6 @@ impl<'a> Walk<'a> {
         if goes_on <= at {
             return Ok(at);
         }
-        let incarnation = self.held.source.record().incarnation;
         let newest = self.catalog.commit_at(incarnation, timeline, Position::new(timeline, from)).await?;
         self.anchor = newest.map(|commit| commit.xid + 1).or(self.anchor);
         self.skip_to = Some(from);
@@ -211,7 +220,7 @@ impl<'a> Walk<'a> {
             }
             Err(why) => return Err(why.into()),
         }
-        let checked = self.decoder.as_ref().and_then(LogDecoder::checked_end).filter(|_| !self.unseen);
+        let checked = self.decoder.as_ref().and_then(Decoder::checked_end).filter(|_| !self.unseen);
         match &mut self.range {
             Some(range) => {
                 range.end = header.end;
@@ -244,19 +253,14 @@ impl<'a> Walk<'a> {
         let mut from = usize::try_from(skip.bytes_since(header.start).unwrap_or(0))?.min(plain.len());
         let mut at = Position::new(header.timeline, skip);
         if self.decoder.is_none() {
-            // Behind what could not be opened a record's start is not known, but a page is, where a segment begins.
+            // Behind what could not be opened a record's start is not known.
             if self.unseen {
-                let segment = self.held.source.record().segment_bytes;
-                let next = at.offset.get().next_multiple_of(segment);
-                match header.end.get() > next {
-                    true => {
-                        from += usize::try_from(next - at.offset.get())?;
-                        at = Position::new(header.timeline, Offset::new(next));
-                    }
-                    false => return Ok(()),
-                }
+                let next = self.held.source.shape().next_begin(at.offset, false);
+                let Some(next) = next.filter(|next| *next < header.end) else { return Ok(()) };
+                from += usize::try_from(next.bytes_since(at.offset).unwrap_or(0))?;
+                at = Position::new(header.timeline, next);
             }
-            let decoder = LogDecoder::new(self.held.source.shape(), at)?;
+            let decoder = self.held.source.shape().decoder(at)?;
             self.decoder = Some(match self.anchor {
                 Some(next) => decoder.with_transaction_anchor(next),
                 None => decoder,
