@@ -271,3 +271,78 @@ impl Decoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TransactionId;
+
+    fn record(engine: &str, identity: &str) -> IncarnationRecord {
+        IncarnationRecord {
+            format: 1,
+            store: farshore_journal::StoreId::from_bytes([1; 16]),
+            database: "orders".parse().unwrap(),
+            engine: engine.to_owned(),
+            incarnation: farshore_journal::IncarnationId::from_bytes([2; 16]),
+            number: 0,
+            identity: identity.to_owned(),
+            major: 15,
+            segment_bytes: 16 << 20,
+            created: String::new(),
+            reason: String::new(),
+        }
+    }
+
+    fn commit(start: u64, time_micros: i64) -> LogEvent {
+        let what = Happened::Commit(Commit {
+            time_micros,
+            transaction: TransactionId { low: 1, full: Some(1) },
+            subtransactions: Vec::new(),
+            prepared: None,
+            database: None,
+            origin: None,
+            relations_dropped: 0,
+        });
+        LogEvent { start: Offset::new(start), end: Offset::new(start + 80), what }
+    }
+
+    #[test]
+    fn an_engine_that_is_not_known_is_named() {
+        let unknown = Shape::of(&record("oracle", "1"));
+        assert_eq!(unknown, Err(ShapeError::Engine { engine: "oracle".to_owned() }));
+        let identity = Shape::of(&record(POSTGRES, "no number"));
+        assert!(matches!(identity, Err(ShapeError::Identity { .. })));
+    }
+
+    #[test]
+    fn where_a_decoder_can_begin_is_what_the_engine_says() {
+        let segment = 16 << 20;
+        let (postgres, sqlite) =
+            (Shape::of(&record(POSTGRES, "1")).unwrap(), Shape::of(&record(SQLITE, "any")).unwrap());
+        let at = Offset::new(3 * segment + 7);
+        assert_eq!(postgres.read_from(at), Offset::new(3 * segment));
+        assert_eq!(sqlite.read_from(at), at);
+        for is_record in [false, true] {
+            assert_eq!(postgres.next_begin(at, is_record), Some(Offset::new(4 * segment)));
+            assert_eq!(sqlite.next_begin(at, is_record), is_record.then_some(at));
+        }
+        assert_eq!(postgres.next_begin(Offset::new(u64::MAX), true), None);
+        let before: Vec<u64> =
+            postgres.begins_before(Offset::new(3 * segment), 2 * segment).map(Offset::get).collect();
+        assert_eq!(before, [segment, 2 * segment]);
+        assert_eq!(postgres.begins_before(Offset::new(3 * segment), 1).count(), 1);
+        assert_eq!(postgres.begins_before(Offset::new(0), 64 * segment).count(), 0);
+        assert_eq!(sqlite.begins_before(at, 64 * segment).count(), 0);
+    }
+
+    #[test]
+    fn a_base_holds_nothing_later_than_its_own_last_record() {
+        let (postgres, sqlite) =
+            (Shape::of(&record(POSTGRES, "1")).unwrap(), Shape::of(&record(SQLITE, "any")).unwrap());
+        let base = Offset::new(500);
+        assert_eq!(sqlite.base_holds_until(base, &commit(500, 77)), Some(77));
+        assert_eq!(sqlite.base_holds_until(base, &commit(580, 77)), None);
+        // A commit behind a checkpoint's redo says nothing of what the base holds.
+        assert_eq!(postgres.base_holds_until(base, &commit(500, 77)), None);
+    }
+}

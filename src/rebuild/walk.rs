@@ -354,4 +354,89 @@ mod tests {
         assert_eq!(whole_before((5 << 32) + 10, u32::MAX), Some((5 << 32) - 1));
         assert_eq!(whole_before(800, 900), None);
     }
+
+    /// A record of one SQLite transaction that changed no page.
+    fn record(number: u64) -> Vec<u8> {
+        use farshore_engines::sqlite::record::{Head, foot};
+        use farshore_engines::sqlite::wal::{PageBytes, Place, Salts, Sum};
+        let place = Place { salts: Salts { rising: 1, random: 2 }, frames: 3, sum: Sum::from_bytes([0; 8]) };
+        let head = Head::transaction(PageBytes::new(4096).unwrap(), 0, number, 1, place);
+        [&head.encode()[..], &foot(0, i64::try_from(number).unwrap())].concat()
+    }
+
+    /// Chunks of a SQLite database's log end anywhere in a record, and its records are found from a record's start only.
+    #[tokio::test]
+    async fn a_walk_along_records_goes_on_where_one_starts_and_knows_each_once() {
+        use farshore_catalog::Options;
+        use farshore_journal::Timeline;
+        use farshore_journal::format::object::Compression;
+        use farshore_journal::format::{Recipients, Unlock, VerifyKeys};
+        use farshore_journal::registry::{Founding, Repository};
+        use farshore_journal::store::{self, StoreOptions};
+        use farshore_journal::writer::{Writer, WriterOptions, encode_data, encode_gap};
+
+        let quiet = |_: &store::StoreError| {};
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/catalog.db", folder.path().display());
+        let catalog = Catalog::open(&url, Options::default()).await.unwrap();
+        let stored = tempfile::tempdir().unwrap();
+        let address = format!("file://{}", stored.path().display());
+        let opened = store::open(&address, &StoreOptions::for_writing()).unwrap();
+        let now = "2026-11-26T00:00:00Z";
+        let repository = Repository::open_or_found(opened, now).await.unwrap();
+        let founding = Founding {
+            database: &"orders".parse().unwrap(),
+            number: 0,
+            engine: farshore_engines::log::SQLITE,
+            identity: "one",
+            major: 3,
+            segment_bytes: 16 << 20,
+            now,
+            reason: "first",
+        };
+        let record_of_it = repository.found_incarnation(founding).await.unwrap();
+        super::super::put_record(&catalog, &record_of_it).await.unwrap();
+        let source =
+            farshore_applier::source::Source::new(&repository, record_of_it.clone(), Unlock::none()).unwrap();
+        let held = Held { store: "main".to_owned(), source, pinned: VerifyKeys::default() };
+        let options = WriterOptions {
+            compression: Compression::None,
+            recipients: Recipients::default(),
+            segment_bytes: 16 << 20,
+            host: "test".to_owned(),
+        };
+        let timeline = Timeline::new(1);
+        let begin = Position::new(timeline, Offset::new(0));
+        let mut writer =
+            Writer::take_over(held.source.reader().clone(), &options, begin, &quiet).await.unwrap();
+
+        // Records 1 to 40, and behind a gap 51 to 70.
+        let before: Vec<u8> = (1..=40).flat_map(record).collect();
+        let behind: Vec<u8> = (51..=70).flat_map(record).collect();
+        let gap_end = Offset::new(before.len() as u64 + 1000);
+        let mut pieces: Vec<Option<&[u8]>> = before.chunks(100).map(Some).collect();
+        pieces.push(None);
+        pieces.extend(behind.chunks(90).map(Some));
+        for (at, piece) in pieces.iter().enumerate() {
+            let (chunk, _) = match piece {
+                Some(log) => encode_data(writer.place(), log).unwrap(),
+                None => {
+                    let body = GapBody { reason: "lost".to_owned() };
+                    encode_gap(writer.place(), gap_end, &body).unwrap()
+                }
+            };
+            writer.append(&chunk, &quiet).await.unwrap();
+            // Now and then the catalog is brought up, wherever in a record the journal ends.
+            if at % 7 == 3 || at + 1 == pieces.len() {
+                let last = writer.place().number().get() - 1;
+                let walk = Walk::new(&catalog, &held, None, Report::default());
+                walk.run(Sequence::new(last)).await.unwrap();
+            }
+        }
+        for number in 1..=71u64 {
+            let expected = usize::from((1..=40).contains(&number) || (51..=70).contains(&number));
+            let found = catalog.commit_by_xid(record_of_it.incarnation, number).await.unwrap();
+            assert_eq!(found.len(), expected, "transaction {number}");
+        }
+    }
 }

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError};
 use farshore_journal::Offset;
 use farshore_journal::format::{Recipients, Unlock};
+use farshore_journal::writer::encode_data;
 use farshore_testkit::random::{Random, seed};
 
 use crate::application::{dump, python};
@@ -157,6 +158,30 @@ async fn an_index_leads_to_the_plan_that_the_log_does_and_is_confirmed_by_a_rest
         }
     }
     assert!(by_index > 5, "{by_index} plans by the index");
+}
+
+/// A chunk may end anywhere in a record: the latest state is that of the last whole one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_ends_inside_of_a_record_is_restored_to_the_last_whole_one() {
+    let mut rig = Rig::new(Recipients::default()).await;
+    rig.commits(3);
+    rig.base().await;
+    let commits = rig.commits(4);
+    rig.ship().await;
+    rig.commit();
+    let behind = rig.writer.stored().offset.get() - rig.follow.begin;
+    let half = rig.follow.log[usize::try_from(behind).unwrap()..][..3000].to_vec();
+    let (chunk, _) = encode_data(rig.writer.place(), &half).unwrap();
+    rig.writer.append(&chunk, &|_| {}).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let source = rig.source(Unlock::none());
+    assert!(rig.verified(Unlock::none()).await.is_sound());
+    for asked in [Asked::Latest, position(rig.writer.stored().offset)] {
+        let plan = rig.plan(asked).await.unwrap();
+        assert_eq!(plan.resolved.position, commits[3].end);
+    }
+    let plan = rig.plan(Asked::Latest).await.unwrap();
+    assert_eq!(restored_dump(&source, &plan, place.path()).await, commits[3].dump);
 }
 
 /// Rows of the ledger and of its writers' rows: the numbers of each are dense.
