@@ -185,7 +185,7 @@ impl From<Demanded> for Limits {
 /// Where the restore ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
-    /// The time of the last commit at or before it, by the database's clock; none when there is none behind the base.
+    /// The time of the last commit at or before it, by the database's clock, or for SQLite when its shipper saw it; none when there is none behind the base.
     pub time: Option<DateTime<Utc>>,
     /// The end of the last record that will be replayed.
     pub position: Offset,

@@ -59,7 +59,7 @@ pub struct RestoreOptions {
     pub shared_buffers_limit: u64,
     /// Libraries to preload, named by the operator.
     pub preload: Vec<String>,
-    /// Whether to start it.
+    /// Whether to start it: an engine that is a file has nothing to start, nor tablespaces, a port or libraries.
     pub start: Option<StartOptions>,
 }
 

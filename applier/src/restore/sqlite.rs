@@ -47,6 +47,9 @@ pub(super) async fn run(task: Task<'_>) -> Result<Restored, RestoreError> {
     let (name, has_beneath) = (held.database.path.clone(), held.beneath.is_some());
     let tablespaces = BTreeMap::new();
     let (root, alone) = begin(&backup, plan, options, names(&name), &tablespaces)?;
+    // Work that opens the file by its name goes on for a while when nobody waits for it any more: until all of it is over nobody else may
+    // put a file in that place, which it would write to, or give the database's name.
+    let alone = Arc::new(alone);
     let directory = root.path().to_owned();
     let shared =
         Arc::new(Shared::of(backup.manifest().plain_bytes.saturating_add(plan.replay_bytes), watcher));
@@ -57,7 +60,9 @@ pub(super) async fn run(task: Task<'_>) -> Result<Restored, RestoreError> {
     let path = directory.join(RESTORING);
     let apply = {
         let (path, beneath) = (path.clone(), has_beneath.then(|| directory.join(BENEATH)));
+        let alone = Arc::clone(&alone);
         blocking(move || {
+            let _alone = alone;
             let mut apply = Apply::to(open(&path, true)?);
             match beneath {
                 Some(beneath) => apply_beneath(&mut apply, &beneath, id).map(|()| apply),
@@ -71,21 +76,19 @@ pub(super) async fn run(task: Task<'_>) -> Result<Restored, RestoreError> {
     let (pieces, taken) = mpsc::channel::<Bytes>(log::WAITING);
     let base = Position::new(plan.resolved.timeline, first);
     let work = {
-        let (shared, path) = (Arc::clone(&shared), path.clone());
-        blocking(move || apply_all(apply, &shared, base, target, &path, taken))
+        let (shared, path, alone) = (Arc::clone(&shared), path.clone(), Arc::clone(&alone));
+        blocking(move || apply_all(apply, &shared, base, target, &path, taken).map(|()| alone))
     };
     // Both are waited for whatever becomes of the other: nobody writes any more when this returns an error.
     let fetch = Box::pin(log::fetch(source, &branches, plan, backup.manifest(), first, &shared, pieces));
     let (applied, fetched) = tokio::join!(shared.or_stop(async { work.await? }), shared.or_stop(fetch));
     match (fetched, applied) {
-        (Ok(()), Ok(())) => {}
+        (Ok(()), Ok(_alone)) => {}
         (Err(RestoreError::CutOff), Err(why)) | (Err(why), _) | (Ok(()), Err(why)) => return Err(why),
     }
 
     shared.tell(Phase::Synchronising, shared.total, None);
     let file = directory.join(&name);
-    // The check takes its time, and goes on when nobody waits for it any more: until it is over nobody else may put a file in its place,
-    // which would then be given the name.
     let last = move || named(&root, &path, &name).map(|checked| (checked, alone));
     let (checked, _alone) = blocking(last).await??;
     marker::complete(&directory, plan)?;
