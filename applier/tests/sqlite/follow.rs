@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use farshore_engines::sqlite::decoder::{Ended, Part, RecordDecoder};
 use farshore_engines::sqlite::follow::{At, LOG_FRAMES};
 use farshore_engines::sqlite::record::FOOT_BYTES;
-use farshore_engines::sqlite::talk::{Begin, Message, Tell};
+use farshore_engines::sqlite::talk::{Begin, Message, Tell, VERSION};
 use farshore_journal::Offset;
 
 use crate::application::Database;
@@ -62,6 +62,7 @@ impl Follow {
             spool: database.folder.path().join("spool"),
             log_frames: LOG_FRAMES,
             every: Duration::from_millis(2),
+            version: VERSION.to_owned(),
         };
         follow.line(&serde_json::to_string(&begin).unwrap());
         follow

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farshore_engines::sqlite::base::BENEATH;
+use farshore_engines::sqlite::backup::BENEATH;
 use farshore_journal::backup::{BackupOptions, BackupWriter, Entry, EntryKind, Manifest, Trouble};
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::reader::Reader;
