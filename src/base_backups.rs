@@ -85,7 +85,9 @@ fn failed(name: &DatabaseName, store: &StoreName, why: &dyn std::fmt::Display) -
             "a backup without its manifest does not exist for a restore; older ones stay as they are"
                 .to_owned(),
         ),
-        format!("mend what it says; `farshore backup run {name}` takes one now"),
+        format!(
+            "mend what it says; the service takes one by itself when one is due, and `farshore backup run {name}` takes one of a PostgreSQL now"
+        ),
     )
 }
 

@@ -16,6 +16,7 @@ use farshore_journal::{BackupId, DatabaseName};
 use crate::config::OnFull;
 use crate::config::quantity::Span;
 pub use restore::{History, RestoreArgs};
+use time::Moment;
 
 /// Ship a database's log off its machine, take it back to any commit.
 #[derive(Debug, Parser)]
@@ -76,6 +77,26 @@ fn parse_zone(text: &str) -> Result<Tz, String> {
     text.parse().map_err(|_| "no such time zone; write one as Europe/Berlin".to_owned())
 }
 
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// The engine of the sample database
+    #[arg(long, value_enum, default_value = "sqlite")]
+    pub engine: DemoEngine,
+    /// Leave all of it running, and say how to end it
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// The engine of a sample database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DemoEngine {
+    /// A SQLite file: nothing need be installed
+    Sqlite,
+    /// A PostgreSQL cluster, where its programs are
+    Postgres,
+}
+
 /// How answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -90,6 +111,11 @@ pub enum Format {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See the main job at work: a sample application, its journal, a wrong delete, and the restore
+    #[command(before_help = "Examples:
+  farshore demo
+  farshore demo --keep")]
+    Demo(DemoArgs),
     /// Write a first configuration and say what the DBA must set up
     #[command(before_help = "Examples:
   farshore init
@@ -259,11 +285,16 @@ pub enum BackupCommand {
 #[derive(Debug, Clone, Subcommand)]
 pub enum PointsCommand {
     /// List recovery points
-    #[command(before_help = "Examples:\n  farshore points list orders")]
+    #[command(before_help = "Examples:
+  farshore points list orders
+  farshore points list orders --around 2026-03-29T14:02:17Z")]
     List {
         /// The database
         #[arg(value_name = "DB")]
         database: DatabaseName,
+        /// The commits nearest to this time, in place of the newest ones
+        #[arg(long, value_name = "TIME")]
+        around: Option<Moment>,
     },
     /// Name the present moment in the database's own log
     #[command(before_help = "Examples:\n  farshore points mark orders before-release-812")]

@@ -8,6 +8,7 @@ pub mod backup;
 pub mod catalog;
 pub mod check;
 pub mod completions;
+pub mod demo;
 pub mod init;
 pub mod man;
 pub mod points;
@@ -126,6 +127,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
     let output = Output::stdout(cli.global.output);
     let mut context = Context { global: cli.global, output, cancel };
     match cli.command {
+        Command::Demo(args) => demo::run(&mut context, args).await,
         Command::Init(args) => init::run(&mut context, args).await,
         Command::Run => run::run(&mut context).await,
         Command::Check(args) => check::run(&mut context, args).await,

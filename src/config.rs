@@ -22,6 +22,7 @@ use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use farshore_engines::log::{POSTGRES, SQLITE};
 use farshore_journal::DatabaseName;
 use farshore_journal::format::{VerifyKey, VerifyKeys};
 use serde::{Deserialize, Deserializer, de};
@@ -205,6 +206,16 @@ pub enum EngineConfig {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl EngineConfig {
+    /// What the engine is called in stores.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Postgres { .. } => POSTGRES,
+            Self::Sqlite { .. } => SQLITE,
+        }
+    }
 }
 
 /// One protected database.

@@ -101,6 +101,17 @@ impl<W: Write> Output<W> {
         self.bytes(&[text.as_bytes(), end].concat())
     }
 
+    /// Prints a part of a story for people; nothing where the answer is one for programs.
+    ///
+    /// # Errors
+    /// When writing fails for another reason than a closed pipe.
+    pub fn say(&mut self, text: &str) -> io::Result<()> {
+        match self.format {
+            Format::Table => self.text(text),
+            Format::Json | Format::Jsonl => Ok(()),
+        }
+    }
+
     fn json<T: Serialize>(&mut self, value: &T, pretty: bool) -> io::Result<()> {
         let mut bytes = if pretty { serde_json::to_vec_pretty(value)? } else { serde_json::to_vec(value)? };
         bytes.push(b'\n');

@@ -21,6 +21,11 @@ pub const SQLITE: &str = "sqlite";
 /// Source: `CreateCheckPoint`, src/backend/access/transam/xlog.c.
 const CHECKPOINT_SLACK_MICROS: i64 = 2_000_000;
 
+/// Whether the record of a commit holds all that the transaction changed, and so says how much that was.
+pub fn commits_hold_changes(engine: &str) -> bool {
+    engine == SQLITE
+}
+
 /// What must be known of a log before it can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {

@@ -12,6 +12,7 @@ pub mod follow;
 pub mod hold;
 pub mod mark;
 pub mod record;
+pub mod sample;
 pub mod serve;
 pub mod stream;
 pub mod talk;

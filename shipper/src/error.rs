@@ -36,7 +36,7 @@ pub enum ShipError {
     },
     /// The store is empty, though it was shipped into before: a mount that is away, or a wrong address. It is not founded anew.
     #[error(
-        "the store is away: {found}, but this database was shipped to this store before ({witness}). Mount it or correct its address; if what it held is lost for good, give it another name in the configuration and drop its old slot"
+        "the store is away: {found}, but this database was shipped to this store before ({witness}). Mount it or correct its address; if what it held is lost for good, give it another name in the configuration, and remove what bears witness of it"
     )]
     StoreAway {
         /// What is missing there.

@@ -4,11 +4,13 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::points::{Around, PointsQuery};
 use farshore_catalog::range::JournalRange;
+use farshore_engines::log::commits_hold_changes;
 use farshore_engines::postgres::sql::Session;
 use farshore_journal::{DatabaseName, Position};
 use serde::Serialize;
 
 use crate::cli::PointsCommand;
+use crate::cli::time::Moment;
 use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig};
 use crate::exit::Exit;
@@ -27,12 +29,15 @@ struct Point {
     kind: String,
     name: Option<String>,
     xid: Option<u64>,
+    /// Bytes of log that the transaction made, where a log says that: a wrong one is often a large one.
+    changed_bytes: Option<u64>,
     /// The stores whose checked log holds it, by name. None yet for a mark that was set just now.
     stores: Vec<String>,
 }
 
 impl Row for Point {
-    const HEADER: &'static [&'static str] = &["TIME (UTC)", "POSITION", "KIND", "NAME", "XID", "STORES"];
+    const HEADER: &'static [&'static str] =
+        &["TIME (UTC)", "POSITION", "KIND", "NAME", "XID", "BYTES", "STORES"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -41,6 +46,7 @@ impl Row for Point {
             self.kind.clone(),
             self.name.clone().unwrap_or_default(),
             self.xid.map(|xid| xid.to_string()).unwrap_or_default(),
+            self.changed_bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
             self.stores.join(","),
         ]
     }
@@ -53,9 +59,9 @@ impl Row for Point {
 pub async fn run(context: &mut Context, args: PointsCommand) -> anyhow::Result<Exit> {
     let config = context.config()?;
     match args {
-        PointsCommand::List { database } => {
+        PointsCommand::List { database, around } => {
             let (name, _) = commands::database(&config, Some(&database))?;
-            let points = list(&config, name).await?;
+            let points = list(&config, name, around).await?;
             context.output.list("farshore.points/1", &points)?;
             Ok(Exit::Done)
         }
@@ -70,14 +76,16 @@ pub async fn run(context: &mut Context, args: PointsCommand) -> anyhow::Result<E
     }
 }
 
-/// The newest commits of the store that reaches furthest and the marks among them, oldest first. Each names the stores that hold
+/// The newest commits of the store that reaches furthest, or those nearest to a time, and the marks among them, oldest first. Each names the stores that hold
 /// it, since a restore reads one of them.
-async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>> {
+async fn list(config: &Config, name: &DatabaseName, around: Option<Moment>) -> anyhow::Result<Vec<Point>> {
     let catalog = wiring::catalog(config).await?;
     let ranges = match catalog.incarnation_current(name).await? {
         Some(incarnation) => catalog.range_list(incarnation.id).await?,
         None => Vec::new(),
     };
+    let tells =
+        config.databases.get(name).is_some_and(|settings| commits_hold_changes(settings.engine.name()));
     let newest = ranges.iter().max_by_key(|range| (range.timeline, range.end));
     let Some(newest) = newest else {
         return Err(OperatorMessage::new(
@@ -93,7 +101,10 @@ async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>
     let asked = PointsQuery {
         incarnation: newest.incarnation,
         timeline: newest.timeline,
-        around: Around::Position(Position::new(newest.timeline, newest.checked_end)),
+        around: match around {
+            Some(time) => Around::Time(time.utc()),
+            None => Around::Position(Position::new(newest.timeline, newest.checked_end)),
+        },
         // By count alone: one commit from a clock far ahead must not push the others out.
         span: None,
         limit: SHOWN,
@@ -106,6 +117,7 @@ async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>
         kind: "commit".to_owned(),
         name: None,
         xid: Some(commit.xid),
+        changed_bytes: commit.end.bytes_since(commit.start).filter(|_| tells),
         stores: holding(&ranges, commit.position()),
     });
     let marks = page.marks.iter().map(|mark| Point {
@@ -114,6 +126,7 @@ async fn list(config: &Config, name: &DatabaseName) -> anyhow::Result<Vec<Point>
         kind: mark.kind.to_string(),
         name: Some(mark.name.clone()),
         xid: None,
+        changed_bytes: None,
         stores: holding(&ranges, mark.position),
     });
     let mut points: Vec<Point> = commits.chain(marks).collect();
@@ -164,6 +177,7 @@ async fn mark(database: &DatabaseName, settings: &DatabaseConfig, name: String) 
             kind,
             name: Some(name),
             xid: None,
+            changed_bytes: None,
             stores: Vec::new(),
         });
     }

@@ -42,6 +42,9 @@ const HEALTH: Duration = Duration::from_millis(500);
 /// How often a lock that another process holds is tried.
 const LOCK: Duration = Duration::from_millis(200);
 
+/// What is safe when a database is not shipped any more.
+const WHEN_STOPPED: &str = "what was called stored stays stored; behind that a PostgreSQL primary keeps its log in the keep slot, and a SQLite database keeps it only until the applications have copied it back, when a new base backup is taken";
+
 /// Runs it.
 ///
 /// # Errors
@@ -283,7 +286,7 @@ fn stopped(name: &DatabaseName, why: &ShipError) -> OperatorMessage {
         false => OperatorMessage::new(
             Code::ShippingStopped,
             format!("shipping of {name} stopped: {why}"),
-            Safe::Known("what was called stored stays stored; the primary keeps its log behind that in the keep slot".to_owned()),
+            Safe::Known(WHEN_STOPPED.to_owned()),
             "mend what it says and start `farshore run` again",
         ),
     }
@@ -293,10 +296,7 @@ fn broke(why: &tokio::task::JoinError) -> OperatorMessage {
     OperatorMessage::new(
         Code::ShippingStopped,
         format!("a database's shipping broke off: {why}"),
-        Safe::Known(
-            "what was called stored stays stored; the primary keeps its log behind that in the keep slot"
-                .to_owned(),
-        ),
+        Safe::Known(WHEN_STOPPED.to_owned()),
         "this is a fault in farshore: keep the log of it, and start `farshore run` again",
     )
 }
