@@ -217,6 +217,18 @@ fn assert_sound(node: &Node) {
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
 }
 
+/// Whoever asks the newest incarnation for a time that an older one holds is told which.
+fn is_told_of_the_older_incarnation(node: &Node, older: u64) {
+    let number = older.to_string();
+    let to = text(&node.folder().join("none"));
+    let whole =
+        node.json(&["restore", "orders", "--incarnation", &number, "--latest", "--to", &to, "--dry-run"]);
+    let time = whole["resolved"]["time"].as_str().expect("a commit is in every base's log");
+    let refused = node.run(&["restore", "orders", "--at", time, "--to", &to]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains(&format!("add --incarnation {older}")), "{said}");
+}
+
 #[test]
 fn soak_sqlite_truncates() {
     let mut campaign = Campaign::start("sqlite_truncates");
@@ -240,6 +252,7 @@ fn soak_sqlite_truncates() {
         node.wait_backup(1);
         settle(&node);
         newest_is_the_same(&node);
+        is_told_of_the_older_incarnation(&node, before as u64 - 1);
         campaign.count("truncates", 1);
     }
     service.stop();

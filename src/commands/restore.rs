@@ -58,7 +58,14 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     if let Shape::Sqlite { .. } = source.shape() {
         no_server(name, &args)?;
     }
-    let mut plan = Box::pin(resolve(&source, asked(&target))).await.map_err(|why| unreachable(name, &why))?;
+    let mut plan = match Box::pin(resolve(&source, asked(&target))).await {
+        Ok(plan) => plan,
+        Err(why) if args.history.incarnation.is_none() => {
+            let older = Box::pin(older(&config, name, &source, &store, &target)).await;
+            return Err(unreachable(name, &why, older).into());
+        }
+        Err(why) => return Err(unreachable(name, &why, None).into()),
+    };
     if args.dry_run {
         let text = describe(&plan, &source, &store);
         show(context, &plan, &text)?;
@@ -185,7 +192,7 @@ async fn hold_against_heads(
     if let Some(head) = known.vanished(&all).first() {
         return Err(heads::vanished(name, store, head).into());
     }
-    let away = |why| unreachable(name, &PlanError::Journal(why));
+    let away = |why| unreachable(name, &PlanError::Journal(why), None);
     if !named && let Some(found) = Box::pin(unwitnessed(source, &all, &known)).await.map_err(away)? {
         return Err(heads::unwitnessed(name, store, &found).into());
     }
@@ -373,27 +380,54 @@ fn is_sealed(why: &JournalError) -> bool {
 
 const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
 
-fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
+/// The newest incarnation before `source`'s in which a time or a named point is found. A position or a transaction's number may be there
+/// too and mean something else.
+async fn older(
+    config: &Config,
+    name: &DatabaseName,
+    source: &Source,
+    store: &str,
+    target: &Target,
+) -> Option<u64> {
+    if !matches!(target, Target::At(_) | Target::Point(_)) {
+        return None;
+    }
+    let all = sources::all(config, name, &store.parse().ok()?).await.ok()?;
+    for older in all.iter().rev().skip_while(|older| older.record().number >= source.record().number) {
+        if Box::pin(resolve(older, asked(target))).await.is_ok() {
+            return Some(older.record().number);
+        }
+    }
+    None
+}
+
+fn unreachable(name: &DatabaseName, why: &PlanError, older: Option<u64>) -> OperatorMessage {
     let code = match why {
         PlanError::Journal(_) => Code::StoreUnusable,
         _ => Code::RestoreUnreachable,
+    };
+    let next = match (older, why) {
+        (Some(older), _) => {
+            format!("incarnation {older}, which came before, holds it: add --incarnation {older}")
+        }
+        (None, PlanError::Journal(why)) if is_sealed(why) => NAME_THE_KEY.to_owned(),
+        (None, PlanError::Journal(_)) => {
+            "`farshore verify` names what is wrong with the journal; mend the store, or restore from another one"
+                .to_owned()
+        }
+        (None, PlanError::TablespaceInTheWay { .. } | PlanError::TablespaceNowhere { .. }) => {
+            "do one of what it says, then restore again".to_owned()
+        }
+        (None, _) => {
+            "choose a target inside a window that is named, or `farshore verify` when the journal itself is at fault"
+                .to_owned()
+        }
     };
     OperatorMessage::new(
         code,
         format!("{name} cannot be restored as asked: {}", with_causes(why)),
         Safe::Known("nothing was written".to_owned()),
-        match why {
-            PlanError::Journal(why) if is_sealed(why) => NAME_THE_KEY,
-            PlanError::Journal(_) => {
-                "`farshore verify` names what is wrong with the journal; mend the store, or restore from another one"
-            }
-            PlanError::TablespaceInTheWay { .. } | PlanError::TablespaceNowhere { .. } => {
-                "do one of what it says, then restore again"
-            }
-            _ => {
-                "choose a target inside a window that is named, or `farshore verify` when the journal itself is at fault"
-            }
-        },
+        next,
     )
 }
 
