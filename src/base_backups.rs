@@ -47,6 +47,15 @@ pub const STUCK: Duration = Duration::from_secs(600);
 /// Where copies of the databases are asked for that this process ships and whose copies come in the stream of their log.
 pub type Streams = BTreeMap<DatabaseName, Copies>;
 
+/// What the process that takes backups has besides.
+#[derive(Clone, Copy)]
+pub struct Process<'a> {
+    /// The streams of what it ships.
+    pub streams: &'a Streams,
+    /// Who is told of a backup.
+    pub catalog: Option<&'a Catalog>,
+}
+
 /// Takes one base backup of a database into one store, and tells the catalog when there is one. It is given up when nothing of
 /// it moved for `stuck`.
 ///
@@ -57,8 +66,7 @@ pub async fn take(
     name: &DatabaseName,
     store_name: &StoreName,
     label: &str,
-    streams: &Streams,
-    catalog: Option<&Catalog>,
+    process: Process<'_>,
     stuck: Duration,
     progress: &(dyn Fn(TakeProgress) + Sync),
 ) -> Result<Taken, OperatorMessage> {
@@ -68,7 +76,7 @@ pub async fn take(
         progress(now);
     };
     tokio::select! {
-        taken = Box::pin(take_unwatched(config, name, store_name, label, streams, catalog, &seen)) => taken,
+        taken = Box::pin(take_unwatched(config, name, store_name, label, process, &seen)) => taken,
         () = watched.stuck() => Err(failed(
             name,
             store_name,
@@ -96,8 +104,7 @@ async fn take_unwatched(
     name: &DatabaseName,
     store_name: &StoreName,
     label: &str,
-    streams: &Streams,
-    catalog: Option<&Catalog>,
+    process: Process<'_>,
     progress: &(dyn Fn(TakeProgress) + Sync),
 ) -> Result<Taken, OperatorMessage> {
     let failed = |why: &dyn std::fmt::Display| failed(name, store_name, why);
@@ -129,7 +136,7 @@ async fn take_unwatched(
             Box::pin(of_server(name, settings, of, progress)).await?.map_err(|why| failed(&why))?
         }
         EngineConfig::Sqlite { path } => {
-            let Some(copies) = streams.get(name) else {
+            let Some(copies) = process.streams.get(name) else {
                 return Err(failed(
                     &"a SQLite database is copied by the service that follows it, which takes a backup by itself when one is due",
                 ));
@@ -138,7 +145,7 @@ async fn take_unwatched(
             Box::pin(of_stream(copies, &file, of, progress)).await.map_err(|why| failed(&why))?
         }
     };
-    if let Some(catalog) = catalog
+    if let Some(catalog) = process.catalog
         && let Err(why) = record_backup(catalog, &record, store_name, &taken).await
     {
         tracing::error!(error = %why, "the catalog lacks a backup: `farshore catalog rebuild` brings it back");

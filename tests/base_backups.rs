@@ -6,7 +6,7 @@ mod service;
 
 use std::time::Duration;
 
-use farshore::base_backups::{Streams, take};
+use farshore::base_backups::{Process, Streams, take};
 use farshore_journal::Timeline;
 use farshore_shipper::base_backup::Phase;
 use farshore_testkit::pg::{Major, Mode, Server};
@@ -182,7 +182,8 @@ fn a_backup_whose_store_takes_nothing_any_more_is_given_up() {
         }
     };
     let stuck = Duration::from_secs(3);
-    let taken = service::wait(take(&config, &name, &store, "test", &Streams::new(), None, stuck, &cut));
+    let process = Process { streams: &Streams::new(), catalog: None };
+    let taken = service::wait(take(&config, &name, &store, "test", process, stuck, &cut));
     let why = taken.expect_err("nothing was stored");
     assert!(why.to_string().contains("nothing of it moved for 3 seconds"), "{why}");
     assert_eq!(node.backups(), 1);

@@ -174,7 +174,7 @@ fn soak_sqlite_kills() {
         let node = node(page_bytes);
         let mut service = node.start(None);
         node.wait_backup(1);
-        let mut writers = vec![
+        let mut writers = [
             Writer::start(&node, 1, 600, 100, "steady"),
             Writer::start(&node, 2, 600, 15, "mixed"),
             Writer::start(&node, 3, 600, 15, "mixed"),

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{STUCK, Streams, take};
+use super::{Process, STUCK, Streams, take};
 use crate::config::{Config, StoreName};
 use crate::wiring;
 
@@ -156,10 +156,8 @@ impl Keeper {
         let Ok(_place) = self.at_once.acquire().await else { return };
         let reason = due.to_string();
         tracing::info!(database = %self.name, store = %store, reason, "a base backup is due");
-        let catalog = self.catalog.as_ref();
-        match Box::pin(take(&self.config, &self.name, store, &reason, &self.streams, catalog, STUCK, &|_| {}))
-            .await
-        {
+        let process = Process { streams: &self.streams, catalog: self.catalog.as_ref() };
+        match Box::pin(take(&self.config, &self.name, store, &reason, process, STUCK, &|_| {})).await {
             Ok(backup) => {
                 tracing::info!(database = %self.name, store = %store, backup = %backup.id, "a base backup is complete");
                 // Asked again at once: it is none if a gap or a promotion came meanwhile.

@@ -6,7 +6,7 @@ use farshore_journal::{BackupId, DatabaseName};
 use farshore_shipper::base_backup::Phase;
 use serde::Serialize;
 
-use crate::base_backups::{self, STUCK, Streams};
+use crate::base_backups::{self, Process, STUCK, Streams};
 use crate::cli::BackupCommand;
 use crate::commands::{self, Context};
 use crate::config::{Config, StoreName};
@@ -96,6 +96,7 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
     let catalog = wiring::catalog(config).await.ok();
     // This process ships nothing.
     let streams = Streams::new();
+    let process = Process { streams: &streams, catalog: catalog.as_ref() };
     let mut taken = Vec::new();
     for store in &settings.stores {
         let say = |progress: base_backups::TakeProgress| match progress.phase {
@@ -113,7 +114,7 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
         };
         let one = tokio::select! {
             () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
-            one = Box::pin(base_backups::take(config, name, store, "by hand", &streams, catalog.as_ref(), STUCK, &say)) => one?,
+            one = Box::pin(base_backups::take(config, name, store, "by hand", process, STUCK, &say)) => one?,
         };
         taken.push((store, one.id));
     }
