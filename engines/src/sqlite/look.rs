@@ -337,7 +337,8 @@ fn log(path: &Path, header: Option<Header>) -> Result<Option<Log>, String> {
         Ok(meta) => {
             let frame = header.map(|header| FRAME_HEAD_BYTES as u64 + u64::from(header.page_bytes.get()));
             let frames = waiting_frames(&beside(path, "-shm"));
-            let waiting = frame.zip(frames).map(|(frame, frames)| (frame * u64::from(frames)).min(meta.len()));
+            let waiting =
+                frame.zip(frames).map(|(frame, frames)| (frame * u64::from(frames)).min(meta.len()));
             Ok(Some(Log { bytes: meta.len(), waiting }))
         }
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -361,9 +362,8 @@ fn waiting_in(bytes: &[u8; INDEX_BYTES]) -> Option<u32> {
 
 fn has_table(path: &Path, how: &str) -> Result<bool, TableUnknown> {
     let ask = || -> rusqlite::Result<bool> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-            | OpenFlags::SQLITE_OPEN_URI
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(uri(path, how), flags)?;
         connection.busy_timeout(PATIENCE)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -383,7 +383,9 @@ fn uri(path: &Path, how: &str) -> String {
     let mut uri = "file:".to_owned();
     for byte in path.as_os_str().as_bytes() {
         match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte))
+            }
             // Into a string that grows this cannot fail.
             _ => drop(write!(uri, "%{byte:02X}")),
         }
@@ -441,6 +443,9 @@ mod tests {
 
     #[test]
     fn a_path_becomes_a_file_name_that_keeps_every_letter() {
-        assert_eq!(uri(Path::new("/a b/ü?x.db"), "immutable=1"), "file:/a%20b/%C3%BC%3Fx.db?mode=ro&immutable=1");
+        assert_eq!(
+            uri(Path::new("/a b/ü?x.db"), "immutable=1"),
+            "file:/a%20b/%C3%BC%3Fx.db?mode=ro&immutable=1"
+        );
     }
 }

@@ -11,14 +11,34 @@ use std::path::{Path, PathBuf};
 
 /// File systems of a network or a cluster, or of a host that shares them with its guests.
 const NETWORK: &[&str] = &[
-    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "gfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2",
-    "orangefs", "prl_fs", "pvfs2", "smb3", "smbfs", "vboxsf", "vmhgfs",
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "gfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4",
+    "ocfs2", "orangefs", "prl_fs", "pvfs2", "smb3", "smbfs", "vboxsf", "vmhgfs",
 ];
 /// What FUSE file systems of a network call themselves, behind `fuse.`.
 const NETWORK_FUSE: &[&str] = &[
-    "afpfs", "beegfs", "blobfuse", "blobfuse2", "ceph", "ceph-fuse", "curlftpfs", "davfs", "gcsfuse", "glusterfs",
-    "goofys", "gvfsd-fuse", "juicefs", "mfs", "moosefs", "mount-s3", "mountpoint-s3", "rclone", "s3fs", "seaweedfs", "smbnetfs",
-    "sshfs", "vmhgfs-fuse",
+    "afpfs",
+    "beegfs",
+    "blobfuse",
+    "blobfuse2",
+    "ceph",
+    "ceph-fuse",
+    "curlftpfs",
+    "davfs",
+    "gcsfuse",
+    "glusterfs",
+    "goofys",
+    "gvfsd-fuse",
+    "juicefs",
+    "mfs",
+    "moosefs",
+    "mount-s3",
+    "mountpoint-s3",
+    "rclone",
+    "s3fs",
+    "seaweedfs",
+    "smbnetfs",
+    "sshfs",
+    "vmhgfs-fuse",
 ];
 /// What programs of the user's, or a hypervisor, answer for.
 const UNSURE: &[&str] = &["fuse", "fuseblk", "virtiofs"];
