@@ -156,7 +156,10 @@ fn judge_directory(name: &str, store: &StoreFacts, origin: Origin<'_>, findings:
         Some(true) => Finding::warning(
             "store.apart",
             format!("store {name} lies on the database's own file system: both go with one disk"),
-            "put it on another machine, or name a second store",
+            match origin {
+                Origin::Cluster(_) => "put it on another machine, or name a second store",
+                Origin::File(_) => "put it on another machine",
+            },
         ),
     });
 }
