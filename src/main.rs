@@ -14,6 +14,7 @@ use farshore::cli::{Cli, Format};
 use farshore::commands;
 use farshore::exit::{Contract, Exit};
 use farshore::message::{Code, OperatorMessage, Safe};
+use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
 /// How long tasks that do not end by themselves are waited for once the verb has returned.
@@ -34,6 +35,10 @@ fn main() -> ExitCode {
 /// Follows a SQLite database for the service that started this: a process of its own, in which nobody else opens it. Not a verb: it is
 /// told by lines on standard input, and speaks in messages that are no text.
 fn follow() -> ExitCode {
+    // A signal to all of the service's processes is the service's to answer: this one ends when its orders do. Threads inherit it.
+    let mut signals = SigSet::empty();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
+    let _ = signals.thread_block();
     match farshore_engines::sqlite::serve::serve(io::stdin(), io::stdout()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::FAILURE,

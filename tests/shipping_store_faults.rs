@@ -17,7 +17,9 @@ use farshore_journal::store::{self, ObjectStore, StoreOptions};
 use farshore_journal::writer::WriterOptions;
 use farshore_journal::{DatabaseName, Offset};
 use farshore_shipper::founding::Place;
-use farshore_shipper::pipeline::PipelineConfig;
+use farshore_shipper::pipeline::copies::Copies;
+use farshore_shipper::pipeline::postgres::Cluster;
+use farshore_shipper::pipeline::{PipelineConfig, SourceConfig};
 use farshore_shipper::push::room::Room;
 use farshore_shipper::slots;
 use farshore_shipper::supervisor::{self, DatabaseConfig, TargetConfig};
@@ -108,10 +110,13 @@ async fn ship_into_a_failing_directory(
     let keep = slots::keep(&name).unwrap();
     let pipeline = PipelineConfig {
         database: name.clone(),
-        params: params.clone(),
-        slot: slots::live(&name, "main").unwrap(),
-        keep: keep.clone(),
-        room: Room::new(node.folder().join("room")),
+        source: SourceConfig::Postgres(Box::new(Cluster {
+            params,
+            slot: slots::live(&name, "main").unwrap(),
+            keep,
+            room: Room::new(node.folder().join("room")),
+            kept: Vec::new(),
+        })),
         store_name: "main".to_owned(),
         flush_interval: Duration::from_millis(100),
         merge: MergeLimits::default(),
@@ -129,7 +134,8 @@ async fn ship_into_a_failing_directory(
     let targets = vec![TargetConfig { pipeline, store: Place::new(open, false), url: "file:".to_owned() }];
     let free = Arc::new(|_: &str, _: u64| None);
     let node_name = "test".to_owned();
-    let database = DatabaseConfig { name, params, keep, targets, required: 1, node: node_name, free };
+    let database =
+        DatabaseConfig { name, targets, copies: Copies::default(), required: 1, node: node_name, free };
     let (shown, progress) = watch::channel(Vec::new());
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();

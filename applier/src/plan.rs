@@ -1,6 +1,6 @@
 //! What a restore would do: a target resolved to one position, a base, and what it takes. Nothing is written.
 //!
-//! What always holds: every target resolves to *every record that ends at or before P*; PostgreSQL is given the start of the
+//! What always holds: every target resolves to *every record that ends at or before P*; SQLite's records are applied up to there, and PostgreSQL is given the start of the
 //! last such record, inclusive, and a numbered timeline, never a time or `latest`; `base.end <= resolved.position`, and the
 //! journal is unbroken from `base.start` to it. What cannot be reached is refused here, with what can be. A base with pages that
 //! are known to be damaged is taken only when no sound one reaches the target, and then said.
@@ -8,17 +8,20 @@
 
 mod confirm;
 mod gaps;
+mod postgres;
 mod resolve;
 mod scan;
 mod shortcut;
+mod takes;
 
 use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use farshore_engines::postgres::log::LogError;
+use farshore_engines::log::LogError;
 use farshore_engines::postgres::restore::control::{ControlError, Limits};
 use farshore_engines::postgres::restore::safe_start;
+use farshore_engines::sqlite::backup::FilesError;
 use farshore_journal::format::Digest;
 use farshore_journal::{
     BackupId, DatabaseName, IncarnationId, JournalError, Offset, ParseError, Position, StoreId, Timeline,
@@ -26,8 +29,8 @@ use farshore_journal::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use confirm::Confirmation;
+pub(crate) use postgres::{CONTROL_FILE, control_file, neutralised, source_settings};
 pub use resolve::resolve;
-pub(crate) use resolve::{CONTROL_FILE, control_file, neutralised, source_settings};
 
 /// The plan's schema.
 pub const SCHEMA: &str = "farshore.restore-plan/1";
@@ -121,9 +124,9 @@ pub struct Plan {
     pub base: Base,
     /// Bytes of log that will be replayed.
     pub replay_bytes: u64,
-    /// Log segments that will be written.
+    /// Log segments that will be written; none where records are applied at once.
     pub segments: u64,
-    /// Bytes that will be written.
+    /// Bytes that will be written at most.
     pub writes_bytes: u64,
     /// How long it should take; unknown until a restore of this database was measured.
     pub estimate_seconds: Option<f64>,
@@ -182,7 +185,7 @@ impl From<Demanded> for Limits {
 /// Where the restore ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolved {
-    /// The time of the last commit at or before it, by the database's clock; none when there is none behind the base.
+    /// The time of the last commit at or before it, by the database's clock, or for SQLite when its shipper saw it; none when there is none behind the base.
     pub time: Option<DateTime<Utc>>,
     /// The end of the last record that will be replayed.
     pub position: Offset,
@@ -395,7 +398,7 @@ pub enum PlanError {
         /// What can be reached.
         windows: Vec<Window>,
     },
-    /// The log between base and target is not what PostgreSQL writes.
+    /// The log between base and target is not what its engine writes.
     #[error("the log from {base} on is damaged, whole up to {whole_to:?}: {source}")]
     Damaged {
         /// Where the reading began.
@@ -427,6 +430,15 @@ pub enum PlanError {
         /// What is wrong with it, if it is there.
         #[source]
         source: Option<ControlError>,
+    },
+    /// The backup's manifest is not one of its engine's.
+    #[error("backup {backup} is none that can be restored")]
+    Files {
+        /// The backup.
+        backup: BackupId,
+        /// What is wrong with it.
+        #[source]
+        source: FilesError,
     },
     /// Replay would make a tablespace where something is.
     #[error(

@@ -1,33 +1,37 @@
-//! Runs a plan: the base's files and the log up to the target come to a new place, in parallel, and the copy is made safe to
-//! start; on wish it is started and seen to stand at exactly the promised position.
+//! Runs a plan: the base's files and the log up to the target come to a new place, and the copy becomes one that can be used: a server's
+//! is made safe to start, and on wish started and seen to stand at exactly the promised position ([`postgres`]); a file is brought to the target and
+//! checked ([`sqlite`]).
 //!
 //! What always holds: nothing outside the directory and its tablespaces' places is written; no log behind the target is
-//! written, so nothing behind it can ever be replayed; `global/pg_control` comes last, after the configuration that makes the
-//! copy safe, so a restore that was cut off cannot be started; the marker says `complete` only when all of it is durable.
+//! written or applied; what makes the copy a database comes last, so a restore that was cut off cannot be taken for one; the marker says `complete` only when all of it is durable.
 //!
 //! ```text
-//! marker running ─▶ files and log ─▶ configuration ─▶ pg_control ─▶ synchronise ─▶ marker complete ─▶ (start, wait, verify)
+//! marker running ─▶ what the engine needs ─▶ synchronise ─▶ marker complete ─▶ (start, wait, verify)
 //! ```
-//! Tablespaces without a mapping go beside the directory, to `<directory>-tablespace-<oid>`: on the same file system, named
-//! after it, and never to the place that the source named.
 
 mod files;
+mod log;
 mod marker;
+mod postgres;
 mod segments;
+mod sqlite;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use farshore_engines::log::Shape;
 use farshore_engines::postgres::restore::beneath::{Access, BeneathError, Bounds, EntryKind, Root};
-use farshore_engines::postgres::restore::bin::{self, BinError};
+use farshore_engines::postgres::restore::bin::BinError;
 use farshore_engines::postgres::restore::control::ControlError;
-use farshore_engines::postgres::restore::install::{self, InstallError};
-use farshore_engines::postgres::restore::safe_start::{self, RecoveryTarget, Request, Then};
-use farshore_engines::postgres::restore::server::{self, Reached, ServerError, Start};
-use farshore_journal::backup::{self, Backup};
+use farshore_engines::postgres::restore::install::InstallError;
+use farshore_engines::postgres::restore::safe_start::{self, Then};
+use farshore_engines::postgres::restore::server::{Reached, ServerError};
+use farshore_engines::sqlite::check::{CheckError, Checked};
+use farshore_engines::sqlite::decoder::RecordError;
+use farshore_journal::backup::Backup;
 use farshore_journal::{BackupId, JournalError, Offset};
 
 use crate::branches::Branches;
@@ -37,10 +41,6 @@ use crate::source::Source;
 use marker::Alone;
 pub use marker::{MARKER, Marker, State};
 
-/// The name of the directory for the socket and the server's messages, inside the restored one.
-const RUN_DIR: &str = "farshore-run";
-/// A path that still leaves room for the socket's own name.
-const LONGEST_SOCKET_DIR: usize = 80;
 /// Threads that synchronise files.
 const SYNC_THREADS: usize = 8;
 
@@ -59,7 +59,7 @@ pub struct RestoreOptions {
     pub shared_buffers_limit: u64,
     /// Libraries to preload, named by the operator.
     pub preload: Vec<String>,
-    /// Whether to start it.
+    /// Whether to start it: an engine that is a file has nothing to start, nor tablespaces, a port or libraries.
     pub start: Option<StartOptions>,
 }
 
@@ -116,12 +116,23 @@ pub type Watcher = Arc<dyn Fn(Progress) + Send + Sync>;
 pub struct Restored {
     /// The directory, without links.
     pub directory: PathBuf,
-    /// Where the socket and the server's messages are.
-    pub socket_dir: PathBuf,
+    /// The database's file, for an engine whose database is one.
+    pub file: Option<RestoredFile>,
+    /// Where the socket and the server's messages are, for an engine that is a server.
+    pub socket_dir: Option<PathBuf>,
     /// Settings of the source that do not apply.
     pub neutralised: Vec<Neutralised>,
     /// The server at the target, if it was started.
     pub server: Option<Reached>,
+}
+
+/// A restored file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How far its engine found it whole.
+    pub checked: Checked,
 }
 
 /// Why a restore was not done.
@@ -210,6 +221,23 @@ pub enum RestoreError {
         #[source]
         source: std::io::Error,
     },
+    /// What the backup holds of what was beneath its file is not one whole record.
+    #[error("what backup {id} holds of what was beneath its file is not one whole record{}", .source.as_ref().map_or_else(String::new, |why| format!(": {why}")))]
+    BeneathRecord {
+        /// The backup.
+        id: BackupId,
+        /// What is wrong with it, where it is no record.
+        source: Option<RecordError>,
+    },
+    /// The file that base and log make is not a whole database.
+    #[error("the file that the base and the log make is no whole database, and was not given its name: `{}`", .path.display())]
+    NotWhole {
+        /// The file, under the name that it was written with.
+        path: PathBuf,
+        /// What SQLite says.
+        #[source]
+        source: CheckError,
+    },
     /// A worker ended without a result.
     #[error("the restore was cut off")]
     CutOff,
@@ -227,6 +255,17 @@ struct Shared {
 }
 
 impl Shared {
+    fn of(total: u64, watcher: Watcher) -> Self {
+        Self {
+            started: Instant::now(),
+            done: AtomicU64::new(0),
+            total,
+            log: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            watcher,
+        }
+    }
+
     /// The work's result; the first failure stops the other workers, and theirs is only that they were cut off.
     async fn or_stop<T>(
         &self,
@@ -254,10 +293,20 @@ impl Shared {
     }
 }
 
+/// A restore that was judged to be of this journal.
+struct Task<'a> {
+    source: &'a Source,
+    plan: &'a Plan,
+    options: &'a RestoreOptions,
+    backup: Backup,
+    branches: Branches,
+    watcher: Watcher,
+}
+
 /// Runs a plan. On `Ok` the copy is durable, and if it was started, it was seen to stand at exactly the plan's position.
 ///
 /// # Errors
-/// [`RestoreError`]: what was written so far is marked as interrupted and cannot be started.
+/// [`RestoreError`]: what was written so far is marked as interrupted and cannot be started, or opened as a database by its name.
 ///
 /// # Cancel safety
 /// Dropped midway it leaves an interrupted restore; workers end at their next piece.
@@ -276,117 +325,10 @@ pub async fn run(
     })?;
     let branches = branches
         .ok_or(RestoreError::LogMissing { at: plan.base.start.offset, target: plan.resolved.position })?;
-    let control = crate::plan::control_file(&backup).await?;
-    let bin = match &options.start {
-        Some(start) => Some(bin::find(start.bin.as_deref(), control.major).await?),
-        None => None,
-    };
-    let tablespaces = tablespace_places(&backup, options)?;
-    let (root, _alone) = begin(&backup, plan, options, &tablespaces)?;
-    let directory = root.path().to_owned();
-    let socket_dir = socket_dir(&directory, plan)?;
-
-    let total = backup.manifest().plain_bytes + plan.segments * backup.manifest().segment_bytes;
-    let shared = Arc::new(Shared {
-        started: Instant::now(),
-        done: AtomicU64::new(0),
-        total,
-        log: AtomicU64::new(0),
-        stop: AtomicBool::new(false),
-        watcher,
-    });
-    let root = Arc::new(root);
-    // Both at once: a base's files wait for cores, the log for the store.
-    // Both are waited for whatever becomes of the other: nobody writes any more when this returns an error.
-    let (control_bytes, log) = tokio::join!(
-        shared.or_stop(files::place(&backup, &root, &shared)),
-        shared.or_stop(Box::pin(segments::place(source, &branches, plan, &backup, &root, &shared))),
-    );
-    let control_bytes = match (control_bytes, log) {
-        (Ok(bytes), Ok(())) => bytes,
-        (Err(RestoreError::CutOff), Err(why)) | (Err(why), _) | (Ok(_), Err(why)) => return Err(why),
-    };
-
-    let target = RecoveryTarget {
-        record_start: plan.resolved.record_start,
-        timeline: plan.resolved.timeline,
-        end: plan.resolved.position,
-    };
-    let request = Request {
-        major: control.major,
-        port: options.port,
-        socket_dir: socket_dir.clone(),
-        target,
-        consistent_from: backup.manifest().end.offset,
-        demanded: plan.demanded.map(Into::into),
-        restore_command: None,
-        shared_buffers_limit: options.shared_buffers_limit,
-        preload: options.preload.clone(),
-    };
-    let safe = safe_start::plan(&crate::plan::source_settings(backup.manifest()), &control, &request)?;
-    let limits = safe.limits;
-    let neutralised = safe.neutralised.iter().cloned().map(crate::plan::neutralised).collect();
-    shared.tell(Phase::Synchronising, total, None);
-    let finishing = Arc::clone(&root);
-    let last = move || -> Result<(), RestoreError> {
-        install::install(&finishing, &safe)?;
-        // Durable before the file that makes it a database.
-        finishing.sync(SYNC_THREADS)?;
-        let control = finishing.admit(EntryKind::File, crate::plan::CONTROL_FILE)?;
-        finishing.write(&control, &control_bytes)?;
-        Ok(finishing.sync(SYNC_THREADS)?)
-    };
-    blocking(last).await??;
-    if let Some((user, group)) = options.start.as_ref().and_then(|start| start.run_as) {
-        let places: Vec<PathBuf> = std::iter::once(directory.clone())
-            .chain(tablespaces.values().cloned())
-            .chain([socket_dir.clone()])
-            .collect();
-        blocking(move || places.iter().try_for_each(|place| give(place, user, group))).await??;
-    }
-    marker::complete(&directory, plan)?;
-
-    let server = match (&options.start, bin) {
-        (Some(start), Some(bin)) => {
-            let start = Start {
-                bin,
-                data: directory.clone(),
-                socket_dir: socket_dir.clone(),
-                port: options.port,
-                user: start.user.clone(),
-                database: start.database.clone(),
-                run_as: start.run_as,
-                target,
-                then: start.then,
-                limits,
-                stall: start.stall,
-            };
-            let base = plan.base.start.offset;
-            let began = Instant::now();
-            let watch = |progress| shared.replay(progress, base, target.end, began);
-            Some(Box::pin(server::start(&start, watch)).await?)
-        }
-        _ => None,
-    };
-    Ok(Restored { directory, socket_dir, neutralised, server })
-}
-
-impl Shared {
-    /// Progress of replay, in the log's own measure.
-    fn replay(&self, progress: server::Progress, from: Offset, to: Offset, began: Instant) {
-        let (phase, eta) = match progress {
-            server::Progress::Starting => (Phase::Replaying, None),
-            server::Progress::Replayed(at) => {
-                self.log.store(at.get(), Ordering::Relaxed);
-                let done = at.bytes_since(from).unwrap_or(0);
-                let left = to.bytes_since(at).unwrap_or(0);
-                #[allow(clippy::cast_precision_loss)] // an estimate
-                let eta = (done > 0).then(|| began.elapsed().as_secs_f64() * (left as f64) / (done as f64));
-                (Phase::Replaying, eta)
-            }
-            server::Progress::Opening => (Phase::Opening, None),
-        };
-        self.tell(phase, self.total, eta);
+    let task = Task { source, plan, options, backup, branches, watcher };
+    match source.shape() {
+        Shape::Postgres(shape) => Box::pin(postgres::run(task, shape)).await,
+        Shape::Sqlite { .. } => Box::pin(sqlite::run(task)).await,
     }
 }
 
@@ -408,28 +350,12 @@ fn check_plan(source: &Source, plan: &Plan) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Where each tablespace goes.
-fn tablespace_places(
-    backup: &Backup,
-    options: &RestoreOptions,
-) -> Result<BTreeMap<u32, PathBuf>, RestoreError> {
-    let absolute = std::path::absolute(&options.directory).map_err(io("resolve", &options.directory))?;
-    let place = |tablespace: &backup::Tablespace| {
-        let beside = || {
-            let mut name = absolute.clone().into_os_string();
-            name.push(format!("-tablespace-{}", tablespace.oid));
-            PathBuf::from(name)
-        };
-        (tablespace.oid, options.tablespaces.get(&tablespace.oid).cloned().unwrap_or_else(beside))
-    };
-    Ok(backup.manifest().tablespaces.iter().map(place).collect())
-}
-
-/// Judges the directory, and makes it ours: the marker is the first file in it.
+/// Judges the directory, and makes it ours: the marker is the first file in it. `names` are those that the restore makes directly in it.
 fn begin(
     backup: &Backup,
     plan: &Plan,
     options: &RestoreOptions,
+    names: BTreeSet<String>,
     tablespaces: &BTreeMap<u32, PathBuf>,
 ) -> Result<(Root, Alone), RestoreError> {
     // Before anything is judged: a restore that is under way must not be taken for an interrupted one.
@@ -453,49 +379,13 @@ fn begin(
         total_bytes: manifest.plain_bytes + plan.segments * manifest.segment_bytes + (2 << 30),
     };
     let root = Root::create(&options.directory, Access::Owner, bounds)?;
-    let first = marker::begin(plan, backup, tablespaces);
+    let first = marker::begin(plan, names, tablespaces);
     root.write(&root.admit(EntryKind::File, MARKER)?, &first)?;
     marker::sync(root.path())?;
     for (oid, place) in tablespaces {
         root.tablespace_link(*oid, place)?;
     }
     Ok((root, alone))
-}
-
-/// The private directory for the socket: inside, unless its path would be too long for one.
-fn socket_dir(directory: &Path, plan: &Plan) -> Result<PathBuf, RestoreError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let inside = directory.join(RUN_DIR);
-    let plain = inside.to_str().is_some_and(|text| {
-        text.len() <= LONGEST_SOCKET_DIR && !text.chars().any(|c| c.is_control() || " ,\"'\\".contains(c))
-    });
-    let made = match plain {
-        true => inside,
-        // Named after the directory and the plan: two restores do not share it.
-        false => {
-            let name = format!("{}{:?}", directory.display(), plan.digest().ok());
-            let digest = farshore_journal::format::Digest::of(name.as_bytes()).to_string();
-            std::env::temp_dir().join(format!("farshore-{}", &digest[..16]))
-        }
-    };
-    match std::fs::DirBuilder::new().mode(0o700).create(&made) {
-        Ok(()) => Ok(made),
-        // The server's start looks at its mode and owner before it trusts it.
-        Err(why) if why.kind() == std::io::ErrorKind::AlreadyExists => Ok(made),
-        Err(why) => Err(io("make directory", &made)(why)),
-    }
-}
-
-/// Gives what is below a place to the server's user, following no link.
-fn give(place: &Path, user: u32, group: u32) -> Result<(), RestoreError> {
-    std::os::unix::fs::lchown(place, Some(user), Some(group)).map_err(io("give away", place))?;
-    let kind = std::fs::symlink_metadata(place).map_err(io("look at", place))?;
-    if kind.is_dir() {
-        for entry in std::fs::read_dir(place).map_err(io("list", place))? {
-            give(&entry.map_err(io("list", place))?.path(), user, group)?;
-        }
-    }
-    Ok(())
 }
 
 fn io(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> RestoreError {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use farshore_engines::postgres::log::{LogShape, Major, SegmentBytes, ShapeError};
+use farshore_engines::log::{Shape, ShapeError};
 use farshore_journal::format::Unlock;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::reader::{Keyring, Reader};
@@ -26,7 +26,7 @@ pub struct Source {
     record: IncarnationRecord,
     unlock: Unlock,
     keys: Arc<Mutex<Keyring>>,
-    shape: LogShape,
+    shape: Shape,
     without_index: bool,
 }
 
@@ -37,15 +37,19 @@ pub enum SourceError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// Its record names a log that is not known here.
-    #[error("the incarnation's record does not describe a PostgreSQL that can be read")]
-    Shape(#[source] ShapeError),
-    /// It is another engine's.
-    #[error("the incarnation is of engine `{engine}`, identity `{identity}`: only postgres is restored here")]
-    Engine {
+    #[error(
+        "the incarnation is of engine `{engine}`, major {major}, identity `{identity}`, whose log this build does not read"
+    )]
+    Shape {
         /// The engine.
         engine: String,
+        /// Its major version.
+        major: u32,
         /// What it calls itself.
         identity: String,
+        /// Why not.
+        #[source]
+        source: ShapeError,
     },
 }
 
@@ -53,21 +57,18 @@ impl Source {
     /// The incarnation of `record`. Nothing is asked of the store yet.
     ///
     /// # Errors
-    /// [`SourceError`] when it is not a PostgreSQL of a known major.
+    /// [`SourceError`] when its engine, or that engine's major, is none that this build knows.
     pub fn new(
         repository: &Repository,
         record: IncarnationRecord,
         unlock: Unlock,
     ) -> Result<Self, SourceError> {
-        let identity = record.identity.parse().ok().filter(|_| record.engine == "postgres");
-        let Some(system_identifier) = identity else {
-            return Err(SourceError::Engine { engine: record.engine, identity: record.identity });
-        };
-        let shape = LogShape {
-            major: Major::new(record.major).map_err(SourceError::Shape)?,
-            segment_bytes: SegmentBytes::new(record.segment_bytes).map_err(SourceError::Shape)?,
-            system_identifier,
-        };
+        let shape = Shape::of(&record).map_err(|source| SourceError::Shape {
+            engine: record.engine.clone(),
+            major: record.major,
+            identity: record.identity.clone(),
+            source,
+        })?;
         let reader = Reader::new(repository, &record)?;
         let keys = Arc::new(Mutex::new(Keyring::new(unlock.clone())));
         Ok(Self { reader, record, unlock, keys, shape, without_index: false })
@@ -89,7 +90,7 @@ impl Source {
     }
 
     /// What its log looks like.
-    pub fn shape(&self) -> LogShape {
+    pub fn shape(&self) -> Shape {
         self.shape
     }
 

@@ -12,7 +12,7 @@ mod indexes;
 use std::collections::BTreeSet;
 
 use farshore_engines::event::LogEvent;
-use farshore_engines::postgres::log::LogDecoder;
+use farshore_engines::log::Decoder;
 use farshore_journal::backup::{self, Backup};
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{ChainValue, Cipher, FormatError, Head, Header, Kind};
@@ -312,7 +312,9 @@ async fn journal(
     let mut keys = Keyring::new(source.unlock().clone());
     let mut before: Option<Header> = None;
     let mut whole = true;
-    let mut log: Option<LogDecoder> = None;
+    // Whether a record is known to start with the next chunk of log.
+    let mut is_record = true;
+    let mut log: Option<Decoder> = None;
     while let Some(fetched) = fetched.next().await {
         let (number, chunk) = fetched.map_err(|_| cut_off())?;
         let name = reader.layout().chunk(number)?;
@@ -322,7 +324,7 @@ async fn journal(
             Err(why) => {
                 found.bad(&name, why);
                 wanted.named(number);
-                (before, whole, log) = (None, false, None);
+                (before, whole, log, is_record) = (None, false, None, false);
                 continue;
             }
         };
@@ -353,8 +355,7 @@ async fn journal(
         };
         if expected.is_some_and(|expected| expected != header.before) {
             found.bad(&name, "it does not continue the chunk before it");
-            log = None;
-            whole = false;
+            (log, whole, is_record) = (None, false, false);
         }
         if whole {
             found.chain_head = Some(header.after);
@@ -365,13 +366,13 @@ async fn journal(
             Ok(key) => key,
             Err(JournalError::Object { source: FormatError::KeyMissing, .. }) => {
                 found.sealed += 1;
-                log = None;
+                (log, is_record) = (None, header.kind == Kind::Gap);
                 continue;
             }
             Err(JournalError::Store(why)) => return Err(why.into()),
             Err(why) => {
                 found.bad(&name, why);
-                log = None;
+                (log, is_record) = (None, false);
                 continue;
             }
         };
@@ -380,15 +381,18 @@ async fn journal(
             Ok(Ok(plain)) => plain,
             Ok(Err(why)) => {
                 found.bad(&name, why);
-                log = None;
+                (log, is_record) = (None, false);
                 continue;
             }
             Err(_) => return Err(cut_off()),
         };
         match header.kind {
-            Kind::Data => log = check_log(source, log, &header, plain, &name, indexes, found).await?,
+            Kind::Data => {
+                log = check_log(source, log, is_record, &header, plain, &name, indexes, found).await?;
+                is_record = false;
+            }
             Kind::Gap => {
-                log = None;
+                (log, is_record) = (None, true);
                 let reason = farshore_journal::format::body::from_json::<
                     farshore_journal::format::body::GapBody,
                 >("gap", &plain);
@@ -397,7 +401,7 @@ async fn journal(
                 found.gaps.push(GapFound { start, end: header.end, reason });
             }
             // A branch begins inside of a page: its own first page is where checking goes on.
-            Kind::Timeline => log = None,
+            Kind::Timeline => (log, is_record) = (None, false),
             _ => {}
         }
     }
@@ -424,22 +428,24 @@ async fn own_object(source: &Source, merged: &Header, found: &mut Verified) -> R
     Ok(())
 }
 
-/// Decodes the log as PostgreSQL would: what has right checksums here but is no log was wrong at its source.
+/// Decodes the log as its engine would, from where a decoder can begin; `is_record` says whether a record is known to start with the
+/// chunk. What has right checksums here but is no log was wrong at its source.
+#[allow(clippy::too_many_arguments)] // one call, of the walk's whole state
 async fn check_log(
     source: &Source,
-    log: Option<LogDecoder>,
+    log: Option<Decoder>,
+    is_record: bool,
     header: &Header,
     plain: Vec<u8>,
     name: &Key,
     indexes: &mut Indexes,
     found: &mut Verified,
-) -> Result<Option<LogDecoder>, JournalError> {
-    let segment = source.shape().segment_bytes.get();
+) -> Result<Option<Decoder>, JournalError> {
+    let shape = source.shape();
     let log = match log {
         Some(log) if log.next_wanted() == header.start => Some(log),
-        // Only at a segment's start is it known that a page begins.
-        _ if header.start.get().is_multiple_of(segment) => {
-            LogDecoder::new(source.shape(), Position::new(header.timeline, header.start)).ok()
+        _ if shape.next_begin(header.start, is_record) == Some(header.start) => {
+            shape.decoder(Position::new(header.timeline, header.start)).ok()
         }
         _ => None,
     };

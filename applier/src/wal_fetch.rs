@@ -14,6 +14,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use farshore_engines::log::Shape;
+use farshore_engines::postgres::log::SegmentBytes;
 use farshore_engines::postgres::log::file_name::{FileNameError, LogFileName, SegmentName};
 use farshore_journal::{JournalError, Offset, Timeline};
 
@@ -44,6 +46,12 @@ pub enum FetchError {
     /// The name is none of the log's.
     #[error(transparent)]
     Name(#[from] FileNameError),
+    /// Another engine's log has no files that a server asks for.
+    #[error("the log is of engine `{engine}`: only PostgreSQL asks for its files")]
+    Engine {
+        /// Which.
+        engine: String,
+    },
     /// The store, or an object in it.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -93,15 +101,18 @@ pub async fn fetch(
     destination: &Path,
     ahead: u32,
 ) -> Result<Fetched, FetchError> {
-    let wanted = LogFileName::parse(name, source.shape().segment_bytes)?;
+    let Shape::Postgres(shape) = source.shape() else {
+        return Err(FetchError::Engine { engine: source.record().engine.clone() });
+    };
+    let length = shape.segment_bytes;
+    let wanted = LogFileName::parse(name, length)?;
     let spool = destination.parent().unwrap_or(Path::new(".")).join(SPOOL);
     if let LogFileName::Segment(_) = wanted {
         let there = spool.join(name);
-        let whole =
-            std::fs::metadata(&there).is_ok_and(|found| found.len() == source.shape().segment_bytes.get());
+        let whole = std::fs::metadata(&there).is_ok_and(|found| found.len() == length.get());
         if whole {
             std::fs::rename(&there, destination).map_err(io("move", &there))?;
-            return Ok(Fetched::Found { log_bytes: source.shape().segment_bytes.get(), ahead: true });
+            return Ok(Fetched::Found { log_bytes: length.get(), ahead: true });
         }
     }
     let branches = Branches::read(source.reader()).await.map_err(|why| match why {
@@ -113,8 +124,8 @@ pub async fn fetch(
         LogFileName::History(timeline) => history(&branches, timeline)?,
         LogFileName::Segment(segment) => {
             let (now, ()) = tokio::join!(
-                segment_bytes(source, &branches, segment),
-                prefetch(source, &branches, segment, &spool, ahead),
+                segment_bytes(source, &branches, segment, length),
+                prefetch(source, &branches, segment, length, &spool, ahead),
             );
             now?
         }
@@ -156,6 +167,7 @@ async fn segment_bytes(
     source: &Source,
     branches: &Branches,
     segment: SegmentName,
+    length: SegmentBytes,
 ) -> Result<Content, FetchError> {
     let Some(held) = branches.get(segment.timeline()) else {
         // A timeline that was never here: provable only when it is newer than all that is.
@@ -174,7 +186,7 @@ async fn segment_bytes(
     if end.is_some_and(|end| end <= held.begin) && held.forked {
         return Ok(Content::NotThere);
     }
-    let length = usize::try_from(source.shape().segment_bytes.get()).unwrap_or(usize::MAX);
+    let length = usize::try_from(length.get()).unwrap_or(usize::MAX);
     let mut bytes = Vec::with_capacity(length);
     let mut log = LogReader::new(source, branches, segment.timeline(), start, end);
     loop {
@@ -197,22 +209,29 @@ async fn segment_bytes(
 }
 
 /// Fetches following segments. What fails here is not told: the server asks for it by name, and is told then.
-async fn prefetch(source: &Source, branches: &Branches, after: SegmentName, spool: &Path, ahead: u32) {
+async fn prefetch(
+    source: &Source,
+    branches: &Branches,
+    after: SegmentName,
+    length: SegmentBytes,
+    spool: &Path,
+    ahead: u32,
+) {
     if ahead == 0 || std::fs::create_dir_all(spool).is_err() {
         return;
     }
     let mut next = after.end();
     for _ in 0..ahead {
         let Some(start) = next else { return };
-        let name = SegmentName::holding(after.timeline(), start, source.shape().segment_bytes);
+        let name = SegmentName::holding(after.timeline(), start, length);
         next = name.end();
         let place = spool.join(name.to_string());
         if place.exists() {
             continue;
         }
-        match segment_bytes(source, branches, name).await {
+        match segment_bytes(source, branches, name, length).await {
             // A part would be stale by the time it is asked for.
-            Ok(Content::Segment { bytes, log_bytes }) if log_bytes == source.shape().segment_bytes.get() => {
+            Ok(Content::Segment { bytes, log_bytes }) if log_bytes == length.get() => {
                 if write(&place, &bytes).is_err() {
                     return;
                 }

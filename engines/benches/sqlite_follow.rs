@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use farshore_engines::sqlite::decoder::{Part, RecordDecoder};
 use farshore_engines::sqlite::follow::{LOG_FRAMES, Taken};
 use farshore_engines::sqlite::serve::serve;
-use farshore_engines::sqlite::talk::{Begin, Message, Tell};
+use farshore_engines::sqlite::talk::{Begin, Message, Tell, VERSION};
 use farshore_journal::Offset;
 use tempfile::TempDir;
 
@@ -111,6 +111,7 @@ impl Process {
             spool: folder.path().join("spool"),
             log_frames: LOG_FRAMES,
             every,
+            version: VERSION.to_owned(),
         };
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.env(SERVE, "1").stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -8,7 +8,7 @@ use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::index::Whole;
 use farshore_journal::{Offset, Position};
 
-use crate::event::{Happened, LogEvent, RecordSeen};
+use crate::event::{Commit, Happened, LogEvent, RecordSeen};
 use crate::postgres::log as postgres;
 use crate::sqlite::decoder::{Part, RecordDecoder, RecordError};
 
@@ -16,6 +16,10 @@ use crate::sqlite::decoder::{Part, RecordDecoder, RecordError};
 pub const POSTGRES: &str = "postgres";
 /// What SQLite is called in a store's records.
 pub const SQLITE: &str = "sqlite";
+
+/// A checkpoint's time is in whole seconds and taken shortly before its start in the log is fixed.
+/// Source: `CreateCheckPoint`, src/backend/access/transam/xlog.c.
+const CHECKPOINT_SLACK_MICROS: i64 = 2_000_000;
 
 /// What must be known of a log before it can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +99,60 @@ impl Shape {
         match self {
             Self::Postgres(shape) => from.segment_start(shape.segment_bytes.get()),
             Self::Sqlite { .. } => from,
+        }
+    }
+
+    /// Whether records are found from any segment's start on, and not only from a record's.
+    pub fn finds_records(&self) -> bool {
+        match self {
+            Self::Postgres(_) => true,
+            Self::Sqlite { .. } => false,
+        }
+    }
+
+    /// The first place at or behind `at` where a decoder that knows nothing can begin; `is_record` says whether a record is known to
+    /// start at `at`. `None`: nowhere before the next place of which that is known.
+    pub fn next_begin(&self, at: Offset, is_record: bool) -> Option<Offset> {
+        match self {
+            // Only at a segment's start is it known that a page begins.
+            Self::Postgres(shape) => {
+                at.get().checked_next_multiple_of(shape.segment_bytes.get()).map(Offset::new)
+            }
+            // A mark in a chunk's header will say where to go on.
+            Self::Sqlite { .. } => is_record.then_some(at),
+        }
+    }
+
+    /// Places some way before `at` where a decoder can begin, the furthest first: at most so many bytes before it, or one segment.
+    pub fn begins_before(&self, at: Offset, bytes: u64) -> impl Iterator<Item = Offset> + use<> {
+        let (segment, segments) = match self {
+            Self::Postgres(shape) => {
+                let segment = shape.segment_bytes.get();
+                (segment, (bytes / segment).max(1))
+            }
+            // None that is known. See `base_holds_until`.
+            Self::Sqlite { .. } => (0, 0),
+        };
+        (1..=segments)
+            .rev()
+            .filter_map(move |back| at.get().checked_sub(back.checked_mul(segment)?))
+            .map(Offset::new)
+    }
+
+    /// A time that no commit in a base is later than, where this event says one; the base's log begins at `base_start`. Microseconds
+    /// since 1970.
+    pub fn base_holds_until(&self, base_start: Offset, event: &LogEvent) -> Option<i64> {
+        match (self, &event.what) {
+            (Self::Postgres(_), Happened::Checkpoint(checkpoint)) if checkpoint.redo == base_start => {
+                checkpoint.time_micros.checked_add(CHECKPOINT_SLACK_MICROS)
+            }
+            // The last record before the copy began. Times never fall while one process follows; from one to the next the clock may have been
+            // set back, and a base that is that process's first cannot be told from its log alone to hold what the clock said before.
+            (
+                Self::Sqlite { .. },
+                Happened::Commit(Commit { time_micros, .. }) | Happened::RestorePoint { time_micros, .. },
+            ) if event.start == base_start => Some(*time_micros),
+            _ => None,
         }
     }
 
@@ -220,5 +278,80 @@ impl Decoder {
             Self::Postgres(decoder) => decoder.next_wanted(),
             Self::Sqlite { records, .. } => records.next_wanted(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::TransactionId;
+
+    fn record(engine: &str, identity: &str) -> IncarnationRecord {
+        IncarnationRecord {
+            format: 1,
+            store: farshore_journal::StoreId::from_bytes([1; 16]),
+            database: "orders".parse().unwrap(),
+            engine: engine.to_owned(),
+            incarnation: farshore_journal::IncarnationId::from_bytes([2; 16]),
+            number: 0,
+            identity: identity.to_owned(),
+            major: 15,
+            segment_bytes: 16 << 20,
+            created: String::new(),
+            reason: String::new(),
+        }
+    }
+
+    fn commit(start: u64, time_micros: i64) -> LogEvent {
+        let what = Happened::Commit(Commit {
+            time_micros,
+            transaction: TransactionId { low: 1, full: Some(1) },
+            subtransactions: Vec::new(),
+            prepared: None,
+            database: None,
+            origin: None,
+            relations_dropped: 0,
+        });
+        LogEvent { start: Offset::new(start), end: Offset::new(start + 80), what }
+    }
+
+    #[test]
+    fn an_engine_that_is_not_known_is_named() {
+        let unknown = Shape::of(&record("oracle", "1"));
+        assert_eq!(unknown, Err(ShapeError::Engine { engine: "oracle".to_owned() }));
+        let identity = Shape::of(&record(POSTGRES, "no number"));
+        assert!(matches!(identity, Err(ShapeError::Identity { .. })));
+    }
+
+    #[test]
+    fn where_a_decoder_can_begin_is_what_the_engine_says() {
+        let segment = 16 << 20;
+        let (postgres, sqlite) =
+            (Shape::of(&record(POSTGRES, "1")).unwrap(), Shape::of(&record(SQLITE, "any")).unwrap());
+        let at = Offset::new(3 * segment + 7);
+        assert_eq!(postgres.read_from(at), Offset::new(3 * segment));
+        assert_eq!(sqlite.read_from(at), at);
+        for is_record in [false, true] {
+            assert_eq!(postgres.next_begin(at, is_record), Some(Offset::new(4 * segment)));
+            assert_eq!(sqlite.next_begin(at, is_record), is_record.then_some(at));
+        }
+        assert_eq!(postgres.next_begin(Offset::new(u64::MAX), true), None);
+        let before: Vec<u64> =
+            postgres.begins_before(Offset::new(3 * segment), 2 * segment).map(Offset::get).collect();
+        assert_eq!(before, [segment, 2 * segment]);
+        assert_eq!(postgres.begins_before(Offset::new(3 * segment), 1).count(), 1);
+        assert_eq!(postgres.begins_before(Offset::new(0), 64 * segment).count(), 0);
+        assert_eq!(sqlite.begins_before(at, 64 * segment).count(), 0);
+    }
+
+    #[test]
+    fn a_base_holds_nothing_later_than_its_own_last_record() {
+        let (postgres, sqlite) =
+            (Shape::of(&record(POSTGRES, "1")).unwrap(), Shape::of(&record(SQLITE, "any")).unwrap());
+        let base = Offset::new(500);
+        assert_eq!(sqlite.base_holds_until(base, &commit(500, 77)), Some(77));
+        assert_eq!(sqlite.base_holds_until(base, &commit(580, 77)), None);
+        // A commit behind a checkpoint's redo says nothing of what the base holds.
+        assert_eq!(postgres.base_holds_until(base, &commit(500, 77)), None);
     }
 }

@@ -4,7 +4,9 @@
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 
 pub mod apply;
+pub mod backup;
 pub mod base;
+pub mod check;
 pub mod decoder;
 pub mod follow;
 pub mod hold;

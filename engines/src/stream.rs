@@ -19,6 +19,8 @@ pub enum Event {
         /// The end of the source's log when it sent them, where it says so. Otherwise more is to come, and a sign of life tells
         /// when all came.
         source_end: Option<Offset>,
+        /// Whether a record begins in them, or goes on, that does not end in them, where the log's bytes come in records.
+        goes_on: bool,
     },
     /// A sign of life.
     KeepAlive {
@@ -85,7 +87,7 @@ impl Stream {
         Ok(match self {
             Self::Postgres(stream) => match stream.next_event().await? {
                 StreamEvent::Data { bytes, server_end, .. } => {
-                    Event::Data { bytes, source_end: Some(server_end) }
+                    Event::Data { bytes, source_end: Some(server_end), goes_on: false }
                 }
                 StreamEvent::KeepAlive { server_end, reply_requested } => {
                     Event::KeepAlive { source_end: server_end, reply_requested }
@@ -93,7 +95,7 @@ impl Stream {
                 StreamEvent::TimelineEnd { .. } => Event::TimelineEnd,
             },
             Self::Sqlite(stream) => match stream.next_event().await? {
-                sqlite::Event::Log(bytes) => Event::Data { bytes, source_end: None },
+                sqlite::Event::Log { bytes, goes_on } => Event::Data { bytes, source_end: None, goes_on },
                 sqlite::Event::End(source_end) => Event::KeepAlive { source_end, reply_requested: false },
                 sqlite::Event::Alive => {
                     Event::KeepAlive { source_end: stream.received(), reply_requested: false }
@@ -103,8 +105,9 @@ impl Stream {
         })
     }
 
-    /// Whether the source is to be told as soon as more is released, since it keeps the log in memory until then.
-    pub fn is_told_at_once(&self) -> bool {
+    /// Whether the stream itself is what holds the log at the source: it is closed for nothing else's sake, and told at once what is
+    /// released.
+    pub fn holds_log(&self) -> bool {
         matches!(self, Self::Sqlite(_))
     }
 

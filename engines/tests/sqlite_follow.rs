@@ -79,6 +79,10 @@ impl Replica {
 }
 
 impl Listener for Taking<'_> {
+    fn listens(&self) -> bool {
+        true
+    }
+
     fn beneath(&mut self, _: &[u8]) -> io::Result<()> {
         Ok(())
     }
@@ -348,6 +352,10 @@ struct Breaking {
 }
 
 impl Listener for Breaking {
+    fn listens(&self) -> bool {
+        true
+    }
+
     fn beneath(&mut self, _: &[u8]) -> io::Result<()> {
         Ok(())
     }
@@ -488,6 +496,10 @@ impl Copying {
 }
 
 impl Listener for Copying {
+    fn listens(&self) -> bool {
+        true
+    }
+
     fn beneath(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.beneath.extend_from_slice(bytes);
         Ok(())

@@ -15,7 +15,7 @@ use farshore_engines::sqlite::apply::Apply;
 use farshore_engines::sqlite::decoder::{Part, RecordDecoder};
 use farshore_engines::sqlite::follow::Start;
 use farshore_engines::sqlite::serve::serve;
-use farshore_engines::sqlite::talk::{Begin, Message, Tell};
+use farshore_engines::sqlite::talk::{Begin, Message, Tell, VERSION};
 use farshore_journal::Offset;
 use farshore_testkit::process::let_pass;
 use farshore_testkit::random::{Random, seed};
@@ -131,6 +131,7 @@ fn one_life(database: &Database, taken: &mut Taken, life: Duration, random: &mut
         spool: database.folder.path().join("spool"),
         log_frames: 64,
         every: Duration::from_millis(3),
+        version: VERSION.to_owned(),
     };
     let mut process = Process::start(database, &begin);
     if !taken.copied {

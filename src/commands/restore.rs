@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use farshore_applier::heads::{Doubt, doubts, unwitnessed};
 use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, resolve};
-use farshore_applier::restore::{self, RestoreError, RestoreOptions, StartOptions};
+use farshore_applier::restore::{self, RestoreError, RestoreOptions, Restored, StartOptions};
 use farshore_applier::source::Source;
+use farshore_engines::log::Shape;
 use farshore_engines::postgres::restore::safe_start::Then as EngineThen;
 use farshore_engines::postgres::restore::server::Reached;
+use farshore_engines::sqlite::check::Checked;
 use farshore_journal::format::FormatError;
 use farshore_journal::{DatabaseName, JournalError};
 
@@ -53,6 +55,9 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     let (mut source, store) = (held.source, held.store);
     hold_against_heads(&config, name, settings, &source, &store, &target, args.history.incarnation.is_some())
         .await?;
+    if let Shape::Sqlite { .. } = source.shape() {
+        no_server(name, &args)?;
+    }
     let mut plan = Box::pin(resolve(&source, asked(&target))).await.map_err(|why| unreachable(name, &why))?;
     if args.dry_run {
         let text = describe(&plan, &source, &store);
@@ -104,36 +109,58 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     let restored = restored.map_err(|why| failed(name, &source, &options.directory, &why))?;
     let mut text = describe(&plan, &source, &store);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
-    match restored.server {
-        Some(Reached::Paused(server)) => {
-            let _ = writeln!(
-                text,
-                "server     answers read-only and paused at exactly {}",
-                plan.resolved.position
-            );
-            let _ =
-                writeln!(text, "connect    psql -h {} -p {}", restored.socket_dir.display(), options.port);
-            server.leave();
-        }
-        Some(Reached::Promoted(server, timeline)) => {
-            let _ = writeln!(
-                text,
-                "server     was at exactly {}, and is open for writes on timeline {timeline}",
-                plan.resolved.position
-            );
-            let _ =
-                writeln!(text, "connect    psql -h {} -p {}", restored.socket_dir.display(), options.port);
-            server.leave();
-        }
-        Some(Reached::ShutDown) => {
-            let _ = writeln!(text, "server     was at exactly {}, and is stopped", plan.resolved.position);
-        }
-        None => {
-            let _ = writeln!(text, "server     not started: --start --port N does");
-        }
+    if let Some(file) = &restored.file {
+        let found = match &file.checked {
+            Checked::Whole => "SQLite finds it whole".to_owned(),
+            Checked::InPart { why } => format!(
+                "SQLite could check it only in part ({why}): have the application ask `pragma integrity_check`"
+            ),
+        };
+        let at = plan.resolved.position;
+        let _ = writeln!(text, "file       {} is at exactly {at}; {found}", file.path.display());
+    } else {
+        text.push_str(&server(restored, &plan, options.port));
     }
     show(context, &plan, &text)?;
     Ok(Exit::Done)
+}
+
+/// What became of the copy's server, for people.
+fn server(restored: Restored, plan: &Plan, port: u16) -> String {
+    let at = plan.resolved.position;
+    let place = restored.socket_dir.unwrap_or_default();
+    let connect = format!("connect    psql -h {} -p {port}\n", place.display());
+    match restored.server {
+        Some(Reached::Paused(server)) => {
+            server.leave();
+            format!("server     answers read-only and paused at exactly {at}\n{connect}")
+        }
+        Some(Reached::Promoted(server, timeline)) => {
+            server.leave();
+            format!(
+                "server     was at exactly {at}, and is open for writes on timeline {timeline}\n{connect}"
+            )
+        }
+        Some(Reached::ShutDown) => format!("server     was at exactly {at}, and is stopped\n"),
+        None => "server     not started: --start --port N does\n".to_owned(),
+    }
+}
+
+/// Refuses what only a server has, of a database that is a file.
+fn no_server(name: &DatabaseName, args: &RestoreArgs) -> Result<(), OperatorMessage> {
+    let (option, next) = if args.start {
+        ("--start", "leave --start and --port out: the restore names the file, which any SQLite opens")
+    } else if !args.tablespaces.is_empty() {
+        ("--tablespace", "leave --tablespace out: all of it is one file, in the directory that --to names")
+    } else {
+        return Ok(());
+    };
+    Err(OperatorMessage::new(
+        Code::RestoreUnreachable,
+        format!("{name} is a SQLite database, a file and no server: {option} means nothing for it"),
+        Safe::Known("nothing was written".to_owned()),
+        next,
+    ))
 }
 
 /// Refuses what signed heads speak against: a journal that was rewritten, an incarnation that nobody signed behind one that was,
@@ -288,8 +315,13 @@ fn describe(plan: &Plan, source: &Source, store: &str) -> String {
             named.join(", ")
         );
     }
-    let _ = writeln!(text, "replay     {} bytes in {} segments", plan.replay_bytes, plan.segments);
-    let _ = writeln!(text, "writes     {} bytes", plan.writes_bytes);
+    let is_file = matches!(source.shape(), Shape::Sqlite { .. });
+    let _ = match is_file {
+        true => writeln!(text, "replay     {} bytes of records", plan.replay_bytes),
+        false => writeln!(text, "replay     {} bytes in {} segments", plan.replay_bytes, plan.segments),
+    };
+    let at_most = if is_file { "at most " } else { "" };
+    let _ = writeln!(text, "writes     {at_most}{} bytes", plan.writes_bytes);
     if plan.rests_on_index {
         let _ = writeln!(
             text,
@@ -310,11 +342,13 @@ fn describe(plan: &Plan, source: &Source, store: &str) -> String {
             commit.position
         );
     }
-    let _ = writeln!(
-        text,
-        "changed    {} settings, so that the copy touches nothing of the source",
-        plan.neutralised.len()
-    );
+    if !is_file {
+        let _ = writeln!(
+            text,
+            "changed    {} settings, so that the copy touches nothing of the source",
+            plan.neutralised.len()
+        );
+    }
     text
 }
 
@@ -393,10 +427,7 @@ fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreE
             );
         }
         RestoreError::AlreadyThere { .. } => {
-            return in_the_way(
-                "the restored copy",
-                "start the copy that is there, or name an empty directory",
-            );
+            return in_the_way("the restored copy", "use the copy that is there, or name an empty directory");
         }
         _ => {}
     }
@@ -416,6 +447,9 @@ fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreE
         )),
         match why {
             RestoreError::Journal(why) if is_sealed(why) => NAME_THE_KEY,
+            RestoreError::NotWhole { .. } => {
+                "`farshore verify` names what is wrong with the journal; restore to an earlier target or from another store, into an empty directory"
+            }
             _ => again,
         },
     )

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::cli::WalCommand;
 use crate::commands::{self, Context};
-use crate::config::{Config, DatabaseConfig};
+use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::push_socket::{self, Answer, PATIENCE};
@@ -43,12 +43,29 @@ pub async fn run(context: &mut Context, args: WalCommand) -> anyhow::Result<Exit
     match args {
         WalCommand::Push { database, pass_unheld, path } => {
             let (name, settings) = commands::database(&config, database.as_ref())?;
+            only_postgres(name, settings, Code::PushRefused)?;
             push(&config, name, settings, &path, pass_unheld).await
         }
         WalCommand::Fetch { database, history, file, path } => {
-            let (name, _) = commands::database(&config, database.as_ref())?;
+            let (name, settings) = commands::database(&config, database.as_ref())?;
+            only_postgres(name, settings, Code::FetchDoubt)?;
             fetch::run(&config, name, &history, &file, &path).await
         }
+    }
+}
+
+/// Log files are PostgreSQL's: no other engine hands any over or asks for one.
+fn only_postgres(name: &DatabaseName, settings: &DatabaseConfig, code: Code) -> Result<(), OperatorMessage> {
+    match &settings.engine {
+        EngineConfig::Postgres { .. } => Ok(()),
+        EngineConfig::Sqlite { .. } => Err(OperatorMessage::new(
+            code,
+            format!("{name} is a SQLite database: it has no log files to push or to fetch"),
+            Safe::Known("nothing was read or written".to_owned()),
+            format!(
+                "`farshore run` ships {name}, and `farshore restore {name}` brings it back; name a PostgreSQL database here"
+            ),
+        )),
     }
 }
 

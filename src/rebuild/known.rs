@@ -44,6 +44,12 @@ impl Known {
         Some(whole)
     }
 
+    /// Where the last gap before a position ends: a record starts there.
+    pub(super) fn gap_end_before(&self, at: Position) -> Option<Offset> {
+        let before = self.gaps.iter().filter(|gap| gap.timeline == at.timeline && gap.end <= at.offset);
+        before.map(|gap| gap.end).max()
+    }
+
     /// Whether the recorded gaps and branches lead from the end of one range to the start of the next.
     fn joins(&self, former: &JournalRange, next: &JournalRange) -> bool {
         let (mut timeline, mut offset) = (next.timeline, next.start);
@@ -107,8 +113,13 @@ pub(super) async fn is_held(catalog: &Catalog, held: &Held) -> anyhow::Result<bo
 /// The start of the log segment from which a range's records are to be read again: that in which its last checked record ends, or
 /// in which the range ends. A record that begins before a range's end and was not seen whole may be a commit.
 pub(super) fn decoding_start(range: &JournalRange, segment_bytes: u64) -> Offset {
+    checked_within(range).segment_start(segment_bytes).max(range.start)
+}
+
+/// How far a range's records were checked, short of its last byte.
+pub(super) fn checked_within(range: &JournalRange) -> Offset {
     let within = Offset::new(range.end.get().saturating_sub(1));
-    range.checked_end.min(within).segment_start(segment_bytes).max(range.start)
+    range.checked_end.min(within)
 }
 
 /// Where a walk goes on.

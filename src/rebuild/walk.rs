@@ -2,7 +2,7 @@
 //!
 //! What always holds: each chunk continues the one before it; a range is written in one transaction with the commits and named
 //! points in it, so that what is known of a range is all of it. Chunks that no key opens are passed over: decoding begins
-//! again at the next log segment's start.
+//! again at the next place where a decoder can begin.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use farshore_catalog::gap::Gap;
 use farshore_catalog::mark::{Mark, MarkKind, mark_put_in_txn};
 use farshore_catalog::range::{JournalRange, range_extend_in_txn};
 use farshore_engines::event::{Happened, LogEvent};
-use farshore_engines::postgres::log::LogDecoder;
+use farshore_engines::log::Decoder;
 use farshore_journal::chunk::Chunk;
 use farshore_journal::format::body::{GapBody, TimelineBody};
 use farshore_journal::format::{FormatError, Header, Kind};
@@ -47,7 +47,7 @@ pub(super) struct Walk<'a> {
     /// A transaction number that is not far from those of the log in hand.
     anchor: Option<u64>,
     former: Option<Header>,
-    decoder: Option<LogDecoder>,
+    decoder: Option<Decoder>,
     /// What was walked since it was last written.
     range: Option<JournalRange>,
     /// A chunk on this stretch could not be opened: nothing behind it is called checked here.
@@ -56,7 +56,7 @@ pub(super) struct Walk<'a> {
     unnumbered: Vec<Unnumbered>,
     marks: Vec<Mark>,
     report: Report,
-    /// In the first chunk, the log before this offset is not decoded: decoding begins at a log segment's start.
+    /// In the first chunk, the log before this offset is not decoded: decoding begins where a decoder can.
     skip_to: Option<Offset>,
 }
 
@@ -120,15 +120,25 @@ impl<'a> Walk<'a> {
                 None => return Ok(last.next().unwrap_or(last)),
             }
         };
-        let known = Known::read(self.catalog, self.held).await?;
-        let known = match known::goes_on(known.whole_to(begins), last) {
+        let all = Known::read(self.catalog, self.held).await?;
+        let known = match known::goes_on(all.whole_to(begins), last) {
             GoOn::First => return Ok(at),
             GoOn::Nowhere => return Ok(last.next().unwrap_or(last)),
             GoOn::In(known) => known,
         };
-        let segment = self.held.source.record().segment_bytes;
-        let from = known::decoding_start(known, segment);
         let timeline = known.timeline;
+        let incarnation = self.held.source.record().incarnation;
+        let shape = self.held.source.shape();
+        let from = if shape.finds_records() {
+            known::decoding_start(known, shape.segment_bytes())
+        } else {
+            let checked = Position::new(timeline, known::checked_within(known));
+            let commit = self.catalog.commit_at(incarnation, timeline, checked).await?;
+            match commit.map(|commit| commit.end).max(all.gap_end_before(checked)) {
+                Some(record) => record,
+                None => return Ok(at),
+            }
+        };
         let behind = move |header: &Header| {
             header.timeline > timeline || (header.timeline == timeline && header.end > from)
         };
@@ -137,7 +147,6 @@ impl<'a> Walk<'a> {
         if goes_on <= at {
             return Ok(at);
         }
-        let incarnation = self.held.source.record().incarnation;
         let newest = self.catalog.commit_at(incarnation, timeline, Position::new(timeline, from)).await?;
         self.anchor = newest.map(|commit| commit.xid + 1).or(self.anchor);
         self.skip_to = Some(from);
@@ -211,7 +220,7 @@ impl<'a> Walk<'a> {
             }
             Err(why) => return Err(why.into()),
         }
-        let checked = self.decoder.as_ref().and_then(LogDecoder::checked_end).filter(|_| !self.unseen);
+        let checked = self.decoder.as_ref().and_then(Decoder::checked_end).filter(|_| !self.unseen);
         match &mut self.range {
             Some(range) => {
                 range.end = header.end;
@@ -244,19 +253,14 @@ impl<'a> Walk<'a> {
         let mut from = usize::try_from(skip.bytes_since(header.start).unwrap_or(0))?.min(plain.len());
         let mut at = Position::new(header.timeline, skip);
         if self.decoder.is_none() {
-            // Behind what could not be opened a record's start is not known, but a page is, where a segment begins.
+            // Behind what could not be opened a record's start is not known.
             if self.unseen {
-                let segment = self.held.source.record().segment_bytes;
-                let next = at.offset.get().next_multiple_of(segment);
-                match header.end.get() > next {
-                    true => {
-                        from += usize::try_from(next - at.offset.get())?;
-                        at = Position::new(header.timeline, Offset::new(next));
-                    }
-                    false => return Ok(()),
-                }
+                let next = self.held.source.shape().next_begin(at.offset, false);
+                let Some(next) = next.filter(|next| *next < header.end) else { return Ok(()) };
+                from += usize::try_from(next.bytes_since(at.offset).unwrap_or(0))?;
+                at = Position::new(header.timeline, next);
             }
-            let decoder = LogDecoder::new(self.held.source.shape(), at)?;
+            let decoder = self.held.source.shape().decoder(at)?;
             self.decoder = Some(match self.anchor {
                 Some(next) => decoder.with_transaction_anchor(next),
                 None => decoder,
@@ -349,5 +353,90 @@ mod tests {
         assert_eq!(whole_before((5 << 32) + 10, 7), Some((5 << 32) + 7));
         assert_eq!(whole_before((5 << 32) + 10, u32::MAX), Some((5 << 32) - 1));
         assert_eq!(whole_before(800, 900), None);
+    }
+
+    /// A record of one SQLite transaction that changed no page.
+    fn record(number: u64) -> Vec<u8> {
+        use farshore_engines::sqlite::record::{Head, foot};
+        use farshore_engines::sqlite::wal::{PageBytes, Place, Salts, Sum};
+        let place = Place { salts: Salts { rising: 1, random: 2 }, frames: 3, sum: Sum::from_bytes([0; 8]) };
+        let head = Head::transaction(PageBytes::new(4096).unwrap(), 0, number, 1, place);
+        [&head.encode()[..], &foot(0, i64::try_from(number).unwrap())].concat()
+    }
+
+    /// Chunks of a SQLite database's log end anywhere in a record, and its records are found from a record's start only.
+    #[tokio::test]
+    async fn a_walk_along_records_goes_on_where_one_starts_and_knows_each_once() {
+        use farshore_catalog::Options;
+        use farshore_journal::Timeline;
+        use farshore_journal::format::object::Compression;
+        use farshore_journal::format::{Recipients, Unlock, VerifyKeys};
+        use farshore_journal::registry::{Founding, Repository};
+        use farshore_journal::store::{self, StoreOptions};
+        use farshore_journal::writer::{Writer, WriterOptions, encode_data, encode_gap};
+
+        let quiet = |_: &store::StoreError| {};
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/catalog.db", folder.path().display());
+        let catalog = Catalog::open(&url, Options::default()).await.unwrap();
+        let stored = tempfile::tempdir().unwrap();
+        let address = format!("file://{}", stored.path().display());
+        let opened = store::open(&address, &StoreOptions::for_writing()).unwrap();
+        let now = "2026-11-26T00:00:00Z";
+        let repository = Repository::open_or_found(opened, now).await.unwrap();
+        let founding = Founding {
+            database: &"orders".parse().unwrap(),
+            number: 0,
+            engine: farshore_engines::log::SQLITE,
+            identity: "one",
+            major: 3,
+            segment_bytes: 16 << 20,
+            now,
+            reason: "first",
+        };
+        let record_of_it = repository.found_incarnation(founding).await.unwrap();
+        super::super::put_record(&catalog, &record_of_it).await.unwrap();
+        let source =
+            farshore_applier::source::Source::new(&repository, record_of_it.clone(), Unlock::none()).unwrap();
+        let held = Held { store: "main".to_owned(), source, pinned: VerifyKeys::default() };
+        let options = WriterOptions {
+            compression: Compression::None,
+            recipients: Recipients::default(),
+            segment_bytes: 16 << 20,
+            host: "test".to_owned(),
+        };
+        let timeline = Timeline::new(1);
+        let begin = Position::new(timeline, Offset::new(0));
+        let mut writer =
+            Writer::take_over(held.source.reader().clone(), &options, begin, &quiet).await.unwrap();
+
+        // Records 1 to 40, and behind a gap 51 to 70.
+        let before: Vec<u8> = (1..=40).flat_map(record).collect();
+        let behind: Vec<u8> = (51..=70).flat_map(record).collect();
+        let gap_end = Offset::new(before.len() as u64 + 1000);
+        let mut pieces: Vec<Option<&[u8]>> = before.chunks(100).map(Some).collect();
+        pieces.push(None);
+        pieces.extend(behind.chunks(90).map(Some));
+        for (at, piece) in pieces.iter().enumerate() {
+            let (chunk, _) = match piece {
+                Some(log) => encode_data(writer.place(), log).unwrap(),
+                None => {
+                    let body = GapBody { reason: "lost".to_owned() };
+                    encode_gap(writer.place(), gap_end, &body).unwrap()
+                }
+            };
+            writer.append(&chunk, &quiet).await.unwrap();
+            // Now and then the catalog is brought up, wherever in a record the journal ends.
+            if at % 7 == 3 || at + 1 == pieces.len() {
+                let last = writer.place().number().get() - 1;
+                let walk = Walk::new(&catalog, &held, None, Report::default());
+                walk.run(Sequence::new(last)).await.unwrap();
+            }
+        }
+        for number in 1..=71u64 {
+            let expected = usize::from((1..=40).contains(&number) || (51..=70).contains(&number));
+            let found = catalog.commit_by_xid(record_of_it.incarnation, number).await.unwrap();
+            assert_eq!(found.len(), expected, "transaction {number}");
+        }
     }
 }

@@ -116,14 +116,13 @@ impl Node {
             let Ok(repository) = Repository::open(Arc::clone(&self.store)).await else { return Vec::new() };
             let records = repository.incarnations(&database.parse().unwrap()).await.unwrap();
             let Some(record) = records.last() else { return Vec::new() };
-            let reader = Reader::new(&repository, record).unwrap();
-            let mut complete = Vec::new();
-            for id in farshore_journal::backup::list(&reader).await.unwrap() {
-                let standing = farshore_journal::backup::standing(&reader, id).await.unwrap();
-                complete.extend(standing.complete);
-            }
-            complete
+            complete(&Reader::new(&repository, record).unwrap()).await
         })
+    }
+
+    /// The log ranges of the complete backups of an incarnation.
+    pub fn bases_of(&self, reader: &Reader) -> Vec<Range> {
+        wait(complete(reader))
     }
 
     /// The same node, whose database is now reached at other servers.
@@ -304,7 +303,11 @@ impl Node {
 
     /// Where the newest incarnation's journal ends, if it has any chunk.
     pub fn end(&self) -> Option<Position> {
-        let (_, reader) = self.incarnations().pop()?;
+        self.end_of(&self.incarnations().pop()?.1)
+    }
+
+    /// Where an incarnation's journal ends, if it has any chunk.
+    pub fn end_of(&self, reader: &Reader) -> Option<Position> {
         // A look into the midst of an append may be told to look again.
         let read = wait_for(SOON, || wait(reader.last()).ok());
         read.expect("the journal reads").map(|chunk| chunk.header().end_position())
@@ -560,3 +563,13 @@ pub fn flushed(server: &Server) -> Offset {
 pub const CONTENT: &str = "select md5(string_agg(h, '' order by h)) from (
     select md5(a::text) h from pgbench_accounts a union all select md5(t::text) from pgbench_tellers t
     union all select md5(b::text) from pgbench_branches b union all select md5(p::text) from pgbench_history p) all_rows";
+
+/// The log ranges of the complete backups in a journal.
+async fn complete(reader: &Reader) -> Vec<Range> {
+    let mut complete = Vec::new();
+    for id in farshore_journal::backup::list(reader).await.unwrap() {
+        let standing = farshore_journal::backup::standing(reader, id).await.unwrap();
+        complete.extend(standing.complete);
+    }
+    complete
+}

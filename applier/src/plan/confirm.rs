@@ -5,11 +5,11 @@
 //! or forged can waste a restore's time, and cannot change what is restored.
 
 use bytes::Bytes;
-use farshore_engines::postgres::log::LogError;
+use farshore_engines::log::LogError;
 use farshore_journal::backup::Manifest;
 use farshore_journal::{Offset, Position};
 
-use super::resolve::{prepared, tablespaces_possible};
+use super::postgres::{prepared, tablespaces_possible};
 use super::scan::{Found, Scan, Wanted};
 use super::{Asked, Plan, PlanError, PreparedThen};
 use crate::source::Source;
@@ -21,9 +21,9 @@ pub(crate) struct Confirmation {
 }
 
 impl Confirmation {
-    /// Of a plan; the log that follows begins at the base's first segment.
+    /// Of a plan; the log that follows begins where the base's is to be read from.
     pub fn of(source: &Source, plan: &Plan, manifest: &Manifest) -> Result<Self, PlanError> {
-        let first = manifest.start.offset.segment_start(source.shape().segment_bytes.get());
+        let first = source.shape().read_from(manifest.start.offset);
         let base = Position::new(plan.resolved.timeline, first);
         let wanted = wanted(&plan.asked);
         let scan = Scan::new(source.shape(), base, manifest.start.offset, manifest.next_transaction, wanted);

@@ -6,40 +6,28 @@
 //! The journal's index shortens the search and decides nothing: around the base and around the target the log itself is read, what an
 //! index leads to is confirmed from the log while it is restored, and a refusal is only ever given by a search that read all log.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::SecondsFormat;
-use farshore_engines::postgres::restore::control::{ControlFile, Major};
-use farshore_engines::postgres::restore::safe_start::{
-    self, ConfigFile, RecoveryTarget, Request, Setting, SourceSettings,
-};
-use farshore_journal::backup::{self, Backup, EntryKind, Manifest, Standing};
+use farshore_journal::backup::{self, Backup, Manifest, Standing};
 use farshore_journal::{JournalError, Offset, Position, Timeline};
 
 use super::confirm::wanted;
 use super::gaps;
 use super::scan::{CommitSeen, Found, Outcome, Scan};
 use super::shortcut::Shortcuts;
-use super::{
-    Asked, AskedPosition, BadPageThen, Base, CommitThen, Neutralised, Plan, PlanError, PreparedThen,
-    Resolved, SCHEMA, TablespaceThen, Window,
-};
+use super::takes::takes;
+use super::{Asked, AskedPosition, BadPageThen, Base, CommitThen, Plan, PlanError, Resolved, SCHEMA, Window};
 use crate::branches::{BranchError, Branches, Stretch};
 use crate::log::{Gap, LogReader, Next};
 use crate::source::Source;
 
-/// The control file's path in every backup.
-pub(crate) const CONTROL_FILE: &str = "global/pg_control";
 /// How far a search from an older base goes beyond the end of the newer one: more than any commit record takes.
 const OVERLAP_BYTES: u64 = 256 << 20;
 /// How far before a base commits are looked at, to know that it holds none that is later than a time.
 const LOOK_BEFORE_BYTES: u64 = 64 << 20;
 /// Damaged pages that a plan names; more are counted.
 const BAD_PAGES_NAMED: usize = 10;
-/// In a plan nobody has a port or directory for the server yet.
-const NO_PORT: u16 = 5432;
-const NO_SOCKET_DIR: &str = "/farshore";
 
 /// A backup that may be the base.
 #[derive(Debug, Clone)]
@@ -194,8 +182,7 @@ async fn candidates(
             Err(why) => return Err(why.into()),
         };
         let range = standing.complete.filter(|range| {
-            let segment = source.shape().segment_bytes.get();
-            let first = range.start.offset.segment_start(segment);
+            let first = source.shape().read_from(range.start.offset);
             let in_history = branches.is_in_history(timeline, range.end);
             in_history && branches.stored_end(timeline, first).is_some_and(|end| end >= range.end.offset)
         });
@@ -227,7 +214,7 @@ fn windows(branches: &Branches, timeline: Timeline, candidates: &[Candidate]) ->
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     timeline: Timeline,
-    /// Where reading begins: a segment's start.
+    /// Where reading begins: where a decoder can.
     first: Offset,
     /// From where on it counts.
     base_start: Offset,
@@ -404,7 +391,7 @@ impl Search<'_> {
         let mut at = Vec::new();
         for left in left_behind(self.branches, self.timeline) {
             let timeline = left.held.timeline;
-            let first = left.from.segment_start(self.source.shape().segment_bytes.get());
+            let first = self.source.shape().read_from(left.from);
             let reading = Reading { timeline, first, base_start: left.from, until: None };
             // That a number was not given out twice is said of all log there, so all is read.
             let (outcome, _) = self.scan(reading, anchor, false).await?;
@@ -425,7 +412,7 @@ impl Search<'_> {
         PlanError::OutsideWindow { asked: self.asked.clone(), why, windows: self.windows.to_vec() }
     }
 
-    /// Reads the log from the base's segment on, until the target is found. For a time, from some way before: a base that holds a
+    /// Reads the log from the base's start on, until the target is found. For a time, from some way before: a base that holds a
     /// later commit is no base for it, whatever follows.
     async fn from(
         &self,
@@ -435,7 +422,7 @@ impl Search<'_> {
     ) -> Result<(Outcome, Option<Gap>), PlanError> {
         let manifest = backup.manifest();
         let start = manifest.start.offset;
-        let first = start.segment_start(self.source.shape().segment_bytes.get());
+        let first = self.source.shape().read_from(start);
         let before = match self.asked {
             Asked::Time(_) => self.before(first),
             Asked::Latest | Asked::Position(_) | Asked::Transaction(_) | Asked::Point(_) => first,
@@ -452,14 +439,12 @@ impl Search<'_> {
         }
     }
 
-    /// The earliest segment's start, not too far before `first`, from which the log is stored without a break.
+    /// The earliest place, not too far before `first`, from which the log can be read and is stored without a break.
     fn before(&self, first: Offset) -> Offset {
-        let segment = self.source.shape().segment_bytes.get();
-        let segments = (LOOK_BEFORE_BYTES / segment).max(1);
-        let starts =
-            (1..=segments).rev().filter_map(|back| first.get().checked_sub(back * segment)).map(Offset::new);
-        let mut stored = starts
-            .filter(|start| self.branches.stored_end(self.timeline, *start).is_some_and(|end| end > first));
+        let mut stored =
+            self.source.shape().begins_before(first, LOOK_BEFORE_BYTES).filter(|start| {
+                self.branches.stored_end(self.timeline, *start).is_some_and(|end| end > first)
+            });
         stored.next().unwrap_or(first)
     }
 
@@ -484,7 +469,7 @@ impl Search<'_> {
                 && let Some(run) = shortcuts.over(border, |run| scan.lies_behind(run)).await
             {
                 self.passed.fetch_add(1, Ordering::Relaxed);
-                scan.pass(self.source.shape(), &run).map_err(|source| damaged(scan.whole_to(), source))?;
+                scan.pass(&run).map_err(|source| damaged(scan.whole_to(), source))?;
                 log.skip(&run);
                 continue;
             }
@@ -540,27 +525,7 @@ async fn describe(
     if let Some(at) = found.minimal_from {
         return Err(PlanError::Minimal { at });
     }
-    // Records in front of the base's start share its first segment and are not replayed.
-    let made = found.tablespaces.iter().filter(|(at, _)| *at >= manifest.start.offset);
-    tablespaces_possible(made.map(|(_, location)| Path::new(location)))?;
-    let control = control_file(backup).await?;
-    let target = RecoveryTarget { record_start: found.record.start, timeline, end: found.record.end };
-    let request = Request {
-        major: control.major,
-        port: NO_PORT,
-        socket_dir: NO_SOCKET_DIR.into(),
-        target,
-        consistent_from: manifest.end.offset,
-        demanded: found.demanded,
-        restore_command: None,
-        shared_buffers_limit: u64::MAX,
-        preload: Vec::new(),
-    };
-    let safe = safe_start::plan(&source_settings(manifest), &control, &request)?;
-    let segment = manifest.segment_bytes;
-    let first = manifest.start.offset.segment_start(segment);
-    let log_bytes = found.record.end.get().saturating_sub(first.get());
-    let segments = log_bytes.div_ceil(segment);
+    let takes = takes(source, backup, &found, timeline).await?;
     let files: u64 = manifest.entries.iter().map(|entry| entry.size).sum();
     let reader = source.reader();
     Ok(Plan {
@@ -595,60 +560,21 @@ async fn describe(
             damaged: manifest.damaged,
         },
         replay_bytes: found.record.end.get().saturating_sub(manifest.start.offset.get()),
-        segments,
-        writes_bytes: files + segments * segment,
+        segments: takes.segments,
+        writes_bytes: takes.writes_bytes,
         estimate_seconds: None,
-        neutralised: safe
-            .neutralised
-            .into_iter()
-            .filter(|row| !is_placeholder(&row.setting))
-            .map(neutralised)
-            .collect(),
-        prepared: prepared(manifest, &found),
+        neutralised: takes.neutralised,
+        prepared: takes.prepared,
         out_of_order: found.out_of_order.iter().map(commit_then).collect(),
-        tablespaces: manifest
-            .tablespaces
-            .iter()
-            .map(|t| TablespaceThen { oid: t.oid, location: t.location.clone() })
-            .collect(),
+        tablespaces: takes.tablespaces,
         demanded: found.demanded.map(Into::into),
         rests_on_index: false,
     })
 }
 
-/// Replay makes a tablespace at the place that the source named, whatever is there; on the source's own machine that is
-/// the live one. Only an empty directory can take it. One inside of the data directory has no such place.
-pub(super) fn tablespaces_possible<'a>(made: impl Iterator<Item = &'a Path>) -> Result<(), PlanError> {
-    let mut outside: Vec<&Path> = made.filter(|location| location.is_absolute()).collect();
-    outside.sort_unstable();
-    outside.dedup();
-    let entries = |place: &Path| std::fs::read_dir(place).map(|mut entries| entries.next().is_some());
-    // What cannot be looked at counts as something.
-    let holds = |place: &Path| match entries(place) {
-        Ok(something) => something,
-        Err(why) => why.kind() != std::io::ErrorKind::NotFound,
-    };
-    if let Some(location) = safe_start::tablespaces_in_the_way(outside.iter().copied(), holds).first() {
-        return Err(PlanError::TablespaceInTheWay { location: location.to_path_buf() });
-    }
-    match outside.iter().find(|place| entries(place).is_err()) {
-        Some(location) => Err(PlanError::TablespaceNowhere { location: location.to_path_buf() }),
-        None => Ok(()),
-    }
-}
-
 /// Whether a backup is known to hold damaged pages.
 fn is_damaged(manifest: &Manifest) -> bool {
     manifest.damaged || !manifest.bad_pages.is_empty()
-}
-
-/// Settings whose value a plan cannot know yet.
-fn is_placeholder(setting: &str) -> bool {
-    matches!(setting, "port" | "unix_socket_directories")
-}
-
-pub(crate) fn neutralised(row: safe_start::Neutralised) -> Neutralised {
-    Neutralised { setting: row.setting, was: row.was, now: row.now, why: row.why.to_owned() }
 }
 
 fn commit_then(commit: &CommitSeen) -> CommitThen {
@@ -657,68 +583,6 @@ fn commit_then(commit: &CommitSeen) -> CommitThen {
         time: chrono::DateTime::from_timestamp_micros(commit.time_micros),
         position: commit.end,
     }
-}
-
-/// Prepared in the log and undecided at the target, and those that the base's files hold prepared.
-/// Source: `TwoPhaseFilePath`, src/backend/access/transam/twophase.c: `pg_twophase/` and the number in hexadecimal, 8
-/// digits, from 17 on 16.
-pub(super) fn prepared(manifest: &Manifest, found: &Found) -> Vec<PreparedThen> {
-    let in_base = manifest.entries.iter().filter_map(|entry| {
-        let name = entry.path.strip_prefix("pg_twophase/").filter(|_| entry.kind == EntryKind::File)?;
-        u64::from_str_radix(name, 16)
-            .ok()
-            .filter(|_| matches!(name.len(), 8 | 16))
-            .map(|number| (number, name.len()))
-    });
-    let low = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default();
-    let known = |number: u64| found.prepared.iter().any(|(id, _)| id.low == low(number));
-    let held = in_base.filter(|(number, _)| !found.decided.contains(&low(*number)) && !known(*number));
-    let held =
-        held.map(|(number, digits)| PreparedThen { xid: (digits == 16).then_some(number), name: None });
-    let logged =
-        found.prepared.iter().map(|(id, name)| PreparedThen { xid: id.full, name: Some(name.clone()) });
-    held.chain(logged).collect()
-}
-
-/// What the backup keeps of its server's configuration.
-pub(crate) fn source_settings(manifest: &Manifest) -> SourceSettings {
-    let settings = manifest.settings.iter().map(|row| Setting {
-        name: row.name.clone(),
-        setting: row.setting.clone(),
-        source: row.source.clone(),
-        context: row.context.clone(),
-    });
-    let files = manifest.config_files.iter();
-    let files = files.map(|file| ConfigFile { path: file.path.clone(), content: file.content.clone() });
-    SourceSettings { settings: settings.collect(), config_files: files.collect() }
-}
-
-/// The backup's control file, read from the part that holds it.
-pub(crate) async fn control_file(backup: &Backup) -> Result<ControlFile, PlanError> {
-    let bad = |source| PlanError::Control { backup: backup.id(), source };
-    let manifest = backup.manifest();
-    let bytes = entry_bytes(backup, CONTROL_FILE).await?.ok_or_else(|| bad(None))?;
-    let control = ControlFile::parse(&bytes).map_err(|why| bad(Some(why)))?;
-    let same = Major::new(manifest.major) == Some(control.major)
-        && manifest.identity.parse() == Ok(control.system_identifier);
-    if same { Ok(control) } else { Err(bad(None)) }
-}
-
-/// A small file of a backup; `None` when it has none, or it is not small.
-async fn entry_bytes(backup: &Backup, path: &str) -> Result<Option<Vec<u8>>, PlanError> {
-    const SMALL: u64 = 1 << 20;
-    let manifest = backup.manifest();
-    let Some(index) = manifest.entries.iter().position(|entry| entry.path == path && entry.size <= SMALL)
-    else {
-        return Ok(None);
-    };
-    let mut bytes = Vec::new();
-    for (part, places) in manifest.parts.iter().zip(manifest.places()) {
-        let Some(place) = places.iter().find(|place| place.entry == index) else { continue };
-        let range = place.in_part..place.in_part.saturating_add(place.bytes);
-        bytes.extend(backup.part_range(part.number, range).await?);
-    }
-    Ok((bytes.len() as u64 == manifest.entries[index].size).then_some(bytes))
 }
 
 fn cut_off() -> PlanError {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use farshore_engines::event::{Commit, Happened, LogEvent, Parameters, TransactionId};
 use farshore_engines::indexed;
-use farshore_engines::postgres::log::{LogDecoder, LogError, LogShape};
+use farshore_engines::log::{Decoder, LogError, Shape};
 use farshore_engines::postgres::restore::control::Limits;
 use farshore_journal::format::index::What;
 use farshore_journal::index::Indexed;
@@ -17,9 +17,6 @@ use farshore_journal::{Offset, Position, Timeline};
 const MAX_NAMED: usize = 100;
 /// How much log behind a time's target is looked at for commits that are out of order.
 const LOOK_BEHIND_BYTES: u64 = 16 << 20;
-/// A checkpoint's time is in whole seconds and taken shortly before its start in the log is fixed.
-/// Source: `CreateCheckPoint`, src/backend/access/transam/xlog.c.
-const CHECKPOINT_SLACK_MICROS: i64 = 2_000_000;
 /// A server has at most as many prepared transactions as connections it can have. Source: `max_prepared_transactions`.
 const MAX_PREPARED: usize = 262_143;
 
@@ -94,7 +91,7 @@ pub(crate) struct Found {
 /// The search.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    decoder: LogDecoder,
+    decoder: Decoder,
     search: Search,
     /// Whose history is read: log of its ancestors is followed by its own.
     timeline: Timeline,
@@ -102,6 +99,7 @@ pub(crate) struct Scan {
 
 #[derive(Debug)]
 struct Search {
+    shape: Shape,
     wanted: Wanted,
     last: Option<Mark>,
     before_last: Option<Mark>,
@@ -121,26 +119,27 @@ struct Search {
     base_start: Offset,
     /// A commit in front of the base was seen: none of those read there is later than the time asked for.
     commit_before_base: bool,
-    /// The time of the base's own checkpoint, in whole seconds.
-    base_checkpoint_micros: Option<i64>,
+    /// A time that no commit in the base is later than, as the log says it: microseconds since 1970.
+    base_until_micros: Option<i64>,
     look_until: Option<Offset>,
 }
 
 impl Scan {
-    /// Begins at `start`, where a segment, page or record is; for a time some way before the base's start. `next_transaction` gives transactions their whole numbers.
+    /// Begins at `start`, where a decoder can; for a time perhaps some way before the base's start. `next_transaction` gives transactions their whole numbers.
     pub fn new(
-        shape: LogShape,
+        shape: Shape,
         start: Position,
         base_start: Offset,
         next_transaction: Option<u64>,
         wanted: Wanted,
     ) -> Result<Self, LogError> {
-        let decoder = LogDecoder::new(shape, start)?.with_every_record();
+        let decoder = shape.decoder(start)?.with_every_record();
         let decoder = match next_transaction {
             Some(next) => decoder.with_transaction_anchor(next),
             None => decoder,
         };
         let search = Search {
+            shape,
             wanted,
             last: None,
             before_last: None,
@@ -156,7 +155,7 @@ impl Scan {
             ended: None,
             base_start,
             commit_before_base: false,
-            base_checkpoint_micros: None,
+            base_until_micros: None,
             look_until: None,
         };
         Ok(Self { decoder, search, timeline: start.timeline })
@@ -185,7 +184,7 @@ impl Scan {
     pub fn may_pass(&self) -> bool {
         let search = &self.search;
         let base_is_known = match search.wanted {
-            Wanted::Time(_) => search.commit_before_base || search.base_checkpoint_micros.is_some(),
+            Wanted::Time(_) => search.commit_before_base || search.base_until_micros.is_some(),
             Wanted::End | Wanted::Position(_) | Wanted::Transaction(_) => true,
             Wanted::Point(_) => return false,
         };
@@ -210,10 +209,10 @@ impl Scan {
     }
 
     /// Takes an index's word for a run, and goes on decoding behind its last whole record.
-    pub fn pass(&mut self, shape: LogShape, run: &Indexed) -> Result<(), LogError> {
+    pub fn pass(&mut self, run: &Indexed) -> Result<(), LogError> {
         let index = &run.index;
         let before = self.decoder.whole().and_then(|whole| whole.next_transaction);
-        let decoder = LogDecoder::new(shape, Position::new(self.timeline, index.whole.to))?;
+        let decoder = self.search.shape.decoder(Position::new(self.timeline, index.whole.to))?;
         let decoder = decoder.with_every_record().with_previous_record(index.whole.last_record);
         self.decoder = match index.whole.next_transaction.or(before) {
             Some(next) => decoder.with_transaction_anchor(next),
@@ -275,9 +274,7 @@ impl Search {
             out_of_order: Vec::new(),
             base_is_early: match self.wanted {
                 Wanted::Time(target) => {
-                    let checkpoint =
-                        self.base_checkpoint_micros.and_then(|at| at.checked_add(CHECKPOINT_SLACK_MICROS));
-                    self.commit_before_base || checkpoint.is_some_and(|at| at <= target)
+                    self.commit_before_base || self.base_until_micros.is_some_and(|at| at <= target)
                 }
                 _ => true,
             },
@@ -304,6 +301,9 @@ impl Search {
             }
             return;
         }
+        // The first was read from the log: none is passed over before.
+        self.base_until_micros =
+            self.base_until_micros.or_else(|| self.shape.base_holds_until(self.base_start, event));
         match &event.what {
             Happened::Record(_) => self.record(Mark { start: event.start, end: event.end }),
             Happened::Switch { next_segment } => self.switch(event, *next_segment),
@@ -336,10 +336,6 @@ impl Search {
                 }
             }
             Happened::Checkpoint(checkpoint) => {
-                if checkpoint.redo == self.base_start {
-                    // The first was read from the log: none is passed over before.
-                    self.base_checkpoint_micros.get_or_insert(checkpoint.time_micros);
-                }
                 self.newest(checkpoint.time_micros);
             }
             Happened::EndOfRecovery { time_micros, .. } | Happened::Abandoned { time_micros, .. } => {

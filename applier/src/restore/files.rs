@@ -3,7 +3,7 @@
 //! What always holds: a file is created once, with its announced size, and finished only when every byte was written; memory is bounded
 //! by the parts in hand as they are stored, and a frame for each worker. `global/pg_control` is held back for the caller, who writes it last.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -22,16 +22,26 @@ const FETCHES: usize = 3;
 /// Parts that are opened and written at a time: decompression is cheap, first-touch of the page cache is not.
 const WORKERS: usize = 2;
 
+/// What becomes of a base's entries.
+#[derive(Debug, Clone)]
+pub(super) enum Fates {
+    /// A PostgreSQL's: each in its place, but for what a restore brings itself and the control file, which is held back.
+    Postgres,
+    /// These go to other places, by the paths they have in the base, and no others are there.
+    Moved(BTreeMap<String, String>),
+}
+
 /// Puts the base's files in place, all but the control file, whose bytes are given back.
 pub(super) async fn place(
     backup: &Backup,
     root: &Arc<Root>,
     shared: &Arc<Shared>,
+    fates: Fates,
 ) -> Result<Vec<u8>, RestoreError> {
     let (parts, taken) = mpsc::channel::<(usize, Bytes)>(1);
     let work = {
         let (backup, root, shared) = (backup.clone(), Arc::clone(root), Arc::clone(shared));
-        blocking(move || write_all(&backup, &root, &shared, taken))
+        blocking(move || write_all(&backup, &root, &shared, &fates, taken))
     };
     let numbers: Vec<Sequence> = backup.manifest().parts.iter().map(|part| part.number).collect();
     let fetch = async {
@@ -81,12 +91,22 @@ fn write_all(
     backup: &Backup,
     root: &Root,
     shared: &Shared,
+    wanted: &Fates,
     parts: mpsc::Receiver<(usize, Bytes)>,
 ) -> Result<Vec<u8>, RestoreError> {
     let manifest = backup.manifest();
     let mut fates = Vec::with_capacity(manifest.entries.len());
     let mut control_bytes = 0;
     for entry in &manifest.entries {
+        if let Fates::Moved(places) = wanted {
+            let place = places.get(&entry.path).map_or(entry.path.as_str(), String::as_str);
+            let path = root.admit(EntryKind::File, place)?;
+            if entry.size == 0 {
+                root.file(&path, 0)?.finish()?;
+            }
+            fates.push(Fate::Write(path));
+            continue;
+        }
         let kind = match entry.kind {
             backup::EntryKind::File => EntryKind::File,
             backup::EntryKind::Directory | backup::EntryKind::Tablespace => EntryKind::Directory,

@@ -8,13 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use farshore_journal::backup::Backup;
 use farshore_journal::format::Digest;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::{RUN_DIR, RestoreError, io};
+use super::{RestoreError, io};
 use crate::plan::Plan;
 
 /// Its name in the restored directory.
@@ -51,33 +50,13 @@ pub struct Marker {
     pub tablespaces: BTreeMap<u32, PathBuf>,
 }
 
-/// The first marker's bytes.
-pub(super) fn begin(plan: &Plan, backup: &Backup, tablespaces: &BTreeMap<u32, PathBuf>) -> Vec<u8> {
-    let first = |path: &str| path.split('/').next().map(str::to_owned);
-    let own = [
-        "pg_wal",
-        "pg_tblspc",
-        "global",
-        "backup_label",
-        "postgresql.conf",
-        "postgresql.auto.conf",
-        "pg_hba.conf",
-    ];
-    let own = own.into_iter().chain([
-        "pg_ident.conf",
-        "recovery.signal",
-        "farshore.from-backup",
-        "farshore-copy.log",
-    ]);
-    let from_base: BTreeSet<String> = backup
-        .manifest()
-        .entries
-        .iter()
-        .filter_map(|entry| first(&entry.path))
-        .chain(own.map(str::to_owned))
-        .collect();
-    let aside = from_base.iter().map(|name| format!("{name}.from-backup"));
-    let names = from_base.iter().cloned().chain(aside).chain([RUN_DIR.to_owned(), NEXT.to_owned()]).collect();
+/// The first marker's bytes. `names` are those that the restore makes directly in its directory.
+pub(super) fn begin(
+    plan: &Plan,
+    mut names: BTreeSet<String>,
+    tablespaces: &BTreeMap<u32, PathBuf>,
+) -> Vec<u8> {
+    names.insert(NEXT.to_owned());
     let marker = Marker {
         schema: SCHEMA.to_owned(),
         state: State::Running,

@@ -4,8 +4,6 @@
 //! there. A segment that holds a fork is written once, under the later timeline's name, with the parent's bytes before
 //! the fork: so does PostgreSQL itself. Source: `XLogInitNewTimeline`, src/backend/access/transam/xlog.c.
 //!
-//! What is written is decoded on its way and held against the plan, which may rest on the journal's index: the log has the last word.
-//!
 //! Every history that the journal holds is written, not the target's alone: a promoted copy takes the first number
 //! without a history file, and must not take one that the source used. Source: `findNewestTimeLine`, timeline.c.
 
@@ -20,71 +18,35 @@ use farshore_journal::backup::Backup;
 use farshore_journal::{Offset, Timeline};
 use tokio::sync::mpsc;
 
-use super::{RestoreError, Shared, blocking};
+use super::{RestoreError, Shared, blocking, log};
 use crate::branches::Branches;
-use crate::log::{LogReader, Next};
-use crate::plan::{Confirmation, Plan};
+use crate::plan::Plan;
 use crate::source::Source;
 
-/// Pieces of log that wait for the disk.
-const WAITING: usize = 4;
 /// Zeros are written in pieces of this size.
 const ZEROS: usize = 1 << 20;
 
 /// Puts the log from the base's first segment up to the target in place.
+#[allow(clippy::too_many_arguments)] // one call, of one restore's whole work
 pub(super) async fn place(
     source: &Source,
     branches: &Branches,
     plan: &Plan,
     backup: &Backup,
+    shape: LogShape,
     root: &Arc<Root>,
     shared: &Arc<Shared>,
 ) -> Result<(), RestoreError> {
-    let shape = source.shape();
     let segment = shape.segment_bytes.get();
     let (target, timeline) = (plan.resolved.position, plan.resolved.timeline);
     let first = backup.manifest().start.offset.segment_start(segment);
-    let missing = |at| RestoreError::LogMissing { at, target };
 
-    let (pieces, taken) = mpsc::channel::<Bytes>(WAITING);
+    let (pieces, taken) = mpsc::channel::<Bytes>(log::WAITING);
     let work = {
         let (root, shared, branches) = (Arc::clone(root), Arc::clone(shared), branches.clone());
         blocking(move || write_all(&root, &shared, &branches, shape, timeline, first, target, taken))
     };
-    let manifest = backup.manifest();
-    let mut confirmation = Confirmation::of(source, plan, manifest)?;
-    let fetch = async {
-        let mut log = LogReader::new(source, branches, timeline, first, Some(target));
-        let mut cursor = first;
-        while cursor < target && !shared.is_stopped() {
-            match log.next().await? {
-                Next::Bytes(piece) => {
-                    cursor = piece.start.checked_add(piece.bytes.len() as u64).ok_or(missing(cursor))?;
-                    let bytes = piece.bytes.clone();
-                    let (back, taken) = blocking(move || {
-                        let taken = confirmation.take(&bytes);
-                        (confirmation, taken)
-                    })
-                    .await?;
-                    confirmation = back;
-                    taken?;
-                    if pieces.send(piece.bytes).await.is_err() {
-                        return Ok(());
-                    }
-                }
-                Next::Passed => {}
-                Next::Gap(_) | Next::Misled | Next::End => return Err(missing(cursor)),
-            }
-        }
-        drop(pieces);
-        if cursor < target {
-            return Ok(());
-        }
-        match confirmation.differs(plan, manifest)? {
-            None => Ok::<(), RestoreError>(()),
-            Some(what) => Err(RestoreError::OtherThanPlanned { what }),
-        }
-    };
+    let fetch = log::fetch(source, branches, plan, backup.manifest(), first, shared, pieces);
     let (written, fetched) = tokio::join!(work, fetch);
     let () = fetched?;
     written?

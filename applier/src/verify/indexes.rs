@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use farshore_engines::event::LogEvent;
 use farshore_engines::indexed;
-use farshore_engines::postgres::log::LogDecoder;
+use farshore_engines::log::Decoder;
 use farshore_journal::format::index::{Entry, Index, Number, What};
 use farshore_journal::format::{ChainValue, FormatError, Header, Kind};
 use farshore_journal::index::{self, Anew, IndexName, Sheet};
@@ -105,14 +105,13 @@ impl Indexes {
         &mut self,
         source: &Source,
         header: &Header,
-        log: Option<&LogDecoder>,
+        log: Option<&Decoder>,
         found: &mut Verified,
     ) -> Result<(), JournalError> {
         let layout = source.reader().layout();
-        let segment = source.shape().segment_bytes.get();
         let goes_on = log.is_some_and(|log| log.next_wanted() == header.start);
         // The journal's very first log was decoded from here by whoever made the index, too.
-        let begins = !self.any_log && header.start.get().is_multiple_of(segment);
+        let begins = !self.any_log && source.shape().next_begin(header.start, true) == Some(header.start);
         for sound in self.by_first.remove(&header.number).into_iter().flatten() {
             let of_these = sound.before == header.before
                 && (sound.generation, sound.writer) == (header.generation, header.writer);
@@ -164,7 +163,7 @@ impl Indexes {
         &mut self,
         source: &Source,
         header: &Header,
-        log: Option<&LogDecoder>,
+        log: Option<&Decoder>,
         seen: Vec<Entry>,
         found: &mut Verified,
     ) -> Result<(), JournalError> {

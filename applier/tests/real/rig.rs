@@ -313,7 +313,7 @@ pub async fn restored_rows(source: &Source, plan: &Plan, then: Then) -> Vec<i64>
         Reached::ShutDown => panic!("it was to run"),
     };
     let mut config = tokio_postgres::Config::new();
-    config.host_path(&restored.socket_dir).port(5432).user("postgres").dbname("postgres");
+    config.host_path(restored.socket_dir.unwrap()).port(5432).user("postgres").dbname("postgres");
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {

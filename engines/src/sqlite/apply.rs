@@ -35,6 +35,11 @@ impl Apply {
         }
     }
 
+    /// Whether something could not be written: more need not be given. [`end`](Self::end) says what.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     fn write(&mut self, part: Part<'_>) -> io::Result<()> {
         match part {
             Part::Begin(head) => {

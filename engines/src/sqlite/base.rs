@@ -11,9 +11,6 @@ use std::os::unix::fs::FileExt;
 use super::wal::Place;
 use super::wal_file::{Encoder, Transaction, WalReadError, last_images};
 
-/// What a backup calls the record of what its copy lacks.
-pub const BENEATH: &str = "farshore-beneath";
-
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 1 << 20;
 

@@ -103,6 +103,9 @@ pub trait Listener {
     /// Up to where our log is needed no more: whoever follows again will begin there or behind. Never waits.
     fn released(&mut self) -> u64;
 
+    /// Whether anyone still takes what is said. Asked while a writer is waited for.
+    fn listens(&self) -> bool;
+
     /// Waits until there may be something to do. `taken` is what was taken of the writers so far.
     fn next(&mut self, taken: Taken) -> Order;
 

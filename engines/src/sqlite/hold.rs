@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -119,6 +120,8 @@ pub struct Connections {
     path: PathBuf,
     /// For copies. Opened before the others, and closed behind them: see the module's head.
     file: Arc<File>,
+    /// Whether writers are held.
+    holds_writers: Arc<AtomicBool>,
 }
 
 impl Connections {
@@ -142,7 +145,9 @@ impl Connections {
         let path = &path.canonicalize().map_err(HoldError::File)?;
         let file = Arc::new(File::open(path).map_err(HoldError::File)?);
         let bridges = [opened()?, opened()?];
-        let connections = Self { row: opened()?, bridges, probe: opened()?, path: path.to_owned(), file };
+        let holds_writers = Arc::default();
+        let connections =
+            Self { row: opened()?, bridges, probe: opened()?, path: path.to_owned(), file, holds_writers };
         connections.row.busy_timeout(Duration::ZERO).map_err(failed("its patience cannot be set"))?;
         connections.check_in_place()?;
         let mode = connections.mode()?;
@@ -165,6 +170,11 @@ impl Connections {
     /// go of before anybody opens connections anew in this process.
     pub fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
+    }
+
+    /// Whether writers are held by us, for whoever watches that they are not held for long.
+    pub fn holds_writers(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.holds_writers)
     }
 
     /// That its path still leads to the file that is open.
@@ -244,13 +254,18 @@ impl Connections {
         loop {
             match self.row.execute_batch("begin immediate").map_err(failed("its writers cannot be held")) {
                 Err(why) if why.is_busy() && Instant::now() < until => pause(),
-                other => return other,
+                other => {
+                    self.holds_writers.store(other.is_ok(), Ordering::Relaxed);
+                    return other;
+                }
             }
         }
     }
 
     fn free_writers(&self) -> Result<(), HoldError> {
-        self.row.execute_batch("rollback").map_err(failed("a transaction of ours cannot be undone"))
+        let freed = self.row.execute_batch("rollback");
+        self.holds_writers.store(false, Ordering::Relaxed);
+        freed.map_err(failed("a transaction of ours cannot be undone"))
     }
 
     /// Begins to hold with a row that has `beat` in it, and does so for as long as [`Turn::held`] runs. `None`: the turn did not want it,
@@ -304,6 +319,7 @@ impl Connections {
         let write = format!("insert or replace into {TABLE} (one, beat) values (1, ?1)");
         self.row.execute(&write, [&beat[..]]).map_err(failed(writing))?;
         self.row.execute_batch("commit").map_err(failed(writing))?;
+        self.holds_writers.store(false, Ordering::Relaxed);
         let result = held();
         drop(rows);
         Ok(result)

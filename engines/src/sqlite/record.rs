@@ -99,6 +99,11 @@ impl Head {
         self.bytes - (HEAD_BYTES + FOOT_BYTES) as u64
     }
 
+    /// The head with which these bytes begin; `None` where they begin with none.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        Self::decode(bytes.first_chunk()?).ok()
+    }
+
     /// Its bytes.
     pub fn encode(&self) -> [u8; HEAD_BYTES] {
         let mut out = [0; HEAD_BYTES];

@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use super::base;
 use super::follow::{At, FollowError, Follower, Listener, Options, Order, Taken};
 use super::hold::Connections;
-use super::talk::{Begin, Failed, MOST_BYTES, Message, Tell};
+use super::talk::{Begin, Failed, MOST_BYTES, Message, Tell, VERSION};
 
 /// Bytes that wait to be said before more is made, where waiting is allowed.
 const WAITING_BYTES: usize = 8 << 20;
@@ -63,7 +64,15 @@ pub fn serve(input: impl Read + Send + 'static, output: impl Write + Send + 'sta
 }
 
 fn follow(begin: &Begin, told: &Receiver<Tell>, said: &Arc<Said>) -> Result<(), FollowError> {
+    if begin.version != VERSION {
+        let why = format!(
+            "it is of version {VERSION}, and the service of {}: start the service anew",
+            begin.version
+        );
+        return Err(io::Error::other(why).into());
+    }
     let connections = Connections::open(&begin.path)?;
+    let _ticking = Ticking::start(said, connections.holds_writers());
     let options = Options { log_frames: begin.log_frames, ..Options::with_spool(begin.spool.clone()) };
     let mut told = Told {
         told,
@@ -74,7 +83,6 @@ fn follow(begin: &Begin, told: &Receiver<Tell>, said: &Arc<Said>) -> Result<(), 
         copying: None,
         copied: None,
         wants_base: false,
-        last_alive: None,
         last_end: None,
     };
     let follower = Follower::prove(&connections, &mut told, begin.start(), options)?;
@@ -98,6 +106,8 @@ struct Waiting {
     messages: VecDeque<Message>,
     bytes: usize,
     ended: bool,
+    /// What was taken of the writers so far.
+    taken: Taken,
     /// Nobody listens any more.
     deaf: bool,
 }
@@ -138,6 +148,38 @@ fn size(message: &Message) -> usize {
     match message {
         Message::Log(bytes) | Message::Beneath(bytes) | Message::Copy(bytes) => bytes.len(),
         _ => 0,
+    }
+}
+
+/// Says each second that the process lives, whatever it is at: copying a large log back may take long. Not while writers are held, which
+/// must not take long.
+struct Ticking {
+    end: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticking {
+    fn start(said: &Arc<Said>, holds_writers: Arc<AtomicBool>) -> Self {
+        let (end, ended) = std::sync::mpsc::channel();
+        let said = Arc::clone(said);
+        let thread = std::thread::spawn(move || {
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(ALIVE) {
+                if !holds_writers.load(Ordering::Relaxed) {
+                    let taken = said.waiting().taken;
+                    said.say(Message::Alive(taken));
+                }
+            }
+        });
+        Self { end, thread: Some(thread) }
+    }
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        let _ = self.end.send(());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -185,7 +227,6 @@ struct Told<'a> {
     copied: Option<Message>,
     /// A copy was asked for while one was made.
     wants_base: bool,
-    last_alive: Option<Instant>,
     last_end: Option<At>,
 }
 
@@ -244,11 +285,12 @@ impl Listener for Told<'_> {
         self.released
     }
 
+    fn listens(&self) -> bool {
+        !self.said.waiting().deaf
+    }
+
     fn next(&mut self, taken: Taken) -> Order {
-        if self.last_alive.is_none_or(|last| last.elapsed() >= ALIVE) {
-            self.last_alive = Some(Instant::now());
-            self.said.say(Message::Alive(taken));
-        }
+        self.said.waiting().taken = taken;
         if self.said.room().is_err() {
             return Order::Stop;
         }

@@ -16,7 +16,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::follow::{LOG_FRAMES, Start};
-use super::talk::{Begin, HEAD_BYTES, MOST_BYTES, Message, Tell};
+use super::record::Head;
+use super::talk::{Begin, HEAD_BYTES, MOST_BYTES, Message, Tell, VERSION};
 
 /// How long the process may say nothing; it says each second that it lives.
 pub const SILENCE: Duration = Duration::from_secs(10);
@@ -76,8 +77,13 @@ pub enum Error {
 /// What a stream brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Bytes of the log.
-    Log(Bytes),
+    /// Bytes of the log: of one record.
+    Log {
+        /// The bytes.
+        bytes: Bytes,
+        /// Whether the record goes on behind them.
+        goes_on: bool,
+    },
     /// All that was committed when the database was looked at was given, up to here.
     End(Offset),
     /// A sign of life.
@@ -113,6 +119,8 @@ pub struct Stream {
     /// Orders that are not yet written.
     orders: BytesMut,
     received: Offset,
+    /// Bytes of the record that goes on.
+    record_left: u64,
     /// Since when someone waits without hearing anything.
     listening: Option<Instant>,
     /// What was said first, before anyone asked.
@@ -132,6 +140,8 @@ impl Stream {
         let (program, arguments) = &settings.program;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        // What is typed at the service's terminal is not meant for it: it ends when its orders do.
+        command.process_group(0);
         let mut child = command.spawn().map_err(failed)?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed(io::ErrorKind::BrokenPipe.into()));
@@ -144,6 +154,7 @@ impl Stream {
             spool: settings.spool.clone(),
             log_frames: LOG_FRAMES,
             every: settings.every,
+            version: VERSION.to_owned(),
         };
         let mut stream = Self {
             path: settings.path.clone(),
@@ -153,6 +164,7 @@ impl Stream {
             buffer: BytesMut::new(),
             orders: BytesMut::new(),
             received: Offset::new(start.offset),
+            record_left: 0,
             listening: None,
             first: None,
         };
@@ -189,7 +201,7 @@ impl Stream {
     }
 
     fn took(&mut self, event: Event) -> Event {
-        if let Event::Log(bytes) = &event {
+        if let Event::Log { bytes, .. } = &event {
             self.received = Offset::new(self.received.get() + bytes.len() as u64);
         }
         event
@@ -260,7 +272,15 @@ impl Stream {
         self.buffer.advance(HEAD_BYTES);
         let bytes = self.buffer.split_to(length).freeze();
         Ok(Some(match Message::parse(kind, bytes).map_err(|why| self.process(why))? {
-            Message::Log(bytes) => Event::Log(bytes),
+            Message::Log(bytes) => {
+                let left = match self.record_left {
+                    // One that is no record's is refused by whoever decodes it.
+                    0 => Head::of(&bytes).map_or(0, |head| head.bytes),
+                    left => left,
+                };
+                self.record_left = left.saturating_sub(bytes.len() as u64);
+                Event::Log { bytes, goes_on: self.record_left > 0 }
+            }
             Message::End(at) => Event::End(Offset::new(at.offset)),
             Message::Alive(_) => Event::Alive,
             Message::Beneath(bytes) => Event::Base(BasePart::Beneath(bytes)),

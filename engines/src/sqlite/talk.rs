@@ -18,6 +18,9 @@ use super::wal::PlaceDigest;
 /// Most bytes of a message: what is raw is cut into such pieces.
 pub const MOST_BYTES: usize = 1 << 20;
 
+/// The build that speaks so: a service and a process that it starts must be one, and a file may be replaced while the service runs.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Bytes before what a message says.
 pub const HEAD_BYTES: usize = 5;
 
@@ -38,6 +41,8 @@ pub struct Begin {
     pub log_frames: u32,
     /// How often the database is looked at.
     pub every: Duration,
+    /// [`VERSION`].
+    pub version: String,
 }
 
 impl Begin {

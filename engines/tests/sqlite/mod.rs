@@ -9,6 +9,11 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use farshore_engines::sqlite::follow::Options;
 use tempfile::TempDir;
 
+/// One of the programs beside this file, which the tests of other crates use as well.
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../engines/tests/sqlite").join(name)
+}
+
 /// A database in a directory of its own.
 pub struct Database {
     pub folder: TempDir,
@@ -51,9 +56,9 @@ impl Database {
     }
 
     pub fn writer(&self, seed: u64, seconds: f64, kind: &str, per_second: Option<u32>) -> Child {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqlite/writer.py");
+        let program = script("writer.py");
         let mut command = Command::new("/usr/bin/python3");
-        command.arg(script).arg(self.path()).arg(seed.to_string()).arg(seconds.to_string()).arg(kind);
+        command.arg(program).arg(self.path()).arg(seed.to_string()).arg(seconds.to_string()).arg(kind);
         command.args(per_second.map(|rate| rate.to_string()));
         command.stdout(Stdio::piped()).spawn().unwrap()
     }
@@ -67,9 +72,9 @@ pub struct App {
 
 impl App {
     pub fn open(path: &Path) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqlite/app.py");
+        let program = script("app.py");
         let mut command = Command::new("/usr/bin/python3");
-        command.arg(script).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(program).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let says = BufReader::new(process.stdout.take().unwrap());
         let mut app = Self { process, says };
@@ -122,6 +127,6 @@ pub fn integrity(path: &Path) -> String {
 
 /// A digest of all that a database holds.
 pub fn dump(path: &Path) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqlite/dump.py");
-    python(&[script.to_str().unwrap(), path.to_str().unwrap()])
+    let program = script("dump.py");
+    python(&[program.to_str().unwrap(), path.to_str().unwrap()])
 }

@@ -8,8 +8,9 @@
 //! may be applied again. Whatever fails leaves an opening and parts that nobody claims.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use farshore_engines::sqlite::base::BENEATH;
+use farshore_engines::sqlite::backup::BENEATH;
 use farshore_journal::backup::{BackupOptions, BackupWriter, Entry, EntryKind, Manifest, Trouble};
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::reader::Reader;
@@ -19,6 +20,9 @@ use tokio::sync::mpsc;
 use super::{LogWait, Phase, Progress, TakeError, Taken};
 use crate::base_due::Needed;
 use crate::pipeline::copies::{Copies, CopyPart};
+
+/// How long a copy may take to begin: a stream that runs begins it at its next look, behind another copy.
+const BEGIN: Duration = Duration::from_secs(60);
 
 /// What a backup is taken of, and how.
 pub struct Request<'a> {
@@ -67,8 +71,11 @@ where
     let mut writer = BackupWriter::begin(request.reader, &request.store, next_sequence, trouble).await?;
     let id = writer.id();
     let said = |taken_bytes, phase| progress(Progress { taken_bytes, total_bytes: None, phase });
-    said(0, Phase::Checkpoint);
-    let copied = store(&mut writer, request.copies.ask(), &said).await?;
+    said(0, Phase::Copying);
+    let mut parts = request.copies.ask(request.record.incarnation);
+    let first = tokio::time::timeout(BEGIN, parts.recv()).await;
+    let first = first.map_err(|_| TakeError::Broken { why: "nothing is streamed of it now".to_owned() })?;
+    let copied = store(&mut writer, first, parts, &said).await?;
     let Copied { beneath_bytes, copy_bytes, start, end } = copied;
     let finished = chrono::Utc::now();
     writer.end_stream().await?;
@@ -118,11 +125,13 @@ where
 /// Writes the parts as they come.
 async fn store(
     writer: &mut BackupWriter,
+    first: Option<CopyPart>,
     mut parts: mpsc::Receiver<CopyPart>,
     said: &(dyn Fn(u64, Phase) + Sync),
 ) -> Result<Copied, TakeError> {
     let (mut beneath_bytes, mut copy_bytes, mut start) = (0, 0, None);
-    while let Some(part) = parts.recv().await {
+    let mut next = first;
+    while let Some(part) = next {
         match part {
             CopyPart::Beneath(bytes) if start.is_none() => {
                 writer.write(&bytes).await?;
@@ -141,6 +150,7 @@ async fn store(
             CopyPart::Broken(why) => return Err(TakeError::Broken { why }),
         }
         said(writer.at(), Phase::Copying);
+        next = parts.recv().await;
     }
     Err(TakeError::Broken { why: "shipping was interrupted meanwhile".to_owned() })
 }

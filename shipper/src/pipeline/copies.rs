@@ -1,6 +1,6 @@
 //! Copies of a database that come in the stream of its log, for whoever makes base backups of them.
 //!
-//! What always holds: a copy's parts are given in order, and the last of them says whether it is whole; one that ends otherwise broke
+//! What always holds: a copy is of the incarnation that it was asked for; its parts are given in order, and the last of them says whether it is whole; one that ends otherwise broke
 //! off. Whoever asks and lets go holds up nothing.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use farshore_engines::sqlite::stream::BasePart;
 use farshore_journal::format::index::Whole;
-use farshore_journal::{Offset, Position, Timeline};
+use farshore_journal::{IncarnationId, Offset, Position, Timeline};
 use tokio::sync::{Notify, mpsc};
 
 /// Parts of a copy, of at most 1 MiB each, that wait for whoever asked.
@@ -34,28 +34,37 @@ pub enum CopyPart {
 #[derive(Debug, Clone, Default)]
 pub struct Copies {
     asked: Arc<Notify>,
-    waiting: Arc<Mutex<VecDeque<mpsc::Sender<CopyPart>>>>,
+    waiting: Arc<Mutex<VecDeque<Asked>>>,
+}
+
+/// A copy that was asked for: of which incarnation, and by whom.
+#[derive(Debug)]
+struct Asked {
+    of: IncarnationId,
+    by: mpsc::Sender<CopyPart>,
 }
 
 impl Copies {
-    /// Asks for one. It begins once a stream runs; its parts end without a last one where the stream does.
-    pub fn ask(&self) -> mpsc::Receiver<CopyPart> {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(sender);
+    /// Asks for one of this incarnation's database. It begins once a stream runs; its parts end without a last one where the stream does,
+    /// or another incarnation is shipped.
+    pub fn ask(&self, of: IncarnationId) -> mpsc::Receiver<CopyPart> {
+        let (by, receiver) = mpsc::channel(WAITING);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(Asked { of, by });
         self.asked.notify_one();
         receiver
     }
 
-    /// The next that was asked for, by somebody who still wants it.
-    pub(super) async fn next(&self) -> mpsc::Sender<CopyPart> {
+    /// The next that was asked for, by somebody who still wants it. Positions of one incarnation mean nothing in another's journal, so
+    /// whoever asked for another one is told that it will not come.
+    pub(super) async fn next(&self, of: IncarnationId) -> mpsc::Sender<CopyPart> {
         loop {
             let asked = {
                 let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.retain(|asked| !asked.is_closed());
+                waiting.retain(|asked| asked.of == of && !asked.by.is_closed());
                 waiting.pop_front()
             };
             match asked {
-                Some(asked) => return asked,
+                Some(asked) => return asked.by,
                 None => self.asked.notified().await,
             }
         }

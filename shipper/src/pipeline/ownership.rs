@@ -13,7 +13,7 @@ use farshore_journal::store::StoreError;
 use farshore_journal::writer::Writer;
 use farshore_journal::{JournalError, Position, Sequence};
 
-use super::Pipeline;
+use super::{Pipeline, SourceConfig};
 use crate::crash::crash_point;
 use crate::error::ShipError;
 use crate::progress::PipelineState;
@@ -86,7 +86,13 @@ impl Pipeline {
         // A stream may be open and unread meanwhile, and would hold up the primary's shutdown: a store that does not answer
         // ends the session. An opening that lands all the same is found by the next takeover.
         let taken = Writer::take_over(reader.clone(), &self.config.writer, empty_at, &*trouble);
-        let writer = tokio::time::timeout(TAKEOVER, taken).await.map_err(|_| ShipError::TargetStalled)??;
+        let writer = match self.config.source {
+            SourceConfig::Postgres(_) => {
+                tokio::time::timeout(TAKEOVER, taken).await.map_err(|_| ShipError::TargetStalled)??
+            }
+            // Its stream is what holds the log, and holds up nobody.
+            SourceConfig::Sqlite(_) => taken.await?,
+        };
         crash_point!("ship-after-takeover");
         let found = writer.found().map(|header| header.number);
         self.tell(|progress| {

@@ -5,6 +5,7 @@
 //! journal's end, which the next session begins at.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::Utc;
 use farshore_engines::log::{SQLITE, Shape};
@@ -25,6 +26,9 @@ use crate::resume::{self, Comparison, Tail};
 
 /// Where a journal begins.
 const BEGIN: Position = Position::new(Timeline::new(1), Offset::new(0));
+
+/// How long after a first doubt the proof is tried again.
+const DOUBT: Duration = Duration::from_secs(1);
 
 /// A database's file, and how it is followed for one store.
 #[derive(Debug, Clone)]
@@ -67,6 +71,7 @@ impl Pipeline {
             progress.releasable = None;
         });
         let mut conflict: Option<String> = None;
+        let mut doubted: Option<Position> = None;
         loop {
             if let Some(reason) = conflict.take() {
                 // Both histories stay restorable: the old incarnation is left as it is.
@@ -98,8 +103,16 @@ impl Pipeline {
             };
             match streamed {
                 Ok(_) => return Ok(()),
-                // Said before anything new came: what came first is settled, and the journal's end read and proved anew.
-                Err(ShipError::Followed(stream::Error::Doubt { why })) if self.stands_at(tail.end) => {
+                // Said before anything new came, where there is something to go on from: else it is tried again, later.
+                Err(ShipError::Followed(stream::Error::Doubt { why }))
+                    if self.stands_at(tail.end) && tail.compare_from() != BEGIN =>
+                {
+                    if doubted != Some(tail.end) {
+                        // Another process that followed may just be ending, and a proof that fails now hold in a moment.
+                        doubted = Some(tail.end);
+                        tokio::time::sleep(DOUBT).await;
+                        continue;
+                    }
                     conflict =
                         Some(format!("nothing shows that the database goes on from {}: {why}", tail.end));
                 }

@@ -2,7 +2,11 @@
 //!
 //! What always holds: `stored <= received`; in `async` the report is what was received; one append is in flight at most. What was
 //! received is stored whatever becomes of the source: it was reported, so the source may have ended on the strength of it, and may
-//! never send it again. When the target takes nothing the stream is closed, so that the primary's shutdown is not held up.
+//! never send it again. When the target takes nothing the stream is closed, so that the primary's shutdown is not held up; but not one
+//! that is itself what holds the log at the source.
+//!
+//! Of a log whose records say when they were seen, a chunk either ends where a record does, and is marked, or holds no record's end:
+//! what is sent again of an unmarked one is equal to it.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +35,8 @@ use crate::resume::{Comparison, Tail};
 /// How long a full batch may wait for the target before the stream is closed: a stream that is not read would hold up the
 /// primary's shutdown.
 const STALL: Duration = Duration::from_secs(3);
+/// How long a copy's parts may wait for whoever asked, before the copy is given up for the log behind it.
+const COPY_STALL: Duration = Duration::from_secs(60);
 /// How often the source is asked for a sign of life: what an idle database's exposure is measured by.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -71,6 +77,9 @@ impl Pipeline {
         let large = self.config.merge.large;
         let mut last_sent: Option<Instant> = None;
         let mut full_since: Option<Instant> = None;
+        let mut copy_full_since: Option<Instant> = None;
+        // The begin of a long record, while what lies before it is sent.
+        let mut held: Option<Event> = None;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         if comparison.is_done() {
@@ -93,6 +102,7 @@ impl Pipeline {
                     || closed.is_some()
                     || cancel.is_cancelled()
                     || batch.is_chunk()
+                    || held.is_some()
                     || due.is_some_and(|due| due <= now)
                 {
                     // A record that began before decoding did is in no entry, so neither is a chunk that one may end in, where the
@@ -103,8 +113,7 @@ impl Pipeline {
                     if begun && decoder.next_wanted() == batch.end().offset {
                         self.notes.cut(decoder.whole());
                     }
-                    let ends_whole = decoder.whole().is_some_and(|whole| whole.to == batch.end().offset);
-                    let mark = if ends_whole { decoder.mark() } else { Mark::NONE };
+                    let mark = if ends_whole(&decoder, &batch) { decoder.mark() } else { Mark::NONE };
                     let checked = decoder.checked_end().unwrap_or(from.offset);
                     self.send(&mut batch, packing.take(), checked, mark)?;
                     last_sent = Some(now);
@@ -125,11 +134,20 @@ impl Pipeline {
                 }
             }
             full_since = if batch.is_chunk() { full_since.or_else(|| Some(Instant::now())) } else { None };
-            if full_since.is_some_and(|since| since.elapsed() > STALL) && stream.take().is_some() {
+            if full_since.is_some_and(|since| since.elapsed() > STALL)
+                && stream.take_if(|stream| !stream.holds_log()).is_some()
+            {
                 closed = Some(self.closed(ShipError::TargetStalled));
             }
+            copy_full_since =
+                if copying.is_full() { copy_full_since.or_else(|| Some(Instant::now())) } else { None };
+            if copy_full_since.is_some_and(|since| since.elapsed() > COPY_STALL) {
+                // The log comes behind it in the same stream.
+                copying = Copying::Nobody;
+            }
             let listens = !timeline_over && stream.is_some() && !cancel.is_cancelled();
-            let reads = listens && !batch.is_full() && !copying.is_full();
+            let waits = held.is_some() && !batch.is_empty();
+            let reads = listens && !batch.is_full() && !copying.is_full() && !waits;
             let may_send = self.append.is_none() && packing.is_idle();
             let due = batch.due(last_sent, self.config.flush_interval).filter(|_| may_send);
             tokio::select! {
@@ -144,7 +162,7 @@ impl Pipeline {
                     if closed.is_none() {
                         self.streams(&guard);
                     }
-                    if stream.as_ref().is_some_and(Stream::is_told_at_once)
+                    if stream.as_ref().is_some_and(Stream::holds_log)
                         && let Err(why) = self.report(stream.as_mut(), &guard, false).await
                     {
                         stream = None;
@@ -152,8 +170,13 @@ impl Pipeline {
                     }
                 }
                 joined = packing.joined() => joined?,
-                event = next_event(&mut stream), if reads => match event {
-                    Ok(Event::Data { bytes, source_end }) => {
+                event = next_event(&mut stream, &mut held), if reads => match event {
+                    Ok(event @ Event::Data { goes_on: true, .. })
+                        if ends_whole(&decoder, &batch) && !decoder.mark().is_none() =>
+                    {
+                        held = Some(event);
+                    }
+                    Ok(Event::Data { bytes, source_end, .. }) => {
                         let (unstored, notes) = (&mut self.unstored, &mut self.notes);
                         let decoded = decoder.push(&bytes, &mut |event| {
                             notes.note(&event);
@@ -226,7 +249,7 @@ impl Pipeline {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,
                 } } => {}
-                asked = self.copies.next(), if listens && copying.is_none() && comparison.is_done() => {
+                asked = self.copies.next(reader.incarnation()), if listens && copying.is_none() && comparison.is_done() => {
                     let Some(source) = stream.as_mut() else { continue };
                     match source.base().await {
                         Ok(true) => copying = Copying::For(asked),
@@ -237,7 +260,7 @@ impl Pipeline {
                         }
                     }
                 }
-                () = copying.room(), if copying.is_full() => {}
+                _ = tokio::time::timeout(STALL, copying.room()), if copying.is_full() => {}
                 () = cancel.cancelled(), if listens => {}
             }
         }
@@ -266,7 +289,8 @@ impl Pipeline {
         self.tell(|progress| {
             progress.received = Some(stream.received());
             let received = stream.received().offset;
-            progress.source_end = Some(source_end.map_or(received, |end| end.max(received)));
+            // Where the source did not say how far its log goes, that is known only when it has said so once.
+            progress.source_end = source_end.or(progress.source_end).map(|end| end.max(received));
             progress.last_contact = Some(Utc::now());
             progress.oldest_unstored_commit = oldest;
         });
@@ -371,8 +395,16 @@ impl Pipeline {
     }
 }
 
-/// The stream's next event; for ever none when there is no stream.
-async fn next_event(stream: &mut Option<Stream>) -> Result<Event, stream::Error> {
+/// Whether something waits, and ends where a record does.
+fn ends_whole(decoder: &Decoder, batch: &Batch) -> bool {
+    !batch.is_empty() && decoder.whole().is_some_and(|whole| whole.to == batch.end().offset)
+}
+
+/// The stream's next event, what was held back first; for ever none when there is no stream.
+async fn next_event(stream: &mut Option<Stream>, held: &mut Option<Event>) -> Result<Event, stream::Error> {
+    if let Some(held) = held.take() {
+        return Ok(held);
+    }
     match stream {
         Some(stream) => stream.next_event().await,
         None => std::future::pending().await,

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use farshore_applier::heads::{doubts, unwitnessed};
 use farshore_applier::source::Source;
 use farshore_applier::wal_fetch::{self, Fetched};
-use farshore_engines::postgres::log::file_name::LogFileName;
 use farshore_journal::DatabaseName;
 
 use crate::cli::History;
@@ -59,10 +58,9 @@ pub(super) async fn run(
         let place = Part { path: place.into(), log_bytes: 0 };
         match Box::pin(wal_fetch::fetch(&source, file, &place.path, AHEAD)).await {
             Ok(Fetched::Found { log_bytes, .. }) => {
-                let segment = LogFileName::parse(file, source.shape().segment_bytes)?;
-                let whole = !matches!(segment, LogFileName::Segment(_))
-                    || log_bytes == source.shape().segment_bytes.get();
-                if whole {
+                // A history is given whole or not at all.
+                let is_segment = super::is_segment(file);
+                if !is_segment || log_bytes == source.shape().segment_bytes() {
                     place.keep(path)?;
                     return Ok(Exit::Done);
                 }

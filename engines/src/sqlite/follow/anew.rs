@@ -68,9 +68,14 @@ impl<L: Listener> Follower<'_, L> {
     /// Holds by a row that stands wherever it comes to stand.
     pub(super) fn as_it_is(&mut self, bridge: Bridge) -> Result<Next, FollowError> {
         self.tried = Some(Instant::now());
-        match self.hold(FIRST_PATIENCE, How::AsItIs(bridge), beat()?)? {
-            Some(next) => next,
-            None => Err(self.doubt("its log could not be held")),
+        loop {
+            match self.hold(FIRST_PATIENCE, How::AsItIs(bridge), beat()?) {
+                Ok(Some(next)) => return next,
+                Ok(None) => return Err(self.doubt("its log could not be held")),
+                // One writer writes for long, and nobody else can meanwhile; the bridge holds.
+                Err(FollowError::Hold(why)) if why.is_busy() && self.listener.listens() => self.look()?,
+                Err(why) => return Err(why),
+            }
         }
     }
 

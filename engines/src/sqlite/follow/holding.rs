@@ -18,8 +18,11 @@ impl<L: Listener> Follower<'_, L> {
     pub(super) fn first_hold(&mut self) -> Result<Next, FollowError> {
         loop {
             self.look()?;
-            if let Some(held) = self.hold(FIRST_PATIENCE, How::Behind, beat()?)? {
-                return held;
+            match self.hold(FIRST_PATIENCE, How::Behind, beat()?) {
+                Ok(Some(held)) => return held,
+                Ok(None) => {}
+                Err(FollowError::Hold(why)) if why.is_busy() && self.listener.listens() => {}
+                Err(why) => return Err(why),
             }
         }
     }

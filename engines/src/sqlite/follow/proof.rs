@@ -13,7 +13,7 @@ use super::{At, FollowError, Follower, Listener, Log, Options, SPOOL_BYTES, Star
 use crate::sqlite::decoder::{Part, RecordDecoder};
 use crate::sqlite::hold::Connections;
 use crate::sqlite::wal::{Place, PlaceDigest, WalHeader};
-use crate::sqlite::wal_file::{Encoder, Transactions, WalFile};
+use crate::sqlite::wal_file::{Encoder, Transactions, WalFile, WalReadError};
 
 impl<'a, L: Listener> Follower<'a, L> {
     /// Proves that the database goes on from `start`. Writes nothing.
@@ -90,7 +90,12 @@ pub(super) fn open(connections: &Connections) -> Result<Option<(WalFile, WalHead
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(why.into()),
     };
-    Ok(wal.header()?.map(|header| (wal, header)))
+    match wal.header() {
+        Ok(header) => Ok(header.map(|header| (wal, header))),
+        // SQLite takes a log whose header is none for an empty one, and writes it anew: a power loss leaves such.
+        Err(WalReadError::Fault(_)) if connections.counted()?.frames == 0 => Ok(None),
+        Err(why) => Err(why.into()),
+    }
 }
 
 /// Goes through the log up to where following starts; whether that is in it.
