@@ -317,6 +317,36 @@ fn an_application_in_exclusive_locking_mode_is_named_by_its_process() {
 }
 
 #[test]
+fn an_application_that_commits_all_the_time_in_whatever_mode_does_not_fail_beside_it() {
+    let text = "import sqlite3,sys,os
+c=sqlite3.connect(sys.argv[1], timeout=1, isolation_level=None)
+print('open', flush=True); os.set_blocking(0, False); n=0
+while sys.stdin.buffer.read(1) != b'':
+    c.execute('insert into t values (2)'); n+=1
+    if n % 50 == 0 and sys.argv[2] == 'close': c.close(); c=sqlite3.connect(sys.argv[1], timeout=1, isolation_level=None)
+print(n)";
+    for (mode, how) in [("wal", "stay"), ("wal", "close"), ("delete", "stay")] {
+        let setup = Setup::new(WAL);
+        setup.sql(&format!("pragma journal_mode = {mode}"));
+        let mut writer =
+            setup.python(text, &[how]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut says = BufReader::new(writer.stdout.take().unwrap()).lines();
+        assert_eq!(says.next().unwrap().unwrap(), "open");
+        for _ in 0..10 {
+            let checked = setup.check();
+            checked.has("sqlite.locking", "ok", "");
+            checked.has("sqlite.table", "ok", "was not followed before");
+        }
+        drop(writer.stdin.take());
+        let written: u32 =
+            says.next().unwrap_or_else(|| panic!("{mode}, {how}: it failed")).unwrap().parse().unwrap();
+        assert!(writer.wait().unwrap().success() && written > 0, "{mode}, {how}");
+        setup.sql("pragma journal_mode = delete; pragma integrity_check");
+        assert_eq!(setup.standing().len(), 1, "{mode}, {how}: something was left beside it");
+    }
+}
+
+#[test]
 fn a_database_that_is_followed_is_checked_beside_it_and_goes_on() {
     let setup = Setup::new(WAL);
     let log = std::fs::File::create(setup.path().join("run.log")).unwrap();

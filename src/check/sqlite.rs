@@ -313,6 +313,11 @@ fn judge_table(looked: &Looked, findings: &mut Vec<Finding>) {
             format!("whether the table {TABLE} is there: a -wal stands beside it without a -shm, and reading it would make one"),
             "open it once with its application, or start `farshore run`; then check again",
         ),
+        Err(TableUnknown::Busy) => Finding::unknown_until(
+            code,
+            format!("whether the table {TABLE} is there: somebody kept it locked"),
+            "check again",
+        ),
         Err(TableUnknown::Sqlite { said }) => Finding::unknown_until(
             code,
             format!("whether the table {TABLE} is there: {said}"),

@@ -2,7 +2,8 @@
 //!
 //! What always holds: nothing is written, and no file is made beside the database: SQLite makes a `-wal` for a reader too, so it is asked
 //! only where its files are there already, or is told that the file does not change (`immutable`), where no log stands beside it. The
-//! one thing that others may notice is a reader's lock, for as long as it takes to read one row. A crash leaves nothing.
+//! one thing that others may notice is a reader's lock, for as long as it takes to read one row. (Run as root, SQLite gives a `-wal` and
+//! `-shm` that are another's to the file's owner.) A crash leaves nothing.
 //!
 //! **Descriptors.** Closing any descriptor of the database or of its `-shm` takes all of the process's POSIX locks on it (see
 //! [`super::hold`]): [`look`] must never run in a process that follows a database. `farshore check` is a process of its own; what
@@ -37,8 +38,9 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const SHARED: (i64, i64) = (0x4000_0002, 510);
 /// How long a lock that shuts readers out is waited for: outside WAL mode each commit takes it for a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two tries.
-const TRY: Duration = Duration::from_millis(20);
+/// Between two tries. Where commits follow each other closely outside WAL mode, there is no lock for moments only: seen, a try each 20 ms
+/// met none of them in two seconds.
+const TRY: Duration = Duration::from_micros(500);
 /// Bytes of the `-shm` up to what says how much was copied back, and the number it begins with.
 const INDEX_BYTES: usize = 100;
 const INDEX_VERSION: u32 = 3_007_000;
@@ -190,6 +192,8 @@ pub enum TableUnknown {
     NotRead,
     /// Its log stands beside it without a `-shm`, and reading it would make one.
     NoIndex,
+    /// Somebody kept it locked for as long as was waited.
+    Busy,
     /// SQLite could not read it.
     Sqlite {
         /// Its words.
@@ -256,8 +260,7 @@ fn lacking(path: &Path) -> Vec<Lack> {
     lacking
 }
 
-/// What the file itself and those beside it say. The file is open, and a reader's lock held, until all is asked: until then nobody
-/// removes the log or leaves WAL mode, so SQLite finds what was found here.
+/// What the file itself and those beside it say.
 fn look_inside(looked: &mut Looked) {
     let file = match File::open(&looked.path) {
         Ok(file) => file,
@@ -269,10 +272,25 @@ fn look_inside(looked: &mut Looked) {
             return;
         }
     };
-    looked.locking = begin_to_read(&file);
-    looked.header = header(&file);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        look_once(&file, looked);
+        if looked.table != Err(TableUnknown::Busy) || Instant::now() >= until {
+            return;
+        }
+        // SQLite's connection was closed, and took our lock with it: whoever waits for readers to end goes on.
+        pause();
+    }
+}
+
+/// A reader's lock is held until all is asked: until then nobody removes the log or leaves WAL mode, so SQLite finds what was found
+/// here. It is never waited under this lock: in other journal modes a commit waits for it to be given free.
+fn look_once(file: &File, looked: &mut Looked) {
+    looked.locking = begin_to_read(file);
+    looked.header = header(file);
     let header = looked.header.as_ref().ok().copied();
     looked.log = log(&looked.path, header);
+    looked.table = Err(TableUnknown::NotRead);
     let Some(header) = header.filter(|_| looked.locking == Locking::Free) else { return };
     looked.table = match (&looked.log, beside(&looked.path, "-shm").exists()) {
         (Err(said), _) => Err(TableUnknown::Sqlite { said: said.clone() }),
@@ -282,7 +300,6 @@ fn look_inside(looked: &mut Looked) {
         (Ok(Some(_)), false) => has_table(&looked.path, "immutable=1"),
         (Ok(_), _) => has_table(&looked.path, "readonly_shm=1"),
     };
-    drop(file);
 }
 
 fn header(file: &File) -> Result<Header, HeaderFault> {
@@ -326,10 +343,15 @@ fn begin_to_read(file: &File) -> Locking {
             let process = asked.ok().map(|_| held.l_pid).filter(|process| *process > 0);
             return Locking::Held { process };
         }
-        // A plain thread, or one that blocks by agreement.
-        #[allow(clippy::disallowed_methods)]
-        std::thread::sleep(TRY);
+        pause();
     }
+}
+
+/// Between two tries.
+fn pause() {
+    // A plain thread, or one that blocks by agreement.
+    #[allow(clippy::disallowed_methods)]
+    std::thread::sleep(TRY);
 }
 
 fn log(path: &Path, header: Option<Header>) -> Result<Option<Log>, String> {
@@ -365,16 +387,14 @@ fn has_table(path: &Path, how: &str) -> Result<bool, TableUnknown> {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(uri(path, how), flags)?;
-        connection.busy_timeout(PATIENCE)?;
+        connection.busy_timeout(Duration::ZERO)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let count = "select count(*) from sqlite_schema where type = 'table' and name = ?1";
         connection.query_row(count, [TABLE], |row| row.get::<_, i64>(0)).map(|count| count > 0)
     };
-    ask().map_err(|why| TableUnknown::Sqlite {
-        said: match why.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy) => "somebody kept it locked".to_owned(),
-            _ => why.to_string(),
-        },
+    ask().map_err(|why| match why.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy) => TableUnknown::Busy,
+        _ => TableUnknown::Sqlite { said: why.to_string() },
     })
 }
 

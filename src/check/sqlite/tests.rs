@@ -134,6 +134,7 @@ fn every_fact_that_breaks_a_promise_is_found() {
         (|f| file(f).table = Result::Ok(false), "sqlite.table", Ok),
         (|f| file(f).table = Err(TableUnknown::NotRead), "sqlite.table", Unknown),
         (|f| file(f).table = Err(TableUnknown::NoIndex), "sqlite.table", Unknown),
+        (|f| file(f).table = Err(TableUnknown::Busy), "sqlite.table", Unknown),
         (|f| file(f).table = Err(TableUnknown::Sqlite { said: "no".into() }), "sqlite.table", Unknown),
         (|f| f.free_bytes = None, "space.sqlite", Unknown),
         (|f| f.free_bytes = Some(0), "space.sqlite", Problem),
