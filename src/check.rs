@@ -8,6 +8,7 @@ pub mod connection;
 pub mod facts;
 mod heads;
 mod settings;
+pub mod sqlite;
 mod stores;
 mod surroundings;
 
@@ -16,6 +17,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use facts::CheckFacts;
+use stores::Origin;
 
 /// How a finding stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -114,6 +116,18 @@ pub const CODES: &[&str] = &[
     "slots.standby",
     "space.pg_wal",
     "server.clock",
+    "sqlite.file",
+    "sqlite.database",
+    "sqlite.journal_mode",
+    "sqlite.page_size",
+    "sqlite.rights",
+    "sqlite.file_system",
+    "sqlite.locking",
+    "sqlite.wal",
+    "sqlite.table",
+    "space.sqlite",
+    "space.spool",
+    "sqlite.stores",
     "store.reachable",
     "store.writable",
     "store.creates_once",
@@ -130,7 +144,7 @@ pub const CODES: &[&str] = &[
     "restore.programs",
 ];
 
-/// Judges everything that is known.
+/// Judges everything that is known of a PostgreSQL database; of a SQLite database [`sqlite::findings`] does.
 pub fn findings(facts: &CheckFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     connection::judge(facts, &mut findings);
@@ -144,9 +158,9 @@ pub fn findings(facts: &CheckFacts) -> Vec<Finding> {
         findings.push(Finding::unknown("store.reachable", "any store of this database"));
     }
     for store in &facts.stores {
-        stores::judge(store, facts.cluster, &mut findings);
+        stores::judge(store, Origin::Cluster(facts.cluster), &mut findings);
     }
-    heads::judge(facts, &mut findings);
+    heads::judge(facts.heads.as_ref(), facts.signed.as_deref(), &mut findings);
     surroundings::judge_programs(facts.restore_programs, &mut findings);
     findings
 }

@@ -120,7 +120,8 @@ pub enum Command {
     #[command(before_help = "Examples:
   farshore init
   farshore init --name orders --url postgresql://farshore@db1/postgres --store s3://bucket/prod --on-full hold --no-input
-  farshore init --url postgresql://farshore@localhost/postgres --store file:///srv/farshore --on-full bypass --encrypt")]
+  farshore init --url postgresql://farshore@localhost/postgres --store file:///srv/farshore --on-full bypass --encrypt
+  farshore init --name app --path /var/lib/app/app.db --store file:///srv/farshore --no-input")]
     Init(InitArgs),
     /// Ship every database of the configuration until stopped
     #[command(before_help = "Examples:
@@ -193,6 +194,9 @@ pub struct InitArgs {
     /// Where it is: postgresql://farshore@HOST/DATABASE, further hosts behind commas
     #[arg(long)]
     pub url: Option<String>,
+    /// Where it is, for SQLite: the database's file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "password_file", "on_full"])]
+    pub path: Option<PathBuf>,
     /// A file that holds the role's password
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,

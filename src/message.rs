@@ -61,6 +61,8 @@ codes! {
     StoreUnusable = 107, Unreachable;
     /// The store named is not one of the database's.
     StoreUnknown = 108, NotFound;
+    /// A database lies where it can never be followed.
+    SourceRefused = 109, Refused;
     /// `init` found a file where it would write.
     InitExists = 201, Conflict;
     /// `init` lacks an answer and may not ask.

@@ -165,6 +165,16 @@ fn init_without_anyone_to_ask_names_the_flag_that_is_missing() {
 }
 
 #[test]
+fn what_means_nothing_for_a_sqlite_database_is_a_wrong_line_and_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = "init --no-input --path app.db --store file:journal";
+    for more in ["--url postgresql://farshore@db1/postgres", "--on-full hold", "--password-file pw"] {
+        assert_eq!(code(folder.path(), &format!("{path} {more}")), 2, "{more}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn what_init_writes_is_a_configuration_this_version_reads() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(code(folder.path(), &format!("{INIT} --encrypt --rpo 30s")), 0);

@@ -148,6 +148,12 @@ fn init_says_what_to_apply_for_a_local_primary_that_is_saved() {
 }
 
 #[test]
+fn init_says_what_to_set_and_to_know_for_a_sqlite_database() {
+    let line = "--name app --path /var/lib/app/app.db --store file:///srv/farshore";
+    insta::assert_snapshot!("init_sqlite", init(line, false));
+}
+
+#[test]
 fn init_says_that_an_rpo_will_not_hold() {
     let line = "--url postgresql://farshore@db1/postgres --store gs://bucket --on-full hold --rpo 100ms";
     assert!(init(line, false).contains("it will not hold in this store"));

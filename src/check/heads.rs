@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::check::Finding;
-use crate::check::facts::{CheckFacts, HeadFacts, Pinning, SignedFacts};
+use crate::check::facts::{HeadFacts, Pinning, SignedFacts};
 
 const CODE: &str = "heads.signed";
 const NEWEST: &str = "heads.newest";
@@ -11,8 +11,8 @@ const NEWEST: &str = "heads.newest";
 const OLD: Duration = Duration::from_secs(10 * 60);
 
 /// The key that signs, and those that are pinned.
-pub(super) fn judge(facts: &CheckFacts, findings: &mut Vec<Finding>) {
-    findings.push(match &facts.heads {
+pub(super) fn judge(heads: Option<&HeadFacts>, signed: Option<&[SignedFacts]>, findings: &mut Vec<Finding>) {
+    findings.push(match heads {
         None => Finding::unknown(CODE, "whether the journal's heads are signed"),
         Some(HeadFacts::Neither) => Finding::warning(
             CODE,
@@ -46,15 +46,15 @@ pub(super) fn judge(facts: &CheckFacts, findings: &mut Vec<Finding>) {
             Finding::ok(CODE, "heads are signed with a key whose public half is pinned")
         }
     });
-    judge_newest(facts, findings);
+    judge_newest(heads, signed, findings);
 }
 
 /// Whether heads keep coming: whoever may write to the store can put other objects at the names that they would take.
-fn judge_newest(facts: &CheckFacts, findings: &mut Vec<Finding>) {
-    if !matches!(facts.heads, Some(HeadFacts::Read { .. } | HeadFacts::Unreadable { .. })) {
+fn judge_newest(heads: Option<&HeadFacts>, signed: Option<&[SignedFacts]>, findings: &mut Vec<Finding>) {
+    if !matches!(heads, Some(HeadFacts::Read { .. } | HeadFacts::Unreadable { .. })) {
         return;
     }
-    let Some(signed) = &facts.signed else {
+    let Some(signed) = signed else {
         findings.push(Finding::unknown(NEWEST, "how far the journal is signed"));
         return;
     };

@@ -1,11 +1,22 @@
 //! What `check` says about a store and the keys of what is in it.
 
+use std::path::Path;
+
 use crate::check::Finding;
 use crate::check::facts::{IdentityFacts, JournalFacts, KeyFacts, NewestKey, StoreFacts, StoreFound};
 use crate::config::quantity::ByteCount;
 
-/// One store with its keys. `cluster` is the server's, where it is known.
-pub(super) fn judge(store: &StoreFacts, cluster: Option<u64>, findings: &mut Vec<Finding>) {
+/// What a journal must be of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// The server's cluster, where it is known.
+    Cluster(Option<u64>),
+    /// A SQLite database's file, as the configuration names it.
+    File(&'a Path),
+}
+
+/// One store with its keys.
+pub(super) fn judge(store: &StoreFacts, origin: Origin<'_>, findings: &mut Vec<Finding>) {
     let name = &store.name;
     judge_reach(name, store, findings);
     // What does not answer has been said once; the rest of it is not known.
@@ -36,10 +47,10 @@ pub(super) fn judge(store: &StoreFacts, cluster: Option<u64>, findings: &mut Vec
         ),
     });
     if store.found != Some(StoreFound::New) {
-        findings.push(judge_journal(name, store.journal.as_ref(), cluster));
+        findings.push(judge_journal(name, store.journal.as_ref(), origin));
     }
     if store.is_directory {
-        judge_directory(name, store, findings);
+        judge_directory(name, store, origin, findings);
     } else {
         judge_clock(name, store, findings);
     }
@@ -72,9 +83,9 @@ fn judge_reach(name: &str, store: &StoreFacts, findings: &mut Vec<Finding>) {
     });
 }
 
-fn judge_journal(name: &str, journal: Option<&JournalFacts>, cluster: Option<u64>) -> Finding {
+fn judge_journal(name: &str, journal: Option<&JournalFacts>, origin: Origin<'_>) -> Finding {
     let code = "store.journal";
-    match (journal, cluster) {
+    match (journal, origin) {
         (None, _) => Finding::unknown(code, format!("what store {name} holds of this database")),
         (Some(JournalFacts::Unreadable { why }), _) => Finding::problem(
             code,
@@ -84,25 +95,43 @@ fn judge_journal(name: &str, journal: Option<&JournalFacts>, cluster: Option<u64
         (Some(JournalFacts::Empty), _) => {
             Finding::ok(code, format!("store {name} holds nothing of this database yet"))
         }
-        (Some(JournalFacts::Current { cluster: of, .. }), None) => Finding::unknown(
+        (Some(JournalFacts::Current { cluster: of, .. }), Origin::Cluster(None)) => Finding::unknown(
             code,
             format!("whether the journal in store {name}, of cluster {of}, is the server's"),
         ),
-        (Some(JournalFacts::Current { cluster: of, .. }), Some(cluster)) if *of == cluster.to_string() => {
+        (Some(JournalFacts::Current { cluster: of, .. }), Origin::File(path)) => {
+            // As the shipper names it: the path is all that tells one file from another.
+            let path = path.display().to_string();
+            match *of == path {
+                true => Finding::ok(code, format!("the journal in store {name} is of {path}")),
+                false => Finding::warning(
+                    code,
+                    format!(
+                        "the journal in store {name} is of {of}, and this is {path}: `farshore run` will begin a new incarnation"
+                    ),
+                    "correct path if that is not the database you mean; after it was moved it is as it should be",
+                ),
+            }
+        }
+        (Some(JournalFacts::Current { cluster: of, .. }), Origin::Cluster(Some(cluster)))
+            if *of == cluster.to_string() =>
+        {
             Finding::ok(code, format!("the journal in store {name} is of the server's cluster"))
         }
-        (Some(JournalFacts::Current { cluster: of, major }), Some(cluster)) => Finding::warning(
-            code,
-            format!(
-                "the journal in store {name} is of cluster {of} (PostgreSQL {major}), and the server is cluster \
+        (Some(JournalFacts::Current { cluster: of, major }), Origin::Cluster(Some(cluster))) => {
+            Finding::warning(
+                code,
+                format!(
+                    "the journal in store {name} is of cluster {of} (PostgreSQL {major}), and the server is cluster \
                  {cluster}: `farshore run` will begin a new incarnation"
-            ),
-            "correct url if that is not the server you mean; after initdb or pg_upgrade it is as it should be",
-        ),
+                ),
+                "correct url if that is not the server you mean; after initdb or pg_upgrade it is as it should be",
+            )
+        }
     }
 }
 
-fn judge_directory(name: &str, store: &StoreFacts, findings: &mut Vec<Finding>) {
+fn judge_directory(name: &str, store: &StoreFacts, origin: Origin<'_>, findings: &mut Vec<Finding>) {
     findings.push(match store.free_bytes {
         None => Finding::unknown("store.space", format!("the space left in store {name}")),
         Some(0) => Finding::problem(
@@ -116,13 +145,21 @@ fn judge_directory(name: &str, store: &StoreFacts, findings: &mut Vec<Finding>) 
         None => Finding::unknown_until(
             "store.apart",
             format!("whether store {name} lies on the database's own disk"),
-            "run check once as a user that may read the server's data directory, or look with df",
+            match origin {
+                Origin::Cluster(_) => {
+                    "run check once as a user that may read the server's data directory, or look with df"
+                }
+                Origin::File(_) => "look with df",
+            },
         ),
         Some(false) => Finding::ok("store.apart", format!("store {name} lies on another file system")),
         Some(true) => Finding::warning(
             "store.apart",
             format!("store {name} lies on the database's own file system: both go with one disk"),
-            "put it on another machine, or name a second store",
+            match origin {
+                Origin::Cluster(_) => "put it on another machine, or name a second store",
+                Origin::File(_) => "put it on another machine",
+            },
         ),
     });
 }

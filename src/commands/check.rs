@@ -1,11 +1,12 @@
 //! `farshore check`: gathers facts, judges them, prints the findings.
 //!
-//! The servers are asked in `server`, the stores in `stores`; [`crate::check`] judges.
+//! The servers are asked in `server`, a SQLite file in `sqlite`, the stores in `stores`; [`crate::check`] judges.
 //!
 //! What always holds: exit 8 with a problem, 9 with something unknown, 0 otherwise. What could not be looked at
 //! stays `None` in the facts and shows as unknown.
 
 mod server;
+mod sqlite;
 mod stores;
 
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +17,7 @@ use farshore_journal::DatabaseName;
 use farshore_journal::format::VerifyKeys;
 use serde::Serialize;
 
-use crate::check::facts::{CheckFacts, HeadFacts, Pinning, SignedFacts, Wanted};
+use crate::check::facts::{CheckFacts, HeadFacts, Pinning, SignedFacts, StoreFacts, Wanted};
 use crate::check::{self, Finding, Level};
 use crate::cli::DatabaseChoice;
 use crate::commands::{self, Context};
@@ -59,19 +60,19 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
     let config = context.config()?;
     let mut lines = Vec::new();
     for (name, database) in commands::databases(&config, args.database.as_ref())? {
-        if matches!(database.engine, EngineConfig::Sqlite { .. }) {
-            return Err(OperatorMessage::not_built("check for sqlite").into());
-        }
         for store in &database.stores {
             if let Some(store_config) = config.stores.get(store) {
                 let plan = database.flush_plan(store_config.billing());
                 tracing::info!(database = %name, store = %store, "{plan}");
             }
         }
-        let facts = gather(&config, name, database).await;
-        lines.extend(
-            check::findings(&facts).into_iter().map(|finding| Line { database: name.to_string(), finding }),
-        );
+        let findings = match &database.engine {
+            EngineConfig::Postgres { .. } => check::findings(&gather(&config, name, database).await),
+            EngineConfig::Sqlite { path } => {
+                check::sqlite::findings(&sqlite::gather(&config, name, database, path).await)
+            }
+        };
+        lines.extend(findings.into_iter().map(|finding| Line { database: name.to_string(), finding }));
     }
     context.output.list("farshore.check/1", &lines)?;
     let count = |level| lines.iter().filter(|line| line.finding.level == level).count();
@@ -90,7 +91,7 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
     }
 }
 
-/// The facts of one database: what the configuration tells, and what its servers and stores answer.
+/// The facts of one PostgreSQL database: what the configuration tells, and what its servers and stores answer.
 async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig) -> CheckFacts {
     let mut facts = CheckFacts {
         wanted: Wanted {
@@ -104,9 +105,22 @@ async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig)
         ..CheckFacts::default()
     };
     let files = Box::pin(server::ask(name, database, &mut facts)).await;
+    let devices = files.as_ref().map(|files| &files.devices[..]);
+    facts.stores = Box::pin(ask_stores(config, name, database, devices)).await;
+    facts
+}
+
+/// What each of a database's stores tells.
+async fn ask_stores(
+    config: &Config,
+    name: &DatabaseName,
+    database: &DatabaseConfig,
+    devices: Option<&[u64]>,
+) -> Vec<StoreFacts> {
+    let mut facts = Vec::new();
     for store in &database.stores {
         if let Some(settings) = config.stores.get(store) {
-            facts.stores.push(Box::pin(stores::ask(config, store, settings, name, files.as_ref())).await);
+            facts.push(Box::pin(stores::ask(config, store, settings, name, devices)).await);
         }
     }
     facts

@@ -6,6 +6,7 @@
 
 mod answers;
 mod guidance;
+mod sqlite;
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
@@ -21,7 +22,7 @@ use crate::config;
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 
-pub use answers::{Answers, Asker};
+pub use answers::{Answers, Asker, Source};
 pub use guidance::{Guidance, KeyFiles, SigningFile, document};
 
 /// Where the private key goes unless told otherwise, beside the configuration.

@@ -5,10 +5,12 @@
 //! a store, stops nothing. Base backups that fall due are taken beside.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
+use farshore_engines::sqlite::mounted::{self, Kind};
 use farshore_journal::DatabaseName;
 use farshore_journal::index::IndexLimits;
 use farshore_journal::merge::MergeLimits;
@@ -246,9 +248,28 @@ fn source(
                     "name one store; several are not built yet",
                 ));
             }
+            refuse_network(name, path)?;
             SourceConfig::Sqlite(Box::new(File { follow: wiring::follow(config, name, path, store)? }))
         }
     })
+}
+
+/// A file system whose machines share no memory cannot carry SQLite's log: two that write there damage the database, and what is
+/// followed there is not what the other wrote. All else that `check` finds may be mended while this runs.
+fn refuse_network(name: &DatabaseName, path: &Path) -> Result<(), OperatorMessage> {
+    match mounted::file_system(path) {
+        Ok(found) if found.kind == Kind::Network => Err(OperatorMessage::new(
+            Code::SourceRefused,
+            format!(
+                "{name} lies on {}, a file system of several machines: SQLite's log needs memory that all its processes share",
+                found.name
+            ),
+            Safe::Known("nothing was begun; the database was not opened".to_owned()),
+            "move it to a disk of the machine that the application runs on, and run farshore there",
+        )),
+        // Not there yet, or not to be seen from here: the session says so, and tries again.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Two targets of one slot would end each other's streams for ever: names are cut to the length of a slot's, and letters that

@@ -35,7 +35,7 @@ use super::wal_file::{Encoder, WalFile, WalReadError};
 /// our read keeps from being copied back whole.
 pub const LOG_FRAMES: u32 = 700;
 /// Most bytes of records that no target has when the log is begun anew: they are kept beside it. More: it is not begun anew.
-const SPOOL_BYTES: usize = 8 << 20;
+pub const SPOOL_BYTES: usize = 8 << 20;
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,19 +17,18 @@ use farshore_journal::registry::Repository;
 use farshore_journal::store::{self, Created, ObjectStore, StoreError};
 use farshore_journal::{DatabaseName, JournalError};
 
-use super::server::DataDirectory;
 use crate::check::facts::{IdentityFacts, JournalFacts, KeyFacts, NewestKey, StoreFacts, StoreFound};
 use crate::config::address::StoreUrl;
 use crate::config::{Config, StoreConfig, StoreName};
 use crate::wiring::{self, Purpose};
 
-/// What one store tells.
+/// What one store tells. `devices` are those that the database lies on, where they are known.
 pub(super) async fn ask(
     config: &Config,
     name: &StoreName,
     settings: &StoreConfig,
     database: &DatabaseName,
-    server: Option<&DataDirectory>,
+    devices: Option<&[u64]>,
 ) -> StoreFacts {
     let mut facts = StoreFacts {
         name: name.to_string(),
@@ -43,9 +42,8 @@ pub(super) async fn ask(
             return facts;
         }
         facts.free_bytes = super::free_bytes(path);
-        facts.beside_database = server
-            .zip(path.metadata().ok())
-            .map(|(server, directory)| server.devices.contains(&directory.dev()));
+        facts.beside_database =
+            devices.zip(path.metadata().ok()).map(|(devices, directory)| devices.contains(&directory.dev()));
     }
     let store = match wiring::open_store(config, name, Purpose::Read) {
         Ok((store, _)) => store,

@@ -1,11 +1,12 @@
 //! The few questions of `farshore init`, answered by flags or at a terminal.
 //!
 //! What always holds: every answer is parsed before it is taken; where nothing may be asked, a missing answer is
-//! named with its flag; `on_full` has no default, because neither choice is safe for everyone.
+//! named with its flag; `on_full` has no default, because neither choice is safe for everyone. Of a SQLite database it is not asked:
+//! there is nothing to choose yet.
 
 use std::fmt::Display;
 use std::io::{BufRead, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use farshore_journal::DatabaseName;
 
@@ -30,17 +31,38 @@ pub struct Answers {
     /// The database's name.
     pub name: DatabaseName,
     /// Where it is.
-    pub url: DatabaseUrl,
-    /// Where the role's password is.
-    pub password_file: Option<PathBuf>,
+    pub source: Source,
     /// Where its journal goes, as it was written.
     pub store: String,
-    /// When no more log can be kept.
-    pub on_full: OnFull,
     /// The most that may be lost.
     pub rpo: Span,
     /// The most time to resume.
     pub rto: Span,
+}
+
+/// Where a database is, with what only its engine is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A PostgreSQL cluster.
+    Postgres {
+        /// Where it is.
+        url: DatabaseUrl,
+        /// Where the role's password is.
+        password_file: Option<PathBuf>,
+        /// When no more log can be kept.
+        on_full: OnFull,
+    },
+    /// A SQLite database.
+    Sqlite {
+        /// Its file, from the root on, as text: so it stands in the configuration, whose relative paths start elsewhere.
+        path: String,
+    },
+}
+
+/// What is answered to the first question.
+enum Place {
+    Url(DatabaseUrl),
+    File(String),
 }
 
 /// Puts questions to a person.
@@ -93,6 +115,22 @@ fn parse_url(text: &str) -> Result<DatabaseUrl, String> {
     }
 }
 
+/// An address begins with its scheme; all else is a file's path.
+fn parse_place(text: &str) -> Result<Place, String> {
+    match text.contains("://") {
+        true => parse_url(text).map(Place::Url),
+        false => parse_path(Path::new(text)).map(Place::File),
+    }
+}
+
+fn parse_path(path: &Path) -> Result<String, String> {
+    if path.as_os_str().is_empty() {
+        return Err("write postgresql://farshore@HOST/postgres, or the path of a SQLite database".to_owned());
+    }
+    let whole = std::path::absolute(path).map_err(|why| why.to_string())?;
+    whole.to_str().map(str::to_owned).ok_or_else(|| "a path in the configuration is UTF-8 text".to_owned())
+}
+
 fn parse_store(text: &str) -> Result<String, String> {
     StoreUrl::parse(text, std::path::Path::new("/"))
         .map(|_| text.to_owned())
@@ -106,6 +144,8 @@ fn parse_on_full(text: &str) -> Result<OnFull, &'static str> {
         _ => Err("write hold or bypass"),
     }
 }
+
+const PLACE_QUESTION: &str = "The database, as postgresql://farshore@HOST/postgres, or a SQLite database's path, as /var/lib/app/app.db";
 
 const ON_FULL_QUESTION: &str = "When neither store nor primary can keep more log:
   hold    the primary keeps its log; nothing is lost, and its disk can fill until it stops
@@ -121,12 +161,12 @@ impl Answers {
         args: &InitArgs,
         mut asker: Option<&mut Asker<R, W>>,
     ) -> Result<Self, OperatorMessage> {
-        let url = match &args.url {
-            Some(text) => parse_url(text).map_err(|why| invalid("--url", &why))?,
-            None => {
-                asked(&mut asker, "Database url, as postgresql://farshore@HOST/postgres", None, parse_url)
-                    .ok_or_else(|| missing("--url postgresql://farshore@HOST/postgres"))?
-            }
+        let place = match (&args.url, &args.path) {
+            (Some(text), _) => Place::Url(parse_url(text).map_err(|why| invalid("--url", &why))?),
+            (None, Some(path)) => Place::File(parse_path(path).map_err(|why| invalid("--path", &why))?),
+            (None, None) => asked(&mut asker, PLACE_QUESTION, None, parse_place).ok_or_else(|| {
+                missing("--url postgresql://farshore@HOST/postgres (or --path FILE, for SQLite)")
+            })?,
         };
         let name = match (&args.name, asker.is_some()) {
             (Some(name), _) => name.clone(),
@@ -141,14 +181,24 @@ impl Answers {
                     .ok_or_else(|| missing("--store s3://BUCKET/PREFIX"))?
             }
         };
-        let on_full = match args.on_full {
-            Some(choice) => choice,
-            None => asked(&mut asker, ON_FULL_QUESTION, None, parse_on_full)
-                .ok_or_else(|| missing("--on-full hold (or bypass)"))?,
+        let source = match place {
+            Place::Url(url) => Source::Postgres {
+                url,
+                password_file: args.password_file.clone(),
+                on_full: match args.on_full {
+                    Some(choice) => choice,
+                    None => asked(&mut asker, ON_FULL_QUESTION, None, parse_on_full)
+                        .ok_or_else(|| missing("--on-full hold (or bypass)"))?,
+                },
+            },
+            // With a path as a flag the command line refuses these; here it was typed later.
+            Place::File(_) if args.on_full.is_some() => return Err(no_meaning("--on-full")),
+            Place::File(_) if args.password_file.is_some() => return Err(no_meaning("--password-file")),
+            Place::File(path) => Source::Sqlite { path },
         };
         let rpo = span(args.rpo, &mut asker, "RPO, the most that may be lost", RPO, "--rpo")?;
         let rto = span(args.rto, &mut asker, "RTO, the most time to resume service", RTO, "--rto")?;
-        Ok(Self { name, url, password_file: args.password_file.clone(), store, on_full, rpo, rto })
+        Ok(Self { name, source, store, rpo, rto })
     }
 }
 
@@ -192,6 +242,15 @@ fn invalid(flag: &str, why: &str) -> OperatorMessage {
     )
 }
 
+fn no_meaning(flag: &str) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::InitAnswerInvalid,
+        format!("{flag} means nothing for a SQLite database"),
+        Safe::Known("nothing was written".to_owned()),
+        format!("leave {flag} out"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,7 +275,8 @@ mod tests {
         let (answers, prompt) =
             at_terminal("--store file:///srv/x --rpo 5s", "postgresql://f@h/d\n\nhold\n\n");
         let answers = answers.unwrap();
-        assert_eq!((answers.name.as_str(), answers.on_full), ("main", OnFull::Hold));
+        assert_eq!(answers.name.as_str(), "main");
+        assert!(matches!(answers.source, Source::Postgres { on_full: OnFull::Hold, .. }));
         assert_eq!((answers.rpo.to_string(), answers.rto.to_string()), ("5s".to_owned(), "15m".to_owned()));
         assert!(!prompt.contains("Store url"));
     }
@@ -225,10 +285,23 @@ mod tests {
     fn a_useless_answer_is_asked_for_again_three_times() {
         let line = "--url postgresql://f@h/d --name a --store file:///s --rpo 1s --rto 1m";
         let (answers, prompt) = at_terminal(line, "maybe\n\nbypass\n");
-        assert_eq!(answers.unwrap().on_full, OnFull::Bypass);
+        assert!(matches!(answers.unwrap().source, Source::Postgres { on_full: OnFull::Bypass, .. }));
         assert_eq!(prompt.matches("write hold or bypass").count(), 2);
         let (answers, _) = at_terminal(line, "a\nb\nc\nhold\n");
         assert_eq!(answers.unwrap_err().code, Code::InitAnswerMissing);
+    }
+
+    #[test]
+    fn what_is_no_address_is_a_files_path_and_nothing_of_a_servers_is_asked() {
+        let (answers, prompt) = at_terminal("--store file:///srv/x", "mysql://h/d\n/srv/app.db\n\n\n\n");
+        assert_eq!(answers.unwrap().source, Source::Sqlite { path: "/srv/app.db".to_owned() });
+        assert!(!prompt.contains("bypass"), "{prompt}");
+        let (answers, _) = at_terminal("--store file:///srv/x --on-full hold", "app.db\n\n\n\n");
+        assert_eq!(answers.unwrap_err().code, Code::InitAnswerInvalid);
+        // Whoever runs this may stand in another folder than the configuration's.
+        let (answers, _) = at_terminal("--path app.db --store file:///srv/x", "\n\n\n");
+        let Source::Sqlite { path } = answers.unwrap().source else { panic!("not a file") };
+        assert!(path.starts_with('/') && path.ends_with("/app.db"), "{path}");
     }
 
     #[test]

@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::commands::init::answers::Answers;
+use crate::commands::init::answers::{Answers, Source};
+use crate::commands::init::sqlite;
 use crate::config::OnFull;
-use crate::config::address::StoreUrl;
+use crate::config::address::{DatabaseUrl, StoreUrl};
 use crate::config::flush::{Billing, FlushPlan, flush_plan};
 use crate::config::variable_name;
 
@@ -70,7 +71,9 @@ pub struct Guidance {
     pub signing_key: PathBuf,
     /// Its public half, by which heads are checked.
     pub verify_key: String,
-    /// The database the SQL must be run in.
+    /// Which engine the database is of, as the configuration names it.
+    pub engine: &'static str,
+    /// The database the SQL must be run in; a SQLite database's file.
     pub database: String,
     /// SQL for the role.
     pub sql: Vec<String>,
@@ -80,6 +83,9 @@ pub struct Guidance {
     pub pg_hba: Vec<String>,
     /// Settings to look at.
     pub settings: Vec<Setting>,
+    /// What whoever runs the application must know; nothing for PostgreSQL, whose documents say it.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub know: Vec<String>,
     /// The flush interval, in milliseconds.
     pub flush_interval_milliseconds: u64,
     /// The most puts in a day.
@@ -115,29 +121,33 @@ fn plan_of(answers: &Answers) -> FlushPlan {
 impl Guidance {
     /// What follows from the answers.
     pub fn of(answers: &Answers, config: &Path, keys: Option<&KeyFiles>, signing: &SigningFile) -> Self {
-        let role = identifier(answers.url.user());
         let plan = plan_of(answers);
         let mut cost = plan.to_string();
         if plan.holds_rpo == Some(false) {
             cost.push_str("; the rpo leaves no time for a put, so it will not hold in this store");
         }
+        let apply = match &answers.source {
+            Source::Postgres { url, on_full, .. } => Apply::of_server(url, *on_full),
+            Source::Sqlite { path } => Apply {
+                engine: "sqlite",
+                database: path.clone(),
+                sql: vec![sqlite::WAL.to_owned()],
+                know: sqlite::know(),
+                ..Apply::default()
+            },
+        };
         Self {
             config: config.to_owned(),
             identity: keys.map(|keys| keys.identity.clone()),
             signing_key: signing.file.clone(),
             verify_key: signing.public.clone(),
-            database: answers.url.database().to_owned(),
-            sql: vec![
-                format!("create role {role} with login replication;"),
-                format!("grant pg_monitor to {role};"),
-                format!("grant execute on function pg_create_restore_point(text) to {role};"),
-            ],
-            optional_sql: vec![
-                format!("grant pg_read_server_files to {role};"),
-                format!("grant execute on function pg_read_file(text) to {role};"),
-            ],
-            pg_hba: hba_lines(answers),
-            settings: settings(answers.on_full),
+            engine: apply.engine,
+            database: apply.database,
+            sql: apply.sql,
+            optional_sql: apply.optional_sql,
+            pg_hba: apply.pg_hba,
+            settings: apply.settings,
+            know: apply.know,
             flush_interval_milliseconds: u64::try_from(plan.interval.as_millis()).unwrap_or(u64::MAX),
             puts_per_day: plan.puts_per_day,
             put_micro_dollars_per_day: plan.micro_dollars_per_day,
@@ -147,17 +157,51 @@ impl Guidance {
     }
 }
 
-fn hba_lines(answers: &Answers) -> Vec<String> {
-    let (role, database) = (hba_name(answers.url.user()), hba_name(answers.url.database()));
+/// What is to be applied, by engine.
+#[derive(Default)]
+struct Apply {
+    engine: &'static str,
+    database: String,
+    sql: Vec<String>,
+    optional_sql: Vec<String>,
+    pg_hba: Vec<String>,
+    settings: Vec<Setting>,
+    know: Vec<String>,
+}
+
+impl Apply {
+    fn of_server(url: &DatabaseUrl, on_full: OnFull) -> Self {
+        let role = identifier(url.user());
+        Self {
+            engine: "postgres",
+            database: url.database().to_owned(),
+            sql: vec![
+                format!("create role {role} with login replication;"),
+                format!("grant pg_monitor to {role};"),
+                format!("grant execute on function pg_create_restore_point(text) to {role};"),
+            ],
+            optional_sql: vec![
+                format!("grant pg_read_server_files to {role};"),
+                format!("grant execute on function pg_read_file(text) to {role};"),
+            ],
+            pg_hba: hba_lines(url),
+            settings: settings(on_full),
+            know: Vec::new(),
+        }
+    }
+}
+
+fn hba_lines(url: &DatabaseUrl) -> Vec<String> {
+    let (role, database) = (hba_name(url.user()), hba_name(url.database()));
     // A host that is a path is a directory of sockets, and only `local` lines are looked at for it.
     let socket = |host: &String| host.starts_with("%2F") || host.starts_with("%2f");
-    let hosts = answers.url.hosts();
+    let hosts = url.hosts();
     let mut places: Vec<(&str, &str)> = Vec::new();
     if hosts.is_empty() || hosts.iter().any(socket) {
         places.push(("local", ""));
     }
     if !hosts.iter().all(socket) {
-        places.extend_from_slice(match answers.url.is_local() {
+        places.extend_from_slice(match url.is_local() {
             true => &[("host", "127.0.0.1/32"), ("host", "::1/128")],
             false => &[("hostssl", "ADDRESS/32")],
         });
@@ -226,6 +270,18 @@ impl fmt::Display for Guidance {
         writeln!(f, "  It stays here: farshore signs with it how far the journal reaches. Its public half,")?;
         writeln!(f, "  verify_keys, belongs into every configuration that verifies or restores: a journal")?;
         writeln!(f, "  that was cut off or rewritten is found by it.")?;
+        match self.engine {
+            "sqlite" => sqlite::steps(self, f)?,
+            _ => self.steps(f)?,
+        }
+        writeln!(f, ". Cost: {}.", self.cost)?;
+        writeln!(f, "\nNext: farshore -c {} check {}", self.config.display(), self.name)
+    }
+}
+
+impl Guidance {
+    /// What is to be done at a server; ends with the number of what follows.
+    fn steps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\n1. On the primary, in database {}, as a superuser:\n", self.database)?;
         self.sql.iter().try_for_each(|line| writeln!(f, "   {line}"))?;
         writeln!(
@@ -253,24 +309,18 @@ impl fmt::Display for Guidance {
             writeln!(f, "   {} = {}", setting.name, setting.value)?;
             writeln!(f, "       {}{restart}", setting.why)?;
         }
-        writeln!(f, "\n4. Cost: {}.", self.cost)?;
-        writeln!(f, "\nNext: farshore -c {} check {}", self.config.display(), self.name)
+        write!(f, "\n4")
     }
 }
 
 /// A TOML string.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
 /// The configuration to write.
 pub fn document(answers: &Answers, keys: Option<&KeyFiles>, signing: &SigningFile) -> String {
     let name = &answers.name;
-    let variable = variable_name(&format!("databases.{name}.password"));
-    let password = match &answers.password_file {
-        Some(path) => format!("password_file = {}", quoted(&path.to_string_lossy())),
-        None => format!("# password_file = \"{name}.password\"   # or the environment variable {variable}"),
-    };
     let recipients = match keys {
         Some(keys) => format!(
             "recipients = [{}]   # public keys; whoever holds the private half can restore",
@@ -279,9 +329,29 @@ pub fn document(answers: &Answers, keys: Option<&KeyFiles>, signing: &SigningFil
         None => "# recipients = [\"age1...\"]   # public keys; without one the journal is not encrypted"
             .to_owned(),
     };
-    let on_full = match answers.on_full {
-        OnFull::Hold => "hold: the primary keeps its log; its disk can fill",
-        OnFull::Bypass => "bypass: the primary's disk is saved; a gap is recorded, a base backup follows",
+    let (place, on_full) = match &answers.source {
+        Source::Postgres { url, password_file, on_full } => {
+            let variable = variable_name(&format!("databases.{name}.password"));
+            let password = match password_file {
+                Some(path) => format!("password_file = {}", quoted(&path.to_string_lossy())),
+                None => {
+                    format!(
+                        "# password_file = \"{name}.password\"   # or the environment variable {variable}"
+                    )
+                }
+            };
+            let what = match on_full {
+                OnFull::Hold => "hold: the primary keeps its log; its disk can fill",
+                OnFull::Bypass => {
+                    "bypass: the primary's disk is saved; a gap is recorded, a base backup follows"
+                }
+            };
+            (
+                format!("engine = \"postgres\"\nurl = {}\n{password}", quoted(url.as_str())),
+                format!("on_full = \"{on_full}\"       # {what}\n"),
+            )
+        }
+        Source::Sqlite { path } => (sqlite::place(path), String::new()),
     };
     format!(
         "# farshore: what is protected, where its journal goes, and what is promised.
@@ -296,15 +366,12 @@ url = {store}
 {recipients}
 
 [databases.{name}]
-engine = \"postgres\"
-url = {url}
-{password}
+{place}
 stores = [\"main\"]
 rpo = \"{rpo}\"            # the most data, as time, that may be lost
 rto = \"{rto}\"           # the most time to resume service
 protection = \"async\"   # a commit waits for nothing
-on_full = \"{choice}\"       # {on_full}
-# {plan}
+{on_full}# {plan}
 # flush_interval = \"{interval}ms\"   # derived from rpo unless it is set
 # Private, stays on the machine that ships: signs how far the journal reaches.
 signing_key = {signing_key}
@@ -317,10 +384,8 @@ listen = \"127.0.0.1:7432\"   # /healthz and /readyz
         signing_key = quoted(&signing.named.to_string_lossy()),
         verify_key = signing.public,
         store = quoted(&answers.store),
-        url = quoted(answers.url.as_str()),
         rpo = answers.rpo,
         rto = answers.rto,
-        choice = answers.on_full,
         plan = plan_of(answers),
         interval = plan_of(answers).interval.as_millis(),
     )
