@@ -13,6 +13,7 @@ pub mod hold;
 pub mod mark;
 pub mod record;
 pub mod serve;
+pub mod standby;
 pub mod stream;
 pub mod talk;
 pub mod wal;
