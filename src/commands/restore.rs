@@ -166,7 +166,7 @@ fn no_server(name: &DatabaseName, args: &RestoreArgs) -> Result<(), OperatorMess
 /// Refuses what signed heads speak against: a journal that was rewritten, an incarnation that nobody signed behind one that was,
 /// unless it was `named`, and the latest state of a journal whose end is gone or whose witnesses cannot be read. A target that is
 /// named lies in what is left or is refused by the plan; what speaks against the end is then said.
-async fn hold_against_heads(
+pub(super) async fn hold_against_heads(
     config: &Config,
     name: &DatabaseName,
     settings: &DatabaseConfig,
@@ -271,7 +271,7 @@ fn tablespaces(
 
 /// Whether a plan that the log alone leads to may come through where this one did not: an index may have hidden that the target lies
 /// before what is missing or damaged.
-fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
+pub(super) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
     match why {
         RestoreError::OtherThanPlanned { .. } => true,
         RestoreError::Journal(JournalError::Store(_)) => false,
@@ -373,7 +373,7 @@ fn is_sealed(why: &JournalError) -> bool {
 
 const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
 
-fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
+pub(super) fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
     let code = match why {
         PlanError::Journal(_) => Code::StoreUnusable,
         _ => Code::RestoreUnreachable,
@@ -397,7 +397,12 @@ fn unreachable(name: &DatabaseName, why: &PlanError) -> OperatorMessage {
     )
 }
 
-fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreError) -> OperatorMessage {
+pub(super) fn failed(
+    name: &DatabaseName,
+    source: &Source,
+    directory: &Path,
+    why: &RestoreError,
+) -> OperatorMessage {
     let incarnation = source.record().incarnation;
     let in_the_way = |what: &str, next: &str| {
         OperatorMessage::new(
