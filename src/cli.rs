@@ -4,6 +4,7 @@
 //! wrong line ends with exit code 2 before anything is read, except where PostgreSQL reads the code (`exit.rs`).
 
 pub mod restore;
+pub mod standby;
 pub mod time;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use farshore_journal::{BackupId, DatabaseName};
 use crate::config::OnFull;
 use crate::config::quantity::Span;
 pub use restore::{History, RestoreArgs};
+pub use standby::StandbyCommand;
 use time::Moment;
 
 /// Ship a database's log off its machine, take it back to any commit.
@@ -150,6 +152,9 @@ pub enum Command {
   farshore restore orders --at \"2026-03-29 16:02[Europe/Berlin]\" --to ./orders-before --start --port 5433
   farshore restore orders --pos 5F/3AA7B9A0 --in-place --confirm orders --then promote")]
     Restore(RestoreArgs),
+    /// A copy of a SQLite database that applications read, kept up to date from a store
+    #[command(subcommand)]
+    Standby(StandbyCommand),
     /// Prove that the stored journal is whole
     #[command(before_help = "Examples:
   farshore verify

@@ -14,6 +14,7 @@ pub mod man;
 pub mod points;
 pub mod restore;
 pub mod run;
+pub mod standby;
 pub mod status;
 pub mod tidy;
 pub mod verify;
@@ -135,6 +136,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Backup(args) => backup::run(&mut context, args).await,
         Command::Points(args) => points::run(&mut context, args).await,
         Command::Restore(args) => restore::run(&mut context, args).await,
+        Command::Standby(command) => standby::run(&mut context, command).await,
         Command::Verify(args) => verify::run(&mut context, args).await,
         Command::Tidy(args) => tidy::run(&mut context, args).await,
         Command::Wal(args) => wal::run(&mut context, args).await,

@@ -99,6 +99,16 @@ codes! {
     RestoreUnreachable = 502, Refused;
     /// A restore was begun and not completed.
     RestoreFailed = 503, Failed;
+    /// A standby cannot be brought further: its journal has a gap, or ended for a new incarnation.
+    StandbyEnded = 504, Refused;
+    /// Somebody else wrote to a standby's copy.
+    StandbyWritten = 505, Conflict;
+    /// A directory is taken: by another process, a promoted copy, or what is no standby.
+    StandbyTaken = 506, Conflict;
+    /// A directory holds no standby.
+    StandbyUnknown = 507, NotFound;
+    /// A standby stopped, and goes on from where it is once what stopped it is mended.
+    StandbyFailed = 508, Failed;
 }
 
 impl fmt::Display for Code {

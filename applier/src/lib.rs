@@ -1,4 +1,4 @@
-//! Restores a database from its journal: plan first, then run the plan; fetch and verify besides.
+//! Restores a database from its journal: plan first, then run the plan; fetch, verify and standby copies besides.
 //!
 //! The way in: a [`source::Source`] is one incarnation in a store with the keys at hand; [`plan::resolve`] says what a
 //! restore would do, or refuses before a byte is written; [`restore::run`] does it; [`wal_fetch::fetch`] answers a
@@ -8,6 +8,7 @@ pub mod heads;
 pub mod plan;
 pub mod restore;
 pub mod source;
+pub mod standby;
 pub mod verify;
 pub mod wal_fetch;
 

@@ -38,7 +38,7 @@ use crate::branches::Branches;
 use crate::plan::{Neutralised, Plan, PlanError};
 use crate::source::Source;
 
-use marker::Alone;
+pub(crate) use marker::{Alone, lock, read as marker};
 pub use marker::{MARKER, Marker, State};
 
 /// Threads that synchronise files.

@@ -16,6 +16,7 @@ pub mod mounted;
 pub mod record;
 pub mod sample;
 pub mod serve;
+pub mod standby;
 pub mod stream;
 pub mod talk;
 pub mod wal;

@@ -173,7 +173,7 @@ fn no_server(name: &DatabaseName, args: &RestoreArgs) -> Result<(), OperatorMess
 /// Refuses what signed heads speak against: a journal that was rewritten, an incarnation that nobody signed behind one that was,
 /// unless it was `named`, and the latest state of a journal whose end is gone or whose witnesses cannot be read. A target that is
 /// named lies in what is left or is refused by the plan; what speaks against the end is then said.
-async fn hold_against_heads(
+pub(super) async fn hold_against_heads(
     config: &Config,
     name: &DatabaseName,
     settings: &DatabaseConfig,
@@ -278,7 +278,7 @@ fn tablespaces(
 
 /// Whether a plan that the log alone leads to may come through where this one did not: an index may have hidden that the target lies
 /// before what is missing or damaged.
-fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
+pub(super) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
     match why {
         RestoreError::OtherThanPlanned { .. } => true,
         RestoreError::Journal(JournalError::Store(_)) => false,
@@ -401,7 +401,7 @@ async fn older(
     None
 }
 
-fn unreachable(name: &DatabaseName, why: &PlanError, older: Option<u64>) -> OperatorMessage {
+pub(super) fn unreachable(name: &DatabaseName, why: &PlanError, older: Option<u64>) -> OperatorMessage {
     let code = match why {
         PlanError::Journal(_) => Code::StoreUnusable,
         _ => Code::RestoreUnreachable,
@@ -431,7 +431,12 @@ fn unreachable(name: &DatabaseName, why: &PlanError, older: Option<u64>) -> Oper
     )
 }
 
-fn failed(name: &DatabaseName, source: &Source, directory: &Path, why: &RestoreError) -> OperatorMessage {
+pub(super) fn failed(
+    name: &DatabaseName,
+    source: &Source,
+    directory: &Path,
+    why: &RestoreError,
+) -> OperatorMessage {
     let incarnation = source.record().incarnation;
     let in_the_way = |what: &str, next: &str| {
         OperatorMessage::new(

@@ -69,7 +69,7 @@ pub(super) fn begin(
 }
 
 /// The marker in a directory, if there is one.
-pub(super) fn read(directory: &Path) -> Result<Option<Marker>, RestoreError> {
+pub(crate) fn read(directory: &Path) -> Result<Option<Marker>, RestoreError> {
     use std::io::Read;
     let path = directory.join(MARKER);
     let file = match std::fs::File::open(&path) {
@@ -100,12 +100,13 @@ pub(super) fn asks_the_same(marker: &Marker, plan: &Plan) -> bool {
 }
 
 /// Holds a directory against other restores, for as long as it lives.
-pub(super) struct Alone {
+#[derive(Debug)]
+pub(crate) struct Alone {
     _locked: Flock<std::fs::File>,
 }
 
 /// Takes a directory, which is made when it is not there.
-pub(super) fn lock(directory: &Path) -> Result<Alone, RestoreError> {
+pub(crate) fn lock(directory: &Path) -> Result<Alone, RestoreError> {
     use std::os::unix::fs::DirBuilderExt as _;
     match std::fs::DirBuilder::new().mode(0o700).create(directory) {
         Err(why) if why.kind() != std::io::ErrorKind::AlreadyExists => {

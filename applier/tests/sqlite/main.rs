@@ -14,6 +14,7 @@ mod follow;
 mod reached;
 mod restored;
 mod rig;
+mod standby;
 
 use std::os::unix::net::UnixStream;
 

@@ -50,12 +50,23 @@ pub enum CheckError {
 /// # Errors
 /// When it is damaged, or cannot be read.
 pub fn check(path: &Path) -> Result<Checked, CheckError> {
-    let connection = open(path).map_err(refused)?;
-    match ask(&connection, "pragma integrity_check") {
+    asked(&open(path, "?mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(refused)?)
+}
+
+/// Asks SQLite of a file that others may have open: it is opened as every application does, with its locks and its log.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_in_use(path: &Path) -> Result<Checked, CheckError> {
+    asked(&open(path, "?mode=rw", OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(refused)?)
+}
+
+fn asked(connection: &Connection) -> Result<Checked, CheckError> {
+    match ask(connection, "pragma integrity_check") {
         Ok(findings) => said(findings),
         // It was not asked at all: pages and tables still can be.
         Err(why) if is_lacking(&why) => {
-            match ask(&connection, "pragma quick_check") {
+            match ask(connection, "pragma quick_check") {
                 Err(other) if !is_lacking(&other) => return Err(refused(other)),
                 Ok(findings) => said(findings)?,
                 Err(_) => Checked::Whole,
@@ -73,7 +84,7 @@ fn said(findings: Vec<String>) -> Result<Checked, CheckError> {
     }
 }
 
-fn open(path: &Path) -> rusqlite::Result<Connection> {
+fn open(path: &Path, how: &str, access: OpenFlags) -> rusqlite::Result<Connection> {
     // Read and write locks, a `-wal` and a `-shm` are for a file that changes.
     let mut uri = "file:".to_owned();
     for byte in path.as_os_str().as_bytes() {
@@ -85,9 +96,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
             other => drop(write!(uri, "%{other:02X}")),
         }
     }
-    uri.push_str("?mode=ro&immutable=1");
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    uri.push_str(how);
+    let flags = access | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri, flags)?;
     // What a restore writes came from a store: its schema is not to be believed.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
