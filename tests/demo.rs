@@ -54,6 +54,8 @@ fn the_demo_says_what_a_dba_types_and_with_keep_all_of_it_goes_on() {
     for typed in [
         "$ farshore run",
         "$ farshore status shop",
+        "$ farshore standby run shop --to standby",
+        "$ farshore standby status --to standby",
         "$ farshore points list shop --around",
         "$ farshore restore shop --xid",
         "$ farshore verify shop",
@@ -62,7 +64,7 @@ fn the_demo_says_what_a_dba_types_and_with_keep_all_of_it_goes_on() {
     }
     let place = folder.path().join(&entries(folder.path())[0]);
     let running = processes_in(&place);
-    assert!(running.len() >= 2, "the service and the shop: {running:?}");
+    assert!(running.len() >= 3, "the service, the standby and the shop: {running:?}");
     let end = said.lines().find_map(|line| line.strip_prefix("To end it: ")).expect("how it is ended");
     let mut command = Command::new("/bin/sh");
     command.args(["-c", end]);

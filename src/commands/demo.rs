@@ -77,9 +77,16 @@ async fn play(context: &mut Context, keep: bool) -> anyhow::Result<Exit> {
     stage.start_service()?;
     stage.wait(SOON, "the first base backup", |status| status["backups"]["count"] != 0).await?;
     say(&shown("farshore status shop", &stage.run(&["status", "shop"]).await?))?;
+    say(
+        "   A standby follows the store: a copy that applications may read.\n\n   $ farshore standby run shop --to standby &\n\n",
+    )?;
+    stage.start_standby()?;
     tokio::time::sleep(BUSINESS).await;
     say(&format!("   {} seconds later:\n\n", BUSINESS.as_secs()))?;
     say(&shown("farshore status shop", &stage.run(&["status", "shop"]).await?))?;
+
+    let status = ["standby", "status", "--to", "standby"];
+    say(&shown(&format!("farshore {}", status.join(" ")), &stage.run(&status).await?))?;
 
     let before = shop.told("count").await?;
     say(&format!(
@@ -94,9 +101,10 @@ async fn play(context: &mut Context, keep: bool) -> anyhow::Result<Exit> {
     ))?;
 
     say(
-        "5  The shop goes on taking orders. When did it happen? The transactions around that time, by how much they changed:\n\n",
+        "5  The shop goes on taking orders. The standby has the mistake too; the journal has the way back. When did it happen? The\n   transactions around that time, by how much they changed:\n\n",
     )?;
     let wrong = find(&stage, &after.at).await?;
+    stage.standby_has(SOON, 0..before.orders).await?;
     let command = format!("farshore points list shop --around {}", after.at);
     say(&shown(
         &command,
@@ -116,7 +124,7 @@ async fn play(context: &mut Context, keep: bool) -> anyhow::Result<Exit> {
     let restored = stage.run(&asked).await?;
     let restore_seconds = restoring.elapsed().as_secs_f64();
     say(&shown(&command, restored.lines().last().unwrap_or_default()))?;
-    let (orders_restored, last) = stage.orders_in("before/shop.db").await?;
+    let (orders_restored, last) = stage.orders_in("before/shop.db", false).await?;
     let now = shop.told("count").await?;
     say(&format!(
         "   before/shop.db holds {orders_restored} orders, the last one placed at {last}; the shop itself now holds {}.\n   \

@@ -131,12 +131,14 @@ fn count(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(count.unsigned_abs())
 }
 
-/// How many orders a copy holds, and when the last one was placed; nothing is changed, and nothing left beside it.
+/// How many orders a copy holds, and when the last one was placed. Of one that nobody writes nothing is changed, and nothing left
+/// beside it.
 ///
 /// # Errors
 /// When it is no database of the shop.
-pub fn orders_in(copy: &Path) -> rusqlite::Result<(u64, String)> {
-    let uri = format!("file:{}?immutable=1", copy.display());
+pub fn orders_in(copy: &Path, is_written: bool) -> rusqlite::Result<(u64, String)> {
+    let how = if is_written { "mode=ro" } else { "immutable=1" };
+    let uri = format!("file:{}?{how}", copy.display());
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(uri, flags)?;
     let last = connection.query_row("select coalesce(max(placed), '') from orders", [], |row| row.get(0))?;
@@ -152,7 +154,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("shop.db");
         make(&path).unwrap();
-        assert_eq!(orders_in(&path).unwrap().0, u64::from(BEFORE));
+        assert_eq!(orders_in(&path, false).unwrap().0, u64::from(BEFORE));
         let mut said = Vec::new();
         run(&path, io::Cursor::new("count\ndelete\ncount\n"), &mut said).unwrap();
         let said = String::from_utf8(said).unwrap();

@@ -4,6 +4,7 @@
 //! its own, as an application is: nobody else of the demo opens its database.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ const END: Duration = Duration::from_secs(10);
 pub struct Stage {
     program: PathBuf,
     service: Option<Child>,
+    standby: Option<Child>,
     keep: bool,
     /// Last: it goes when nothing runs in it any more.
     folder: Folder,
@@ -79,7 +81,7 @@ impl Stage {
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         let folder = Folder { path, left: false };
         std::fs::create_dir(folder.path.join("store"))?;
-        Ok(Self { program: std::env::current_exe()?, service: None, keep, folder })
+        Ok(Self { program: std::env::current_exe()?, service: None, standby: None, keep, folder })
     }
 
     /// Where it is.
@@ -110,11 +112,25 @@ impl Stage {
     /// # Errors
     /// When it cannot be started.
     pub fn start_service(&mut self) -> anyhow::Result<()> {
-        let log = File::create(self.folder.path.join("run.log"))?;
-        let mut command = self.command(&["-v", "run"]);
-        command.stdout(log.try_clone()?).stderr(log);
-        self.service = Some(command.spawn()?);
+        self.service = Some(self.beside(&["-v", "run"], "run.log")?);
         Ok(())
+    }
+
+    /// Starts `farshore standby run`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_standby(&mut self) -> anyhow::Result<()> {
+        self.standby = Some(self.beside(&["standby", "run", "shop", "--to", "standby"], "standby.log")?);
+        Ok(())
+    }
+
+    /// Starts what runs beside the commands.
+    fn beside(&self, arguments: &[&str], log: &str) -> anyhow::Result<Child> {
+        let log = File::create(self.folder.path.join(log))?;
+        let mut command = self.command(arguments);
+        command.stdout(log.try_clone()?).stderr(log);
+        Ok(command.spawn()?)
     }
 
     /// What a command says.
@@ -167,15 +183,16 @@ impl Stage {
         }
     }
 
-    /// Ends the service, as a service is ended.
+    /// Ends what runs, as services are ended.
     pub async fn close(&mut self) {
-        let Some(mut service) = self.service.take() else { return };
-        if let Some(id) = service.id().and_then(|id| i32::try_from(id).ok()) {
-            // One that has ended already is not there to be told.
-            let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-        }
-        if tokio::time::timeout(END, service.wait()).await.is_err() {
-            let _ = service.kill().await;
+        for mut one in [self.standby.take(), self.service.take()].into_iter().flatten() {
+            if let Some(id) = one.id().and_then(|id| i32::try_from(id).ok()) {
+                // One that has ended already is not there to be told.
+                let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
+            }
+            if tokio::time::timeout(END, one.wait()).await.is_err() {
+                let _ = one.kill().await;
+            }
         }
     }
 
@@ -183,9 +200,26 @@ impl Stage {
     ///
     /// # Errors
     /// When it is no copy of the shop.
-    pub async fn orders_in(&self, copy: &str) -> anyhow::Result<(u64, String)> {
+    pub async fn orders_in(&self, copy: &str, is_written: bool) -> anyhow::Result<(u64, String)> {
         let copy = self.folder.path.join(copy);
-        Ok(tokio::task::spawn_blocking(move || sample::orders_in(&copy)).await??)
+        Ok(tokio::task::spawn_blocking(move || sample::orders_in(&copy, is_written)).await??)
+    }
+
+    /// Waits until the standby's copy holds so many orders.
+    ///
+    /// # Errors
+    /// When it never does.
+    pub async fn standby_has(&self, patience: Duration, orders: Range<u64>) -> anyhow::Result<()> {
+        let deadline = Instant::now() + patience;
+        loop {
+            // While it is being made there is no copy.
+            let found = self.orders_in("standby/shop.db", true).await;
+            match found {
+                Ok((found, _)) if orders.contains(&found) => return Ok(()),
+                found if Instant::now() > deadline => anyhow::bail!("the standby did not follow: {found:?}"),
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
     }
 
     /// Leaves it as it is, running; how it is ended.
@@ -196,8 +230,9 @@ impl Stage {
         self.folder.left = true;
         let mut alone = self.command(&[SAMPLE, "shop.db", ALONE]);
         let alone = alone.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let service = self.service.take().and_then(|service| service.id());
-        let ids: Vec<String> = [service, alone.id()].into_iter().flatten().map(|id| id.to_string()).collect();
+        let id = |child: Option<Child>| child.and_then(|child| child.id());
+        let ids = [id(self.service.take()), id(self.standby.take()), alone.id()];
+        let ids: Vec<String> = ids.into_iter().flatten().map(|id| id.to_string()).collect();
         let place = self.folder.path.display();
         Ok(format!(
             "All of it goes on: `cd {place}` and type any of these commands.\nTo end it: kill {} && sleep 3 && rm -r {place}\n",
