@@ -173,6 +173,13 @@ fn soak_sqlite_standby() {
             Beside::writer(&node, 2, 15, "mixed"),
             Beside::writer(&node, 3, 15, "mixed"),
         ];
+        for _ in 0..campaign.random.below(3) {
+            let mut standby = follow(&node, "standby-0");
+            let_pass(Duration::from_millis(campaign.random.below(400)));
+            standby.signal(Signal::SIGKILL);
+            standby.wait(SOON).unwrap();
+            campaign.count("killed_restores", 1);
+        }
         let mut standby = follow(&node, "standby-0");
         wait_made(&node, "standby-0");
         let made = std::fs::metadata(copy(&node)).unwrap().ino();

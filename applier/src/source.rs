@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use farshore_engines::log::{Shape, ShapeError};
+use farshore_journal::chunk::Chunk;
 use farshore_journal::format::Unlock;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::Repository;
+use farshore_journal::store::StoreError;
 use farshore_journal::{JournalError, Sequence};
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
@@ -113,7 +115,19 @@ impl Source {
 
     /// A chunk, and the key that opens it.
     pub(crate) async fn fetched(&self, number: Sequence) -> Result<Fetched, JournalError> {
-        let chunk = self.reader.expected_chunk(number).await?;
+        self.opened(self.reader.expected_chunk(number).await?).await
+    }
+
+    /// As [`fetched`](Self::fetched), of a chunk that may not be written yet.
+    pub(crate) async fn fetched_if_there(&self, number: Sequence) -> Result<Option<Fetched>, JournalError> {
+        match self.reader.chunk(number).await {
+            Ok(chunk) => self.opened(chunk).await.map(Some),
+            Err(JournalError::Store(StoreError::NotFound { .. })) => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+
+    async fn opened(&self, chunk: Chunk) -> Result<Fetched, JournalError> {
         let header = chunk.header().clone();
         let key = self.keys.lock().await.for_chunk(&self.reader, &header).await?;
         Ok(Fetched { header, chunk, key })

@@ -24,7 +24,7 @@ use farshore_journal::format::{Header, Kind};
 use farshore_journal::reader::follows;
 use farshore_journal::registry::Repository;
 
-use farshore_journal::store::{Retry, StoreError};
+use farshore_journal::store::Retry;
 use farshore_journal::{IncarnationId, JournalError, Offset, Sequence};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,8 @@ pub use state::{Role, STATE, State};
 
 /// Pieces of log that wait for the copy.
 const WAITING: usize = 4;
+/// How long whole records wait at most for others to be committed with them, while more come.
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// How often the journal's end is looked for by listing, which finds what a look at the next number alone does not: numbers that were merged, or lost.
 const LIST_EVERY: Duration = Duration::from_secs(2);
 /// How often it is asked whether another incarnation began.
@@ -381,8 +383,8 @@ struct Fetch<'a> {
     cursor: Offset,
     /// The chunk that is wanted, once it is known, and the one before it.
     next: Option<(Sequence, Option<Header>)>,
-    /// Log was given that nobody was told to commit yet.
-    waits: bool,
+    /// Since when there is log that was given and nobody was told to commit yet.
+    waits: Option<Instant>,
     listed: Option<Instant>,
     incarnations: Instant,
 }
@@ -402,7 +404,7 @@ impl<'a> Fetch<'a> {
         cancelled: &'a CancellationToken,
         orders: mpsc::Sender<Order>,
     ) -> Self {
-        let (next, waits, listed, incarnations) = (None, false, None, Instant::now());
+        let (next, waits, listed, incarnations) = (None, None, None, Instant::now());
         Self { source, cancelled, every, orders, cursor, next, waits, listed, incarnations }
     }
 
@@ -472,12 +474,9 @@ impl<'a> Fetch<'a> {
                 self.still_the_newest(next).await?;
             }
         }
-        match reader.chunk(next).await {
-            Ok(_) => {
-                let fetched = self.source.fetched(next).await?;
-                self.take(fetched).await
-            }
-            Err(JournalError::Store(StoreError::NotFound { .. })) => {
+        match self.source.fetched_if_there(next).await? {
+            Some(fetched) => self.take(fetched).await,
+            None => {
                 if let Go::No = self.commit().await {
                     return Ok(Go::No);
                 }
@@ -487,7 +486,6 @@ impl<'a> Fetch<'a> {
                 }
                 Ok(Go::On)
             }
-            Err(why) => Err(why.into()),
         }
     }
 
@@ -495,9 +493,10 @@ impl<'a> Fetch<'a> {
     async fn find(&self) -> Result<(Sequence, Option<Header>), StandbyError> {
         let reader = self.source.reader();
         let last = reader.last().await?.map(|chunk| chunk.header().clone());
-        let last = last
-            .filter(|last| last.end >= self.cursor)
-            .ok_or_else(|| StandbyError::Cut { end: Offset::new(0) })?;
+        let last = match last {
+            Some(last) if last.end >= self.cursor => last,
+            other => return Err(StandbyError::Cut { end: other.map_or(Offset::new(0), |last| last.end) }),
+        };
         let behind = last.number.next().unwrap_or(last.number);
         let next = reader.first_in(Sequence::FIRST, behind, |header| header.end > self.cursor).await?;
         let before = match next.get().checked_sub(1) {
@@ -535,7 +534,7 @@ impl<'a> Fetch<'a> {
                     if self.orders.send(Order::Log(rest)).await.is_err() {
                         return Ok(Go::No);
                     }
-                    self.waits = true;
+                    self.waits.get_or_insert_with(Instant::now);
                     self.cursor = Offset::new(self.cursor.get().saturating_add(bytes));
                 }
             }
@@ -547,12 +546,15 @@ impl<'a> Fetch<'a> {
         if let Some(behind) = header.number.next() {
             self.next = Some((behind, Some(header)));
         }
-        Ok(Go::On)
+        match self.waits.is_some_and(|since| since.elapsed() >= LONGEST_WAIT) {
+            true => Ok(self.commit().await),
+            false => Ok(Go::On),
+        }
     }
 
     /// Has what was given committed.
     async fn commit(&mut self) -> Go {
-        if std::mem::take(&mut self.waits) && self.orders.send(Order::Commit).await.is_err() {
+        if self.waits.take().is_some() && self.orders.send(Order::Commit).await.is_err() {
             return Go::No;
         }
         Go::On
