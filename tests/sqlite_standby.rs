@@ -168,7 +168,7 @@ fn soak_sqlite_standby() {
         let node = node(page_bytes);
         let service = node.start(None);
         node.wait_backup(1);
-        let mut writers = vec![
+        let mut writers = [
             Beside::writer(&node, 1, 100, "steady"),
             Beside::writer(&node, 2, 15, "mixed"),
             Beside::writer(&node, 3, 15, "mixed"),

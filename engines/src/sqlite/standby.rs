@@ -193,7 +193,7 @@ impl<K: Promise> Copy<K> {
                 ),
             });
         };
-        let page_bytes = u32::try_from(page.len()).ok().and_then(|bytes| PageBytes::new(bytes));
+        let page_bytes = u32::try_from(page.len()).ok().and_then(PageBytes::new);
         let Some(page_bytes) = page_bytes else {
             return Err(CopyError::Record { end: now.end, what: "its page size is none".to_owned() });
         };
