@@ -1,6 +1,6 @@
 //! Runs a plan: the base's files and the log up to the target come to a new place, and the copy becomes one that can be used: a server's
-//! is made safe to start, and on wish started and seen to stand at exactly the promised position ([`postgres`]); a file is brought to the target and
-//! checked ([`sqlite`]).
+//! is made safe to start, and on wish started and seen to stand at exactly the promised position (`postgres`); a file is brought to the target and
+//! checked (`sqlite`).
 //!
 //! What always holds: nothing outside the directory and its tablespaces' places is written; no log behind the target is
 //! written or applied; what makes the copy a database comes last, so a restore that was cut off cannot be taken for one; the marker says `complete` only when all of it is durable.
