@@ -213,7 +213,7 @@ pub fn connect_params(
     settings: &DatabaseConfig,
 ) -> Result<ConnectParams, OperatorMessage> {
     let EngineConfig::Postgres { url, password, .. } = &settings.engine else {
-        return Err(OperatorMessage::not_built("run` for the engine of `[databases"));
+        return Err(OperatorMessage::not_built("points mark (of a SQLite database)"));
     };
     let mut params: ConnectParams = url.as_str().parse().map_err(|why| {
         OperatorMessage::new(
