@@ -260,6 +260,21 @@ fn soak_sqlite_truncates() {
 }
 
 #[test]
+fn a_base_backup_is_taken_however_fast_an_application_writes() {
+    let node = node(4096);
+    let mut writer = Writer::start(&node, 1, 600, 1_000_000, "steady");
+    let_pass(Duration::from_millis(500));
+    let service = node.start(None);
+    node.wait_backup(1);
+    let_pass(Duration::from_secs(1));
+    writer.kill();
+    settle(&node);
+    let numbers = newest_is_the_same(&node);
+    assert!(numbers["1"] >= writer.committed(), "{numbers:?}");
+    service.stop();
+}
+
+#[test]
 fn a_service_that_is_started_again_goes_on_behind_what_it_stored() {
     let node = node(4096);
     let mut service = node.start(None);

@@ -170,6 +170,18 @@ impl Pipeline {
                     }
                 }
                 joined = packing.joined() => joined?,
+                // Before what comes: a source that never pauses must not keep a copy from being asked for.
+                asked = self.copies.next(reader.incarnation()), if listens && copying.is_none() && comparison.is_done() => {
+                    let Some(source) = stream.as_mut() else { continue };
+                    match source.base().await {
+                        Ok(true) => copying = Copying::For(asked),
+                        Ok(false) => {}
+                        Err(why) => {
+                            stream = None;
+                            closed = Some(self.closed(why.into()));
+                        }
+                    }
+                }
                 event = next_event(&mut stream, &mut held), if reads => match event {
                     Ok(event @ Event::Data { goes_on: true, .. })
                         if ends_whole(&decoder, &batch) && !decoder.mark().is_none() =>
@@ -249,17 +261,6 @@ impl Pipeline {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,
                 } } => {}
-                asked = self.copies.next(reader.incarnation()), if listens && copying.is_none() && comparison.is_done() => {
-                    let Some(source) = stream.as_mut() else { continue };
-                    match source.base().await {
-                        Ok(true) => copying = Copying::For(asked),
-                        Ok(false) => {}
-                        Err(why) => {
-                            stream = None;
-                            closed = Some(self.closed(why.into()));
-                        }
-                    }
-                }
                 _ = tokio::time::timeout(STALL, copying.room()), if copying.is_full() => {}
                 () = cancel.cancelled(), if listens => {}
             }
