@@ -8,55 +8,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
 mod service;
+mod sqlite;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use farshore_journal::Offset;
 use farshore_testkit::process::wait_for;
 use farshore_testkit::random::Random;
 use farshore_testkit::soak::Campaign;
-use farshore_testkit::user;
 use serde_json::Value;
 use service::{Node, SOON, let_pass};
-
-/// A node that ships a database of its own, with a flush interval of 20 ms.
-fn node(page_bytes: u32) -> Node {
-    let node = Node::configured(|folder| {
-        format!(
-            "[service]\nlisten = \"127.0.0.1:0\"\n[stores.main]\nurl = \"file:{}\"\n[databases.orders]\nengine = \"sqlite\"\n\
-             path = \"app.db\"\nstores = [\"main\"]\nflush_interval = \"20ms\"\n",
-            folder.join("journal").display()
-        )
-    });
-    ledger(&["make", &text(&database(&node)), &page_bytes.to_string()]);
-    node
-}
-
-fn database(node: &Node) -> PathBuf {
-    node.folder().join("app.db")
-}
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn python(arguments: &[&str]) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqlite/ledger.py");
-    let mut command = Command::new("/usr/bin/python3");
-    // The unprivileged user may not read the project's folder.
-    command.arg("-c").arg(std::fs::read_to_string(script).unwrap()).args(arguments);
-    user::run_as(command)
-}
-
-/// Runs it to its end.
-fn ledger(arguments: &[&str]) -> Value {
-    let done = python(arguments).output().unwrap();
-    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-    serde_json::from_slice(&done.stdout).unwrap_or(Value::Null)
-}
+use sqlite::{database, ledger, node, python, text};
 
 /// A writer that can be killed; what it committed is in a file.
 struct Writer {

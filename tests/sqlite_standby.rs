@@ -7,9 +7,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
 mod service;
+mod sqlite;
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,23 +20,7 @@ use farshore_testkit::user;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use service::{Node, SOON, let_pass};
-
-/// A node that ships a database of its own, with a flush interval of 20 ms.
-fn node(page_bytes: u32) -> Node {
-    let node = Node::configured(|folder| {
-        format!(
-            "[service]\nlisten = \"127.0.0.1:0\"\n[stores.main]\nurl = \"file:{}\"\n[databases.orders]\nengine = \"sqlite\"\n\
-             path = \"app.db\"\nstores = [\"main\"]\nflush_interval = \"20ms\"\n",
-            folder.join("journal").display()
-        )
-    });
-    ledger(&["make", &text(&database(&node)), &page_bytes.to_string()]);
-    node
-}
-
-fn database(node: &Node) -> PathBuf {
-    node.folder().join("app.db")
-}
+use sqlite::{database, ledger, node, python, text};
 
 fn directory(node: &Node) -> PathBuf {
     node.folder().join("standby")
@@ -43,25 +28,6 @@ fn directory(node: &Node) -> PathBuf {
 
 fn copy(node: &Node) -> PathBuf {
     directory(node).join("app.db")
-}
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn python(arguments: &[&str]) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqlite/ledger.py");
-    let mut command = Command::new("/usr/bin/python3");
-    // The unprivileged user may not read the project's folder.
-    command.arg("-c").arg(std::fs::read_to_string(script).unwrap()).args(arguments);
-    user::run_as(command)
-}
-
-/// Runs it to its end.
-fn ledger(arguments: &[&str]) -> Value {
-    let done = python(arguments).output().unwrap();
-    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-    serde_json::from_slice(&done.stdout).unwrap_or(Value::Null)
 }
 
 /// A process beside the test that is killed with it; what it says is in a file.

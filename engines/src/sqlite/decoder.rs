@@ -172,18 +172,6 @@ impl RecordDecoder {
         result
     }
 
-    /// As [`push`](Self::push), with what happened alone.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn push_events(&mut self, bytes: &[u8], sink: &mut impl FnMut(LogEvent)) -> Result<(), RecordError> {
-        self.push(bytes, &mut |part| {
-            if let Part::End(ended) = part {
-                sink(ended.event());
-            }
-        })
-    }
-
     /// The end of the last whole, checked record.
     pub fn checked_end(&self) -> Option<Offset> {
         self.whole.map(|whole| whole.to)
