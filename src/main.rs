@@ -4,7 +4,9 @@
 //! fits whoever reads it (`exit.rs`), for a line that cannot be parsed and for a panic too. A first signal asks the
 //! work to end and waits for it; a second one ends the run.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use farshore::commands::demo::stage;
 use farshore::exit::{Contract, Exit};
 use farshore::message::{Code, OperatorMessage, Safe};
 use farshore_engines::sqlite::sample;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
 
@@ -44,10 +47,20 @@ fn follow() -> ExitCode {
     let mut signals = SigSet::empty();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
     let _ = signals.thread_block();
-    match farshore_engines::sqlite::serve::serve(io::stdin(), io::stdout()) {
+    let served =
+        output_of_messages().and_then(|output| farshore_engines::sqlite::serve::serve(io::stdin(), output));
+    match served {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Standard output itself: what is said there has no lines to wait for. A pipe gets room for a whole message, where the system
+/// gives it.
+fn output_of_messages() -> io::Result<File> {
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let _ = fcntl(&output, FcntlArg::F_SETPIPE_SZ(1 << 20));
+    Ok(output)
 }
 
 /// The demo's sample application: a process of its own, as an application is.

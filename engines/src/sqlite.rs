@@ -20,4 +20,5 @@ pub mod standby;
 pub mod stream;
 pub mod talk;
 pub mod wal;
+pub mod wake;
 pub mod wal_file;

@@ -63,7 +63,7 @@ pub struct Progress {
 }
 
 /// A fact for the catalog. The catalog gates nothing: a fact that cannot be delivered is counted, not waited for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
     /// A journal is shipped to: its incarnation, as its store's record says.
     Incarnation(farshore_journal::format::body::IncarnationRecord),

@@ -20,6 +20,7 @@ use farshore_catalog::target::{Failure, Target};
 use farshore_catalog::{Catalog, Result, Retry};
 use farshore_journal::{DatabaseName, Position};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::facts::FactReceiver;
@@ -28,6 +29,8 @@ use crate::standing::standing;
 
 /// How often the snapshot is written: the heartbeat that `status` measures silence by.
 pub const HEARTBEAT: Duration = farshore_catalog::lag::TARGET_HEARTBEAT;
+/// How long facts are gathered behind those that were written: what is said of a hundred chunks costs hardly more than of one.
+const GATHER: Duration = Duration::from_millis(250);
 /// The heartbeat of a last word: it stays true until another shipper writes.
 const LAST_WORD: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -72,6 +75,8 @@ impl Recorder {
         let mut waiting: Option<Fact> = None;
         // Whether the first fact was taken or refused. It names the database: before it the catalog has no place for a target.
         let mut named = false;
+        // Facts wait until then. The first after a pause does not.
+        let mut next = Instant::now();
         while !cancel.is_cancelled() {
             // In no order: a backlog of facts must not make the target look as if nobody vouched for it, and a catalog that is slower
             // than the beat must not keep facts waiting.
@@ -89,9 +94,12 @@ impl Recorder {
                         None => Ok(()),
                     }
                 }
-                fact = facts.recv(), if waiting.is_none() => match fact {
+                fact = async { tokio::time::sleep_until(next).await; facts.recv().await }, if waiting.is_none() => match fact {
                     Some(fact) => {
                         let kept = self.keep(fact.clone()).await;
+                        if matches!(fact, Fact::Stored { .. }) {
+                            next = Instant::now() + GATHER;
+                        }
                         waiting = is_away(&kept).then_some(fact);
                         named |= waiting.is_none();
                         kept

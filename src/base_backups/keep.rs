@@ -22,8 +22,6 @@ use super::{Process, STUCK, Streams, take};
 use crate::config::{Config, StoreName};
 use crate::wiring;
 
-/// How often it is looked whether a backup fell due.
-const LOOK: Duration = Duration::from_secs(1);
 /// Backups at a time in the process: a second one, so that one that is slow or stuck does not keep all others waiting. Each
 /// holds up to 150 MB.
 const AT_ONCE: usize = 2;
@@ -117,19 +115,17 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(self, shown: watch::Receiver<Vec<Shipped>>) {
+    /// Looks whenever it is shown how shipping stands, which is some times a second.
+    async fn run(self, mut shown: watch::Receiver<Vec<Shipped>>) {
         let Some(settings) = self.config.databases.get(&self.name) else { return };
         let mut memories: Vec<Memory> = settings.stores.iter().map(|_| Memory::default()).collect();
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => return,
-                () = tokio::time::sleep(LOOK) => {}
+                // Whoever told of its shipping is gone: it is not shipped here any more.
+                changed = shown.changed() => if changed.is_err() { return },
             }
-            // Whoever told of its shipping is gone: it is not shipped here any more.
-            if shown.has_changed().is_err() {
-                return;
-            }
-            let targets = shown.borrow().clone();
+            let targets = shown.borrow_and_update().clone();
             for ((target, store), memory) in targets.iter().zip(&settings.stores).zip(&mut memories) {
                 let Some(question) = Question::of(target).filter(|q| memory.is_open(q, Instant::now()))
                 else {

@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -19,9 +19,12 @@ use super::base;
 use super::follow::{At, FollowError, Follower, Listener, Options, Order, Taken};
 use super::hold::Connections;
 use super::talk::{Begin, Failed, MOST_BYTES, Message, Tell, VERSION};
+use super::wake::{Bell, Wake, Woken};
 
 /// Bytes that wait to be said before more is made, where waiting is allowed.
 const WAITING_BYTES: usize = 8 << 20;
+/// Bytes from which a look's records are said before its end is.
+const TOGETHER_BYTES: usize = 64 << 10;
 /// How often it says that it lives.
 const ALIVE: Duration = Duration::from_secs(1);
 
@@ -40,6 +43,8 @@ pub fn serve(input: impl Read + Send + 'static, output: impl Write + Send + 'sta
         std::thread::spawn(move || say(&said, output))
     };
     let (orders, told) = std::sync::mpsc::channel();
+    let bell = Bell::new()?;
+    let rings = bell.clone();
     // Ends with the process: it may wait for a line for ever.
     let _reading = std::thread::spawn(move || {
         for line in input.lines() {
@@ -48,9 +53,12 @@ pub fn serve(input: impl Read + Send + 'static, output: impl Write + Send + 'sta
             if orders.send(order).is_err() {
                 break;
             }
+            rings.ring();
         }
+        drop(orders);
+        rings.ring();
     });
-    let failed = match follow(&begin, &told, &said) {
+    let failed = match follow(&begin, &told, bell, &said) {
         Ok(()) => None,
         Err(why) => Some(Failed { doubt: why.is_doubt(), why: why.to_string() }),
     };
@@ -63,7 +71,7 @@ pub fn serve(input: impl Read + Send + 'static, output: impl Write + Send + 'sta
     Ok(well)
 }
 
-fn follow(begin: &Begin, told: &Receiver<Tell>, said: &Arc<Said>) -> Result<(), FollowError> {
+fn follow(begin: &Begin, told: &Receiver<Tell>, bell: Bell, said: &Arc<Said>) -> Result<(), FollowError> {
     if begin.version != VERSION {
         let why = format!(
             "it is of version {VERSION}, and the service of {}: start the service anew",
@@ -78,7 +86,7 @@ fn follow(begin: &Begin, told: &Receiver<Tell>, said: &Arc<Said>) -> Result<(), 
         told,
         said: Arc::clone(said),
         file: connections.file(),
-        every: begin.every,
+        wake: Wake::new(bell, &connections.wal_path(), begin.every),
         released: begin.offset,
         copying: None,
         copied: None,
@@ -104,6 +112,7 @@ struct Said {
 #[derive(Default)]
 struct Waiting {
     messages: VecDeque<Message>,
+    /// Of those, and of what is just being said.
     bytes: usize,
     ended: bool,
     /// What was taken of the writers so far.
@@ -119,11 +128,19 @@ impl Said {
 
     /// Never waits.
     fn say(&self, message: Message) {
+        self.put(message);
+        self.changed.notify_all();
+    }
+
+    /// Says it together with what is said next: no later than a sign of life.
+    fn put(&self, message: Message) {
         let mut waiting = self.waiting();
         waiting.bytes += size(&message);
         waiting.messages.push_back(message);
-        drop(waiting);
-        self.changed.notify_all();
+        if waiting.bytes >= TOGETHER_BYTES {
+            drop(waiting);
+            self.changed.notify_all();
+        }
     }
 
     /// Waits until not too much waits to be said.
@@ -135,6 +152,26 @@ impl Said {
         match waiting.deaf {
             true => Err(io::ErrorKind::BrokenPipe.into()),
             false => Ok(()),
+        }
+    }
+
+    /// Waits for what there is to say, and takes it; none when all was said.
+    fn next(&self) -> Option<VecDeque<Message>> {
+        let mut waiting = self.waiting();
+        while waiting.messages.is_empty() {
+            if waiting.ended {
+                return None;
+            }
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        Some(std::mem::take(&mut waiting.messages))
+    }
+
+    /// So many bytes were said.
+    fn gone(&self, bytes: usize) {
+        self.waiting().bytes -= bytes;
+        if bytes > 0 {
+            self.changed.notify_all();
         }
     }
 
@@ -195,24 +232,28 @@ impl Drop for Deaf<'_> {
 
 fn say(said: &Said, mut output: impl Write) -> io::Result<()> {
     let _deaf = Deaf(said);
-    loop {
-        let message = {
-            let mut waiting = said.waiting();
-            loop {
-                if let Some(message) = waiting.messages.pop_front() {
-                    waiting.bytes -= size(&message);
-                    break message;
-                }
-                if waiting.ended {
-                    drop(waiting);
-                    return output.flush();
-                }
-                waiting = said.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+    // What is little goes out in one write: each wakes whoever listens.
+    let (mut together, mut bytes) = (Vec::new(), 0);
+    while let Some(messages) = said.next() {
+        for message in messages {
+            let large = size(&message) >= TOGETHER_BYTES;
+            if large || together.len() >= TOGETHER_BYTES {
+                output.write_all(&together)?;
+                together.clear();
+                said.gone(std::mem::take(&mut bytes));
             }
-        };
-        said.changed.notify_all();
-        message.write(&mut output).and_then(|()| output.flush())?;
+            if large {
+                message.write(&mut output)?
+            } else {
+                message.write(&mut together)?
+            }
+            bytes += size(&message);
+        }
+        output.write_all(&together).and_then(|()| output.flush())?;
+        together.clear();
+        said.gone(std::mem::take(&mut bytes));
     }
+    Ok(())
 }
 
 /// The follower's listener: passes on what it hears and what it is told.
@@ -220,7 +261,7 @@ struct Told<'a> {
     told: &'a Receiver<Tell>,
     said: Arc<Said>,
     file: Arc<File>,
-    every: Duration,
+    wake: Wake,
     released: u64,
     copying: Option<JoinHandle<io::Result<u64>>>,
     /// What there is to say of a copy that has ended.
@@ -236,7 +277,8 @@ impl Listener for Told<'_> {
             if !hurry {
                 self.said.room()?;
             }
-            self.said.say(Message::Log(Bytes::copy_from_slice(piece)));
+            let message = Message::Log(Bytes::copy_from_slice(piece));
+            if hurry { self.said.say(message) } else { self.said.put(message) }
         }
         Ok(())
     }
@@ -264,6 +306,7 @@ impl Listener for Told<'_> {
     fn end(&mut self, at: At) {
         if self.last_end != Some(at) {
             self.last_end = Some(at);
+            self.wake.came();
             self.said.say(Message::End(at));
         }
         if let Some(copied) = self.copied.take() {
@@ -298,9 +341,12 @@ impl Listener for Told<'_> {
             self.wants_base = false;
             return Order::Base;
         }
-        let until = Instant::now() + self.every;
+        if self.copying.is_some() || self.copied.is_some() {
+            // That it has ended is seen by a look.
+            self.wake.came();
+        }
         loop {
-            match self.told.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match self.told.try_recv() {
                 // Nothing to look for.
                 Ok(Tell::Released(offset)) => self.released = self.released.max(offset),
                 Ok(Tell::Point(name)) => return Order::Point(name),
@@ -308,8 +354,11 @@ impl Listener for Told<'_> {
                     self.wants_base = true;
                     return Order::Look;
                 }
-                Ok(Tell::Stop) | Err(RecvTimeoutError::Disconnected) => return Order::Stop,
-                Err(RecvTimeoutError::Timeout) => return Order::Look,
+                Ok(Tell::Stop) | Err(TryRecvError::Disconnected) => return Order::Stop,
+                Err(TryRecvError::Empty) => match self.wake.wait() {
+                    Woken::Rung => {}
+                    Woken::Look => return Order::Look,
+                },
             }
         }
     }

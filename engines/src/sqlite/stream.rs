@@ -17,13 +17,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::follow::{LOG_FRAMES, Start};
 use super::record::Head;
-use super::talk::{Begin, HEAD_BYTES, MOST_BYTES, Message, Tell, VERSION};
+use super::talk::{Begin, HEAD_BYTES, Message, Tell, VERSION};
 
 /// How long the process may say nothing; it says each second that it lives.
 pub const SILENCE: Duration = Duration::from_secs(10);
 /// How long it may need to show that the database goes on: it reads the whole log for that.
 const PROOF: Duration = Duration::from_secs(120);
 /// How long it may need to take an order, and to end when it is told to.
+/// Bytes that a look at a database brings as a rule.
+const LITTLE_BYTES: usize = 16 << 10;
+/// Bytes that the buffer has room for, where no message needs more.
+const READ_BYTES: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a database is followed.
@@ -255,7 +259,11 @@ impl Stream {
             if let Some(event) = self.message()? {
                 return Ok(event);
             }
-            self.buffer.reserve(MOST_BYTES);
+            let wanted = self.wanted();
+            if self.buffer.capacity() - self.buffer.len() < wanted {
+                // Room for many: what is given out of the buffer keeps it from being used again.
+                self.buffer.reserve(wanted.max(READ_BYTES));
+            }
             if self.output.read_buf(&mut self.buffer).await.map_err(|why| self.process(why))? == 0 {
                 return Err(self.process(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -273,6 +281,12 @@ impl Stream {
         let bytes = self.buffer.split_to(length).freeze();
         Ok(Some(match Message::parse(kind, bytes).map_err(|why| self.process(why))? {
             Message::Log(bytes) => {
+    /// Bytes that there should be room for: the rest of the message that began, or a little one.
+    fn wanted(&self) -> usize {
+        let begun = self.buffer.first_chunk::<HEAD_BYTES>().and_then(|head| Message::head(*head).ok());
+        begun.map_or(0, |(_, length)| HEAD_BYTES + length - self.buffer.len()).max(LITTLE_BYTES)
+    }
+
                 let left = match self.record_left {
                     // One that is no record's is refused by whoever decodes it.
                     0 => Head::of(&bytes).map_or(0, |head| head.bytes),

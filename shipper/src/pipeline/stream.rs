@@ -37,6 +37,8 @@ use crate::resume::{Comparison, Tail};
 const STALL: Duration = Duration::from_secs(3);
 /// How long a copy's parts may wait for whoever asked, before the copy is given up for the log behind it.
 const COPY_STALL: Duration = Duration::from_secs(60);
+/// Log that is packed where it is: a thread of its own for it would cost more than the packing.
+const AT_ONCE_BYTES: usize = 32 << 10;
 /// How often the source is asked for a sign of life: what an idle database's exposure is measured by.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -366,9 +368,17 @@ impl Pipeline {
                         }
                         encode_packed(&place, packed, mark)
                     };
-                    tokio::task::spawn_blocking(encode).await
+                    let small =
+                        packed.is_empty() && log.iter().map(Bytes::len).sum::<usize>() <= AT_ONCE_BYTES;
+                    match small {
+                        true => encode(),
+                        false => {
+                            let ended = |_| ShipError::TaskEnded { what: "encoding" };
+                            tokio::task::spawn_blocking(encode).await.map_err(ended)?
+                        }
+                    }
                 };
-                let (chunk, _) = encoded.map_err(|_| ShipError::TaskEnded { what: "encoding" })??;
+                let (chunk, _) = encoded?;
                 crash_point!("ship-encoded");
                 // Kept only for a chunk that will be merged.
                 let log = Some(log).filter(|_| merging.as_ref().is_some_and(|tell| tell.takes(&chunk)));
