@@ -135,7 +135,7 @@ async fn take_unwatched(
         EngineConfig::Postgres { .. } => {
             Box::pin(of_server(name, settings, of, progress)).await?.map_err(|why| failed(&why))?
         }
-        EngineConfig::Sqlite { path } => {
+        EngineConfig::Sqlite { path, .. } => {
             let Some(copies) = process.streams.get(name) else {
                 return Err(failed(
                     &"a SQLite database is copied by the service that follows it, which takes a backup by itself when one is due",

@@ -14,6 +14,7 @@ mod document;
 pub mod flush;
 pub mod quantity;
 pub mod secret;
+mod sqlite;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -205,6 +206,8 @@ pub enum EngineConfig {
     Sqlite {
         /// The file.
         path: PathBuf,
+        /// How large its own log may become while its store takes nothing; `None` with `on_full = "hold"`.
+        wal_limit: Option<ByteCount>,
     },
 }
 
@@ -366,8 +369,8 @@ pub fn parse(
 ) -> Result<Config, ConfigProblem> {
     let document: document::Document =
         toml::from_str(text).map_err(|error| ConfigProblem::of_toml(path, text, &error))?;
-    Judge { path, folder, text, environment, warnings: Vec::new(), variables: BTreeMap::new() }
-        .config(document)
+    let (warnings, variables, files) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    Judge { path, folder, text, environment, warnings, variables, files }.config(document)
 }
 
 /// Carries what every judgement needs.
@@ -379,6 +382,8 @@ struct Judge<'a> {
     warnings: Vec<String>,
     /// Every variable name that stands for a key, and what it stands for: two keys must not share one.
     variables: BTreeMap<String, String>,
+    /// The SQLite files, and what each is called.
+    files: BTreeMap<PathBuf, DatabaseName>,
 }
 
 impl Judge<'_> {
@@ -632,23 +637,17 @@ impl Judge<'_> {
                 let (parsed, in_url) = DatabaseUrl::parse(url.get_ref())
                     .map_err(|error| self.problem(url.span(), error.to_string()))?;
                 let key = format!("databases.{name}.password");
-                let password = self.secret(&key, url.span(), database.password_file.clone(), in_url)?;
-                let bin_dir = database.bin_dir.as_ref().map(|path| self.folder.join(path));
+                let password_file = database.password_file.as_ref().map(|path| path.get_ref().clone());
+                let password = self.secret(&key, url.span(), password_file, in_url)?;
+                let bin_dir = database.bin_dir.as_ref().map(|path| self.folder.join(path.get_ref()));
+                if let Some(limit) = &database.wal_limit {
+                    return Err(self
+                        .problem(limit.span(), "`wal_limit` is for sqlite")
+                        .hint("a PostgreSQL server has a bound of its own: max_slot_wal_keep_size"));
+                }
                 Ok(EngineConfig::Postgres { url: parsed, password, bin_dir })
             }
-            EngineKind::Sqlite => {
-                if let Some(url) = &database.url {
-                    return Err(
-                        self.problem(url.span(), "`url` is for postgres; an sqlite database has a `path`")
-                    );
-                }
-                let Some(path) = &database.path else {
-                    return Err(self
-                        .problem(span, format!("database `{name}` has no `path`"))
-                        .hint("path = \"/var/lib/app/app.db\""));
-                };
-                Ok(EngineConfig::Sqlite { path: self.folder.join(path.get_ref()) })
-            }
+            EngineKind::Sqlite => self.sqlite(name, span, database),
         }
     }
 

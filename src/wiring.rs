@@ -340,6 +340,7 @@ pub fn follow(
         program: (program, vec![FOLLOW.to_owned()]),
         spool: config.service.room(name).join(format!("{store}.spool")),
         every: look_every(interval),
+        wal_limit: None,
     })
 }
 

@@ -52,13 +52,17 @@ pub fn is_silent(now: Time, last_contact: Option<Time>, heartbeat: Duration) -> 
         .is_ok_and(|bearable| apart > bearable)
 }
 
-/// The state to show now.
+/// The state to show now: what claims that all is well counts as long as the source was heard, what claims nothing as long as its
+/// shipper says so.
 pub fn shown_state(now: Time, shipping: Option<&Shipping>) -> ShownState {
-    match shipping {
-        Some(shipping) if !is_silent(now, shipping.last_contact_at, shipping.heartbeat) => {
-            ShownState::Known(shipping.state)
-        }
-        _ => ShownState::Unknown,
+    let Some(shipping) = shipping else { return ShownState::Unknown };
+    let vouched = match shipping.state {
+        ShippingState::Accumulating | ShippingState::Bypass => Some(shipping.updated_at),
+        _ => shipping.last_contact_at,
+    };
+    match is_silent(now, vouched, shipping.heartbeat) {
+        true => ShownState::Unknown,
+        false => ShownState::Known(shipping.state),
     }
 }
 
@@ -127,6 +131,39 @@ mod tests {
         }
         assert!(!is_silent(at(100), Some(at(0)), Duration::MAX));
         assert_eq!(shown_state(at(0), None).word(), "unknown");
+    }
+
+    #[test]
+    fn a_state_that_claims_nothing_is_shown_while_its_shipper_lives_though_the_source_is_not_heard() {
+        let beat = Duration::from_secs(10);
+        for (state, heard, updated, shown) in [
+            (ShippingState::Connected, Some(40), 100, "unknown"),
+            (ShippingState::Connected, Some(100), 100, "connected"),
+            (ShippingState::Accumulating, Some(40), 100, "accumulating"),
+            (ShippingState::Bypass, None, 100, "bypass"),
+            (ShippingState::Accumulating, Some(40), 60, "unknown"),
+            (ShippingState::Degraded, Some(40), 100, "unknown"),
+        ] {
+            let shipping = Shipping {
+                database: "orders".parse().unwrap(),
+                state,
+                timeline: None,
+                received: None,
+                stored: None,
+                reported: None,
+                released: None,
+                source: None,
+                retained_bytes: None,
+                seconds_to_full: None,
+                heartbeat: beat,
+                last_contact_at: heard.map(at),
+                last_stored_commit_at: None,
+                oldest_unstored_commit_at: None,
+                updated_at: at(updated),
+                node: None,
+            };
+            assert_eq!(shown_state(at(100), Some(&shipping)).word(), shown, "{state:?}");
+        }
     }
 
     #[test]

@@ -184,7 +184,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let shipping = shipping_find_in_txn(txn, name).await?;
     let incarnation = incarnation_current_in_txn(txn, name).await?.map(|incarnation| incarnation.id);
     let state = lag::shown_state(now, shipping.as_ref());
-    let silent = state == ShownState::Unknown;
+    let silent = shipping.as_ref().is_none_or(|said| lag::is_silent(now, said.last_contact_at, said.heartbeat));
 
     let (mut window, mut backups) = (None, Backups { count: 0, damaged: 0, last_at: None });
     if let Some(incarnation) = incarnation {
@@ -207,7 +207,10 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let targets = targets
         .into_iter()
         .map(|target| TargetStatus {
-            state: if silent { state.word().to_owned() } else { lag::shown_target_state(now, &target) },
+            state: match state {
+                ShownState::Unknown => state.word().to_owned(),
+                ShownState::Known(_) => lag::shown_target_state(now, &target),
+            },
             store: target.store,
             stored: target.stored,
         })

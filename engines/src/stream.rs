@@ -111,6 +111,14 @@ impl Stream {
         matches!(self, Self::Sqlite(_))
     }
 
+    /// How large the log is at the source that this stream holds, once it is larger than it may become.
+    pub fn lets_go(&self) -> Option<u64> {
+        match self {
+            Self::Postgres(_) => None,
+            Self::Sqlite(stream) => stream.lets_go(),
+        }
+    }
+
     /// Tells the source how far we are.
     ///
     /// # Errors

@@ -91,6 +91,15 @@ pub enum ShipError {
     /// The target did not take what was received, and no more may be kept in memory.
     #[error("the target takes nothing: shipping pauses until it does, the primary keeps its log")]
     TargetStalled,
+    /// The target takes nothing, and the log that the database keeps for us is as large as it may become.
+    #[error(
+        "the target takes nothing, and the database's own log grew to {bytes} bytes, more than wal_limit: it was let go. What was received is stored once \
+         the target takes it; if the database's log was begun anew by then, a new incarnation begins with a base backup"
+    )]
+    LetGo {
+        /// How large it was.
+        bytes: u64,
+    },
     /// The journal's end is not where it was read: it was appended to meanwhile. It is read and compared anew.
     #[error("the journal was appended to while it was compared; it is compared anew")]
     JournalMoved,
@@ -117,9 +126,11 @@ impl ShipError {
             },
             Self::Followed(_) => Retry::Backoff,
             Self::Journal(why) => why.retry(),
-            Self::Decode(_) | Self::NoPrimary { .. } | Self::Behind { .. } | Self::TargetStalled => {
-                Retry::Backoff
-            }
+            Self::Decode(_)
+            | Self::NoPrimary { .. }
+            | Self::Behind { .. }
+            | Self::TargetStalled
+            | Self::LetGo { .. } => Retry::Backoff,
             Self::Stranger
             | Self::Incomparable { .. }
             | Self::History(_)

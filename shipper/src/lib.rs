@@ -11,6 +11,7 @@ pub mod continuity;
 mod crash;
 pub mod error;
 pub mod facts;
+pub mod file_log;
 pub mod fill_rate;
 pub mod founding;
 pub mod keep;

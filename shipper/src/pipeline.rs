@@ -189,6 +189,7 @@ impl Pipeline {
             let state = match (&why, why.retry()) {
                 _ if why.is_fenced() => PipelineState::Fenced,
                 (ShipError::TargetStalled, _) => PipelineState::Accumulating,
+                (ShipError::LetGo { .. }, _) => PipelineState::Bypass,
                 (_, Retry::Never) => PipelineState::Failed,
                 _ => PipelineState::Degraded,
             };
@@ -263,9 +264,11 @@ impl Pipeline {
         let newest = commits.last().and_then(|commit| DateTime::from_timestamp_micros(commit.time_micros));
         let oldest = self.unstored.oldest_commit();
         let mut incarnation = None;
+        let resumes_at = self.resumes_at.map(|at| Position::new(landed.end.timeline, at));
         self.tell(|progress| {
             progress.stored = Some(landed.end);
-            progress.releasable = Some(landed.end);
+            // A follower is told of marked ends only.
+            progress.releasable = Some(resumes_at.unwrap_or(landed.end));
             progress.checked = Some(landed.checked);
             progress.next_sequence = Some(next);
             progress.oldest_unstored_commit = oldest;

@@ -13,6 +13,8 @@ pub enum PipelineState {
     Connected,
     /// The target does not take what was received.
     Accumulating,
+    /// Nothing is followed, so that the source's disk is not filled while the target takes nothing.
+    Bypass,
     /// The source is away, or a promise does not hold; the trouble says why.
     Degraded,
     /// Another shipper has the journal.

@@ -247,6 +247,7 @@ fn state_of(state: PipelineState) -> ShippingState {
         PipelineState::Setup => ShippingState::Setup,
         PipelineState::Connected => ShippingState::Connected,
         PipelineState::Accumulating => ShippingState::Accumulating,
+        PipelineState::Bypass => ShippingState::Bypass,
         PipelineState::Degraded => ShippingState::Degraded,
         PipelineState::Fenced => ShippingState::Fenced,
         PipelineState::Failed => ShippingState::Failed,

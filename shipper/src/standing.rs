@@ -65,9 +65,10 @@ fn rank(state: PipelineState) -> u8 {
         PipelineState::Connected => 0,
         PipelineState::Setup => 1,
         PipelineState::Accumulating => 2,
-        PipelineState::Degraded => 3,
-        PipelineState::Fenced => 4,
-        PipelineState::Failed => 5,
+        PipelineState::Bypass => 3,
+        PipelineState::Degraded => 4,
+        PipelineState::Fenced => 5,
+        PipelineState::Failed => 6,
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::crash::{self, crash_point};
 use crate::error::ShipError;
 use crate::facts;
+use crate::file_log::FileLog;
 use crate::founding::Place;
 use crate::keep::{FreeBytes, HostKept, Keeper, Kept};
 use crate::pipeline::copies::Copies;
@@ -71,6 +72,10 @@ pub async fn run(
     let (primary_tx, primary_rx) = watch::channel(PrimaryFacts::default());
     let mut config = config;
     let kept_by = slots_on_hosts(&mut config.targets);
+    let file = config.targets.iter().find_map(|target| match &target.pipeline.source {
+        SourceConfig::Sqlite(file) => Some(file.follow.path.clone()),
+        SourceConfig::Postgres(_) => None,
+    });
     for target in config.targets {
         let (progress_tx, progress_rx) = watch::channel(Progress::default());
         let (facts_tx, facts_rx) = facts::channel();
@@ -102,7 +107,10 @@ pub async fn run(
         };
         helpers.spawn(recorder.run(watches.clone(), primary_rx, ended.clone()));
     }
-    if let Some((cluster, live, told)) = kept_by {
+    if let Some(path) = file {
+        let log = FileLog { path, targets: watches.clone() };
+        helpers.spawn(log.run(primary_tx, ended.clone()));
+    } else if let Some((cluster, live, told)) = kept_by {
         let keeper = Keeper {
             params: cluster.params,
             keep: cluster.keep,

@@ -68,7 +68,7 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
         }
         let findings = match &database.engine {
             EngineConfig::Postgres { .. } => check::findings(&gather(&config, name, database).await),
-            EngineConfig::Sqlite { path } => {
+            EngineConfig::Sqlite { path, .. } => {
                 check::sqlite::findings(&sqlite::gather(&config, name, database, path).await)
             }
         };

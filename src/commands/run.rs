@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use farshore_catalog::Catalog;
 use farshore_engines::sqlite::mounted::{self, Kind};
+use farshore_engines::sqlite::stream::Settings;
 use farshore_journal::DatabaseName;
 use farshore_journal::index::IndexLimits;
 use farshore_journal::merge::MergeLimits;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base_backups::Streams;
 use crate::catalog_upkeep::Upkeep;
 use crate::commands::{Context, check};
+use crate::config::quantity::ByteCount;
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
@@ -236,7 +238,7 @@ fn source(
             room: Room::new(config.service.room(name)),
             kept: Vec::new(),
         })),
-        EngineConfig::Sqlite { path } => {
+        EngineConfig::Sqlite { path, wal_limit } => {
             if settings.stores.len() > 1 {
                 return Err(OperatorMessage::new(
                     Code::ConfigInvalid,
@@ -249,7 +251,9 @@ fn source(
                 ));
             }
             refuse_network(name, path)?;
-            SourceConfig::Sqlite(Box::new(File { follow: wiring::follow(config, name, path, store)? }))
+            let follow = wiring::follow(config, name, path, store)?;
+            let wal_limit = wal_limit.map(ByteCount::get);
+            SourceConfig::Sqlite(Box::new(File { follow: Settings { wal_limit, ..follow } }))
         }
     })
 }

@@ -54,7 +54,7 @@ pub(super) struct Database {
     pub(super) engine: EngineKind,
     pub(super) url: Option<Spanned<String>>,
     pub(super) path: Option<Spanned<PathBuf>>,
-    pub(super) password_file: Option<PathBuf>,
+    pub(super) password_file: Option<Spanned<PathBuf>>,
     pub(super) stores: Spanned<Vec<Spanned<StoreName>>>,
     pub(super) durable: Option<Spanned<Durable>>,
     pub(super) rpo: Option<Span>,
@@ -64,7 +64,8 @@ pub(super) struct Database {
     pub(super) merge_at: Option<Spanned<ByteCount>>,
     #[serde(default)]
     pub(super) on_full: OnFull,
-    pub(super) bin_dir: Option<PathBuf>,
+    pub(super) wal_limit: Option<Spanned<ByteCount>>,
+    pub(super) bin_dir: Option<Spanned<PathBuf>>,
     #[serde(default)]
     pub(super) compression: Compression,
     pub(super) signing_key: Option<PathBuf>,

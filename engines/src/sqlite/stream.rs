@@ -16,6 +16,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::follow::{LOG_FRAMES, Start};
+use super::kept;
 use super::record::Head;
 use super::talk::{Begin, HEAD_BYTES, Message, Tell, VERSION};
 
@@ -23,11 +24,11 @@ use super::talk::{Begin, HEAD_BYTES, Message, Tell, VERSION};
 pub const SILENCE: Duration = Duration::from_secs(10);
 /// How long it may need to show that the database goes on: it reads the whole log for that.
 const PROOF: Duration = Duration::from_secs(120);
-/// How long it may need to take an order, and to end when it is told to.
 /// Bytes that a look at a database brings as a rule.
 const LITTLE_BYTES: usize = 16 << 10;
 /// Bytes that the buffer has room for, where no message needs more.
 const READ_BYTES: usize = 256 << 10;
+/// How long it may need to take an order, and to end when it is told to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a database is followed.
@@ -41,6 +42,8 @@ pub struct Settings {
     pub spool: PathBuf,
     /// How often the database is looked at.
     pub every: Duration,
+    /// How large the database's own log may become while what was received waits. `None`: as large as it will.
+    pub wal_limit: Option<u64>,
 }
 
 /// Why a stream ended.
@@ -115,6 +118,7 @@ pub enum BasePart {
 #[derive(Debug)]
 pub struct Stream {
     path: PathBuf,
+    wal_limit: Option<u64>,
     /// Killed when this is dropped.
     child: Child,
     input: ChildStdin,
@@ -162,6 +166,7 @@ impl Stream {
         };
         let mut stream = Self {
             path: settings.path.clone(),
+            wal_limit: settings.wal_limit,
             child,
             input,
             output,
@@ -225,6 +230,12 @@ impl Stream {
         self.order(&Tell::Released(offset.get())).await
     }
 
+    /// How large the database's own log is, once it is larger than it may become.
+    pub fn lets_go(&self) -> Option<u64> {
+        let bytes = kept::log_bytes(&self.path).ok()?;
+        self.wal_limit.is_some_and(|limit| bytes > limit).then_some(bytes)
+    }
+
     /// Asks for a copy. One at a time is made.
     ///
     /// # Errors
@@ -270,6 +281,12 @@ impl Stream {
         }
     }
 
+    /// Bytes that there should be room for: the rest of the message that began, or a little one.
+    fn wanted(&self) -> usize {
+        let begun = self.buffer.first_chunk::<HEAD_BYTES>().and_then(|head| Message::head(*head).ok());
+        begun.map_or(0, |(_, length)| HEAD_BYTES + length - self.buffer.len()).max(LITTLE_BYTES)
+    }
+
     /// The next message, if it is in the buffer whole.
     fn message(&mut self) -> Result<Option<Event>, Error> {
         let Some((head, _)) = self.buffer.split_first_chunk::<HEAD_BYTES>() else { return Ok(None) };
@@ -281,12 +298,6 @@ impl Stream {
         let bytes = self.buffer.split_to(length).freeze();
         Ok(Some(match Message::parse(kind, bytes).map_err(|why| self.process(why))? {
             Message::Log(bytes) => {
-    /// Bytes that there should be room for: the rest of the message that began, or a little one.
-    fn wanted(&self) -> usize {
-        let begun = self.buffer.first_chunk::<HEAD_BYTES>().and_then(|head| Message::head(*head).ok());
-        begun.map_or(0, |(_, length)| HEAD_BYTES + length - self.buffer.len()).max(LITTLE_BYTES)
-    }
-
                 let left = match self.record_left {
                     // One that is no record's is refused by whoever decodes it.
                     0 => Head::of(&bytes).map_or(0, |head| head.bytes),

@@ -123,7 +123,9 @@ impl Pipeline {
                 if progress.trouble.as_ref() != Some(&said) {
                     tracing::warn!(%database, %store, error = %said, "the store does not take what is shipped; it is tried again");
                 }
-                progress.state = PipelineState::Accumulating;
+                if progress.state != PipelineState::Bypass {
+                    progress.state = PipelineState::Accumulating;
+                }
                 progress.trouble = Some(said);
             });
         })

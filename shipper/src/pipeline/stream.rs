@@ -3,7 +3,7 @@
 //! What always holds: `stored <= received`; in `async` the report is what was received; one append is in flight at most. What was
 //! received is stored whatever becomes of the source: it was reported, so the source may have ended on the strength of it, and may
 //! never send it again. When the target takes nothing the stream is closed, so that the primary's shutdown is not held up; but not one
-//! that is itself what holds the log at the source.
+//! that is itself what holds the log at the source, unless the log may grow no further.
 //!
 //! Of a log whose records say when they were seen, a chunk either ends where a record does, and is marked, or holds no record's end:
 //! what is sent again of an unmarked one is equal to it.
@@ -137,9 +137,10 @@ impl Pipeline {
             }
             full_since = if batch.is_chunk() { full_since.or_else(|| Some(Instant::now())) } else { None };
             if full_since.is_some_and(|since| since.elapsed() > STALL)
-                && stream.take_if(|stream| !stream.holds_log()).is_some()
+                && let Some(why) = stream.as_ref().and_then(yields)
             {
-                closed = Some(self.closed(ShipError::TargetStalled));
+                stream = None;
+                closed = Some(self.closed(why));
             }
             copy_full_since =
                 if copying.is_full() { copy_full_since.or_else(|| Some(Instant::now())) } else { None };
@@ -221,10 +222,11 @@ impl Pipeline {
                                 points,
                             });
                             let checked = decoder.checked_end().filter(|end| *end <= tail.end.offset);
+                            let resumes_at = self.resumes_at.map(|at| Position::new(tail.end.timeline, at));
                             self.tell(|progress| {
                                 progress.checked = checked.or(progress.checked);
                                 progress.stored = Some(tail.end);
-                                progress.releasable = Some(tail.end);
+                                progress.releasable = Some(resumes_at.unwrap_or(tail.end));
                             });
                         }
                         if !fresh.is_empty() {
@@ -277,7 +279,11 @@ impl Pipeline {
         }
         self.tell(|progress| {
             let stalled = matches!(why, ShipError::TargetStalled);
-            progress.state = if stalled { PipelineState::Accumulating } else { PipelineState::Degraded };
+            progress.state = match why {
+                ShipError::TargetStalled => PipelineState::Accumulating,
+                ShipError::LetGo { .. } => PipelineState::Bypass,
+                _ => PipelineState::Degraded,
+            };
             // What the store itself said is the reason, and stays.
             if !(stalled && progress.trouble.is_some()) {
                 progress.trouble = Some(why.to_string());
@@ -362,14 +368,14 @@ impl Pipeline {
                 let log: Vec<Bytes> = plain.into_iter().map(Bytes::from).collect();
                 let encoded = {
                     let (place, log) = (place.clone(), log.clone());
+                    let small =
+                        packed.is_empty() && log.iter().map(Bytes::len).sum::<usize>() <= AT_ONCE_BYTES;
                     let encode = move || {
                         for frame in log {
                             packed.push(packers.pack(&frame).map_err(encode_error)?);
                         }
                         encode_packed(&place, packed, mark)
                     };
-                    let small =
-                        packed.is_empty() && log.iter().map(Bytes::len).sum::<usize>() <= AT_ONCE_BYTES;
                     match small {
                         true => encode(),
                         false => {
@@ -403,6 +409,15 @@ impl Pipeline {
             (writer, landed)
         }));
         Ok(())
+    }
+}
+
+/// Why a stream is closed whose bytes the target does not take, if it is: not one that holds the log itself, as long as that may
+/// grow.
+fn yields(stream: &Stream) -> Option<ShipError> {
+    match stream.holds_log() {
+        true => stream.lets_go().map(|bytes| ShipError::LetGo { bytes }),
+        false => Some(ShipError::TargetStalled),
     }
 }
 
