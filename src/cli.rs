@@ -85,6 +85,9 @@ pub struct DemoArgs {
     /// The engine of the sample database
     #[arg(long, value_enum, default_value = "sqlite")]
     pub engine: DemoEngine,
+    /// The folder of PostgreSQL's `postgres` and `initdb`; the newest that is found when not given
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
     /// Leave all of it running, and say how to end it
     #[arg(long)]
     pub keep: bool,
@@ -116,6 +119,7 @@ pub enum Command {
     /// See the main job at work: a sample application, its journal, a wrong delete, and the restore
     #[command(before_help = "Examples:
   farshore demo
+  farshore demo --engine postgres
   farshore demo --keep")]
     Demo(DemoArgs),
     /// Write a first configuration and say what the DBA must set up

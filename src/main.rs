@@ -14,10 +14,9 @@ use std::time::Duration;
 use clap::Parser;
 use farshore::cli::{Cli, Format};
 use farshore::commands;
-use farshore::commands::demo::stage;
+use farshore::commands::demo::shop;
 use farshore::exit::{Contract, Exit};
 use farshore::message::{Code, OperatorMessage, Safe};
-use farshore_engines::sqlite::sample;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use tokio_util::sync::CancellationToken;
@@ -31,8 +30,8 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|word| word == farshore::wiring::FOLLOW) {
         return follow();
     }
-    if arguments.get(1).is_some_and(|word| word == stage::SAMPLE) {
-        return sample_shop(&arguments[2..]);
+    if arguments.get(1).is_some_and(|word| word == shop::SAMPLE) {
+        return shop::be(&arguments[2..]);
     }
     let contract = Contract::of_arguments(arguments.iter().map(String::as_str));
     // A panic ends with 101, which `wal fetch` must not give: PostgreSQL would take it for the end of the log.
@@ -61,29 +60,6 @@ fn output_of_messages() -> io::Result<File> {
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let _ = fcntl(&output, FcntlArg::F_SETPIPE_SZ(1 << 20));
     Ok(output)
-}
-
-/// The demo's sample application: a process of its own, as an application is.
-fn sample_shop(arguments: &[String]) -> ExitCode {
-    let Some(path) = arguments.first() else { return ExitCode::FAILURE };
-    let path = std::path::Path::new(path);
-    let ended = match arguments.get(1).is_some_and(|word| word == stage::ALONE) {
-        // Nobody tells it anything, and this never ends.
-        true => sample::run(path, io::BufReader::new(Silence), io::sink()),
-        false => sample::run(path, io::BufReader::new(io::stdin()), io::stdout()),
-    };
-    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Says nothing for ever.
-struct Silence;
-
-impl io::Read for Silence {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        loop {
-            std::thread::park();
-        }
-    }
 }
 
 fn start() -> Exit {

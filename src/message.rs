@@ -45,6 +45,12 @@ codes! {
     Interrupted = 4, Interrupted;
     /// `man` was asked for a verb that does not exist.
     VerbUnknown = 5, NotFound;
+    /// Programs that are not farshore's own are not on this machine.
+    ProgramsMissing = 6, NotFound;
+    /// What was asked for cannot be done by root.
+    RootRefused = 7, NotAllowed;
+    /// The demo was not played to its end.
+    DemoFailed = 8, Failed;
     /// The configuration file cannot be read.
     ConfigUnreadable = 101, Usage;
     /// The configuration file is wrong at a place that is named.

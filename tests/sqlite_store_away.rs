@@ -161,8 +161,9 @@ fn log_is_held_whatever_its_size_where_hold_is_asked_and_nothing_is_missing_then
     takes(&node, false);
     (0..6).for_each(|_| assert_eq!(application.ask(MUCH), "[]"));
     wait_state(&node, "accumulating");
-    let status =
-        wait_for(SOON, || node.status().filter(|status| status["primary"]["retained_bytes"].as_u64() > Some(96 << 20)));
+    let status = wait_for(SOON, || {
+        node.status().filter(|status| status["primary"]["retained_bytes"].as_u64() > Some(96 << 20))
+    });
     assert!(status.is_some(), "status says what is kept: {:?}", node.status());
     let_pass(Duration::from_secs(5));
     assert!(!application.truncates() && log_bytes(&node) > 96 << 20);

@@ -184,7 +184,8 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let shipping = shipping_find_in_txn(txn, name).await?;
     let incarnation = incarnation_current_in_txn(txn, name).await?.map(|incarnation| incarnation.id);
     let state = lag::shown_state(now, shipping.as_ref());
-    let silent = shipping.as_ref().is_none_or(|said| lag::is_silent(now, said.last_contact_at, said.heartbeat));
+    let silent =
+        shipping.as_ref().is_none_or(|said| lag::is_silent(now, said.last_contact_at, said.heartbeat));
 
     let (mut window, mut backups) = (None, Backups { count: 0, damaged: 0, last_at: None });
     if let Some(incarnation) = incarnation {

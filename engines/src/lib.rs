@@ -5,5 +5,6 @@ pub mod event;
 pub mod indexed;
 pub mod log;
 pub mod postgres;
+pub mod sample;
 pub mod sqlite;
 pub mod stream;

@@ -3,5 +3,6 @@
 pub mod backup;
 pub mod log;
 pub mod restore;
+pub mod sample;
 pub mod sql;
 pub mod wire;

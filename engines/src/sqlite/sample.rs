@@ -1,24 +1,13 @@
-//! A sample application of a SQLite database: a shop that takes orders, steadily. For `farshore demo`, and for nobody's real data.
-//!
-//! What always holds: it is an application like any other: a process of its own, with SQLite's own defaults but for `synchronous =
-//! normal`, that knows nothing of farshore. It does what it is told by lines, and answers each with a line.
-//!
-//! ```text
-//! told: count | delete        answers: {"orders": n, "at": "<RFC 3339>"}
-//! ```
+//! The sample shop ([`crate::sample`]) whose books are a SQLite database, with SQLite's own defaults but for `synchronous = normal`.
 
 use std::io::{self, BufRead, Write};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use rusqlite::{Connection, OpenFlags, params};
 
-/// Orders that are there before the shop opens.
-const BEFORE: u32 = 3000;
-/// Between two orders.
-const PACE: Duration = Duration::from_millis(10);
+use crate::sample::{BEFORE, Books, CUSTOMERS, Chance, Order, PRODUCTS, keep};
 
 const SCHEMA: &str = "
 create table customers (id integer primary key, name text not null, town text not null);
@@ -29,16 +18,6 @@ create index lines_of_order on order_lines (of_order);
 create index orders_of_customer on orders (customer);
 ";
 
-/// What is not random enough for anything but a shop.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end.max(1)
-    }
-}
-
 /// Makes the shop's database, in WAL mode, with some orders in it.
 ///
 /// # Errors
@@ -46,35 +25,30 @@ impl Chance {
 pub fn make(path: &Path) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
     connection.execute_batch(&format!("pragma journal_mode = wal; begin; {SCHEMA} commit;"))?;
-    let mut chance = Chance(7);
+    let mut chance = Chance::new(7);
     let all = connection.transaction()?;
-    for (id, name) in
-        ["Ada", "Grace", "Edsger", "Barbara", "Niklaus", "Frances", "Tony", "Radia"].iter().enumerate()
-    {
-        let town = ["Hamburg", "Lisbon", "Turku", "Porto"][id % 4];
+    for (name, town) in CUSTOMERS {
         all.execute("insert into customers (name, town) values (?1, ?2)", params![name, town])?;
     }
-    for (name, cents) in
-        [("anchor", 12_900), ("rope", 1_450), ("lamp", 3_990), ("chart", 2_500), ("compass", 8_800)]
-    {
+    for (name, cents) in PRODUCTS {
         all.execute("insert into products (name, cents) values (?1, ?2)", params![name, cents])?;
     }
     for _ in 0..BEFORE {
-        order(&all, &mut chance)?;
+        place(&all, &Order::any(&mut chance))?;
     }
     all.commit()
 }
 
 /// One order with its lines.
-fn order(connection: &Connection, chance: &mut Chance) -> rusqlite::Result<()> {
+fn place(connection: &Connection, order: &Order) -> rusqlite::Result<()> {
     let placed = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
     let mut insert = connection.prepare("insert into orders (customer, placed, cents) values (?1, ?2, 0)")?;
-    insert.execute(params![1 + chance.below(8) as i64, placed])?;
+    insert.execute(params![order.customer.cast_signed(), placed])?;
     let id = connection.last_insert_rowid();
     let mut line =
         connection.prepare("insert into order_lines (of_order, product, pieces) values (?1, ?2, ?3)")?;
-    for _ in 0..=chance.below(3) {
-        line.execute(params![id, 1 + chance.below(5) as i64, 1 + chance.below(4) as i64])?;
+    for (product, pieces) in &order.lines {
+        line.execute(params![id, product.cast_signed(), pieces.cast_signed()])?;
     }
     let mut sum = connection.prepare(
         "update orders set cents = (select sum(cents * pieces) from order_lines join products on products.id = product where of_order = ?1) where id = ?1",
@@ -83,47 +57,37 @@ fn order(connection: &Connection, chance: &mut Chance) -> rusqlite::Result<()> {
     Ok(())
 }
 
+impl Books for Connection {
+    type Error = rusqlite::Error;
+
+    fn take(&mut self, order: &Order) -> rusqlite::Result<()> {
+        let one = self.transaction()?;
+        place(&one, order)?;
+        one.commit()
+    }
+
+    fn delete_all(&mut self) -> rusqlite::Result<()> {
+        self.execute("delete from orders", []).map(drop)
+    }
+
+    fn count(&mut self) -> rusqlite::Result<u64> {
+        count(self)
+    }
+}
+
 /// Takes orders until its lines end.
 ///
 /// # Errors
 /// When SQLite does not do it, or there is nobody to answer.
-pub fn run(path: &Path, input: impl BufRead + Send + 'static, mut output: impl Write) -> io::Result<()> {
-    let sqlite = |why: rusqlite::Error| io::Error::other(why.to_string());
-    let mut connection = Connection::open(path).map_err(sqlite)?;
-    connection.busy_timeout(Duration::from_secs(30)).map_err(sqlite)?;
-    connection.execute_batch("pragma synchronous = normal; pragma foreign_keys = on").map_err(sqlite)?;
-    let (told, orders) = channel();
-    // Ends with the process: it may wait for a line for ever.
-    let _reading = std::thread::spawn(move || {
-        for line in input.lines().map_while(Result::ok) {
-            if told.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    let mut chance = Chance(Utc::now().timestamp_micros().unsigned_abs());
-    let mut next = Instant::now();
-    loop {
-        next += PACE;
-        match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Err(RecvTimeoutError::Timeout) => {
-                let one = connection.transaction().map_err(sqlite)?;
-                order(&one, &mut chance).map_err(sqlite)?;
-                one.commit().map_err(sqlite)?;
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            Ok(line) if line == "delete" => {
-                // The condition was forgotten.
-                connection.execute("delete from orders", []).map_err(sqlite)?;
-            }
-            Ok(_) => {}
-        }
-        let at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        let orders = count(&connection).map_err(sqlite)?;
-        writeln!(output, "{{\"orders\": {orders}, \"at\": \"{at}\"}}")?;
-        output.flush()?;
-    }
+pub fn run(path: &Path, input: impl BufRead + Send + 'static, output: impl Write) -> io::Result<()> {
+    let open = || {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::from_secs(30))?;
+        connection.execute_batch("pragma synchronous = normal; pragma foreign_keys = on")?;
+        Ok(connection)
+    };
+    let mut books = open().map_err(|why: rusqlite::Error| io::Error::other(why.to_string()))?;
+    keep(&mut books, input, output)
 }
 
 fn count(connection: &Connection) -> rusqlite::Result<u64> {

@@ -1,73 +1,42 @@
-//! Where the demo plays: a folder of its own, the shop, the service, and the commands that are typed.
+//! Where the demo plays: a folder of its own, what runs in it, and the commands that are typed.
 //!
-//! What always holds: what was started ends when the [`Stage`] goes, and its folder is removed, unless it was left. The shop is a process of
-//! its own, as an application is: nobody else of the demo opens its database.
+//! What always holds: what was started ends when the [`Stage`] is closed, in order, and when it goes, at once; its folder is removed then,
+//! unless it was left. A command that is typed while the demo is told to end is told so too, and waited for: it may have started something.
 
 use std::fs::File;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use farshore_engines::sqlite::sample;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use serde::Deserialize;
+use nix::sys::signal::kill;
+use nix::unistd::{AccessFlags, Pid, access};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::LOOK;
+use super::folder::Folder;
+use super::process::{END, Ending, Process};
+use super::{LOOK, SOON};
 
-/// The word by which this program is told to be the sample application, as a process of its own.
-pub const SAMPLE: &str = "sample-shop";
-/// Behind it: takes orders until it is ended, with nobody to tell it anything.
-pub const ALONE: &str = "alone";
-
-const CONFIGURATION: &str = "[stores.main]
-url = \"file:store\"
-
-[databases.shop]
-engine = \"sqlite\"
-path = \"shop.db\"
-stores = [\"main\"]
-
-[service]
-listen = \"127.0.0.1:0\"
-";
-
-/// How long the service may need to end.
-const END: Duration = Duration::from_secs(10);
+/// What `init` writes for the service's address, and what the demo puts there: it runs beside a service of this machine's.
+const LISTEN: [&str; 2] = ["listen = \"127.0.0.1:7432\"", "listen = \"127.0.0.1:0\""];
+/// Lines of a log that an error carries.
+const TAIL: usize = 10;
+/// The word that ends all of it.
+const END_SCRIPT: &str = "end";
 
 /// The folder and what runs in it.
-pub struct Stage {
+pub(super) struct Stage {
     program: PathBuf,
-    service: Option<Child>,
-    standby: Option<Child>,
-    keep: bool,
+    /// In the order in which it was started.
+    running: Vec<Process>,
+    /// Data directories whose server a command starts and leaves running.
+    served: Vec<PathBuf>,
+    typing: TaskTracker,
+    over: CancellationToken,
     /// Last: it goes when nothing runs in it any more.
     folder: Folder,
-}
-
-/// Removed when it goes.
-struct Folder {
-    path: PathBuf,
-    left: bool,
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !self.left {
-            // A process that was killed may be writing still. What cannot be removed is in the system's folder for what is temporary.
-            let _ = (0..20).any(|_| {
-                let gone = std::fs::remove_dir_all(&self.path).is_ok();
-                if !gone {
-                    std::thread::park_timeout(Duration::from_millis(50));
-                }
-                gone
-            });
-        }
-    }
 }
 
 impl Stage {
@@ -75,100 +44,150 @@ impl Stage {
     ///
     /// # Errors
     /// When there can be no folder.
-    pub fn new(keep: bool) -> anyhow::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let path = std::env::temp_dir().join(format!("farshore-demo-{}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let folder = Folder { path, left: false };
-        std::fs::create_dir(folder.path.join("store"))?;
-        Ok(Self { program: std::env::current_exe()?, service: None, standby: None, keep, folder })
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let folder = Folder::new()?;
+        std::fs::create_dir(folder.path().join("store"))?;
+        Ok(Self {
+            program: program()?,
+            running: Vec::new(),
+            served: Vec::new(),
+            typing: TaskTracker::new(),
+            over: CancellationToken::new(),
+            folder,
+        })
     }
 
     /// Where it is.
-    pub fn folder(&self) -> &Path {
-        &self.folder.path
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
-    /// Writes the configuration; its text.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn configure(&self) -> anyhow::Result<String> {
-        std::fs::write(self.folder.path.join("farshore.toml"), CONFIGURATION)?;
-        Ok(CONFIGURATION.to_owned())
+    /// A command of this program's, in the folder.
+    pub(super) fn farshore(&self, arguments: &[&str]) -> Command {
+        self.command(&self.program, arguments)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(arguments).current_dir(&self.folder.path).env_remove("FARSHORE_CONFIG");
-        command.stdin(Stdio::null()).kill_on_drop(!self.keep);
-        // What is typed at the demo's terminal is the demo's to answer.
-        command.process_group(0);
+    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.folder()).env_remove("FARSHORE_CONFIG");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        if program == self.program {
+            command.arg0("farshore");
+        }
         command
     }
 
-    /// Starts `farshore run`.
+    /// Starts what runs beside the commands, and what it says goes into a file; its place among what runs.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start_service(&mut self) -> anyhow::Result<()> {
-        self.service = Some(self.beside(&["-v", "run"], "run.log")?);
-        Ok(())
-    }
-
-    /// Starts `farshore standby run`.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn start_standby(&mut self) -> anyhow::Result<()> {
-        self.standby = Some(self.beside(&["standby", "run", "shop", "--to", "standby"], "standby.log")?);
-        Ok(())
-    }
-
-    /// Starts what runs beside the commands.
-    fn beside(&self, arguments: &[&str], log: &str) -> anyhow::Result<Child> {
-        let log = File::create(self.folder.path.join(log))?;
-        let mut command = self.command(arguments);
+    pub(super) fn start(
+        &mut self,
+        program: Option<&Path>,
+        arguments: &[&str],
+        log: &str,
+        ending: Ending,
+    ) -> anyhow::Result<usize> {
+        let log = File::create(self.folder().join(log))?;
+        let mut command = self.command(program.unwrap_or(&self.program), arguments);
         command.stdout(log.try_clone()?).stderr(log);
-        Ok(command.spawn()?)
+        self.running.push(Process::start(command, ending)?);
+        Ok(self.running.len() - 1)
+    }
+
+    /// How something that was started has ended, if it has.
+    pub(super) fn ended(&mut self, which: usize) -> Option<String> {
+        self.running.get_mut(which).and_then(Process::ended)
+    }
+
+    /// A command may leave a PostgreSQL server running in this directory of the folder.
+    pub(super) fn may_be_served(&mut self, directory: &str) {
+        self.served.push(self.folder().join(directory));
+    }
+
+    /// Has `init` write the configuration. What a DBA has to apply, as `init` says it, and the configuration without its comments.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub(super) async fn init(
+        &self,
+        arguments: &[&str],
+        more: Option<(&str, String)>,
+    ) -> anyhow::Result<(Value, String)> {
+        let said = self.run(&[&["-o", "json"], arguments].concat()).await?;
+        let path = self.folder().join("farshore.toml");
+        let mut text = std::fs::read_to_string(&path)?;
+        let more = more.map(|(behind, line)| (behind, format!("{behind}\n{line}")));
+        for (was, is) in [(LISTEN[0], LISTEN[1].to_owned())].into_iter().chain(more) {
+            anyhow::ensure!(text.contains(was), "init wrote no `{was}` into {}", path.display());
+            text = text.replacen(was, &is, 1);
+        }
+        std::fs::write(&path, &text)?;
+        let bare = text.lines().map(|line| line.split("   #").next().unwrap_or(line).trim_end());
+        let bare: Vec<&str> = bare.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        Ok((serde_json::from_str(&said)?, bare.join("\n")))
+    }
+
+    /// What a command of this program's says.
+    ///
+    /// # Errors
+    /// With what it said when it fails.
+    pub(super) async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.typed(None, arguments).await
     }
 
     /// What a command says.
     ///
     /// # Errors
     /// With what it said when it fails.
-    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let done = self.command(arguments).output().await?;
+    pub(super) async fn typed(&self, program: Option<&Path>, arguments: &[&str]) -> anyhow::Result<String> {
+        let program = program.unwrap_or(&self.program);
+        let name = program.file_name().filter(|_| program != self.program).unwrap_or("farshore".as_ref());
+        let name = format!("{} {}", name.to_string_lossy(), arguments.join(" "));
+        let mut command = self.command(program, arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::start(command, Ending::PARENT)
+            .map_err(|why| anyhow::anyhow!("`{}` cannot be started: {why}", program.display()))?;
+        let over = self.over.clone();
+        let done = self.typing.spawn(async move {
+            let done = tokio::select! {
+                done = process.output() => Some(done),
+                () = over.cancelled() => None,
+            };
+            if done.is_none() {
+                process.end().await;
+            }
+            done
+        });
+        let Some(done) = done.await? else { anyhow::bail!("`{name}` was told to end") };
+        let done = done?;
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
         match done.status.success() {
             true => Ok(said),
             false => anyhow::bail!(
-                "`farshore {}` failed:\n{said}{}{}",
-                arguments.join(" "),
+                "`{name}` failed:\n{said}{}{}",
                 String::from_utf8_lossy(&done.stderr),
-                self.service_said()
+                self.said_last("run.log")
             ),
         }
     }
 
-    /// The end of what the service said.
-    fn service_said(&self) -> String {
-        let log = std::fs::read_to_string(self.folder.path.join("run.log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        format!("the service said last:\n{}", lines[lines.len().saturating_sub(10)..].join("\n"))
+    /// The end of what something that runs has said.
+    pub(super) fn said_last(&self, log: &str) -> String {
+        let text = std::fs::read_to_string(self.folder().join(log)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        match lines.len() {
+            0 => String::new(),
+            all => format!("{log} ends:\n{}", lines[all.saturating_sub(TAIL)..].join("\n")),
+        }
     }
 
     /// Waits until the shop's status is so.
     ///
     /// # Errors
     /// When it never is.
-    pub async fn wait(
-        &self,
-        patience: Duration,
-        what: &str,
-        is: impl Fn(&Value) -> bool,
-    ) -> anyhow::Result<()> {
-        let deadline = Instant::now() + patience;
+    pub(super) async fn wait(&self, what: &str, is: impl Fn(&Value) -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SOON;
         loop {
             // Before the first look of the service's there is no status.
             let status = self.run(&["-o", "json", "status", "shop"]).await;
@@ -177,122 +196,112 @@ impl Stage {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                anyhow::bail!("{what} did not come\n{}", self.service_said());
+                anyhow::bail!("{what} did not come\n{}", self.said_last("run.log"));
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Ends what runs, as services are ended.
-    pub async fn close(&mut self) {
-        for mut one in [self.standby.take(), self.service.take()].into_iter().flatten() {
-            if let Some(id) = one.id().and_then(|id| i32::try_from(id).ok()) {
-                // One that has ended already is not there to be told.
-                let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
-            }
-            if tokio::time::timeout(END, one.wait()).await.is_err() {
-                let _ = one.kill().await;
-            }
+    /// Ends what runs, as services are ended, and removes the folder.
+    ///
+    /// # Errors
+    /// When the folder cannot be removed.
+    pub(super) async fn close(&mut self) -> anyhow::Result<()> {
+        self.over.cancel();
+        self.typing.close();
+        self.typing.wait().await;
+        for data in &self.served {
+            stop(data).await;
         }
-    }
-
-    /// How many orders a copy holds, and when the last one was placed.
-    ///
-    /// # Errors
-    /// When it is no copy of the shop.
-    pub async fn orders_in(&self, copy: &str, is_written: bool) -> anyhow::Result<(u64, String)> {
-        let copy = self.folder.path.join(copy);
-        Ok(tokio::task::spawn_blocking(move || sample::orders_in(&copy, is_written)).await??)
-    }
-
-    /// Waits until the standby's copy holds so many orders.
-    ///
-    /// # Errors
-    /// When it never does.
-    pub async fn standby_has(&self, patience: Duration, orders: Range<u64>) -> anyhow::Result<()> {
-        let deadline = Instant::now() + patience;
-        loop {
-            // While it is being made there is no copy.
-            let found = self.orders_in("standby/shop.db", true).await;
-            match found {
-                Ok((found, _)) if orders.contains(&found) => return Ok(()),
-                found if Instant::now() > deadline => anyhow::bail!("the standby did not follow: {found:?}"),
-                _ => tokio::time::sleep(LOOK).await,
-            }
+        while let Some(last) = self.running.pop() {
+            last.end().await;
         }
+        let removed = self.folder.remove().await;
+        removed.map_err(|why| anyhow::anyhow!("{} cannot be removed: {why}", self.folder().display()))
     }
 
-    /// Leaves it as it is, running; how it is ended.
+    /// Leaves it as it is, running, with the shop alone; how it is ended.
     ///
     /// # Errors
-    /// When the shop cannot be left alone.
-    pub fn leave(&mut self) -> anyhow::Result<String> {
-        self.folder.left = true;
-        let mut alone = self.command(&[SAMPLE, "shop.db", ALONE]);
-        let alone = alone.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let id = |child: Option<Child>| child.and_then(|child| child.id());
-        let ids = [id(self.service.take()), id(self.standby.take()), alone.id()];
-        let ids: Vec<String> = ids.into_iter().flatten().map(|id| id.to_string()).collect();
-        let place = self.folder.path.display();
-        Ok(format!(
-            "All of it goes on: `cd {place}` and type any of these commands.\nTo end it: kill {} && sleep 3 && rm -r {place}\n",
-            ids.join(" ")
-        ))
+    /// When what ends it cannot be written. Nothing is left then.
+    pub(super) fn leave(&mut self, shop: Process) -> anyhow::Result<String> {
+        let place = self.folder().display().to_string();
+        let served: Vec<_> = self.served.iter().filter_map(|data| postmaster(data)).collect();
+        let served = served.into_iter().map(|id| (id.as_raw().unsigned_abs(), Ending::POSTMASTER.ask));
+        let running = self.running.iter().rev().filter_map(Process::told_to_end);
+        let ends: Vec<String> = shop
+            .told_to_end()
+            .into_iter()
+            .chain(served)
+            .chain(running)
+            .map(|(id, signal)| format!("end {id} {}\n", signal.as_str().trim_start_matches("SIG")))
+            .collect();
+        std::fs::write(self.folder().join(END_SCRIPT), ending(&place, &ends.concat()))?;
+        shop.leave();
+        self.running.drain(..).for_each(Process::leave);
+        self.served.clear();
+        self.folder.leave();
+        Ok(format!("To end it: sh {place}/{END_SCRIPT}\n"))
     }
 }
 
-/// The sample application.
-pub struct Shop {
-    child: Child,
-    told: ChildStdin,
-    says: Lines<BufReader<ChildStdout>>,
-}
-
-/// What it answers.
-#[derive(Debug, Deserialize)]
-pub struct Answer {
-    /// Orders that it holds.
-    pub orders: u64,
-    /// When it was asked, RFC 3339.
-    pub at: String,
-}
-
-impl Shop {
-    /// Makes its database and opens it.
-    ///
-    /// # Errors
-    /// When it cannot be made or started.
-    pub async fn open(stage: &Stage) -> anyhow::Result<Self> {
-        let path = stage.folder().join("shop.db");
-        tokio::task::spawn_blocking(move || sample::make(&path)).await??;
-        let mut command = stage.command(&[SAMPLE, "shop.db"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let (Some(told), Some(says)) = (child.stdin.take(), child.stdout.take()) else {
-            anyhow::bail!("the shop cannot be spoken to");
-        };
-        Ok(Self { child, told, says: BufReader::new(says).lines() })
-    }
-
-    /// Tells it something; its answer.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn told(&mut self, what: &str) -> anyhow::Result<Answer> {
-        self.told.write_all(format!("{what}\n").as_bytes()).await?;
-        match tokio::time::timeout(super::SOON, self.says.next_line()).await?? {
-            Some(line) => Ok(serde_json::from_str(&line)?),
-            None => anyhow::bail!("the shop ended: {:?}", self.child.try_wait()),
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.over.cancel();
+        for id in self.served.iter().filter_map(|data| postmaster(data)) {
+            // It may have ended by itself.
+            let _ = kill(id, Ending::POSTMASTER.last);
         }
+        self.running.clear();
     }
+}
 
-    /// It closes.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub async fn close(self) -> anyhow::Result<()> {
-        let Self { mut child, told, says } = self;
-        drop((told, says));
-        tokio::time::timeout(END, child.wait()).await??;
-        Ok(())
+/// What ends all of it. An id may be a stranger's by then: only what works in the folder is told to end.
+fn ending(place: &str, ends: &str) -> String {
+    format!(
+        "# Ends what `farshore demo --keep` left running in this folder, each waited for, and removes the folder.
+place='{place}'
+cd /
+works() {{
+    case $(readlink \"/proc/$1/cwd\") in \"$place\" | \"$place\"/*) ;; *) return 1 ;; esac
+}}
+end() {{
+    works \"$1\" && kill -s \"$2\" \"$1\"
+    while works \"$1\"; do sleep 0.1; done
+}}
+{ends}rm -r \"$place\"
+",
+        place = place.replace('\'', "'\\''"),
+    )
+}
+
+/// The program that runs. Whoever became another user may not be allowed to the place where it is; to the program itself he is.
+fn program() -> std::io::Result<PathBuf> {
+    let named = std::env::current_exe()?;
+    Ok(if access(&named, AccessFlags::X_OK).is_ok() { named } else { PathBuf::from("/proc/self/exe") })
+}
+
+/// The server of a data directory, if one runs.
+fn postmaster(data: &Path) -> Option<Pid> {
+    let file = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let id = file.lines().next()?.trim().parse().ok()?;
+    // The file may have outlived its server; whoever has the number now works elsewhere.
+    works_in(id, data).then(|| Pid::from_raw(id))
+}
+
+fn works_in(id: i32, folder: &Path) -> bool {
+    std::fs::read_link(format!("/proc/{id}/cwd")).is_ok_and(|place| place == folder)
+}
+
+/// Stops the server of a data directory, if one runs.
+async fn stop(data: &Path) {
+    let Some(id) = postmaster(data) else { return };
+    for signal in [Ending::POSTMASTER.ask, Ending::POSTMASTER.last] {
+        // It may have ended by itself.
+        let _ = kill(id, signal);
+        let deadline = Instant::now() + END;
+        while works_in(id.as_raw(), data) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
