@@ -85,16 +85,22 @@ pub async fn take(
     }
 }
 
-fn failed(name: &DatabaseName, store: &StoreName, why: &dyn std::fmt::Display) -> OperatorMessage {
+/// There is no new backup, for this reason.
+pub fn failed(name: &DatabaseName, store: &StoreName, why: &dyn std::fmt::Display) -> OperatorMessage {
+    not_taken(name, format!("the base backup of {name} into {store} failed: {why}"))
+}
+
+/// There is no new backup; `what` says why.
+pub fn not_taken(name: &DatabaseName, what: String) -> OperatorMessage {
     OperatorMessage::new(
         Code::BackupFailed,
-        format!("the base backup of {name} into {store} failed: {why}"),
+        what,
         Safe::Known(
             "a backup without its manifest does not exist for a restore; older ones stay as they are"
                 .to_owned(),
         ),
         format!(
-            "mend what it says; the service takes one by itself when one is due, and `farshore backup run {name}` takes one of a PostgreSQL now"
+            "mend what it says; the service takes one by itself when one is due, and `farshore backup run {name}` takes one now"
         ),
     )
 }
@@ -137,9 +143,7 @@ async fn take_unwatched(
         }
         EngineConfig::Sqlite { path, .. } => {
             let Some(copies) = process.streams.get(name) else {
-                return Err(failed(
-                    &"a SQLite database is copied by the service that follows it, which takes a backup by itself when one is due",
-                ));
+                return Err(failed(&"nothing is streamed of it here"));
             };
             let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             Box::pin(of_stream(copies, &file, of, progress)).await.map_err(|why| failed(&why))?

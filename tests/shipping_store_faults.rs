@@ -18,6 +18,7 @@ use farshore_journal::writer::WriterOptions;
 use farshore_journal::{DatabaseName, Offset};
 use farshore_shipper::founding::Place;
 use farshore_shipper::pipeline::copies::Copies;
+use farshore_shipper::pipeline::points::Points;
 use farshore_shipper::pipeline::postgres::Cluster;
 use farshore_shipper::pipeline::{PipelineConfig, SourceConfig};
 use farshore_shipper::push::room::Room;
@@ -134,8 +135,15 @@ async fn ship_into_a_failing_directory(
     let targets = vec![TargetConfig { pipeline, store: Place::new(open, false), url: "file:".to_owned() }];
     let free = Arc::new(|_: &str, _: u64| None);
     let node_name = "test".to_owned();
-    let database =
-        DatabaseConfig { name, targets, copies: Copies::default(), required: 1, node: node_name, free };
+    let database = DatabaseConfig {
+        name,
+        targets,
+        copies: Copies::default(),
+        points: Points::default(),
+        required: 1,
+        node: node_name,
+        free,
+    };
     let (shown, progress) = watch::channel(Vec::new());
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();

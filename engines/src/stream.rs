@@ -161,6 +161,21 @@ impl Stream {
         }
     }
 
+    /// Has the state that is there now named in this stream: the point comes as log does. `false`: this engine's points come another
+    /// way.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn point(&mut self, name: &str) -> Result<bool, Error> {
+        match self {
+            Self::Postgres(_) => Ok(false),
+            Self::Sqlite(stream) => {
+                stream.point(name).await?;
+                Ok(true)
+            }
+        }
+    }
+
     /// Ends it politely, if the source lets it.
     pub async fn stop(self) {
         match self {

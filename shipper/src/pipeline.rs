@@ -17,6 +17,7 @@ mod incarnation;
 mod index;
 mod merging;
 mod ownership;
+pub mod points;
 pub mod postgres;
 pub mod sqlite;
 mod stream;
@@ -37,6 +38,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use self::copies::Copies;
+use self::points::{Naming, Points};
 use self::unstored::Unstored;
 use crate::error::ShipError;
 use crate::facts::FactSender;
@@ -114,6 +116,8 @@ pub struct Pipeline {
     /// Where a resume would begin, of a source that must be told.
     resumes_at: Option<Offset>,
     copies: Copies,
+    points: Points,
+    naming: Naming,
 }
 
 impl Pipeline {
@@ -124,6 +128,7 @@ impl Pipeline {
         progress: watch::Sender<Progress>,
         facts: FactSender,
         copies: Copies,
+        points: Points,
     ) -> Self {
         Self {
             packers: Packers::new(config.writer.compression),
@@ -140,6 +145,8 @@ impl Pipeline {
             notes: index::Notes::default(),
             resumes_at: None,
             copies,
+            points,
+            naming: Naming::default(),
         }
     }
 
@@ -262,6 +269,9 @@ impl Pipeline {
         }
         let (commits, points) = self.unstored.up_to(stored);
         let newest = commits.last().and_then(|commit| DateTime::from_timestamp_micros(commit.time_micros));
+        for point in &points {
+            self.naming.stored(point, Position::new(landed.end.timeline, point.end));
+        }
         let oldest = self.unstored.oldest_commit();
         let mut incarnation = None;
         let resumes_at = self.resumes_at.map(|at| Position::new(landed.end.timeline, at));

@@ -19,6 +19,7 @@ use crate::file_log::FileLog;
 use crate::founding::Place;
 use crate::keep::{FreeBytes, HostKept, Keeper, Kept};
 use crate::pipeline::copies::Copies;
+use crate::pipeline::points::Points;
 use crate::pipeline::postgres::Cluster;
 use crate::pipeline::{Pipeline, PipelineConfig, SourceConfig};
 use crate::progress::Progress;
@@ -44,6 +45,8 @@ pub struct DatabaseConfig {
     pub targets: Vec<TargetConfig>,
     /// Where copies are asked for, of an engine that gives them in its stream.
     pub copies: Copies,
+    /// Where points are asked for, of an engine that names them in its stream.
+    pub points: Points,
     /// How many targets must have a position for it to count as stored.
     pub required: usize,
     /// This node's name.
@@ -80,8 +83,8 @@ pub async fn run(
         let (progress_tx, progress_rx) = watch::channel(Progress::default());
         let (facts_tx, facts_rx) = facts::channel();
         let store = target.pipeline.store_name.clone();
-        let copies = config.copies.clone();
-        let pipeline = Pipeline::new(target.pipeline, target.store, progress_tx, facts_tx, copies);
+        let (copies, points) = (config.copies.clone(), config.points.clone());
+        let pipeline = Pipeline::new(target.pipeline, target.store, progress_tx, facts_tx, copies, points);
         pipelines.spawn(pipeline.run(stop.clone()));
         match &catalog {
             Some(catalog) => {

@@ -9,10 +9,11 @@ use serde::Serialize;
 use crate::base_backups::{self, Process, STUCK, Streams};
 use crate::cli::BackupCommand;
 use crate::commands::{self, Context};
-use crate::config::{Config, StoreName};
+use crate::config::{Config, EngineConfig, StoreName};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
+use crate::socket::{Request, asks};
 use crate::wiring;
 
 /// One backup, as `-o json` shows it.
@@ -112,11 +113,20 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
                 );
             }
         };
-        let one = tokio::select! {
-            () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
-            one = Box::pin(base_backups::take(config, name, store, "by hand", process, STUCK, &say)) => one?,
+        let one = async {
+            match &settings.engine {
+                EngineConfig::Postgres { .. } => {
+                    let take = base_backups::take(config, name, store, "by hand", process, STUCK, &say);
+                    Ok(Box::pin(take).await?.id)
+                }
+                EngineConfig::Sqlite { .. } => of_stream(config, name, store).await,
+            }
         };
-        taken.push((store, one.id));
+        let id = tokio::select! {
+            () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
+            id = one => id?,
+        };
+        taken.push((store, id));
     }
     let mut listed = Vec::new();
     for (store, id) in taken {
@@ -124,6 +134,25 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
     }
     context.output.list("farshore.backup-list/1", &listed)?;
     Ok(Exit::Done)
+}
+
+/// By the service: a SQLite database is copied by what follows it.
+async fn of_stream(
+    config: &Config,
+    name: &DatabaseName,
+    store: &StoreName,
+) -> Result<BackupId, OperatorMessage> {
+    let request = Request::Backup(asks::Backup { database: name.clone(), store: store.to_string() });
+    match asks::ask::<asks::Complete>(&config.service.socket, &request).await {
+        Ok(Some(Ok(complete))) => Ok(complete.id),
+        Ok(Some(Err(what))) => Err(base_backups::not_taken(name, what)),
+        Ok(None) => Err(base_backups::failed(
+            name,
+            store,
+            &"no service ships it, and a SQLite database is copied by what follows it: start `farshore run`, which takes one by itself when one is due",
+        )),
+        Err(why) => Err(base_backups::failed(name, store, &format!("{why:#}"))),
+    }
 }
 
 /// The backups of a database in one store, of all its incarnations, oldest incarnation first.

@@ -12,10 +12,11 @@ use serde::Serialize;
 use crate::cli::PointsCommand;
 use crate::cli::time::Moment;
 use crate::commands::{self, Context};
-use crate::config::{Config, DatabaseConfig};
+use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
+use crate::socket::{Request, asks};
 use crate::wiring;
 
 /// Commits that a list shows: the newest ones.
@@ -67,7 +68,10 @@ pub async fn run(context: &mut Context, args: PointsCommand) -> anyhow::Result<E
         }
         PointsCommand::Mark { database, name } => {
             let (database, settings) = commands::database(&config, Some(&database))?;
-            let point = mark(database, settings, name).await?;
+            let point = match &settings.engine {
+                EngineConfig::Postgres { .. } => mark(database, settings, name).await?,
+                EngineConfig::Sqlite { .. } => mark_in_stream(&config, database, settings, name).await?,
+            };
             context.output.list("farshore.points/1", &[point])?;
             Ok(Exit::Done)
         }
@@ -144,15 +148,49 @@ fn holding(ranges: &[JournalRange], position: Position) -> Vec<String> {
     ranges.iter().filter(holds).map(|range| range.store.clone()).collect()
 }
 
+fn not_marked(database: &DatabaseName, name: &str, why: &str, safe: Safe, next: &str) -> OperatorMessage {
+    OperatorMessage::new(Code::MarkFailed, format!("{database} has no new point `{name}`: {why}"), safe, next)
+}
+
+/// By the service, whose stream is the only way into the log. It is stored when this returns.
+async fn mark_in_stream(
+    config: &Config,
+    database: &DatabaseName,
+    settings: &DatabaseConfig,
+    name: String,
+) -> anyhow::Result<Point> {
+    let request = Request::Point(asks::Point { database: database.clone(), name: name.clone() });
+    let asked = asks::ask::<asks::Named>(&config.service.socket, &request).await;
+    let next = format!(
+        "`farshore status {database}` says how shipping stands; then `farshore points list {database}`"
+    );
+    let not_known = Safe::Unknown("whether it was named".to_owned());
+    let named = match asked {
+        Ok(Some(Ok(named))) => named,
+        Ok(Some(Err(why))) => return Err(not_marked(database, &name, &why, not_known, &next).into()),
+        Ok(None) => {
+            let why = "no service ships it, and only its stream can name a point of a SQLite database";
+            let safe = Safe::Known("nothing was written into its log".to_owned());
+            return Err(not_marked(database, &name, why, safe, "start `farshore run`, then name it").into());
+        }
+        Err(why) => return Err(not_marked(database, &name, &format!("{why:#}"), not_known, &next).into()),
+    };
+    Ok(Point {
+        time: named.time,
+        position: named.position,
+        kind: "restore_point".to_owned(),
+        name: Some(name),
+        xid: None,
+        changed_bytes: None,
+        stores: settings.stores.iter().map(ToString::to_string).collect(),
+    })
+}
+
 async fn mark(database: &DatabaseName, settings: &DatabaseConfig, name: String) -> anyhow::Result<Point> {
     let params = wiring::connect_params(database, settings)?;
     let failed = |why: String, next: &str| {
-        OperatorMessage::new(
-            Code::MarkFailed,
-            format!("{database} has no new point `{name}`: {why}"),
-            Safe::Known("nothing was written into its log".to_owned()),
-            next,
-        )
+        let safe = Safe::Known("nothing was written into its log".to_owned());
+        not_marked(database, &name, &why, safe, next)
     };
     let grant = "as a superuser: grant execute on function pg_create_restore_point(text) to the role that farshore uses";
     let mut last = "no host of it is a primary that answers".to_owned();

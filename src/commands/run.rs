@@ -4,7 +4,7 @@
 //! done; a database whose shipping ended is not ready, however well it stood; the catalog being away, at the start or later, or
 //! a store, stops nothing. Base backups that fall due are taken beside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use farshore_journal::index::IndexLimits;
 use farshore_journal::merge::MergeLimits;
 use farshore_shipper::founding::Place;
 use farshore_shipper::pipeline::copies::Copies;
+use farshore_shipper::pipeline::points::Points;
 use farshore_shipper::pipeline::postgres::Cluster;
 use farshore_shipper::pipeline::sqlite::File;
 use farshore_shipper::pipeline::{PipelineConfig, SourceConfig};
@@ -39,7 +40,7 @@ use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
 use crate::wiring::{self, Purpose};
-use crate::{push_socket, room_lock};
+use crate::{room_lock, socket};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -70,11 +71,12 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     let cancel = context.cancel.child_token();
     let mut databases = JoinSet::new();
     let mut shown = Vec::new();
-    let mut streams = Streams::new();
+    let (mut streams, mut points) = (Streams::new(), BTreeMap::new());
     for (name, settings) in &config.databases {
         let known = known_stores(catalog.as_ref(), name).await;
         let database = database(&config, name, settings, &known, catalog.as_ref())?;
         streams.insert(name.clone(), database.copies.clone());
+        points.insert(name.clone(), database.points.clone());
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
         shown.push((name.clone(), progress_rx));
         let room = Room::new(config.service.room(name));
@@ -91,14 +93,20 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         }
     }
     let mut pictures = JoinSet::new();
-    match push_socket::listen(&config.service.socket).await {
+    match socket::listen(&config.service.socket).await {
         Ok(listener) => {
-            let (config, shown) = (Arc::clone(&config), shown.clone());
-            pictures.spawn(push_socket::serve(listener, config, shown, cancel.clone()));
+            let does = socket::Does {
+                config: Arc::clone(&config),
+                shown: shown.clone(),
+                streams: streams.clone(),
+                points,
+                catalog: catalog.clone(),
+            };
+            pictures.spawn(socket::serve(listener, does, cancel.clone()));
         }
         Err(why) => {
             tracing::error!(socket = %config.service.socket.display(), error = %why,
-                "`wal push` cannot hand its files over: it holds them against the stores by itself");
+                "no command reaches this service: `wal push` holds its files against the stores by itself, `backup run` and `points mark` do nothing for SQLite");
         }
     }
     pictures.spawn(health(shown.clone(), health_tx, cancel.clone()));
@@ -213,6 +221,7 @@ fn database(
         name: name.clone(),
         targets,
         copies: Copies::default(),
+        points: Points::default(),
         required,
         node: wiring::node(),
         free: Arc::new(check::free_beside_log),

@@ -23,8 +23,8 @@ use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
-use crate::push_socket::{self, Answer, PATIENCE};
 use crate::pushed::Counted;
+use crate::socket::push::{self, Answer, PATIENCE};
 use crate::wiring::Purpose;
 use crate::{room_lock, wiring};
 
@@ -85,9 +85,7 @@ async fn push(
     if is_segment(file) {
         let lock = loop {
             // A service that runs is the one that appends; it takes the file from here.
-            match Box::pin(push_socket::hand_over(&config.service.socket, name, file, path, pass_unheld))
-                .await
-            {
+            match Box::pin(push::hand_over(&config.service.socket, name, file, path, pass_unheld)).await {
                 Ok(Some(Answer { stored: true, .. })) => return Ok(Exit::Done),
                 Ok(Some(Answer { why, .. })) => return Err(refuse(&why).into()),
                 Ok(None) => {}

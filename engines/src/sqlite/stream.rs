@@ -244,6 +244,14 @@ impl Stream {
         self.order(&Tell::Base).await
     }
 
+    /// Has the state that is there now named, by a record of its own behind the last transaction's.
+    ///
+    /// # Errors
+    /// As [`released`](Self::released).
+    pub async fn point(&mut self, name: &str) -> Result<(), Error> {
+        self.order(&Tell::Point(name.to_owned())).await
+    }
+
     /// Has the process end by itself: nothing is held at the database behind this.
     pub async fn stop(mut self) {
         if self.order(&Tell::Stop).await.is_ok() {

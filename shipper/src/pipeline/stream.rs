@@ -66,6 +66,7 @@ impl Pipeline {
         cancel: &CancellationToken,
     ) -> Result<Option<()>, ShipError> {
         self.unstored.clear();
+        self.naming.forget();
         self.notes.clear();
         let Begun { stream, from, mut decoder, mut comparison, events, guard } = begun;
         for event in events {
@@ -178,6 +179,18 @@ impl Pipeline {
                     let Some(source) = stream.as_mut() else { continue };
                     match source.base().await {
                         Ok(true) => copying = Copying::For(asked),
+                        Ok(false) => {}
+                        Err(why) => {
+                            stream = None;
+                            closed = Some(self.closed(why.into()));
+                        }
+                    }
+                }
+                asked = self.points.next(), if listens && comparison.is_done() => {
+                    let Some(source) = stream.as_mut() else { continue };
+                    match source.point(&asked.name).await {
+                        Ok(true) => self.naming.told(asked),
+                        // Its points come another way: whoever asked hears that none will come.
                         Ok(false) => {}
                         Err(why) => {
                             stream = None;

@@ -1,35 +1,27 @@
-//! The local socket to which `wal push` hands its files, and what is answered.
+//! The files that `wal push` hands to the service, and what is answered.
 //!
 //! ```text
-//! pusher ──▶ {"database", "file", "bytes"}\n, then the bytes        service ──▶ {"stored": bool, "why": text}\n
+//! pusher ──▶ what it offers, then the file's bytes        service ──▶ {"stored": bool, "why": text}
 //! ```
 //! What always holds: "stored" is answered only after as many stores as `durable` asks for were read and hold the file's log byte by
 //! byte; what is handed over is material in the room, and appended by the owner tasks alone. A crash leaves a part in the room.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use farshore_engines::postgres::log::SegmentBytes;
 use farshore_engines::postgres::log::file_name::{LogFileName, SegmentName};
 use farshore_journal::{DatabaseName, Position};
-use farshore_shipper::progress::Progress;
 use farshore_shipper::push::room::Room;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
 
+use super::{Does, Request, Shown, connect, heard, say};
 use crate::config::Config;
 use crate::pushed::Counted;
 
-/// Files that are taken in at once; an archiver pushes one at a time.
-const AT_ONCE: usize = 8;
-/// The longest first line, in bytes.
-const LONGEST_LINE: u64 = 4096;
 /// How long a file may take to come.
 const COMING: Duration = Duration::from_secs(60);
 /// How long a file may wait for the stores before PostgreSQL is told to ask again.
@@ -59,62 +51,24 @@ pub struct Answer {
     pub why: String,
 }
 
-/// Each database's progress, a store each in the configuration's order.
-pub type Shown = Vec<(DatabaseName, watch::Receiver<Vec<Progress>>)>;
-
-/// Listens at the configured path; a socket that nobody listens at any more is replaced. Its owner and group may connect.
-///
-/// # Errors
-/// When it cannot be made, or another process listens there.
-pub async fn listen(path: &Path) -> std::io::Result<UnixListener> {
-    if path.exists() {
-        if UnixStream::connect(path).await.is_ok() {
-            let why = format!("another process listens at {}", path.display());
-            return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, why));
-        }
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o660))?;
-    Ok(listener)
-}
-
-/// Takes files in until cancelled.
-pub async fn serve(listener: UnixListener, config: Arc<Config>, shown: Shown, cancel: CancellationToken) {
-    let shown = Arc::new(shown);
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    let mut pushes = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = cancel.cancelled() => break,
-            accepted = listener.accept() => accepted,
-            Some(_) = pushes.join_next() => continue,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(LOOK).await;
-            continue;
-        };
-        let (config, shown, room) = (Arc::clone(&config), Arc::clone(&shown), Arc::clone(&room));
-        pushes.spawn(async move {
-            let Ok(_permit) = room.acquire().await else { return };
-            let mut stream = BufReader::new(stream);
-            let answer = match Box::pin(take(&mut stream, &config, &shown)).await {
-                Ok(()) => Answer { stored: true, why: String::new() },
-                Err(why) => Answer { stored: false, why: format!("{why:#}") },
-            };
-            let Ok(mut line) = serde_json::to_vec(&answer) else { return };
-            line.push(b'\n');
-            // A pusher that is gone asks again.
-            let _ = stream.get_mut().write_all(&line).await;
-        });
-    }
-    pushes.shutdown().await;
+/// Takes what a pusher offers, and says how it went.
+pub(super) async fn answer(stream: &mut BufReader<UnixStream>, does: &Does, offer: Offer) -> Option<Vec<u8>> {
+    let answer = match Box::pin(take(stream, &does.config, &does.shown, offer)).await {
+        Ok(()) => Answer { stored: true, why: String::new() },
+        Err(why) => Answer { stored: false, why: format!("{why:#}") },
+    };
+    serde_json::to_vec(&answer).ok()
 }
 
 /// Takes one file into the room, and waits until it is stored.
-async fn take(stream: &mut BufReader<UnixStream>, config: &Config, shown: &Shown) -> anyhow::Result<()> {
+async fn take(
+    stream: &mut BufReader<UnixStream>,
+    config: &Config,
+    shown: &Shown,
+    offer: Offer,
+) -> anyhow::Result<()> {
     let (name, segment, pass_unheld) =
-        tokio::time::timeout(COMING, Box::pin(receive(stream, config, shown))).await??;
+        tokio::time::timeout(COMING, Box::pin(receive(stream, config, shown, offer))).await??;
     let Some((_, progress)) = shown.iter().find(|(of, _)| *of == name) else {
         anyhow::bail!("{name} is not shipped by this service");
     };
@@ -150,11 +104,9 @@ async fn receive(
     stream: &mut BufReader<UnixStream>,
     config: &Config,
     shown: &Shown,
+    offer: Offer,
 ) -> anyhow::Result<(DatabaseName, SegmentName, bool)> {
     static PUSHES: AtomicU64 = AtomicU64::new(0);
-    let mut line = String::new();
-    (&mut *stream).take(LONGEST_LINE).read_line(&mut line).await?;
-    let offer: Offer = serde_json::from_str(&line)?;
     anyhow::ensure!(
         shown.iter().any(|(name, _)| *name == offer.database),
         "{} is not shipped by this service",
@@ -186,40 +138,23 @@ pub async fn hand_over(
     from: &Path,
     pass_unheld: bool,
 ) -> anyhow::Result<Option<Answer>> {
-    let stream = match UnixStream::connect(socket).await {
-        Ok(stream) => stream,
-        Err(why) if nobody(&why) => return Ok(None),
-        Err(why) => return Err(why.into()),
-    };
-    let mut stream = BufReader::new(stream);
+    let Some(mut stream) = connect(socket).await? else { return Ok(None) };
     let talked = async {
         let mut source = tokio::fs::File::open(from).await?;
         let bytes = source.metadata().await?.len();
-        let mut line = serde_json::to_vec(&Offer {
-            database: database.clone(),
-            file: file.to_owned(),
-            bytes,
-            pass_unheld,
-        })?;
-        line.push(b'\n');
+        let offer = Offer { database: database.clone(), file: file.to_owned(), bytes, pass_unheld };
         // A service that has its answer already does not read to the end: the answer is what counts.
         let sent = async {
-            stream.get_mut().write_all(&line).await?;
+            say(&mut stream, &Request::Push(offer)).await?;
             tokio::io::copy(&mut source, stream.get_mut()).await?;
-            std::io::Result::Ok(())
+            anyhow::Ok(())
         };
         let sent = sent.await;
-        let mut answer = String::new();
-        (&mut stream).take(64 * LONGEST_LINE).read_line(&mut answer).await?;
-        if answer.is_empty() {
+        let Some(answer) = heard(&mut stream).await? else {
             sent?;
             anyhow::bail!("the service ended before it answered");
-        }
+        };
         anyhow::Ok(serde_json::from_str(&answer)?)
     };
     Ok(Some(tokio::time::timeout(COMING + PATIENCE, Box::pin(talked)).await??))
-}
-
-fn nobody(why: &std::io::Error) -> bool {
-    matches!(why.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
 }
