@@ -68,10 +68,7 @@ fn a_copy_that_differs_in_one_thing_is_found_and_its_table_named() {
     let changes = [
         ("table ledger", "insert into ledger select max(id) + 1, 1, null from ledger".to_owned()),
         ("table ledger", format!("delete from ledger where id = {one}")),
-        (
-            "table ledger",
-            format!("update ledger set content = quote(content) || 'x' where id = {one}"),
-        ),
+        ("table ledger", format!("update ledger set content = quote(content) || 'x' where id = {one}")),
         ("table ledger", format!("update ledger set writer = writer + 0.5 where id = {one}")),
         ("table tally", "insert into tally values (1, 1)".to_owned()),
         ("schema", "drop index ledger_by_writer".to_owned()),

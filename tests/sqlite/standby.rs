@@ -109,17 +109,6 @@ impl Standby {
         true
     }
 
-    /// Waits until it ended, where a new incarnation began that is not its own; `false` where none did. The service runs.
-    pub fn ends_at_a_new_incarnation(&mut self, node: &Node) -> bool {
-        let (newest, _) = node.incarnations().pop().unwrap();
-        if status(node).unwrap()["incarnation"] == newest.incarnation.to_string() {
-            return false;
-        }
-        let ended = self.process.wait(SOON);
-        self.assert_began_anew(node, ended.unwrap_or_else(|| panic!("it goes on: {}", self.said(node))));
-        true
-    }
-
     fn assert_began_anew(&self, node: &Node, ended: ExitStatus) {
         let said = self.said(node);
         assert!(ended.code() == Some(4) && said.contains("FS-0504"), "{ended:?}\n{said}\n{}", node.log());
@@ -140,12 +129,6 @@ impl Standby {
             (running || self.process.ended().is_some()).then_some(())
         });
         assert!(made.is_some(), "{}\n{}", self.said(node), node.log());
-    }
-
-    /// Waits until it holds everything that was committed. Nobody writes any more, and the service runs.
-    pub fn wait_caught_up(&mut self, node: &Node) {
-        wait_caught_up(node, &self.log);
-        assert!(!self.has_ended(node), "{}", self.said(node));
     }
 
     /// Ends it as an operator would.
