@@ -19,7 +19,6 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use farshore_testkit::process::wait_for;
-use farshore_testkit::random::{Random, seed};
 use farshore_testkit::soak::Campaign;
 use serde_json::Value;
 use service::{Node, SOON, let_pass};
@@ -205,34 +204,6 @@ fn soak_sqlite_truncates() {
     }
     service.stop();
     campaign.finish();
-}
-
-#[test]
-fn what_is_committed_behind_a_log_that_sqlite_itself_broke_is_shipped_all_the_same() {
-    let mut random = Random::new(seed());
-    let mut story = Story::begin(4096, 0);
-    let mut service = story.node.start(None);
-    story.node.wait_backup(1);
-    let mut standby = Standby::begin(&story.node);
-    for _ in 0..3 {
-        let broken = story.breaks_its_log(&mut random);
-        // From the version on that continues its checksums there is nothing to find, and all must hold nevertheless.
-        assert!(broken["broken"] == true || broken["version"] != "3.40.1", "{broken}");
-        service.kill9();
-        service = story.node.start(None);
-        story.wait_newest_is_the_primary(|story| {
-            if standby.has_ended(&story.node) {
-                story.look_at_standby();
-                standby.anew(&story.node);
-            }
-        });
-    }
-    let newest = story.label();
-    story.restore_all(&mut random, 12);
-    assert_sound(&story.node);
-    service.stop();
-    let verdict = story.judge();
-    assert_eq!(verdict.number(&newest), verdict.count("transactions"));
 }
 
 #[test]

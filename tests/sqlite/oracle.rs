@@ -131,13 +131,6 @@ impl Story {
         Beside::start(&self.node, &format!("writer-{number}"), says.into(), &arguments)
     }
 
-    /// An application comes, does what makes some versions of SQLite break the chain of their log's checksums, goes on for a while, and closes. Whether the chain broke.
-    pub fn breaks_its_log(&mut self, random: &mut Random) -> Value {
-        let (database, oracle) = (text(&database(&self.node)), text(&self.node.folder().join("oracle")));
-        let arguments = ["breaks", &database, &oracle, "9", &random.below(1 << 40).to_string()];
-        done(script("oracle.py", &arguments), &arguments)
-    }
-
     fn acknowledged(&self, writer: u64) -> PathBuf {
         self.node.folder().join(format!("writer-{writer}"))
     }

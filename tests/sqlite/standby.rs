@@ -117,7 +117,9 @@ impl Standby {
     /// Begins another one in place of one that ended by itself. The service runs.
     pub fn anew(&mut self, node: &Node) {
         std::fs::remove_dir_all(directory(node)).unwrap();
-        node.wait_backup(1);
+        // Applications that begin the log anew again and again keep a new incarnation from its first hold, and so from its base, for longer than anything else takes.
+        let base = wait_for(SOON * 4, || (node.backups() > 0).then_some(()));
+        assert!(base.is_some(), "no base backup\n{}", node.log());
         self.again(node);
         self.wait_made(node);
     }
