@@ -1,8 +1,10 @@
 //! The promise: applications that read a standby of a SQLite database see whole transactions of the primary's only, and never an older one than before, whoever writes, and
 //! whoever is killed; caught up, the copy is the primary page by page; where it cannot go on, it says so and stays whole.
 //!
-//! Method: writers whose every transaction says what the database must hold of theirs, a service that ships it, a standby that is killed at random, and
-//! a reader of the system's SQLite that judges the copy without an end.
+//! Method: writers that do anything, a service that ships them, a standby that is killed at random, and a reader that reads all of the copy without an end. Each read is held against what the
+//! database must hold at that transaction (`sqlite/oracle.py` knows, without farshore), so half a transaction, a mixture or a foreign row is found wherever it is. Whenever the standby stands, and caught up
+//! at the end, it is compared page by page with a restored copy of the same position, and with the primary.
+//! `soak_sqlite_kills` (`sqlite_journal.rs`) kills the service and the writers too.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
@@ -10,177 +12,89 @@ mod service;
 mod sqlite;
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use farshore_testkit::process::{Owned, wait_for};
+use farshore_engines::sqlite::compare::Ignoring;
 use farshore_testkit::soak::Campaign;
 use farshore_testkit::user;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use service::{Node, SOON, let_pass};
+use sqlite::oracle::{Story, assert_same_pages};
+use sqlite::standby::{Standby, copy, directory, follow, said, status, stop, wait_caught_up, wait_made};
 use sqlite::{database, ledger, node, python, text};
 
-fn directory(node: &Node) -> PathBuf {
-    node.folder().join("standby")
-}
+/// A writer beside the test that is killed with it.
+struct Writer(Child);
 
-fn copy(node: &Node) -> PathBuf {
-    directory(node).join("app.db")
-}
-
-/// A process beside the test that is killed with it; what it says is in a file.
-struct Beside {
-    process: Child,
-    says: PathBuf,
-}
-
-impl Beside {
-    fn start(node: &Node, name: &str, arguments: &[&str]) -> Self {
-        let says = node.folder().join(name);
-        let out = std::fs::File::create(&says).unwrap();
-        let process = python(arguments).stdin(Stdio::null()).stdout(out).spawn().unwrap();
-        Self { process, says }
-    }
-
-    fn writer(node: &Node, number: u64, per_second: u64, kind: &str) -> Self {
+impl Writer {
+    fn start(node: &Node, number: u64, per_second: u64, kind: &str) -> Self {
         let path = text(&database(node));
         let (number, rate) = (number.to_string(), per_second.to_string());
-        Self::start(node, &format!("writer-{number}"), &["write", &path, &number, "600", &rate, kind])
-    }
-
-    fn reader(node: &Node) -> Self {
-        Self::start(node, "reader", &["watch", &text(&copy(node))])
+        let mut command = python(&["write", &path, &number, "600", &rate, kind]);
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
 
     fn kill(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-
-    fn said(&self) -> Vec<Value> {
-        let said = std::fs::read_to_string(&self.says).unwrap();
-        said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    /// Judges what the reader said; how often it read.
-    fn nothing_wrong(&self) -> u64 {
-        let said = self.said();
-        let wrong: Vec<&Value> = said.iter().filter(|line| line.get("wrong").is_some()).take(10).collect();
-        assert!(wrong.is_empty(), "{wrong:?}");
-        said.iter().rev().find_map(|line| line["reads"].as_u64()).unwrap_or(0)
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-impl Drop for Beside {
+impl Drop for Writer {
     fn drop(&mut self) {
         self.kill();
     }
 }
 
-/// Starts a standby; what it says goes to a file of this name.
-fn follow(node: &Node, log: &str) -> Owned {
-    node.beside_others(&["-v", "standby", "run", "orders", "--to", &text(&directory(node))], log)
-}
-
-fn said(node: &Node, log: &str) -> String {
-    std::fs::read_to_string(node.folder().join(log)).unwrap()
-}
-
-fn status(node: &Node) -> Option<Value> {
-    let asked = node.run(&["-o", "json", "standby", "status", "--to", &text(&directory(node))]);
-    asked.status.success().then(|| serde_json::from_slice(&asked.stdout).unwrap())
-}
-
-/// Waits until there is a copy that is kept up to date.
-fn wait_made(node: &Node, log: &str) {
-    let made = wait_for(SOON, || status(node).filter(|status| status["running"] == true).map(drop));
-    assert!(made.is_some(), "{}\n{}", said(node, log), node.log());
-}
-
-/// Waits until everything that was committed is stored and is in the copy.
-fn wait_caught_up(node: &Node, log: &str) {
-    let mut before = None;
-    let settled = wait_for(SOON, || {
-        let_pass(Duration::from_millis(500));
-        let end = node.end();
-        let stands = end.is_some() && end == before;
-        before = end;
-        let shipped = node.status()?;
-        let standby = status(node)?;
-        (stands && shipped["ship_lag_bytes"] == 0 && standby["lag_bytes"] == 0).then_some(())
-    });
-    assert!(settled.is_some(), "{:?} {:?}\n{}\n{}", node.status(), status(node), said(node, log), node.log());
-}
-
-fn assert_same_pages(node: &Node) {
-    let compared = ledger(&["pages", &text(&database(node)), &text(&copy(node))]);
-    let expected = (&Value::Array(vec![]), &Value::Bool(true));
-    assert_eq!((&compared["differ"], &compared["same_size_and_schema"]), expected, "{compared}");
-}
-
-fn stop(mut standby: Owned, node: &Node, log: &str) {
-    standby.signal(Signal::SIGTERM);
-    let ended = standby.wait(SOON).expect("it stops");
-    assert!(ended.success(), "{ended:?}: {}", said(node, log));
+fn is_the_primary(node: &Node) {
+    assert_same_pages(&database(node), &copy(node), Ignoring::LastWriter);
 }
 
 #[test]
 fn soak_sqlite_standby() {
     let mut campaign = Campaign::start("sqlite_standby");
+    let kills = if campaign.is_brief() { 3 } else { 16 };
     while campaign.next_round() {
-        let page_bytes = *campaign.random.pick(&[512u32, 4096, 4096, 65536]).unwrap();
-        let node = node(page_bytes);
-        let service = node.start(None);
-        node.wait_backup(1);
-        let mut writers = [
-            Beside::writer(&node, 1, 100, "steady"),
-            Beside::writer(&node, 2, 15, "mixed"),
-            Beside::writer(&node, 3, 15, "mixed"),
-        ];
+        let (mut story, writers) = Story::by_chance(&mut campaign.random);
+        let service = story.node.start(None);
+        story.node.wait_backup(1);
         for _ in 0..campaign.random.below(3) {
-            let mut standby = follow(&node, "standby-0");
+            let mut standby = follow(&story.node, "standby-killed");
             let_pass(Duration::from_millis(campaign.random.below(400)));
             standby.signal(Signal::SIGKILL);
             standby.wait(SOON).unwrap();
             campaign.count("killed_restores", 1);
         }
-        let mut standby = follow(&node, "standby-0");
-        wait_made(&node, "standby-0");
-        let made = std::fs::metadata(copy(&node)).unwrap().ino();
-        let mut reader = Beside::reader(&node);
-        let mut log = "standby-0".to_owned();
-        for kill in 1..=8u64 {
+        let mut standby = Standby::begin(&story.node);
+        let made = std::fs::metadata(copy(&story.node)).unwrap().ino();
+        let mut reader = story.read();
+        for _ in 0..kills {
             let_pass(Duration::from_millis(campaign.random.below(1200)));
-            assert!(standby.ended().is_none(), "{}", said(&node, &log));
-            standby.signal(Signal::SIGKILL);
-            standby.wait(SOON).unwrap();
+            assert!(standby.kill(&story.node), "{}", standby.said(&story.node));
             campaign.count("killed_standbys", 1);
             if campaign.random.below(3) == 0 {
                 // Readers come and go meanwhile: the last one that closes the copy takes its log away.
                 reader.kill();
-                campaign.count("reads", reader.nothing_wrong());
-                let judged = ledger(&["judge", &text(&copy(&node))]);
-                let expected = (&Value::Bool(true), &Value::Array(vec![]));
-                assert_eq!((&judged["sound"], &judged["wrong"]), expected);
-                reader = Beside::reader(&node);
+                campaign.count("killed_readers", 1);
+                story.look_at_standby();
+                reader = story.read();
             }
-            log = format!("standby-{kill}");
-            standby = follow(&node, &log);
+            standby.again(&story.node);
         }
         let_pass(Duration::from_secs(1));
-        writers.iter_mut().for_each(Beside::kill);
-        wait_caught_up(&node, &log);
-        assert_eq!(std::fs::metadata(copy(&node)).unwrap().ino(), made, "it was made anew");
-        assert_same_pages(&node);
+        writers.into_iter().for_each(|writer| writer.kill());
+        story.wait_newest_is_the_primary(|_| ());
+        assert_eq!(std::fs::metadata(copy(&story.node)).unwrap().ino(), made, "it was made anew");
         reader.kill();
-        campaign.count("reads", reader.nothing_wrong());
-        let transaction = status(&node).unwrap()["transaction"].as_u64().unwrap();
-        campaign.count("transactions", transaction);
-        stop(standby, &node, &log);
-        assert_same_pages(&node);
+        standby.stop(&story.node);
+        story.look_at_standby();
         service.stop();
+        assert_eq!(story.node.incarnations().len(), 1);
+        campaign.count("restores", story.restores());
+        campaign.count("standby_looks", story.looks());
+        story.judge().add_to(&mut campaign);
     }
     campaign.finish();
 }
@@ -194,13 +108,13 @@ fn a_standby_that_was_stopped_goes_on_without_a_restore_and_reaches_the_primary(
     wait_made(&node, "standby-0");
     stop(standby, &node, "standby-0");
     let made = std::fs::metadata(copy(&node)).unwrap().ino();
-    let mut writer = Beside::writer(&node, 1, 400, "steady");
+    let mut writer = Writer::start(&node, 1, 400, "steady");
     let_pass(Duration::from_secs(4));
     writer.kill();
     let standby = follow(&node, "standby-1");
     wait_caught_up(&node, "standby-1");
     assert_eq!(std::fs::metadata(copy(&node)).unwrap().ino(), made);
-    assert_same_pages(&node);
+    is_the_primary(&node);
     // Another one beside it is refused.
     let beside = node.run(&["standby", "run", "orders", "--to", &text(&directory(&node))]);
     assert_eq!(beside.status.code(), Some(5), "{}", String::from_utf8_lossy(&beside.stderr));
@@ -217,7 +131,7 @@ fn a_promoted_standby_is_a_database_and_is_followed_no_more() {
     node.wait_backup(1);
     let standby = follow(&node, "standby-0");
     wait_made(&node, "standby-0");
-    let mut writer = Beside::writer(&node, 1, 50, "mixed");
+    let mut writer = Writer::start(&node, 1, 50, "mixed");
     let_pass(Duration::from_secs(2));
     writer.kill();
     wait_caught_up(&node, "standby-0");
@@ -243,7 +157,7 @@ fn a_new_incarnation_ends_a_standby_at_the_end_of_its_own() {
     node.wait_backup(1);
     let mut standby = follow(&node, "standby-0");
     wait_made(&node, "standby-0");
-    let mut writer = Beside::writer(&node, 1, 50, "steady");
+    let mut writer = Writer::start(&node, 1, 50, "steady");
     let_pass(Duration::from_secs(1));
     writer.kill();
     wait_caught_up(&node, "standby-0");
@@ -268,7 +182,7 @@ fn a_standby_that_an_application_writes_to_stops_and_says_so() {
     node.wait_backup(1);
     let mut standby = follow(&node, "standby-0");
     wait_made(&node, "standby-0");
-    let mut writer = Beside::writer(&node, 1, 20, "steady");
+    let mut writer = Writer::start(&node, 1, 20, "steady");
     let_pass(Duration::from_millis(500));
     let wrote = Instant::now();
     let done = user::run_as({

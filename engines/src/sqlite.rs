@@ -7,6 +7,7 @@ pub mod apply;
 pub mod backup;
 pub mod base;
 pub mod check;
+pub mod compare;
 pub mod decoder;
 pub mod follow;
 pub mod hold;

@@ -4,8 +4,6 @@ usage: ledger.py make DATABASE PAGE_BYTES
        ledger.py write DATABASE WRITER SECONDS PER_SECOND KIND    KIND: steady, or mixed: schema changes, blobs, VACUUM, checkpoints
        ledger.py truncate DATABASE WRITER                         a few transactions, then a checkpoint that empties the log
        ledger.py judge DATABASE                                   one line of JSON
-       ledger.py watch DATABASE                                   reads again and again until killed: a line for what is wrong, and for each read
-       ledger.py pages ONE OTHER                                  which pages of two databases that may be in use differ
        ledger.py same ONE OTHER                                   whether both hold the same, but for farshore's own table
 
 Each transaction of a writer raises its number in `done`, and says there how many rows and bytes of the ledger are its own: a copy that
@@ -123,59 +121,6 @@ def judge(path):
     print(json.dumps({"sound": integrity == [("ok",)], "wrong": wrong, "numbers": numbers}))
 
 
-def watch(path):
-    """One reader that stays and one that comes anew each time: whole transactions only, and none that is older than one that was seen."""
-    stays, seen, reads, longest = None, {}, 0, 0.0
-    while True:
-        begun = time.monotonic()
-        try:
-            stays = stays or sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30, isolation_level=None)
-            comes = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30, isolation_level=None)
-            for connection in (stays, comes):
-                connection.execute("begin")
-                said = connection.execute("select * from done").fetchall()
-                for writer, number, rows, size in said:
-                    text = "select count(*), coalesce(sum(length(content)), 0) from ledger where writer = ?"
-                    held = connection.execute(text, (writer,)).fetchone()
-                    if held != (rows, size):
-                        print(json.dumps({"wrong": f"writer {writer} at {number}: {held} for {(rows, size)}"}), flush=True)
-                    if number < seen.get(writer, 0):
-                        print(json.dumps({"wrong": f"writer {writer} went from {seen[writer]} to {number}"}), flush=True)
-                    seen[writer] = max(number, seen.get(writer, 0))
-                if connection.execute("select * from done").fetchall() != said:
-                    print(json.dumps({"wrong": "a read transaction saw two states"}), flush=True)
-                connection.execute("commit")
-            if reads % 50 == 0 and comes.execute("pragma integrity_check").fetchall() != [("ok",)]:
-                print(json.dumps({"wrong": "it is not sound"}), flush=True)
-            comes.close()
-        except sqlite3.Error as why:
-            print(json.dumps({"wrong": repr(why)}), flush=True)
-            time.sleep(0.1)
-        reads += 1
-        longest = max(longest, time.monotonic() - begun)
-        print(json.dumps({"reads": reads, "longest": longest, "seen": seen}), flush=True)
-        time.sleep(0.005)
-
-
-def pages(one, other):
-    copies = []
-    for path in (one, other):
-        source, target = sqlite3.connect(path, timeout=60), sqlite3.connect(":memory:")
-        size = source.execute("pragma page_size").fetchone()[0]
-        cookie = source.execute("pragma schema_version").fetchone()[0]
-        target.execute(f"pragma page_size = {size}")
-        source.backup(target)
-        copies.append((size, cookie, bytearray(target.serialize())))
-    (size, cookie, held), (other_size, other_cookie, other_held) = copies
-    for copy in (held, other_held):
-        # SQLite's own word of its last writer.
-        copy[24:28], copy[92:100] = bytes(4), bytes(8)
-    numbers = range(max(len(held), len(other_held)) // size)
-    differ = [at + 1 for at in numbers if held[at * size : (at + 1) * size] != other_held[at * size : (at + 1) * size]]
-    same = (size, cookie) == (other_size, other_cookie)
-    print(json.dumps({"differ": differ[:20], "same_size_and_schema": same, "pages": len(numbers)}))
-
-
 def content(path):
     connection = sqlite3.connect(path, timeout=60)
     connection.text_factory = bytes
@@ -197,10 +142,6 @@ def main():
         truncate(path, int(rest[0]))
     elif verb == "judge":
         judge(path)
-    elif verb == "watch":
-        watch(path)
-    elif verb == "pages":
-        pages(path, rest[0])
     elif verb == "same":
         print(json.dumps({"same": content(path) == content(rest[0])}))
 

@@ -481,9 +481,7 @@ fn connect(path: &Path, how: OpenFlags) -> Result<Connection, CopyError> {
     let opening = failed("the copy cannot be opened");
     let connection =
         Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(&opening)?;
-    let asked = "select count(*) from pragma_compile_options where compile_options = 'ENABLE_DBPAGE_VTAB'";
-    let has: i64 = connection.query_row(asked, [], |row| row.get(0)).map_err(&opening)?;
-    if has == 0 {
+    if !has_page_table(&connection).map_err(&opening)? {
         return Err(CopyError::NoPageTable);
     }
     connection.busy_timeout(BUSY).map_err(&opening)?;
@@ -494,6 +492,12 @@ fn connect(path: &Path, how: OpenFlags) -> Result<Connection, CopyError> {
     );
     connection.execute_batch(&settings).map_err(&opening)?;
     Ok(connection)
+}
+
+/// Whether this build's SQLite has `sqlite_dbpage`.
+pub(super) fn has_page_table(connection: &Connection) -> rusqlite::Result<bool> {
+    let asked = "select count(*) from pragma_compile_options where compile_options = 'ENABLE_DBPAGE_VTAB'";
+    connection.query_row(asked, [], |row| row.get::<_, i64>(0)).map(|has| has > 0)
 }
 
 fn begin_immediate(connection: &Connection) -> Result<(), CopyError> {

@@ -18,6 +18,7 @@ const BRIEF: Duration = Duration::from_secs(5);
 pub struct Campaign {
     name: &'static str,
     end: Instant,
+    brief: bool,
     rounds: u64,
     counts: Vec<(&'static str, u64)>,
     /// Everything random in the campaign comes from here.
@@ -32,13 +33,21 @@ impl Campaign {
     /// If a variable is not a whole number.
     #[must_use]
     pub fn start(name: &'static str) -> Self {
-        let length = match std::env::var("FARSHORE_SOAK_SECONDS") {
-            Ok(text) => Duration::from_secs(text.parse().must("FARSHORE_SOAK_SECONDS is a whole number")),
-            Err(_) => BRIEF,
+        let (length, brief) = match std::env::var("FARSHORE_SOAK_SECONDS") {
+            Ok(text) => {
+                (Duration::from_secs(text.parse().must("FARSHORE_SOAK_SECONDS is a whole number")), false)
+            }
+            Err(_) => (BRIEF, true),
         };
         let seed = seed();
         print_line(&format!("soak {name} starts: seed {seed}, {length:?}"));
-        Self { name, end: Instant::now() + length, rounds: 0, counts: Vec::new(), random: Random::new(seed) }
+        let (end, rounds, counts, random) = (Instant::now() + length, 0, Vec::new(), Random::new(seed));
+        Self { name, end, brief, rounds, counts, random }
+    }
+
+    /// Is this a normal test run's slice? A round should be short then.
+    pub fn is_brief(&self) -> bool {
+        self.brief
     }
 
     /// May another round begin? The first always may, so that a campaign never passes having done nothing.
