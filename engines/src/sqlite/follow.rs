@@ -184,6 +184,9 @@ pub struct Follower<'a, L> {
     options: Options,
     /// `None` until anything was written to it.
     log: Option<Log>,
+    /// It begins with whatever is there, and nothing was given yet: where the log stands is seen with writers held, or it might be begun
+    /// anew while it is read, again and again.
+    fresh: bool,
     at: At,
     /// Records that come first: those that were kept when the log was begun anew.
     pending: Option<Pending>,

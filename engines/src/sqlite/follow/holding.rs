@@ -17,7 +17,9 @@ impl<L: Listener> Follower<'_, L> {
     /// Holds for the first time, behind all that there is.
     pub(super) fn first_hold(&mut self) -> Result<Next, FollowError> {
         loop {
-            self.look()?;
+            if !self.fresh {
+                self.look()?;
+            }
             match self.hold(FIRST_PATIENCE, How::Behind, beat()?) {
                 Ok(Some(held)) => return held,
                 Ok(None) => {}
@@ -109,6 +111,7 @@ impl<L: Listener> Turn for Holding<'_, '_, L> {
         self.since = Some(Instant::now());
         let follower = &mut *self.follower;
         match self.how {
+            How::Behind if follower.fresh => follower.begin_here().map(|()| true),
             How::Behind if follower.rest_is_within(MOST_REST_BYTES)? => {
                 follower.hurried(Follower::look)?;
                 Ok(true)

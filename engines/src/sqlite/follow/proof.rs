@@ -15,6 +15,9 @@ use crate::sqlite::hold::Connections;
 use crate::sqlite::wal::{Place, PlaceDigest, WalHeader};
 use crate::sqlite::wal_file::{Encoder, Transactions, WalFile, WalReadError};
 
+/// Bytes of a log that are read through with writers held, once, when following begins with whatever is there: some milliseconds.
+const BEGIN_BYTES: u64 = 8 << 20;
+
 impl<'a, L: Listener> Follower<'a, L> {
     /// Proves that the database goes on from `start`. Writes nothing.
     ///
@@ -31,9 +34,15 @@ impl<'a, L: Listener> Follower<'a, L> {
         let begin =
             Boundary { offset: start.offset, number: start.number, digest: start.behind.unwrap_or_default() };
         let mut pending = None;
-        let log = match open(connections)? {
-            Some((wal, header)) => {
-                let counted = connections.counted()?.frames;
+        let found = match open(connections)? {
+            Some((wal, header)) => Some((wal, header, connections.counted()?.frames)),
+            None => None,
+        };
+        let fresh = start.behind.is_none()
+            && found.as_ref().is_none_or(|(_, header, counted)| is_little(*counted, *header));
+        let log = match found {
+            Some(_) if fresh => None,
+            Some((wal, header, counted)) => {
                 let mut all = wal.transactions(header, header.begin(), counted);
                 let shipped = match find(&mut all, start.behind)? {
                     true => all.place(),
@@ -55,6 +64,7 @@ impl<'a, L: Listener> Follower<'a, L> {
             listener,
             options,
             log,
+            fresh,
             at: At { number: start.number, offset: start.offset },
             pending,
             recent: Recent::behind(begin, SPOOL_BYTES),
@@ -64,6 +74,25 @@ impl<'a, L: Listener> Follower<'a, L> {
             hurry: false,
             taken: Taken::default(),
         })
+    }
+
+    /// With writers held: begins with whatever is there.
+    ///
+    /// # Errors
+    /// [`FollowError::Doubt`] for a log that became large meanwhile: it is read with writers free.
+    pub(super) fn begin_here(&mut self) -> Result<(), FollowError> {
+        if let Some((wal, header)) = open(self.connections)? {
+            let counted = self.connections.counted()?.frames;
+            if !is_little(counted, header) {
+                return Err(self.doubt("its log became large before it was held"));
+            }
+            let mut all = wal.transactions(header, header.begin(), counted);
+            find(&mut all, None)?;
+            let shipped = all.place();
+            self.log = Some(Log { wal, header, shipped });
+        }
+        self.fresh = false;
+        Ok(())
     }
 
     /// Gives what was kept when the log was begun anew.
@@ -96,6 +125,11 @@ pub(super) fn open(connections: &Connections) -> Result<Option<(WalFile, WalHead
         Err(WalReadError::Fault(_)) if connections.counted()?.frames == 0 => Ok(None),
         Err(why) => Err(why.into()),
     }
+}
+
+/// Whether a log is read through so fast that writers can be held for it.
+fn is_little(frames: u32, header: WalHeader) -> bool {
+    u64::from(frames) * header.frame_bytes() as u64 <= BEGIN_BYTES
 }
 
 /// Goes through the log up to where following starts; whether that is in it.
