@@ -7,7 +7,6 @@ use farshore_applier::heads::{Doubt, KnownHeads, Unwitnessed};
 use farshore_journal::format::Head;
 use farshore_journal::{DatabaseName, Position, Sequence};
 
-use crate::config::address::CatalogUrl;
 use crate::config::{Config, DatabaseConfig, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring::{self, Purpose};
@@ -42,13 +41,13 @@ pub async fn known(
     known
 }
 
-/// `None` where there is no catalog: opening one would make it.
+/// `None` where there is no catalog.
 async fn in_catalog(
     config: &Config,
     name: &DatabaseName,
     store: &StoreName,
 ) -> Result<Option<Vec<Head>>, OperatorMessage> {
-    if matches!(&config.catalog, CatalogUrl::Sqlite(path) if !path.exists()) {
+    if wiring::catalog_is_absent(config) {
         return Ok(None);
     }
     let catalog = wiring::catalog(config).await?;

@@ -171,6 +171,21 @@ impl OperatorMessage {
     }
 }
 
+/// An error with what caused it, each said once: some errors repeat their cause.
+pub fn with_causes(why: &dyn std::error::Error) -> String {
+    let mut text = why.to_string();
+    let mut cause = why.source();
+    while let Some(next) = cause {
+        let said = next.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = next.source();
+    }
+    text
+}
+
 /// Ends a sentence once: a text that shows a place in a file, or ends itself, is left as it is.
 fn stop(text: &str) -> &'static str {
     if text.ends_with(['.', '!', '?']) { "" } else { "." }

@@ -20,7 +20,7 @@ use farshore_shipper::pipeline::heads::{self, Signing};
 use crate::config::address::CatalogUrl;
 use crate::config::secret::SecretSource;
 use crate::config::{Compression, Config, DatabaseConfig, EngineConfig, StoreConfig, StoreName};
-use crate::message::{Code, OperatorMessage, Safe};
+use crate::message::{Code, OperatorMessage, Safe, with_causes};
 
 /// What a store is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -267,6 +267,30 @@ pub fn compression(settings: &DatabaseConfig) -> object::Compression {
 /// # Errors
 /// When it cannot be opened; shipping and restores go on without it.
 pub async fn catalog(config: &Config) -> Result<Catalog, OperatorMessage> {
+    // Opening one would make it, for whoever asks: a file of root's would shut the service out.
+    if let CatalogUrl::Sqlite(path) = &config.catalog
+        && catalog_is_absent(config)
+    {
+        return Err(OperatorMessage::new(
+            Code::StatusUnknown,
+            format!("there is no catalog at {}", path.display()),
+            Safe::Unknown("the stores were not looked at".to_owned()),
+            "start `farshore run`, which makes it, or `farshore catalog rebuild` after it was lost",
+        ));
+    }
+    catalog_made(config).await
+}
+
+/// Whether there is no catalog yet, or no more.
+pub fn catalog_is_absent(config: &Config) -> bool {
+    matches!(&config.catalog, CatalogUrl::Sqlite(path) if matches!(path.try_exists(), Ok(false)))
+}
+
+/// The catalog, brought to this version's tables; one that is not there is made.
+///
+/// # Errors
+/// As [`catalog`].
+pub async fn catalog_made(config: &Config) -> Result<Catalog, OperatorMessage> {
     let catalog = unopened_catalog(config)?;
     catalog.renew().await.map_err(|why| catalog_away(&why))?;
     Ok(catalog)
@@ -291,7 +315,7 @@ pub fn unopened_catalog(config: &Config) -> Result<Catalog, OperatorMessage> {
 pub fn catalog_away(why: &farshore_catalog::Error) -> OperatorMessage {
     OperatorMessage::new(
         Code::CatalogAway,
-        format!("the catalog cannot be opened: {why}"),
+        format!("the catalog cannot be opened: {}", with_causes(why)),
         Safe::Known("the stores hold everything; shipping and restores do not need the catalog".to_owned()),
         "mend what it says, or `farshore catalog rebuild` into a new one",
     )

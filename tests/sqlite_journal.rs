@@ -249,3 +249,59 @@ fn a_service_that_is_started_again_goes_on_behind_what_it_stored() {
     assert_sound(&node);
     service.stop();
 }
+
+#[test]
+fn a_point_that_is_named_and_a_backup_that_is_asked_for_are_stored_when_the_service_answers() {
+    let node = node(4096);
+    let asks = |arguments: &[&str]| {
+        let answered = node.run(arguments);
+        (answered.status.code(), String::from_utf8_lossy(&answered.stderr).into_owned())
+    };
+    for (arguments, code) in [
+        (&["points", "mark", "orders", "early"][..], "FS-0409"),
+        (&["backup", "run", "orders"][..], "FS-0404"),
+    ] {
+        let (exit, said) = asks(arguments);
+        assert!(
+            exit == Some(1) && said.contains(code) && said.contains("start `farshore run`"),
+            "{exit:?} {said}"
+        );
+    }
+    let service = node.start(None);
+    node.wait_backup(1);
+    settle(&node);
+    let path = text(&database(&node));
+    let mut writer = Writer::start(&node, 1, 60, 200, "steady");
+    let some = wait_for(SOON, || (writer.committed() > 50).then_some(()));
+    assert!(some.is_some(), "{}", node.log());
+    let named = node.json(&["points", "mark", "orders", "before the mistake"]);
+    let named = &named["items"][0];
+    // Stored when it is answered: the store alone leads to it, though nobody flushes anything more.
+    service.kill9();
+    let (_, at_point) = restored(&node, 0, &["--point", "before the mistake"], "at-point");
+    let (_, at_position) =
+        restored(&node, 0, &["--pos", named["position"]["offset"].as_str().unwrap()], "at-position");
+    assert!(at_point["1"] > 0 && at_point == at_position, "{at_point:?} {at_position:?}");
+    writer.kill();
+    assert!(at_point["1"] < writer.committed());
+
+    let service = node.start(None);
+    settle(&node);
+    let listed = node.json(&["points", "list", "orders", "--around", named["time"].as_str().unwrap()]);
+    let items = listed["items"].as_array().unwrap();
+    let found =
+        items.iter().find(|point| point["name"] == "before the mistake").expect("the point is listed");
+    assert_eq!(found["position"], named["position"]);
+    let before = node.backups();
+    let taken = node.json(&["backup", "run", "orders"]);
+    assert_eq!(
+        (&taken["items"][0]["state"], &taken["items"][0]["label"]),
+        (&"complete".into(), &"by hand".into())
+    );
+    assert_eq!(node.backups(), before + 1);
+    settle(&node);
+    newest_is_the_same(&node);
+    assert!(ledger(&["judge", &path])["sound"] == true);
+    assert_sound(&node);
+    service.stop();
+}

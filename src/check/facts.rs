@@ -162,6 +162,8 @@ pub struct StoreFacts {
     pub creates_once: Option<Result<(), String>>,
     /// What it holds of this database.
     pub journal: Option<JournalFacts>,
+    /// Whether something of this database was stored there before, as the catalog has it: none of that is no new store.
+    pub shipped_before: bool,
     /// Free bytes, where the store is a directory.
     pub free_bytes: Option<u64>,
     /// Whether it is a directory.

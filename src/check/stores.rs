@@ -6,6 +6,13 @@ use crate::check::Finding;
 use crate::check::facts::{IdentityFacts, JournalFacts, KeyFacts, NewestKey, StoreFacts, StoreFound};
 use crate::config::quantity::ByteCount;
 
+/// Free bytes below which a directory takes nothing that is worth shipping.
+const FULL: u64 = 1 << 20;
+/// Free bytes below which a directory is soon full.
+const SCARCE: u64 = 1 << 30;
+/// What to do about a store that should hold something.
+const AWAY: &str = "mount it, or let its url name the place that holds it; if what it held is lost for good, give the store another name";
+
 /// What a journal must be of.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Origin<'a> {
@@ -47,7 +54,14 @@ pub(super) fn judge(store: &StoreFacts, origin: Origin<'_>, findings: &mut Vec<F
         ),
     });
     if store.found != Some(StoreFound::New) {
-        findings.push(judge_journal(name, store.journal.as_ref(), origin));
+        findings.push(match store.journal {
+            Some(JournalFacts::Empty) if store.shipped_before => Finding::problem(
+                "store.journal",
+                format!("store {name} holds nothing of this database, which was shipped into it before: `farshore run` waits for it"),
+                AWAY,
+            ),
+            _ => judge_journal(name, store.journal.as_ref(), origin),
+        });
     }
     if store.is_directory {
         judge_directory(name, store, origin, findings);
@@ -62,6 +76,11 @@ fn judge_reach(name: &str, store: &StoreFacts, findings: &mut Vec<Finding>) {
     findings.push(match &store.found {
         None => Finding::unknown(code, format!("whether store {name} answers")),
         Some(StoreFound::Founded) => Finding::ok(code, format!("store {name} answers")),
+        Some(StoreFound::New) if store.shipped_before => Finding::problem(
+            code,
+            format!("store {name} is empty, and this database was shipped into it before: `farshore run` waits for it"),
+            AWAY,
+        ),
         Some(StoreFound::New) => {
             Finding::ok(code, format!("store {name} answers; the first `farshore run` founds it"))
         }
@@ -134,10 +153,18 @@ fn judge_journal(name: &str, journal: Option<&JournalFacts>, origin: Origin<'_>)
 fn judge_directory(name: &str, store: &StoreFacts, origin: Origin<'_>, findings: &mut Vec<Finding>) {
     findings.push(match store.free_bytes {
         None => Finding::unknown("store.space", format!("the space left in store {name}")),
-        Some(0) => Finding::problem(
+        Some(bytes) if bytes < FULL => Finding::problem(
             "store.space",
-            format!("store {name} is full"),
+            format!("store {name} is full: {} are free", ByteCount::new(bytes)),
             "free space there, or add another store",
+        ),
+        Some(bytes) if bytes < SCARCE => Finding::warning(
+            "store.space",
+            format!(
+                "store {name} has {} free: what is shipped fills it, and a base backup may not fit",
+                ByteCount::new(bytes)
+            ),
+            "free space there before it is full",
         ),
         Some(bytes) => Finding::ok("store.space", format!("store {name} has {} free", ByteCount::new(bytes))),
     });

@@ -41,7 +41,7 @@ impl Row for Shown {
 pub async fn run(context: &mut Context, args: CatalogCommand) -> anyhow::Result<Exit> {
     let CatalogCommand::Rebuild = args;
     let config = context.config()?;
-    let catalog = wiring::catalog(&config).await?;
+    let catalog = wiring::catalog_made(&config).await?;
     let mut shown = Vec::new();
     for (name, settings) in commands::databases(&config, None)? {
         let held = sources::held(&config, name).await?;

@@ -9,6 +9,7 @@ mod server;
 mod sqlite;
 mod stores;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -21,7 +22,6 @@ use crate::check::facts::{CheckFacts, HeadFacts, Pinning, SignedFacts, StoreFact
 use crate::check::{self, Finding, Level};
 use crate::cli::DatabaseChoice;
 use crate::commands::{self, Context};
-use crate::config::address::CatalogUrl;
 use crate::config::quantity::Span;
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
@@ -117,13 +117,21 @@ async fn ask_stores(
     database: &DatabaseConfig,
     devices: Option<&[u64]>,
 ) -> Vec<StoreFacts> {
-    let mut facts = Vec::new();
+    let (mut facts, known) = (Vec::new(), shipped_before(config, name).await);
     for store in &database.stores {
         if let Some(settings) = config.stores.get(store) {
-            facts.push(Box::pin(stores::ask(config, store, settings, name, devices)).await);
+            let before = known.contains(store.as_str());
+            facts.push(Box::pin(stores::ask(config, store, settings, name, devices, before)).await);
         }
     }
     facts
+}
+
+/// The stores that hold something of the database, as the catalog has it. One that does not answer says nothing of it.
+async fn shipped_before(config: &Config, name: &DatabaseName) -> BTreeSet<String> {
+    let asked = async { anyhow::Ok(wiring::catalog(config).await?.target_list(name).await?) };
+    let targets = asked.await.unwrap_or_default();
+    targets.into_iter().filter(|target| target.stored.is_some()).map(|target| target.store).collect()
 }
 
 /// What can be told of the keys of signed heads.
@@ -157,9 +165,8 @@ async fn signed_to(
     name: &DatabaseName,
     database: &DatabaseConfig,
 ) -> Option<Vec<SignedFacts>> {
-    // Opening one would make it. Before anything is shipped there is none.
-    let absent = matches!(&config.catalog, CatalogUrl::Sqlite(path) if !path.exists());
-    if database.signing_key.is_none() || absent {
+    // Before anything is shipped there is no catalog.
+    if database.signing_key.is_none() || wiring::catalog_is_absent(config) {
         return Some(Vec::new());
     }
     let catalog = wiring::catalog(config).await.ok()?;

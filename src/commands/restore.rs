@@ -25,7 +25,7 @@ use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
 use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
-use crate::message::{Code, OperatorMessage, Safe};
+use crate::message::{Code, OperatorMessage, Safe, with_causes};
 use crate::{heads, sources};
 
 /// The port whose number names the socket of a copy that is not started.
@@ -355,20 +355,6 @@ fn describe(plan: &Plan, source: &Source, store: &str) -> String {
             "changed    {} settings, so that the copy touches nothing of the source",
             plan.neutralised.len()
         );
-    }
-    text
-}
-
-/// An error with what caused it, each said once: some errors repeat their cause.
-fn with_causes(why: &dyn std::error::Error) -> String {
-    let mut text = why.to_string();
-    let mut cause = why.source();
-    while let Some(next) = cause {
-        let said = next.to_string();
-        if !text.contains(&said) {
-            let _ = write!(text, ": {said}");
-        }
-        cause = next.source();
     }
     text
 }

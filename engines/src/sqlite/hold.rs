@@ -231,9 +231,7 @@ impl Connections {
         let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<(i64, i64, i64)> {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         };
-        // Asked some hundred times a second.
-        let asked = self.probe.prepare_cached(pragma).and_then(|mut pragma| pragma.query_row([], read));
-        let (busy, frames, copied) = asked.map_err(failed(doing))?;
+        let (busy, frames, copied) = self.probe.query_row(pragma, [], read).map_err(failed(doing))?;
         Ok(match (busy, u32::try_from(frames), u32::try_from(copied)) {
             (0, Ok(frames), Ok(copied)) => Some(Counted { frames, copied }),
             _ => None,

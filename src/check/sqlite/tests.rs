@@ -35,6 +35,7 @@ fn store(name: &str) -> StoreFacts {
         writable: Some(Ok(())),
         creates_once: Some(Ok(())),
         journal: Some(JournalFacts::Current { cluster: "/var/lib/app/app.db".into(), major: 3 }),
+        shipped_before: true,
         free_bytes: Some(GIB),
         is_directory: true,
         beside_database: Some(false),
@@ -161,7 +162,7 @@ fn every_fact_that_breaks_a_promise_is_found() {
         (|f| f.stores.push(store("second")), "sqlite.stores", Problem),
         (|f| f.stores.clear(), "store.reachable", Unknown),
         (|f| f.stores[0].beside_database = Some(true), "store.apart", Warning),
-        (|f| f.stores[0].journal = Some(JournalFacts::Empty), "store.journal", Ok),
+        (|f| f.stores[0].journal = Some(JournalFacts::Empty), "store.journal", Problem),
         (|f| f.path = "/srv/moved.db".into(), "store.journal", Warning),
         (|f| f.heads = Some(HeadFacts::Neither), "heads.signed", Warning),
     ];

@@ -20,6 +20,7 @@ use farshore_journal::{DatabaseName, JournalError};
 use crate::check::facts::{IdentityFacts, JournalFacts, KeyFacts, NewestKey, StoreFacts, StoreFound};
 use crate::config::address::StoreUrl;
 use crate::config::{Config, StoreConfig, StoreName};
+use crate::message::with_causes;
 use crate::wiring::{self, Purpose};
 
 /// What one store tells. `devices` are those that the database lies on, where they are known.
@@ -29,11 +30,13 @@ pub(super) async fn ask(
     settings: &StoreConfig,
     database: &DatabaseName,
     devices: Option<&[u64]>,
+    shipped_before: bool,
 ) -> StoreFacts {
     let mut facts = StoreFacts {
         name: name.to_string(),
         is_directory: settings.url.is_file(),
         keys: keys(settings),
+        shipped_before,
         ..StoreFacts::default()
     };
     if let StoreUrl::File(path) = &settings.url {
@@ -199,19 +202,4 @@ fn keys(settings: &StoreConfig) -> KeyFacts {
 fn fits(recipients: &Recipients, unlock: &Unlock) -> bool {
     let wrapped = DataKey::mint().and_then(|key| Ok((key.wrap(recipients)?, key)));
     wrapped.is_ok_and(|(wrapped, key)| unlock.unwrap(&wrapped).is_ok_and(|opened| opened == key))
-}
-
-/// An error with its causes, as one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
