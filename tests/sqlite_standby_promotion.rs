@@ -89,14 +89,18 @@ fn a_promotion_without_its_store_is_refused_unless_it_is_said_that_the_copy_will
 }
 
 #[test]
-fn a_promotion_that_finds_the_journals_end_damaged_says_how_much_is_left_and_is_refused() {
+fn a_promotion_that_finds_the_journal_damaged_says_how_much_is_left_and_is_refused() {
     let (node, service) = shipped();
     made_and_stopped(&node, "standby");
-    let before = chunks(&node);
+    let had = chunks(&node);
+    commit(&node, 5);
+    wait_stored(&node);
+    let mut behind = chunks(&node);
+    behind.retain(|path| !had.contains(path));
     commit(&node, 5);
     wait_stored(&node);
     service.stop();
-    damage_a_chunk_behind(&node, &before);
+    damage_the_largest(&behind);
     let refused = standby(&node, "promote", "standby", &[]);
     let says = ["bytes more than the copy", "--as-it-is", "stays a standby", "farshore verify"];
     assert_refused(&refused, 4, "FS-0510", &says);
@@ -109,11 +113,9 @@ fn chunks(node: &Node) -> Vec<PathBuf> {
     std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Changes a byte of the largest chunk that is none of these.
-fn damage_a_chunk_behind(node: &Node, before: &[PathBuf]) {
-    let mut behind = chunks(node);
-    behind.retain(|path| !before.contains(path));
-    let largest = behind.iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+/// Changes a byte of the largest of these.
+fn damage_the_largest(chunks: &[PathBuf]) {
+    let largest = chunks.iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
     let mut bytes = std::fs::read(largest).unwrap();
     let at = bytes.len() - 40;
     bytes[at] ^= 1;
