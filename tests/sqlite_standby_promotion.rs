@@ -113,6 +113,28 @@ fn chunks(node: &Node) -> Vec<PathBuf> {
     std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
+/// Signed heads say how far the journal reached: what is left of it is not taken for all there is.
+#[test]
+fn a_promotion_is_refused_where_the_journals_end_was_cut_off() {
+    let node = node(4096);
+    node.sign_heads();
+    let service = node.start(None);
+    node.wait_backup(1);
+    commit(&node, 3);
+    wait_stored(&node);
+    made_and_stopped(&node, "standby");
+    let had = chunks(&node);
+    commit(&node, 5);
+    wait_stored(&node);
+    service.stop();
+    let behind: Vec<PathBuf> = chunks(&node).into_iter().filter(|path| !had.contains(path)).collect();
+    assert!(!behind.is_empty());
+    behind.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    let refused = standby(&node, "promote", "standby", &[]);
+    assert_refused(&refused, 4, "FS-0510", &["not known whether the journal holds more", "--as-it-is"]);
+    assert_eq!(promoted(&node, "standby", &["--as-it-is"])["reaches_the_end"], Value::Null);
+}
+
 /// Changes a byte of the largest of these.
 fn damage_the_largest(chunks: &[PathBuf]) {
     let largest = chunks.iter().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();

@@ -146,13 +146,20 @@ fn default_interval(config: &Config, store: &str) -> Duration {
     }
 }
 
-/// Every incarnation of a standby's database in the standby's own store, oldest first, and which of them is its own.
-async fn journals(context: &Context, origin: &Origin) -> anyhow::Result<(Vec<Source>, usize)> {
-    let config = context.config()?;
-    let (name, settings) = commands::database(&config, Some(&origin.database))?;
+/// Every incarnation of a standby's database in the standby's own store.
+struct Journals {
+    /// Oldest first.
+    all: Vec<Source>,
+    /// Which of them is the standby's.
+    own: usize,
+    store: StoreName,
+}
+
+async fn journals(config: &Config, origin: &Origin) -> anyhow::Result<Journals> {
+    let (name, settings) = commands::database(config, Some(&origin.database))?;
     let mut unread = None;
     for store in &settings.stores {
-        match sources::all(&config, name, store).await {
+        match sources::all(config, name, store).await {
             Err(why) => unread = Some(why),
             Ok(all) => {
                 let own = all.iter().position(|source| {
@@ -160,7 +167,7 @@ async fn journals(context: &Context, origin: &Origin) -> anyhow::Result<(Vec<Sou
                         && source.record().incarnation == origin.incarnation
                 });
                 if let Some(own) = own {
-                    return Ok((all, own));
+                    return Ok(Journals { all, own, store: store.clone() });
                 }
             }
         }

@@ -186,9 +186,10 @@ impl<'a> Fetch<'a> {
     }
 
     /// The chunk that holds the next byte, or will, and the one before it.
-    async fn find(&self) -> Result<(Sequence, Option<Header>), StandbyError> {
+    async fn find(&mut self) -> Result<(Sequence, Option<Header>), StandbyError> {
         let reader = self.source.reader();
         let last = reader.last().await?.map(|chunk| chunk.header().clone());
+        self.stored = last.as_ref().map(|last| last.end);
         let last = match last {
             Some(last) if last.end >= self.cursor => last,
             other => return Err(StandbyError::Cut { end: other.map_or(Offset::new(0), |last| last.end) }),

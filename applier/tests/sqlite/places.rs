@@ -144,3 +144,30 @@ async fn what_is_no_standbys_is_never_taken_for_one_and_is_left_as_it_is() {
     assert_eq!(everything(&directory), before);
     assert!(before.contains_key(STATE));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_any_name_becomes_a_standby_but_of_the_standbys_own_file() {
+    for name in ["my-farshore-restore.db", "farshore-standby.json.db", STATE] {
+        let mut rig = Rig::new(Recipients::default()).await;
+        rig.commits(3);
+        name.clone_into(&mut rig.name);
+        rig.base().await;
+        rig.commits(2);
+        rig.ship().await;
+        let source = rig.source(Unlock::none());
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("standby");
+        let prepared = Standby::prepare(&directory, &source).unwrap();
+        let plan = rig.plan(Asked::Latest).await.unwrap();
+        let made = prepared.make(&source, &plan, std::sync::Arc::new(|_| {})).await;
+        if name == STATE {
+            assert!(matches!(made, Err(RestoreError::Beneath(_))), "{made:?}");
+            assert!(matches!(look(&directory), Err(StandbyError::Preparing { .. })));
+            continue;
+        }
+        drop((made.unwrap(), prepared));
+        Running::start(found(&rig, &directory), &source).stop().await;
+        assert_eq!(look(&directory).unwrap().0.file, name);
+        assert_eq!(crate::application::dump(&directory.join(name)), rig.ledger.last().unwrap().dump);
+    }
+}

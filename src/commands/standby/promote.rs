@@ -4,15 +4,18 @@
 
 use std::path::{Path, PathBuf};
 
+use farshore_applier::source::Source;
 use farshore_applier::standby::{self, Promoted, StandbyError, State};
 use farshore_engines::sqlite::check::Checked;
 use farshore_engines::sqlite::standby::Standing;
 use serde::Serialize;
 
 use super::told::{as_of, behind, time, told, unasked};
-use super::{PATIENCE, journals};
+use super::{Journals, PATIENCE, journals};
+use crate::cli::restore::Target;
 use crate::cli::standby::StandbyPromoteArgs;
-use crate::commands::Context;
+use crate::commands::restore::hold_against_heads;
+use crate::commands::{self, Context};
 use crate::exit::Exit;
 
 #[derive(Serialize)]
@@ -32,9 +35,8 @@ pub(super) async fn run(context: &mut Context, args: &StandbyPromoteArgs) -> any
         true => None,
         false => {
             let (state, standing) = looked(&directory).await?;
-            let found = journals(context, &state.origin).await;
-            let (mut all, own) = found.map_err(|why| unasked(&directory, &standing, &why))?;
-            Some(all.swap_remove(own))
+            let found = Box::pin(held(context, &state)).await;
+            Some(found.map_err(|why| unasked(&directory, &standing, &why))?)
         }
     };
     let until = tokio::time::Instant::now() + PATIENCE;
@@ -53,6 +55,16 @@ pub(super) async fn run(context: &mut Context, args: &StandbyPromoteArgs) -> any
         _ => told(&directory, None, &why),
     })?;
     show(context, promoted, source.is_some())
+}
+
+/// The standby's own journal, held against what is known of its end: one whose end was cut off is none that a promotion may call all there is.
+async fn held(context: &Context, state: &State) -> anyhow::Result<Source> {
+    let config = context.config()?;
+    let (name, settings) = commands::database(&config, Some(&state.origin.database))?;
+    let Journals { mut all, own, store } = journals(&config, &state.origin).await?;
+    let source = all.swap_remove(own);
+    hold_against_heads(&config, name, settings, &source, store.as_str(), &Target::Latest, true).await?;
+    Ok(source)
 }
 
 /// What a standby is of, and where it stands. One that is kept up to date, or promoted, is refused by the promotion itself.

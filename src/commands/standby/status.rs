@@ -10,8 +10,8 @@ use farshore_engines::sqlite::standby::Standing;
 use farshore_journal::{DatabaseName, Offset};
 use serde::Serialize;
 
-use super::journals;
 use super::told::{time, told};
+use super::{Journals, journals};
 use crate::cli::standby::StandbyPlace;
 use crate::commands::Context;
 use crate::exit::Exit;
@@ -146,7 +146,7 @@ fn text(shown: &Shown) -> String {
 /// What the store says; nothing, and why is logged, where it cannot be read.
 async fn stored(context: &Context, state: &State) -> Stored {
     let read = async {
-        let (all, own) = journals(context, &state.origin).await?;
+        let Journals { all, own, .. } = journals(&context.config()?, &state.origin).await?;
         let number = all[own].record().number;
         let newest = all.iter().map(|source| source.record()).max_by_key(|record| record.number);
         let newer = newest.filter(|newest| newest.number > number).map(|newest| {
