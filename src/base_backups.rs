@@ -146,7 +146,10 @@ async fn take_unwatched(
                 return Err(failed(&"nothing is streamed of it here"));
             };
             let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            Box::pin(of_stream(copies, &file, of, progress)).await.map_err(|why| failed(&why))?
+            use std::os::unix::fs::MetadataExt as _;
+            // Looked at and not opened: a descriptor of a database that this process closes takes its locks along.
+            let mode = std::fs::metadata(path).map_or(0o600, |found| found.mode());
+            Box::pin(of_stream(copies, (&file, mode), of, progress)).await.map_err(|why| failed(&why))?
         }
     };
     if let Some(catalog) = process.catalog
@@ -229,13 +232,14 @@ async fn of_server(
 /// A copy that comes in the stream of the log.
 async fn of_stream(
     copies: &Copies,
-    file: &str,
+    (file, mode): (&str, u32),
     of: Of<'_>,
     progress: &(dyn Fn(TakeProgress) + Sync),
 ) -> Result<Taken, TakeError> {
     let log_stored = of.log_stored();
     let Of { record, reader, next, stored, .. } = of;
-    let request = copied::Request { copies, file, reader, record, store: stored, trouble: Of::trouble() };
+    let trouble = Of::trouble();
+    let request = copied::Request { copies, file, mode, reader, record, store: stored, trouble };
     copied::take(request, next, log_stored, progress).await
 }
 

@@ -109,12 +109,16 @@ codes! {
     StandbyEnded = 504, Refused;
     /// Somebody else wrote to a standby's copy.
     StandbyWritten = 505, Conflict;
-    /// A directory is taken: by another process, a promoted copy, or what is no standby.
+    /// A directory is taken: by another process, a promoted copy, or what is no standby's.
     StandbyTaken = 506, Conflict;
     /// A directory holds no standby.
     StandbyUnknown = 507, NotFound;
     /// A standby stopped, and goes on from where it is once what stopped it is mended.
     StandbyFailed = 508, Failed;
+    /// Another process holds a lock of a standby's copy.
+    StandbyLocked = 509, Conflict;
+    /// A standby was not promoted: its journal holds more, or that is not known.
+    StandbyBehind = 510, Refused;
 }
 
 impl fmt::Display for Code {

@@ -333,6 +333,8 @@ pub enum PlanError {
     /// The journal is empty, or holds no complete backup whose log is stored to its end.
     #[error("there is no backup that could be restored: {why}")]
     NoBase {
+        /// How many there are that could not be: one that was just taken may be among them, whose log is not stored yet.
+        unfit: usize,
         /// What is there.
         why: String,
     },

@@ -9,6 +9,7 @@
 //! marker running ─▶ what the engine needs ─▶ synchronise ─▶ marker complete ─▶ (start, wait, verify)
 //! ```
 
+mod alone;
 mod files;
 mod log;
 mod marker;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use farshore_engines::log::Shape;
-use farshore_engines::postgres::restore::beneath::{Access, BeneathError, Bounds, EntryKind, Root};
+use farshore_engines::postgres::restore::beneath::{Access, BeneathError, Bounds, Root};
 use farshore_engines::postgres::restore::bin::BinError;
 use farshore_engines::postgres::restore::control::ControlError;
 use farshore_engines::postgres::restore::install::InstallError;
@@ -38,7 +39,8 @@ use crate::branches::Branches;
 use crate::plan::{Neutralised, Plan, PlanError};
 use crate::source::Source;
 
-pub(crate) use marker::{Alone, lock, read as marker};
+pub(crate) use alone::{Alone, lock, lock_there};
+pub(crate) use marker::read as marker;
 pub use marker::{MARKER, Marker, State};
 
 /// Threads that synchronise files.
@@ -180,6 +182,26 @@ pub enum RestoreError {
         /// Whether it was of the same target in the same journal: only then it can be resumed.
         same_plan: bool,
     },
+    /// The directory is a standby's.
+    #[error("`{}` is a standby's directory: a restore does not go there", .directory.display())]
+    Standbys {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The directory of an interrupted restore holds more than that made.
+    #[error("`{}` holds what its interrupted restore did not make: {}", .directory.display(), .names.join(", "))]
+    Others {
+        /// The directory.
+        directory: PathBuf,
+        /// What, by name.
+        names: Vec<String>,
+    },
+    /// An interrupted restore gave the database its name.
+    #[error("`{}` has its name: the restore there came to its end but for the mark that says so", .path.display())]
+    Named {
+        /// The database's file.
+        path: PathBuf,
+    },
     /// A restore into the directory is under way.
     #[error("another process restores into `{}`", .directory.display())]
     Busy {
@@ -301,7 +323,21 @@ struct Task<'a> {
     backup: Backup,
     branches: Branches,
     watcher: Watcher,
+    making: Option<Making>,
 }
+
+/// A restore that makes a standby: its directory is held and marked as one by whoever asks for it, and there is no marker of the restore's own.
+pub(crate) struct Making {
+    /// The directory.
+    pub alone: Arc<Alone>,
+    /// The standby's own files, which stand there already.
+    pub beside: &'static [&'static str],
+    /// Told of the file's name-to-be and where it is, once it is whole and durable and before it has that name; it gets it on `Ok`.
+    pub naming: Naming,
+}
+
+/// See [`Making::naming`].
+pub(crate) type Naming = Box<dyn FnOnce(&str, &Path) -> Result<(), RestoreError> + Send>;
 
 /// Runs a plan. On `Ok` the copy is durable, and if it was started, it was seen to stand at exactly the plan's position.
 ///
@@ -316,6 +352,36 @@ pub async fn run(
     options: &RestoreOptions,
     watcher: Watcher,
 ) -> Result<Restored, RestoreError> {
+    begun(source, plan, options, watcher, None).await
+}
+
+/// As [`run`], of a SQLite database's copy that becomes a standby.
+pub(crate) async fn make(
+    source: &Source,
+    plan: &Plan,
+    directory: &Path,
+    making: Making,
+    watcher: Watcher,
+) -> Result<(), RestoreError> {
+    let options = RestoreOptions {
+        directory: directory.to_owned(),
+        tablespaces: BTreeMap::new(),
+        resume: false,
+        port: 0,
+        shared_buffers_limit: 0,
+        preload: Vec::new(),
+        start: None,
+    };
+    begun(source, plan, &options, watcher, Some(making)).await.map(drop)
+}
+
+async fn begun(
+    source: &Source,
+    plan: &Plan,
+    options: &RestoreOptions,
+    watcher: Watcher,
+    making: Option<Making>,
+) -> Result<Restored, RestoreError> {
     check_plan(source, plan)?;
     let backup = Backup::open(source.reader(), plan.base.id, source.unlock()).await?;
     let backup = backup.ok_or(RestoreError::BaseGone { id: plan.base.id })?;
@@ -325,7 +391,7 @@ pub async fn run(
     })?;
     let branches = branches
         .ok_or(RestoreError::LogMissing { at: plan.base.start.offset, target: plan.resolved.position })?;
-    let task = Task { source, plan, options, backup, branches, watcher };
+    let task = Task { source, plan, options, backup, branches, watcher, making };
     match source.shape() {
         Shape::Postgres(shape) => Box::pin(postgres::run(task, shape)).await,
         Shape::Sqlite { .. } => Box::pin(sqlite::run(task)).await,
@@ -350,42 +416,69 @@ fn check_plan(source: &Source, plan: &Plan) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Judges the directory, and makes it ours: the marker is the first file in it. `names` are those that the restore makes directly in it.
+/// What a restore makes in its directory.
+struct Makes<'a> {
+    /// Names directly in it, but for the last one.
+    names: BTreeSet<String>,
+    /// The name that makes a database of it, where it is given last: what has it is never removed.
+    last: Option<&'a str>,
+    tablespaces: &'a BTreeMap<u32, PathBuf>,
+    access: Access,
+}
+
+/// Judges the directory, and makes it ours: the marker is the first file in it.
 fn begin(
     backup: &Backup,
     plan: &Plan,
     options: &RestoreOptions,
-    names: BTreeSet<String>,
-    tablespaces: &BTreeMap<u32, PathBuf>,
+    makes: Makes<'_>,
 ) -> Result<(Root, Alone), RestoreError> {
     // Before anything is judged: a restore that is under way must not be taken for an interrupted one.
-    let alone = marker::lock(&options.directory)?;
+    let alone = lock(&options.directory)?;
+    let directory = || options.directory.clone();
+    if std::fs::symlink_metadata(options.directory.join(crate::standby::STATE)).is_ok() {
+        return Err(RestoreError::Standbys { directory: directory() });
+    }
+    let mut beside: &[&str] = &[];
     if let Some(found) = marker::read(&options.directory)? {
         let same_plan = marker::asks_the_same(&found, plan);
-        let directory = options.directory.clone();
         match found.state {
-            State::Complete => return Err(RestoreError::AlreadyThere { directory }),
-            State::Running if same_plan && options.resume => marker::wipe(&directory, &found, tablespaces)?,
-            State::Running => return Err(RestoreError::Interrupted { directory, same_plan }),
+            State::Complete => return Err(RestoreError::AlreadyThere { directory: directory() }),
+            State::Running if same_plan && options.resume => {
+                let names = marker::others(&alone, &options.directory, &found)?;
+                if let Some(last) = makes.last.filter(|last| names.iter().any(|name| name == last)) {
+                    return Err(RestoreError::Named { path: options.directory.join(last) });
+                }
+                if !names.is_empty() {
+                    return Err(RestoreError::Others { directory: directory(), names });
+                }
+                marker::wipe(&options.directory, &found, makes.tablespaces)?;
+                beside = &[MARKER];
+            }
+            State::Running => {
+                return Err(RestoreError::Interrupted { directory: directory(), same_plan });
+            }
         }
     }
+    let bounds = bounds(backup, plan);
+    let root = Root::create_beside(&options.directory, makes.access, bounds, beside)?;
+    marker::write(&alone, root.path(), &marker::begin(plan, makes.names, makes.tablespaces))?;
+    for (oid, place) in makes.tablespaces {
+        root.tablespace_link(*oid, place)?;
+    }
+    Ok((root, alone))
+}
+
+fn bounds(backup: &Backup, plan: &Plan) -> Bounds {
     let manifest = backup.manifest();
     let largest =
         manifest.entries.iter().map(|entry| entry.size).max().unwrap_or(0).max(manifest.segment_bytes);
     // Room for our own files besides: configuration kept from the source, histories, the marker.
-    let bounds = Bounds {
+    Bounds {
         entries: manifest.entries.len() as u64 * 2 + plan.segments + 100_000,
         file_bytes: largest.max(1 << 30),
         total_bytes: manifest.plain_bytes + plan.segments * manifest.segment_bytes + (2 << 30),
-    };
-    let root = Root::create(&options.directory, Access::Owner, bounds)?;
-    let first = marker::begin(plan, names, tablespaces);
-    root.write(&root.admit(EntryKind::File, MARKER)?, &first)?;
-    marker::sync(root.path())?;
-    for (oid, place) in tablespaces {
-        root.tablespace_link(*oid, place)?;
     }
-    Ok((root, alone))
 }
 
 fn io(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> RestoreError {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use farshore_engines::sqlite::decoder::RecordDecoder;
 use farshore_engines::sqlite::record::{HEAD_BYTES, Head, foot};
-use farshore_engines::sqlite::standby::{Copy, CopyError, Promise, Proof, Standing};
+use farshore_engines::sqlite::standby::{Copy, CopyError, Promise, Proof, Standing, proof};
 use farshore_engines::sqlite::wal::{PageBytes, Place, Salts, Sum};
 use farshore_journal::Offset;
 use rusqlite::Connection;
@@ -351,6 +351,50 @@ fn a_write_of_somebody_else_is_found_at_the_next_transaction() {
             assert!(matches!(opened.map(drop), Err(CopyError::Written { .. })), "{script}");
         }
     }
+}
+
+/// Ten seconds: as long as another's lock is waited for.
+#[test]
+fn a_writers_lock_that_another_holds_is_said_to_be_that_and_nothing_was_written() {
+    let mut primary = Primary::new(4096, "select 1");
+    let mut standby = Standby::of(&primary);
+    let other = Connection::open(standby.path()).unwrap();
+    other.execute_batch("begin immediate").unwrap();
+    let before = standby.copy().standing().clone();
+    let record = primary.does("insert into t values (1, 'one')");
+    standby.takes(&record).unwrap();
+    let flushed = standby.copy().flush();
+    assert!(matches!(flushed, Err(CopyError::Locked { .. })), "{flushed:?}");
+    other.execute_batch("rollback").unwrap();
+    let (now, kept, _) = standby.copy.take().unwrap().close();
+    assert_eq!(now, before);
+    let reopened = Copy::open(&standby.path(), &[&now], kept).unwrap();
+    assert_eq!(reopened.standing(), &before);
+}
+
+/// A look at a copy that was left with a log leaves the log and the file as they are, and one without a log makes none.
+#[test]
+fn a_look_at_a_copy_copies_no_log_back_and_makes_none() {
+    let mut primary = Primary::new(4096, "select 1");
+    let mut standby = Standby::of(&primary);
+    let record = primary.does("insert into t values (1, 'one')");
+    standby.takes(&record).unwrap();
+    standby.copy().flush().unwrap();
+    let standing = standby.copy().standing().clone();
+    // As a kill leaves it.
+    let left = TempDir::new().unwrap();
+    for name in ["copy.db", "copy.db-wal"] {
+        std::fs::copy(standby.folder.path().join(name), left.path().join(name)).unwrap();
+    }
+    let read = |name: &str| std::fs::read(left.path().join(name)).unwrap();
+    let (file, log) = (read("copy.db"), read("copy.db-wal"));
+    assert!(!log.is_empty());
+    assert_eq!(proof(&left.path().join("copy.db")).unwrap(), Some(standing.proof));
+    assert!(read("copy.db") == file && read("copy.db-wal") == log);
+    drop(standby.copy.take());
+    assert_eq!(std::fs::read_dir(standby.folder.path()).unwrap().count(), 1, "closed, it has no log");
+    assert_eq!(proof(&standby.path()).unwrap(), Some(standing.proof));
+    assert_eq!(std::fs::read_dir(standby.folder.path()).unwrap().count(), 1, "a look made one");
 }
 
 #[test]

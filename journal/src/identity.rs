@@ -43,6 +43,11 @@ random_id!(
     "incarnation id (32 lower-case hexadecimal digits)"
 );
 random_id!(
+    /// One copy of a database that is kept up to date: a copy that is made anew is another.
+    StandbyId,
+    "standby id (32 lower-case hexadecimal digits)"
+);
+random_id!(
     /// One process start of a shipper, by a random name: two shippers that race for one generation number differ.
     WriterId,
     "writer id (32 lower-case hexadecimal digits)"

@@ -28,5 +28,7 @@ pub mod tidy;
 pub mod writer;
 
 pub use error::JournalError;
-pub use identity::{BackupId, DatabaseName, Generation, IncarnationId, Sequence, StoreId, WriterId};
+pub use identity::{
+    BackupId, DatabaseName, Generation, IncarnationId, Sequence, StandbyId, StoreId, WriterId,
+};
 pub use position::{Offset, ParseError, Position, Timeline};

@@ -19,9 +19,11 @@ pub enum StandbyCommand {
     /// Show where a standby stands and how far it is behind the journal
     #[command(before_help = "Examples:\n  farshore standby status --to /srv/orders-standby -o json")]
     Status(StandbyPlace),
-    /// Make a stopped standby a database of its own, once it is found whole
-    #[command(before_help = "Examples:\n  farshore standby promote --to /srv/orders-standby")]
-    Promote(StandbyPlace),
+    /// Make a stopped standby a database of its own, once it has all that is stored and is found whole
+    #[command(before_help = "Examples:
+  farshore standby promote --to /srv/orders-standby
+  farshore standby promote --to /srv/orders-standby --as-it-is   # the store is lost too")]
+    Promote(StandbyPromoteArgs),
 }
 
 /// Where a standby is.
@@ -32,13 +34,24 @@ pub struct StandbyPlace {
     pub to: PathBuf,
 }
 
+/// `farshore standby promote`
+#[derive(Debug, Clone, Args)]
+pub struct StandbyPromoteArgs {
+    /// Where it is
+    #[command(flatten)]
+    pub place: StandbyPlace,
+    /// Promote the copy as it stands: the store is not asked, and what it holds more is not in it
+    #[arg(long)]
+    pub as_it_is: bool,
+}
+
 /// `farshore standby run`
 #[derive(Debug, Clone, Args)]
 pub struct StandbyRunArgs {
     /// The database
     #[arg(value_name = "DB")]
     pub database: DatabaseName,
-    /// Where the copy is, or is made: a directory that is missing, empty, or holds the standby already
+    /// Where the copy is, or is made: a directory that is missing, empty, or this standby's already
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
     /// Which history

@@ -360,11 +360,11 @@ fn describe(plan: &Plan, source: &Source, store: &str) -> String {
 }
 
 /// Whether what is stored cannot be opened with the private keys at hand.
-fn is_sealed(why: &JournalError) -> bool {
+pub(super) fn is_sealed(why: &JournalError) -> bool {
     matches!(why, JournalError::Object { source: FormatError::KeyMissing | FormatError::Key { .. }, .. })
 }
 
-const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
+pub(super) const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
 
 /// The newest incarnation before `source`'s in which a time or a named point is found. A position or a transaction's number may be there
 /// too and mean something else.
@@ -451,12 +451,27 @@ pub(super) fn failed(
                 "wait for it to end, or name an empty directory",
             );
         }
+        RestoreError::Standbys { .. } => {
+            return in_the_way("the standby", "name an empty directory");
+        }
+        RestoreError::Others { .. } => {
+            return in_the_way(
+                "what is there",
+                "move what it names out of the directory, then add --resume again; or name an empty directory",
+            );
+        }
+        RestoreError::Named { .. } => {
+            return in_the_way(
+                "the database",
+                "use it: it is the copy that was asked for, with what was written to it since; or name an empty directory",
+            );
+        }
         RestoreError::AlreadyThere { .. } => {
             return in_the_way("the restored copy", "use the copy that is there, or name an empty directory");
         }
         _ => {}
     }
-    // The marker is the first file of a restore: without it nothing was written.
+    // The marker is the first file of a restore, and is not removed before another takes its place: without it nothing was written.
     let (written, again) = match directory.join(restore::MARKER).exists() {
         true => (
             "what was written is marked as interrupted and will not start",

@@ -66,7 +66,7 @@ pub async fn resolve(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
 
 async fn decide(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
     let Some(branches) = Branches::read(source.reader()).await.map_err(timelines)? else {
-        return Err(PlanError::NoBase { why: "the journal is empty".to_owned() });
+        return Err(PlanError::NoBase { unfit: 0, why: "the journal is empty".to_owned() });
     };
     let timeline = target_timeline(&branches, &asked);
     let (candidates, unfit) = candidates(source, &branches, timeline).await?;
@@ -76,7 +76,7 @@ async fn decide(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
             0 => "none was completed".to_owned(),
             more => format!("{more} are unfinished, lack log, or lie on another timeline"),
         };
-        return Err(PlanError::NoBase { why });
+        return Err(PlanError::NoBase { unfit, why });
     }
     if let Asked::Position(position) = &asked {
         let stored = windows.iter().map(|window| window.to).max();

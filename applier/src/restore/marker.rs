@@ -1,18 +1,17 @@
 //! The marker in a restored directory: whether a restore is under way there or done, and of which plan.
 //!
 //! What always holds: it is the first file written and says `running`; it is replaced, whole and durably, by `complete` only when all
-//! else is durable. An interrupted restore is begun anew only for the same target of the same journal, by one process at a time, and only what the marker lists is
-//! removed: the names that this restore makes directly in its directory, and its tablespaces' places.
+//! else is durable. An interrupted restore is begun anew only for the same target of the same journal, by one process at a time, only where nothing else stands in its directory, and
+//! only what the marker lists is removed: the names that this restore makes directly in its directory, and its tablespaces' places. The name that makes a SQLite
+//! database of a file is none of them: what has it is never removed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use farshore_journal::format::Digest;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::alone::Alone;
 use super::{RestoreError, io};
 use crate::plan::Plan;
 
@@ -83,8 +82,12 @@ pub(crate) fn read(directory: &Path) -> Result<Option<Marker>, RestoreError> {
     };
     let mut bytes = Vec::new();
     file.take(LONGEST).read_to_end(&mut bytes).map_err(io("read", &path))?;
-    // A file of that name that does not read is no marker: the directory is then simply not empty.
-    Ok(serde_json::from_slice::<Marker>(&bytes).ok().filter(|marker| marker.schema == SCHEMA))
+    Ok(parse(&bytes))
+}
+
+/// A file of that name that does not read is no marker: the directory is then simply not empty.
+fn parse(bytes: &[u8]) -> Option<Marker> {
+    serde_json::from_slice::<Marker>(bytes).ok().filter(|marker| marker.schema == SCHEMA)
 }
 
 /// Whether a marker is of this plan.
@@ -99,30 +102,13 @@ pub(super) fn asks_the_same(marker: &Marker, plan: &Plan) -> bool {
     of(&marker.plan) == of(plan)
 }
 
-/// Holds a directory against other restores, for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Alone {
-    _locked: Flock<std::fs::File>,
+/// What stands in a directory, and is none of what the restore that its marker is of made.
+pub(super) fn others(alone: &Alone, directory: &Path, marker: &Marker) -> Result<Vec<String>, RestoreError> {
+    let names = alone.names(directory).map_err(io("list", directory))?;
+    Ok(names.into_iter().filter(|name| name != MARKER && !marker.names.contains(name)).collect())
 }
 
-/// Takes a directory, which is made when it is not there.
-pub(crate) fn lock(directory: &Path) -> Result<Alone, RestoreError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    match std::fs::DirBuilder::new().mode(0o700).create(directory) {
-        Err(why) if why.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(io("make directory", directory)(why));
-        }
-        _ => {}
-    }
-    let file = std::fs::File::open(directory).map_err(io("open", directory))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(locked) => Ok(Alone { _locked: locked }),
-        Err((_, Errno::EWOULDBLOCK)) => Err(RestoreError::Busy { directory: directory.to_owned() }),
-        Err((_, why)) => Err(io("lock", directory)(why.into())),
-    }
-}
-
-/// Removes what an interrupted restore made, the marker last.
+/// Removes what an interrupted restore made, but for its marker: what is left is told as interrupted until another takes its place.
 pub(super) fn wipe(
     directory: &Path,
     marker: &Marker,
@@ -140,8 +126,7 @@ pub(super) fn wipe(
             remove(&directory.join(name))?;
         }
     }
-    let path = directory.join(MARKER);
-    std::fs::remove_file(&path).map_err(io("remove", &path))
+    Ok(())
 }
 
 /// Removes a file, link or tree; links are never followed.
@@ -157,32 +142,19 @@ fn remove(path: &Path) -> Result<(), RestoreError> {
     }
 }
 
-/// Makes the first marker durable.
-pub(super) fn sync(directory: &Path) -> Result<(), RestoreError> {
-    let path = directory.join(MARKER);
-    let file = std::fs::File::open(&path).and_then(|file| file.sync_all());
-    file.map_err(io("sync", &path))?;
-    sync_directory(directory)
-}
-
-fn sync_directory(directory: &Path) -> Result<(), RestoreError> {
-    std::fs::File::open(directory).and_then(|dir| dir.sync_all()).map_err(io("sync", directory))
+/// Writes the first marker, in place of what an interrupted restore left; durable on `Ok`.
+pub(super) fn write(alone: &Alone, directory: &Path, bytes: &[u8]) -> Result<(), RestoreError> {
+    alone.replace(MARKER, NEXT, bytes).map_err(io("write", &directory.join(MARKER)))
 }
 
 /// Says that the restore is done.
-pub(super) fn complete(directory: &Path, plan: &Plan) -> Result<(), RestoreError> {
-    let Some(running) = read(directory)? else { return Err(RestoreError::CutOff) };
+pub(super) fn complete(alone: &Alone, directory: &Path, plan: &Plan) -> Result<(), RestoreError> {
+    let path = directory.join(MARKER);
+    let running = parse(&alone.read(MARKER).map_err(io("read", &path))?.unwrap_or_default());
+    let Some(running) = running else { return Err(RestoreError::CutOff) };
     if !is_of(&running, plan) {
         return Err(RestoreError::PlanOfAnother { field: "marker" });
     }
     let done = Marker { state: State::Complete, ..running };
-    let bytes = serde_json::to_vec_pretty(&done).unwrap_or_default();
-    let (next, path) = (directory.join(NEXT), directory.join(MARKER));
-    let written = std::fs::File::create_new(&next).and_then(|mut file| {
-        file.write_all(&bytes)?;
-        file.sync_all()
-    });
-    written.map_err(io("write", &next))?;
-    std::fs::rename(&next, &path).map_err(io("replace", &path))?;
-    sync_directory(directory)
+    write(alone, directory, &serde_json::to_vec_pretty(&done).unwrap_or_default())
 }

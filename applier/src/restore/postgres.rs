@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use farshore_engines::postgres::log::LogShape;
-use farshore_engines::postgres::restore::beneath::EntryKind;
+use farshore_engines::postgres::restore::beneath::{Access, EntryKind};
 use farshore_engines::postgres::restore::safe_start::{self, RecoveryTarget, Request};
 use farshore_engines::postgres::restore::server::{self, Start};
 use farshore_engines::postgres::restore::{bin, install};
@@ -25,8 +25,8 @@ use farshore_journal::backup::{self, Backup};
 
 use super::files::Fates;
 use super::{
-    Phase, RestoreError, RestoreOptions, Restored, SYNC_THREADS, Shared, Task, begin, blocking, files, io,
-    marker, segments,
+    Makes, Phase, RestoreError, RestoreOptions, Restored, SYNC_THREADS, Shared, Task, begin, blocking, files,
+    io, marker, segments,
 };
 use crate::plan::Plan;
 
@@ -37,14 +37,15 @@ const LONGEST_SOCKET_DIR: usize = 80;
 
 /// Runs it.
 pub(super) async fn run(task: Task<'_>, shape: LogShape) -> Result<Restored, RestoreError> {
-    let Task { source, plan, options, backup, branches, watcher } = task;
+    let Task { source, plan, options, backup, branches, watcher, making: _ } = task;
     let control = crate::plan::control_file(&backup).await?;
     let bin = match &options.start {
         Some(start) => Some(bin::find(start.bin.as_deref(), control.major).await?),
         None => None,
     };
     let tablespaces = tablespace_places(&backup, options)?;
-    let (root, _alone) = begin(&backup, plan, options, names(&backup), &tablespaces)?;
+    let makes = Makes { names: names(&backup), last: None, tablespaces: &tablespaces, access: Access::Owner };
+    let (root, alone) = begin(&backup, plan, options, makes)?;
     let directory = root.path().to_owned();
     let socket_dir = socket_dir(&directory, plan)?;
 
@@ -99,7 +100,7 @@ pub(super) async fn run(task: Task<'_>, shape: LogShape) -> Result<Restored, Res
             .collect();
         blocking(move || places.iter().try_for_each(|place| give(place, user, group))).await??;
     }
-    marker::complete(&directory, plan)?;
+    marker::complete(&alone, &directory, plan)?;
 
     let server = match (&options.start, bin) {
         (Some(start), Some(bin)) => {

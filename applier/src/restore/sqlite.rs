@@ -2,14 +2,15 @@
 //! target, then SQLite's own check, then its name.
 //!
 //! What always holds: the file has its name only when it is at exactly the target, SQLite found it whole, and it is durable; what was
-//! cut off or is damaged stays under the other name, beside a marker that says `running`.
+//! cut off or is damaged stays under the other name, beside a marker that says `running`. What has the name is never removed, and nothing is put in its place.
+//! A standby's copy has the standby's state for its marker, which says where the copy stands before it has its name.
 //!
 //! ```text
 //! base ─▶ what was beneath ─▶ records up to the target ─▶ check ─▶ synchronise ─▶ name ─▶ synchronise ─▶ marker complete
 //! ```
 //! What it does not do: open the database. Whoever does finds it in WAL mode, as its source was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use farshore_engines::log::LogError;
-use farshore_engines::postgres::restore::beneath::{EntryKind, Root};
+use farshore_engines::postgres::restore::beneath::{Access, BeneathError, EntryKind, Root};
 use farshore_engines::sqlite::apply::Apply;
 use farshore_engines::sqlite::backup::{self, BENEATH, RESTORING};
 use farshore_engines::sqlite::check::{Checked, check};
@@ -30,8 +31,8 @@ use tokio::sync::mpsc;
 
 use super::files::Fates;
 use super::{
-    Phase, RestoreError, Restored, RestoredFile, SYNC_THREADS, Shared, Task, begin, blocking, files, io, log,
-    marker,
+    Makes, Making, Naming, Phase, RestoreError, Restored, RestoredFile, SYNC_THREADS, Shared, Task, begin,
+    blocking, bounds, files, io, log, marker,
 };
 use crate::plan::PlanError;
 
@@ -40,16 +41,32 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Runs it.
 pub(super) async fn run(task: Task<'_>) -> Result<Restored, RestoreError> {
-    let Task { source, plan, options, backup, branches, watcher } = task;
+    let Task { source, plan, options, backup, branches, watcher, making } = task;
     let id = backup.id();
     let held = backup::files(backup.manifest());
     let held = held.map_err(|source| PlanError::Files { backup: id, source })?;
     let (name, has_beneath) = (held.database.path.clone(), held.beneath.is_some());
+    // What could be read or written at the source can be here; nobody else may write.
+    let mode = held.database.mode & 0o664 | 0o600;
     let tablespaces = BTreeMap::new();
-    let (root, alone) = begin(&backup, plan, options, names(&name), &tablespaces)?;
+    let names = [RESTORING, BENEATH].into_iter().map(str::to_owned).collect();
+    let makes = Makes { names, last: Some(&name), tablespaces: &tablespaces, access: Access::Kept };
+    let (root, alone, naming) = match making {
+        None => {
+            let (root, alone) = begin(&backup, plan, options, makes)?;
+            (root, Arc::new(alone), None)
+        }
+        Some(Making { alone, beside, naming }) => {
+            if beside.contains(&name.as_str()) {
+                return Err(BeneathError::InTheWay { path: name }.into());
+            }
+            let bounds = bounds(&backup, plan);
+            let root = Root::create_beside(&options.directory, Access::Kept, bounds, beside)?;
+            (root, alone, Some(naming))
+        }
+    };
     // Work that opens the file by its name goes on for a while when nobody waits for it any more: until all of it is over nobody else may
     // put a file in that place, which it would write to, or give the database's name.
-    let alone = Arc::new(alone);
     let directory = root.path().to_owned();
     let shared =
         Arc::new(Shared::of(backup.manifest().plain_bytes.saturating_add(plan.replay_bytes), watcher));
@@ -89,16 +106,14 @@ pub(super) async fn run(task: Task<'_>) -> Result<Restored, RestoreError> {
 
     shared.tell(Phase::Synchronising, shared.total, None);
     let file = directory.join(&name);
-    let last = move || named(&root, &path, &name).map(|checked| (checked, alone));
-    let (checked, _alone) = blocking(last).await??;
-    marker::complete(&directory, plan)?;
+    let is_own = naming.is_none();
+    let last = move || named(&root, &path, (&name, mode), naming).map(|checked| (checked, alone));
+    let (checked, alone) = blocking(last).await??;
+    if is_own {
+        marker::complete(&alone, &directory, plan)?;
+    }
     let file = Some(RestoredFile { path: file, checked });
     Ok(Restored { directory, file, socket_dir: None, neutralised: Vec::new(), server: None })
-}
-
-/// The names that a restore makes directly in its directory.
-fn names(database: &str) -> BTreeSet<String> {
-    [database, RESTORING, BENEATH].into_iter().map(str::to_owned).collect()
 }
 
 /// A file of this restore, which is no link.
@@ -171,7 +186,12 @@ fn apply_all(
 }
 
 /// Gives the file its name, once SQLite finds it whole; durable on `Ok`.
-fn named(root: &Root, path: &Path, name: &str) -> Result<Checked, RestoreError> {
+fn named(
+    root: &Root,
+    path: &Path,
+    (name, mode): (&str, u32),
+    naming: Option<Naming>,
+) -> Result<Checked, RestoreError> {
     let checked = check(path).map_err(|source| RestoreError::NotWhole { path: path.to_owned(), source })?;
     if let Checked::InPart { why } = &checked {
         tracing::warn!(file = %path.display(), %why, "SQLite could check the restored file only in part: it lacks what the application adds to it");
@@ -179,8 +199,12 @@ fn named(root: &Root, path: &Path, name: &str) -> Result<Checked, RestoreError> 
     let admit = |name: &str| root.admit(EntryKind::File, name);
     let (restoring, named) = (admit(RESTORING)?, admit(name)?);
     root.remove(&admit(BENEATH)?)?;
+    root.set_mode(&restoring, mode)?;
     // Durable before it has its name, and the name too.
     root.sync(SYNC_THREADS)?;
+    if let Some(naming) = naming {
+        naming(name, path)?;
+    }
     root.set_aside(&restoring, &named)?;
     root.sync(SYNC_THREADS)?;
     Ok(checked)

@@ -11,6 +11,7 @@
 mod application;
 mod changed;
 mod follow;
+mod places;
 mod reached;
 mod restored;
 mod rig;

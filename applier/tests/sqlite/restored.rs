@@ -45,12 +45,22 @@ async fn a_restore_that_was_cut_off_leaves_no_database_and_is_resumed() {
     let other = rig.plan(Asked::Latest).await.unwrap();
     let again = restore(&source, &other, &directory).await;
     assert!(matches!(again, Err(RestoreError::Interrupted { same_plan: false, .. })), "{again:?}");
-    // What is not the restore's own stays, and is in the way.
-    std::fs::write(directory.join("mine"), b"precious").unwrap();
+    // What is not the restore's own stays, and is in the way: nothing is removed then, of what was restored neither.
     let resume = RestoreOptions { resume: true, ..options(&directory) };
-    let again = run(&source, &plan, &resume, std::sync::Arc::new(|_| {})).await;
-    assert!(matches!(again, Err(RestoreError::Beneath(_))), "{again:?}");
-    std::fs::remove_file(directory.join("mine")).unwrap();
+    for name in ["mine", "app.db-wal", "app.db"] {
+        std::fs::write(directory.join(name), b"precious").unwrap();
+        let again = run(&source, &plan, &resume, std::sync::Arc::new(|_| {})).await;
+        match name {
+            "app.db" => assert!(matches!(again, Err(RestoreError::Named { .. })), "{again:?}"),
+            _ => assert!(
+                matches!(&again, Err(RestoreError::Others { names, .. }) if names == &[name]),
+                "{again:?}"
+            ),
+        }
+        assert_eq!(std::fs::read(directory.join(name)).unwrap(), b"precious");
+        assert!(directory.join(RESTORING).exists() && directory.join("farshore-restore.json").exists());
+        std::fs::remove_file(directory.join(name)).unwrap();
+    }
     let restored = run(&source, &plan, &resume, std::sync::Arc::new(|_| {})).await.unwrap();
     assert_eq!(dump(&restored.file.unwrap().path), commits[28].dump);
     let again = restore(&source, &plan, &directory).await;
@@ -90,6 +100,11 @@ async fn a_restore_that_is_dropped_at_any_moment_leaves_no_half_database() {
                     break;
                 }
                 Err(RestoreError::AlreadyThere { .. }) => break,
+                // It has its name: what is there is the database, which was compared above or is so here.
+                Err(RestoreError::Named { path }) => {
+                    assert_eq!(dump(&path), commits[19].dump);
+                    break;
+                }
                 Err(why) => assert!(begun.elapsed().as_secs() < 20, "{why:?}"),
             }
         }

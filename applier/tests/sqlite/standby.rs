@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use farshore_applier::plan::Asked;
 use farshore_applier::source::Source;
-use farshore_applier::standby::{Found, Standby, StandbyError, look, promote};
+use farshore_applier::standby::{Found, Promoted, Standby, StandbyError, look, promote};
 use farshore_engines::sqlite::standby::{CopyError, Standing};
 use farshore_journal::format::{Recipients, Unlock};
 use tempfile::TempDir;
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::application::{dump, integrity};
-use crate::rig::{Rig, restore, rewrite};
+use crate::rig::{Rig, rewrite};
 
 const EVERY: Duration = Duration::from_millis(10);
 const SOON: Duration = Duration::from_secs(60);
@@ -21,21 +21,21 @@ const SOON: Duration = Duration::from_secs(60);
 type Ended = (Standing, Result<(), StandbyError>);
 
 /// A standby that runs.
-struct Running {
+pub struct Running {
     task: JoinHandle<Result<Ended, StandbyError>>,
     cancel: CancellationToken,
 }
 
 impl Running {
     #[allow(clippy::disallowed_methods, reason = "joined by whoever ends it")]
-    fn start(standby: Standby, source: &Source) -> Self {
+    pub fn start(standby: Standby, source: &Source) -> Self {
         let (source, cancel) = (source.clone(), CancellationToken::new());
         let cancelled = cancel.clone();
         let task = tokio::spawn(async move { standby.follow(&source, EVERY, &cancelled).await });
         Self { task, cancel }
     }
 
-    async fn stop(self) -> Standing {
+    pub async fn stop(self) -> Standing {
         self.cancel.cancel();
         let (standing, ended) = self.task.await.unwrap().unwrap();
         ended.unwrap();
@@ -48,8 +48,8 @@ impl Running {
     }
 }
 
-/// A rig with a base and some log, and a copy that was restored from it.
-async fn begun() -> (Rig, TempDir, PathBuf) {
+/// A rig with a base and some log, and a standby that was made from it.
+pub async fn begun() -> (Rig, TempDir, PathBuf) {
     let mut rig = Rig::new(Recipients::default()).await;
     rig.commits(5);
     rig.base().await;
@@ -58,23 +58,35 @@ async fn begun() -> (Rig, TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("standby");
     assert!(matches!(find(&rig, &directory), Ok(Found::Nothing)));
-    let plan = rig.plan(Asked::Latest).await.unwrap();
-    restore(&rig.source(Unlock::none()), &plan, &directory).await.unwrap();
+    assert!(!directory.exists(), "looking for one made it");
+    drop(made(&rig, &directory).await);
     (rig, place, directory)
 }
 
-fn find(rig: &Rig, directory: &Path) -> Result<Found, StandbyError> {
+/// Makes one.
+pub async fn made(rig: &Rig, directory: &Path) -> Standby {
+    let source = rig.source(Unlock::none());
+    let prepared = Standby::prepare(directory, &source).unwrap();
+    let plan = rig.plan(Asked::Latest).await.unwrap();
+    prepared.make(&source, &plan, std::sync::Arc::new(|_| {})).await.unwrap()
+}
+
+pub fn find(rig: &Rig, directory: &Path) -> Result<Found, StandbyError> {
     Standby::find(directory, &rig.source(Unlock::none()))
 }
 
-fn found(rig: &Rig, directory: &Path) -> Standby {
+pub fn found(rig: &Rig, directory: &Path) -> Standby {
     match find(rig, directory) {
         Ok(Found::Standby(standby)) => *standby,
         other => panic!("{other:?}"),
     }
 }
 
-async fn reaches(rig: &Rig, directory: &Path) {
+async fn promoted(directory: &Path) -> Result<Promoted, StandbyError> {
+    promote(directory, None, &CancellationToken::new()).await
+}
+
+pub async fn reaches(rig: &Rig, directory: &Path) {
     let end = rig.ledger.last().unwrap().end;
     let until = tokio::time::Instant::now() + SOON;
     while look(directory).unwrap().1.end < end {
@@ -84,7 +96,7 @@ async fn reaches(rig: &Rig, directory: &Path) {
 }
 
 /// It holds what the primary held behind that transaction, and nothing is wrong with it.
-fn is_at(rig: &Rig, directory: &Path, number: u64) {
+pub fn is_at(rig: &Rig, directory: &Path, number: u64) {
     let commit = rig.ledger.iter().find(|commit| commit.number == number).unwrap();
     let copy = directory.join("app.db");
     assert_eq!(dump(&copy), commit.dump);
@@ -170,20 +182,35 @@ async fn a_copy_that_was_written_to_is_no_standby_any_more() {
         directory.join("app.db").to_str().unwrap(),
     ]);
     assert!(matches!(look(&directory), Err(StandbyError::Copy(CopyError::Written { .. }))));
-    assert!(matches!(promote(&directory), Err(StandbyError::Copy(CopyError::Written { .. }))));
+    // Who finds it keeps it: from then on it is not even opened.
     let followed = found(&rig, &directory).follow(&source, EVERY, &CancellationToken::new()).await;
     assert!(matches!(followed, Err(StandbyError::Copy(CopyError::Written { .. }))), "{followed:?}");
+    assert!(matches!(find(&rig, &directory), Err(StandbyError::Spoiled { .. })));
+    assert!(matches!(look(&directory), Err(StandbyError::Spoiled { .. })));
+    assert!(matches!(promoted(&directory).await, Err(StandbyError::Spoiled { .. })));
 }
 
+/// The pages that another changed in place are seen by nothing but the run that finds them: it must be the last.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_copy_that_was_used_since_is_not_taken_for_a_standby() {
-    let (rig, _place, directory) = begun().await;
+async fn a_write_that_only_a_run_can_see_is_remembered_by_the_directory() {
+    let (mut rig, _place, directory) = begun().await;
+    let source = rig.source(Unlock::none());
+    let running = Running::start(found(&rig, &directory), &source);
+    rig.commits(3);
+    rig.ship().await;
+    reaches(&rig, &directory).await;
     crate::application::python(&[
         "-c",
         "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute('update ledger set content = 1'); c.commit()",
         directory.join("app.db").to_str().unwrap(),
     ]);
-    assert!(matches!(find(&rig, &directory), Err(StandbyError::Other { .. })));
+    rig.commits(1);
+    rig.ship().await;
+    let (_, ended) = running.ends().await;
+    assert!(matches!(ended, Err(StandbyError::Copy(CopyError::Written { .. }))), "{ended:?}");
+    assert!(matches!(find(&rig, &directory), Err(StandbyError::Spoiled { .. })));
+    assert!(matches!(promoted(&directory).await, Err(StandbyError::Spoiled { .. })));
+    assert!(matches!(look(&directory), Err(StandbyError::Spoiled { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,11 +221,11 @@ async fn a_promoted_copy_is_followed_no_more() {
     let last = rig.commits(3).pop().unwrap();
     rig.ship().await;
     reaches(&rig, &directory).await;
-    assert!(matches!(promote(&directory), Err(StandbyError::Busy { .. })));
+    assert!(matches!(promoted(&directory).await, Err(StandbyError::Busy { .. })));
     running.stop().await;
-    let (file, standing, _) = promote(&directory).unwrap();
+    let Promoted { file, standing, .. } = promoted(&directory).await.unwrap();
     assert_eq!((file, standing.transaction), (directory.join("app.db"), Some(last.number)));
     assert!(matches!(find(&rig, &directory), Err(StandbyError::Promoted { .. })));
-    assert!(matches!(promote(&directory), Err(StandbyError::Promoted { .. })));
+    assert!(matches!(promoted(&directory).await, Err(StandbyError::Promoted { .. })));
     is_at(&rig, &directory, last.number);
 }

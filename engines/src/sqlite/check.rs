@@ -84,8 +84,8 @@ fn said(findings: Vec<String>) -> Result<Checked, CheckError> {
     }
 }
 
-fn open(path: &Path, how: &str, access: OpenFlags) -> rusqlite::Result<Connection> {
-    // Read and write locks, a `-wal` and a `-shm` are for a file that changes.
+/// A file's name as SQLite takes it with parameters behind it.
+pub(super) fn uri(path: &Path, how: &str) -> String {
     let mut uri = "file:".to_owned();
     for byte in path.as_os_str().as_bytes() {
         match byte {
@@ -97,6 +97,12 @@ fn open(path: &Path, how: &str, access: OpenFlags) -> rusqlite::Result<Connectio
         }
     }
     uri.push_str(how);
+    uri
+}
+
+fn open(path: &Path, how: &str, access: OpenFlags) -> rusqlite::Result<Connection> {
+    // Read and write locks, a `-wal` and a `-shm` are for a file that changes.
+    let uri = uri(path, how);
     let flags = access | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri, flags)?;
     // What a restore writes came from a store: its schema is not to be believed.

@@ -27,9 +27,11 @@ use std::time::Duration;
 
 use farshore_journal::Offset;
 use farshore_journal::format::Digest;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use serde::{Deserialize, Serialize};
 
+use super::check;
 use super::decoder::{Ended, Part};
 use super::record::{Head, Kind};
 use super::wal::PageBytes;
@@ -110,6 +112,12 @@ pub enum CopyError {
         /// Which.
         mode: String,
     },
+    /// Another connection has a lock for longer than it is waited for. Nothing was written, by nobody.
+    #[error("{doing}: another process holds a lock of the copy for more than {} s", BUSY.as_secs())]
+    Locked {
+        /// What was being done.
+        doing: &'static str,
+    },
     /// Another connection wrote to it.
     #[error("somebody else wrote to the copy: {found}")]
     Written {
@@ -130,7 +138,10 @@ pub enum CopyError {
 }
 
 fn failed(doing: &'static str) -> impl Fn(rusqlite::Error) -> CopyError {
-    move |source| CopyError::Sqlite { doing, source }
+    move |source| match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy) => CopyError::Locked { doing },
+        _ => CopyError::Sqlite { doing, source },
+    }
 }
 
 /// A copy, open for writing by us alone.
@@ -468,16 +479,25 @@ impl<K: Promise> Copy<K> {
     }
 }
 
-/// The proof of what a copy stands for now, while it may be written to. It is only read.
+/// The proof of what a copy stands for now, while it may be written to. Nothing is written to the copy or its log, and no log is copied back. Where there is a log, its index
+/// (`-shm`) is made if it is missing.
 ///
 /// # Errors
 /// When it cannot be read.
 pub fn proof(path: &Path) -> Result<Option<Proof>, CopyError> {
-    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let has_log = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    // Without a log all is in the file; a reader would make an empty one, and leave it.
+    let how = if has_log { "?mode=ro" } else { "?mode=ro&immutable=1" };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = connect(check::uri(path, how), flags)?;
+    let told = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+    told.map_err(failed("the copy cannot be opened"))?;
     Ok(Proof::of(&first_page(&connection)?))
 }
 
-fn connect(path: &Path, how: OpenFlags) -> Result<Connection, CopyError> {
+fn connect(path: impl AsRef<Path>, how: OpenFlags) -> Result<Connection, CopyError> {
     let opening = failed("the copy cannot be opened");
     let connection =
         Connection::open_with_flags(path, how | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(&opening)?;
@@ -501,12 +521,7 @@ pub(super) fn has_page_table(connection: &Connection) -> rusqlite::Result<bool> 
 }
 
 fn begin_immediate(connection: &Connection) -> Result<(), CopyError> {
-    match connection.execute_batch("begin immediate") {
-        Err(why) if why.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Err(CopyError::Written {
-            found: format!("another connection holds its writer's lock for more than {} s", BUSY.as_secs()),
-        }),
-        other => other.map_err(failed("a transaction of the copy cannot begin")),
-    }
+    connection.execute_batch("begin immediate").map_err(failed("a transaction of the copy cannot begin"))
 }
 
 fn first_page(connection: &Connection) -> Result<Vec<u8>, CopyError> {

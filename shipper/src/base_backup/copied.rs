@@ -30,6 +30,8 @@ pub struct Request<'a> {
     pub copies: &'a Copies,
     /// The file's name, under which a restore writes it.
     pub file: &'a str,
+    /// Its permission bits at the source.
+    pub mode: u32,
     /// The incarnation's journal, in the store that the backup goes to.
     pub reader: &'a Reader,
     /// The incarnation.
@@ -82,10 +84,11 @@ where
     said(writer.at(), Phase::WaitingForLog(end));
     let needed = Needed { timeline: end.timeline, start: start.offset, end: end.offset };
     let journal_end = log_stored(needed).await.map_err(|why| TakeError::LogNotStored { end, why })?;
+    let mode = request.mode & 0o777;
     let entry = |path: &str, size, at| Entry {
         path: path.to_owned(),
         kind: EntryKind::File,
-        mode: 0o600,
+        mode,
         modified: finished.timestamp(),
         size,
         at: if size > 0 { at } else { 0 },

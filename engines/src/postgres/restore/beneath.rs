@@ -6,7 +6,7 @@
 //! - files are created new, never opened: nothing that is there is overwritten, a hard link or device cannot be hit;
 //! - links are made for tablespaces alone, to targets the operator approved; what the backup holds below a
 //!   tablespace is written through the target's own descriptor, not through the link;
-//! - modes are the root's, not the entry's: no set-user-id, no access for others;
+//! - modes are the root's, not the entry's: no set-user-id, no access for others, unless the caller gives a file others;
 //! - entries, bytes in a file and bytes in all are bounded before anything is written.
 //!
 //! A crash leaves a directory that cannot be started, as long as the caller writes `global/pg_control` last.
@@ -50,6 +50,8 @@ pub enum Access {
     Owner,
     /// 0750 and 0640, when the source had it so.
     Group,
+    /// As [`Owner`](Self::Owner), but for a directory that was there: its mode is left as the operator set it.
+    Kept,
 }
 
 /// What an archive says an entry is.
@@ -201,7 +203,20 @@ impl Root {
     /// # Errors
     /// [`BeneathError::NotEmpty`] when anything is in it, `lost+found` included: PostgreSQL refuses that as well.
     pub fn create(path: &Path, access: Access, bounds: Bounds) -> Result<Self, BeneathError> {
-        let (real, dir) = empty_directory(path, access)?;
+        Self::create_beside(path, access, bounds, &[])
+    }
+
+    /// As [`create`](Self::create), in a directory that may hold files of these names. Nothing is written to them.
+    ///
+    /// # Errors
+    /// [`BeneathError::NotEmpty`] when anything else is in it.
+    pub fn create_beside(
+        path: &Path,
+        access: Access,
+        bounds: Bounds,
+        beside: &[&str],
+    ) -> Result<Self, BeneathError> {
+        let (real, dir) = empty_directory(path, access, beside)?;
         let taken = Mutex::new(Taken::default());
         Ok(Self { real, dir: Arc::new(dir), access, bounds, taken, unfinished: AtomicUsize::new(0) })
     }
@@ -306,7 +321,7 @@ impl Root {
         if taken_by(&real.join(name)) {
             return Err(refuse("it overlaps the data directory or another tablespace"));
         }
-        let (real, dir) = empty_directory(target, self.access)?;
+        let (real, dir) = empty_directory(target, self.access, &[])?;
         if taken_by(&real) {
             return Err(refuse("it overlaps the data directory or another tablespace"));
         }
@@ -319,7 +334,17 @@ impl Root {
         Ok(())
     }
 
-    /// Renames a file, if it is there; whether it was. The new name must be free.
+    /// Gives a file other permission bits.
+    ///
+    /// # Errors
+    /// When it is not there, or is a link.
+    pub fn set_mode(&self, path: &RelPath, mode: u32) -> Result<(), BeneathError> {
+        let file = self.open(path)?;
+        let mode = Mode::from_bits_truncate(mode & 0o777);
+        fchmod(&file, mode).map_err(|errno| io_error("set the mode of", path, errno))
+    }
+
+    /// Renames a file, if it is there; whether it was. The new name must be free, which the rename itself sees to where the file system can.
     ///
     /// # Errors
     /// When the new name is taken.
@@ -328,9 +353,10 @@ impl Root {
         if fstatat(to_dir.as_fd(), to_name, AtFlags::AT_SYMLINK_NOFOLLOW) != Err(Errno::ENOENT) {
             return Err(BeneathError::InTheWay { path: to.to_string() });
         }
-        match renameat(from_dir.as_fd(), from_name, to_dir.as_fd(), to_name) {
+        match rename_to_free(&from_dir, from_name, &to_dir, to_name) {
             Ok(()) => {}
             Err(Errno::ENOENT) => return Ok(false),
+            Err(Errno::EEXIST) => return Err(BeneathError::InTheWay { path: to.to_string() }),
             Err(errno) => return Err(io_error("rename", from, errno)),
         }
         let mut taken = self.taken();
@@ -527,10 +553,27 @@ impl Root {
 
     fn file_mode(&self) -> Mode {
         match self.access {
-            Access::Owner => Mode::S_IRUSR | Mode::S_IWUSR,
+            Access::Owner | Access::Kept => Mode::S_IRUSR | Mode::S_IWUSR,
             Access::Group => Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP,
         }
     }
+}
+
+/// Renames a file to a name that is free, which the rename itself sees to.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn rename_to_free(from: &OwnedFd, from_name: &str, to: &OwnedFd, to_name: &str) -> nix::Result<()> {
+    use nix::fcntl::{RenameFlags, renameat2};
+    match renameat2(from.as_fd(), from_name, to.as_fd(), to_name, RenameFlags::RENAME_NOREPLACE) {
+        // A file system or a kernel that does not know it: that it was free a moment ago is all there is then.
+        Err(Errno::EINVAL | Errno::ENOSYS) => renameat(from.as_fd(), from_name, to.as_fd(), to_name),
+        other => other,
+    }
+}
+
+/// Renames a file to a name that was free a moment ago.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn rename_to_free(from: &OwnedFd, from_name: &str, to: &OwnedFd, to_name: &str) -> nix::Result<()> {
+    renameat(from.as_fd(), from_name, to.as_fd(), to_name)
 }
 
 /// A path of our own making, whose names were checked before or are constants.
@@ -540,13 +583,13 @@ pub(super) fn relative(text: &str) -> RelPath {
 
 fn directory_mode(access: Access) -> Mode {
     match access {
-        Access::Owner => Mode::S_IRWXU,
+        Access::Owner | Access::Kept => Mode::S_IRWXU,
         Access::Group => Mode::S_IRWXU | Mode::S_IRGRP | Mode::S_IXGRP,
     }
 }
 
-/// Makes or takes an empty directory that the operator named: links above it are the operator's and are followed.
-fn empty_directory(path: &Path, access: Access) -> Result<(PathBuf, OwnedFd), BeneathError> {
+/// Makes or takes a directory that the operator named, and that is empty but for these names: links above it are the operator's and are followed.
+fn empty_directory(path: &Path, access: Access, beside: &[&str]) -> Result<(PathBuf, OwnedFd), BeneathError> {
     use std::os::unix::fs::DirBuilderExt;
     match fs::DirBuilder::new().mode(directory_mode(access).bits()).create(path) {
         Ok(()) => {
@@ -559,13 +602,17 @@ fn empty_directory(path: &Path, access: Access) -> Result<(PathBuf, OwnedFd), Be
         Err(source) => return Err(io_error("make directory", path.display(), source)),
     }
     let real = fs::canonicalize(path).map_err(|source| io_error("resolve", path.display(), source))?;
-    let mut inside = fs::read_dir(&real).map_err(|source| io_error("list", path.display(), source))?;
-    if inside.next().is_some() {
-        return Err(BeneathError::NotEmpty { path: path.to_owned() });
+    for entry in fs::read_dir(&real).map_err(|source| io_error("list", path.display(), source))? {
+        let name = entry.map_err(|source| io_error("list", path.display(), source))?.file_name();
+        if !beside.iter().any(|known| name == *known) {
+            return Err(BeneathError::NotEmpty { path: path.to_owned() });
+        }
     }
     let dir = File::open(&real).map_err(|source| io_error("open directory", path.display(), source))?;
-    fchmod(&dir, directory_mode(access))
-        .map_err(|errno| io_error("set the mode of", path.display(), errno))?;
+    if access != Access::Kept {
+        fchmod(&dir, directory_mode(access))
+            .map_err(|errno| io_error("set the mode of", path.display(), errno))?;
+    }
     Ok((real, OwnedFd::from(dir)))
 }
 
