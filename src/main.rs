@@ -54,11 +54,11 @@ fn follow() -> ExitCode {
     }
 }
 
-/// Standard output itself: what is said there has no lines to wait for. A pipe gets room for a whole message, where the system
+/// Standard output itself: what is said there has no lines to wait for. A pipe gets more room, where the system
 /// gives it.
 fn output_of_messages() -> io::Result<File> {
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    let _ = fcntl(&output, FcntlArg::F_SETPIPE_SZ(1 << 20));
+    let _ = fcntl(&output, FcntlArg::F_SETPIPE_SZ(256 << 10));
     Ok(output)
 }
 

@@ -29,8 +29,12 @@ use tokio_util::sync::CancellationToken;
 use crate::base_backups::Streams;
 use crate::config::Config;
 
-/// Requests that are served at once: an archiver pushes one file at a time.
+/// Files and points that are taken at once: an archiver pushes one file at a time.
 const AT_ONCE: usize = 8;
+/// Base backups by hand at once: each holds up to 150 MB, beside those that are due.
+const BACKUPS: usize = 1;
+/// Connections at once.
+const CONNECTIONS: usize = 64;
 /// The longest request or answer, in bytes.
 const LONGEST_LINE: u64 = 64 << 10;
 /// How long a request may take to come.
@@ -87,7 +91,12 @@ pub async fn listen(path: &Path) -> std::io::Result<UnixListener> {
 /// Serves commands until cancelled.
 pub async fn serve(listener: UnixListener, does: Does, cancel: CancellationToken) {
     let does = Arc::new(does);
-    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let places = Arc::new(Places {
+        connections: Arc::new(Semaphore::new(CONNECTIONS)),
+        pushes: Semaphore::new(AT_ONCE),
+        points: Semaphore::new(AT_ONCE),
+        backups: Semaphore::new(BACKUPS),
+    });
     let mut served = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -99,14 +108,13 @@ pub async fn serve(listener: UnixListener, does: Does, cancel: CancellationToken
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let (does, room) = (Arc::clone(&does), Arc::clone(&room));
+        let Ok(connection) = Arc::clone(&places.connections).try_acquire_owned() else { continue };
+        let (does, places) = (Arc::clone(&does), Arc::clone(&places));
         served.spawn(async move {
-            let Ok(_permit) = room.acquire().await else { return };
+            let _connection = connection;
             let mut stream = BufReader::new(stream);
             let answer = match tokio::time::timeout(COMING, request(&mut stream)).await {
-                Ok(Ok(Request::Push(offer))) => push::answer(&mut stream, &does, offer).await,
-                Ok(Ok(Request::Point(point))) => asks::line(&asks::point(&does, point).await),
-                Ok(Ok(Request::Backup(backup))) => asks::line(&asks::backup(&does, backup).await),
+                Ok(Ok(request)) => answer(&mut stream, &does, &places, request).await,
                 // Nothing that anybody understands was asked.
                 Ok(Err(_)) | Err(_) => None,
             };
@@ -118,6 +126,51 @@ pub async fn serve(listener: UnixListener, does: Does, cancel: CancellationToken
         });
     }
     served.shutdown().await;
+}
+
+/// How much is done at once: none of these waits for another.
+struct Places {
+    connections: Arc<Semaphore>,
+    pushes: Semaphore,
+    points: Semaphore,
+    backups: Semaphore,
+}
+
+async fn answer(
+    stream: &mut BufReader<UnixStream>,
+    does: &Does,
+    places: &Places,
+    request: Request,
+) -> Option<Vec<u8>> {
+    match request {
+        Request::Push(offer) => {
+            let _place = places.pushes.acquire().await.ok()?;
+            push::answer(stream, does, offer).await
+        }
+        Request::Point(point) => {
+            let named = async {
+                let _place = places.points.acquire().await.ok()?;
+                asks::line(&asks::point(does, point).await)
+            };
+            // A point that nobody waits for any more would be named at a later state.
+            tokio::select! {
+                line = named => line,
+                () = gone(stream) => None,
+            }
+        }
+        Request::Backup(backup) => {
+            let Ok(_place) = places.backups.try_acquire() else {
+                let busy = "another one that was asked for is under way; ask again when it is complete";
+                return asks::line(&asks::Answer::<asks::Complete>::Err(busy.to_owned()));
+            };
+            asks::line(&asks::backup(does, backup).await)
+        }
+    }
+}
+
+/// Resolves when the command is gone: it says nothing more behind its request.
+async fn gone(stream: &mut BufReader<UnixStream>) {
+    let _ = stream.read(&mut [0; 1]).await;
 }
 
 async fn request(stream: &mut BufReader<UnixStream>) -> anyhow::Result<Request> {

@@ -56,9 +56,9 @@ pub fn is_silent(now: Time, last_contact: Option<Time>, heartbeat: Duration) -> 
 /// shipper says so.
 pub fn shown_state(now: Time, shipping: Option<&Shipping>) -> ShownState {
     let Some(shipping) = shipping else { return ShownState::Unknown };
-    let vouched = match shipping.state {
-        ShippingState::Accumulating | ShippingState::Bypass => Some(shipping.updated_at),
-        _ => shipping.last_contact_at,
+    let vouched = match claims_nothing(shipping.state) {
+        true => Some(shipping.updated_at),
+        false => shipping.last_contact_at,
     };
     match is_silent(now, vouched, shipping.heartbeat) {
         true => ShownState::Unknown,
@@ -66,11 +66,20 @@ pub fn shown_state(now: Time, shipping: Option<&Shipping>) -> ShownState {
     }
 }
 
+/// Whether a state says that something is not well, and no more than that: it holds whether or not the source is heard.
+fn claims_nothing(state: ShippingState) -> bool {
+    matches!(state, ShippingState::Accumulating | ShippingState::Bypass)
+}
+
 /// The state of a target to show now: its word, while its shipper renews it. A target that was stopped because another failed says
 /// nothing of itself any more, whatever the database's last word is; one that failed or was fenced itself has said so for good.
-pub fn shown_target_state(now: Time, target: &Target) -> String {
-    let last_word = target.state.parse().is_ok_and(ShippingState::is_stopped);
-    if !last_word && is_silent(now, Some(target.updated_at), TARGET_HEARTBEAT) {
+/// While the source is silent only what claims nothing is shown.
+pub fn shown_target_state(now: Time, source_silent: bool, target: &Target) -> String {
+    let state: Option<ShippingState> = target.state.parse().ok();
+    let last_word = state.is_some_and(ShippingState::is_stopped);
+    let claims = !state.is_some_and(claims_nothing);
+    if !last_word && (is_silent(now, Some(target.updated_at), TARGET_HEARTBEAT) || (source_silent && claims))
+    {
         return ShownState::Unknown.word().to_owned();
     }
     target.state.clone()

@@ -210,7 +210,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         .map(|target| TargetStatus {
             state: match state {
                 ShownState::Unknown => state.word().to_owned(),
-                ShownState::Known(_) => lag::shown_target_state(now, &target),
+                ShownState::Known(_) => lag::shown_target_state(now, silent, &target),
             },
             store: target.store,
             stored: target.stored,

@@ -24,8 +24,8 @@ pub enum Event {
     },
     /// A sign of life.
     KeepAlive {
-        /// The end of the source's log.
-        source_end: Offset,
+        /// The end of the source's log, where it is said.
+        source_end: Option<Offset>,
         /// Whether a report is wanted at once.
         reply_requested: bool,
     },
@@ -90,15 +90,15 @@ impl Stream {
                     Event::Data { bytes, source_end: Some(server_end), goes_on: false }
                 }
                 StreamEvent::KeepAlive { server_end, reply_requested } => {
-                    Event::KeepAlive { source_end: server_end, reply_requested }
+                    Event::KeepAlive { source_end: Some(server_end), reply_requested }
                 }
                 StreamEvent::TimelineEnd { .. } => Event::TimelineEnd,
             },
             Self::Sqlite(stream) => match stream.next_event().await? {
                 sqlite::Event::Log { bytes, goes_on } => Event::Data { bytes, source_end: None, goes_on },
-                sqlite::Event::End(source_end) => Event::KeepAlive { source_end, reply_requested: false },
-                sqlite::Event::Alive => {
-                    Event::KeepAlive { source_end: stream.received(), reply_requested: false }
+                sqlite::Event::End(end) => Event::KeepAlive { source_end: Some(end), reply_requested: false },
+                sqlite::Event::Alive | sqlite::Event::Proven => {
+                    Event::KeepAlive { source_end: None, reply_requested: false }
                 }
                 sqlite::Event::Base(part) => Event::Base(part),
             },

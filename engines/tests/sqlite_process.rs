@@ -154,7 +154,7 @@ fn one_life(database: &Database, taken: &mut Taken, life: Duration, random: &mut
             Some(Message::Copy(bytes)) => taken.file.extend_from_slice(&bytes),
             Some(Message::Copied) => (taken.copied, taken.whole_from) = (true, taken.log.len() as u64),
             Some(Message::NotCopied(why)) => panic!("the copy broke off: {why}"),
-            Some(Message::End(_) | Message::Alive(_)) => {}
+            Some(Message::End(_) | Message::Alive(_) | Message::Proven) => {}
             Some(Message::Failed(failed)) => {
                 assert!(failed.doubt, "{failed:?}");
                 doubted = true;

@@ -1,5 +1,7 @@
 //! Why shipping to a target stopped, and whether it may begin again by itself.
 
+use std::time::Duration;
+
 use farshore_engines::log::LogError;
 use farshore_engines::postgres::{log, wire};
 use farshore_engines::sqlite::stream as sqlite;
@@ -93,12 +95,14 @@ pub enum ShipError {
     TargetStalled,
     /// The target takes nothing, and the log that the database keeps for us is as large as it may become.
     #[error(
-        "the target takes nothing, and the database's own log grew to {bytes} bytes, more than wal_limit: it was let go. What was received is stored once \
-         the target takes it; if the database's log was begun anew by then, a new incarnation begins with a base backup"
+        "the target took nothing for {} seconds, and the database's own log grew to {bytes} bytes, more than wal_limit: it was let go. What was received is stored once \
+         the target takes it; if the database's log was begun anew by then, a new incarnation begins with a base backup", .waited.as_secs()
     )]
     LetGo {
         /// How large it was.
         bytes: u64,
+        /// For how long nothing was taken.
+        waited: Duration,
     },
     /// The journal's end is not where it was read: it was appended to meanwhile. It is read and compared anew.
     #[error("the journal was appended to while it was compared; it is compared anew")]

@@ -44,7 +44,7 @@ impl FileLog {
                 rate.saw(Instant::now(), log);
             }
             let seconds_to_full = log.and(free).and_then(|free| rate.seconds_to_full(free));
-            let released = self.released().or(facts.borrow().released);
+            let released = self.released();
             facts.send_replace(PrimaryFacts {
                 released,
                 retained_bytes: log,

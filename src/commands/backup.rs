@@ -151,7 +151,12 @@ async fn of_stream(
             store,
             &"no service ships it, and a SQLite database is copied by what follows it: start `farshore run`, which takes one by itself when one is due",
         )),
-        Err(why) => Err(base_backups::failed(name, store, &format!("{why:#}"))),
+        Err(why) => Err(OperatorMessage::new(
+            Code::BackupFailed,
+            format!("what became of the base backup of {name} into {store} is not known: {why:#}"),
+            Safe::Unknown("it may be complete; older ones stay as they are".to_owned()),
+            format!("`farshore backup list {name}` shows whether there is one that began just now"),
+        )),
     }
 }
 

@@ -1,6 +1,8 @@
 //! `farshore points`: recovery points. The list comes from the catalog; a mark is written by the server into its own log, so
 //! that the journal holds it and any store alone can find it again.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::points::{Around, PointsQuery};
 use farshore_catalog::range::JournalRange;
@@ -19,6 +21,8 @@ use crate::output::Row;
 use crate::socket::{Request, asks};
 use crate::wiring;
 
+/// How long a service may need to name a point and to store it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Commits that a list shows: the newest ones.
 const SHOWN: usize = 50;
 
@@ -160,7 +164,11 @@ async fn mark_in_stream(
     name: String,
 ) -> anyhow::Result<Point> {
     let request = Request::Point(asks::Point { database: database.clone(), name: name.clone() });
-    let asked = asks::ask::<asks::Named>(&config.service.socket, &request).await;
+    let asked =
+        tokio::time::timeout(PATIENCE, asks::ask::<asks::Named>(&config.service.socket, &request)).await;
+    let asked = asked.unwrap_or_else(|_| {
+        Err(anyhow::anyhow!("the service did not answer in {} seconds", PATIENCE.as_secs()))
+    });
     let next = format!(
         "`farshore status {database}` says how shipping stands; then `farshore points list {database}`"
     );

@@ -61,8 +61,11 @@ pub(super) fn line<T: Serialize>(answer: &Answer<T>) -> Option<Vec<u8>> {
 }
 
 pub(super) async fn point(does: &Does, asked: Point) -> Answer<Named> {
-    if !record::is_name(&asked.name) {
-        return Err(format!("a point's name has 1 to {} bytes", record::MAX_NAME_BYTES));
+    if !record::is_name(&asked.name) || asked.name.chars().any(char::is_control) {
+        return Err(format!(
+            "a point's name has 1 to {} bytes and no control characters",
+            record::MAX_NAME_BYTES
+        ));
     }
     let Some(points) = does.points.get(&asked.database) else {
         return Err(format!("{} is not shipped by this service", asked.database));

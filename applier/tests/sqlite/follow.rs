@@ -91,7 +91,7 @@ impl Follow {
             }
             Message::Copy(bytes) => copy.file.extend_from_slice(&bytes),
             Message::Copied => return true,
-            Message::Alive(_) => {}
+            Message::Alive(_) | Message::Proven => {}
             Message::NotCopied(why) => panic!("the copy broke off: {why}"),
             Message::Failed(failed) => panic!("it failed: {failed:?}"),
         }

@@ -24,6 +24,8 @@ pub const TABLE: &str = "_farshore_hold";
 /// How often in a second a writer's lock is tried for. SQLite's own waiting sleeps ever longer, up to a tenth of a second, and comes
 /// too late for ever where writers follow one another closely.
 const LOOKS_PER_SECOND: u32 = 2000;
+/// Bytes that the log's file keeps when it is begun anew.
+const LOG_FILE_BYTES: u64 = 16 << 20;
 /// How long it is waited for that SQLite says how far it counts.
 const COUNTING: Duration = Duration::from_secs(2);
 /// How long other statements of ours wait.
@@ -149,6 +151,9 @@ impl Connections {
         let connections =
             Self { row: opened()?, bridges, probe: opened()?, path: path.to_owned(), file, holds_writers };
         connections.row.busy_timeout(Duration::ZERO).map_err(failed("its patience cannot be set"))?;
+        // Its row begins the log anew, so it is ours to give back what one large transaction, or a store that was away, made of the file.
+        let give_back = format!("pragma journal_size_limit = {LOG_FILE_BYTES}");
+        connections.row.execute_batch(&give_back).map_err(failed("its log's size cannot be bounded"))?;
         connections.check_in_place()?;
         let mode = connections.mode()?;
         if mode != "wal" {

@@ -94,6 +94,7 @@ fn follow(begin: &Begin, told: &Receiver<Tell>, bell: Bell, said: &Arc<Said>) ->
         last_end: None,
     };
     let follower = Follower::prove(&connections, &mut told, begin.start(), options)?;
+    said.say(Message::Proven);
     let followed = follower.run();
     if let Some(copying) = told.copying.take() {
         // Its descriptor must not be closed before the connections are.
@@ -117,6 +118,8 @@ struct Waiting {
     ended: bool,
     /// What was taken of the writers so far.
     taken: Taken,
+    /// Where our log ended at a look since the last sign of life.
+    looked: Option<At>,
     /// Nobody listens any more.
     deaf: bool,
 }
@@ -141,6 +144,16 @@ impl Said {
             drop(waiting);
             self.changed.notify_all();
         }
+    }
+
+    /// Says that the process lives; that nothing new came, where somebody looked.
+    fn tick(&self) {
+        let mut waiting = self.waiting();
+        let looked = waiting.looked.take().map(Message::End);
+        let alive = Message::Alive(waiting.taken);
+        waiting.messages.extend(looked.into_iter().chain([alive]));
+        drop(waiting);
+        self.changed.notify_all();
     }
 
     /// Waits until not too much waits to be said.
@@ -202,8 +215,7 @@ impl Ticking {
         let thread = std::thread::spawn(move || {
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(ALIVE) {
                 if !holds_writers.load(Ordering::Relaxed) {
-                    let taken = said.waiting().taken;
-                    said.say(Message::Alive(taken));
+                    said.tick();
                 }
             }
         });
@@ -304,6 +316,7 @@ impl Listener for Told<'_> {
     }
 
     fn end(&mut self, at: At) {
+        self.said.waiting().looked = Some(at);
         if self.last_end != Some(at) {
             self.last_end = Some(at);
             self.wake.came();

@@ -93,8 +93,10 @@ pub enum Event {
     },
     /// All that was committed when the database was looked at was given, up to here.
     End(Offset),
-    /// A sign of life.
+    /// A sign of life. It says nothing of the log.
     Alive,
+    /// It was shown that the database goes on from where this began: before all else, and never given out.
+    Proven,
     /// A part of a copy that was asked for.
     Base(BasePart),
 }
@@ -131,8 +133,6 @@ pub struct Stream {
     record_left: u64,
     /// Since when someone waits without hearing anything.
     listening: Option<Instant>,
-    /// What was said first, before anyone asked.
-    first: Option<Event>,
 }
 
 impl Stream {
@@ -175,11 +175,15 @@ impl Stream {
             received: Offset::new(start.offset),
             record_left: 0,
             listening: None,
-            first: None,
         };
         stream.order(&begin).await?;
-        let first = timeout(PROOF, stream.read()).await;
-        stream.first = Some(first.map_err(|_| stream.silent(PROOF))??);
+        // Signs of life come all the while, and prove nothing.
+        let proven = async {
+            while stream.read().await? != Event::Proven {}
+            Ok(())
+        };
+        let proven = timeout(PROOF, proven).await;
+        proven.map_err(|_| stream.silent(PROOF))??;
         Ok(stream)
     }
 
@@ -196,9 +200,6 @@ impl Stream {
     /// # Cancel safety
     /// May be dropped and asked again at any point; nothing is lost.
     pub async fn next_event(&mut self) -> Result<Event, Error> {
-        if let Some(first) = self.first.take() {
-            return Ok(self.took(first));
-        }
         let listening = *self.listening.get_or_insert_with(Instant::now);
         match timeout_at(listening + SILENCE, self.read()).await {
             Ok(event) => {
@@ -316,6 +317,7 @@ impl Stream {
             }
             Message::End(at) => Event::End(Offset::new(at.offset)),
             Message::Alive(_) => Event::Alive,
+            Message::Proven => Event::Proven,
             Message::Beneath(bytes) => Event::Base(BasePart::Beneath(bytes)),
             Message::Base(_) => Event::Base(BasePart::Begin),
             Message::Copy(bytes) => Event::Base(BasePart::Copy(bytes)),

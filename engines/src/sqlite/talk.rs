@@ -83,8 +83,10 @@ pub enum Message {
     Copied,
     /// The copy broke off, for this reason; following goes on.
     NotCopied(String),
-    /// It lives, and this is what it took of the writers so far.
+    /// It lives, and this is what it took of the writers so far. Says nothing of the log.
     Alive(Taken),
+    /// It was shown that the database goes on from where following begins.
+    Proven,
     /// It ends: the log cannot be shown to go on, or something failed.
     Failed(Failed),
 }
@@ -107,6 +109,7 @@ const COPIED: u8 = 6;
 const ALIVE: u8 = 7;
 const FAILED: u8 = 8;
 const NOT_COPIED: u8 = 9;
+const PROVEN: u8 = 10;
 
 impl Message {
     /// Writes it.
@@ -120,6 +123,7 @@ impl Message {
             Self::Beneath(bytes) => return raw(out, BENEATH, bytes),
             Self::Copy(bytes) => return raw(out, COPY, bytes),
             Self::Copied => return raw(out, COPIED, &[]),
+            Self::Proven => return raw(out, PROVEN, &[]),
             Self::NotCopied(why) => json(NOT_COPIED, serde_json::to_vec(why)),
             Self::End(at) => json(END, serde_json::to_vec(at)),
             Self::Base(at) => json(BASE, serde_json::to_vec(at)),
@@ -165,6 +169,7 @@ impl Message {
             BENEATH => Self::Beneath(bytes),
             COPY => Self::Copy(bytes),
             COPIED => Self::Copied,
+            PROVEN => Self::Proven,
             END => Self::End(serde_json::from_slice(&bytes)?),
             BASE => Self::Base(serde_json::from_slice(&bytes)?),
             ALIVE => Self::Alive(serde_json::from_slice(&bytes)?),

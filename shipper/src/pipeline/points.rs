@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use farshore_journal::Position;
+use farshore_journal::{Offset, Position};
 use tokio::sync::{Notify, oneshot};
 
 use crate::progress::PointFact;
@@ -66,12 +66,12 @@ impl Points {
 
 /// Points that the source was told to name and that are not yet known to be stored, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Naming(VecDeque<Asked>);
+pub(super) struct Naming(VecDeque<(Asked, Offset)>);
 
 impl Naming {
-    /// The source was told.
-    pub(super) fn told(&mut self, asked: Asked) {
-        self.0.push_back(asked);
+    /// The source was told, when so much of its log was `received`: a point of that name before there is another's.
+    pub(super) fn told(&mut self, asked: Asked, received: Offset) {
+        self.0.push_back((asked, received));
     }
 
     /// The stream that was told is over: nobody knows what became of them.
@@ -81,8 +81,9 @@ impl Naming {
 
     /// A point is stored.
     pub(super) fn stored(&mut self, point: &PointFact, at: Position) {
-        let Some(asked) = self.0.iter().position(|asked| asked.name == point.name) else { return };
-        let (Some(asked), Some(time)) =
+        let is_it = |(asked, received): &(Asked, Offset)| asked.name == point.name && point.end > *received;
+        let Some(asked) = self.0.iter().position(is_it) else { return };
+        let (Some((asked, _)), Some(time)) =
             (self.0.remove(asked), DateTime::from_timestamp_micros(point.time_micros))
         else {
             return;
@@ -95,7 +96,7 @@ impl Naming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farshore_journal::{Offset, Timeline};
+    use farshore_journal::Timeline;
 
     fn stored(naming: &mut Naming, name: &str, offset: u64) {
         let end = Offset::new(offset);
@@ -109,10 +110,12 @@ mod tests {
         let (mut first, gone, mut second) =
             (points.ask("a".to_owned()), points.ask("gone".to_owned()), points.ask("b".to_owned()));
         drop(gone);
-        naming.told(points.next().await);
-        naming.told(points.next().await);
+        naming.told(points.next().await, Offset::new(10));
+        naming.told(points.next().await, Offset::new(12));
         assert!(first.try_recv().is_err() && second.try_recv().is_err());
-        stored(&mut naming, "by-another", 10);
+        stored(&mut naming, "by-another", 13);
+        stored(&mut naming, "b", 12);
+        assert!(second.try_recv().is_err(), "one of before it was asked for");
         stored(&mut naming, "b", 20);
         assert_eq!(second.await.unwrap().at.offset.get(), 20);
         assert!(first.try_recv().is_err());

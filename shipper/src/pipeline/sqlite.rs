@@ -69,6 +69,8 @@ impl Pipeline {
         self.tell(|progress| {
             progress.segment_bytes = Some(record.segment_bytes);
             progress.releasable = None;
+            // Until a look of this session says it.
+            progress.source_end = None;
         });
         let mut conflict: Option<String> = None;
         let mut doubted: Option<Position> = None;

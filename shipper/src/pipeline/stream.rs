@@ -35,6 +35,9 @@ use crate::resume::{Comparison, Tail};
 /// How long a full batch may wait for the target before the stream is closed: a stream that is not read would hold up the
 /// primary's shutdown.
 const STALL: Duration = Duration::from_secs(3);
+/// How long nothing must have been taken for a log that grew too large to be let go: from then on what is committed may come in a new
+/// base backup only.
+const LET_GO: Duration = Duration::from_secs(30);
 /// How long a copy's parts may wait for whoever asked, before the copy is given up for the log behind it.
 const COPY_STALL: Duration = Duration::from_secs(60);
 /// Log that is packed where it is: a thread of its own for it would cost more than the packing.
@@ -81,6 +84,9 @@ impl Pipeline {
         let mut last_sent: Option<Instant> = None;
         let mut full_since: Option<Instant> = None;
         let mut copy_full_since: Option<Instant> = None;
+        let mut append_since: Option<Instant> = None;
+        // Bytes of the log at the source, once they are more than it may keep.
+        let mut too_large: Option<u64> = None;
         // The begin of a long record, while what lies before it is sent.
         let mut held: Option<Event> = None;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -137,15 +143,17 @@ impl Pipeline {
                 }
             }
             full_since = if batch.is_chunk() { full_since.or_else(|| Some(Instant::now())) } else { None };
-            if full_since.is_some_and(|since| since.elapsed() > STALL)
-                && let Some(why) = stream.as_ref().and_then(yields)
-            {
+            append_since = self.append.as_ref().and(append_since.or_else(|| Some(Instant::now())));
+            let waited = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| since.elapsed());
+            if let Some(why) = yields(stream.as_ref(), waited(full_since), waited(append_since), too_large) {
                 stream = None;
                 closed = Some(self.closed(why));
             }
             copy_full_since =
                 if copying.is_full() { copy_full_since.or_else(|| Some(Instant::now())) } else { None };
-            if copy_full_since.is_some_and(|since| since.elapsed() > COPY_STALL) {
+            // A copy that goes slowly keeps the log from being read, and with it from being begun anew.
+            let in_the_way = too_large.is_some() && matches!(copying, Copying::For(_));
+            if waited(copy_full_since) > COPY_STALL || in_the_way {
                 // The log comes behind it in the same stream.
                 copying = Copying::Nobody;
             }
@@ -160,7 +168,7 @@ impl Pipeline {
                     Some(append) => append.await,
                     None => std::future::pending().await,
                 } } => {
-                    self.append = None;
+                    (self.append, append_since) = (None, None);
                     let (writer, landed) = done;
                     self.landed(writer, landed)?;
                     if closed.is_none() {
@@ -188,8 +196,9 @@ impl Pipeline {
                 }
                 asked = self.points.next(), if listens && comparison.is_done() => {
                     let Some(source) = stream.as_mut() else { continue };
+                    let received = source.received().offset;
                     match source.point(&asked.name).await {
-                        Ok(true) => self.naming.told(asked),
+                        Ok(true) => self.naming.told(asked, received),
                         // Its points come another way: whoever asked hears that none will come.
                         Ok(false) => {}
                         Err(why) => {
@@ -251,9 +260,12 @@ impl Pipeline {
                         self.takes(&guard, comparison.is_done() && batch.is_empty());
                     }
                     Ok(Event::KeepAlive { source_end, reply_requested }) => {
-                        batch.rests_at(source_end);
-                        self.heard(stream.as_ref(), Some(source_end));
-                        self.takes(&guard, comparison.is_done() && batch.is_empty());
+                        // A mere sign of life says nothing of the log.
+                        if let Some(source_end) = source_end {
+                            batch.rests_at(source_end);
+                            self.heard(stream.as_ref(), Some(source_end));
+                            self.takes(&guard, comparison.is_done() && batch.is_empty());
+                        }
                         if reply_requested
                             && let Err(why) = self.report(stream.as_mut(), &guard, false).await
                         {
@@ -268,12 +280,15 @@ impl Pipeline {
                         closed = Some(self.closed(why.into()));
                     }
                 },
-                _ = heartbeat.tick() => if !timeline_over
-                    && let Err(why) = self.report(stream.as_mut(), &guard, true).await
-                {
-                    stream = None;
-                    closed = Some(self.closed(why));
-                },
+                _ = heartbeat.tick() => {
+                    too_large = stream.as_ref().and_then(Stream::lets_go);
+                    if !timeline_over
+                        && let Err(why) = self.report(stream.as_mut(), &guard, true).await
+                    {
+                        stream = None;
+                        closed = Some(self.closed(why));
+                    }
+                }
                 () = async { match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,
@@ -425,12 +440,18 @@ impl Pipeline {
     }
 }
 
-/// Why a stream is closed whose bytes the target does not take, if it is: not one that holds the log itself, as long as that may
-/// grow.
-fn yields(stream: &Stream) -> Option<ShipError> {
-    match stream.holds_log() {
-        true => stream.lets_go().map(|bytes| ShipError::LetGo { bytes }),
-        false => Some(ShipError::TargetStalled),
+/// Why a stream is closed, if it is: a full batch has waited for so long, and an append. One that holds the log at the source itself
+/// stays for a target that is merely slow, and as long as that log is not `too_large`.
+fn yields(
+    stream: Option<&Stream>,
+    full: Duration,
+    appending: Duration,
+    too_large: Option<u64>,
+) -> Option<ShipError> {
+    let bytes = too_large.filter(|_| appending > LET_GO);
+    match stream?.holds_log() {
+        true => bytes.map(|bytes| ShipError::LetGo { bytes, waited: appending }),
+        false => (full > STALL).then_some(ShipError::TargetStalled),
     }
 }
 
