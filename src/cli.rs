@@ -14,6 +14,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use farshore_journal::{BackupId, DatabaseName};
 
+use self::restore::Incarnation;
 use crate::config::OnFull;
 use crate::config::quantity::Span;
 pub use restore::{History, RestoreArgs};
@@ -300,7 +301,8 @@ pub enum PointsCommand {
     /// List recovery points
     #[command(before_help = "Examples:
   farshore points list orders
-  farshore points list orders --around 2026-03-29T14:02:17Z")]
+  farshore points list orders --around 2026-03-29T14:02:17Z
+  farshore points list orders --incarnation 0")]
     List {
         /// The database
         #[arg(value_name = "DB")]
@@ -308,6 +310,9 @@ pub enum PointsCommand {
         /// The commits nearest to this time, in place of the newest ones
         #[arg(long, value_name = "TIME")]
         around: Option<Moment>,
+        /// Of this incarnation alone, by its number or id; without it of all
+        #[arg(long, value_name = "N_OR_ID")]
+        incarnation: Option<Incarnation>,
     },
     /// Name the present moment in the database's own log
     #[command(before_help = "Examples:\n  farshore points mark orders before-release-812")]

@@ -20,6 +20,11 @@ pub trait Row: Serialize {
 
     /// Its cells, as many as there are columns.
     fn cells(&self) -> Vec<String>;
+
+    /// Lines for people that stand below the table: what has no room in a row.
+    fn below(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Standard output, or a test's buffer.
@@ -72,8 +77,12 @@ impl<W: Write> Output<W> {
     pub fn list<T: Row>(&mut self, schema: &str, items: &[T]) -> io::Result<()> {
         match self.format {
             Format::Table => {
-                let table = table(T::HEADER, items.iter().map(Row::cells));
-                self.text(&table)
+                let mut text = table(T::HEADER, items.iter().map(Row::cells));
+                for line in items.iter().flat_map(Row::below) {
+                    text.push('\n');
+                    text.push_str(&line);
+                }
+                self.text(&text)
             }
             Format::Json => self.json(&Items { schema, items }, true),
             Format::Jsonl => items.iter().try_for_each(|item| self.json(item, false)),

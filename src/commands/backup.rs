@@ -21,6 +21,8 @@ struct Listed {
     database: DatabaseName,
     store: String,
     incarnation: String,
+    /// The number that its store's record gives the incarnation.
+    incarnation_number: u64,
     id: BackupId,
     label: String,
     started: String,
@@ -34,13 +36,14 @@ struct Listed {
 
 impl Row for Listed {
     const HEADER: &'static [&'static str] =
-        &["DATABASE", "STORE", "BACKUP", "STATE", "STARTED (UTC)", "TL", "START", "END", "LABEL"];
+        &["DATABASE", "STORE", "INC", "BACKUP", "STATE", "STARTED (UTC)", "TL", "START", "END", "LABEL"];
 
     fn cells(&self) -> Vec<String> {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         vec![
             self.database.to_string(),
             self.store.clone(),
+            self.incarnation_number.to_string(),
             self.id.to_string(),
             self.state.to_owned(),
             self.started.clone(),
@@ -139,6 +142,7 @@ async fn list(config: &Config, name: &DatabaseName, store: &StoreName) -> anyhow
                 database: name.clone(),
                 store: store.to_string(),
                 incarnation: record.incarnation.to_string(),
+                incarnation_number: record.number,
                 id,
                 label: standing.opening.label,
                 started: standing.opening.started,

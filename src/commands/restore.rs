@@ -3,9 +3,11 @@
 //! What always holds: a plan comes first, and a target that cannot be reached is refused before a byte is written; in place is
 //! refused unless the database's name was typed again, letter for letter, whatever `--yes` says.
 
+mod incarnations;
+mod refusal;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +19,10 @@ use farshore_engines::log::Shape;
 use farshore_engines::postgres::restore::safe_start::Then as EngineThen;
 use farshore_engines::postgres::restore::server::Reached;
 use farshore_engines::sqlite::check::Checked;
-use farshore_journal::format::FormatError;
 use farshore_journal::{DatabaseName, JournalError};
 
+use self::incarnations::{elsewhere, only_one};
+pub(super) use self::refusal::{failed, unreachable};
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
 use crate::commands::{self, Context};
@@ -58,11 +61,14 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     if let Shape::Sqlite { .. } = source.shape() {
         no_server(name, &args)?;
     }
+    if args.history.incarnation.is_none() {
+        only_one(&config, name, &source, &store, &asked(&target)).await?;
+    }
     let mut plan = match Box::pin(resolve(&source, asked(&target))).await {
         Ok(plan) => plan,
         Err(why) if args.history.incarnation.is_none() => {
-            let older = Box::pin(older(&config, name, &source, &store, &target)).await;
-            return Err(unreachable(name, &why, older).into());
+            let elsewhere = Box::pin(elsewhere(&config, name, &source, &store, &asked(&target), &why)).await;
+            return Err(unreachable(name, &why, elsewhere).into());
         }
         Err(why) => return Err(unreachable(name, &why, None).into()),
     };
@@ -357,139 +363,4 @@ fn describe(plan: &Plan, source: &Source, store: &str) -> String {
         );
     }
     text
-}
-
-/// An error with what caused it, each said once: some errors repeat their cause.
-fn with_causes(why: &dyn std::error::Error) -> String {
-    let mut text = why.to_string();
-    let mut cause = why.source();
-    while let Some(next) = cause {
-        let said = next.to_string();
-        if !text.contains(&said) {
-            let _ = write!(text, ": {said}");
-        }
-        cause = next.source();
-    }
-    text
-}
-
-/// Whether what is stored cannot be opened with the private keys at hand.
-fn is_sealed(why: &JournalError) -> bool {
-    matches!(why, JournalError::Object { source: FormatError::KeyMissing | FormatError::Key { .. }, .. })
-}
-
-const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
-
-/// The newest incarnation before `source`'s in which a time or a named point is found. A position or a transaction's number may be there
-/// too and mean something else.
-async fn older(
-    config: &Config,
-    name: &DatabaseName,
-    source: &Source,
-    store: &str,
-    target: &Target,
-) -> Option<u64> {
-    if !matches!(target, Target::At(_) | Target::Point(_)) {
-        return None;
-    }
-    let all = sources::all(config, name, &store.parse().ok()?).await.ok()?;
-    for older in all.iter().rev().skip_while(|older| older.record().number >= source.record().number) {
-        if Box::pin(resolve(older, asked(target))).await.is_ok() {
-            return Some(older.record().number);
-        }
-    }
-    None
-}
-
-pub(super) fn unreachable(name: &DatabaseName, why: &PlanError, older: Option<u64>) -> OperatorMessage {
-    let code = match why {
-        PlanError::Journal(_) => Code::StoreUnusable,
-        _ => Code::RestoreUnreachable,
-    };
-    let next = match (older, why) {
-        (Some(older), _) => {
-            format!("incarnation {older}, which came before, holds it: add --incarnation {older}")
-        }
-        (None, PlanError::Journal(why)) if is_sealed(why) => NAME_THE_KEY.to_owned(),
-        (None, PlanError::Journal(_)) => {
-            "`farshore verify` names what is wrong with the journal; mend the store, or restore from another one"
-                .to_owned()
-        }
-        (None, PlanError::TablespaceInTheWay { .. } | PlanError::TablespaceNowhere { .. }) => {
-            "do one of what it says, then restore again".to_owned()
-        }
-        (None, _) => {
-            "choose a target inside a window that is named, or `farshore verify` when the journal itself is at fault"
-                .to_owned()
-        }
-    };
-    OperatorMessage::new(
-        code,
-        format!("{name} cannot be restored as asked: {}", with_causes(why)),
-        Safe::Known("nothing was written".to_owned()),
-        next,
-    )
-}
-
-pub(super) fn failed(
-    name: &DatabaseName,
-    source: &Source,
-    directory: &Path,
-    why: &RestoreError,
-) -> OperatorMessage {
-    let incarnation = source.record().incarnation;
-    let in_the_way = |what: &str, next: &str| {
-        OperatorMessage::new(
-            Code::RestoreFailed,
-            format!("the restore of {name} was not begun: {why}"),
-            Safe::Known(format!("nothing was written, and {what} is as it was")),
-            next,
-        )
-    };
-    match why {
-        RestoreError::Interrupted { same_plan: true, .. } => {
-            return in_the_way(
-                "what the interrupted restore wrote",
-                "add --resume: what it wrote is removed and written anew; or name an empty directory",
-            );
-        }
-        RestoreError::Interrupted { same_plan: false, .. } => {
-            return in_the_way(
-                "what the interrupted restore wrote",
-                "ask for what it asked for, with --resume, or name an empty directory",
-            );
-        }
-        RestoreError::Busy { .. } => {
-            return in_the_way(
-                "what the other restore writes",
-                "wait for it to end, or name an empty directory",
-            );
-        }
-        RestoreError::AlreadyThere { .. } => {
-            return in_the_way("the restored copy", "use the copy that is there, or name an empty directory");
-        }
-        _ => {}
-    }
-    // The marker is the first file of a restore: without it nothing was written.
-    let (written, again) = match directory.join(restore::MARKER).exists() {
-        true => (
-            "what was written is marked as interrupted and will not start",
-            "mend what it says, then the same command with --resume, or restore into an empty directory",
-        ),
-        false => ("nothing was written", "mend what it says, then restore into an empty directory"),
-    };
-    OperatorMessage::new(
-        Code::RestoreFailed,
-        format!("the restore of {name} was not completed: {}", with_causes(why)),
-        Safe::Known(format!(
-            "the store (incarnation {incarnation}) was only read; the source was not touched; {written}"
-        )),
-        match why {
-            RestoreError::Journal(why) if is_sealed(why) => NAME_THE_KEY,
-            RestoreError::NotWhole { .. } => {
-                "`farshore verify` names what is wrong with the journal; restore to an earlier target or from another store, into an empty directory"
-            }
-            _ => again,
-        },
-    )
 }

@@ -19,14 +19,26 @@ struct Shown {
     database: DatabaseName,
     store: String,
     incarnation: String,
+    /// The number that its store's record gives the incarnation.
+    incarnation_number: u64,
     sound: bool,
     #[serde(flatten)]
     found: Verified,
 }
 
 impl Row for Shown {
-    const HEADER: &'static [&'static str] =
-        &["DATABASE", "STORE", "INCARNATION", "OBJECTS", "BYTES", "BAD", "GAPS", "CHAIN HEAD", "SIGNED TO"];
+    const HEADER: &'static [&'static str] = &[
+        "DATABASE",
+        "STORE",
+        "INC",
+        "INCARNATION",
+        "OBJECTS",
+        "BYTES",
+        "BAD",
+        "GAPS",
+        "CHAIN HEAD",
+        "SIGNED TO",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let head =
@@ -34,6 +46,7 @@ impl Row for Shown {
         vec![
             self.database.to_string(),
             self.store.clone(),
+            self.incarnation_number.to_string(),
             self.incarnation.clone(),
             self.found.objects.to_string(),
             self.found.bytes.to_string(),
@@ -135,6 +148,7 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
                     database: name.clone(),
                     store: store.to_string(),
                     incarnation: source.record().incarnation.to_string(),
+                    incarnation_number: source.record().number,
                     sound: found.is_sound(),
                     found,
                 });
