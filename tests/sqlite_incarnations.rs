@@ -1,0 +1,157 @@
+//! The promise: when a SQLite database begins a new incarnation, which it does after almost any time without farshore, nothing of the
+//! former ones goes out of sight: what they reach is said and restored, and no number is ever taken for another incarnation's.
+//!
+//! Method: an application writes, the service is stopped, the application empties its log, the service starts again; once it is ended
+//! before the new incarnation has its base.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
+
+mod service;
+mod sqlite;
+
+use std::process::Output;
+
+use farshore_testkit::process::wait_for;
+use serde_json::Value;
+use service::{Node, SOON};
+use sqlite::{database, ledger, node, text};
+
+/// Waits until the catalog knows all that is stored of this incarnation, and a base backup of it.
+fn settle(node: &Node, incarnation: u64) -> Value {
+    let settled = wait_for(SOON, || {
+        let end = node.end()?.to_string();
+        let status = node.status()?;
+        let is_whole = status["incarnation_number"] == incarnation
+            && status["state"] == "connected"
+            && status["ship_lag_bytes"] == 0
+            && status["window"]["to_position"].as_str() == Some(&*end);
+        is_whole.then_some(status)
+    });
+    settled.unwrap_or_else(|| panic!("{:?}\n{}", node.status(), node.log()))
+}
+
+/// Some transactions.
+fn write(node: &Node) {
+    ledger(&["write", &text(&database(node)), "1", "1", "8", "steady"]);
+}
+
+/// Transactions, and then a last close that empties the log: what a stopped service can prove nothing of.
+fn write_unseen(node: &Node) {
+    ledger(&["truncate", &text(&database(node)), "1"]);
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+/// A restore to a target, as a plan.
+fn plan(node: &Node, target: &[&str]) -> Output {
+    node.run(&[&["-o", "json", "restore", "orders", "--dry-run", "--to", "/nowhere"], target].concat())
+}
+
+/// A refused restore's words, without line ends.
+fn refused(node: &Node, target: &[&str]) -> String {
+    let output = plan(node, target);
+    assert_eq!(output.status.code(), Some(4), "{target:?}: {}", said(&output));
+    let message: Value =
+        serde_json::from_slice(&output.stderr).unwrap_or_else(|_| panic!("{}", said(&output)));
+    assert_eq!(message["code"], "FS-0502");
+    format!("{} {}", message["happened"].as_str().unwrap(), message["do"].as_str().unwrap())
+}
+
+/// Points of a list: the number of the incarnation, and of the transaction.
+fn points(node: &Node, more: &[&str]) -> Vec<(u64, u64)> {
+    let listed = node.json(&[&["points", "list", "orders"], more].concat());
+    let items = listed["items"].as_array().unwrap().clone();
+    let commits = items.iter().filter(|item| item["kind"] == "commit");
+    commits.map(|item| (item["incarnation"].as_u64().unwrap(), item["xid"].as_u64().unwrap())).collect()
+}
+
+#[test]
+fn a_new_incarnation_takes_nothing_of_the_former_one_out_of_sight() {
+    let node = node(4096);
+    let service = node.start(None);
+    node.wait_backup(1);
+    write(&node);
+    let first = settle(&node, 0);
+    service.stop();
+    let before = points(&node, &[]);
+    let (_, last) = *before.last().unwrap();
+    assert!(before.len() > 3 && before.iter().all(|(incarnation, _)| *incarnation == 0), "{before:?}");
+    let seen = node.json(&["points", "list", "orders"])["items"][1]["time"].as_str().unwrap().to_owned();
+
+    // The log is emptied while nobody follows, and the service ends before the new incarnation has a base.
+    write_unseen(&node);
+    let ended = node.start(Some("ship-after-takeover=return"));
+    ended.wait_log("a new incarnation begins");
+    let began = wait_for(SOON, || (node.incarnations().len() == 2).then_some(()));
+    assert!(began.is_some(), "{}", node.log());
+    drop(ended);
+    for words in ["Safe: incarnation 0 stays restorable up to", "--incarnation 0", "cannot be proved"] {
+        assert!(node.log().contains(words), "{words}: {}", node.log());
+    }
+    assert_eq!(node.backups(), 0);
+    let latest = refused(&node, &["--latest"]);
+    assert!(latest.contains("incarnation 1 has no complete backup yet"), "{latest}");
+    let reaches = format!("--incarnation 0 reaches to {}", first["window"]["to_time"].as_str().unwrap());
+    assert!(latest.contains(&reaches) && latest.contains(&format!("(transaction {last})")), "{latest}");
+    let standby = node.run(&["standby", "run", "orders", "--to", "standby"]);
+    assert_eq!(standby.status.code(), Some(4), "{}", said(&standby));
+    assert!(said(&standby).contains("wait for its first backup"), "{}", said(&standby));
+    assert_eq!(points(&node, &[]), before);
+
+    // It gets one, and holds other transactions under the same numbers.
+    let service = node.start(None);
+    node.wait_backup(1);
+    write(&node);
+    let second = settle(&node, 1);
+    assert_eq!(second["former"][0]["number"], 0);
+    assert_eq!(second["former"][0]["window"], first["window"]);
+    let table = said(&node.run(&["status", "orders"]));
+    assert!(table.contains("before: incarnation 0, ") && table.contains("--incarnation 0)"), "{table}");
+    service.stop();
+    for target in [["--xid", "2"], ["--pos", first["window"]["from_position"].as_str().unwrap()]] {
+        let both = refused(&node, &target);
+        assert!(both.contains("is in incarnations 0 and 1 of orders"), "{both}");
+        for number in ["0", "1"] {
+            let one = plan(&node, &[&target[..], &["--incarnation", number]].concat());
+            let code = one.status.code();
+            // Before the base of an incarnation nothing is restored: that is said of it, and no other one is taken.
+            let is_before = said(&one).contains("before the first restorable moment")
+                || said(&one).contains("is not in the journal");
+            assert!(
+                code == Some(0) || (code == Some(4) && is_before),
+                "{target:?} in {number}: {}",
+                said(&one)
+            );
+        }
+    }
+
+    let all = points(&node, &[]);
+    assert!(all.starts_with(&before) && all.len() > before.len(), "{all:?}");
+    let new: Vec<(u64, u64)> = all[before.len()..].to_vec();
+    assert!(new.iter().all(|(incarnation, _)| *incarnation == 1), "{all:?}");
+    assert_eq!(points(&node, &["--incarnation", "0"]), before);
+    assert_eq!(points(&node, &["--incarnation", "1", "--around", &seen]), new);
+    assert!(points(&node, &["--around", &seen]).contains(&before[1]));
+    assert_eq!(node.run(&["points", "list", "orders", "--incarnation", "7"]).status.code(), Some(3));
+    // A transaction that the former one alone holds is not there, and is there.
+    let only = new.iter().map(|(_, xid)| *xid).max().unwrap().max(2) + 1;
+    if only <= last {
+        let elsewhere = refused(&node, &["--xid", &only.to_string()]);
+        assert!(elsewhere.contains("add --incarnation 0"), "{elsewhere}");
+    }
+
+    for listed in [["backup", "list"], ["verify", "orders"]] {
+        let numbers: Vec<Value> = node.json(&listed)["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["incarnation_number"].clone())
+            .collect();
+        assert!(
+            numbers.contains(&Value::from(0)) && numbers.contains(&Value::from(1)),
+            "{listed:?}: {numbers:?}"
+        );
+    }
+}
