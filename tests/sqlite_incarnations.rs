@@ -155,3 +155,51 @@ fn a_new_incarnation_takes_nothing_of_the_former_one_out_of_sight() {
         );
     }
 }
+
+/// The exit code of `status`, and why it is not as it should be; once that says these words.
+fn why(node: &Node, words: &str) -> i32 {
+    let mut last = None;
+    let said = wait_for(SOON, || {
+        let output = node.run(&["-o", "json", "status", "orders"]);
+        let answer: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let status = &answer["items"][0];
+        last = Some(status.clone());
+        let is_said =
+            status["state"] == "unknown" && status["why"].as_str().is_some_and(|why| why.contains(words));
+        is_said.then(|| output.status.code().unwrap())
+    });
+    said.unwrap_or_else(|| panic!("never said {words:?}: {last:?}\n{}", node.log()))
+}
+
+#[test]
+fn a_status_that_is_unknown_says_why_and_since_when_and_is_no_success() {
+    let node = node(4096);
+    let service = node.start(None);
+    node.wait_backup(1);
+    let connected = settle(&node, 0);
+    assert_eq!((&connected["why"], connected["rpo_breached"].is_null()), (&Value::Null, true));
+    service.stop();
+    assert_eq!(why(&node, "no service has written here since"), 9);
+    assert!(said(&node.run(&["status"])).contains("is `farshore run` alive?"));
+
+    // The store is away: nothing of its journal is known to this service, and what was stored is not taken back.
+    let (store, away) = (node.folder().join("journal"), node.folder().join("away"));
+    std::fs::rename(&store, &away).unwrap();
+    let service = node.start(None);
+    assert_eq!(why(&node, "journal"), 9);
+    let status = node.status().unwrap();
+    assert_eq!(status["targets"][0]["stored"], connected["targets"][0]["stored"], "{status}");
+    service.stop();
+    std::fs::rename(&away, &store).unwrap();
+
+    // The database is not there.
+    let (there, aside) = (database(&node), node.folder().join("aside"));
+    std::fs::rename(&there, &aside).unwrap();
+    let service = node.start(None);
+    assert_eq!(why(&node, "app.db"), 9);
+    service.stop();
+    std::fs::rename(&aside, &there).unwrap();
+    let service = node.start(None);
+    settle(&node, 0);
+    service.stop();
+}

@@ -34,6 +34,10 @@ pub struct DatabaseStatus {
     pub engine: String,
     /// How its shipping stands; `unknown` when nobody vouches for it.
     pub state: ShownState,
+    /// When a service last wrote of it here.
+    pub seen_at: Option<Time>,
+    /// Why it does not stand as it should, as far as anybody said so; null when nothing is known to be wrong.
+    pub why: Option<String>,
     /// Its current incarnation.
     pub incarnation: Option<IncarnationId>,
     /// The number that its store's record gives that one.
@@ -142,6 +146,8 @@ pub struct TargetStatus {
     pub stored: Option<Position>,
     /// The shipper's word for it; `unknown` when nobody vouches for the database, or nobody for this store any more.
     pub state: String,
+    /// What last went wrong there, until it is mended.
+    pub why: Option<String>,
 }
 
 /// The primary's log disk.
@@ -225,6 +231,8 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     }
     let former = former_in_txn(txn, incarnations).await?;
     let targets = target_list_in_txn(txn, name).await?;
+    let seen_at = lag::seen_at(shipping.as_ref(), &targets);
+    let why = lag::why(now, shipping.as_ref(), &targets);
     let targets = targets
         .into_iter()
         .map(|target| TargetStatus {
@@ -232,6 +240,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
                 ShownState::Unknown => state.word().to_owned(),
                 ShownState::Known(_) => lag::shown_target_state(now, &target),
             },
+            why: target.failure.map(|failure| failure.message),
             store: target.store,
             stored: target.stored,
         })
@@ -244,6 +253,8 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         database: database.name,
         engine: database.engine,
         state,
+        seen_at,
+        why,
         incarnation,
         incarnation_number: current.and_then(|current| current.number),
         timeline: said.and_then(|s| s.timeline),

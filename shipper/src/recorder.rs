@@ -91,7 +91,7 @@ impl Recorder {
                             kept
                         }
                         None if named => self.snapshot(&progress).await,
-                        None => Ok(()),
+                        None => self.trouble(&progress).await,
                     }
                 }
                 fact = async { tokio::time::sleep_until(next).await; facts.recv().await }, if waiting.is_none() => match fact {
@@ -198,14 +198,25 @@ impl Recorder {
         }
     }
 
+    /// Says of a target that the catalog knows from before what stands in the way, while nothing is known of its journal yet: a store that
+    /// is away, or a database that is not there.
+    async fn trouble(&self, progress: &Progress) -> Result<()> {
+        match failure(progress, Utc::now()) {
+            Some(failure) => {
+                let state = state_of(progress.state).word();
+                self.catalog.target_trouble(&self.database, &self.store, state, &failure).await
+            }
+            None => Ok(()),
+        }
+    }
+
     async fn snapshot(&self, progress: &Progress) -> Result<()> {
         if progress.incarnation.is_none() {
             // Nothing is known yet, not even that the database exists.
             return Ok(());
         }
         let now = Utc::now();
-        let failure =
-            progress.trouble.clone().map(|message| Failure { code: "FS-0001".to_owned(), message, at: now });
+        let failure = failure(progress, now);
         self.catalog
             .target_put(&Target {
                 database: self.database.clone(),
@@ -218,6 +229,11 @@ impl Recorder {
             })
             .await
     }
+}
+
+/// What stands in a target's way.
+fn failure(progress: &Progress, now: DateTime<Utc>) -> Option<Failure> {
+    progress.trouble.clone().map(|message| Failure { code: "FS-0001".to_owned(), message, at: now })
 }
 
 /// Whether the same would succeed once the catalog is back; a fact that it refuses as such is offered once.

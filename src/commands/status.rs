@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use farshore_catalog::lag::ShownState;
 use farshore_catalog::status::{DatabaseStatus, Former};
 use farshore_journal::{DatabaseName, Position};
 use serde::Serialize;
@@ -18,15 +19,69 @@ use crate::wiring;
 const WATCH: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
-#[serde(transparent)]
-struct Shown(DatabaseStatus);
+struct Shown {
+    #[serde(flatten)]
+    status: DatabaseStatus,
+    /// The objective for what may be lost.
+    rpo_seconds: Option<f64>,
+    /// Whether more than that is not stored; null when there is no objective, or it is not known.
+    rpo_breached: Option<bool>,
+    #[serde(skip)]
+    now: DateTime<Utc>,
+}
+
+impl Shown {
+    fn new(status: DatabaseStatus, rpo: Option<Duration>, now: DateTime<Utc>) -> Self {
+        let rpo_seconds = rpo.map(|rpo| rpo.as_secs_f64());
+        let rpo_breached = rpo_seconds.zip(status.ship_lag_seconds).map(|(rpo, lag)| lag > rpo);
+        Self { status, rpo_seconds, rpo_breached, now }
+    }
+
+    /// What this says of a run: a breached objective before a state that is not known, or in which nothing is shipped any more.
+    fn exit(&self) -> Exit {
+        let ships = match self.status.state {
+            ShownState::Unknown => false,
+            ShownState::Known(state) => !state.is_stopped(),
+        };
+        match (self.rpo_breached, ships) {
+            (Some(true), _) => Exit::Breached,
+            (_, false) => Exit::Findings,
+            (_, true) => Exit::Done,
+        }
+    }
+}
+
+/// How a run ends that showed these.
+fn worst(shown: &[Shown]) -> Exit {
+    let ends: Vec<Exit> = shown.iter().map(Shown::exit).collect();
+    let has = |exit| ends.contains(&exit);
+    if has(Exit::Breached) {
+        Exit::Breached
+    } else if has(Exit::Findings) {
+        Exit::Findings
+    } else {
+        Exit::Done
+    }
+}
+
+/// How long ago something was, for people.
+fn ago(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
+    let seconds = (now - then).num_seconds();
+    match seconds {
+        ..0 => "in the future".to_owned(),
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86_400),
+    }
+}
 
 impl Row for Shown {
     const HEADER: &'static [&'static str] =
-        &["DATABASE", "ENGINE", "STATE", "TL", "STORED", "LAG", "WINDOW (UTC)", "GAPS", "BACKUPS"];
+        &["DATABASE", "ENGINE", "STATE", "SEEN", "TL", "STORED", "LAG", "WINDOW (UTC)", "GAPS", "BACKUPS"];
 
     fn cells(&self) -> Vec<String> {
-        let json = serde_json::to_value(&self.0).unwrap_or_default();
+        let json = serde_json::to_value(&self.status).unwrap_or_default();
         let text = |value: &serde_json::Value| match value {
             serde_json::Value::Null => "?".to_owned(),
             serde_json::Value::String(text) => text.clone(),
@@ -49,6 +104,7 @@ impl Row for Shown {
             text(&json["database"]),
             text(&json["engine"]),
             text(&json["state"]),
+            self.status.seen_at.map_or_else(|| "never".to_owned(), |seen| ago(self.now, seen)),
             text(&json["timeline"]),
             text(&json["stored"]),
             lag,
@@ -59,7 +115,16 @@ impl Row for Shown {
     }
 
     fn below(&self) -> Vec<String> {
-        before(&self.0.database, &self.0.former)
+        let Self { status, rpo_seconds, rpo_breached, .. } = self;
+        let name = &status.database;
+        let mut lines: Vec<String> = status.why.iter().map(|why| format!("{name} why: {why}")).collect();
+        if let (Some(true), Some(rpo), Some(lag)) = (rpo_breached, rpo_seconds, status.ship_lag_seconds) {
+            lines.push(format!(
+                "{name} rpo: commits of the last {lag} s are not stored; the objective is {rpo} s"
+            ));
+        }
+        lines.extend(before(name, &status.former));
+        lines
     }
 }
 
@@ -101,23 +166,28 @@ fn edge(window: &serde_json::Value, end: &str) -> String {
     time.or(position).unwrap_or("?").to_owned()
 }
 
-/// Runs it.
+/// Runs it. Ends with 8 when an objective is breached, with 9 when it is not known how a database stands or nothing is shipped any more.
 ///
 /// # Errors
 /// When the catalog is away, or a database was never shipped.
 pub async fn run(context: &mut Context, args: StatusArgs) -> anyhow::Result<Exit> {
     let config = context.config()?;
     let asked = commands::databases(&config, args.database.as_ref())?;
-    let names: Vec<DatabaseName> = asked.into_iter().map(|(name, _)| name.clone()).collect();
+    let asked: Vec<(DatabaseName, Option<Duration>)> =
+        asked.into_iter().map(|(name, settings)| (name.clone(), settings.rpo.map(|rpo| rpo.get()))).collect();
     let catalog = wiring::catalog(&config).await?;
     loop {
-        let mut shown = Vec::with_capacity(names.len());
-        for name in &names {
-            let status = catalog.status(name, Utc::now()).await.map_err(|why| unknown(name, &why))?;
-            shown.push(Shown(status));
+        let mut shown = Vec::with_capacity(asked.len());
+        for (name, rpo) in &asked {
+            let now = Utc::now();
+            let status = catalog.status(name, now).await.map_err(|why| unknown(name, &why))?;
+            shown.push(Shown::new(status, *rpo, now));
         }
         context.output.list("farshore.status/1", &shown)?;
-        if !args.watch || context.output.is_closed() {
+        if !args.watch {
+            return Ok(worst(&shown));
+        }
+        if context.output.is_closed() {
             return Ok(Exit::Done);
         }
         tokio::select! {
@@ -139,7 +209,8 @@ fn unknown(name: &DatabaseName, why: &farshore_catalog::Error) -> OperatorMessag
 #[cfg(test)]
 mod tests {
     use super::*;
-    use farshore_catalog::status::Window;
+    use farshore_catalog::shipping::ShippingState;
+    use farshore_catalog::status::{Backups, Primary, SCHEMA, Window};
     use farshore_journal::{IncarnationId, Offset, Timeline};
 
     fn former(number: u8, times: bool, restorable: bool) -> Former {
@@ -172,5 +243,87 @@ mod tests {
         let said = before(&orders, &many);
         assert_eq!(said.len(), FORMER_NAMED + 1);
         assert!(said[0].contains("incarnation 8") && said[FORMER_NAMED].contains("4 more"), "{said:?}");
+    }
+
+    fn status(state: ShownState, lag: Option<f64>, why: Option<&str>) -> DatabaseStatus {
+        DatabaseStatus {
+            schema: SCHEMA,
+            database: "orders".parse().unwrap(),
+            engine: "sqlite".to_owned(),
+            state,
+            seen_at: Some(at(100)),
+            why: why.map(str::to_owned),
+            incarnation: None,
+            incarnation_number: None,
+            timeline: None,
+            received: None,
+            stored: None,
+            reported: None,
+            released: None,
+            ship_lag_bytes: None,
+            ship_lag_seconds: lag,
+            window: None,
+            former: Vec::new(),
+            backups: Backups { count: 0, damaged: 0, last_at: None },
+            targets: Vec::new(),
+            primary: Primary { retained_bytes: None, seconds_to_full: None },
+        }
+    }
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(second, 0).unwrap()
+    }
+
+    #[test]
+    fn a_breached_objective_ends_with_8_and_what_is_not_known_or_not_shipped_with_9() {
+        let known = ShownState::Known;
+        let second = Some(Duration::from_secs(1));
+        for (state, lag, rpo, code) in [
+            (known(ShippingState::Connected), Some(0.0), second, 0),
+            (known(ShippingState::Connected), Some(1.5), second, 8),
+            (known(ShippingState::Connected), Some(1.5), None, 0),
+            (known(ShippingState::Connected), None, second, 0),
+            (known(ShippingState::Failed), None, second, 9),
+            (known(ShippingState::Fenced), None, None, 9),
+            (ShownState::Unknown, None, second, 9),
+            // What is not stored grows old, whoever is silent.
+            (ShownState::Unknown, Some(42.5), second, 8),
+        ] {
+            let shown = Shown::new(status(state, lag, None), rpo, at(112));
+            assert_eq!(shown.exit().code(), code, "{} {lag:?} {rpo:?}", state.word());
+        }
+        let all = |states: &[ShownState]| {
+            let shown: Vec<Shown> =
+                states.iter().map(|state| Shown::new(status(*state, None, None), None, at(112))).collect();
+            worst(&shown).code()
+        };
+        assert_eq!(all(&[known(ShippingState::Connected), ShownState::Unknown]), 9);
+        assert_eq!(all(&[]), 0);
+    }
+
+    #[test]
+    fn a_person_is_told_when_a_service_last_wrote_and_why_nothing_is_known() {
+        let shown = Shown::new(
+            status(ShownState::Unknown, Some(42.5), Some("it is away")),
+            Some(Duration::from_secs(10)),
+            at(112),
+        );
+        assert_eq!(shown.cells()[3], "12 s ago");
+        assert_eq!(
+            shown.below(),
+            [
+                "orders why: it is away",
+                "orders rpo: commits of the last 42.5 s are not stored; the objective is 10 s"
+            ]
+        );
+        for (then, said) in [
+            (101, "in the future"),
+            (0, "100 s ago"),
+            (-3600, "61 min ago"),
+            (-9000, "2 h ago"),
+            (-200_000, "2 d ago"),
+        ] {
+            assert_eq!(ago(at(100), at(then)), said);
+        }
     }
 }
