@@ -6,6 +6,7 @@
 pub mod restore;
 pub mod standby;
 pub mod time;
+pub mod zone;
 
 use std::path::PathBuf;
 
@@ -59,9 +60,9 @@ pub struct Global {
     /// How answers are printed on standard output
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub output: Format,
-    /// The time zone times are shown in
-    #[arg(long, global = true, value_name = "ZONE", default_value = "UTC", value_parser = parse_zone)]
-    pub tz: Tz,
+    /// The time zone of tables, and of times given without an offset, as Europe/Berlin; UTC when not given
+    #[arg(long, global = true, value_name = "ZONE", value_parser = parse_zone)]
+    pub tz: Option<Tz>,
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -302,7 +303,7 @@ pub enum PointsCommand {
     #[command(before_help = "Examples:
   farshore points list orders
   farshore points list orders --around 2026-03-29T14:02:17Z
-  farshore points list orders --incarnation 0")]
+  farshore --tz Europe/Berlin points list orders --around \"2026-03-29 16:02\"")]
     List {
         /// The database
         #[arg(value_name = "DB")]

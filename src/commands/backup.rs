@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::base_backups::{self, Process, STUCK, Streams};
 use crate::cli::BackupCommand;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::{Config, StoreName};
 use crate::exit::Exit;
@@ -38,7 +39,7 @@ impl Row for Listed {
     const HEADER: &'static [&'static str] =
         &["DATABASE", "STORE", "INC", "BACKUP", "STATE", "STARTED (UTC)", "TL", "START", "END", "LABEL"];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, zone: Zone) -> Vec<String> {
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         vec![
             self.database.to_string(),
@@ -46,7 +47,7 @@ impl Row for Listed {
             self.incarnation_number.to_string(),
             self.id.to_string(),
             self.state.to_owned(),
-            self.started.clone(),
+            zone.show_written(&self.started),
             self.timeline.map_or_else(|| "-".to_owned(), |timeline| timeline.to_string()),
             or_none(&self.start),
             or_none(&self.end),

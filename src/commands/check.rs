@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::check::facts::{CheckFacts, HeadFacts, Pinning, SignedFacts, StoreFacts, Wanted};
 use crate::check::{self, Finding, Level};
 use crate::cli::DatabaseChoice;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::address::CatalogUrl;
 use crate::config::quantity::Span;
@@ -40,7 +41,7 @@ struct Line {
 impl Row for Line {
     const HEADER: &'static [&'static str] = &["DATABASE", "LEVEL", "CHECK", "FOUND", "MEND"];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, _zone: Zone) -> Vec<String> {
         let finding = &self.finding;
         vec![
             self.database.clone(),

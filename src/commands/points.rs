@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::cli::PointsCommand;
 use crate::cli::restore::Incarnation as Which;
 use crate::cli::time::Moment;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig};
 use crate::exit::Exit;
@@ -47,10 +48,10 @@ impl Row for Point {
     const HEADER: &'static [&'static str] =
         &["TIME (UTC)", "INC", "POSITION", "KIND", "NAME", "XID", "BYTES", "STORES"];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, zone: Zone) -> Vec<String> {
         let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
         vec![
-            self.time.to_rfc3339_opts(SecondsFormat::Micros, true),
+            zone.show(self.time, SecondsFormat::Micros),
             number(self.incarnation),
             self.position.to_string(),
             self.kind.clone(),

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::SecondsFormat;
 use farshore_applier::heads::{Doubt, doubts, unwitnessed};
 use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, resolve};
 use farshore_applier::restore::{self, RestoreError, RestoreOptions, Restored, StartOptions};
@@ -25,6 +26,7 @@ use self::incarnations::{elsewhere, only_one};
 pub(super) use self::refusal::{failed, unreachable};
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
@@ -44,6 +46,7 @@ const STALL: Duration = Duration::from_secs(300);
 /// When the target cannot be reached, the place cannot be used, or the copy did not come to stand at exactly the target.
 pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exit> {
     let config = context.config()?;
+    let zone = context.output.zone();
     let (name, settings) = commands::database(&config, Some(&args.database))?;
     let (Some(target), Some(destination)) = (args.target(), args.destination()) else {
         let refused = OperatorMessage::new(
@@ -73,7 +76,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         Err(why) => return Err(unreachable(name, &why, None).into()),
     };
     if args.dry_run {
-        let text = describe(&plan, &source, &store);
+        let text = describe(&plan, &source, &store, zone);
         show(context, &plan, &text)?;
         return Ok(Exit::Done);
     }
@@ -89,7 +92,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         preload: Vec::new(),
         start: args.start.then(|| start(settings, args.then)),
     };
-    tracing::info!("{}", describe(&plan, &source, &store));
+    tracing::info!("{}", describe(&plan, &source, &store, zone));
     let watcher: restore::Watcher = Arc::new(|progress: restore::Progress| {
         tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
             eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
@@ -120,7 +123,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         }
     };
     let restored = restored.map_err(|why| failed(name, &source, &options.directory, &why))?;
-    let mut text = describe(&plan, &source, &store);
+    let mut text = describe(&plan, &source, &store, zone);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     if let Some(file) = &restored.file {
         let found = match &file.checked {
@@ -301,23 +304,34 @@ pub(super) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
 }
 
 /// The plan for people.
-fn describe(plan: &Plan, source: &Source, store: &str) -> String {
+fn describe(plan: &Plan, source: &Source, store: &str, zone: Zone) -> String {
     let mut text = String::new();
     let resolved = &plan.resolved;
-    let time = resolved.time.map_or_else(|| "no commit since the base".to_owned(), |time| time.to_rfc3339());
+    let time = resolved
+        .time
+        .map_or_else(|| "no commit since the base".to_owned(), |time| zone.show(time, SecondsFormat::AutoSi));
     let xid = resolved.xid.map_or_else(String::new, |xid| format!(", xid {xid}"));
     let record = source.record();
     // Writing to a String does not fail.
     let _ =
         writeln!(text, "from       store {store}, incarnation {} ({})", record.number, record.incarnation);
-    let _ = writeln!(text, "asked      {}", plan.asked);
+    let asked = match &plan.asked {
+        Asked::Time(time) => format!("time {}", zone.show(*time, SecondsFormat::Micros)),
+        other => other.to_string(),
+    };
+    let _ = writeln!(text, "asked      {asked}");
     let _ = writeln!(
         text,
         "resolved   {time}, position {}, timeline {}{xid}",
         resolved.position, resolved.timeline
     );
-    let _ =
-        writeln!(text, "base       {} of {}, {} bytes", plan.base.id, plan.base.finished, plan.base.bytes);
+    let _ = writeln!(
+        text,
+        "base       {} of {}, {} bytes",
+        plan.base.id,
+        zone.show_written(&plan.base.finished),
+        plan.base.bytes
+    );
     if plan.base.is_damaged() {
         let named: Vec<String> =
             plan.base.first_bad_pages.iter().map(|bad| format!("{} page {}", bad.path, bad.page)).collect();

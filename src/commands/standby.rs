@@ -203,7 +203,7 @@ async fn status(context: &mut Context, place: &StandbyPlace) -> anyhow::Result<E
         shown.incarnation,
         shown.position,
         shown.transaction.map_or_else(|| "?".to_owned(), |number| number.to_string()),
-        shown.time.as_deref().unwrap_or("?"),
+        shown.time.as_deref().map_or_else(|| "?".to_owned(), |time| context.output.zone().show_written(time)),
     );
     context.output.one("farshore.standby-status/1", &shown, &text)?;
     Ok(Exit::Done)

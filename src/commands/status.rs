@@ -9,6 +9,7 @@ use farshore_journal::{DatabaseName, Position};
 use serde::Serialize;
 
 use crate::cli::StatusArgs;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
@@ -80,7 +81,7 @@ impl Row for Shown {
     const HEADER: &'static [&'static str] =
         &["DATABASE", "ENGINE", "STATE", "SEEN", "TL", "STORED", "LAG", "WINDOW (UTC)", "GAPS", "BACKUPS"];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, zone: Zone) -> Vec<String> {
         let json = serde_json::to_value(&self.status).unwrap_or_default();
         let text = |value: &serde_json::Value| match value {
             serde_json::Value::Null => "?".to_owned(),
@@ -91,14 +92,14 @@ impl Row for Shown {
             (serde_json::Value::Null, _) => "unknown".to_owned(),
             (bytes, seconds) => format!("{} B, {} s", text(bytes), text(seconds)),
         };
-        let window = &json["window"];
-        let span = match window["from_time"].is_null() && window["from_position"].is_null() {
-            true => "none".to_owned(),
-            false => {
-                format!("{} → {} in {}", edge(window, "from"), edge(window, "to"), text(&window["store"]))
-            }
-        };
-        let gaps = window["gaps"].as_array().map_or(0, Vec::len);
+        let span = self.status.window.as_ref().map_or_else(
+            || "none".to_owned(),
+            |window| {
+                let from = edge(zone, window.from_time, window.from_position);
+                format!("{from} → {} in {}", edge(zone, window.to_time, window.to_position), window.store)
+            },
+        );
+        let gaps = self.status.window.as_ref().map_or(0, |window| window.gaps.len());
         let backups = &json["backups"];
         vec![
             text(&json["database"]),
@@ -114,7 +115,7 @@ impl Row for Shown {
         ]
     }
 
-    fn below(&self) -> Vec<String> {
+    fn below(&self, zone: Zone) -> Vec<String> {
         let Self { status, rpo_seconds, rpo_breached, .. } = self;
         let name = &status.database;
         let mut lines: Vec<String> = status.why.iter().map(|why| format!("{name} why: {why}")).collect();
@@ -123,7 +124,7 @@ impl Row for Shown {
                 "{name} rpo: commits of the last {lag} s are not stored; the objective is {rpo} s"
             ));
         }
-        lines.extend(before(name, &status.former));
+        lines.extend(before(zone, name, &status.former));
         lines
     }
 }
@@ -132,16 +133,12 @@ impl Row for Shown {
 const FORMER_NAMED: usize = 5;
 
 /// What the incarnations before the current one reach, newest first.
-fn before(database: &DatabaseName, former: &[Former]) -> Vec<String> {
+fn before(zone: Zone, database: &DatabaseName, former: &[Former]) -> Vec<String> {
     let restorable = former.iter().rev().filter_map(|former| Some((former, former.window.as_ref()?)));
     let mut lines: Vec<String> = restorable
         .map(|(former, window)| {
-            let edge = |time: Option<DateTime<Utc>>, position: Position| match time {
-                Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
-                None => position.to_string(),
-            };
-            let from = edge(window.from_time, window.from_position);
-            let to = edge(window.to_time, window.to_position);
+            let from = edge(zone, window.from_time, window.from_position);
+            let to = edge(zone, window.to_time, window.to_position);
             let named = former.number.map_or_else(|| former.incarnation.to_string(), |number| number.to_string());
             format!(
                 "{database} before: incarnation {named}, {from} to {to} in {} (restore with --incarnation {named})",
@@ -159,11 +156,9 @@ fn before(database: &DatabaseName, former: &[Former]) -> Vec<String> {
     lines
 }
 
-/// One end of the window: its time where it is known, else its position.
-fn edge(window: &serde_json::Value, end: &str) -> String {
-    let time = window[format!("{end}_time")].as_str();
-    let position = window[format!("{end}_position")].as_str();
-    time.or(position).unwrap_or("?").to_owned()
+/// One end of a window: its time where it is known, else its position.
+fn edge(zone: Zone, time: Option<DateTime<Utc>>, position: Position) -> String {
+    time.map_or_else(|| position.to_string(), |time| zone.show(time, SecondsFormat::AutoSi))
 }
 
 /// Runs it. Ends with 8 when an objective is breached, with 9 when it is not known how a database stands or nothing is shipped any more.
@@ -231,7 +226,11 @@ mod tests {
     #[test]
     fn what_former_incarnations_reach_is_said_newest_first_and_never_of_one_that_reaches_nothing() {
         let orders: DatabaseName = "orders".parse().unwrap();
-        let said = before(&orders, &[former(0, true, true), former(1, true, false), former(2, false, true)]);
+        let said = before(
+            Zone::UTC,
+            &orders,
+            &[former(0, true, true), former(1, true, false), former(2, false, true)],
+        );
         assert_eq!(
             said,
             [
@@ -240,7 +239,7 @@ mod tests {
             ]
         );
         let many: Vec<Former> = (0..9).map(|number| former(number, true, true)).collect();
-        let said = before(&orders, &many);
+        let said = before(Zone::UTC, &orders, &many);
         assert_eq!(said.len(), FORMER_NAMED + 1);
         assert!(said[0].contains("incarnation 8") && said[FORMER_NAMED].contains("4 more"), "{said:?}");
     }
@@ -308,9 +307,9 @@ mod tests {
             Some(Duration::from_secs(10)),
             at(112),
         );
-        assert_eq!(shown.cells()[3], "12 s ago");
+        assert_eq!(shown.cells(Zone::UTC)[3], "12 s ago");
         assert_eq!(
-            shown.below(),
+            shown.below(Zone::UTC),
             [
                 "orders why: it is away",
                 "orders rpo: commits of the last 42.5 s are not stored; the objective is 10 s"

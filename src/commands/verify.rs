@@ -6,6 +6,7 @@ use farshore_journal::DatabaseName;
 use serde::Serialize;
 
 use crate::cli::DatabaseChoice;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::StoreName;
 use crate::exit::Exit;
@@ -40,7 +41,7 @@ impl Row for Shown {
         "SIGNED TO",
     ];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, _zone: Zone) -> Vec<String> {
         let head =
             self.found.chain_head.map_or_else(|| "-".to_owned(), |head| head.to_string()[..16].to_owned());
         vec![
