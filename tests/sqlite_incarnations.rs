@@ -59,6 +59,13 @@ fn refused(node: &Node, target: &[&str]) -> String {
     format!("{} {}", message["happened"].as_str().unwrap(), message["do"].as_str().unwrap())
 }
 
+/// The time of the last commit but one, as it is shown in India and without an offset.
+fn local(node: &Node) -> String {
+    let there = said(&node.run(&["--tz", "Asia/Kolkata", "points", "list", "orders"]));
+    let lines: Vec<&str> = there.lines().collect();
+    lines[lines.len() - 2].split_whitespace().next().unwrap().trim_end_matches("+05:30").to_owned()
+}
+
 /// Points of a list: the number of the incarnation, and of the transaction.
 fn points(node: &Node, more: &[&str]) -> Vec<(u64, u64)> {
     let listed = node.json(&[&["points", "list", "orders"], more].concat());
@@ -140,6 +147,37 @@ fn a_new_incarnation_takes_nothing_of_the_former_one_out_of_sight() {
     if only <= last {
         let elsewhere = refused(&node, &["--xid", &only.to_string()]);
         assert!(elsewhere.contains("add --incarnation 0"), "{elsewhere}");
+    }
+
+    // In a zone: its name above the times, their offsets behind them.
+    let there = said(&node.run(&["--tz", "Asia/Kolkata", "points", "list", "orders"]));
+    assert!(there.starts_with("TIME (Asia/Kolkata)"), "{there}");
+    assert!(
+        there.lines().skip(1).all(|line| line.split_whitespace().next().unwrap().ends_with("+05:30")),
+        "{there}"
+    );
+    let asked = node.run(&[
+        "--tz",
+        "Asia/Kolkata",
+        "restore",
+        "orders",
+        "--at",
+        &local(&node),
+        "--dry-run",
+        "--to",
+        "/nowhere",
+    ]);
+    assert!(
+        said(&asked).contains("asked      time ") && said(&asked).contains("+05:30, position"),
+        "{}",
+        said(&asked)
+    );
+    let backups = node.json(&["backup", "list"]);
+    for backup in backups["items"].as_array().unwrap() {
+        let is_complete = backup["state"] == "complete";
+        assert_eq!(is_complete, backup["finished"].is_string(), "{backup}");
+        assert!(backup["stored_bytes"].as_u64() > Some(0), "{backup}");
+        assert_eq!(backup["label"], "taken because there was none", "{backup}");
     }
 
     for listed in [["backup", "list"], ["verify", "orders"]] {

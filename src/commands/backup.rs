@@ -1,5 +1,6 @@
 //! `farshore backup`: takes, lists and shows base backups. What is listed is read from the stores themselves.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_journal::backup;
 use farshore_journal::reader::Reader;
 use farshore_journal::{BackupId, DatabaseName};
@@ -27,6 +28,10 @@ struct Listed {
     id: BackupId,
     label: String,
     started: String,
+    /// When its manifest was written, its last object; none of one that is unfinished.
+    finished: Option<DateTime<Utc>>,
+    /// Bytes of its objects in the store.
+    stored_bytes: u64,
     host: String,
     state: &'static str,
     timeline: Option<u32>,
@@ -36,10 +41,23 @@ struct Listed {
 }
 
 impl Row for Listed {
-    const HEADER: &'static [&'static str] =
-        &["DATABASE", "STORE", "INC", "BACKUP", "STATE", "STARTED (UTC)", "TL", "START", "END", "LABEL"];
+    const HEADER: &'static [&'static str] = &[
+        "DATABASE",
+        "STORE",
+        "INC",
+        "BACKUP",
+        "STATE",
+        "STARTED (UTC)",
+        "ENDED (UTC)",
+        "BYTES",
+        "TL",
+        "START",
+        "END",
+        "LABEL",
+    ];
 
     fn cells(&self, zone: Zone) -> Vec<String> {
+        let seconds = |time: DateTime<Utc>| zone.show(time, SecondsFormat::Secs);
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         vec![
             self.database.to_string(),
@@ -47,7 +65,9 @@ impl Row for Listed {
             self.incarnation_number.to_string(),
             self.id.to_string(),
             self.state.to_owned(),
-            zone.show_written(&self.started),
+            self.started.parse().map_or_else(|_| self.started.clone(), seconds),
+            self.finished.map_or_else(|| "-".to_owned(), seconds),
+            self.stored_bytes.to_string(),
             self.timeline.map_or_else(|| "-".to_owned(), |timeline| timeline.to_string()),
             or_none(&self.start),
             or_none(&self.end),
@@ -147,6 +167,8 @@ async fn list(config: &Config, name: &DatabaseName, store: &StoreName) -> anyhow
                 id,
                 label: standing.opening.label,
                 started: standing.opening.started,
+                finished: range.and_then(|range| DateTime::from_timestamp_micros(range.written_at)),
+                stored_bytes: backup::stored_bytes(&reader, id).await?,
                 host: standing.opening.host,
                 // Without a manifest it may run, or have been cut off: the store does not tell, and no restore uses it.
                 state: if range.is_some() { "complete" } else { "unfinished" },
@@ -159,4 +181,38 @@ async fn list(config: &Config, name: &DatabaseName, store: &StoreName) -> anyhow
     }
     listed.sort_by(|a, b| a.started.cmp(&b.started));
     Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_listed_with_when_it_ended_and_what_it_takes_and_one_that_did_not_end_with_neither_claimed()
+    {
+        let mut listed = Listed {
+            database: "orders".parse().unwrap(),
+            store: "main".to_owned(),
+            incarnation: String::new(),
+            incarnation_number: 3,
+            id: BackupId::from_bytes([1; 16]),
+            label: "taken because there was none".to_owned(),
+            started: "2026-07-01T12:00:00.123456789+00:00".to_owned(),
+            finished: Some("2026-07-01T12:05:00Z".parse().unwrap()),
+            stored_bytes: 4096,
+            host: String::new(),
+            state: "complete",
+            timeline: Some(1),
+            start: None,
+            end: None,
+            sealed: Some(false),
+        };
+        let berlin = Zone::of(Some(chrono_tz::Europe::Berlin));
+        let cells = listed.cells(berlin);
+        assert_eq!(cells.len(), Listed::HEADER.len());
+        assert_eq!(cells[2], "3");
+        assert_eq!(cells[5..8], ["2026-07-01T14:00:00+02:00", "2026-07-01T14:05:00+02:00", "4096"]);
+        listed.finished = None;
+        assert_eq!(listed.cells(Zone::UTC)[5..8], ["2026-07-01T12:00:00Z", "-", "4096"]);
+    }
 }
