@@ -106,6 +106,15 @@ fn a_new_incarnation_takes_nothing_of_the_former_one_out_of_sight() {
     assert_eq!(standby.status.code(), Some(4), "{}", said(&standby));
     assert!(said(&standby).contains("wait for its first backup"), "{}", said(&standby));
     assert_eq!(points(&node, &[]), before);
+    // Once the catalog knows of it, it shows the former one too.
+    let rebuilt = node.run(&["catalog", "rebuild"]);
+    assert!(rebuilt.status.success(), "{}", said(&rebuilt));
+    let between = node.status().unwrap();
+    assert_eq!((&between["incarnation_number"], &between["window"]), (&Value::from(1), &Value::Null));
+    assert_eq!(between["former"][0]["window"], first["window"]);
+    assert_eq!(points(&node, &[]), before);
+    let listed = said(&node.run(&["points", "list", "orders"]));
+    assert!(listed.contains("the newest incarnation (1) has no complete backup yet"), "{listed}");
 
     // It gets one, and holds other transactions under the same numbers.
     let service = node.start(None);
