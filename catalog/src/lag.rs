@@ -100,7 +100,7 @@ pub fn why(now: Time, shipping: Option<&Shipping>, targets: &[Target]) -> Option
         .collect();
     let said = (!failures.is_empty()).then(|| failures.join("; "));
     let Some(seen_at) = seen_at(shipping, targets) else {
-        return Some("no service has ever written of it here: is `farshore run` alive?".to_owned());
+        return Some("no service has written of it here yet: is `farshore run` alive?".to_owned());
     };
     let writes = shipping.is_some_and(|said| !is_silent(now, Some(said.updated_at), said.heartbeat))
         || targets.iter().any(|target| !is_silent(now, Some(target.updated_at), TARGET_HEARTBEAT));
@@ -269,7 +269,7 @@ mod tests {
             said(200, &[target("main", 100, None)]).as_deref(),
             Some("no service has written here since 1970-01-01T00:01:40Z: is `farshore run` alive?")
         );
-        assert!(said(200, &[]).unwrap().contains("ever written"));
+        assert!(said(200, &[]).unwrap().contains("written of it here yet"));
         assert_eq!(seen_at(None, &[target("main", 100, None), target("nas", 90, None)]), Some(at(100)));
     }
 }

@@ -31,6 +31,9 @@ use crate::standing::standing;
 pub const HEARTBEAT: Duration = farshore_catalog::lag::TARGET_HEARTBEAT;
 /// How long facts are gathered behind those that were written: what is said of a hundred chunks costs hardly more than of one.
 const GATHER: Duration = Duration::from_millis(250);
+/// How often, and for how long, it is written at first: who asks as soon as there is something must not be told that nobody writes.
+const FIRST_BEATS: Duration = Duration::from_millis(100);
+const FIRST: Duration = Duration::from_secs(3);
 /// The heartbeat of a last word: it stays true until another shipper writes.
 const LAST_WORD: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -291,12 +294,12 @@ impl StandingRecorder {
         primary: watch::Receiver<PrimaryFacts>,
         cancel: CancellationToken,
     ) {
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let begun = Instant::now();
+        let mut next = begun;
         let mut away = Away::default();
         loop {
             let ended = tokio::select! {
-                _ = beat.tick() => false,
+                () = tokio::time::sleep_until(next) => false,
                 () = cancel.cancelled() => true,
             };
             let now: Vec<Progress> = targets.iter().map(|target| target.borrow().clone()).collect();
@@ -314,6 +317,7 @@ impl StandingRecorder {
             if ended {
                 return;
             }
+            next = Instant::now() + if begun.elapsed() < FIRST { FIRST_BEATS } else { HEARTBEAT };
         }
     }
 

@@ -26,7 +26,7 @@ pub async fn status_without_facts_is_unknown_and_null(catalog: Catalog) {
     let status = catalog.status(&name("orders"), time(0)).await.unwrap();
     let expected = json!({
         "schema": "farshore.status/1", "database": "orders", "engine": "postgres", "state": "unknown",
-        "seen_at": null, "why": "no service has ever written of it here: is `farshore run` alive?", "incarnation": null, "incarnation_number": null, "timeline": null, "received": null, "stored": null, "reported": null,
+        "seen_at": null, "why": "no service has written of it here yet: is `farshore run` alive?", "incarnation": null, "incarnation_number": null, "timeline": null, "received": null, "stored": null, "reported": null,
         "released": null, "ship_lag_bytes": null, "ship_lag_seconds": null, "window": null, "former": [],
         "backups": { "count": 0, "damaged": 0, "last_at": null }, "targets": [],
         "primary": { "retained_bytes": null, "seconds_to_full": null },
