@@ -418,7 +418,7 @@ fn a_target_outside_of_the_window_and_a_directory_in_use_are_refused_and_stay_as
         said.is(
             "FS-0502",
             4,
-            &[words, "restorable: timeline 1 from "],
+            &[words, "; restorable: 20", "Z (timeline 1 from ", ", transaction "],
             "nothing was written",
             "inside a window",
         );

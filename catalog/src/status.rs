@@ -36,6 +36,8 @@ pub struct DatabaseStatus {
     pub state: ShownState,
     /// When a service last wrote of it here.
     pub seen_at: Option<Time>,
+    /// When the positions were written that follow: `ship_lag_seconds` has grown since, as if nothing had been stored after that.
+    pub measured_at: Option<Time>,
     /// Why it does not stand as it should, as far as anybody said so; null when nothing is known to be wrong.
     pub why: Option<String>,
     /// Its current incarnation.
@@ -254,6 +256,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         engine: database.engine,
         state,
         seen_at,
+        measured_at: said.map(|said| said.updated_at),
         why,
         incarnation,
         incarnation_number: current.and_then(|current| current.number),

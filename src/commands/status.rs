@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use farshore_catalog::lag::ShownState;
 use farshore_catalog::status::{DatabaseStatus, Former};
 use farshore_journal::{DatabaseName, Position};
@@ -25,7 +25,8 @@ struct Shown {
     status: DatabaseStatus,
     /// The objective for what may be lost.
     rpo_seconds: Option<f64>,
-    /// Whether more than that is not stored; null when there is no objective, or it is not known.
+    /// Whether more than that is not stored; null when there is no objective, or it is not known: what was committed before the last
+    /// word of the service may have been stored since.
     rpo_breached: Option<bool>,
     #[serde(skip)]
     now: DateTime<Utc>,
@@ -34,7 +35,18 @@ struct Shown {
 impl Shown {
     fn new(status: DatabaseStatus, rpo: Option<Duration>, now: DateTime<Utc>) -> Self {
         let rpo_seconds = rpo.map(|rpo| rpo.as_secs_f64());
-        let rpo_breached = rpo_seconds.zip(status.ship_lag_seconds).map(|(rpo, lag)| lag > rpo);
+        let rpo_breached = rpo_seconds.zip(status.ship_lag_seconds).and_then(|(rpo, lag)| {
+            // Of a service that speaks once a second the lag of a second ago is known. One that is silent stored nothing that anybody
+            // knows of.
+            let speaks = matches!(status.state, ShownState::Known(_));
+            let since = status.measured_at.filter(|_| speaks).map(|at| (now - at).max(TimeDelta::zero()));
+            let then = since.map_or(lag, |since| lag - since.as_seconds_f64());
+            match (then > rpo, lag > rpo) {
+                (true, _) => Some(true),
+                (false, true) => None,
+                (false, false) => Some(false),
+            }
+        });
         Self { status, rpo_seconds, rpo_breached, now }
     }
 
@@ -251,6 +263,7 @@ mod tests {
             engine: "sqlite".to_owned(),
             state,
             seen_at: Some(at(100)),
+            measured_at: Some(at(111)),
             why: why.map(str::to_owned),
             incarnation: None,
             incarnation_number: None,
@@ -279,8 +292,10 @@ mod tests {
         let second = Some(Duration::from_secs(1));
         for (state, lag, rpo, code) in [
             (known(ShippingState::Connected), Some(0.0), second, 0),
-            (known(ShippingState::Connected), Some(1.5), second, 8),
-            (known(ShippingState::Connected), Some(1.5), None, 0),
+            (known(ShippingState::Connected), Some(2.5), second, 8),
+            (known(ShippingState::Connected), Some(2.5), None, 0),
+            // It was half a second when the service spoke last, a second ago.
+            (known(ShippingState::Connected), Some(1.5), second, 0),
             (known(ShippingState::Connected), None, second, 0),
             (known(ShippingState::Failed), None, second, 9),
             (known(ShippingState::Fenced), None, None, 9),
@@ -291,6 +306,10 @@ mod tests {
             let shown = Shown::new(status(state, lag, None), rpo, at(112));
             assert_eq!(shown.exit().code(), code, "{} {lag:?} {rpo:?}", state.word());
         }
+        let breached = |lag| {
+            Shown::new(status(known(ShippingState::Connected), Some(lag), None), second, at(112)).rpo_breached
+        };
+        assert_eq!([breached(0.9), breached(1.5), breached(2.5)], [Some(false), None, Some(true)]);
         let all = |states: &[ShownState]| {
             let shown: Vec<Shown> =
                 states.iter().map(|state| Shown::new(status(*state, None, None), None, at(112))).collect();

@@ -19,12 +19,15 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// When its manifest was written: it is the last object of a backup.
+    /// When its manifest was written: it is the last object of a backup. To the microsecond, since a time that is cut off may lie before
+    /// the backup is consistent.
     fn finished(&self) -> String {
         let written = self.standing.complete.map(|range| range.written_at);
         let written = written.and_then(chrono::DateTime::from_timestamp_micros);
-        written
-            .map_or_else(|| "an unknown time".to_owned(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
+        written.map_or_else(
+            || "an unknown time".to_owned(),
+            |at| at.to_rfc3339_opts(SecondsFormat::Micros, true),
+        )
     }
 }
 

@@ -26,7 +26,7 @@ pub async fn status_without_facts_is_unknown_and_null(catalog: Catalog) {
     let status = catalog.status(&name("orders"), time(0)).await.unwrap();
     let expected = json!({
         "schema": "farshore.status/1", "database": "orders", "engine": "postgres", "state": "unknown",
-        "seen_at": null, "why": "no service has written of it here yet: is `farshore run` alive?", "incarnation": null, "incarnation_number": null, "timeline": null, "received": null, "stored": null, "reported": null,
+        "seen_at": null, "measured_at": null, "why": "no service has written of it here yet: is `farshore run` alive?", "incarnation": null, "incarnation_number": null, "timeline": null, "received": null, "stored": null, "reported": null,
         "released": null, "ship_lag_bytes": null, "ship_lag_seconds": null, "window": null, "former": [],
         "backups": { "count": 0, "damaged": 0, "last_at": null }, "targets": [],
         "primary": { "retained_bytes": null, "seconds_to_full": null },
@@ -60,7 +60,7 @@ pub async fn status_has_exactly_the_promised_shape(catalog: Catalog) {
     catalog.target_put(&target).await.unwrap();
     let mut expected = json!({
         "schema": "farshore.status/1", "database": "orders", "engine": "postgres", "state": "connected",
-        "seen_at": "2026-03-29T14:16:40Z", "why": null, "incarnation": id.to_string(), "incarnation_number": 0, "timeline": 1,
+        "seen_at": "2026-03-29T14:16:40Z", "measured_at": "2026-03-29T14:16:40Z", "why": null, "incarnation": id.to_string(), "incarnation_number": 0, "timeline": 1,
         "received": "0/3E8", "stored": "0/384", "reported": "0/3E8", "released": "0/320",
         "ship_lag_bytes": 200, "ship_lag_seconds": 2.5,
         "window": {
