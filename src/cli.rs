@@ -6,6 +6,7 @@
 pub mod restore;
 pub mod standby;
 pub mod time;
+pub mod zone;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use farshore_journal::{BackupId, DatabaseName};
 
+use self::restore::Incarnation;
 use crate::config::OnFull;
 use crate::config::quantity::Span;
 pub use restore::{History, RestoreArgs};
@@ -58,9 +60,9 @@ pub struct Global {
     /// How answers are printed on standard output
     #[arg(short, long, global = true, value_enum, default_value = "table")]
     pub output: Format,
-    /// The time zone times are shown in
-    #[arg(long, global = true, value_name = "ZONE", default_value = "UTC", value_parser = parse_zone)]
-    pub tz: Tz,
+    /// The time zone of tables, and of times given without an offset, as Europe/Berlin; UTC when not given
+    #[arg(long, global = true, value_name = "ZONE", value_parser = parse_zone)]
+    pub tz: Option<Tz>,
     /// Say only what went wrong
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -300,7 +302,8 @@ pub enum PointsCommand {
     /// List recovery points
     #[command(before_help = "Examples:
   farshore points list orders
-  farshore points list orders --around 2026-03-29T14:02:17Z")]
+  farshore points list orders --around 2026-03-29T14:02:17Z
+  farshore --tz Europe/Berlin points list orders --around \"2026-03-29 16:02\"")]
     List {
         /// The database
         #[arg(value_name = "DB")]
@@ -308,6 +311,9 @@ pub enum PointsCommand {
         /// The commits nearest to this time, in place of the newest ones
         #[arg(long, value_name = "TIME")]
         around: Option<Moment>,
+        /// Of this incarnation alone, by its number or id; without it of all
+        #[arg(long, value_name = "N_OR_ID")]
+        incarnation: Option<Incarnation>,
     },
     /// Name the present moment in the database's own log
     #[command(before_help = "Examples:\n  farshore points mark orders before-release-812")]

@@ -23,6 +23,7 @@ pub mod wal;
 use farshore_journal::DatabaseName;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::zone::Zone;
 use crate::cli::{Cli, Command, Global};
 use crate::config::{self, Config, ConfigError, DatabaseConfig};
 use crate::exit::Exit;
@@ -125,7 +126,7 @@ pub fn databases<'a>(
 /// # Errors
 /// What the verb says; an [`OperatorMessage`] unless it is a fault of ours.
 pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exit> {
-    let output = Output::stdout(cli.global.output);
+    let output = Output::stdout(cli.global.output).in_zone(Zone::of(cli.global.tz));
     let mut context = Context { global: cli.global, output, cancel };
     match cli.command {
         Command::Demo(args) => demo::run(&mut context, args).await,

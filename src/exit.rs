@@ -78,6 +78,11 @@ impl Exit {
             Self::FetchDoubt => 170,
         }
     }
+
+    /// Whether a run with this code did what it was asked to, and told of something that is not as it should be.
+    pub fn is_told(code: i32) -> bool {
+        [Self::Breached, Self::Findings].iter().any(|exit| i32::from(exit.code()) == code)
+    }
 }
 
 impl From<Exit> for ExitCode {

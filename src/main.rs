@@ -11,7 +11,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use farshore::cli::{Cli, Format};
 use farshore::commands;
 use farshore::commands::demo::shop;
@@ -63,7 +62,7 @@ fn output_of_messages() -> io::Result<File> {
 }
 
 fn start() -> Exit {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::from_line(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers on standard output; whether they could be printed changes nothing.

@@ -12,20 +12,27 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 use crate::cli::Format;
+use crate::cli::zone::Zone;
 
 /// A kind of thing that is listed: how it looks as a table row.
 pub trait Row: Serialize {
-    /// The columns' names, in capitals.
+    /// The columns' names, in capitals. `(UTC)` in one stands for the zone that its times are shown in.
     const HEADER: &'static [&'static str];
 
     /// Its cells, as many as there are columns.
-    fn cells(&self) -> Vec<String>;
+    fn cells(&self, zone: Zone) -> Vec<String>;
+
+    /// Lines for people that stand below the table: what has no room in a row.
+    fn below(&self, _zone: Zone) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Standard output, or a test's buffer.
 pub struct Output<W: Write = io::Stdout> {
     sink: W,
     format: Format,
+    zone: Zone,
     closed: bool,
 }
 
@@ -52,7 +59,18 @@ impl Output<io::Stdout> {
 impl<W: Write> Output<W> {
     /// To any sink.
     pub const fn new(sink: W, format: Format) -> Self {
-        Self { sink, format, closed: false }
+        Self { sink, format, zone: Zone::UTC, closed: false }
+    }
+
+    /// The same, with times shown in this zone.
+    #[must_use]
+    pub fn in_zone(self, zone: Zone) -> Self {
+        Self { zone, ..self }
+    }
+
+    /// The zone that people are shown times in.
+    pub const fn zone(&self) -> Zone {
+        self.zone
     }
 
     /// The format asked for.
@@ -72,8 +90,12 @@ impl<W: Write> Output<W> {
     pub fn list<T: Row>(&mut self, schema: &str, items: &[T]) -> io::Result<()> {
         match self.format {
             Format::Table => {
-                let table = table(T::HEADER, items.iter().map(Row::cells));
-                self.text(&table)
+                let mut text = table(self.zone, T::HEADER, items.iter().map(|item| item.cells(self.zone)));
+                for line in items.iter().flat_map(|item| item.below(self.zone)) {
+                    text.push('\n');
+                    text.push_str(&line);
+                }
+                self.text(&text)
             }
             Format::Json => self.json(&Items { schema, items }, true),
             Format::Jsonl => items.iter().try_for_each(|item| self.json(item, false)),
@@ -137,10 +159,10 @@ impl<W: Write> Output<W> {
 }
 
 /// A plain table: no lines, two spaces between columns, so that `awk` can read it too.
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+fn table(zone: Zone, header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.iter().copied());
+    table.set_header(header.iter().map(|title| title.replace("(UTC)", &format!("({zone})"))));
     table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -162,7 +184,7 @@ mod tests {
     impl Row for Sample {
         const HEADER: &'static [&'static str] = &["NAME", "LAG"];
 
-        fn cells(&self) -> Vec<String> {
+        fn cells(&self, _zone: Zone) -> Vec<String> {
             vec![self.name.to_owned(), format!("{} B", self.lag_bytes)]
         }
     }

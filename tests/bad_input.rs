@@ -407,9 +407,9 @@ fn a_target_outside_of_the_window_and_a_directory_in_use_are_refused_and_stay_as
     let to = service.home().join("copy");
     let path = to.to_str().unwrap();
     for (target, words) in [
-        (["--at", "2001-01-01T00:00:00Z"], "before the oldest backup"),
+        (["--at", "2001-01-01T00:00:00Z"], "before the first restorable moment"),
         (["--at", "2199-01-01T00:00:00Z"], "the newest time in the journal is"),
-        (["--pos", "0/1000000"], "before the oldest backup"),
+        (["--pos", "0/1000000"], "before the first restorable moment"),
         (["--pos", "FF/0"], "behind what is stored"),
         (["--xid", "4000000000"], "is not in the journal"),
         (["--point", "never-set"], "is not in the journal"),
@@ -418,7 +418,7 @@ fn a_target_outside_of_the_window_and_a_directory_in_use_are_refused_and_stay_as
         said.is(
             "FS-0502",
             4,
-            &[words, "restorable: timeline 1 from "],
+            &[words, "; restorable: 20", "Z (timeline 1 from ", ", transaction "],
             "nothing was written",
             "inside a window",
         );

@@ -60,6 +60,9 @@ fn every_end_has_its_exit_code() {
         ("restore orders --latest", 2),
         ("restore orders --latest --at 2026-03-29T14:05Z --to x", 2),
         ("restore orders --at 2026-03-29T14:05 --to x", 2),
+        // Never in that zone; and a time there, with nothing stored.
+        ("--tz Europe/Berlin restore orders --at 2026-03-29T02:30 --to x", 2),
+        ("restore orders --at 2026-03-29T14:05 --to x --tz Europe/Berlin", 6),
         ("-c missing.toml status", 2),
         ("status nowhere", 3),
         ("man nonsense", 3),

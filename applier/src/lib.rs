@@ -2,9 +2,11 @@
 //!
 //! The way in: a [`source::Source`] is one incarnation in a store with the keys at hand; [`plan::resolve`] says what a
 //! restore would do, or refuses before a byte is written; [`restore::run`] does it; [`wal_fetch::fetch`] answers a
-//! server's `restore_command`; [`verify::verify`] reads everything there is; [`heads`] holds a journal against what was signed of it.
+//! server's `restore_command`; [`verify::verify`] reads everything there is; [`heads`] holds a journal against what was signed of it; [`held`] says whether a
+//! journal holds a number, without reading it.
 
 pub mod heads;
+pub mod held;
 pub mod plan;
 pub mod restore;
 pub mod source;

@@ -6,6 +6,7 @@
 //! are known to be damaged is taken only when no sound one reaches the target, and then said.
 //! It does not write: [`crate::restore`] does.
 
+mod bases;
 mod confirm;
 mod gaps;
 mod postgres;
@@ -13,6 +14,7 @@ mod resolve;
 mod scan;
 mod shortcut;
 mod takes;
+mod window;
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,6 +33,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use confirm::Confirmation;
 pub(crate) use postgres::{CONTROL_FILE, control_file, neutralised, source_settings};
 pub use resolve::resolve;
+use window::Shown;
+pub use window::Window;
 
 /// The plan's schema.
 pub const SCHEMA: &str = "farshore.restore-plan/1";
@@ -287,43 +291,6 @@ pub struct TablespaceThen {
     pub location: String,
 }
 
-/// A span that can be restored to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Window {
-    /// The backup it begins with.
-    pub base: BackupId,
-    /// The timeline.
-    pub timeline: Timeline,
-    /// The first position.
-    pub from: Offset,
-    /// The last position: as far as the journal is stored, to the last whole record before it.
-    pub to: Offset,
-    /// When its backup ended, RFC 3339.
-    pub finished: String,
-    /// Whether gaps were looked for: if not, `to` is only how far the journal is stored.
-    #[serde(default)]
-    pub gaps_looked_for: bool,
-}
-
-/// Windows as a text.
-struct Shown<'a>(&'a [Window]);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("there is nothing that can be restored to");
-        }
-        f.write_str("restorable:")?;
-        for (at, window) in self.0.iter().enumerate() {
-            f.write_str(if at == 0 { "" } else { ";" })?;
-            let Window { timeline, from, to, finished, gaps_looked_for, .. } = window;
-            let unless = if *gaps_looked_for { "" } else { ", unless there is a gap before" };
-            write!(f, " timeline {timeline} from {from} (backup of {finished}) to {to}{unless}")?;
-        }
-        Ok(())
-    }
-}
-
 /// Why there is no plan. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -331,10 +298,12 @@ pub enum PlanError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The journal is empty, or holds no complete backup whose log is stored to its end.
-    #[error("there is no backup that could be restored: {why}")]
+    #[error("incarnation {incarnation} has no complete backup yet that could be restored: {why}")]
     NoBase {
         /// How many there are that could not be: one that was just taken may be among them, whose log is not stored yet.
         unfit: usize,
+        /// The number of the incarnation.
+        incarnation: u64,
         /// What is there.
         why: String,
     },

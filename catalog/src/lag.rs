@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use chrono::SecondsFormat;
 use farshore_journal::Offset;
 use serde::{Serialize, Serializer};
 
@@ -83,6 +84,41 @@ pub fn shown_target_state(now: Time, source_silent: bool, target: &Target) -> St
         return ShownState::Unknown.word().to_owned();
     }
     target.state.clone()
+}
+
+/// When a service last wrote of a database.
+pub fn seen_at(shipping: Option<&Shipping>, targets: &[Target]) -> Option<Time> {
+    let targets = targets.iter().map(|target| target.updated_at);
+    targets.chain(shipping.map(|shipping| shipping.updated_at)).max()
+}
+
+/// Why a database does not stand as it should, from what was written of it: that nobody writes any more, and what last went wrong with
+/// its stores. `None` when somebody writes, and says that nothing is wrong.
+pub fn why(now: Time, shipping: Option<&Shipping>, targets: &[Target]) -> Option<String> {
+    let many = targets.len() > 1;
+    let failures: Vec<String> = targets
+        .iter()
+        .filter_map(|target| {
+            let failure = target.failure.as_ref()?;
+            Some(if many {
+                format!("store {}: {}", target.store, failure.message)
+            } else {
+                failure.message.clone()
+            })
+        })
+        .collect();
+    let said = (!failures.is_empty()).then(|| failures.join("; "));
+    let Some(seen_at) = seen_at(shipping, targets) else {
+        return Some("no service has written of it here yet: is `farshore run` alive?".to_owned());
+    };
+    let writes = shipping.is_some_and(|said| !is_silent(now, Some(said.updated_at), said.heartbeat))
+        || targets.iter().any(|target| !is_silent(now, Some(target.updated_at), TARGET_HEARTBEAT));
+    if writes {
+        return said;
+    }
+    let since = seen_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let last = said.map_or_else(String::new, |said| format!(" It said last: {said}"));
+    Some(format!("no service has written here since {since}: is `farshore run` alive?{last}"))
 }
 
 /// Bytes between the source's end of log and what is stored, as of the last contact.
@@ -205,5 +241,44 @@ mod tests {
         ] {
             assert_eq!(lag_bytes(offset(source), offset(stored)), expected);
         }
+    }
+
+    #[test]
+    fn why_says_that_nobody_writes_and_what_last_went_wrong_and_nothing_where_nothing_is() {
+        let target = |store: &str, updated, failure: Option<&str>| Target {
+            database: "orders".parse().unwrap(),
+            store: store.to_owned(),
+            url: String::new(),
+            state: "degraded".to_owned(),
+            stored: None,
+            updated_at: at(updated),
+            failure: failure.map(|message| crate::target::Failure {
+                code: "FS-0001".to_owned(),
+                message: message.to_owned(),
+                at: at(updated),
+            }),
+        };
+        let said = |now, targets: &[Target]| why(at(now), None, targets);
+        assert_eq!(said(101, &[target("main", 100, None)]), None);
+        assert_eq!(
+            said(101, &[target("main", 100, Some("it is not there"))]).as_deref(),
+            Some("it is not there")
+        );
+        assert_eq!(
+            said(101, &[target("main", 100, None), target("nas", 100, Some("it is full"))]).as_deref(),
+            Some("store nas: it is full")
+        );
+        assert_eq!(
+            said(200, &[target("main", 100, Some("it is not there"))]).as_deref(),
+            Some(
+                "no service has written here since 1970-01-01T00:01:40Z: is `farshore run` alive? It said last: it is not there"
+            )
+        );
+        assert_eq!(
+            said(200, &[target("main", 100, None)]).as_deref(),
+            Some("no service has written here since 1970-01-01T00:01:40Z: is `farshore run` alive?")
+        );
+        assert!(said(200, &[]).unwrap().contains("written of it here yet"));
+        assert_eq!(seen_at(None, &[target("main", 100, None), target("nas", 90, None)]), Some(at(100)));
     }
 }

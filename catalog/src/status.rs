@@ -11,7 +11,7 @@ use crate::branch::{Line, branch_list_in_txn};
 use crate::connection::in_snapshot;
 use crate::database::database_find_in_txn;
 use crate::gap::gap_list_in_txn;
-use crate::incarnation::incarnation_current_in_txn;
+use crate::incarnation::{Incarnation, incarnation_list_in_txn};
 use crate::lag::{self, ShownState};
 use crate::points::commit_at_in_txn;
 use crate::range::range_list_in_txn;
@@ -34,8 +34,16 @@ pub struct DatabaseStatus {
     pub engine: String,
     /// How its shipping stands; `unknown` when nobody vouches for it.
     pub state: ShownState,
+    /// When a service last wrote of it here.
+    pub seen_at: Option<Time>,
+    /// When the positions were written that follow: `ship_lag_seconds` has grown since, as if nothing had been stored after that.
+    pub measured_at: Option<Time>,
+    /// Why it does not stand as it should, as far as anybody said so; null when nothing is known to be wrong.
+    pub why: Option<String>,
     /// Its current incarnation.
     pub incarnation: Option<IncarnationId>,
+    /// The number that its store's record gives that one.
+    pub incarnation_number: Option<u64>,
     /// The timeline of the four offsets.
     pub timeline: Option<Timeline>,
     /// Up to where our process has the bytes.
@@ -50,8 +58,10 @@ pub struct DatabaseStatus {
     pub ship_lag_bytes: Option<u64>,
     /// Age of the oldest commit not stored.
     pub ship_lag_seconds: Option<f64>,
-    /// What can be restored; null when nothing can, or nothing is known.
+    /// What can be restored of the current incarnation; null when nothing can, or nothing is known.
     pub window: Option<Window>,
+    /// The incarnations before the current one, oldest first: what can be restored of them stays so.
+    pub former: Vec<Former>,
     /// Its base backups.
     pub backups: Backups,
     /// Its stores, by name.
@@ -60,7 +70,19 @@ pub struct DatabaseStatus {
     pub primary: Primary,
 }
 
-/// The newest unbroken run of restorable positions of the current incarnation, in the store that has the newest. Another store may
+/// An incarnation that another one followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Former {
+    /// Its id.
+    pub incarnation: IncarnationId,
+    /// The number that its store's record gives it, which `restore --incarnation` takes; null when it was recorded before numbers
+    /// were kept.
+    pub number: Option<u64>,
+    /// What can be restored of it; null when nothing can.
+    pub window: Option<Window>,
+}
+
+/// The newest unbroken run of restorable positions of an incarnation, in the store that has the newest. Another store may
 /// reach less far: a restore reads the first of the database's list unless it is told which.
 ///
 /// A time is that of the last commit at or before its position in the same unbroken log. It is null when there is no such commit:
@@ -126,6 +148,8 @@ pub struct TargetStatus {
     pub stored: Option<Position>,
     /// The shipper's word for it; `unknown` when nobody vouches for the database, or nobody for this store any more.
     pub state: String,
+    /// What last went wrong there, until it is mended.
+    pub why: Option<String>,
 }
 
 /// The primary's log disk.
@@ -182,7 +206,10 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let database =
         database_find_in_txn(txn, name).await?.ok_or_else(|| Error::NoDatabase { name: name.clone() })?;
     let shipping = shipping_find_in_txn(txn, name).await?;
-    let incarnation = incarnation_current_in_txn(txn, name).await?.map(|incarnation| incarnation.id);
+    // Oldest first: the last one is the current one.
+    let mut incarnations = incarnation_list_in_txn(txn, name).await?;
+    let current = incarnations.pop();
+    let incarnation = current.as_ref().map(|current| current.id);
     let state = lag::shown_state(now, shipping.as_ref());
     let silent =
         shipping.as_ref().is_none_or(|said| lag::is_silent(now, said.last_contact_at, said.heartbeat));
@@ -204,7 +231,10 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
             last_at: complete().filter_map(|backup| backup.finished_at).max(),
         };
     }
+    let former = former_in_txn(txn, incarnations).await?;
     let targets = target_list_in_txn(txn, name).await?;
+    let seen_at = lag::seen_at(shipping.as_ref(), &targets);
+    let why = lag::why(now, shipping.as_ref(), &targets);
     let targets = targets
         .into_iter()
         .map(|target| TargetStatus {
@@ -212,6 +242,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
                 ShownState::Unknown => state.word().to_owned(),
                 ShownState::Known(_) => lag::shown_target_state(now, silent, &target),
             },
+            why: target.failure.map(|failure| failure.message),
             store: target.store,
             stored: target.stored,
         })
@@ -224,7 +255,11 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         database: database.name,
         engine: database.engine,
         state,
+        seen_at,
+        measured_at: said.map(|said| said.updated_at),
+        why,
         incarnation,
+        incarnation_number: current.and_then(|current| current.number),
         timeline: said.and_then(|s| s.timeline),
         received: said.and_then(|s| s.received),
         stored,
@@ -233,6 +268,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         ship_lag_bytes: lag::lag_bytes(source, stored).filter(|_| !silent),
         ship_lag_seconds: lag::lag_seconds(now, silent, source, stored, oldest_unstored),
         window,
+        former,
         backups,
         targets,
         primary: Primary {
@@ -241,6 +277,19 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
             seconds_to_full: said.and_then(|s| s.seconds_to_full).filter(|_| ships(state)),
         },
     })
+}
+
+/// What can be restored of incarnations that nothing ships to any more.
+async fn former_in_txn(txn: &mut Txn, incarnations: Vec<Incarnation>) -> Result<Vec<Former>> {
+    let mut former = Vec::with_capacity(incarnations.len());
+    for Incarnation { id: incarnation, number, .. } in incarnations {
+        let window = match newest_timeline_in_txn(txn, incarnation).await? {
+            Some(timeline) => window_in_txn(txn, incarnation, timeline).await?,
+            None => None,
+        };
+        former.push(Former { incarnation, number, window });
+    }
+    Ok(former)
 }
 
 /// Whether a shipper vouches for the timeline that it ships.

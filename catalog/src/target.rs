@@ -50,6 +50,21 @@ impl Catalog {
         in_own_txn!(self, target_put_in_txn(target))
     }
 
+    /// Says what is wrong with a target that is known here, and nothing else of it: of what is stored there the shipper may not have
+    /// learnt anything yet. Nothing happens when it is not known.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn target_trouble(
+        &self,
+        database: &DatabaseName,
+        store: &str,
+        state: &str,
+        failure: &Failure,
+    ) -> Result<()> {
+        in_own_txn!(self, target_trouble_in_txn(database, store, state, failure))
+    }
+
     /// The targets of a database, by store.
     ///
     /// # Errors
@@ -93,6 +108,29 @@ pub async fn target_put_in_txn(txn: &mut Txn, target: &Target) -> Result<()> {
         .bind(failure.map(|failure| failure.message.clone()))
         .bind(failure.map(|failure| micros(failure.at)));
     txn.execute("target_put", bound).await.map(|_| ())
+}
+
+/// As [`Catalog::target_trouble`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn target_trouble_in_txn(
+    txn: &mut Txn,
+    database: &DatabaseName,
+    store: &str,
+    state: &str,
+    failure: &Failure,
+) -> Result<()> {
+    let statement = "update target set state = $1, updated_at = $2, failure_code = $3, failure_message = $4, failed_at = $2 \
+                     where database_name = $5 and store = $6";
+    let bound = query(statement)
+        .bind(state.to_owned())
+        .bind(micros(failure.at))
+        .bind(failure.code.clone())
+        .bind(failure.message.clone())
+        .bind(database.to_string())
+        .bind(store.to_owned());
+    txn.execute("target_trouble", bound).await.map(|_| ())
 }
 
 /// As [`Catalog::target_list`].

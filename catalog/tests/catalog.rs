@@ -85,6 +85,8 @@ on_both!(
     stories_points::expired_commits_are_gone_and_the_rest_stays_right,
     stories_status::status_without_facts_is_unknown_and_null,
     stories_status::status_has_exactly_the_promised_shape,
+    stories_status::what_is_wrong_with_a_store_is_said_and_takes_nothing_back_that_was_stored,
+    stories_status::status_names_what_the_incarnations_before_the_current_one_reach,
     stories_status::a_window_never_joins_two_stores,
     stories_status::no_time_of_a_window_comes_from_behind_a_gap,
     stories_status::a_last_word_vouches_for_nothing_but_itself,

@@ -13,5 +13,5 @@ pub use manifest::{
     BadPage, ConfigFile, Entry, EntryKind, MAX_ENTRIES, MAX_MANIFEST_BYTES, Manifest, Opening, Part, Place,
     SettingRow, Tablespace,
 };
-pub use reader::{Backup, Range, Standing, list, opening, sealed_part, standing};
+pub use reader::{Backup, Range, Standing, list, opening, sealed_part, standing, stored_bytes};
 pub use writer::{BackupOptions, BackupWriter, PART_BYTES, Trouble};

@@ -204,6 +204,19 @@ impl fmt::Display for Due {
     }
 }
 
+impl Due {
+    /// What a backup is called that was taken for it: it stands beside complete ones for as long as they are kept.
+    pub fn label(&self) -> String {
+        match self {
+            Self::None => "taken because there was none".to_owned(),
+            Self::BehindGap(gap) => format!("taken because {gap} is missing and none followed it"),
+            Self::OffTheLine(timeline) => {
+                format!("taken because none had its log on the way to timeline {timeline}")
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,5 +344,20 @@ mod tests {
     fn a_backup_ahead_of_the_journal_is_no_base_yet() {
         let journal = line((1, 0x900), "", &[]);
         assert_eq!(journal.due(&[backup(1, 0x810, 0x1000)]), Some(Due::OffTheLine(Timeline::new(1))));
+    }
+
+    #[test]
+    fn a_label_says_why_a_backup_was_taken_and_reads_as_no_alarm_beside_it() {
+        let gap = Gap { timeline: Timeline::new(1), start: Offset::new(0x10), end: Offset::new(0x20) };
+        for (due, label) in [
+            (Due::None, "taken because there was none"),
+            (
+                Due::BehindGap(gap),
+                "taken because the log from 0/10 to 0/20 of timeline 1 is missing and none followed it",
+            ),
+            (Due::OffTheLine(Timeline::new(2)), "taken because none had its log on the way to timeline 2"),
+        ] {
+            assert_eq!(due.label(), label);
+        }
     }
 }

@@ -31,6 +31,9 @@ use crate::standing::standing;
 pub const HEARTBEAT: Duration = farshore_catalog::lag::TARGET_HEARTBEAT;
 /// How long facts are gathered behind those that were written: what is said of a hundred chunks costs hardly more than of one.
 const GATHER: Duration = Duration::from_millis(250);
+/// How often, and for how long, it is written at first: who asks as soon as there is something must not be told that nobody writes.
+const FIRST_BEATS: Duration = Duration::from_millis(100);
+const FIRST: Duration = Duration::from_secs(3);
 /// The heartbeat of a last word: it stays true until another shipper writes.
 const LAST_WORD: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -91,7 +94,7 @@ impl Recorder {
                             kept
                         }
                         None if named => self.snapshot(&progress).await,
-                        None => Ok(()),
+                        None => self.trouble(&progress).await,
                     }
                 }
                 fact = async { tokio::time::sleep_until(next).await; facts.recv().await }, if waiting.is_none() => match fact {
@@ -198,14 +201,25 @@ impl Recorder {
         }
     }
 
+    /// Says of a target that the catalog knows from before what stands in the way, while nothing is known of its journal yet: a store that
+    /// is away, or a database that is not there.
+    async fn trouble(&self, progress: &Progress) -> Result<()> {
+        match failure(progress, Utc::now()) {
+            Some(failure) => {
+                let state = state_of(progress.state).word();
+                self.catalog.target_trouble(&self.database, &self.store, state, &failure).await
+            }
+            None => Ok(()),
+        }
+    }
+
     async fn snapshot(&self, progress: &Progress) -> Result<()> {
         if progress.incarnation.is_none() {
             // Nothing is known yet, not even that the database exists.
             return Ok(());
         }
         let now = Utc::now();
-        let failure =
-            progress.trouble.clone().map(|message| Failure { code: "FS-0001".to_owned(), message, at: now });
+        let failure = failure(progress, now);
         self.catalog
             .target_put(&Target {
                 database: self.database.clone(),
@@ -218,6 +232,11 @@ impl Recorder {
             })
             .await
     }
+}
+
+/// What stands in a target's way.
+fn failure(progress: &Progress, now: DateTime<Utc>) -> Option<Failure> {
+    progress.trouble.clone().map(|message| Failure { code: "FS-0001".to_owned(), message, at: now })
 }
 
 /// Whether the same would succeed once the catalog is back; a fact that it refuses as such is offered once.
@@ -275,12 +294,12 @@ impl StandingRecorder {
         primary: watch::Receiver<PrimaryFacts>,
         cancel: CancellationToken,
     ) {
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let begun = Instant::now();
+        let mut next = begun;
         let mut away = Away::default();
         loop {
             let ended = tokio::select! {
-                _ = beat.tick() => false,
+                () = tokio::time::sleep_until(next) => false,
                 () = cancel.cancelled() => true,
             };
             let now: Vec<Progress> = targets.iter().map(|target| target.borrow().clone()).collect();
@@ -298,6 +317,7 @@ impl StandingRecorder {
             if ended {
                 return;
             }
+            next = Instant::now() + if begun.elapsed() < FIRST { FIRST_BEATS } else { HEARTBEAT };
         }
     }
 

@@ -153,7 +153,7 @@ impl Keeper {
         let reason = due.to_string();
         tracing::info!(database = %self.name, store = %store, reason, "a base backup is due");
         let process = Process { streams: &self.streams, catalog: self.catalog.as_ref() };
-        match Box::pin(take(&self.config, &self.name, store, &reason, process, STUCK, &|_| {})).await {
+        match Box::pin(take(&self.config, &self.name, store, &due.label(), process, STUCK, &|_| {})).await {
             Ok(backup) => {
                 tracing::info!(database = %self.name, store = %store, backup = %backup.id, "a base backup is complete");
                 // Asked again at once: it is none if a gap or a promotion came meanwhile.

@@ -1,6 +1,6 @@
 //! Times given by people: a date, a time of day, and an offset or a zone, always.
 //!
-//! What always holds: a time without offset or zone is refused (a guess of the zone restores to the wrong hour); a
+//! What always holds: a time without offset or zone, and on a line without `--tz`, is refused (a guess of the zone restores to the wrong hour); a
 //! local time that a clock change made happen twice or never is refused with both readings named.
 
 use std::str::FromStr;
@@ -25,7 +25,7 @@ impl Moment {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MomentError {
     /// No offset and no zone.
-    #[error("time has no offset; write {0}Z or {0}[Europe/Berlin]")]
+    #[error("time has no offset; write {0}Z or {0}[Europe/Berlin], or name its zone with --tz")]
     NoOffset(String),
     /// A time of day alone.
     #[error("time has no date; write 2026-03-29T{0}")]
@@ -96,6 +96,11 @@ impl FromStr for Moment {
             None => Err(MomentError::Shape),
         }
     }
+}
+
+/// Whether a text is a date and a time of day and says nothing of where.
+pub fn without_a_place(text: &str) -> bool {
+    matches!(split_place(text), (local, None) if parse_local(local).is_some())
 }
 
 #[derive(Clone, Copy)]
@@ -219,7 +224,7 @@ mod tests {
     fn a_time_without_an_offset_is_refused_with_what_to_write() {
         assert_eq!(
             utc("2026-03-29 14:05").unwrap_err(),
-            "time has no offset; write 2026-03-29 14:05Z or 2026-03-29 14:05[Europe/Berlin]"
+            "time has no offset; write 2026-03-29 14:05Z or 2026-03-29 14:05[Europe/Berlin], or name its zone with --tz"
         );
         assert!(
             utc("14:05").unwrap_err().starts_with("time has no date and no offset; write 2026-03-29T14:05Z")

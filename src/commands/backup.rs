@@ -1,5 +1,6 @@
 //! `farshore backup`: takes, lists and shows base backups. What is listed is read from the stores themselves.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_journal::backup;
 use farshore_journal::reader::Reader;
 use farshore_journal::{BackupId, DatabaseName};
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use crate::base_backups::{self, Process, STUCK, Streams};
 use crate::cli::BackupCommand;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::{Config, EngineConfig, StoreName};
 use crate::exit::Exit;
@@ -22,9 +24,15 @@ struct Listed {
     database: DatabaseName,
     store: String,
     incarnation: String,
+    /// The number that its store's record gives the incarnation.
+    incarnation_number: u64,
     id: BackupId,
     label: String,
     started: String,
+    /// When its manifest was written, its last object; none of one that is unfinished.
+    finished: Option<DateTime<Utc>>,
+    /// Bytes of its objects in the store.
+    stored_bytes: u64,
     host: String,
     state: &'static str,
     timeline: Option<u32>,
@@ -34,17 +42,33 @@ struct Listed {
 }
 
 impl Row for Listed {
-    const HEADER: &'static [&'static str] =
-        &["DATABASE", "STORE", "BACKUP", "STATE", "STARTED (UTC)", "TL", "START", "END", "LABEL"];
+    const HEADER: &'static [&'static str] = &[
+        "DATABASE",
+        "STORE",
+        "INC",
+        "BACKUP",
+        "STATE",
+        "STARTED (UTC)",
+        "ENDED (UTC)",
+        "BYTES",
+        "TL",
+        "START",
+        "END",
+        "LABEL",
+    ];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, zone: Zone) -> Vec<String> {
+        let seconds = |time: DateTime<Utc>| zone.show(time, SecondsFormat::Secs);
         let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         vec![
             self.database.to_string(),
             self.store.clone(),
+            self.incarnation_number.to_string(),
             self.id.to_string(),
             self.state.to_owned(),
-            self.started.clone(),
+            self.started.parse().map_or_else(|_| self.started.clone(), seconds),
+            self.finished.map_or_else(|| "-".to_owned(), seconds),
+            self.stored_bytes.to_string(),
             self.timeline.map_or_else(|| "-".to_owned(), |timeline| timeline.to_string()),
             or_none(&self.start),
             or_none(&self.end),
@@ -173,9 +197,12 @@ async fn list(config: &Config, name: &DatabaseName, store: &StoreName) -> anyhow
                 database: name.clone(),
                 store: store.to_string(),
                 incarnation: record.incarnation.to_string(),
+                incarnation_number: record.number,
                 id,
                 label: standing.opening.label,
                 started: standing.opening.started,
+                finished: range.and_then(|range| DateTime::from_timestamp_micros(range.written_at)),
+                stored_bytes: backup::stored_bytes(&reader, id).await?,
                 host: standing.opening.host,
                 // Without a manifest it may run, or have been cut off: the store does not tell, and no restore uses it.
                 state: if range.is_some() { "complete" } else { "unfinished" },
@@ -188,4 +215,38 @@ async fn list(config: &Config, name: &DatabaseName, store: &StoreName) -> anyhow
     }
     listed.sort_by(|a, b| a.started.cmp(&b.started));
     Ok(listed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_listed_with_when_it_ended_and_what_it_takes_and_one_that_did_not_end_with_neither_claimed()
+    {
+        let mut listed = Listed {
+            database: "orders".parse().unwrap(),
+            store: "main".to_owned(),
+            incarnation: String::new(),
+            incarnation_number: 3,
+            id: BackupId::from_bytes([1; 16]),
+            label: "taken because there was none".to_owned(),
+            started: "2026-07-01T12:00:00.123456789+00:00".to_owned(),
+            finished: Some("2026-07-01T12:05:00Z".parse().unwrap()),
+            stored_bytes: 4096,
+            host: String::new(),
+            state: "complete",
+            timeline: Some(1),
+            start: None,
+            end: None,
+            sealed: Some(false),
+        };
+        let berlin = Zone::of(Some(chrono_tz::Europe::Berlin));
+        let cells = listed.cells(berlin);
+        assert_eq!(cells.len(), Listed::HEADER.len());
+        assert_eq!(cells[2], "3");
+        assert_eq!(cells[5..8], ["2026-07-01T14:00:00+02:00", "2026-07-01T14:05:00+02:00", "4096"]);
+        listed.finished = None;
+        assert_eq!(listed.cells(Zone::UTC)[5..8], ["2026-07-01T12:00:00Z", "-", "4096"]);
+    }
 }

@@ -4,6 +4,7 @@ use farshore_journal::DatabaseName;
 use serde::Serialize;
 
 use crate::cli::CatalogCommand;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::exit::Exit;
 use crate::output::Row;
@@ -24,7 +25,7 @@ impl Row for Shown {
     const HEADER: &'static [&'static str] =
         &["DATABASE", "STORE", "INCARNATION", "CHUNKS", "COMMITS", "BACKUPS", "GAPS", "SEALED", "UNREAD"];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, _zone: Zone) -> Vec<String> {
         let report = &self.report;
         let counts =
             [report.chunks, report.commits, report.backups, report.gaps, report.sealed, report.unread];

@@ -21,6 +21,7 @@ use serde::Serialize;
 use crate::check::facts::{CheckFacts, HeadFacts, Pinning, SignedFacts, StoreFacts, Wanted};
 use crate::check::{self, Finding, Level};
 use crate::cli::DatabaseChoice;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::quantity::Span;
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
@@ -40,7 +41,7 @@ struct Line {
 impl Row for Line {
     const HEADER: &'static [&'static str] = &["DATABASE", "LEVEL", "CHECK", "FOUND", "MEND"];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, _zone: Zone) -> Vec<String> {
         let finding = &self.finding;
         vec![
             self.database.clone(),

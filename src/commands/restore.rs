@@ -3,12 +3,15 @@
 //! What always holds: a plan comes first, and a target that cannot be reached is refused before a byte is written; in place is
 //! refused unless the database's name was typed again, letter for letter, whatever `--yes` says.
 
+mod incarnations;
+mod refusal;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::SecondsFormat;
 use farshore_applier::heads::{Doubt, doubts, unwitnessed};
 use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, resolve};
 use farshore_applier::restore::{self, RestoreError, RestoreOptions, Restored, StartOptions};
@@ -17,15 +20,17 @@ use farshore_engines::log::Shape;
 use farshore_engines::postgres::restore::safe_start::Then as EngineThen;
 use farshore_engines::postgres::restore::server::Reached;
 use farshore_engines::sqlite::check::Checked;
-use farshore_journal::format::FormatError;
 use farshore_journal::{DatabaseName, JournalError};
 
+use self::incarnations::{elsewhere, only_one};
+pub(super) use self::refusal::{NAME_THE_KEY, failed, is_sealed, unreachable};
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
-use crate::message::{Code, OperatorMessage, Safe, with_causes};
+use crate::message::{Code, OperatorMessage, Safe};
 use crate::{heads, sources};
 
 /// The port whose number names the socket of a copy that is not started.
@@ -41,6 +46,7 @@ const STALL: Duration = Duration::from_secs(300);
 /// When the target cannot be reached, the place cannot be used, or the copy did not come to stand at exactly the target.
 pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exit> {
     let config = context.config()?;
+    let zone = context.output.zone();
     let (name, settings) = commands::database(&config, Some(&args.database))?;
     let (Some(target), Some(destination)) = (args.target(), args.destination()) else {
         let refused = OperatorMessage::new(
@@ -58,16 +64,19 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     if let Shape::Sqlite { .. } = source.shape() {
         no_server(name, &args)?;
     }
+    if args.history.incarnation.is_none() {
+        only_one(&config, name, &source, &store, &asked(&target)).await?;
+    }
     let mut plan = match Box::pin(resolve(&source, asked(&target))).await {
         Ok(plan) => plan,
         Err(why) if args.history.incarnation.is_none() => {
-            let older = Box::pin(older(&config, name, &source, &store, &target)).await;
-            return Err(unreachable(name, &why, older).into());
+            let elsewhere = Box::pin(elsewhere(&config, name, &source, &store, &asked(&target), &why)).await;
+            return Err(unreachable(name, &why, elsewhere).into());
         }
         Err(why) => return Err(unreachable(name, &why, None).into()),
     };
     if args.dry_run {
-        let text = describe(&plan, &source, &store);
+        let text = describe(&plan, &source, &store, zone);
         show(context, &plan, &text)?;
         return Ok(Exit::Done);
     }
@@ -83,7 +92,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         preload: Vec::new(),
         start: args.start.then(|| start(settings, args.then)),
     };
-    tracing::info!("{}", describe(&plan, &source, &store));
+    tracing::info!("{}", describe(&plan, &source, &store, zone));
     let watcher: restore::Watcher = Arc::new(|progress: restore::Progress| {
         tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
             eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
@@ -114,7 +123,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         }
     };
     let restored = restored.map_err(|why| failed(name, &source, &options.directory, &why))?;
-    let mut text = describe(&plan, &source, &store);
+    let mut text = describe(&plan, &source, &store, zone);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     if let Some(file) = &restored.file {
         let found = match &file.checked {
@@ -295,23 +304,34 @@ pub(super) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
 }
 
 /// The plan for people.
-fn describe(plan: &Plan, source: &Source, store: &str) -> String {
+fn describe(plan: &Plan, source: &Source, store: &str, zone: Zone) -> String {
     let mut text = String::new();
     let resolved = &plan.resolved;
-    let time = resolved.time.map_or_else(|| "no commit since the base".to_owned(), |time| time.to_rfc3339());
+    let time = resolved
+        .time
+        .map_or_else(|| "no commit since the base".to_owned(), |time| zone.show(time, SecondsFormat::AutoSi));
     let xid = resolved.xid.map_or_else(String::new, |xid| format!(", xid {xid}"));
     let record = source.record();
     // Writing to a String does not fail.
     let _ =
         writeln!(text, "from       store {store}, incarnation {} ({})", record.number, record.incarnation);
-    let _ = writeln!(text, "asked      {}", plan.asked);
+    let asked = match &plan.asked {
+        Asked::Time(time) => format!("time {}", zone.show(*time, SecondsFormat::Micros)),
+        other => other.to_string(),
+    };
+    let _ = writeln!(text, "asked      {asked}");
     let _ = writeln!(
         text,
         "resolved   {time}, position {}, timeline {}{xid}",
         resolved.position, resolved.timeline
     );
-    let _ =
-        writeln!(text, "base       {} of {}, {} bytes", plan.base.id, plan.base.finished, plan.base.bytes);
+    let _ = writeln!(
+        text,
+        "base       {} of {}, {} bytes",
+        plan.base.id,
+        zone.show_written(&plan.base.finished),
+        plan.base.bytes
+    );
     if plan.base.is_damaged() {
         let named: Vec<String> =
             plan.base.first_bad_pages.iter().map(|bad| format!("{} page {}", bad.path, bad.page)).collect();
@@ -357,140 +377,4 @@ fn describe(plan: &Plan, source: &Source, store: &str) -> String {
         );
     }
     text
-}
-
-/// Whether what is stored cannot be opened with the private keys at hand.
-pub(super) fn is_sealed(why: &JournalError) -> bool {
-    matches!(why, JournalError::Object { source: FormatError::KeyMissing | FormatError::Key { .. }, .. })
-}
-
-pub(super) const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
-
-/// The newest incarnation before `source`'s in which a time or a named point is found. A position or a transaction's number may be there
-/// too and mean something else.
-async fn older(
-    config: &Config,
-    name: &DatabaseName,
-    source: &Source,
-    store: &str,
-    target: &Target,
-) -> Option<u64> {
-    if !matches!(target, Target::At(_) | Target::Point(_)) {
-        return None;
-    }
-    let all = sources::all(config, name, &store.parse().ok()?).await.ok()?;
-    for older in all.iter().rev().skip_while(|older| older.record().number >= source.record().number) {
-        if Box::pin(resolve(older, asked(target))).await.is_ok() {
-            return Some(older.record().number);
-        }
-    }
-    None
-}
-
-pub(super) fn unreachable(name: &DatabaseName, why: &PlanError, older: Option<u64>) -> OperatorMessage {
-    let code = match why {
-        PlanError::Journal(_) => Code::StoreUnusable,
-        _ => Code::RestoreUnreachable,
-    };
-    let next = match (older, why) {
-        (Some(older), _) => {
-            format!("incarnation {older}, which came before, holds it: add --incarnation {older}")
-        }
-        (None, PlanError::Journal(why)) if is_sealed(why) => NAME_THE_KEY.to_owned(),
-        (None, PlanError::Journal(_)) => {
-            "`farshore verify` names what is wrong with the journal; mend the store, or restore from another one"
-                .to_owned()
-        }
-        (None, PlanError::TablespaceInTheWay { .. } | PlanError::TablespaceNowhere { .. }) => {
-            "do one of what it says, then restore again".to_owned()
-        }
-        (None, _) => {
-            "choose a target inside a window that is named, or `farshore verify` when the journal itself is at fault"
-                .to_owned()
-        }
-    };
-    OperatorMessage::new(
-        code,
-        format!("{name} cannot be restored as asked: {}", with_causes(why)),
-        Safe::Known("nothing was written".to_owned()),
-        next,
-    )
-}
-
-pub(super) fn failed(
-    name: &DatabaseName,
-    source: &Source,
-    directory: &Path,
-    why: &RestoreError,
-) -> OperatorMessage {
-    let incarnation = source.record().incarnation;
-    let in_the_way = |what: &str, next: &str| {
-        OperatorMessage::new(
-            Code::RestoreFailed,
-            format!("the restore of {name} was not begun: {why}"),
-            Safe::Known(format!("nothing was written, and {what} is as it was")),
-            next,
-        )
-    };
-    match why {
-        RestoreError::Interrupted { same_plan: true, .. } => {
-            return in_the_way(
-                "what the interrupted restore wrote",
-                "add --resume: what it wrote is removed and written anew; or name an empty directory",
-            );
-        }
-        RestoreError::Interrupted { same_plan: false, .. } => {
-            return in_the_way(
-                "what the interrupted restore wrote",
-                "ask for what it asked for, with --resume, or name an empty directory",
-            );
-        }
-        RestoreError::Busy { .. } => {
-            return in_the_way(
-                "what the other restore writes",
-                "wait for it to end, or name an empty directory",
-            );
-        }
-        RestoreError::Standbys { .. } => {
-            return in_the_way("the standby", "name an empty directory");
-        }
-        RestoreError::Others { .. } => {
-            return in_the_way(
-                "what is there",
-                "move what it names out of the directory, then add --resume again; or name an empty directory",
-            );
-        }
-        RestoreError::Named { .. } => {
-            return in_the_way(
-                "the database",
-                "use it: it is the copy that was asked for, with what was written to it since; or name an empty directory",
-            );
-        }
-        RestoreError::AlreadyThere { .. } => {
-            return in_the_way("the restored copy", "use the copy that is there, or name an empty directory");
-        }
-        _ => {}
-    }
-    // The marker is the first file of a restore, and is not removed before another takes its place: without it nothing was written.
-    let (written, again) = match directory.join(restore::MARKER).exists() {
-        true => (
-            "what was written is marked as interrupted and will not start",
-            "mend what it says, then the same command with --resume, or restore into an empty directory",
-        ),
-        false => ("nothing was written", "mend what it says, then restore into an empty directory"),
-    };
-    OperatorMessage::new(
-        Code::RestoreFailed,
-        format!("the restore of {name} was not completed: {}", with_causes(why)),
-        Safe::Known(format!(
-            "the store (incarnation {incarnation}) was only read; the source was not touched; {written}"
-        )),
-        match why {
-            RestoreError::Journal(why) if is_sealed(why) => NAME_THE_KEY,
-            RestoreError::NotWhole { .. } => {
-                "`farshore verify` names what is wrong with the journal; restore to an earlier target or from another store, into an empty directory"
-            }
-            _ => again,
-        },
-    )
 }

@@ -7,6 +7,7 @@ use farshore_journal::{DatabaseName, heads};
 use serde::Serialize;
 
 use crate::cli::TidyArgs;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::quantity::ByteCount;
 use crate::exit::Exit;
@@ -31,7 +32,7 @@ impl Row for Shown {
     const HEADER: &'static [&'static str] =
         &["DATABASE", "STORE", "INCARNATION", "SEGMENTS", "DELETED", "FREED", "KEPT", "REFUSED", "HEADS"];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, _zone: Zone) -> Vec<String> {
         let deleted = match self.dry_run {
             true => format!("{} (would be)", self.tidied.chunks),
             false => self.tidied.chunks.to_string(),

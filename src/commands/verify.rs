@@ -6,6 +6,7 @@ use farshore_journal::DatabaseName;
 use serde::Serialize;
 
 use crate::cli::DatabaseChoice;
+use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::StoreName;
 use crate::exit::Exit;
@@ -19,21 +20,34 @@ struct Shown {
     database: DatabaseName,
     store: String,
     incarnation: String,
+    /// The number that its store's record gives the incarnation.
+    incarnation_number: u64,
     sound: bool,
     #[serde(flatten)]
     found: Verified,
 }
 
 impl Row for Shown {
-    const HEADER: &'static [&'static str] =
-        &["DATABASE", "STORE", "INCARNATION", "OBJECTS", "BYTES", "BAD", "GAPS", "CHAIN HEAD", "SIGNED TO"];
+    const HEADER: &'static [&'static str] = &[
+        "DATABASE",
+        "STORE",
+        "INC",
+        "INCARNATION",
+        "OBJECTS",
+        "BYTES",
+        "BAD",
+        "GAPS",
+        "CHAIN HEAD",
+        "SIGNED TO",
+    ];
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, _zone: Zone) -> Vec<String> {
         let head =
             self.found.chain_head.map_or_else(|| "-".to_owned(), |head| head.to_string()[..16].to_owned());
         vec![
             self.database.to_string(),
             self.store.clone(),
+            self.incarnation_number.to_string(),
             self.incarnation.clone(),
             self.found.objects.to_string(),
             self.found.bytes.to_string(),
@@ -135,6 +149,7 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
                     database: name.clone(),
                     store: store.to_string(),
                     incarnation: source.record().incarnation.to_string(),
+                    incarnation_number: source.record().number,
                     sound: found.is_sound(),
                     found,
                 });

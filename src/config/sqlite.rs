@@ -3,7 +3,7 @@
 //! What always holds: a key that would mean nothing for a file is refused, never left without a word.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::Path;
 
 use farshore_journal::DatabaseName;
 
@@ -47,9 +47,9 @@ impl Judge<'_> {
         &mut self,
         name: &DatabaseName,
         span: Range<usize>,
-        place: &PathBuf,
+        place: &Path,
     ) -> Result<(), ConfigProblem> {
-        let file = place.canonicalize().unwrap_or_else(|_| place.clone());
+        let file = place.canonicalize().unwrap_or_else(|_| place.to_owned());
         match self.files.insert(file, name.clone()) {
             None => Ok(()),
             Some(other) => Err(self

@@ -266,14 +266,16 @@ impl Node {
     /// Runs a verb that must succeed, and takes its answer as JSON.
     pub fn json(&self, arguments: &[&str]) -> Value {
         let output = self.run(&[&["-o", "json"], arguments].concat());
-        assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", self.log());
+        // A status that is unknown, or breaches an objective, is an answer.
+        let told = arguments.contains(&"status") && matches!(output.status.code(), Some(8 | 9));
+        assert!(output.status.success() || told, "{arguments:?}: {output:?}\n{}", self.log());
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// `farshore status`, if the catalog knows the database.
     pub fn status(&self) -> Option<Value> {
         let output = self.run(&["-o", "json", "status", "orders"]);
-        if !output.status.success() {
+        if !matches!(output.status.code(), Some(0 | 8 | 9)) {
             return None;
         }
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();

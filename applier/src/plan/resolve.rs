@@ -9,9 +9,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::SecondsFormat;
-use farshore_journal::backup::{self, Backup, Manifest, Standing};
+use farshore_journal::backup::{Backup, Manifest};
 use farshore_journal::{JournalError, Offset, Position, Timeline};
 
+use super::bases::{Candidate, candidates, windows};
 use super::confirm::wanted;
 use super::gaps;
 use super::scan::{CommitSeen, Found, Outcome, Scan};
@@ -26,26 +27,10 @@ use crate::source::Source;
 const OVERLAP_BYTES: u64 = 256 << 20;
 /// How far before a base commits are looked at, to know that it holds none that is later than a time.
 const LOOK_BEFORE_BYTES: u64 = 64 << 20;
+/// How many ends of windows are looked at for their last commit: there are several only where there are gaps.
+const ENDS_LOOKED_AT: usize = 3;
 /// Damaged pages that a plan names; more are counted.
 const BAD_PAGES_NAMED: usize = 10;
-
-/// A backup that may be the base.
-#[derive(Debug, Clone)]
-struct Candidate {
-    standing: Standing,
-    start: Position,
-    end: Position,
-}
-
-impl Candidate {
-    /// When its manifest was written: it is the last object of a backup.
-    fn finished(&self) -> String {
-        let written = self.standing.complete.map(|range| range.written_at);
-        let written = written.and_then(chrono::DateTime::from_timestamp_micros);
-        written
-            .map_or_else(|| "an unknown time".to_owned(), |at| at.to_rfc3339_opts(SecondsFormat::Secs, true))
-    }
-}
 
 /// Decides a restore.
 ///
@@ -60,23 +45,42 @@ pub async fn resolve(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
         && let Some(branches) = Branches::read(source.reader()).await.map_err(timelines)?
     {
         gaps::end_at_gaps(source.reader(), &branches, target_timeline(&branches, &asked), windows).await?;
+        say_last_commits(source, windows).await;
     }
     Err(refused)
 }
 
+/// Adds to each window the last commit that it reaches, for the newest few ends: people ask for times, and a window knows positions. What does
+/// not read is left out: the refusal stands without it.
+async fn say_last_commits(source: &Source, windows: &mut [Window]) {
+    let mut ends: Vec<(Timeline, Offset)> =
+        windows.iter().map(|window| (window.timeline, window.to)).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    for (timeline, to) in ends.into_iter().rev().take(ENDS_LOOKED_AT) {
+        let end = Asked::Position(AskedPosition { timeline: Some(timeline), offset: to });
+        let Ok(plan) = Box::pin(decide(source, end)).await else { continue };
+        for window in windows.iter_mut().filter(|window| (window.timeline, window.to) == (timeline, to)) {
+            window.to_time = plan.resolved.time;
+            window.to_transaction = plan.resolved.xid;
+        }
+    }
+}
+
 async fn decide(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
     let Some(branches) = Branches::read(source.reader()).await.map_err(timelines)? else {
-        return Err(PlanError::NoBase { unfit: 0, why: "the journal is empty".to_owned() });
+        let incarnation = source.record().number;
+        return Err(PlanError::NoBase { unfit: 0, incarnation, why: "its journal is empty".to_owned() });
     };
     let timeline = target_timeline(&branches, &asked);
     let (candidates, unfit) = candidates(source, &branches, timeline).await?;
     let windows = windows(&branches, timeline, &candidates);
     if candidates.is_empty() {
-        let why = match unfit {
-            0 => "none was completed".to_owned(),
-            more => format!("{more} are unfinished, lack log, or lie on another timeline"),
-        };
-        return Err(PlanError::NoBase { unfit, why });
+        return Err(PlanError::NoBase {
+            unfit: unfit.count(),
+            incarnation: source.record().number,
+            why: unfit.to_string(),
+        });
     }
     if let Asked::Position(position) = &asked {
         let stored = windows.iter().map(|window| window.to).max();
@@ -159,57 +163,6 @@ fn target_timeline(branches: &Branches, asked: &Asked) -> Timeline {
     }
 }
 
-/// The complete backups in the target's history whose log is stored to their end, newest first; how many are none.
-async fn candidates(
-    source: &Source,
-    branches: &Branches,
-    timeline: Timeline,
-) -> Result<(Vec<Candidate>, usize), PlanError> {
-    let mut fit = Vec::new();
-    let mut unfit = 0;
-    for id in backup::list(source.reader()).await? {
-        let standing = match backup::standing(source.reader(), id).await {
-            Ok(standing) => standing,
-            // One bad backup must not hide the good ones; verify names it.
-            Err(JournalError::Object { .. } | JournalError::Misplaced { .. }) => {
-                unfit += 1;
-                continue;
-            }
-            Err(JournalError::Store(why)) if why.is_not_found() => {
-                unfit += 1;
-                continue;
-            }
-            Err(why) => return Err(why.into()),
-        };
-        let range = standing.complete.filter(|range| {
-            let first = source.shape().read_from(range.start.offset);
-            let in_history = branches.is_in_history(timeline, range.end);
-            in_history && branches.stored_end(timeline, first).is_some_and(|end| end >= range.end.offset)
-        });
-        match range {
-            Some(range) => fit.push(Candidate { standing, start: range.start, end: range.end }),
-            None => unfit += 1,
-        }
-    }
-    fit.sort_by_key(|candidate| std::cmp::Reverse((candidate.end.offset, candidate.start.offset)));
-    Ok((fit, unfit))
-}
-
-fn windows(branches: &Branches, timeline: Timeline, candidates: &[Candidate]) -> Vec<Window> {
-    let window = |candidate: &Candidate| {
-        let to = branches.stored_end(timeline, candidate.start.offset)?;
-        Some(Window {
-            base: candidate.standing.id,
-            timeline,
-            from: candidate.end.offset,
-            to,
-            finished: candidate.finished(),
-            gaps_looked_for: false,
-        })
-    };
-    candidates.iter().filter_map(window).collect()
-}
-
 /// Which log is read for a search.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
@@ -288,7 +241,10 @@ impl Search<'_> {
                     let newest = newest_micros.and_then(chrono::DateTime::from_timestamp_micros);
                     let why = match newest {
                         Some(newest) => {
-                            format!("the newest time in the journal is {newest}: take the latest state")
+                            format!(
+                                "the newest time in the journal is {}; --latest takes the newest state",
+                                newest.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+                            )
                         }
                         None => "the journal holds no time behind the base".to_owned(),
                     };
@@ -313,7 +269,7 @@ impl Search<'_> {
                 PlanError::NotFound { asked: self.asked.clone(), windows: self.windows.to_vec() }
             }
             Asked::Latest | Asked::Time(_) | Asked::Position(_) => {
-                self.outside("it lies before the oldest backup is consistent".to_owned())
+                self.outside("it lies before the first restorable moment".to_owned())
             }
         }))
     }

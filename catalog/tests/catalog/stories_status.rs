@@ -9,7 +9,7 @@ use farshore_catalog::rebuild::{
     IncarnationFacts, incarnation_replace_all_in_txn, incarnation_retain_in_txn,
 };
 use farshore_catalog::shipping::{Shipping, ShippingState};
-use farshore_catalog::target::Target;
+use farshore_catalog::target::{Failure, Target};
 use farshore_catalog::{Catalog, Error, Retry};
 use farshore_journal::{IncarnationId, Timeline};
 use serde_json::json;
@@ -26,8 +26,8 @@ pub async fn status_without_facts_is_unknown_and_null(catalog: Catalog) {
     let status = catalog.status(&name("orders"), time(0)).await.unwrap();
     let expected = json!({
         "schema": "farshore.status/1", "database": "orders", "engine": "postgres", "state": "unknown",
-        "incarnation": null, "timeline": null, "received": null, "stored": null, "reported": null,
-        "released": null, "ship_lag_bytes": null, "ship_lag_seconds": null, "window": null,
+        "seen_at": null, "measured_at": null, "why": "no service has written of it here yet: is `farshore run` alive?", "incarnation": null, "incarnation_number": null, "timeline": null, "received": null, "stored": null, "reported": null,
+        "released": null, "ship_lag_bytes": null, "ship_lag_seconds": null, "window": null, "former": [],
         "backups": { "count": 0, "damaged": 0, "last_at": null }, "targets": [],
         "primary": { "retained_bytes": null, "seconds_to_full": null },
     });
@@ -60,7 +60,7 @@ pub async fn status_has_exactly_the_promised_shape(catalog: Catalog) {
     catalog.target_put(&target).await.unwrap();
     let mut expected = json!({
         "schema": "farshore.status/1", "database": "orders", "engine": "postgres", "state": "connected",
-        "incarnation": id.to_string(), "timeline": 1,
+        "seen_at": "2026-03-29T14:16:40Z", "measured_at": "2026-03-29T14:16:40Z", "why": null, "incarnation": id.to_string(), "incarnation_number": 0, "timeline": 1,
         "received": "0/3E8", "stored": "0/384", "reported": "0/3E8", "released": "0/320",
         "ship_lag_bytes": 200, "ship_lag_seconds": 2.5,
         "window": {
@@ -73,8 +73,9 @@ pub async fn status_has_exactly_the_promised_shape(catalog: Catalog) {
                 "older_from_position": "1:0/C8", "older_from_time": "2026-03-29T14:00:01Z",
             }],
         },
+        "former": [],
         "backups": { "count": 2, "damaged": 0, "last_at": "2026-03-29T14:01:42Z" },
-        "targets": [{ "store": "main", "stored": "1:0/384", "state": "confirming" }],
+        "targets": [{ "store": "main", "stored": "1:0/384", "state": "confirming", "why": null }],
         "primary": { "retained_bytes": 5u64 << 30, "seconds_to_full": 7200 },
     });
     let status = catalog.status(&name("orders"), now).await.unwrap();
@@ -83,11 +84,59 @@ pub async fn status_has_exactly_the_promised_shape(catalog: Catalog) {
     // Silence: what was proved stays, what can only be known now is unknown, and the loss at stake grows.
     let status = catalog.status(&name("orders"), time(1040)).await.unwrap();
     expected["state"] = json!("unknown");
+    expected["why"] =
+        json!("no service has written here since 2026-03-29T14:16:40Z: is `farshore run` alive?");
     expected["ship_lag_bytes"] = json!(null);
     expected["ship_lag_seconds"] = json!(42.5);
     expected["targets"][0]["state"] = json!("unknown");
     expected["primary"] = json!({ "retained_bytes": null, "seconds_to_full": null });
     assert_eq!(serde_json::to_value(status).unwrap(), expected);
+}
+
+pub async fn status_names_what_the_incarnations_before_the_current_one_reach(catalog: Catalog) {
+    let old = orders(&catalog).await;
+    catalog.range_extend(&range(old, "main", 1, 0, 500)).await.unwrap();
+    catalog.backup_insert(&usable(old, 1, 100, 200)).await.unwrap();
+    catalog.commit_insert(old, &[commit(1, 150, 1, 1), commit(1, 490, 2, 2)]).await.unwrap();
+    // The next one was left before its first base was complete, and the current one has none yet either.
+    let (left, current) = (incarnation(2, "orders"), incarnation(3, "orders"));
+    for one in [&left, &current] {
+        catalog.incarnation_put(one).await.unwrap();
+        catalog.range_extend(&range(one.id, "main", 1, 0, 300)).await.unwrap();
+    }
+    let status = catalog.status(&name("orders"), time(0)).await.unwrap();
+    assert_eq!((status.incarnation, status.incarnation_number), (Some(current.id), Some(2)));
+    assert_eq!((status.window, status.former.len()), (None, 2));
+    let window = status.former[0].window.as_ref().unwrap();
+    assert_eq!((status.former[0].incarnation, status.former[0].number), (old, Some(0)));
+    assert_eq!((window.from_position, window.to_position), (at(1, 200), at(1, 500)));
+    assert_eq!((window.from_time, window.to_time), (Some(time(1)), Some(time(2))));
+    assert_eq!((&status.former[1].window, status.former[1].number), (&None, Some(1)));
+}
+
+pub async fn what_is_wrong_with_a_store_is_said_and_takes_nothing_back_that_was_stored(catalog: Catalog) {
+    let _id = orders(&catalog).await;
+    let failure = Failure { code: "FS-0001".to_owned(), message: "its disk is away".to_owned(), at: time(5) };
+    // One that is not known here gets no row of its own.
+    catalog.target_trouble(&name("orders"), "main", "setup", &failure).await.unwrap();
+    assert_eq!(catalog.target_list(&name("orders")).await.unwrap(), []);
+    let target = Target {
+        database: name("orders"),
+        store: "main".to_owned(),
+        url: "s3://bucket".to_owned(),
+        state: "connected".to_owned(),
+        stored: Some(at(1, 900)),
+        updated_at: time(1),
+        failure: None,
+    };
+    catalog.target_put(&target).await.unwrap();
+    catalog.target_trouble(&name("orders"), "main", "setup", &failure).await.unwrap();
+    let expected =
+        Target { state: "setup".to_owned(), updated_at: time(5), failure: Some(failure), ..target };
+    assert_eq!(catalog.target_list(&name("orders")).await.unwrap(), [expected]);
+    let status = catalog.status(&name("orders"), time(6)).await.unwrap();
+    assert_eq!((status.state.word(), status.why.as_deref()), ("unknown", Some("its disk is away")));
+    assert_eq!((status.seen_at, status.targets[0].why.as_deref()), (Some(time(5)), Some("its disk is away")));
 }
 
 pub async fn a_window_never_joins_two_stores(catalog: Catalog) {

@@ -66,6 +66,16 @@ pub async fn list(reader: &Reader) -> Result<Vec<BackupId>, JournalError> {
     }
 }
 
+/// Bytes of a backup's objects in the store, complete or not.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub async fn stored_bytes(reader: &Reader, id: BackupId) -> Result<u64, JournalError> {
+    let objects = reader.layout().backups()?.join(id)?;
+    let listed = reader.store().list(&objects, None, None).await?;
+    Ok(listed.iter().map(|listed| listed.size).sum())
+}
+
 /// What can be said of a backup without a private key.
 ///
 /// # Errors

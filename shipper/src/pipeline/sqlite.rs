@@ -17,7 +17,7 @@ use farshore_journal::{Offset, Position, Timeline};
 use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
-use super::incarnation::Identity;
+use super::incarnation::{Identity, Left};
 use super::stream::Begun;
 use crate::error::ShipError;
 use crate::founding::Witness;
@@ -77,7 +77,8 @@ impl Pipeline {
         loop {
             if let Some(reason) = conflict.take() {
                 // Both histories stay restorable: the old incarnation is left as it is.
-                tracing::error!(database = %self.config.database, reason, "a new incarnation begins");
+                let left = Left::of(&repository, &record).await;
+                tracing::error!(database = %self.config.database, "{}", left.followed_by(&reason));
                 record = self.found(&repository, &identity, record.number + 1, &reason).await?;
             }
             let reader = Reader::new(&repository, &record)?;

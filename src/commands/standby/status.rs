@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::told::{time, told};
 use super::{Journals, journals};
 use crate::cli::standby::StandbyPlace;
+use crate::cli::zone::Zone;
 use crate::commands::Context;
 use crate::exit::Exit;
 
@@ -70,7 +71,7 @@ pub(super) async fn run(context: &mut Context, place: &StandbyPlace) -> anyhow::
     let (role, why) = shows(&state, running, stored.newer);
     let lag = stored.end.filter(|_| !anew).map(|end| end.get().saturating_sub(standing.end.get()));
     let shown = shown(directory.join(&state.file), &state, &standing, (role, running, why), stored.end, lag);
-    let text = text(&shown);
+    let text = text(&shown, context.output.zone());
     context.output.one("farshore.standby-status/1", &shown, &text)?;
     Ok(Exit::Done)
 }
@@ -118,7 +119,7 @@ fn shown(
     }
 }
 
-fn text(shown: &Shown) -> String {
+fn text(shown: &Shown, zone: Zone) -> String {
     let lag = match (shown.lag_bytes, shown.lag_seconds) {
         (Some(bytes), Some(seconds)) => format!("{bytes} B, {seconds:.1} s"),
         (Some(bytes), None) => format!("{bytes} B"),
@@ -139,7 +140,7 @@ fn text(shown: &Shown) -> String {
         shown.incarnation,
         shown.position,
         shown.transaction.map_or_else(|| "?".to_owned(), |number| number.to_string()),
-        shown.time.as_deref().unwrap_or("?"),
+        shown.time.as_deref().map_or_else(|| "?".to_owned(), |time| zone.show_written(time)),
     )
 }
 

@@ -20,6 +20,7 @@ use super::{Cluster, Guard, LiveSlot};
 use crate::continuity::{Continuity, decide};
 use crate::error::ShipError;
 use crate::pipeline::Pipeline;
+use crate::pipeline::incarnation::Left;
 use crate::pipeline::stream::Begun;
 use crate::progress::Fact;
 use crate::push::proof::Proof;
@@ -51,7 +52,8 @@ impl Pipeline {
         loop {
             if let Some(reason) = conflict.take() {
                 // Both histories stay restorable: the old incarnation is left as it is.
-                tracing::error!(database = %self.config.database, reason, "a new incarnation begins");
+                let left = Left::of(&repository, &record).await;
+                tracing::error!(database = %self.config.database, "{}", left.followed_by(&reason));
                 record = self.found(&repository, &identity, record.number + 1, &reason).await?;
                 reader = Reader::new(&repository, &record)?;
                 begun = false;
