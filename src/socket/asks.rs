@@ -84,7 +84,7 @@ pub(super) async fn point(does: &Does, asked: Point) -> Answer<Named> {
 }
 
 pub(super) async fn backup(does: &Does, asked: Backup) -> Answer<Complete> {
-    let store: StoreName = asked.store.parse().map_err(|why| format!("{why}"))?;
+    let store: StoreName = asked.store.parse()?;
     let process = Process { streams: &does.streams, catalog: does.catalog.as_ref() };
     let take = base_backups::take(&does.config, &asked.database, &store, "by hand", process, STUCK, &|_| {});
     match Box::pin(take).await {
