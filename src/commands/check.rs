@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
+use farshore_engines::sqlite::kept;
 use farshore_journal::DatabaseName;
 use farshore_journal::format::VerifyKeys;
 use serde::Serialize;
@@ -198,6 +199,5 @@ pub fn free_beside_log(directory: &str, cluster: u64) -> Option<u64> {
 
 /// What an unprivileged process may still write on the file system of `path`.
 fn free_bytes(path: &Path) -> Option<u64> {
-    let found = nix::sys::statvfs::statvfs(path).ok()?;
-    found.blocks_available().checked_mul(found.fragment_size())
+    kept::free_bytes(path).ok()
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::look::beside;
 use super::wal_file::FileId;
 
 /// The table that is added to the database: one row, written whenever our read begins anew.
@@ -196,9 +197,7 @@ impl Connections {
 
     /// Where its log is.
     pub fn wal_path(&self) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push("-wal");
-        name.into()
+        beside(&self.path, "-wal")
     }
 
     /// How far SQLite counts its log. Waits for nobody but a writer that is just at counting.

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
+use super::look::beside;
+
 /// Where a database's log is: beside the file itself, not beside a link to it.
 ///
 /// # Errors
 /// When there is no such file.
 fn log_path(database: &Path) -> io::Result<PathBuf> {
-    let mut path = database.canonicalize()?.into_os_string();
-    path.push("-wal");
-    Ok(path.into())
+    Ok(beside(&database.canonicalize()?, "-wal"))
 }
 
 /// Bytes of a database's log; none where it has none.

@@ -234,7 +234,7 @@ pub fn look(path: &Path) -> Result<Looked, Absent> {
 }
 
 /// `app.db` with `-wal`.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(ending);
     name.into()

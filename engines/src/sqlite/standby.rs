@@ -31,10 +31,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use serde::{Deserialize, Serialize};
 
-use super::check;
 use super::decoder::{Ended, Part};
 use super::record::{Head, Kind};
 use super::wal::PageBytes;
+use super::{check, look};
 
 /// Bytes of pages that are gathered for one transaction; a record of more is one of its own, and its pages go to SQLite as they come.
 const GROUP_BYTES: u64 = 4 << 20;
@@ -485,9 +485,7 @@ impl<K: Promise> Copy<K> {
 /// # Errors
 /// When it cannot be read.
 pub fn proof(path: &Path) -> Result<Option<Proof>, CopyError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let has_log = std::fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    let has_log = std::fs::metadata(look::beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
     // Without a log all is in the file; a reader would make an empty one, and leave it.
     let how = if has_log { "?mode=ro" } else { "?mode=ro&immutable=1" };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;

@@ -194,6 +194,11 @@ impl WalHeader {
         Place { salts: self.salts, frames: 0, sum: self.sum }
     }
 
+    /// Whether so many frames of such a log are at most so many bytes.
+    pub fn is_within(self, frames: u32, bytes: u64) -> bool {
+        u64::from(frames) * self.frame_bytes() as u64 <= bytes
+    }
+
     /// Bytes of a frame, its head and its page.
     pub fn frame_bytes(&self) -> usize {
         FRAME_HEAD_BYTES + self.page_bytes.as_usize()

@@ -121,8 +121,7 @@ impl<L: Listener> Follower<'_, L> {
 
     /// Whether so many frames are at most so many bytes.
     pub(super) fn is_little(&self, frames: u32, bytes: u64) -> bool {
-        let frame = self.log.as_ref().map_or(0, |log| log.header.frame_bytes() as u64);
-        u64::from(frames) * frame <= bytes
+        self.log.as_ref().is_none_or(|log| log.header.is_within(frames, bytes))
     }
 
     pub(super) fn is_large(&self) -> bool {

@@ -39,7 +39,7 @@ impl<'a, L: Listener> Follower<'a, L> {
             None => None,
         };
         let fresh = start.behind.is_none()
-            && found.as_ref().is_none_or(|(_, header, counted)| is_little(*counted, *header));
+            && found.as_ref().is_none_or(|(_, header, counted)| header.is_within(*counted, BEGIN_BYTES));
         let log = match found {
             Some(_) if fresh => None,
             Some((wal, header, counted)) => {
@@ -83,7 +83,7 @@ impl<'a, L: Listener> Follower<'a, L> {
     pub(super) fn begin_here(&mut self) -> Result<(), FollowError> {
         if let Some((wal, header)) = open(self.connections)? {
             let counted = self.connections.counted()?.frames;
-            if !is_little(counted, header) {
+            if !header.is_within(counted, BEGIN_BYTES) {
                 return Err(self.doubt("its log became large before it was held"));
             }
             let mut all = wal.transactions(header, header.begin(), counted);
@@ -125,11 +125,6 @@ pub(super) fn open(connections: &Connections) -> Result<Option<(WalFile, WalHead
         Err(WalReadError::Fault(_)) if connections.counted()?.frames == 0 => Ok(None),
         Err(why) => Err(why.into()),
     }
-}
-
-/// Whether a log is read through so fast that writers can be held for it.
-fn is_little(frames: u32, header: WalHeader) -> bool {
-    u64::from(frames) * header.frame_bytes() as u64 <= BEGIN_BYTES
 }
 
 /// Goes through the log up to where following starts; whether that is in it.
