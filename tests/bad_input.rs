@@ -175,6 +175,13 @@ fn a_wrong_password_is_said_in_the_servers_words_and_shipping_begins_once_it_is_
 fn a_missing_slot_is_a_warning_and_is_made_again_without_a_gap_while_the_log_is_there() {
     let server = Server::builder(Major::V15).conf("wal_keep_size = '1GB'").start();
     let mut service = Service::with_base(&server);
+    let slots = || server.sql("select count(*) from pg_replication_slots");
+    assert!(
+        wait_for(SOON, || (slots() == "2").then_some(())).is_some(),
+        "{} slots\n{}",
+        slots(),
+        service.log()
+    );
     service.stop();
     let warned = |words: &str| {
         let checked = service.ask(&["check", "db", "-o", "json"]);

@@ -201,8 +201,7 @@ fn a_keep_slot_that_someone_else_moved_is_said() {
     let node = Node::new(&[&server]);
     let service = node.start(None);
     node.wait_backup(1);
-    let connected = wait_for(SOON, || node.status().filter(|status| status["state"] == "connected"));
-    assert!(connected.is_some(), "{:?}\n{}", node.status(), node.log());
+    node.wait_connected();
     server.sql(&format!("select pg_replication_slot_advance('{KEEP}', pg_current_wal_flush_lsn())"));
     let moved = restart_of(&server, KEEP).unwrap();
     let said = wait_for(SOON, || {
@@ -221,6 +220,7 @@ fn a_source_that_lost_only_the_log_before_the_journals_end_is_shipped_anew_witho
     let service = node.start(None);
     node.wait_backup(1);
     server.sql("create table first as select 1 as one");
+    node.wait_connected();
     // The journal ends where a log segment does, and the server writes nothing behind it but its checkpoints.
     server.sql("select pg_switch_wal()");
     let end = flushed(&server).segment_start(16 << 20);

@@ -148,6 +148,7 @@ fn a_server_that_answered_by_mistake_costs_no_log_of_the_right_one() {
     let service = node.start(None);
     node.wait_backup(1);
     node.wait_end(1, flushed(&right));
+    node.wait_connected();
     service.stop();
     let stored = node.end().unwrap().offset;
     right.sql("create table unshipped as select generate_series(1, 700000) as n; select pg_switch_wal()");

@@ -37,8 +37,7 @@ fn what_is_called_stored_is_stored_in_every_required_target() {
     let second = node.folder().join("second");
     let service = node.start(None);
     node.wait_backup(1);
-    let both = wait_for(SOON, || node.status().filter(|status| status["state"] == "connected"));
-    assert!(both.is_some(), "{:?}\n{}", node.status(), node.log());
+    node.wait_connected();
     proxy.close(true);
     server.sql("create table after as select generate_series(1, 1000) as n");
     let written = flushed(&server);
@@ -68,8 +67,7 @@ fn one_store_is_enough_where_any_is_asked_for_and_the_log_is_kept_for_the_other(
     let (_moto, proxy, node) = two_stores(&server, "\"any\"");
     let service = node.start(None);
     node.wait_backup(1);
-    let both = wait_for(SOON, || node.status().filter(|status| status["state"] == "connected"));
-    assert!(both.is_some(), "{:?}\n{}", node.status(), node.log());
+    node.wait_connected();
     proxy.close(true);
     let least = node.end().unwrap().offset;
     server.sql("create table after as select generate_series(1, 500000) as n; select pg_switch_wal()");

@@ -49,7 +49,7 @@ impl FileLog {
                 released,
                 retained_bytes: log,
                 seconds_to_full,
-                trouble: None,
+                ..PrimaryFacts::default()
             });
             tokio::select! {
                 () = cancel.cancelled() => return,

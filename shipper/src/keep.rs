@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use farshore_engines::postgres::sql::{Session, SlotState};
 use farshore_engines::postgres::wire::{ConnectParams, Error, Host, SlotName};
 use farshore_journal::{Offset, Position, Timeline};
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -72,18 +73,20 @@ impl Keeper {
         facts: watch::Sender<PrimaryFacts>,
         cancel: CancellationToken,
     ) {
-        let heard: Vec<_> = told.iter().map(watch::Sender::subscribe).collect();
+        let mut heard: Vec<_> = told.iter().map(watch::Sender::subscribe).collect();
         let mut hosts = JoinSet::new();
         for (host, told) in self.params.hosts().iter().zip(told) {
             hosts.spawn(self.clone().keep_on(host.clone(), told, cancel.clone()));
         }
+        facts.send_modify(|facts| facts.slot_awaited = true);
         loop {
-            let of_hosts: Vec<HostKept> = heard.iter().map(|heard| heard.borrow().clone()).collect();
+            let of_hosts: Vec<HostKept> =
+                heard.iter_mut().map(|heard| heard.borrow_and_update().clone()).collect();
             let before = facts.borrow().clone();
             facts.send_replace(of_primary(&of_hosts, before));
             tokio::select! {
                 () = cancel.cancelled() => break,
-                () = tokio::time::sleep(WATCH) => {}
+                () = any_changed(&mut heard) => {}
             }
         }
         while hosts.join_next().await.is_some() {}
@@ -92,6 +95,11 @@ impl Keeper {
     async fn keep_on(self, host: Host, told: watch::Sender<HostKept>, cancel: CancellationToken) {
         let mut session: Option<Session> = None;
         let mut place = Place::default();
+        // The slot is made as soon as it is known whose it is: a service that is stopped within its first second leaves one too.
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = any_knows_its_cluster(self.targets.clone()) => {}
+        }
         loop {
             let looked = async {
                 let sql = match session.take() {
@@ -307,6 +315,31 @@ impl Place {
     }
 }
 
+/// Waits until one of these changes; for ever when there is none that can.
+async fn any_changed(heard: &mut [watch::Receiver<HostKept>]) {
+    let mut changes: FuturesUnordered<_> = heard.iter_mut().map(watch::Receiver::changed).collect();
+    while let Some(changed) = changes.next().await {
+        if changed.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Waits until a target knows which cluster it ships; for ever when none ever will.
+async fn any_knows_its_cluster(mut targets: Vec<watch::Receiver<Progress>>) {
+    let mut known: FuturesUnordered<_> = targets
+        .iter_mut()
+        .map(|target| async { target.wait_for(|progress| progress.cluster.is_some()).await.is_ok() })
+        .collect();
+    while let Some(known) = known.next().await {
+        if known {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
 /// What is known of the primary: the host that takes writes, of several the one on the newest timeline, as the pipelines choose.
 /// What is released once stays so.
 fn of_primary(hosts: &[HostKept], before: PrimaryFacts) -> PrimaryFacts {
@@ -317,8 +350,15 @@ fn of_primary(hosts: &[HostKept], before: PrimaryFacts) -> PrimaryFacts {
             retained_bytes: host.retained_bytes,
             seconds_to_full: host.seconds_to_full,
             trouble: host.trouble.clone(),
+            slot_awaited: host.kept_from.is_none(),
         },
-        None => PrimaryFacts { retained_bytes: None, seconds_to_full: None, ..before },
+        // A server that never let itself be asked whether it takes writes may say why.
+        None => PrimaryFacts {
+            retained_bytes: None,
+            seconds_to_full: None,
+            trouble: before.trouble.or_else(|| hosts.iter().find_map(|host| host.trouble.clone())),
+            ..before
+        },
     }
 }
 
@@ -336,5 +376,32 @@ mod tests {
         let hosts = [host(Some(1), 10), host(Some(2), 20), host(None, 30)];
         assert_eq!(of_primary(&hosts, PrimaryFacts::default()).retained_bytes, Some(20));
         assert_eq!(of_primary(&hosts[2..], PrimaryFacts::default()).retained_bytes, None);
+    }
+
+    #[test]
+    fn the_keep_slot_is_awaited_until_it_was_seen_on_the_primary() {
+        let awaiting = PrimaryFacts { slot_awaited: true, ..PrimaryFacts::default() };
+        let primary = |kept_from: Option<u64>| HostKept {
+            primary: Some(Timeline::new(1)),
+            kept_from: kept_from.map(Offset::new),
+            ..HostKept::default()
+        };
+        let standby = HostKept { kept_from: Some(Offset::new(1 << 24)), ..HostKept::default() };
+        let unknown = of_primary(std::slice::from_ref(&standby), awaiting.clone());
+        assert!(unknown.slot_awaited && unknown.trouble.is_none(), "a standby's slot is not the primary's");
+        assert!(of_primary(&[standby, primary(None)], awaiting.clone()).slot_awaited);
+        let seen = of_primary(&[primary(Some(1 << 24))], awaiting);
+        assert!(!seen.slot_awaited);
+        assert!(
+            !of_primary(&[HostKept::default()], seen).slot_awaited,
+            "a primary that is away keeps its slot"
+        );
+    }
+
+    #[test]
+    fn a_server_that_never_let_itself_be_asked_says_why() {
+        let refused = HostKept { trouble: Some("no entry in pg_hba.conf".to_owned()), ..HostKept::default() };
+        let told = of_primary(&[HostKept::default(), refused], PrimaryFacts::default());
+        assert_eq!(told.trouble.as_deref(), Some("no entry in pg_hba.conf"));
     }
 }

@@ -48,6 +48,8 @@ pub struct PrimaryFacts {
     pub seconds_to_full: Option<u64>,
     /// Why the log that is not stored is not kept there as it should be.
     pub trouble: Option<String>,
+    /// The slot that keeps that log is not made yet, or was not seen since the start.
+    pub slot_awaited: bool,
 }
 
 /// One target's recorder.
@@ -332,6 +334,7 @@ impl StandingRecorder {
         // A promise that does not hold is not connected: without its slot the primary keeps nothing for us.
         let state = match standing.state {
             PipelineState::Connected if primary.trouble.is_some() => ShippingState::Degraded,
+            PipelineState::Connected if primary.slot_awaited => ShippingState::Setup,
             state => state_of(state),
         };
         Shipping {

@@ -323,6 +323,12 @@ impl Node {
         assert!(reached.is_some(), "journal at {:?}, wanted {timeline}:{offset}\n{}", self.end(), self.log());
     }
 
+    /// Waits until `status` calls it connected: every promise holds, at the primary too.
+    pub fn wait_connected(&self) {
+        let connected = wait_for(SOON, || self.status().filter(|status| status["state"] == "connected"));
+        assert!(connected.is_some(), "{:?}\n{}", self.status(), self.log());
+    }
+
     /// Waits until a complete backup is in the newest incarnation.
     pub fn wait_backup(&self, wanted: usize) {
         let found = wait_for(SOON, || (self.backups() >= wanted).then_some(()));
