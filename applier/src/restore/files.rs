@@ -2,8 +2,13 @@
 //!
 //! What always holds: a file is created once, with its announced size, and finished only when every byte was written; memory is bounded
 //! by the parts in hand as they are stored, and a frame for each worker. `global/pg_control` is held back for the caller, who writes it last.
+//! A large file is written to its disk while it grows, beside the workers: left to the end, the disk would idle first and all would wait for
+//! it then. It is not durable for that: the caller synchronises.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -14,13 +19,15 @@ use farshore_journal::backup::{self, Backup, Place};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::{RestoreError, Shared, blocking};
+use super::{RestoreError, Shared, blocking, io};
 use crate::plan::CONTROL_FILE;
 
 /// Parts fetched at a time.
 const FETCHES: usize = 3;
 /// Parts that are opened and written at a time: decompression is cheap, first-touch of the page cache is not.
 const WORKERS: usize = 2;
+/// Bytes of a file after which the disk is given what was written of it.
+const SETTLE_BYTES: u64 = 64 << 20;
 
 /// What becomes of a base's entries.
 #[derive(Debug, Clone)]
@@ -68,6 +75,8 @@ pub(super) async fn place(
 struct Open<'a> {
     file: Arc<RootFile<'a>>,
     left: u64,
+    /// Written since the disk was given what there was.
+    unsettled: u64,
 }
 
 struct Writing<'a> {
@@ -79,6 +88,8 @@ struct Writing<'a> {
     fates: Vec<Fate>,
     open: Mutex<HashMap<usize, Open<'a>>>,
     control: Mutex<Vec<u8>>,
+    /// Whoever gives the disk what was written; one file waits at most, and what finds no room is settled later.
+    settles: Mutex<Option<SyncSender<(RelPath, File)>>>,
 }
 
 enum Fate {
@@ -134,6 +145,7 @@ fn write_all(
         };
         fates.push(fate);
     }
+    let (settles, settled) = sync_channel(1);
     let writing = Writing {
         backup,
         root,
@@ -142,17 +154,21 @@ fn write_all(
         fates,
         open: Mutex::new(HashMap::new()),
         control: Mutex::new(vec![0; usize::try_from(control_bytes).unwrap_or(0)]),
+        settles: Mutex::new(Some(settles)),
     };
     let parts = Mutex::new(parts);
-    let result = std::thread::scope(|scope| {
+    let written = std::thread::scope(|scope| {
+        let settler = scope.spawn(|| settle(settled));
         let workers: Vec<_> = (1..WORKERS).map(|_| scope.spawn(|| writing.work(&parts))).collect();
         let mut result = writing.work(&parts);
         for worker in workers {
             result = result.and(worker.join().unwrap_or(Err(RestoreError::CutOff)));
         }
-        result
+        // It ends when nobody can give it more.
+        lock(&writing.settles).take();
+        result.and(settler.join().unwrap_or(Err(RestoreError::CutOff)))
     });
-    result?;
+    written?;
     let unfinished = lock(&writing.open).len();
     if unfinished > 0 {
         return Err(farshore_engines::postgres::restore::beneath::BeneathError::Unfinished {
@@ -161,6 +177,14 @@ fn write_all(
         .into());
     }
     Ok(writing.control.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Has the system write what it was given so far of each file that comes.
+fn settle(files: Receiver<(RelPath, File)>) -> Result<(), RestoreError> {
+    for (path, file) in files {
+        file.sync_data().map_err(io("write", Path::new(&path.to_string())))?;
+    }
+    Ok(())
 }
 
 impl Writing<'_> {
@@ -234,7 +258,7 @@ impl Writing<'_> {
                 Some(there) => Arc::clone(&there.file),
                 None => {
                     let file = Arc::new(self.root.file(path, size)?);
-                    open.insert(place.entry, Open { file: Arc::clone(&file), left: size });
+                    open.insert(place.entry, Open { file: Arc::clone(&file), left: size, unsettled: 0 });
                     file
                 }
             }
@@ -245,6 +269,14 @@ impl Writing<'_> {
             let mut open = lock(&self.open);
             let left = open.get_mut(&place.entry).map(|there| {
                 there.left = there.left.saturating_sub(place.bytes);
+                there.unsettled += place.bytes;
+                if there.unsettled >= SETTLE_BYTES
+                    && let Ok(handle) = there.file.handle()
+                    && let Some(settles) = &*lock(&self.settles)
+                    && settles.try_send((path.clone(), handle)).is_ok()
+                {
+                    there.unsettled = 0;
+                }
                 there.left
             });
             (left == Some(0)).then(|| open.remove(&place.entry)).flatten()

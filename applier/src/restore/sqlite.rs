@@ -6,7 +6,7 @@
 //! A standby's copy has the standby's state for its marker, which says where the copy stands before it has its name.
 //!
 //! ```text
-//! base ─▶ what was beneath ─▶ records up to the target ─▶ check ─▶ synchronise ─▶ name ─▶ synchronise ─▶ marker complete
+//! base ─▶ what was beneath ─▶ records up to the target ─▶ check, synchronise ─▶ name ─▶ synchronise ─▶ marker complete
 //! ```
 //! What it does not do: open the database. Whoever does finds it in WAL mode, as its source was.
 
@@ -192,7 +192,14 @@ fn named(
     (name, mode): (&str, u32),
     naming: Option<Naming>,
 ) -> Result<Checked, RestoreError> {
-    let checked = check(path).map_err(|source| RestoreError::NotWhole { path: path.to_owned(), source })?;
+    // The disk takes what it has not yet while SQLite reads: both take about as long.
+    let (checked, synchronised) = std::thread::scope(|scope| {
+        let synchronising = scope.spawn(|| open(path, false)?.sync_all().map_err(io("synchronise", path)));
+        let checked = check(path);
+        (checked, synchronising.join().unwrap_or(Err(RestoreError::CutOff)))
+    });
+    let checked = checked.map_err(|source| RestoreError::NotWhole { path: path.to_owned(), source })?;
+    synchronised?;
     if let Checked::InPart { why } = &checked {
         tracing::warn!(file = %path.display(), %why, "SQLite could check the restored file only in part: it lacks what the application adds to it");
     }

@@ -75,7 +75,7 @@ impl Apply {
         }
     }
 
-    /// The last record that is in the file; the file is synchronised.
+    /// The last record that is in the file, and the file, which whoever wants it durable synchronises.
     ///
     /// # Errors
     /// When anything that it was given could not be written, or a record began and did not end: the file is no database then.
@@ -86,7 +86,6 @@ impl Apply {
         if self.within {
             return Err(io::Error::other("its last record was not whole"));
         }
-        self.file.sync_all()?;
         Ok((self.file, self.last))
     }
 }

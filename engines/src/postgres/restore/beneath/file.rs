@@ -46,6 +46,19 @@ impl RootFile<'_> {
         })
     }
 
+    /// The file's handle once more, for whoever has the system write early what was written so far. A failure of that must end the
+    /// restore: the system tells it only once, and [`Root::sync`] may not be told it again.
+    ///
+    /// # Errors
+    /// When the system gives none.
+    pub fn handle(&self) -> Result<File, BeneathError> {
+        self.file.try_clone().map_err(|source| BeneathError::Io {
+            what: "open once more",
+            path: self.path.to_string(),
+            source,
+        })
+    }
+
     /// Ends the file: every byte must have been written.
     ///
     /// # Errors
