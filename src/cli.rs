@@ -3,6 +3,7 @@
 //! What always holds: what clap accepts is a value of a domain type; times, positions and names are judged here. A
 //! wrong line ends with exit code 2 before anything is read, except where PostgreSQL reads the code (`exit.rs`).
 
+pub mod job;
 pub mod restore;
 pub mod standby;
 pub mod time;
@@ -15,6 +16,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use farshore_journal::{BackupId, DatabaseName};
 
+use self::job::JobCommand;
 use self::restore::Incarnation;
 use crate::config::OnFull;
 use crate::config::quantity::Span;
@@ -164,8 +166,12 @@ pub enum Command {
     /// Prove that the stored journal is whole
     #[command(before_help = "Examples:
   farshore verify
-  farshore verify orders -o json")]
-    Verify(DatabaseChoice),
+  farshore verify orders -o json
+  farshore verify orders --no-wait")]
+    Verify(VerifyArgs),
+    /// Long work: what there is, how far it is, what came of it
+    #[command(subcommand)]
+    Job(JobCommand),
     /// Delete chunks that a merged segment replaces; the one verb whose credential may delete
     #[command(before_help = "Examples:
   farshore -c /etc/farshore/tidy.toml tidy --dry-run
@@ -194,6 +200,17 @@ pub struct DatabaseChoice {
     /// The database; all when not given
     #[arg(value_name = "DB")]
     pub database: Option<DatabaseName>,
+}
+
+/// `farshore verify`
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// Which
+    #[command(flatten)]
+    pub choice: DatabaseChoice,
+    /// Leave it to a service that has the database, and say only the job's name
+    #[arg(long, requires = "database")]
+    pub no_wait: bool,
 }
 
 /// `farshore init`
@@ -275,11 +292,16 @@ pub struct StatusArgs {
 #[derive(Debug, Clone, Subcommand)]
 pub enum BackupCommand {
     /// Take a base backup now
-    #[command(before_help = "Examples:\n  farshore backup run orders")]
+    #[command(before_help = "Examples:
+  farshore backup run orders
+  farshore backup run orders --no-wait")]
     Run {
         /// The database
         #[arg(value_name = "DB")]
         database: DatabaseName,
+        /// Leave it to a service that has the database, and say only the job's name
+        #[arg(long)]
+        no_wait: bool,
     },
     /// List base backups
     #[command(before_help = "Examples:\n  farshore backup list orders -o json")]

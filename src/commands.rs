@@ -10,6 +10,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod init;
+pub mod job;
 pub mod man;
 pub mod points;
 pub mod restore;
@@ -139,6 +140,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Restore(args) => restore::run(&mut context, args).await,
         Command::Standby(command) => standby::run(&mut context, command).await,
         Command::Verify(args) => verify::run(&mut context, args).await,
+        Command::Job(command) => job::run(&mut context, command).await,
         Command::Tidy(args) => tidy::run(&mut context, args).await,
         Command::Wal(args) => wal::run(&mut context, args).await,
         Command::Catalog(args) => catalog::run(&mut context, args).await,

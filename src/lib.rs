@@ -12,6 +12,7 @@ pub mod config;
 pub mod exit;
 pub mod heads;
 pub mod heap;
+pub mod jobs;
 pub mod message;
 pub mod output;
 pub mod pushed;

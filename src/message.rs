@@ -119,6 +119,18 @@ codes! {
     StandbyLocked = 509, Conflict;
     /// A standby was not promoted: its journal holds more, or that is not known.
     StandbyBehind = 510, Refused;
+    /// The catalog knows no job of this name.
+    JobUnknown = 601, NotFound;
+    /// A job has ended already.
+    JobEnded = 602, Conflict;
+    /// Nothing was heard of who did a job.
+    JobSilent = 603, Failed;
+    /// A job was cancelled.
+    JobCancelled = 604, Interrupted;
+    /// A job is another process's now.
+    JobTaken = 605, Conflict;
+    /// A job asks for what this version does not understand.
+    JobUnreadable = 606, Usage;
 }
 
 impl fmt::Display for Code {

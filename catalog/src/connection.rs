@@ -155,6 +155,21 @@ macro_rules! in_own_txn {
     };
 }
 
+/// As [`in_own_txn`], for what no store implies and so none can prove anew (jobs, nodes): that it was not told is for who told it to
+/// know, and brings nobody to read the stores.
+macro_rules! in_local_txn {
+    ($catalog:expr, $function:ident($($argument:expr),*)) => {
+        $catalog
+            .bounded(stringify!($function), async {
+                let mut txn = $catalog.begin_local_unbounded().await?;
+                let answer = $function(&mut txn, $($argument),*).await?;
+                txn.commit_unbounded().await?;
+                Ok(answer)
+            })
+            .await
+    };
+}
+
 /// Runs one reading `*_in_txn` function on one snapshot of the catalog, within its deadline.
 macro_rules! in_snapshot {
     ($catalog:expr, $function:ident($($argument:expr),*)) => {
@@ -166,7 +181,7 @@ macro_rules! in_snapshot {
             .await
     };
 }
-pub(crate) use {in_own_txn, in_snapshot};
+pub(crate) use {in_local_txn, in_own_txn, in_snapshot};
 
 impl Catalog {
     /// Opens the catalog at `url` and brings its tables to this version.
@@ -333,11 +348,19 @@ impl Catalog {
     }
 
     pub(crate) async fn begin_unbounded(&self) -> Result<Txn> {
-        let start = match &self.shared.place {
+        self.begin_with(self.writing(), Telling(Some(Arc::clone(&self.shared.untold)))).await
+    }
+
+    /// Begins a transaction that writes what no store implies.
+    pub(crate) async fn begin_local_unbounded(&self) -> Result<Txn> {
+        self.begin_with(self.writing(), Telling(None)).await
+    }
+
+    fn writing(&self) -> &'static str {
+        match &self.shared.place {
             Place::Sqlite(_) => "begin immediate",
             Place::Postgres(_) => "begin",
-        };
-        self.begin_with(start, Telling(Some(Arc::clone(&self.shared.untold)))).await
+        }
     }
 
     async fn begin_with(&self, start: &'static str, telling: Telling) -> Result<Txn> {

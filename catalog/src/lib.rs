@@ -23,6 +23,7 @@ mod error;
 pub mod gap;
 pub mod head;
 pub mod incarnation;
+pub mod job;
 pub mod lag;
 pub mod mark;
 mod migrations;

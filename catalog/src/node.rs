@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::query;
 
-use crate::connection::{in_own_txn, in_snapshot};
+use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, micros};
 use crate::{Catalog, Result, Time, Txn};
 
@@ -26,7 +26,7 @@ impl Catalog {
     /// # Errors
     /// When the catalog is away.
     pub async fn node_put(&self, node: &Node) -> Result<()> {
-        in_own_txn!(self, node_put_in_txn(node))
+        in_local_txn!(self, node_put_in_txn(node))
     }
 
     /// All nodes by name.

@@ -14,6 +14,8 @@ mod files;
 mod make;
 #[path = "catalog/stories.rs"]
 mod stories;
+#[path = "catalog/stories_jobs.rs"]
+mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
 mod stories_points;
 #[path = "catalog/stories_status.rs"]
@@ -75,6 +77,15 @@ on_both!(
     stories::nodes_are_renewed,
     stories::a_dropped_transaction_leaves_nothing,
     stories::writers_at_once_all_succeed,
+    stories_jobs::a_job_is_followed_from_its_asking_to_its_end,
+    stories_jobs::of_many_that_claim_a_job_one_has_it,
+    stories_jobs::a_word_of_an_older_claim_changes_nothing,
+    stories_jobs::a_holder_that_spoke_meanwhile_is_not_called_silent,
+    stories_jobs::one_that_was_called_silent_may_still_say_what_came_of_it,
+    stories_jobs::a_wish_to_end_is_heard_at_the_next_beat,
+    stories_jobs::jobs_are_listed_newest_first_page_by_page,
+    stories_jobs::a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched,
+    stories_jobs::a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores,
     stories_points::commits_added_twice_count_once,
     stories_points::a_time_resolves_in_log_order_whatever_order_they_came_in,
     stories_points::blocks_answer_as_reading_the_whole_log_in_order_does,

@@ -1,6 +1,8 @@
 //! `farshore backup`: takes, lists and shows base backups. What is listed is read from the stores themselves.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use farshore_catalog::Catalog;
+use farshore_catalog::job::{JobEnd, JobKind};
 use farshore_journal::backup;
 use farshore_journal::reader::Reader;
 use farshore_journal::{BackupId, DatabaseName};
@@ -10,9 +12,11 @@ use serde::Serialize;
 use crate::base_backups::{self, Process, STUCK, Streams};
 use crate::cli::BackupCommand;
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context};
-use crate::config::{Config, EngineConfig, StoreName};
+use crate::commands::{self, Context, job};
+use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
+use crate::jobs::held::Reporter;
+use crate::jobs::{record, spec, work};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
 use crate::socket::{Request, asks};
@@ -84,7 +88,12 @@ impl Row for Listed {
 pub async fn run(context: &mut Context, args: BackupCommand) -> anyhow::Result<Exit> {
     let config = context.config()?;
     match args {
-        BackupCommand::Run { database } => take(context, &config, &database).await,
+        BackupCommand::Run { database, no_wait: false } => take(context, &config, &database).await,
+        BackupCommand::Run { database, no_wait: true } => {
+            let (name, _) = commands::database(&config, Some(&database))?;
+            let asked = spec::asked(JobKind::Backup, Some(name), &spec::Backup::default());
+            job::queue(context, &config, asked).await
+        }
         BackupCommand::List(choice) => {
             let mut listed = Vec::new();
             for (name, settings) in commands::databases(&config, choice.database.as_ref())? {
@@ -119,45 +128,73 @@ pub async fn run(context: &mut Context, args: BackupCommand) -> anyhow::Result<E
 async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> anyhow::Result<Exit> {
     let (name, settings) = commands::database(config, Some(named))?;
     let catalog = wiring::catalog(config).await.ok();
-    // This process ships nothing.
-    let streams = Streams::new();
-    let process = Process { streams: &streams, catalog: catalog.as_ref() };
-    let mut taken = Vec::new();
-    for store in &settings.stores {
-        let say = |progress: base_backups::TakeProgress| match progress.phase {
-            Phase::Checkpoint => tracing::info!("waiting for the server's checkpoint"),
-            Phase::WaitingForLog(end) => {
-                tracing::info!(%end, "waiting until the journal is stored up to the backup's end")
-            }
-            Phase::Copying | Phase::Storing | Phase::Claiming => {
-                tracing::debug!(
-                    taken_bytes = progress.taken_bytes,
-                    total_bytes = progress.total_bytes,
-                    "copying"
-                );
-            }
-        };
-        let one = async {
-            match &settings.engine {
-                EngineConfig::Postgres { .. } => {
-                    let take = base_backups::take(config, name, store, "by hand", process, STUCK, &say);
-                    Ok(Box::pin(take).await?.id)
-                }
-                EngineConfig::Sqlite { .. } => of_stream(config, name, store).await,
-            }
-        };
-        let id = tokio::select! {
-            () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
-            id = one => id?,
-        };
-        taken.push((store, id));
-    }
+    let asked = spec::asked(JobKind::Backup, Some(name), &spec::Backup::default());
+    let held = record::begin(config, asked, &context.cancel).await;
+    let reporter = held.reporter();
+    let work = Box::pin(into_stores(config, name, settings, catalog.as_ref(), &reporter));
+    let taken = match held.beside(work).await {
+        Some(Ok(taken)) => {
+            held.end(JobEnd::Succeeded(work::backups(&taken))).await;
+            taken
+        }
+        Some(Err(why)) => {
+            held.end(JobEnd::Failed(serde_json::to_string(&why)?)).await;
+            return Err(why.into());
+        }
+        None => {
+            let end = held.stopped_end(false);
+            tracing::warn!("{}", held.stopped());
+            held.end(end).await;
+            return Ok(Exit::Interrupted);
+        }
+    };
     let mut listed = Vec::new();
     for (store, id) in taken {
-        listed.extend(list(config, name, store).await?.into_iter().filter(|listed| listed.id == id));
+        listed.extend(list(config, name, &store).await?.into_iter().filter(|listed| listed.id == id));
     }
     context.output.list("farshore.backup-list/1", &listed)?;
     Ok(Exit::Done)
+}
+
+/// One base backup into each of the database's stores.
+async fn into_stores(
+    config: &Config,
+    name: &DatabaseName,
+    settings: &DatabaseConfig,
+    catalog: Option<&Catalog>,
+    reporter: &Reporter,
+) -> Result<Vec<(StoreName, BackupId)>, OperatorMessage> {
+    // This process ships nothing.
+    let streams = Streams::new();
+    let process = Process { streams: &streams, catalog };
+    let mut taken = Vec::new();
+    for store in &settings.stores {
+        let say = |progress: base_backups::TakeProgress| {
+            reporter.say(work::of_backup(store, &progress));
+            match progress.phase {
+                Phase::Checkpoint => tracing::info!("waiting for the server's checkpoint"),
+                Phase::WaitingForLog(end) => {
+                    tracing::info!(%end, "waiting until the journal is stored up to the backup's end")
+                }
+                Phase::Copying | Phase::Storing | Phase::Claiming => {
+                    tracing::debug!(
+                        taken_bytes = progress.taken_bytes,
+                        total_bytes = progress.total_bytes,
+                        "copying"
+                    );
+                }
+            }
+        };
+        let id = match &settings.engine {
+            EngineConfig::Postgres { .. } => {
+                let take = base_backups::take(config, name, store, "by hand", process, STUCK, &say);
+                Box::pin(take).await?.id
+            }
+            EngineConfig::Sqlite { .. } => of_stream(config, name, store).await?,
+        };
+        taken.push((store.clone(), id));
+    }
+    Ok(taken)
 }
 
 /// By the service: a SQLite database is copied by what follows it.

@@ -14,8 +14,9 @@ use std::time::Duration;
 use chrono::SecondsFormat;
 use farshore_applier::heads::{Doubt, doubts, unwitnessed};
 use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, resolve};
-use farshore_applier::restore::{self, RestoreError, RestoreOptions, Restored, StartOptions};
+use farshore_applier::restore::{self, Phase, RestoreError, RestoreOptions, Restored, StartOptions};
 use farshore_applier::source::Source;
+use farshore_catalog::job::{JobEnd, JobKind, JobProgress, NewJob};
 use farshore_engines::log::Shape;
 use farshore_engines::postgres::restore::safe_start::Then as EngineThen;
 use farshore_engines::postgres::restore::server::Reached;
@@ -30,8 +31,9 @@ use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
+use crate::jobs::{record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
-use crate::{heads, sources};
+use crate::{heads, sources, wiring};
 
 /// The port whose number names the socket of a copy that is not started.
 const UNSTARTED_PORT: u16 = 5432;
@@ -93,17 +95,20 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         start: args.start.then(|| start(settings, args.then)),
     };
     tracing::info!("{}", describe(&plan, &source, &store, zone));
-    let watcher: restore::Watcher = Arc::new(|progress: restore::Progress| {
+    let held = record::begin(&config, job_of(name, &plan, &source, &store, &options), &context.cancel).await;
+    let reporter = held.reporter();
+    let watcher: restore::Watcher = Arc::new(move |progress: restore::Progress| {
+        reporter.say(of_restore(&progress));
         tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
             eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
     });
     let restored = loop {
-        let restored = tokio::select! {
-            () = context.cancel.cancelled() => {
-                tracing::warn!(directory = %options.directory.display(), "interrupted: what was written is marked and will not start");
-                return Ok(Exit::Interrupted);
-            }
-            restored = Box::pin(restore::run(&source, &plan, &options, Arc::clone(&watcher))) => restored,
+        let work = Box::pin(restore::run(&source, &plan, &options, Arc::clone(&watcher)));
+        let Some(restored) = held.beside(work).await else {
+            tracing::warn!(directory = %options.directory.display(), "{}", held.stopped());
+            let end = held.stopped_end(false);
+            held.end(end).await;
+            return Ok(Exit::Interrupted);
         };
         match restored {
             // The journal's index led to a plan that its log does not bear out: what was written goes, and the log alone is asked.
@@ -114,15 +119,26 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
                 );
                 source = source.without_index();
                 // What was written so far is there still: the next try, or whoever reads the refusal, is told.
-                plan = Box::pin(resolve(&source, asked(&target)))
-                    .await
-                    .map_err(|why| failed(name, &source, &options.directory, &RestoreError::Plan(why)))?;
+                match Box::pin(resolve(&source, asked(&target))).await {
+                    Ok(anew) => plan = anew,
+                    Err(why) => break Err(RestoreError::Plan(why)),
+                }
                 options.resume = true;
             }
             restored => break restored,
         }
     };
-    let restored = restored.map_err(|why| failed(name, &source, &options.directory, &why))?;
+    let restored = match restored {
+        Ok(restored) => {
+            held.end(JobEnd::Succeeded(result_of(&restored, &plan))).await;
+            restored
+        }
+        Err(why) => {
+            let why = failed(name, &source, &options.directory, &why);
+            held.end(JobEnd::Failed(serde_json::to_string(&why)?)).await;
+            return Err(why.into());
+        }
+    };
     let mut text = describe(&plan, &source, &store, zone);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     if let Some(file) = &restored.file {
@@ -139,6 +155,55 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     }
     show(context, &plan, &text)?;
     Ok(Exit::Done)
+}
+
+/// The restore as a job.
+fn job_of(
+    name: &DatabaseName,
+    plan: &Plan,
+    source: &Source,
+    store: &str,
+    options: &RestoreOptions,
+) -> NewJob {
+    let restore = spec::Restore {
+        asked: plan.asked.to_string(),
+        position: plan.resolved.position.to_string(),
+        store: store.to_owned(),
+        incarnation: source.record().number,
+        directory: options.directory.display().to_string(),
+    };
+    let job = spec::asked(JobKind::Restore, Some(name), &restore);
+    // Its directory is on this machine.
+    NewJob { wanted_node: Some(wiring::node()), ..job }
+}
+
+/// How far a restore is.
+fn of_restore(progress: &restore::Progress) -> JobProgress {
+    let phase = match progress.phase {
+        Phase::Copying => "bringing files and log into place",
+        Phase::Synchronising => "making them durable",
+        Phase::Replaying => "replaying the log",
+        Phase::Opening => "opening",
+    };
+    JobProgress {
+        phase: Some(phase.to_owned()),
+        done_bytes: Some(progress.done_bytes),
+        total_bytes: Some(progress.total_bytes),
+        log_time: None,
+        eta: progress.eta_seconds.and_then(|eta| Duration::try_from_secs_f64(eta).ok()),
+    }
+}
+
+/// What came of it, for the job.
+fn result_of(restored: &Restored, plan: &Plan) -> String {
+    let file = restored.file.as_ref().map(|file| file.path.display().to_string());
+    serde_json::json!({
+        "directory": restored.directory.display().to_string(),
+        "file": file,
+        "position": plan.resolved.position.to_string(),
+        "time": plan.resolved.time,
+    })
+    .to_string()
 }
 
 /// What became of the copy's server, for people.

@@ -2,7 +2,7 @@
 //!
 //! What always holds: one database's end does not end the others, but the process then ends with a failure once all are
 //! done; a database whose shipping ended is not ready, however well it stood; the catalog being away, at the start or later, or
-//! a store, stops nothing. Base backups that fall due are taken beside.
+//! a store, stops nothing. Base backups that fall due are taken beside, and jobs that were asked for are done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -37,6 +37,7 @@ use crate::commands::{Context, check};
 use crate::config::quantity::ByteCount;
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
+use crate::jobs::runner::Runner;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
 use crate::wiring::{self, Purpose};
@@ -113,6 +114,10 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     if let Some(catalog) = catalog.clone() {
         let upkeep = Upkeep { config: Arc::clone(&config), catalog, shown: shown.clone() };
         pictures.spawn(upkeep.run(cancel.clone()));
+    }
+    if let Some(catalog) = catalog.clone() {
+        let runner = Runner::new(Arc::clone(&config), catalog, streams.clone());
+        pictures.spawn(runner.run(cancel.clone()));
     }
     pictures.spawn(crate::base_backups::keep_taken(
         Arc::clone(&config),

@@ -2,14 +2,18 @@
 
 use farshore_applier::heads::unwitnessed;
 use farshore_applier::verify::{Verified, verify};
+use farshore_catalog::job::{JobEnd, JobKind, JobProgress};
 use farshore_journal::DatabaseName;
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::cli::DatabaseChoice;
+use crate::cli::VerifyArgs;
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context};
-use crate::config::StoreName;
+use crate::commands::{self, Context, job};
+use crate::config::{Config, DatabaseConfig, StoreName};
 use crate::exit::Exit;
+use crate::jobs::held::Reporter;
+use crate::jobs::{record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
 use crate::{heads, sources};
@@ -60,6 +64,19 @@ impl Row for Shown {
 }
 
 impl Shown {
+    /// In short.
+    fn summary(&self) -> Value {
+        json!({
+            "store": self.store,
+            "incarnation": self.incarnation_number,
+            "sound": self.sound,
+            "objects": self.found.objects,
+            "bytes": self.found.bytes,
+            "bad": self.found.bad.len() as u64 + self.found.more,
+            "gaps": self.found.gaps.len(),
+        })
+    }
+
     /// How far a head that counts reaches, and its age by the signer's clock is in the JSON.
     fn signed(&self) -> String {
         let head = &self.found.head;
@@ -86,81 +103,154 @@ fn nothing_stored(name: &DatabaseName, store: &StoreName) -> OperatorMessage {
 /// # Errors
 /// When a store does not answer, its records are not as they were written, or it holds nothing of a database; what was
 /// found elsewhere is printed all the same.
-pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<Exit> {
+pub async fn run(context: &mut Context, args: VerifyArgs) -> anyhow::Result<Exit> {
     let config = context.config()?;
-    let mut shown = Vec::new();
-    // What one store does not say must not hide what another one has.
-    let mut failed: Option<anyhow::Error> = None;
-    for (name, settings) in commands::databases(&config, args.database.as_ref())? {
-        for store in &settings.stores {
-            // First, so that what it knows was stored before the store is read.
-            let known = heads::known(&config, name, settings, store).await;
-            let sources = match sources::all(&config, name, store).await {
-                Ok(sources) if sources.is_empty() => Err(nothing_stored(name, store).into()),
-                other => other,
-            };
-            let sources = sources.unwrap_or_else(|why| {
-                tracing::error!(database = %name, store = %store, "not verified: {why}");
-                failed.get_or_insert(why);
-                Vec::new()
-            });
-            if known.pinned.is_empty() && !sources.is_empty() {
-                tracing::warn!(database = %name, store = %store, "no verify_keys: that the journal's end was cut off, or all of it rewritten, is not looked for; authenticity rests on the store's own access control");
-            }
-            for (at, source) in sources.iter().enumerate() {
-                let mut found = tokio::select! {
-                    () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
-                    found = Box::pin(verify(source, &known, &|_, _| {})) => found?,
-                };
-                // Of a journal that is not there nothing can be shown: the newest one that is there says so.
-                if at + 1 == sources.len() {
-                    for head in known.vanished(&sources) {
-                        tracing::error!(database = %name, store = %store, "{}", heads::vanished(name, store.as_str(), head));
-                        found.vanished(head);
-                    }
-                }
-                if let Some(one) = Box::pin(unwitnessed(source, &sources, &known)).await? {
-                    tracing::error!(database = %name, store = %store, "{}", heads::unwitnessed(name, store.as_str(), &one));
-                    found.unwitnessed(source.record(), &one);
-                }
-                for doubt in &found.head.doubts {
-                    tracing::error!(database = %name, store = %store, "{}", heads::not_held(name, store.as_str(), doubt));
-                }
-                if found.head.retired > 0 {
-                    tracing::info!(database = %name, store = %store, heads = found.head.retired, "signed by a key of retired_keys: they count for nothing");
-                }
-                if found.head.pinned && found.head.sequence.is_none() {
-                    tracing::warn!(database = %name, store = %store, incarnation = %source.record().incarnation, "there is no head that one of verify_keys signed: that the journal's end was cut off would not be seen");
-                }
-                for bad in &found.bad {
-                    tracing::error!(database = %name, store = %store, object = bad.object, "{}", bad.what);
-                }
-                for backup in &found.damaged_backups {
-                    tracing::warn!(database = %name, store = %store, backup = %backup.id, pages = backup.pages, first = backup.first,
-                        "the source's pages were damaged when this backup was taken: take another, and look at the source");
-                }
-                for id in &found.unfinished_backups {
-                    tracing::warn!(database = %name, store = %store, backup = %id, "a backup without its manifest: running, cut off, or its manifest was deleted; no restore uses it");
-                }
-                if found.sealed > 0 {
-                    tracing::warn!(database = %name, objects = found.sealed, "not opened: no private key is at hand; checksums and chain were checked");
-                }
-                shown.push(Shown {
-                    database: name.clone(),
-                    store: store.to_string(),
-                    incarnation: source.record().incarnation.to_string(),
-                    incarnation_number: source.record().number,
-                    sound: found.is_sound(),
-                    found,
-                });
-            }
-        }
+    let chosen = commands::databases(&config, args.choice.database.as_ref())?;
+    if args.no_wait {
+        let asked = spec::asked(JobKind::Verify, args.choice.database.as_ref(), &spec::Verify {});
+        return job::queue(context, &config, asked).await;
     }
-    if failed.is_none() || !shown.is_empty() {
-        context.output.list("farshore.verify/1", &shown)?;
+    let mut all = Found::default();
+    for (name, settings) in chosen {
+        let asked = spec::asked(JobKind::Verify, Some(name), &spec::Verify {});
+        let held = record::begin(&config, asked, &context.cancel).await;
+        let reporter = held.reporter();
+        let Some(found) = held.beside(Box::pin(verified(&config, name, settings, &reporter))).await else {
+            let end = held.stopped_end(false);
+            tracing::warn!("{}", held.stopped());
+            held.end(end).await;
+            return Ok(Exit::Interrupted);
+        };
+        let end = match found.summary() {
+            Ok(summary) => JobEnd::Succeeded(summary.to_string()),
+            Err(why) => JobEnd::Failed(serde_json::to_string(&why)?),
+        };
+        held.end(end).await;
+        all.shown.extend(found.shown);
+        all.failed = all.failed.or(found.failed);
     }
-    if let Some(why) = failed {
+    if all.failed.is_none() || !all.shown.is_empty() {
+        context.output.list("farshore.verify/1", &all.shown)?;
+    }
+    if let Some(why) = all.failed {
         return Err(why);
     }
-    Ok(if shown.iter().all(|shown| shown.sound) { Exit::Done } else { Exit::Findings })
+    Ok(if all.shown.iter().all(|shown| shown.sound) { Exit::Done } else { Exit::Findings })
+}
+
+/// What a verification found.
+#[derive(Default)]
+pub struct Found {
+    shown: Vec<Shown>,
+    /// What could not be read: what one store does not say must not hide what another one has.
+    failed: Option<anyhow::Error>,
+}
+
+impl Found {
+    /// In short, for a job's result.
+    ///
+    /// # Errors
+    /// When a store could not be read: what was found elsewhere proves nothing of it.
+    pub fn summary(&self) -> Result<Value, OperatorMessage> {
+        if let Some(why) = &self.failed {
+            return Err(match why.downcast_ref::<OperatorMessage>() {
+                Some(message) => message.clone(),
+                None => OperatorMessage::new(
+                    Code::Unexpected,
+                    format!("not all could be verified: {why:#}"),
+                    Safe::Unknown("what could not be read may be damaged".to_owned()),
+                    "mend what it says, and verify again",
+                ),
+            });
+        }
+        let journals: Vec<Value> = self.shown.iter().map(Shown::summary).collect();
+        Ok(json!({ "sound": self.shown.iter().all(|shown| shown.sound), "journals": journals }))
+    }
+}
+
+/// Verifies all that the stores have of a database; what is found is logged as it comes.
+pub async fn verified(
+    config: &Config,
+    name: &DatabaseName,
+    settings: &DatabaseConfig,
+    reporter: &Reporter,
+) -> Found {
+    let mut found = Found::default();
+    for store in &settings.stores {
+        let one = of_store(config, (name, settings), store, reporter, &mut found.shown);
+        if let Err(why) = Box::pin(one).await {
+            tracing::error!(database = %name, store = %store, "not verified: {why}");
+            found.failed.get_or_insert(why);
+        }
+    }
+    found
+}
+
+/// Verifies what one store has of a database, incarnation by incarnation.
+async fn of_store(
+    config: &Config,
+    (name, settings): (&DatabaseName, &DatabaseConfig),
+    store: &StoreName,
+    reporter: &Reporter,
+    shown: &mut Vec<Shown>,
+) -> anyhow::Result<()> {
+    // First, so that what it knows was stored before the store is read.
+    let known = heads::known(config, name, settings, store).await;
+    let sources = sources::all(config, name, store).await?;
+    if sources.is_empty() {
+        return Err(nothing_stored(name, store).into());
+    }
+    if known.pinned.is_empty() {
+        tracing::warn!(database = %name, store = %store, "no verify_keys: that the journal's end was cut off, or all of it rewritten, is not looked for; authenticity rests on the store's own access control");
+    }
+    for (at, source) in sources.iter().enumerate() {
+        let number = source.record().number;
+        let say = |_, bytes| {
+            let phase = Some(format!("reading incarnation {number} in {store}"));
+            reporter.say(JobProgress { phase, done_bytes: Some(bytes), ..JobProgress::default() });
+        };
+        let mut found = Box::pin(verify(source, &known, &say)).await?;
+        // Of a journal that is not there nothing can be shown: the newest one that is there says so.
+        if at + 1 == sources.len() {
+            for head in known.vanished(&sources) {
+                tracing::error!(database = %name, store = %store, "{}", heads::vanished(name, store.as_str(), head));
+                found.vanished(head);
+            }
+        }
+        if let Some(one) = Box::pin(unwitnessed(source, &sources, &known)).await? {
+            tracing::error!(database = %name, store = %store, "{}", heads::unwitnessed(name, store.as_str(), &one));
+            found.unwitnessed(source.record(), &one);
+        }
+        for doubt in &found.head.doubts {
+            tracing::error!(database = %name, store = %store, "{}", heads::not_held(name, store.as_str(), doubt));
+        }
+        if found.head.retired > 0 {
+            tracing::info!(database = %name, store = %store, heads = found.head.retired, "signed by a key of retired_keys: they count for nothing");
+        }
+        if found.head.pinned && found.head.sequence.is_none() {
+            tracing::warn!(database = %name, store = %store, incarnation = %source.record().incarnation, "there is no head that one of verify_keys signed: that the journal's end was cut off would not be seen");
+        }
+        for bad in &found.bad {
+            tracing::error!(database = %name, store = %store, object = bad.object, "{}", bad.what);
+        }
+        for backup in &found.damaged_backups {
+            tracing::warn!(database = %name, store = %store, backup = %backup.id, pages = backup.pages, first = backup.first,
+                "the source's pages were damaged when this backup was taken: take another, and look at the source");
+        }
+        for id in &found.unfinished_backups {
+            tracing::warn!(database = %name, store = %store, backup = %id, "a backup without its manifest: running, cut off, or its manifest was deleted; no restore uses it");
+        }
+        if found.sealed > 0 {
+            tracing::warn!(database = %name, objects = found.sealed, "not opened: no private key is at hand; checksums and chain were checked");
+        }
+        shown.push(Shown {
+            database: name.clone(),
+            store: store.to_string(),
+            incarnation: source.record().incarnation.to_string(),
+            incarnation_number: source.record().number,
+            sound: found.is_sound(),
+            found,
+        });
+    }
+    Ok(())
 }

@@ -1,0 +1,202 @@
+//! What is promised of jobs, whichever catalog keeps them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use farshore_catalog::job::{
+    Heard, Holder, JobEnd, JobFilter, JobId, JobKind, JobProgress, JobState, NewJob, Via,
+};
+use farshore_catalog::{Catalog, Error};
+
+use crate::make::{name, time};
+
+fn holder(node: &str) -> Holder {
+    Holder { node: node.to_owned(), process: format!("{node}-1") }
+}
+
+fn new(kind: JobKind) -> NewJob {
+    NewJob {
+        id: JobId::mint(),
+        kind,
+        database: Some(name("orders")),
+        spec: "{\"store\":\"main\"}".to_owned(),
+        asked_by: "ana".to_owned(),
+        via: Via::Api,
+        wanted_node: None,
+    }
+}
+
+async fn queued(catalog: &Catalog, kind: JobKind) -> JobId {
+    let job = new(kind);
+    catalog.job_put(&job, None, time(0)).await.unwrap();
+    job.id
+}
+
+async fn claimed(catalog: &Catalog, kind: JobKind) -> (JobId, u64) {
+    let id = queued(catalog, kind).await;
+    (id, catalog.job_claim(id, &holder("oslo-1"), time(1)).await.unwrap().unwrap())
+}
+
+pub async fn a_job_is_followed_from_its_asking_to_its_end(catalog: Catalog) {
+    let (id, attempt) = claimed(&catalog, JobKind::Backup).await;
+    let progress = JobProgress {
+        phase: Some("copying".to_owned()),
+        done_bytes: Some(10),
+        total_bytes: Some(30),
+        log_time: Some(time(-5)),
+        eta: Some(Duration::from_secs(7)),
+    };
+    assert_eq!(catalog.job_beat(id, attempt, &progress, time(2)).await.unwrap(), Heard::Goes);
+    let seen = catalog.job_get(id).await.unwrap().unwrap();
+    assert_eq!((seen.state, seen.attempt, seen.beat, &seen.progress), (JobState::Running, 1, 1, &progress));
+    assert_eq!((seen.holder, seen.started_at), (Some(holder("oslo-1")), Some(time(1))));
+    let end = JobEnd::Succeeded("{\"backup\":\"1\"}".to_owned());
+    assert_eq!(catalog.job_end(id, attempt, &end, time(3)).await.unwrap(), Heard::Goes);
+    let ended = catalog.job_get(id).await.unwrap().unwrap();
+    assert_eq!((ended.state, ended.finished_at), (JobState::Succeeded, Some(time(3))));
+    assert_eq!((ended.result.as_deref(), ended.problem.as_deref()), (Some("{\"backup\":\"1\"}"), None));
+    assert!(catalog.job_unended().await.unwrap().is_empty());
+    // It stays as it ended.
+    let other = JobEnd::Failed("{}".to_owned());
+    assert_eq!(catalog.job_end(id, attempt, &other, time(4)).await.unwrap(), Heard::Taken);
+    assert_eq!(catalog.job_get(id).await.unwrap().unwrap(), ended);
+    assert!(matches!(catalog.job_cancel(id, "bo", time(5)).await, Err(Error::Conflict { .. })));
+}
+
+pub async fn of_many_that_claim_a_job_one_has_it(catalog: Catalog) {
+    for _ in 0..10 {
+        let id = queued(&catalog, JobKind::Verify).await;
+        let claims = (0..8).map(|at| {
+            let catalog = catalog.clone();
+            tokio::spawn(async move {
+                catalog.job_claim(id, &holder(&format!("node-{at}")), time(1)).await.unwrap()
+            })
+        });
+        let mut won = 0;
+        for claim in claims.collect::<Vec<_>>() {
+            won += usize::from(claim.await.unwrap().is_some());
+        }
+        assert_eq!(won, 1);
+    }
+}
+
+pub async fn a_word_of_an_older_claim_changes_nothing(catalog: Catalog) {
+    let (id, first) = claimed(&catalog, JobKind::Backup).await;
+    assert!(catalog.job_silent((id, first, 0), None, time(20)).await.unwrap());
+    assert_eq!(catalog.job_get(id).await.unwrap().unwrap().state, JobState::Queued);
+    let second = catalog.job_claim(id, &holder("oslo-2"), time(21)).await.unwrap().unwrap();
+    assert!(second > first);
+    let before = catalog.job_get(id).await.unwrap().unwrap();
+    let none = JobProgress::default();
+    assert_eq!(catalog.job_beat(id, first, &none, time(22)).await.unwrap(), Heard::Taken);
+    let end = JobEnd::Succeeded("{}".to_owned());
+    assert_eq!(catalog.job_end(id, first, &end, time(22)).await.unwrap(), Heard::Taken);
+    assert_eq!(catalog.job_get(id).await.unwrap().unwrap(), before);
+}
+
+pub async fn a_holder_that_spoke_meanwhile_is_not_called_silent(catalog: Catalog) {
+    let (id, attempt) = claimed(&catalog, JobKind::Restore).await;
+    catalog.job_beat(id, attempt, &JobProgress::default(), time(2)).await.unwrap();
+    assert!(!catalog.job_silent((id, attempt, 0), Some("{}"), time(20)).await.unwrap());
+    assert_eq!(catalog.job_get(id).await.unwrap().unwrap().state, JobState::Running);
+    // Of several watchers one acts.
+    assert!(catalog.job_silent((id, attempt, 1), Some("{}"), time(21)).await.unwrap());
+    assert!(!catalog.job_silent((id, attempt, 1), Some("{}"), time(21)).await.unwrap());
+}
+
+pub async fn one_that_was_called_silent_may_still_say_what_came_of_it(catalog: Catalog) {
+    let (id, attempt) = claimed(&catalog, JobKind::Restore).await;
+    assert!(catalog.job_silent((id, attempt, 0), Some("{\"code\":\"x\"}"), time(20)).await.unwrap());
+    let silent = catalog.job_get(id).await.unwrap().unwrap();
+    assert_eq!((silent.state, silent.silent), (JobState::Failed, true));
+    // Heard of again it runs, as it did all the while.
+    let heard = catalog.job_beat(id, attempt, &JobProgress::default(), time(30)).await.unwrap();
+    assert_eq!(heard, Heard::Goes);
+    let again = catalog.job_get(id).await.unwrap().unwrap();
+    assert_eq!(
+        (again.state, again.silent, again.problem, again.finished_at),
+        (JobState::Running, false, None, None)
+    );
+    assert!(catalog.job_silent((id, attempt, 1), Some("{\"code\":\"x\"}"), time(50)).await.unwrap());
+    let end = JobEnd::Succeeded("{}".to_owned());
+    assert_eq!(catalog.job_end(id, attempt, &end, time(60)).await.unwrap(), Heard::Goes);
+    let ended = catalog.job_get(id).await.unwrap().unwrap();
+    assert_eq!((ended.state, ended.silent, ended.problem), (JobState::Succeeded, false, None));
+}
+
+pub async fn a_wish_to_end_is_heard_at_the_next_beat(catalog: Catalog) {
+    let waiting = queued(&catalog, JobKind::Backup).await;
+    assert_eq!(catalog.job_cancel(waiting, "bo", time(1)).await.unwrap(), Some(JobState::Cancelled));
+    assert_eq!(catalog.job_claim(waiting, &holder("oslo-1"), time(2)).await.unwrap(), None);
+    let (id, attempt) = claimed(&catalog, JobKind::Backup).await;
+    assert_eq!(catalog.job_cancel(id, "bo", time(2)).await.unwrap(), Some(JobState::Cancelling));
+    assert_eq!(catalog.job_cancel(id, "cy", time(3)).await.unwrap(), Some(JobState::Cancelling));
+    let heard = catalog.job_beat(id, attempt, &JobProgress::default(), time(4)).await.unwrap();
+    assert_eq!(heard, Heard::Cancel);
+    let end = JobEnd::Cancelled("{}".to_owned());
+    assert_eq!(catalog.job_end(id, attempt, &end, time(5)).await.unwrap(), Heard::Goes);
+    let ended = catalog.job_get(id).await.unwrap().unwrap();
+    assert_eq!(ended.state, JobState::Cancelled);
+    assert_eq!(ended.cancel, Some(("bo".to_owned(), time(2))));
+    // What was to end is not begun anew because its holder fell silent.
+    let (id, attempt) = claimed(&catalog, JobKind::Backup).await;
+    catalog.job_cancel(id, "bo", time(2)).await.unwrap();
+    assert!(catalog.job_silent((id, attempt, 0), None, time(20)).await.unwrap());
+    assert_eq!(catalog.job_get(id).await.unwrap().unwrap().state, JobState::Cancelled);
+    assert_eq!(catalog.job_cancel(JobId::mint(), "bo", time(1)).await.unwrap(), None);
+}
+
+pub async fn jobs_are_listed_newest_first_page_by_page(catalog: Catalog) {
+    let mut put = Vec::new();
+    for at in 0..25 {
+        let mut job = new(JobKind::Backup);
+        job.database = Some(name(if at % 5 == 0 { "other" } else { "orders" }));
+        // Some at the same moment.
+        catalog.job_put(&job, None, time(at / 3)).await.unwrap();
+        put.push(job.id);
+    }
+    let mut listed = Vec::new();
+    let mut filter = JobFilter::default();
+    loop {
+        let page = catalog.job_list(&filter, 4).await.unwrap();
+        let Some(last) = page.last() else { break };
+        filter.before = Some((last.asked_at, last.asked.id));
+        listed.extend(page);
+    }
+    assert!(listed.windows(2).all(|pair| pair[0].asked_at >= pair[1].asked_at));
+    let ids: BTreeSet<JobId> = listed.iter().map(|job| job.asked.id).collect();
+    assert_eq!((listed.len(), ids), (25, put.iter().copied().collect()));
+    let of_other = JobFilter { database: Some(name("other")), ..JobFilter::default() };
+    assert_eq!(catalog.job_list(&of_other, 100).await.unwrap().len(), 5);
+    catalog.job_cancel(put[0], "bo", time(50)).await.unwrap();
+    let unended = JobFilter { unended: true, ..JobFilter::default() };
+    assert_eq!(catalog.job_list(&unended, 100).await.unwrap().len(), 24);
+    assert_eq!(catalog.job_unended().await.unwrap().len(), 24);
+}
+
+pub async fn a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched(catalog: Catalog) {
+    let none = JobProgress::default();
+    assert_eq!(catalog.job_beat(JobId::mint(), 1, &none, time(1)).await.unwrap(), Heard::Gone);
+    let end = JobEnd::Succeeded("{}".to_owned());
+    assert_eq!(catalog.job_end(JobId::mint(), 1, &end, time(1)).await.unwrap(), Heard::Gone);
+    let twice = new(JobKind::Backup);
+    catalog.job_put(&twice, Some(&holder("oslo-1")), time(0)).await.unwrap();
+    assert!(matches!(catalog.job_put(&twice, None, time(1)).await, Err(Error::Conflict { .. })));
+    let kept = catalog.job_get(twice.id).await.unwrap().unwrap();
+    assert_eq!((kept.state, kept.attempt), (JobState::Running, 1));
+    assert!(catalog.job_put(&new(JobKind::Unknown), None, time(0)).await.is_err());
+}
+
+pub async fn a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores(catalog: Catalog) {
+    let (id, attempt) = claimed(&catalog, JobKind::Backup).await;
+    let untold = catalog.untold();
+    let mut cut_off = 0;
+    for micros in 0..60 {
+        let progress = JobProgress::default();
+        let beat = catalog.job_beat(id, attempt, &progress, time(2));
+        cut_off += u32::from(tokio::time::timeout(Duration::from_micros(micros * 20), beat).await.is_err());
+    }
+    assert!(cut_off > 0, "none was cut off");
+    assert_eq!(catalog.untold(), untold);
+    assert_eq!(catalog.job_beat(id, attempt, &JobProgress::default(), time(3)).await.unwrap(), Heard::Goes);
+}

@@ -1,0 +1,92 @@
+//! Long work as jobs of the catalog: who does it, that they live, and what came of it.
+//!
+//! What always holds: work that a command does needs no catalog, and is recorded where there is one; work that was asked for is done by
+//! one claim at a time, and a claim that lost its job to another ends its work. `docs/adr/2026-11-26-jobs-in-the-catalog.md` argues it.
+//!
+//! ```text
+//! command ──▶ record (a job that it holds) ─┐
+//! --no-wait, REST, schedules ──▶ queue ──▶ runner (claims) ──▶ held: work beside beats ──▶ end
+//!                                           └─ silence: whose holders say nothing
+//! ```
+
+pub mod held;
+pub mod record;
+pub mod runner;
+mod silence;
+pub mod spec;
+pub mod work;
+
+use std::time::Duration;
+
+use farshore_catalog::job::{Holder, JobKind};
+
+use crate::message::{Code, OperatorMessage, Safe};
+use crate::wiring;
+
+/// How often a holder says that it lives.
+pub const BEAT: Duration = Duration::from_secs(1);
+/// How long nothing is heard of a holder before it counts as silent, by the clock of whoever watches.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// This process, as the holder of jobs.
+pub fn this_process() -> Holder {
+    // An id of 16 random bytes, whatever else it may name.
+    Holder { node: wiring::node(), process: farshore_journal::WriterId::mint().to_string() }
+}
+
+/// What a job that was not done may have left behind, and what is safe then.
+fn left_behind(kind: JobKind) -> Safe {
+    Safe::Known(
+        match kind {
+            JobKind::Backup => "an opening and parts without a manifest may be in the store, which no restore uses; older backups stay as they are",
+            JobKind::Restore => "the directory that it wrote to holds a marker that says `running`, and nothing there starts or opens; the journal is untouched",
+            JobKind::Verify => "it only reads",
+            JobKind::Drill => "its scratch directory may be there; the journal is untouched",
+            JobKind::Expire => "what it had planned and not deleted is there; it goes on with its plan",
+            JobKind::Unknown => return Safe::Unknown("a later version knows what it does".to_owned()),
+        }
+        .to_owned(),
+    )
+}
+
+/// How one goes on behind a job that was not done.
+fn next(kind: JobKind) -> &'static str {
+    match kind {
+        JobKind::Restore => "`farshore restore` with the same target and `--resume` begins it anew",
+        _ => "ask for it again",
+    }
+}
+
+/// Nothing was heard of who did a job.
+fn silent(kind: JobKind, holder: Option<&Holder>) -> OperatorMessage {
+    let who =
+        holder.map_or_else(|| "its process".to_owned(), |holder| format!("its process on {}", holder.node));
+    let happened = format!(
+        "nothing was heard of {who} for {} seconds: it ended, or is cut off from the catalog and may go on",
+        LEASE.as_secs()
+    );
+    OperatorMessage::new(Code::JobSilent, happened, left_behind(kind), next(kind))
+}
+
+/// A job ended because its process was asked to end.
+fn interrupted(kind: JobKind) -> OperatorMessage {
+    let happened = format!("the {kind} was ended by a signal to its process");
+    OperatorMessage::new(Code::Interrupted, happened, left_behind(kind), next(kind))
+}
+
+/// A job ended because somebody wanted it so.
+fn cancelled(kind: JobKind) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::JobCancelled,
+        format!("the {kind} was cancelled"),
+        left_behind(kind),
+        next(kind),
+    )
+}
+
+/// A claim ended because the job is another's now.
+fn taken(kind: JobKind) -> OperatorMessage {
+    let happened =
+        format!("the {kind} is another process's now, or has ended: this one had been silent for too long");
+    OperatorMessage::new(Code::JobTaken, happened, left_behind(kind), "`farshore job list` shows who does it")
+}

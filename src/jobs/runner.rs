@@ -1,0 +1,219 @@
+//! The service's part: claims what it may do, does it, and watches over those who do jobs.
+//!
+//! What always holds: at most [`AT_ONCE`] jobs at a time, and of a kind one for a database; a job that names another node is left to it, and so is work
+//! that this version does not know. A service that ends gives back what may be begun anew and says of the rest that it was interrupted. The
+//! catalog being away stops no claim that is in hand, and nobody is called silent meanwhile.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use farshore_catalog::Catalog;
+use farshore_catalog::job::{Holder, Job, JobKind, JobState};
+use farshore_catalog::node::Node;
+use farshore_journal::DatabaseName;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::held::{Held, json};
+use super::silence::{Seen, Silence};
+use super::work::{self, Means};
+use super::{silent, this_process};
+use crate::base_backups::Streams;
+use crate::config::Config;
+
+/// Jobs at a time: two base backups read as fast as most disks do.
+const AT_ONCE: usize = 2;
+/// How often the queue is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks between two heartbeats of the node.
+const HEARTBEAT_LOOKS: u32 = 5;
+/// How often work that may be begun anew is.
+const MOST_ATTEMPTS: u64 = 3;
+
+/// What two jobs must not do at a time.
+type Key = (JobKind, Option<DatabaseName>);
+
+/// Does jobs until cancelled.
+pub struct Runner {
+    config: Arc<Config>,
+    catalog: Catalog,
+    streams: Streams,
+    me: Holder,
+    silence: Silence,
+    doing: JoinSet<()>,
+    keys: HashMap<tokio::task::Id, Key>,
+}
+
+impl Runner {
+    /// Of this process, with the streams of what it ships.
+    pub fn new(config: Arc<Config>, catalog: Catalog, streams: Streams) -> Self {
+        let (silence, doing, keys) = (Silence::default(), JoinSet::new(), HashMap::new());
+        Self { config, catalog, streams, me: this_process(), silence, doing, keys }
+    }
+
+    /// Runs until cancelled; what it does then is given back or said to be interrupted before it returns.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        let started = Utc::now();
+        let mut looks = 0;
+        loop {
+            if looks % HEARTBEAT_LOOKS == 0 {
+                self.heartbeat(started).await;
+            }
+            looks = looks.wrapping_add(1);
+            match self.catalog.job_unended().await {
+                Ok(jobs) => {
+                    self.watch(&jobs).await;
+                    self.claim(&jobs, &cancel).await;
+                }
+                Err(why) => tracing::debug!(error = %why, "the queue of jobs cannot be looked at"),
+            }
+            let next = tokio::time::sleep(LOOK);
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    () = cancel.cancelled() => {
+                        while let Some(ended) = self.doing.join_next_with_id().await {
+                            self.ended(ended);
+                        }
+                        return;
+                    }
+                    () = &mut next => break,
+                    Some(ended) = self.doing.join_next_with_id() => self.ended(ended),
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(why) => {
+                // Its claim falls silent, and is drawn the consequence of like any other's.
+                tracing::error!(error = %why, "a job broke off: this is a fault in farshore");
+                why.id()
+            }
+        };
+        self.keys.remove(&id);
+    }
+
+    async fn heartbeat(&self, started_at: chrono::DateTime<Utc>) {
+        let node = Node {
+            name: self.me.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at,
+            heartbeat_at: Utc::now(),
+        };
+        if let Err(why) = self.catalog.node_put(&node).await {
+            tracing::debug!(error = %why, "the node's heartbeat is not recorded");
+        }
+    }
+
+    /// Draws the consequence from silence.
+    async fn watch(&mut self, jobs: &[Job]) {
+        let held = jobs.iter().filter(|job| job.state.is_held());
+        let seen = held.map(|job| (job.asked.id, job.attempt, job.beat));
+        for claim in self.silence.look(Instant::now(), seen) {
+            let Some(job) = jobs.iter().find(|job| job.asked.id == claim.0) else { continue };
+            self.fell_silent(job, claim).await;
+        }
+    }
+
+    async fn fell_silent(&self, job: &Job, claim: Seen) {
+        let kind = job.asked.kind;
+        let again = kind.is_repeatable() && job.attempt < MOST_ATTEMPTS;
+        let problem = (!again).then(|| json(&silent(kind, job.holder.as_ref())));
+        match self.catalog.job_silent(claim, problem.as_deref(), Utc::now()).await {
+            Ok(true) => {
+                let node = job.holder.as_ref().map(|holder| holder.node.clone()).unwrap_or_default();
+                tracing::warn!(job = %job.asked.id, kind = %kind, node, again, "nothing is heard of who does this job");
+            }
+            Ok(false) => {}
+            Err(why) => tracing::debug!(job = %job.asked.id, error = %why, "its silence is not recorded"),
+        }
+    }
+
+    async fn claim(&mut self, jobs: &[Job], cancel: &CancellationToken) {
+        for job in jobs {
+            if self.doing.len() >= AT_ONCE || cancel.is_cancelled() {
+                return;
+            }
+            if !may_do(job, &self.me.node, &self.config.databases)
+                || self.keys.values().any(|key| *key == key_of(job))
+            {
+                continue;
+            }
+            let attempt = match self.catalog.job_claim(job.asked.id, &self.me, Utc::now()).await {
+                Ok(Some(attempt)) => attempt,
+                // Another was quicker.
+                Ok(None) => continue,
+                Err(why) => {
+                    tracing::debug!(job = %job.asked.id, error = %why, "a job cannot be claimed");
+                    return;
+                }
+            };
+            let held = Held::new(Some(self.catalog.clone()), (job.asked.id, job.asked.kind, attempt), cancel);
+            let means = Means {
+                config: Arc::clone(&self.config),
+                catalog: self.catalog.clone(),
+                streams: self.streams.clone(),
+            };
+            let task = self.doing.spawn(work::does(means, job.clone(), held));
+            self.keys.insert(task.id(), key_of(job));
+        }
+    }
+}
+
+fn key_of(job: &Job) -> Key {
+    (job.asked.kind, job.asked.database.clone())
+}
+
+/// Whether a node may do a job, with these databases in its configuration.
+fn may_do<T>(job: &Job, node: &str, databases: &BTreeMap<DatabaseName, T>) -> bool {
+    let wanted = job.asked.wanted_node.as_deref().is_none_or(|wanted| wanted == node);
+    let has = job.asked.database.as_ref().is_some_and(|database| databases.contains_key(database));
+    job.state == JobState::Queued && wanted && has && work::is_known(job.asked.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::spec;
+
+    fn job(kind: JobKind, database: &str) -> Job {
+        Job {
+            asked: spec::asked(kind, Some(&database.parse().unwrap()), &spec::Verify {}),
+            asked_at: Utc::now(),
+            state: JobState::Queued,
+            attempt: 0,
+            holder: None,
+            beat: 0,
+            silent: false,
+            progress: farshore_catalog::job::JobProgress::default(),
+            started_at: None,
+            finished_at: None,
+            updated_at: Utc::now(),
+            cancel: None,
+            result: None,
+            problem: None,
+        }
+    }
+
+    #[test]
+    fn a_node_does_what_it_knows_of_databases_that_it_has_and_leaves_the_rest() {
+        let databases = BTreeMap::from([("orders".parse().unwrap(), ())]);
+        let may = |job: &Job| may_do(job, "oslo-1", &databases);
+        let backup = job(JobKind::Backup, "orders");
+        assert!(may(&backup));
+        assert!(!may(&job(JobKind::Backup, "others")));
+        assert!(!may(&job(JobKind::Unknown, "orders")));
+        let mut elsewhere = backup.clone();
+        elsewhere.asked.wanted_node = Some("oslo-2".to_owned());
+        assert!(!may(&elsewhere));
+        elsewhere.asked.wanted_node = Some("oslo-1".to_owned());
+        assert!(may(&elsewhere));
+        let running = Job { state: JobState::Running, ..backup };
+        assert!(!may(&running));
+    }
+}

@@ -1,0 +1,143 @@
+//! What a service does for each kind of job.
+//!
+//! What always holds: whatever the work comes to, its claim's end is said once. Dropped at a safe point it leaves what
+//! [`super::left_behind`] says.
+
+use std::sync::Arc;
+
+use farshore_catalog::Catalog;
+use farshore_catalog::job::{Job, JobEnd, JobKind, JobProgress};
+use farshore_journal::{BackupId, DatabaseName};
+use farshore_shipper::base_backup::Phase;
+use serde_json::json;
+
+use super::held::{self, Held, Reporter};
+use super::spec;
+use crate::base_backups::{self, Process, STUCK, Streams, TakeProgress};
+use crate::commands::{self, verify};
+use crate::config::{Config, StoreName};
+use crate::message::{Code, OperatorMessage, Safe};
+
+/// What it has for its work.
+pub(super) struct Means {
+    pub(super) config: Arc<Config>,
+    pub(super) catalog: Catalog,
+    pub(super) streams: Streams,
+}
+
+/// Whether a service of this version does such work.
+pub(super) const fn is_known(kind: JobKind) -> bool {
+    match kind {
+        JobKind::Backup | JobKind::Verify => true,
+        JobKind::Restore | JobKind::Drill | JobKind::Expire | JobKind::Unknown => false,
+    }
+}
+
+/// Does a job, and says how it ended.
+pub(super) async fn does(means: Means, job: Job, held: Held) {
+    let (id, kind) = (job.asked.id, job.asked.kind);
+    tracing::info!(job = %id, kind = %kind, database = job.asked.database.as_ref().map(ToString::to_string), "a job begins");
+    let reporter = held.reporter();
+    let done = held.beside(Box::pin(run(&means, &job, &reporter))).await;
+    let end = match done {
+        Some(Ok(result)) => JobEnd::Succeeded(result),
+        Some(Err(why)) => {
+            tracing::error!(job = %id, kind = %kind, "{why}");
+            JobEnd::Failed(held::json(&why))
+        }
+        None => held.stopped_end(true),
+    };
+    held.end(end).await;
+    tracing::info!(job = %id, kind = %kind, "the job ended");
+}
+
+async fn run(means: &Means, job: &Job, reporter: &Reporter) -> Result<String, OperatorMessage> {
+    let database = job.asked.database.as_ref().ok_or_else(|| not_readable("it names no database"))?;
+    match job.asked.kind {
+        JobKind::Backup => backup(means, database, &spec_of(job)?, reporter).await,
+        JobKind::Verify => {
+            let spec::Verify {} = spec_of(job)?;
+            verification(means, database, reporter).await
+        }
+        JobKind::Restore | JobKind::Drill | JobKind::Expire | JobKind::Unknown => {
+            Err(OperatorMessage::not_built(job.asked.kind.word()))
+        }
+    }
+}
+
+fn spec_of<T: serde::de::DeserializeOwned>(job: &Job) -> Result<T, OperatorMessage> {
+    serde_json::from_str(&job.asked.spec).map_err(|why| not_readable(&why.to_string()))
+}
+
+fn not_readable(why: &str) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::JobUnreadable,
+        format!("this version does not understand what was asked for: {why}"),
+        Safe::Known("nothing was begun".to_owned()),
+        "ask for it with the version that does it",
+    )
+}
+
+/// A base backup into each store that is asked for.
+async fn backup(
+    means: &Means,
+    database: &DatabaseName,
+    spec: &spec::Backup,
+    reporter: &Reporter,
+) -> Result<String, OperatorMessage> {
+    let (name, settings) = commands::database(&means.config, Some(database))?;
+    let mut taken = Vec::new();
+    for store in settings.stores.iter().filter(|store| wanted(store, spec)) {
+        let say = |progress: TakeProgress| reporter.say(of_backup(store, &progress));
+        let process = Process { streams: &means.streams, catalog: Some(&means.catalog) };
+        let take = base_backups::take(&means.config, name, store, "by a job", process, STUCK, &say);
+        let id = Box::pin(take).await?.id;
+        taken.push((store.clone(), id));
+    }
+    match taken.is_empty() {
+        true => Err(not_readable("the store that it names is not one of the database's")),
+        false => Ok(backups(&taken)),
+    }
+}
+
+/// What backups came of a job, as its result.
+pub fn backups(taken: &[(StoreName, BackupId)]) -> String {
+    let taken: Vec<_> =
+        taken.iter().map(|(store, id)| json!({ "store": store.as_str(), "backup": id })).collect();
+    json!({ "backups": taken }).to_string()
+}
+
+fn wanted(store: &StoreName, spec: &spec::Backup) -> bool {
+    spec.store.as_deref().is_none_or(|wanted| wanted == store.as_str())
+}
+
+/// How far a base backup is.
+pub fn of_backup(store: &StoreName, progress: &TakeProgress) -> JobProgress {
+    let phase = match progress.phase {
+        Phase::Checkpoint => "waiting for the server's checkpoint".to_owned(),
+        Phase::Copying => format!("copying into {store}"),
+        Phase::Storing => format!("storing into {store}"),
+        Phase::WaitingForLog(end) => format!("waiting until {store} holds the log up to {end}"),
+        Phase::Claiming => format!("completing it in {store}"),
+    };
+    JobProgress {
+        phase: Some(phase),
+        done_bytes: Some(progress.taken_bytes),
+        total_bytes: progress.total_bytes,
+        ..JobProgress::default()
+    }
+}
+
+/// A verification of all that a database has.
+async fn verification(
+    means: &Means,
+    database: &DatabaseName,
+    reporter: &Reporter,
+) -> Result<String, OperatorMessage> {
+    let (name, settings) = commands::database(&means.config, Some(database))?;
+    let found = Box::pin(verify::verified(&means.config, name, settings, reporter)).await;
+    match found.summary() {
+        Ok(summary) => Ok(summary.to_string()),
+        Err(why) => Err(why),
+    }
+}
