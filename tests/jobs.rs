@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use farshore_testkit::pg::{Major, Server};
 use farshore_testkit::process::{Owned, wait_for};
+use farshore_testkit::soak::Campaign;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use service::{Node, SOON, all, let_pass};
@@ -146,24 +147,57 @@ fn what_is_asked_for_is_done_by_a_service_once_there_is_one() {
     );
 }
 
+/// Every step of a job at which its service may die, and whether each kind comes to it.
+const STEPS: [(&str, &[&str]); 5] = [
+    ("job-claimed=return", &["backup run", "verify"]),
+    ("job-said=return", &["backup run", "verify"]),
+    ("job-said=3*off->return", &["backup run"]),
+    ("job-done=return", &["backup run", "verify"]),
+    ("job-ended=return", &["backup run", "verify"]),
+];
+
+/// A job whose service dies at any step is done by the next one, and said to be.
 #[test]
-fn a_job_of_a_killed_service_is_done_again_and_one_that_stops_gives_its_jobs_back() {
-    let (server, node) = shipped();
-    server.pgbench_init(2);
-    // The copy waits for the server's checkpoint: held up, it is under way for as long as it takes.
-    let backup = queue(&node, &["backup", "run", "orders"]);
-    let service = node.start(None);
-    wait_state(&node, &backup, "running");
-    service.kill9();
-    // What no process does any more is not called running for long.
-    let shown = wait_for(SOON, || Some(show(&node, &backup)).filter(|job| job["state"] == "unknown"));
-    assert!(shown.is_some() || show(&node, &backup)["state"] == "succeeded", "{}", show(&node, &backup));
-    let service = node.start(None);
-    let done = wait_state(&node, &backup, "succeeded");
-    let attempts = done["attempt"].as_u64().unwrap();
-    assert!(attempts <= 2, "{done}");
-    service.stop();
+fn soak_jobs_of_services_that_die() {
+    let mut campaign = Campaign::start("jobs_of_services_that_die");
+    let (_server, node) = shipped();
+    while campaign.next_round() {
+        let (step, kinds) = STEPS[campaign.random.below(STEPS.len() as u64) as usize];
+        let kind = kinds[campaign.random.below(kinds.len() as u64) as usize];
+        let words: Vec<&str> = kind.split(' ').chain(["orders"]).collect();
+        let job = queue(&node, &words);
+        let mut service = node.start(Some(step));
+        let ended = service.process.wait(SOON);
+        assert!(ended.is_some(), "{kind} never came to {step}\n{}", service.log());
+        let before = show(&node, &job);
+        let service = node.start(None);
+        let done = wait_state(&node, &job, "succeeded");
+        let attempts = if before["state"] == "succeeded" { 1 } else { 2 };
+        assert_eq!(done["attempt"], attempts, "{kind} {step}: {done}\n{}", node.log());
+        assert_eq!(done["problem"], Value::Null, "{done}");
+        service.stop();
+        campaign.count("kills", 1);
+        campaign.count("begun_anew", attempts - 1);
+    }
     assert_eq!(service::first(&node.json(&["verify", "orders"]))["sound"], true);
+    assert!(list(&node).iter().all(|job| job["state"] == "succeeded"));
+    campaign.finish();
+}
+
+#[test]
+fn a_service_that_stops_gives_back_what_may_be_begun_anew() {
+    let (_server, node) = shipped_much();
+    let job = queue(&node, &["backup", "run", "orders"]);
+    let service = node.start(None);
+    wait_state(&node, &job, "running");
+    service.stop();
+    let given_back = show(&node, &job);
+    assert!(matches!(given_back["state"].as_str(), Some("queued" | "succeeded")), "{given_back}");
+    let begun = std::time::Instant::now();
+    let service = node.start(None);
+    wait_state(&node, &job, "succeeded");
+    assert!(begun.elapsed() < Duration::from_secs(14), "nobody had to fall silent first");
+    service.stop();
 }
 
 #[test]

@@ -5,16 +5,20 @@
 
 use std::sync::Once;
 
+#[doc(hidden)]
+pub use fail;
+
 /// Ends the process here when the environment says so: as by a kill, no destructor runs.
+#[macro_export]
 macro_rules! crash_point {
     ($name:literal) => {
-        fail::fail_point!($name, |_| std::process::abort())
+        $crate::crash::fail::fail_point!($name, |_| std::process::abort())
     };
 }
 pub(crate) use crash_point;
 
 /// Reads the environment, once.
-pub(crate) fn prepare() {
+pub fn prepare() {
     static READ: Once = Once::new();
     if fail::has_failpoints() {
         // The scenario would end with its guard, but it is the process that it is for.

@@ -8,7 +8,7 @@ pub mod base_backup;
 pub mod base_due;
 pub mod batch;
 pub mod continuity;
-mod crash;
+pub mod crash;
 pub mod error;
 pub mod facts;
 pub mod file_log;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use chrono::Utc;
 use farshore_catalog::Catalog;
 use farshore_catalog::job::{Heard, JobEnd, JobId, JobKind, JobProgress};
+use farshore_shipper::crash_point;
 use tokio_util::sync::CancellationToken;
 
 use super::{BEAT, cancelled, interrupted, taken};
@@ -27,6 +28,7 @@ pub struct Reporter(Arc<Mutex<JobProgress>>);
 impl Reporter {
     /// Says how far it is; told with the next beat.
     pub fn say(&self, progress: JobProgress) {
+        crash_point!("job-said");
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 

@@ -13,6 +13,7 @@ use crate::wiring;
 
 /// Records work that begins now. It ends when `process` is cancelled, or when somebody cancels the job.
 pub async fn begin(config: &Config, job: NewJob, process: &CancellationToken) -> Held {
+    farshore_shipper::crash::prepare();
     let claim = (job.id, job.kind, 1);
     let catalog = match wiring::catalog_is_absent(config) {
         true => None,

@@ -55,6 +55,7 @@ impl Runner {
 
     /// Runs until cancelled; what it does then is given back or said to be interrupted before it returns.
     pub async fn run(mut self, cancel: CancellationToken) {
+        farshore_shipper::crash::prepare();
         let started = Utc::now();
         let mut looks = 0;
         loop {

@@ -9,6 +9,7 @@ use farshore_catalog::Catalog;
 use farshore_catalog::job::{Job, JobEnd, JobKind, JobProgress};
 use farshore_journal::{BackupId, DatabaseName};
 use farshore_shipper::base_backup::Phase;
+use farshore_shipper::crash_point;
 use serde_json::json;
 
 use super::held::{self, Held, Reporter};
@@ -37,6 +38,7 @@ pub(super) const fn is_known(kind: JobKind) -> bool {
 pub(super) async fn does(means: Means, job: Job, held: Held) {
     let (id, kind) = (job.asked.id, job.asked.kind);
     tracing::info!(job = %id, kind = %kind, database = job.asked.database.as_ref().map(ToString::to_string), "a job begins");
+    crash_point!("job-claimed");
     let reporter = held.reporter();
     let done = held.beside(Box::pin(run(&means, &job, &reporter))).await;
     let end = match done {
@@ -47,7 +49,9 @@ pub(super) async fn does(means: Means, job: Job, held: Held) {
         }
         None => held.stopped_end(true),
     };
+    crash_point!("job-done");
     held.end(end).await;
+    crash_point!("job-ended");
     tracing::info!(job = %id, kind = %kind, "the job ended");
 }
 

@@ -7,6 +7,7 @@ use farshore_catalog::job::{
     Heard, Holder, JobEnd, JobFilter, JobId, JobKind, JobProgress, JobState, NewJob, Via,
 };
 use farshore_catalog::{Catalog, Error};
+use tokio::task::JoinSet;
 
 use crate::make::{name, time};
 
@@ -66,16 +67,14 @@ pub async fn a_job_is_followed_from_its_asking_to_its_end(catalog: Catalog) {
 pub async fn of_many_that_claim_a_job_one_has_it(catalog: Catalog) {
     for _ in 0..10 {
         let id = queued(&catalog, JobKind::Verify).await;
-        let claims = (0..8).map(|at| {
+        let mut claims = JoinSet::new();
+        for at in 0..8 {
             let catalog = catalog.clone();
-            tokio::spawn(async move {
+            claims.spawn(async move {
                 catalog.job_claim(id, &holder(&format!("node-{at}")), time(1)).await.unwrap()
-            })
-        });
-        let mut won = 0;
-        for claim in claims.collect::<Vec<_>>() {
-            won += usize::from(claim.await.unwrap().is_some());
+            });
         }
+        let won = claims.join_all().await.into_iter().flatten().count();
         assert_eq!(won, 1);
     }
 }
