@@ -455,7 +455,12 @@ impl Reader {
         timeline: Timeline,
         at: Sequence,
     ) -> Result<Option<TimelineBody>, JournalError> {
-        let mut chunk = self.first_where(at, |header| header.timeline >= timeline).await?;
+        // Most journals stay on the timeline on which they began: then no chunk behind the begin is asked, which may be a damaged one.
+        let first = self.expected_chunk(Sequence::FIRST).await?;
+        let mut chunk = match first.header().timeline >= timeline {
+            true => first,
+            false => self.first_where(at, |header| header.timeline >= timeline).await?,
+        };
         loop {
             let header = chunk.header();
             match header.kind {
