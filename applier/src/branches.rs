@@ -123,9 +123,14 @@ impl Branches {
         if held.end <= offset {
             return Ok(None);
         }
-        match first_where(reader, held.first, held.last, |header| header.end > offset).await {
-            Err(why) if is_damage(&why) => past_damage(reader, held, offset).await.map(Some),
-            found => found,
+        let behind = |header: &Header| header.end > offset;
+        let (found, unread) = reader.first_beside_damage(held.first, held.last, behind).await?;
+        let Some(unread) = unread else { return Ok(Some(found)) };
+        // What does not read before it is not wanted, if the byte is in what does.
+        match reader.expected_header(found).await {
+            Ok(header) if header.start <= offset => Ok(Some(found)),
+            Err(why) if !why.is_damage() => Err(why),
+            _ => Ok(Some(unread)),
         }
     }
 
@@ -184,49 +189,6 @@ pub(crate) struct Stretch {
     pub held: Held,
     pub from: Offset,
     pub to: Offset,
-}
-
-/// How many chunks that do not read are stepped over in one search. A hole takes seconds to be sure of, and a journal with more of them is no
-/// matter of one bad object.
-const STEPPED_OVER: u32 = 16;
-
-/// Whether a chunk does not read because of what it is, and not because its store does not answer.
-fn is_damage(why: &JournalError) -> bool {
-    matches!(why, JournalError::Object { .. } | JournalError::Misplaced { .. } | JournalError::Hole { .. })
-}
-
-/// As [`Branches::chunk_behind`], in a journal of which a chunk that halving asks does not read: it may be far from what is wanted, so the one before it
-/// is asked in its place. What is given holds the byte at `offset`, or is the first of those that do not read and may hold it: whoever
-/// reads from there meets the damage.
-async fn past_damage(reader: &Reader, held: &Held, offset: Offset) -> Result<Sequence, JournalError> {
-    let (mut low, mut high) = (held.first.get(), held.last.get());
-    // Where the run of those that do not read begins that ends before `low`.
-    let mut unread = None;
-    let mut left = STEPPED_OVER;
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let mut asked = middle;
-        let header = loop {
-            match reader.expected_header(Sequence::new(asked)).await {
-                Ok(header) => break Some(header),
-                Err(why) if !is_damage(&why) || left == 0 => return Err(why),
-                Err(_) if asked > low => asked -= 1,
-                Err(_) => break None,
-            }
-            left -= 1;
-        };
-        match header {
-            Some(header) if header.end > offset => high = asked,
-            Some(_) => (unread, low) = ((asked < middle).then_some(asked + 1), middle + 1),
-            None => (unread, low) = (unread.or(Some(low)), middle + 1),
-        }
-    }
-    let Some(unread) = unread else { return Ok(Sequence::new(low)) };
-    match reader.expected_header(Sequence::new(low)).await {
-        Ok(header) if header.start <= offset => Ok(header.number),
-        Err(why) if !is_damage(&why) => Err(why),
-        _ => Ok(Sequence::new(unread)),
-    }
 }
 
 /// The first chunk of `first..=last` for which `holds`, which is false and then true along the numbers.
