@@ -4,15 +4,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use farshore_journal::Offset;
 use serde_json::Value;
 
 use super::primary::Primary;
 use super::story::{Story, position, up_to};
-use crate::service::let_pass;
+use crate::service::{Node, let_pass};
 
 /// How much a commit's time in the journal may be later than the moment at which an application was told of it: a database without
 /// commit times has those of the looks that saw them.
 const SEEN_WITHIN: TimeDelta = TimeDelta::seconds(1);
+
+/// Ends the writer, however the rest goes.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What farshore said of a database, when its service was dead.
 struct Claim {
@@ -21,13 +31,25 @@ struct Claim {
     time: DateTime<Utc>,
 }
 
+impl Claim {
+    fn of(node: &Node) -> Self {
+        let status = node.status().expect("the catalog knows it");
+        let end = node.end().expect("there is a journal");
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{status}")).to_owned();
+        let stored: Offset = text(&status["stored"]).parse().unwrap();
+        assert!(stored <= end.offset, "the journal ends at {end}: {status}");
+        let window = &status["window"];
+        Self { position: text(&window["to_position"]), time: text(&window["to_time"]).parse().unwrap() }
+    }
+}
+
 pub fn a_service_that_is_killed_while_commits_go_on_misses_none_and_calls_none_stored_that_a_restore_lacks<
     P: Primary,
 >() {
     let (mut story, mut service) = Story::<P>::shipped();
     let (node, primary) = (&story.node, &mut story.primary);
     let end = AtomicBool::new(false);
-    let (told, claims) = std::thread::scope(|scope| {
+    let (told, claims, service) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut told = Vec::new();
             while !end.load(Ordering::Relaxed) {
@@ -37,21 +59,20 @@ pub fn a_service_that_is_killed_while_commits_go_on_misses_none_and_calls_none_s
             }
             told
         });
-        let claims: Vec<Claim> = [1900, 1300, 1600]
-            .into_iter()
-            .map(|millis| {
-                let_pass(Duration::from_millis(millis));
-                service.process.signal(nix::sys::signal::Signal::SIGKILL);
-                service.process.wait(crate::service::SOON).expect("a killed process ends");
-                let window = node.status().expect("the catalog knows it")["window"].clone();
-                service = node.start(None);
-                let text = |value: &Value| value.as_str().expect("there is a window").to_owned();
-                let time = text(&window["to_time"]).parse().unwrap();
-                Claim { position: text(&window["to_position"]), time }
-            })
-            .collect();
-        end.store(true, Ordering::Relaxed);
-        (writer.join().unwrap(), claims)
+        let ending = Ending(&end);
+        let mut claims = Vec::new();
+        // The one in the middle is asked to end: what was committed goes on all the same.
+        for (millis, is_killed) in [(1900, true), (1300, false), (1600, true)] {
+            let_pass(Duration::from_millis(millis));
+            match is_killed {
+                true => service.kill9(),
+                false => service.stop(),
+            }
+            claims.push(Claim::of(node));
+            service = node.start(None);
+        }
+        drop(ending);
+        (writer.join().unwrap(), claims, service)
     });
     story.wait_stored();
     service.stop();

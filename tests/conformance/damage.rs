@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use farshore_journal::format::{Header, Kind};
-use farshore_journal::{Position, Sequence};
+use farshore_journal::{Offset, Position, Sequence};
 use serde_json::Value;
 
 use super::primary::Primary;
@@ -12,7 +12,9 @@ use crate::service::{Node, wait};
 
 pub fn a_damaged_chunk_is_named_and_nothing_behind_it_is_restored<P: Primary>() {
     let (mut story, service) = Story::<P>::shipped();
-    let commits = story.commit_all(1..=6);
+    story.commit_all(1..=2);
+    story.node.json(&["backup", "run", "orders"]);
+    let commits = story.commit_all(3..=8);
     story.wait_stored();
     service.stop();
     assert_eq!(verified(&story.node)["sound"], true);
@@ -25,8 +27,14 @@ pub fn a_damaged_chunk_is_named_and_nothing_behind_it_is_restored<P: Primary>() 
         });
         found.expect("it is in the journal")
     };
-    // Whichever chunk behind a target is damaged, the target is found; but for the last two, by which the journal's end is known.
-    for (key, _) in &chunks[holds(&commits[0]) + 1..chunks.len() - 2] {
+    // Whichever chunk is damaged that lies before a target's base or behind the target, the target is found; but for the first two and the last two, by
+    // which the journal's begin and end are known.
+    let plan = story.plan(&["--pos", &commits[0].position]);
+    let base: Offset = plan["base"]["start"]["offset"].as_str().unwrap().parse().unwrap();
+    let before = chunks[2..].iter().take_while(|(_, header)| header.end <= base);
+    let behind = &chunks[holds(&commits[0]) + 1..chunks.len() - 2];
+    assert!(before.clone().count() > 0 && behind.len() > 2, "{chunks:?}");
+    for (key, _) in before.chain(behind) {
         let _damaged = Damaged::chunk(&story.node, key);
         let plan = story.plan(&["--pos", &commits[0].position]);
         assert_eq!(plan["resolved"]["xid"].to_string(), commits[0].xid, "{key} is damaged: {plan}");
@@ -46,7 +54,7 @@ pub fn a_damaged_chunk_is_named_and_nothing_behind_it_is_restored<P: Primary>() 
     }
     story.restore_fails(&["--latest"]);
     // What lies before it is as it was.
-    assert_eq!(story.restored(&["--pos", &commits[0].position]), up_to(1));
+    assert_eq!(story.restored(&["--pos", &commits[0].position]), up_to(3));
 }
 
 fn verified(node: &Node) -> Value {

@@ -55,22 +55,23 @@ pub fn a_target_that_does_not_exist_is_refused_and_nothing_is_written<P: Primary
     story.commit(1);
     story.wait_stored();
     service.stop();
-    for target in [
-        ["--pos", "FF/0"],
-        ["--pos", "0/1"],
-        ["--xid", "4000000000"],
-        ["--at", "2001-01-01T00:00:00Z"],
-        ["--at", "2199-01-01T00:00:00Z"],
-        ["--point", "never-set"],
+    for (target, words) in [
+        (["--at", "2001-01-01T00:00:00Z"], "before the first restorable moment"),
+        (["--at", "2199-01-01T00:00:00Z"], "the newest time in the journal is"),
+        (["--pos", "0/1"], "before the first restorable moment"),
+        (["--pos", "FF/0"], "behind what is stored"),
+        (["--xid", "4000000000"], "is not in the journal"),
+        (["--point", "never-set"], "is not in the journal"),
     ] {
         let (output, wrote) = story.restore_fails(&target);
         assert_eq!((output.status.code(), wrote), (Some(4), false), "{target:?}: {output:?}");
         let message: Value = serde_json::from_slice(&output.stderr).unwrap();
-        assert_eq!(
-            (&message["code"], &message["safe"]),
-            (&"FS-0502".into(), &"nothing was written".into()),
-            "{target:?}: {message}"
-        );
+        let part = |name: &str| message[name].as_str().unwrap_or_else(|| panic!("{message}"));
+        assert_eq!((part("code"), part("safe")), ("FS-0502", "nothing was written"), "{target:?}");
+        assert!(part("do").contains("inside a window"), "{message}");
+        for words in [words, "; restorable: 20", "Z (timeline 1 from ", ", transaction "] {
+            assert!(part("happened").contains(words), "{words}: {message}");
+        }
     }
     let (output, wrote) = story.restore_fails(&["--latest", "--incarnation", "7"]);
     assert_eq!((output.status.code(), wrote), (Some(3), false), "{output:?}");
