@@ -222,35 +222,6 @@ fn a_base_backup_is_taken_however_fast_an_application_writes() {
 }
 
 #[test]
-fn a_service_that_is_started_again_goes_on_behind_what_it_stored() {
-    let node = node(4096);
-    let mut service = node.start(None);
-    node.wait_backup(1);
-    let path = text(&database(&node));
-    for round in 1..=4u64 {
-        // An application that stays open keeps the log from being copied back by its close.
-        let mut writer = Writer::start(&node, round, 3, 20, "steady");
-        let_pass(Duration::from_millis(1000));
-        if round % 2 == 0 {
-            service.kill9()
-        } else {
-            service.stop()
-        }
-        let_pass(Duration::from_millis(300));
-        service = node.start(None);
-        settle(&node);
-        writer.process.wait().unwrap();
-    }
-    settle(&node);
-    assert_eq!(node.incarnations().len(), 1, "{}", node.log());
-    let numbers = newest_is_the_same(&node);
-    assert!(numbers.values().all(|number| *number > 30) && numbers.len() == 4, "{numbers:?}");
-    assert!(ledger(&["judge", &path])["sound"] == true);
-    assert_sound(&node);
-    service.stop();
-}
-
-#[test]
 fn a_point_that_is_named_and_a_backup_that_is_asked_for_are_stored_when_the_service_answers() {
     let node = node(4096);
     let asks = |arguments: &[&str]| {

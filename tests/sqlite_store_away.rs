@@ -7,70 +7,22 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
 mod service;
+mod sqlite;
 
 use std::fs::Permissions;
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use farshore_testkit::process::wait_for;
-use farshore_testkit::user;
 use service::{Node, SOON, let_pass};
+use sqlite::application::Application;
 
-/// Takes statements by lines, each one's rows as an answer. It stays open: a last close would copy the log back.
-const APPLICATION: &str = "
-import sqlite3, sys, json
-connection = sqlite3.connect(sys.argv[1], timeout=1, isolation_level=None)
-for line in sys.stdin:
-    try:
-        answer = connection.execute(line).fetchall()
-    except sqlite3.OperationalError as why:
-        answer = str(why)
-    print(json.dumps(answer), flush=True)
-";
 const LITTLE: &str = "insert into much (v) values (randomblob(100))";
 /// Some 16 MiB more in the log.
 const MUCH: &str = "insert into much (v) with recursive n(i) as (select 1 union all select i + 1 from n where i < 16) select randomblob(1 << 20) from n";
 
-struct Application {
-    process: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Application {
-    fn open(path: &PathBuf) -> Self {
-        let mut command = Command::new("/usr/bin/python3");
-        command.args(["-c", APPLICATION]).arg(path);
-        let mut process = user::run_as(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (input, output) = (process.stdin.take().unwrap(), BufReader::new(process.stdout.take().unwrap()));
-        Self { process, input, output }
-    }
-
-    fn ask(&mut self, statement: &str) -> String {
-        writeln!(self.input, "{statement}").unwrap();
-        let mut answer = String::new();
-        self.output.read_line(&mut answer).unwrap();
-        answer.trim().to_owned()
-    }
-
-    /// Whether the log was copied back and begun anew on the application's own demand.
-    fn truncates(&mut self) -> bool {
-        self.ask("pragma wal_checkpoint(truncate)").starts_with("[[0,")
-    }
-
-    fn content(&mut self) -> String {
-        self.ask("select count(*), sum(length(v)), max(hex(substr(v, 1, 8))) from much")
-    }
-}
-
-impl Drop for Application {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn content(application: &mut Application) -> String {
+    application.ask("select count(*), sum(length(v)), max(hex(substr(v, 1, 8))) from much")
 }
 
 /// A node, and an application that has its database open.
@@ -108,12 +60,12 @@ fn restored(node: &Node, copy: &str) -> String {
     let to = node.folder().join(copy);
     let done = node.run(&["restore", "orders", "--latest", "--to", &to.display().to_string()]);
     assert!(done.status.success(), "{}\n{}", String::from_utf8_lossy(&done.stderr), node.log());
-    Application::open(&to.join("app.db")).content()
+    content(&mut Application::open(&to.join("app.db")))
 }
 
 /// Until nothing is behind, and a backup can be restored.
 fn wait_stored(node: &Node, application: &mut Application) -> String {
-    let content = application.content();
+    let content = content(application);
     wait_state(node, "connected");
     node.wait_backup(1);
     let stored = wait_for(SOON, || {

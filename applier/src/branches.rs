@@ -123,7 +123,15 @@ impl Branches {
         if held.end <= offset {
             return Ok(None);
         }
-        first_where(reader, held.first, held.last, |header| header.end > offset).await
+        let behind = |header: &Header| header.end > offset;
+        let (found, unread) = reader.first_beside_damage(held.first, held.last, behind).await?;
+        let Some(unread) = unread else { return Ok(Some(found)) };
+        // What does not read before it is not wanted, if the byte is in what does.
+        match reader.expected_header(found).await {
+            Ok(header) if header.start <= offset => Ok(Some(found)),
+            Err(why) if !why.is_damage() => Err(why),
+            _ => Ok(Some(unread)),
+        }
     }
 
     /// The parts of `timeline`'s history from `from` up to `until`, or as far as the journal holds it, with the timeline that

@@ -93,7 +93,7 @@ pub fn seen_at(shipping: Option<&Shipping>, targets: &[Target]) -> Option<Time> 
 }
 
 /// Why a database does not stand as it should, from what was written of it: that nobody writes any more, and what last went wrong with
-/// its stores. `None` when somebody writes, and says that nothing is wrong.
+/// its stores. `None` when somebody writes, hears the database, and says that nothing is wrong.
 pub fn why(now: Time, shipping: Option<&Shipping>, targets: &[Target]) -> Option<String> {
     let many = targets.len() > 1;
     let failures: Vec<String> = targets
@@ -114,11 +114,23 @@ pub fn why(now: Time, shipping: Option<&Shipping>, targets: &[Target]) -> Option
     let writes = shipping.is_some_and(|said| !is_silent(now, Some(said.updated_at), said.heartbeat))
         || targets.iter().any(|target| !is_silent(now, Some(target.updated_at), TARGET_HEARTBEAT));
     if writes {
-        return said;
+        return said.or_else(|| unheard(now, shipping?));
     }
     let since = seen_at.to_rfc3339_opts(SecondsFormat::Secs, true);
     let last = said.map_or_else(String::new, |said| format!(" It said last: {said}"));
     Some(format!("no service has written here since {since}: is `farshore run` alive?{last}"))
+}
+
+/// That a service writes, and has not heard the database for so long that nothing is known of it: so it is for up to a heartbeat behind a service
+/// that was killed, and for as long as a source is silent that gave no reason.
+fn unheard(now: Time, shipping: &Shipping) -> Option<String> {
+    (shown_state(now, Some(shipping)) == ShownState::Unknown).then(|| match shipping.last_contact_at {
+        Some(heard) => {
+            let since = heard.to_rfc3339_opts(SecondsFormat::Secs, true);
+            format!("the database was not heard since {since}: does it answer, and is `farshore run` alive?")
+        }
+        None => "the database was not heard yet".to_owned(),
+    })
 }
 
 /// Bytes between the source's end of log and what is stored, as of the last contact.
@@ -178,6 +190,27 @@ mod tests {
         assert_eq!(shown_state(at(0), None).word(), "unknown");
     }
 
+    fn shipping(state: ShippingState, heard: Option<i64>, updated: i64, heartbeat: Duration) -> Shipping {
+        Shipping {
+            database: "orders".parse().unwrap(),
+            state,
+            timeline: None,
+            received: None,
+            stored: None,
+            reported: None,
+            released: None,
+            source: None,
+            retained_bytes: None,
+            seconds_to_full: None,
+            heartbeat,
+            last_contact_at: heard.map(at),
+            last_stored_commit_at: None,
+            oldest_unstored_commit_at: None,
+            updated_at: at(updated),
+            node: None,
+        }
+    }
+
     #[test]
     fn a_state_that_claims_nothing_is_shown_while_its_shipper_lives_though_the_source_is_not_heard() {
         let beat = Duration::from_secs(10);
@@ -189,24 +222,7 @@ mod tests {
             (ShippingState::Accumulating, Some(40), 60, "unknown"),
             (ShippingState::Degraded, Some(40), 100, "unknown"),
         ] {
-            let shipping = Shipping {
-                database: "orders".parse().unwrap(),
-                state,
-                timeline: None,
-                received: None,
-                stored: None,
-                reported: None,
-                released: None,
-                source: None,
-                retained_bytes: None,
-                seconds_to_full: None,
-                heartbeat: beat,
-                last_contact_at: heard.map(at),
-                last_stored_commit_at: None,
-                oldest_unstored_commit_at: None,
-                updated_at: at(updated),
-                node: None,
-            };
+            let shipping = shipping(state, heard, updated, beat);
             assert_eq!(shown_state(at(100), Some(&shipping)).word(), shown, "{state:?}");
         }
     }
@@ -259,6 +275,22 @@ mod tests {
             }),
         };
         let said = |now, targets: &[Target]| why(at(now), None, targets);
+        // A state that is unknown has its reason, also in the moment between the last contact's end and the last word's.
+        let beat = Duration::from_secs(1);
+        let word = |now, heard| {
+            let shipping = shipping(ShippingState::Connected, heard, 100, beat);
+            let is_unknown = shown_state(at(now), Some(&shipping)) == ShownState::Unknown;
+            let why = why(at(now), Some(&shipping), &[target("main", 100, None)]);
+            assert_eq!(is_unknown, why.is_some(), "{now} {heard:?}: {why:?}");
+            why.unwrap_or_default()
+        };
+        assert_eq!(word(102, Some(100)), "");
+        assert_eq!(
+            word(103, Some(99)),
+            "the database was not heard since 1970-01-01T00:01:39Z: does it answer, and is `farshore run` alive?"
+        );
+        assert_eq!(word(101, None), "the database was not heard yet");
+        assert!(word(104, Some(100)).starts_with("no service has written here since"));
         assert_eq!(said(101, &[target("main", 100, None)]), None);
         assert_eq!(
             said(101, &[target("main", 100, Some("it is not there"))]).as_deref(),

@@ -111,6 +111,11 @@ impl From<KeyError> for JournalError {
 }
 
 impl JournalError {
+    /// Whether an object is not what was written, or is not there, and nothing of the store's answer is in doubt.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Object { .. } | Self::Misplaced { .. } | Self::Hole { .. })
+    }
+
     /// What a caller may do about it.
     pub fn retry(&self) -> Retry {
         match self {

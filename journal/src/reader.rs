@@ -29,6 +29,9 @@ use crate::store::{Key, ObjectStore, StoreError};
 /// reads on some stores for a second or two.
 const DOUBT_TRIES: u32 = 5;
 const DOUBT_PAUSE: Duration = Duration::from_millis(400);
+/// How many chunks that do not read are stepped over in one search. Being sure of a hole takes time, and a journal with more of them is no matter of one
+/// bad object.
+const STEPPED_OVER: u32 = 8;
 /// Names that are listed at a time behind the journal's end, where one is expected, or none.
 const LISTED: usize = 16;
 
@@ -413,23 +416,55 @@ impl Reader {
     /// The first number of `first..=last` whose header `holds`, found by halving as [`first_where`](Self::first_where) does;
     /// `last` when it holds for none before.
     ///
+    /// Where chunks that do not read may hold, the first of them is given: whoever reads it meets the damage.
+    ///
     /// # Errors
-    /// As [`expected_chunk`](Self::expected_chunk).
+    /// As [`first_beside_damage`](Self::first_beside_damage).
     pub async fn first_in(
         &self,
         first: Sequence,
         last: Sequence,
         holds: impl Fn(&Header) -> bool + Send,
     ) -> Result<Sequence, JournalError> {
+        let (found, unread) = self.first_beside_damage(first, last, holds).await?;
+        Ok(unread.unwrap_or(found))
+    }
+
+    /// The first number of `first..=last` whose header is read and `holds`, or `last`; and the first of the chunks directly before it that do not
+    /// read, and so may hold. A chunk that does not read may be far from what is looked for: the nearest before it that does is
+    /// asked in its place.
+    ///
+    /// # Errors
+    /// As [`expected_chunk`](Self::expected_chunk): those of the store, and those of a chunk where many do not read.
+    pub async fn first_beside_damage(
+        &self,
+        first: Sequence,
+        last: Sequence,
+        holds: impl Fn(&Header) -> bool + Send,
+    ) -> Result<(Sequence, Option<Sequence>), JournalError> {
         let (mut low, mut high) = (first.get(), last.get());
+        // Where the run of those that do not read begins that ends before `low`.
+        let mut unread = None;
+        let mut left = STEPPED_OVER;
         while low < high {
             let middle = low + (high - low) / 2;
-            match holds(&self.expected_header(Sequence::new(middle)).await?) {
-                true => high = middle,
-                false => low = middle + 1,
+            let mut asked = middle;
+            let header = loop {
+                match self.expected_header(Sequence::new(asked)).await {
+                    Ok(header) => break Some(header),
+                    Err(why) if !why.is_damage() || left == 0 => return Err(why),
+                    Err(_) if asked > low => asked -= 1,
+                    Err(_) => break None,
+                }
+                left -= 1;
+            };
+            match header {
+                Some(header) if holds(&header) => high = asked,
+                Some(_) => (unread, low) = ((asked < middle).then_some(asked + 1), middle + 1),
+                None => (unread, low) = (unread.or(Some(low)), middle + 1),
             }
         }
-        Ok(Sequence::new(low))
+        Ok((Sequence::new(low), unread.map(Sequence::new)))
     }
 
     /// The opening of `generation`. Generations never fall along the numbers.

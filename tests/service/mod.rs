@@ -102,6 +102,13 @@ impl Node {
         Self { folder, binary: farshore_testkit::farshore_bin(env!("CARGO_BIN_EXE_farshore")), store }
     }
 
+    /// A second node with a catalog of its own and the same store, of the same database whatever its engine.
+    pub fn twin(&self) -> Self {
+        let text = std::fs::read_to_string(self.folder.path().join("farshore.toml")).unwrap();
+        let twin = Self::configured(|_| text);
+        Self { store: Arc::clone(&self.store), ..twin }
+    }
+
     /// Starts a verb that runs beside others, with what it says going to a file of this name.
     pub fn beside_others(&self, arguments: &[&str], log: &str) -> Owned {
         let log = File::create(self.folder.path().join(log)).unwrap();
@@ -352,7 +359,12 @@ impl Node {
     /// as in the servers' files. And `farshore verify` says the same.
     pub fn prove(&self, servers: &[&Server]) -> Vec<Walked> {
         let files: Vec<PathBuf> = servers.iter().map(|server| server.data_dir().join("pg_wal")).collect();
-        let walked = self.incarnations().into_iter().map(|(_, reader)| wait(walk(&reader, &files))).collect();
+        self.walk(&|from, plain| compare(&files, from, plain))
+    }
+
+    /// As [`Node::prove`], for the journal of any engine: `look` is given every log byte, and where it stands.
+    pub fn walk(&self, look: &dyn Fn(Position, &[u8])) -> Vec<Walked> {
+        let walked = self.incarnations().into_iter().map(|(_, reader)| wait(walk(&reader, look))).collect();
         let verified = self.json(&["verify"]);
         for shown in all(&verified) {
             assert_eq!(shown["sound"], true, "{shown}\n{}", self.log());
@@ -362,11 +374,16 @@ impl Node {
 
     /// Restores and starts a copy, promoted; `target` are the words that say to where.
     pub fn restore(&self, target: &[&str]) -> Restored {
+        self.restore_and("promote", target)
+    }
+
+    /// The same; `then` is what becomes of the copy at the target.
+    pub fn restore_and(&self, then: &str, target: &[&str]) -> Restored {
         let to = user::tempdir();
         let directory = to.path().join("data");
         let path = directory.display().to_string();
         let port = (40_000 + std::process::id() % 20_000).to_string();
-        let arguments = ["restore", "orders", "--to", &path, "--start", "--port", &port, "--then", "promote"];
+        let arguments = ["restore", "orders", "--to", &path, "--start", "--port", &port, "--then", then];
         let output = self.run(&[arguments.as_slice(), target].concat());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let restored = Restored { directory, _folder: to, text };
@@ -479,7 +496,7 @@ pub struct Walked {
     pub end: Option<Position>,
 }
 
-async fn walk(reader: &Reader, files: &[PathBuf]) -> Walked {
+async fn walk(reader: &Reader, look: &dyn Fn(Position, &[u8])) -> Walked {
     let mut walked = Walked::default();
     let mut former: Option<Header> = None;
     let listed = reader.store().list(reader.layout().journal(), None, None).await.unwrap();
@@ -502,7 +519,7 @@ async fn walk(reader: &Reader, files: &[PathBuf]) -> Walked {
             Kind::Data => {
                 let plain = chunk.plain_all(None).unwrap();
                 assert_eq!(plain.len() as u64, header.end.bytes_since(header.start).unwrap());
-                compare(files, Position::new(header.timeline, header.start), &plain);
+                look(Position::new(header.timeline, header.start), &plain);
                 walked.bytes += plain.len() as u64;
             }
             other => panic!("chunk {number} is {other:?}"),

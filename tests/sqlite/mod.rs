@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 #![allow(dead_code)] // each test binary uses a part of it
 
+pub mod application;
 pub mod oracle;
 pub mod standby;
 

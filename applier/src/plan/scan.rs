@@ -165,11 +165,22 @@ impl Scan {
     pub fn push(&mut self, bytes: &[u8]) -> Result<bool, LogError> {
         let search = &mut self.search;
         let pushed = self.decoder.push(bytes, &mut |event| search.see(&event));
+        self.end_at_position();
         // What is found in front of damage is found.
         match pushed {
             Err(_) if self.is_settled() => Ok(true),
             Err(why) => Err(why),
             Ok(()) => Ok(self.search.is_done()),
+        }
+    }
+
+    /// A record that ends at the very position is the last by it, whatever follows: that need not be read, and may be damaged.
+    fn end_at_position(&mut self) {
+        let Wanted::Position(target) = self.search.wanted else { return };
+        // A switch ends behind padding, which must be there.
+        let is_whole = self.decoder.next_wanted() >= target;
+        if is_whole && !self.is_settled() && self.search.last.is_some_and(|last| last.end == target) {
+            self.search.stop_at(self.search.last);
         }
     }
 
