@@ -13,6 +13,7 @@ pub mod diagnose;
 mod document;
 pub mod flush;
 pub mod quantity;
+pub mod schedule;
 pub mod secret;
 mod sqlite;
 
@@ -33,6 +34,7 @@ use address::{CatalogUrl, DatabaseUrl, StoreUrl};
 use diagnose::ConfigProblem;
 use flush::{Billing, FlushPlan, flush_plan};
 use quantity::{ByteCount, Span};
+use schedule::{Cron, Schedules};
 use secret::{Secret, SecretSource};
 
 /// The largest configuration file read, in bytes: thousands of databases fit, a wrong path does not.
@@ -249,6 +251,8 @@ pub struct DatabaseConfig {
     pub verify_keys: VerifyKeys,
     /// Public keys that signed once and count for nothing any more: their heads are no finding.
     pub retired_keys: VerifyKeys,
+    /// What falls due by a clock.
+    pub schedules: Schedules,
 }
 
 impl DatabaseConfig {
@@ -530,6 +534,7 @@ impl Judge<'_> {
             signing_key: database.signing_key.map(|path| self.folder.join(path)),
             verify_keys: self.public_keys(&database.verify_keys)?,
             retired_keys: self.public_keys(&database.retired_keys)?,
+            schedules: self.schedules(database.schedule.as_ref())?,
         };
         self.judge_retired(&database.retired_keys, &judged.verify_keys)?;
         for store in &judged.stores {
@@ -541,6 +546,28 @@ impl Judge<'_> {
             }
         }
         Ok(judged)
+    }
+
+    fn schedules(&self, written: Option<&document::Schedule>) -> Result<Schedules, ConfigProblem> {
+        let Some(written) = written else { return Ok(Schedules::default()) };
+        let cron = |text: &Option<Spanned<String>>| {
+            let read = text.as_ref().map(|text| {
+                Cron::parse(text.get_ref()).map_err(|why| {
+                    self.problem(text.span(), why).hint("minute hour day month weekday, as in \"0 2 * * *\"")
+                })
+            });
+            read.transpose()
+        };
+        let zone = written.zone.as_ref().map(|zone| {
+            zone.get_ref().parse().map_err(|_| {
+                self.problem(zone.span(), "not a time zone").hint("zone = \"Europe/Berlin\"; UTC without it")
+            })
+        });
+        Ok(Schedules {
+            backup: cron(&written.backup)?,
+            verify: cron(&written.verify)?,
+            zone: zone.transpose()?.unwrap_or_default(),
+        })
     }
 
     fn judge_retired(&self, retired: &[Spanned<String>], pinned: &VerifyKeys) -> Result<(), ConfigProblem> {

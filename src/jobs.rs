@@ -12,6 +12,7 @@
 pub mod held;
 pub mod record;
 pub mod runner;
+mod schedule;
 mod silence;
 pub mod spec;
 pub mod work;

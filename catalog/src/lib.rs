@@ -32,6 +32,7 @@ pub mod points;
 pub mod range;
 pub mod rebuild;
 mod row;
+pub mod schedule;
 pub mod shipping;
 pub mod snapshot;
 pub mod status;

@@ -73,6 +73,15 @@ pub(super) struct Database {
     pub(super) verify_keys: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) retired_keys: Vec<Spanned<String>>,
+    pub(super) schedule: Option<Schedule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Schedule {
+    pub(super) backup: Option<Spanned<String>>,
+    pub(super) verify: Option<Spanned<String>>,
+    pub(super) zone: Option<Spanned<String>>,
 }
 
 /// The four modes there will be; all but the first are refused when the file is judged.

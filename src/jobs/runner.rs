@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::held::{Held, json};
 use super::silence::{Seen, Silence};
 use super::work::{self, Means};
-use super::{silent, this_process};
+use super::{schedule, silent, this_process};
 use crate::base_backups::Streams;
 use crate::config::Config;
 
@@ -66,6 +66,9 @@ impl Runner {
             match self.catalog.job_unended().await {
                 Ok(jobs) => {
                     self.watch(&jobs).await;
+                    if let Err(why) = schedule::answer(&self.config, &self.catalog, &jobs).await {
+                        tracing::debug!(error = %why, "what is due by schedule cannot be asked for");
+                    }
                     self.claim(&jobs, &cancel).await;
                 }
                 Err(why) => tracing::debug!(error = %why, "the queue of jobs cannot be looked at"),

@@ -1,0 +1,133 @@
+//! What falls due by a clock becomes a job.
+//!
+//! What always holds: a due time is answered once, whichever service sees it first; of several that were missed the newest is, once. A schedule that is new
+//! asks for nothing at once. While a job of the same kind waits or runs for the database, a due time is left out, and that is said.
+
+use chrono::{DateTime, Utc};
+use farshore_catalog::Catalog;
+use farshore_catalog::job::{Job, JobKind, NewJob, Via};
+use farshore_catalog::schedule::Schedule;
+use farshore_journal::DatabaseName;
+
+use super::spec;
+use crate::config::Config;
+use crate::config::schedule::{Cron, Schedules};
+
+/// What is to be done about a due time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Nothing: it was answered.
+    Nothing,
+    /// The catalog is to know it first, or its new expression.
+    Record,
+    /// A job.
+    Ask,
+    /// It is left out: the one before is not done yet.
+    LeaveOut,
+}
+
+/// The step, from what the catalog knows, the newest due time, and whether such a job has not ended.
+fn step(known: Option<&Schedule>, (cron, zone): (&str, &str), due: DateTime<Utc>, is_busy: bool) -> Step {
+    match known {
+        None => Step::Record,
+        Some(known) if known.cron != cron || known.zone != zone => Step::Record,
+        Some(known) if known.due >= due => Step::Nothing,
+        Some(_) if is_busy => Step::LeaveOut,
+        Some(_) => Step::Ask,
+    }
+}
+
+/// Answers what is due now. `unended` are the jobs that wait or run.
+pub(super) async fn answer(
+    config: &Config,
+    catalog: &Catalog,
+    unended: &[Job],
+) -> farshore_catalog::Result<()> {
+    if config.databases.values().all(|settings| settings.schedules.all().next().is_none()) {
+        return Ok(());
+    }
+    let known = catalog.schedule_list().await?;
+    for (name, settings) in &config.databases {
+        for (kind, cron) in settings.schedules.all() {
+            let known = known.iter().find(|known| known.database == *name && known.kind == kind);
+            let is_busy =
+                unended.iter().any(|job| job.asked.kind == kind && job.asked.database.as_ref() == Some(name));
+            one(catalog, (name, kind), (&settings.schedules, cron), known, is_busy).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn one(
+    catalog: &Catalog,
+    (name, kind): (&DatabaseName, JobKind),
+    (schedules, cron): (&Schedules, &Cron),
+    known: Option<&Schedule>,
+    is_busy: bool,
+) -> farshore_catalog::Result<()> {
+    let now = Utc::now();
+    let Some(due) = cron.last(schedules.zone, now) else { return Ok(()) };
+    let zone = schedules.zone.name();
+    match step(known, (cron.text(), zone), due, is_busy) {
+        Step::Nothing => {}
+        Step::Record => {
+            let schedule = Schedule {
+                database: name.clone(),
+                kind,
+                cron: cron.text().to_owned(),
+                zone: zone.to_owned(),
+                due,
+                job: None,
+            };
+            catalog.schedule_put(&schedule, now).await?;
+        }
+        Step::Ask => {
+            let job = job(name, kind, cron);
+            if catalog.schedule_answer((name, kind, due), Some(&job), now).await? {
+                tracing::info!(database = %name, kind = %kind, job = %job.id, due = %due, "due by schedule");
+            }
+        }
+        Step::LeaveOut => {
+            if catalog.schedule_answer((name, kind, due), None, now).await? {
+                tracing::warn!(database = %name, kind = %kind, due = %due, "left out: the one before waits or runs still");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn job(name: &DatabaseName, kind: JobKind, cron: &Cron) -> NewJob {
+    let asked = match kind {
+        JobKind::Backup => spec::asked(kind, Some(name), &spec::Backup::default()),
+        _ => spec::asked(kind, Some(name), &spec::Verify {}),
+    };
+    NewJob { asked_by: cron.text().to_owned(), via: Via::Schedule, ..asked }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_due_time_is_answered_once_and_a_new_schedule_asks_for_nothing_at_once() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        let known = Schedule {
+            database: "orders".parse().unwrap(),
+            kind: JobKind::Backup,
+            cron: "0 2 * * *".to_owned(),
+            zone: "UTC".to_owned(),
+            due: at("2026-07-01T02:00:00Z"),
+            job: None,
+        };
+        let same = ("0 2 * * *", "UTC");
+        let next = at("2026-07-02T02:00:00Z");
+        assert_eq!(step(None, same, next, false), Step::Record);
+        assert_eq!(step(Some(&known), ("0 3 * * *", "UTC"), next, false), Step::Record);
+        assert_eq!(step(Some(&known), ("0 2 * * *", "Europe/Berlin"), next, false), Step::Record);
+        assert_eq!(step(Some(&known), same, known.due, false), Step::Nothing);
+        assert_eq!(step(Some(&known), same, next, false), Step::Ask);
+        assert_eq!(step(Some(&known), same, next, true), Step::LeaveOut);
+        // A clock that went back asks for nothing again.
+        assert_eq!(step(Some(&known), same, at("2026-06-30T02:00:00Z"), false), Step::Nothing);
+    }
+}
