@@ -1,6 +1,6 @@
 //! Long work as jobs of the catalog: who does it, that they live, and what came of it.
 //!
-//! What always holds: work that a command does needs no catalog, and is recorded where there is one; work that was asked for is done by
+//! What always holds: work that a command does needs no catalog, is recorded where there is one, and is never done again by anybody else; work that was asked for is done by
 //! one claim at a time, and a claim that lost its job to another ends its work. `docs/adr/2026-11-26-jobs-in-the-catalog.md` argues it.
 //!
 //! ```text
@@ -26,6 +26,8 @@ use crate::wiring;
 
 /// How often a holder says that it lives.
 pub const BEAT: Duration = Duration::from_secs(1);
+/// How long a job that has ended is kept.
+const KEPT: chrono::TimeDelta = chrono::TimeDelta::days(90);
 /// How long nothing is heard of a holder before it counts as silent, by the clock of whoever watches.
 pub const LEASE: Duration = Duration::from_secs(15);
 
@@ -39,8 +41,8 @@ pub fn this_process() -> Holder {
 fn left_behind(kind: JobKind) -> Safe {
     Safe::Known(
         match kind {
-            JobKind::Backup => "an opening and parts without a manifest may be in the store, which no restore uses; older backups stay as they are",
-            JobKind::Restore => "the directory that it wrote to holds a marker that says `running`, and nothing there starts or opens; the journal is untouched",
+            JobKind::Backup => "what it left in a store is a backup only if `farshore backup list` calls it complete; no restore uses any other, and older backups stay as they are",
+            JobKind::Restore => "while the marker in the directory that it wrote to says `running`, nothing there starts or opens; where it says `complete` the copy is whole, and a server may run on it; the journal is untouched",
             JobKind::Verify => "it only reads",
             JobKind::Drill => "its scratch directory may be there; the journal is untouched",
             JobKind::Expire => "what it had planned and not deleted is there; it goes on with its plan",
@@ -53,7 +55,9 @@ fn left_behind(kind: JobKind) -> Safe {
 /// How one goes on behind a job that was not done.
 fn next(kind: JobKind) -> &'static str {
     match kind {
-        JobKind::Restore => "`farshore restore` with the same target and `--resume` begins it anew",
+        JobKind::Restore => {
+            "look at the marker: where it says `running`, `farshore restore` with the same target and `--resume` begins anew"
+        }
         _ => "ask for it again",
     }
 }

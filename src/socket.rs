@@ -163,7 +163,11 @@ async fn answer(
                 let busy = "another one that was asked for is under way; ask again when it is complete";
                 return asks::line(&asks::Answer::<asks::Complete>::Err(busy.to_owned()));
             };
-            asks::line(&asks::backup(does, backup).await)
+            // Who asked is gone, or wants it no more.
+            tokio::select! {
+                answer = Box::pin(asks::backup(does, backup)) => asks::line(&answer),
+                () = gone(stream) => None,
+            }
         }
     }
 }

@@ -52,6 +52,17 @@ pub struct Holder {
     pub process: String,
 }
 
+/// A claim: every word about a job that is under way names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The job.
+    pub id: JobId,
+    /// How often it had been claimed with this.
+    pub attempt: u64,
+    /// Whose it is: a catalog that forgot a claim may give its number again.
+    pub process: String,
+}
+
 /// How far a job is. `None` is "not known".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobProgress {
@@ -170,11 +181,11 @@ impl Catalog {
         in_snapshot!(self, job_unended_in_txn())
     }
 
-    /// Takes a queued job. `None` when somebody else was quicker, or it has ended; else the number of this claim.
+    /// Takes a queued job. `None` when somebody else was quicker, or it has ended.
     ///
     /// # Errors
     /// When the catalog is away: then it is not known whether it was claimed, and who asked must not do it.
-    pub async fn job_claim(&self, id: JobId, holder: &Holder, now: Time) -> Result<Option<u64>> {
+    pub async fn job_claim(&self, id: JobId, holder: &Holder, now: Time) -> Result<Option<Claim>> {
         in_local_txn!(self, job_claim_in_txn(id, holder, now))
     }
 
@@ -182,22 +193,16 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn job_beat(
-        &self,
-        id: JobId,
-        attempt: u64,
-        progress: &JobProgress,
-        now: Time,
-    ) -> Result<Heard> {
-        in_local_txn!(self, job_beat_in_txn(id, attempt, progress, now))
+    pub async fn job_beat(&self, claim: &Claim, progress: &JobProgress, now: Time) -> Result<Heard> {
+        in_local_txn!(self, job_beat_in_txn(claim, progress, now))
     }
 
     /// Says how a claim ended. One that was called silent may still say it.
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn job_end(&self, id: JobId, attempt: u64, end: &JobEnd, now: Time) -> Result<Heard> {
-        in_local_txn!(self, job_end_in_txn(id, attempt, end, now))
+    pub async fn job_end(&self, claim: &Claim, end: &JobEnd, now: Time) -> Result<Heard> {
+        in_local_txn!(self, job_end_in_txn(claim, end, now))
     }
 
     /// Wants a job ended. How it stands then; `None` when there is none.
@@ -206,6 +211,14 @@ impl Catalog {
     /// [`Error::Conflict`] when it has ended already.
     pub async fn job_cancel(&self, id: JobId, by: &str, now: Time) -> Result<Option<JobState>> {
         in_local_txn!(self, job_cancel_in_txn(id, by, now))
+    }
+
+    /// Forgets jobs that ended before this. How many.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn job_forget(&self, before: Time) -> Result<u64> {
+        in_local_txn!(self, job_forget_in_txn(before))
     }
 
     /// Draws the consequence from a holder's silence, unless it spoke since it was `seen` with this claim and beat: back into the queue, or
@@ -300,7 +313,7 @@ pub async fn job_unended_in_txn(txn: &mut Txn) -> Result<Vec<Job>> {
 ///
 /// # Errors
 /// When the catalog is away.
-pub async fn job_claim_in_txn(txn: &mut Txn, id: JobId, holder: &Holder, now: Time) -> Result<Option<u64>> {
+pub async fn job_claim_in_txn(txn: &mut Txn, id: JobId, holder: &Holder, now: Time) -> Result<Option<Claim>> {
     let statement = "update job set state = $1, attempt = attempt + 1, holder_node = $2, holder_process = $3, beat = 0, \
                      started_at = coalesce(started_at, $4), updated_at = $4, phase = null, done_bytes = null, \
                      total_bytes = null, log_at_us = null, eta_us = null \
@@ -312,7 +325,8 @@ pub async fn job_claim_in_txn(txn: &mut Txn, id: JobId, holder: &Holder, now: Ti
         .bind(micros(now))
         .bind(id.to_string())
         .bind(JobState::Queued.word());
-    txn.row("job_claim", bound).await?.map(|row| row.count("attempt")).transpose()
+    let Some(row) = txn.row("job_claim", bound).await? else { return Ok(None) };
+    Ok(Some(Claim { id, attempt: row.count("attempt")?, process: holder.process.clone() }))
 }
 
 /// As [`Catalog::job_beat`].
@@ -321,8 +335,7 @@ pub async fn job_claim_in_txn(txn: &mut Txn, id: JobId, holder: &Holder, now: Ti
 /// When the catalog is away.
 pub async fn job_beat_in_txn(
     txn: &mut Txn,
-    id: JobId,
-    attempt: u64,
+    claim: &Claim,
     progress: &JobProgress,
     now: Time,
 ) -> Result<Heard> {
@@ -331,7 +344,8 @@ pub async fn job_beat_in_txn(
                      log_at_us = $5, eta_us = $6, \
                      state = case when silent = 1 then (case when cancel_at is null then $9 else $10 end) else state end, \
                      finished_at = null, problem = null, silent = 0 \
-                     where id = $7 and attempt = $8 and (state in ($9, $10) or silent = 1) returning state";
+                     where id = $7 and attempt = $8 and holder_process = $11 \
+                     and (state in ($9, $10) or silent = 1) returning state";
     let bound = query(statement)
         .bind(micros(now))
         .bind(progress.phase.clone())
@@ -339,16 +353,17 @@ pub async fn job_beat_in_txn(
         .bind(big_known("count of bytes", progress.total_bytes)?)
         .bind(progress.log_time.map(micros))
         .bind(progress.eta.map(|eta| duration("duration", eta)).transpose()?)
-        .bind(id.to_string())
-        .bind(big("claim", attempt)?)
+        .bind(claim.id.to_string())
+        .bind(big("claim", claim.attempt)?)
         .bind(JobState::Running.word())
-        .bind(JobState::Cancelling.word());
+        .bind(JobState::Cancelling.word())
+        .bind(claim.process.clone());
     match txn.row("job_beat", bound).await? {
         Some(row) => Ok(match row.text("state")?.parse()? {
             JobState::Cancelling => Heard::Cancel,
             _ => Heard::Goes,
         }),
-        None => not_heard(txn, id).await,
+        None => not_heard(txn, claim.id).await,
     }
 }
 
@@ -356,13 +371,7 @@ pub async fn job_beat_in_txn(
 ///
 /// # Errors
 /// When the catalog is away.
-pub async fn job_end_in_txn(
-    txn: &mut Txn,
-    id: JobId,
-    attempt: u64,
-    end: &JobEnd,
-    now: Time,
-) -> Result<Heard> {
+pub async fn job_end_in_txn(txn: &mut Txn, claim: &Claim, end: &JobEnd, now: Time) -> Result<Heard> {
     let (event, result, problem) = match end {
         JobEnd::Succeeded(result) => (JobEvent::Succeed, Some(result), None),
         JobEnd::Failed(problem) => (JobEvent::Fail, None, Some(problem)),
@@ -370,15 +379,17 @@ pub async fn job_end_in_txn(
         JobEnd::GivenBack => (JobEvent::GiveBack, None, None),
     };
     for _ in 0..TRIES {
-        let Some(job) = job_get_in_txn(txn, id).await? else { return Ok(Heard::Gone) };
-        let next = job.state.next(event, job.silent).filter(|_| job.attempt == attempt);
+        let Some(job) = job_get_in_txn(txn, claim.id).await? else { return Ok(Heard::Gone) };
+        let holds = job.attempt == claim.attempt
+            && job.holder.as_ref().is_some_and(|holder| holder.process == claim.process);
+        let next = job.state.next(event, job.silent).filter(|_| holds);
         let Some(next) = next else { return Ok(Heard::Taken) };
         let change = Change { next, silent: false, result, problem: problem.map(String::as_str) };
         if change.make(txn, &job, now).await? {
             return Ok(Heard::Goes);
         }
     }
-    Err(busy(id))
+    Err(busy(claim.id))
 }
 
 /// As [`Catalog::job_cancel`].
@@ -430,6 +441,16 @@ pub async fn job_silent_in_txn(
     Change { next, silent: next == JobState::Failed, result: None, problem }.make(txn, &job, now).await
 }
 
+/// As [`Catalog::job_forget`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn job_forget_in_txn(txn: &mut Txn, before: Time) -> Result<u64> {
+    let statement =
+        "delete from job where state in ('succeeded', 'failed', 'cancelled') and finished_at < $1";
+    txn.execute("job_forget", query(statement).bind(micros(before))).await
+}
+
 /// A change of a job's state.
 struct Change<'a> {
     next: JobState,
@@ -441,7 +462,10 @@ struct Change<'a> {
 impl Change<'_> {
     /// Makes it, unless anything was written of the job since it was read as `seen`.
     async fn make(&self, txn: &mut Txn, seen: &Job, now: Time) -> Result<bool> {
-        let statement = "update job set state = $1, silent = $2, result = $3, problem = $4, updated_at = $5, finished_at = $6 \
+        let statement = "update job set state = $1, silent = $2, result = $3, problem = $4, updated_at = $5, finished_at = $6, \
+                         phase = null, eta_us = null, log_at_us = null, \
+                         done_bytes = case when $1 = 'queued' then null else done_bytes end, \
+                         total_bytes = case when $1 = 'queued' then null else total_bytes end \
                          where id = $7 and attempt = $8 and beat = $9 and state = $10 and silent = $11";
         let bound = query(statement)
             .bind(self.next.word())

@@ -85,6 +85,7 @@ on_both!(
     stories_jobs::a_wish_to_end_is_heard_at_the_next_beat,
     stories_jobs::jobs_are_listed_newest_first_page_by_page,
     stories_jobs::a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched,
+    stories_jobs::a_due_time_is_answered_once_with_its_job,
     stories_jobs::a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores,
     stories_points::commits_added_twice_count_once,
     stories_points::a_time_resolves_in_log_order_whatever_order_they_came_in,

@@ -15,7 +15,7 @@ use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::held::Reporter;
+use crate::jobs::held::{self, Reporter};
 use crate::jobs::{record, spec, work};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
@@ -91,7 +91,7 @@ pub async fn run(context: &mut Context, args: BackupCommand) -> anyhow::Result<E
         BackupCommand::Run { database, no_wait: false } => take(context, &config, &database).await,
         BackupCommand::Run { database, no_wait: true } => {
             let (name, _) = commands::database(&config, Some(&database))?;
-            let asked = spec::asked(JobKind::Backup, Some(name), &spec::Backup::default());
+            let asked = spec::queued(JobKind::Backup, Some(name), &spec::Backup::default());
             job::queue(context, &config, asked).await
         }
         BackupCommand::List(choice) => {
@@ -127,9 +127,9 @@ pub async fn run(context: &mut Context, args: BackupCommand) -> anyhow::Result<E
 
 async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> anyhow::Result<Exit> {
     let (name, settings) = commands::database(config, Some(named))?;
-    let catalog = wiring::catalog(config).await.ok();
+    let catalog = record::catalog(config).await;
     let asked = spec::asked(JobKind::Backup, Some(name), &spec::Backup::default());
-    let held = record::begin(config, asked, &context.cancel).await;
+    let held = record::begin(catalog.as_ref(), asked, &context.cancel).await;
     let reporter = held.reporter();
     let work = Box::pin(into_stores(config, name, settings, catalog.as_ref(), &reporter));
     let taken = match held.beside(work).await {
@@ -138,7 +138,7 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
             taken
         }
         Some(Err(why)) => {
-            held.end(JobEnd::Failed(serde_json::to_string(&why)?)).await;
+            held.end(JobEnd::Failed(held::json(&why))).await;
             return Err(why.into());
         }
         None => {

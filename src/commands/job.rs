@@ -88,6 +88,11 @@ impl Shown {
         }
     }
 
+    /// Whether it was done, and what it found is not well.
+    fn found_damage(&self) -> bool {
+        self.result.as_ref().is_some_and(|result| result["sound"] == false)
+    }
+
     fn percent(&self) -> String {
         match (self.done_bytes, self.total_bytes) {
             (Some(done), Some(total)) if total > 0 => {
@@ -143,7 +148,8 @@ impl Row for Shown {
 
     fn cells(&self, zone: Zone) -> Vec<String> {
         let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        let problem = self.problem.as_ref().and_then(|problem| problem["happened"].as_str());
+        let damage = self.found_damage().then_some("NOT SOUND: `farshore job show` says what");
+        let problem = self.problem.as_ref().and_then(|problem| problem["happened"].as_str()).or(damage);
         vec![
             self.id.clone(),
             self.kind.to_owned(),
@@ -158,7 +164,7 @@ impl Row for Shown {
     }
 }
 
-/// Runs it. `watch` ends as the job did: 0 when it succeeded, 1 when it failed, 130 when it was cancelled.
+/// Runs it. `watch` ends as the job did: 0 when it succeeded, 9 when it did and found damage, 1 when it failed, 130 when it was cancelled.
 ///
 /// # Errors
 /// When there is no such job, it has ended already, or the catalog is away.
@@ -188,7 +194,19 @@ pub async fn run(context: &mut Context, command: JobCommand) -> anyhow::Result<E
 async fn watch(context: &mut Context, catalog: &Catalog, id: JobId) -> anyhow::Result<Exit> {
     let mut said = None;
     loop {
-        let job = one(catalog, id).await?;
+        let looked = one(catalog, id).await;
+        let job = match looked {
+            Ok(job) => job,
+            // It may come back, and the job goes on meanwhile.
+            Err(why) if why.code == Code::CatalogAway && said.is_some() => {
+                tracing::warn!("{}", why.happened);
+                tokio::select! {
+                    () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
+                    () = tokio::time::sleep(WATCH) => continue,
+                }
+            }
+            Err(why) => return Err(why.into()),
+        };
         let state = job.state;
         let shown = Shown::new(job, Utc::now());
         let now = (shown.state, shown.phase.clone());
@@ -200,6 +218,7 @@ async fn watch(context: &mut Context, catalog: &Catalog, id: JobId) -> anyhow::R
             let text = shown.text(context.output.zone());
             context.output.one("farshore.job/1", &shown, &text)?;
             return Ok(match state {
+                JobState::Succeeded if shown.found_damage() => Exit::Findings,
                 JobState::Succeeded => Exit::Done,
                 JobState::Cancelled => Exit::Interrupted,
                 _ => Exit::Failed,
@@ -292,6 +311,18 @@ mod tests {
             result: None,
             problem: Some("{\"code\":\"FS-0404\",\"happened\":\"the store is full\"}".to_owned()),
         }
+    }
+
+    #[test]
+    fn a_verification_that_found_damage_is_not_shown_as_well() {
+        let ended = |result: &str| {
+            let result = Some(result.to_owned());
+            Shown::new(Job { result, problem: None, ..job(JobState::Succeeded, 0) }, Utc::now())
+        };
+        let found = ended("{\"sound\":false}");
+        assert!(found.found_damage() && found.cells(Zone::UTC)[8].starts_with("NOT SOUND"));
+        let well = ended("{\"sound\":true}");
+        assert!(!well.found_damage() && well.cells(Zone::UTC)[8] == "-");
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
+use crate::jobs::held::{self, Held};
 use crate::jobs::{record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::{heads, sources, wiring};
@@ -95,7 +96,9 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         start: args.start.then(|| start(settings, args.then)),
     };
     tracing::info!("{}", describe(&plan, &source, &store, zone));
-    let held = record::begin(&config, job_of(name, &plan, &source, &store, &options), &context.cancel).await;
+    let catalog = record::catalog(&config).await;
+    let job = job_of(name, &plan, &source, &store, &options);
+    let held = record::begin(catalog.as_ref(), job, &context.cancel).await;
     let reporter = held.reporter();
     let watcher: restore::Watcher = Arc::new(move |progress: restore::Progress| {
         reporter.say(of_restore(&progress));
@@ -104,12 +107,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     });
     let restored = loop {
         let work = Box::pin(restore::run(&source, &plan, &options, Arc::clone(&watcher)));
-        let Some(restored) = held.beside(work).await else {
-            tracing::warn!(directory = %options.directory.display(), "{}", held.stopped());
-            let end = held.stopped_end(false);
-            held.end(end).await;
-            return Ok(Exit::Interrupted);
-        };
+        let Some(restored) = held.beside(work).await else { return stopped(held, &options).await };
         match restored {
             // The journal's index led to a plan that its log does not bear out: what was written goes, and the log alone is asked.
             Err(why) if source.asks_index() && may_be_misled(&why, &plan) => {
@@ -119,9 +117,10 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
                 );
                 source = source.without_index();
                 // What was written so far is there still: the next try, or whoever reads the refusal, is told.
-                match Box::pin(resolve(&source, asked(&target))).await {
-                    Ok(anew) => plan = anew,
-                    Err(why) => break Err(RestoreError::Plan(why)),
+                match held.beside(Box::pin(resolve(&source, asked(&target)))).await {
+                    Some(Ok(anew)) => plan = anew,
+                    Some(Err(why)) => break Err(RestoreError::Plan(why)),
+                    None => return stopped(held, &options).await,
                 }
                 options.resume = true;
             }
@@ -129,16 +128,14 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         }
     };
     let restored = match restored {
-        Ok(restored) => {
-            held.end(JobEnd::Succeeded(result_of(&restored, &plan))).await;
-            restored
-        }
+        Ok(restored) => restored,
         Err(why) => {
             let why = failed(name, &source, &options.directory, &why);
-            held.end(JobEnd::Failed(serde_json::to_string(&why)?)).await;
+            held.end(JobEnd::Failed(held::json(&why))).await;
             return Err(why.into());
         }
     };
+    let result = result_of(&restored, &plan);
     let mut text = describe(&plan, &source, &store, zone);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     if let Some(file) = &restored.file {
@@ -153,8 +150,18 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     } else {
         text.push_str(&server(restored, &plan, options.port));
     }
+    // First of all: whoever waits for it must not wait for a catalog.
     show(context, &plan, &text)?;
+    held.end(JobEnd::Succeeded(result)).await;
     Ok(Exit::Done)
+}
+
+/// Says how a restore was stopped, and what it left.
+async fn stopped(held: Held, options: &RestoreOptions) -> anyhow::Result<Exit> {
+    tracing::warn!(directory = %options.directory.display(), "{}", held.stopped());
+    let end = held.stopped_end(false);
+    held.end(end).await;
+    Ok(Exit::Interrupted)
 }
 
 /// The restore as a job.

@@ -116,7 +116,7 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         pictures.spawn(upkeep.run(cancel.clone()));
     }
     if let Some(catalog) = catalog.clone() {
-        let runner = Runner::new(Arc::clone(&config), catalog, streams.clone());
+        let runner = Runner::new(Arc::clone(&config), catalog, streams.clone(), shown.clone());
         pictures.spawn(runner.run(cancel.clone()));
     }
     pictures.spawn(crate::base_backups::keep_taken(

@@ -12,7 +12,7 @@ use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
 use crate::config::{Config, DatabaseConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::held::Reporter;
+use crate::jobs::held::{self, Reporter};
 use crate::jobs::{record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
@@ -107,23 +107,27 @@ pub async fn run(context: &mut Context, args: VerifyArgs) -> anyhow::Result<Exit
     let config = context.config()?;
     let chosen = commands::databases(&config, args.choice.database.as_ref())?;
     if args.no_wait {
-        let asked = spec::asked(JobKind::Verify, args.choice.database.as_ref(), &spec::Verify {});
+        let asked = spec::queued(JobKind::Verify, args.choice.database.as_ref(), &spec::Verify {});
         return job::queue(context, &config, asked).await;
     }
     let mut all = Found::default();
+    let mut interrupted = false;
+    let catalog = record::catalog(&config).await;
     for (name, settings) in chosen {
         let asked = spec::asked(JobKind::Verify, Some(name), &spec::Verify {});
-        let held = record::begin(&config, asked, &context.cancel).await;
+        let held = record::begin(catalog.as_ref(), asked, &context.cancel).await;
         let reporter = held.reporter();
         let Some(found) = held.beside(Box::pin(verified(&config, name, settings, &reporter))).await else {
             let end = held.stopped_end(false);
             tracing::warn!("{}", held.stopped());
             held.end(end).await;
-            return Ok(Exit::Interrupted);
+            // What was found before is told all the same.
+            interrupted = true;
+            break;
         };
         let end = match found.summary() {
             Ok(summary) => JobEnd::Succeeded(summary.to_string()),
-            Err(why) => JobEnd::Failed(serde_json::to_string(&why)?),
+            Err(why) => JobEnd::Failed(held::json(&why)),
         };
         held.end(end).await;
         all.shown.extend(found.shown);
@@ -134,6 +138,9 @@ pub async fn run(context: &mut Context, args: VerifyArgs) -> anyhow::Result<Exit
     }
     if let Some(why) = all.failed {
         return Err(why);
+    }
+    if interrupted {
+        return Ok(Exit::Interrupted);
     }
     Ok(if all.shown.iter().all(|shown| shown.sound) { Exit::Done } else { Exit::Findings })
 }

@@ -1,7 +1,8 @@
 //! A claim in hand: its work is done beside the beats that say that it lives, and then its end is said.
 //!
-//! What always holds: the catalog being away ends no work; that the job is another's now does. The end is said once, and tried again for a
-//! while where the catalog is away. A process that dies here leaves a claim that falls silent.
+//! What always holds: the catalog being away ends no work and holds none up; that the job is another's now ends it. A command says its end once, and
+//! waits for the catalog no longer than [`BRIEFLY`]; a service says it until it is heard or must end itself. A process that dies here leaves a
+//! claim that falls silent.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,16 +11,26 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
-use farshore_catalog::job::{Heard, JobEnd, JobId, JobKind, JobProgress};
+use farshore_catalog::job::{Claim, Heard, JobEnd, JobKind, JobProgress};
 use farshore_shipper::crash_point;
 use tokio_util::sync::CancellationToken;
 
 use super::{BEAT, cancelled, interrupted, taken};
 use crate::message::OperatorMessage;
 
-/// How often the end is said where it is not heard, and the pause between.
-const SAYINGS: u32 = 5;
+/// The longest that a command waits for the catalog, which it could do without.
+pub(super) const BRIEFLY: Duration = Duration::from_secs(2);
+/// Between two times that a service says an end that was not heard.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// Who holds a claim: what waiting for the catalog costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// A command, whose user waits.
+    Command,
+    /// A service, which has time.
+    Service,
+}
 
 /// Where work says how far it is.
 #[derive(Debug, Clone, Default)]
@@ -41,39 +52,37 @@ impl Reporter {
 pub struct Held {
     /// Where it is recorded; `None`: nowhere.
     catalog: Option<Catalog>,
-    id: JobId,
+    claim: Claim,
     kind: JobKind,
-    attempt: u64,
+    patience: Patience,
     reporter: Reporter,
     /// Cancelled when the work is to end: for whatever reason.
     stop: CancellationToken,
     /// Cancelled when this process is to end.
     process: CancellationToken,
     lost: AtomicBool,
+    wished: AtomicBool,
 }
 
 impl Held {
     /// A claim of this process, which ends when `process` is cancelled.
     pub fn new(
         catalog: Option<Catalog>,
-        (id, kind, attempt): (JobId, JobKind, u64),
+        (claim, kind): (Claim, JobKind),
+        patience: Patience,
         process: &CancellationToken,
     ) -> Self {
         Self {
             catalog,
-            id,
+            claim,
             kind,
-            attempt,
+            patience,
             reporter: Reporter::default(),
             stop: process.child_token(),
             process: process.clone(),
             lost: AtomicBool::new(false),
+            wished: AtomicBool::new(false),
         }
-    }
-
-    /// The job's name, where it is recorded.
-    pub fn id(&self) -> Option<JobId> {
-        self.catalog.as_ref().map(|_| self.id)
     }
 
     /// Where its work says how far it is.
@@ -99,14 +108,19 @@ impl Held {
     async fn beats(&self) -> Infallible {
         let Some(catalog) = &self.catalog else { return std::future::pending().await };
         loop {
-            match catalog.job_beat(self.id, self.attempt, &self.reporter.now(), Utc::now()).await {
+            match catalog.job_beat(&self.claim, &self.reporter.now(), Utc::now()).await {
                 Ok(Heard::Goes | Heard::Gone) => {}
-                Ok(Heard::Cancel) => self.stop.cancel(),
+                Ok(Heard::Cancel) => {
+                    self.wished.store(true, Ordering::Relaxed);
+                    self.stop.cancel();
+                }
                 Ok(Heard::Taken) => {
                     self.lost.store(true, Ordering::Relaxed);
                     self.stop.cancel();
                 }
-                Err(why) => tracing::debug!(job = %self.id, error = %why, "a job's progress is not recorded"),
+                Err(why) => {
+                    tracing::debug!(job = %self.claim.id, error = %why, "a job's progress is not recorded");
+                }
             }
             tokio::time::sleep(BEAT).await;
         }
@@ -116,19 +130,19 @@ impl Held {
     pub fn stopped(&self) -> OperatorMessage {
         if self.lost.load(Ordering::Relaxed) {
             taken(self.kind)
-        } else if self.process.is_cancelled() {
-            interrupted(self.kind)
-        } else {
+        } else if self.wished.load(Ordering::Relaxed) {
             cancelled(self.kind)
+        } else {
+            interrupted(self.kind)
         }
     }
 
     /// How a claim ends whose work was stopped: given back where another may begin it anew.
     pub fn stopped_end(&self, gives_back: bool) -> JobEnd {
-        match self.process.is_cancelled() {
-            true if gives_back && self.kind.is_repeatable() => JobEnd::GivenBack,
-            true => JobEnd::Failed(json(&self.stopped())),
-            false => JobEnd::Cancelled(json(&self.stopped())),
+        match self.wished.load(Ordering::Relaxed) {
+            true => JobEnd::Cancelled(json(&self.stopped())),
+            false if gives_back && self.kind.is_repeatable() => JobEnd::GivenBack,
+            false => JobEnd::Failed(json(&self.stopped())),
         }
     }
 
@@ -138,20 +152,37 @@ impl Held {
         if self.lost.load(Ordering::Relaxed) {
             return;
         }
-        for saying in 1..=SAYINGS {
-            match catalog.job_end(self.id, self.attempt, &end, Utc::now()).await {
-                Ok(_) => return,
-                Err(why) if saying == SAYINGS => {
-                    tracing::warn!(job = %self.id, error = %why, "how the job ended is not in the catalog, which will call it silent");
+        loop {
+            let is_last = self.patience == Patience::Command || self.process.is_cancelled();
+            let saying = catalog.job_end(&self.claim, &end, Utc::now());
+            let said = match is_last {
+                true => tokio::time::timeout(BRIEFLY, saying).await.ok(),
+                false => Some(saying.await),
+            };
+            match said {
+                Some(Ok(Heard::Goes | Heard::Cancel)) => return,
+                Some(Ok(Heard::Taken | Heard::Gone)) => {
+                    tracing::warn!(job = %self.claim.id, "how the job ended is in no catalog: it is another's now, or the catalog is another one");
+                    return;
                 }
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                _ if is_last => {
+                    tracing::warn!(job = %self.claim.id, "how the job ended is not in the catalog, which is away and will call it silent");
+                    return;
+                }
+                // Said again until it is heard: hours of work would be done again.
+                _ => tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = self.process.cancelled() => {}
+                },
             }
         }
     }
 }
 
-/// A message as a job keeps it.
-pub(super) fn json(message: &OperatorMessage) -> String {
+/// A message as a job keeps it: without what a server may have said behind its first line, which could hold statements.
+pub fn json(message: &OperatorMessage) -> String {
+    let first = message.happened.lines().next().unwrap_or_default().to_owned();
+    let message = OperatorMessage { happened: first, ..message.clone() };
     // Strings, a number and a truth value: there is nothing that could not be written.
-    serde_json::to_string(message).unwrap_or_default()
+    serde_json::to_string(&message).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 //!
 //! What always holds: at most [`AT_ONCE`] jobs at a time, and of a kind one for a database; a job that names another node is left to it, and so is work
 //! that this version does not know. A service that ends gives back what may be begun anew and says of the rest that it was interrupted. The
-//! catalog being away stops no claim that is in hand, and nobody is called silent meanwhile.
+//! catalog being away stops no claim that is in hand, and nobody is called silent meanwhile. What a command did is left to whoever typed it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,25 +10,28 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
-use farshore_catalog::job::{Holder, Job, JobKind, JobState};
+use farshore_catalog::job::{Holder, Job, JobId, JobKind, JobState, Via};
 use farshore_catalog::node::Node;
 use farshore_journal::DatabaseName;
+use farshore_shipper::progress::PipelineState;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::held::{Held, json};
+use super::held::{Held, Patience, json};
 use super::silence::{Seen, Silence};
 use super::work::{self, Means};
-use super::{schedule, silent, this_process};
+use super::{KEPT, schedule, silent, this_process};
 use crate::base_backups::Streams;
-use crate::config::Config;
+use crate::config::{Config, DatabaseConfig, EngineConfig};
+use crate::socket::Shown;
 
 /// Jobs at a time: two base backups read as fast as most disks do.
 const AT_ONCE: usize = 2;
 /// How often the queue is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// Looks between two heartbeats of the node.
+/// Looks between two heartbeats of the node, and between two times that old jobs are forgotten.
 const HEARTBEAT_LOOKS: u32 = 5;
+const FORGETTING_LOOKS: u32 = 3600;
 /// How often work that may be begun anew is.
 const MOST_ATTEMPTS: u64 = 3;
 
@@ -40,17 +43,18 @@ pub struct Runner {
     config: Arc<Config>,
     catalog: Catalog,
     streams: Streams,
+    shown: Shown,
     me: Holder,
     silence: Silence,
     doing: JoinSet<()>,
-    keys: HashMap<tokio::task::Id, Key>,
+    keys: HashMap<tokio::task::Id, (JobId, Key)>,
 }
 
 impl Runner {
-    /// Of this process, with the streams of what it ships.
-    pub fn new(config: Arc<Config>, catalog: Catalog, streams: Streams) -> Self {
+    /// Of this process, with the streams of what it ships and how that stands.
+    pub fn new(config: Arc<Config>, catalog: Catalog, streams: Streams, shown: Shown) -> Self {
         let (silence, doing, keys) = (Silence::default(), JoinSet::new(), HashMap::new());
-        Self { config, catalog, streams, me: this_process(), silence, doing, keys }
+        Self { config, catalog, streams, shown, me: this_process(), silence, doing, keys }
     }
 
     /// Runs until cancelled; what it does then is given back or said to be interrupted before it returns.
@@ -59,20 +63,12 @@ impl Runner {
         let started = Utc::now();
         let mut looks = 0;
         loop {
-            if looks % HEARTBEAT_LOOKS == 0 {
-                self.heartbeat(started).await;
+            // A catalog that does not answer holds up no end: a claim that was just made and is not heard of falls silent.
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = Box::pin(self.look(looks, started, &cancel)) => {}
             }
             looks = looks.wrapping_add(1);
-            match self.catalog.job_unended().await {
-                Ok(jobs) => {
-                    self.watch(&jobs).await;
-                    if let Err(why) = schedule::answer(&self.config, &self.catalog, &jobs).await {
-                        tracing::debug!(error = %why, "what is due by schedule cannot be asked for");
-                    }
-                    self.claim(&jobs, &cancel).await;
-                }
-                Err(why) => tracing::debug!(error = %why, "the queue of jobs cannot be looked at"),
-            }
             let next = tokio::time::sleep(LOOK);
             tokio::pin!(next);
             loop {
@@ -88,6 +84,27 @@ impl Runner {
                 }
             }
         }
+    }
+
+    /// Looks once at what there is to do and to watch.
+    async fn look(&mut self, looks: u32, started: chrono::DateTime<Utc>, cancel: &CancellationToken) {
+        if looks % HEARTBEAT_LOOKS == 0 {
+            self.heartbeat(started).await;
+        }
+        if looks % FORGETTING_LOOKS == 0
+            && let Err(why) = self.catalog.job_forget(Utc::now() - KEPT).await
+        {
+            tracing::debug!(error = %why, "old jobs are not forgotten");
+        }
+        let jobs = match self.catalog.job_unended().await {
+            Ok(jobs) => jobs,
+            Err(why) => return tracing::debug!(error = %why, "the queue of jobs cannot be looked at"),
+        };
+        self.watch(&jobs).await;
+        if let Err(why) = schedule::answer(&self.config, &self.catalog, &jobs).await {
+            tracing::debug!(error = %why, "what is due by schedule cannot be asked for");
+        }
+        self.claim(&jobs, cancel).await;
     }
 
     fn ended(&mut self, ended: Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
@@ -116,8 +133,10 @@ impl Runner {
 
     /// Draws the consequence from silence.
     async fn watch(&mut self, jobs: &[Job]) {
-        let held = jobs.iter().filter(|job| job.state.is_held());
-        let seen = held.map(|job| (job.asked.id, job.attempt, job.beat));
+        // What is being done here speaks as soon as the catalog lets it.
+        let mine = |job: &&Job| !self.keys.values().any(|(id, _)| *id == job.asked.id);
+        let held: Vec<&Job> = jobs.iter().filter(|job| job.state.is_held()).filter(mine).collect();
+        let seen = held.iter().map(|job| (job.asked.id, job.attempt, job.beat));
         for claim in self.silence.look(Instant::now(), seen) {
             let Some(job) = jobs.iter().find(|job| job.asked.id == claim.0) else { continue };
             self.fell_silent(job, claim).await;
@@ -126,7 +145,11 @@ impl Runner {
 
     async fn fell_silent(&self, job: &Job, claim: Seen) {
         let kind = job.asked.kind;
-        let again = kind.is_repeatable() && job.attempt < MOST_ATTEMPTS;
+        if kind == JobKind::Unknown {
+            // A later version knows what its silence means.
+            return;
+        }
+        let again = is_done_again(job);
         let problem = (!again).then(|| json(&silent(kind, job.holder.as_ref())));
         match self.catalog.job_silent(claim, problem.as_deref(), Utc::now()).await {
             Ok(true) => {
@@ -144,12 +167,13 @@ impl Runner {
                 return;
             }
             if !may_do(job, &self.me.node, &self.config.databases)
-                || self.keys.values().any(|key| *key == key_of(job))
+                || self.keys.values().any(|(_, key)| *key == key_of(job))
+                || !self.has_stream(job)
             {
                 continue;
             }
-            let attempt = match self.catalog.job_claim(job.asked.id, &self.me, Utc::now()).await {
-                Ok(Some(attempt)) => attempt,
+            let claim = match self.catalog.job_claim(job.asked.id, &self.me, Utc::now()).await {
+                Ok(Some(claim)) => claim,
                 // Another was quicker.
                 Ok(None) => continue,
                 Err(why) => {
@@ -157,16 +181,41 @@ impl Runner {
                     return;
                 }
             };
-            let held = Held::new(Some(self.catalog.clone()), (job.asked.id, job.asked.kind, attempt), cancel);
+            let catalog = Some(self.catalog.clone());
+            let held = Held::new(catalog, (claim, job.asked.kind), Patience::Service, cancel);
             let means = Means {
                 config: Arc::clone(&self.config),
                 catalog: self.catalog.clone(),
                 streams: self.streams.clone(),
             };
             let task = self.doing.spawn(work::does(means, job.clone(), held));
-            self.keys.insert(task.id(), key_of(job));
+            self.keys.insert(task.id(), (job.asked.id, key_of(job)));
         }
     }
+
+    /// Whether the stream is here that a copy of the database comes in, where it comes in one.
+    fn has_stream(&self, job: &Job) -> bool {
+        let Some(database) = &job.asked.database else { return true };
+        let comes_in_stream =
+            |settings: &DatabaseConfig| matches!(settings.engine, EngineConfig::Sqlite { .. });
+        if job.asked.kind != JobKind::Backup
+            || !self.config.databases.get(database).is_some_and(comes_in_stream)
+        {
+            return true;
+        }
+        let shipped = self.shown.iter().find(|(name, _)| name == database);
+        shipped.is_some_and(|(_, targets)| {
+            targets.borrow().iter().any(|target| target.state == PipelineState::Connected)
+        })
+    }
+}
+
+/// Whether a job whose holder is silent is begun anew: not what somebody typed, who sees that it ended, and nothing that was to end.
+fn is_done_again(job: &Job) -> bool {
+    job.asked.kind.is_repeatable()
+        && job.asked.via != Via::Command
+        && job.state == JobState::Running
+        && job.attempt < MOST_ATTEMPTS
 }
 
 fn key_of(job: &Job) -> Key {
@@ -219,5 +268,22 @@ mod tests {
         assert!(may(&elsewhere));
         let running = Job { state: JobState::Running, ..backup };
         assert!(!may(&running));
+    }
+
+    #[test]
+    fn what_a_command_did_and_what_was_to_end_is_done_again_by_nobody() {
+        let running = |via, kind| {
+            let mut job = job(kind, "orders");
+            job.asked.via = via;
+            Job { state: JobState::Running, attempt: 1, ..job }
+        };
+        assert!(is_done_again(&running(Via::Api, JobKind::Backup)));
+        assert!(is_done_again(&running(Via::Schedule, JobKind::Verify)));
+        assert!(!is_done_again(&running(Via::Command, JobKind::Backup)));
+        assert!(!is_done_again(&running(Via::Api, JobKind::Restore)));
+        let cancelling = Job { state: JobState::Cancelling, ..running(Via::Api, JobKind::Backup) };
+        assert!(!is_done_again(&cancelling));
+        let often = Job { attempt: 3, ..running(Via::Api, JobKind::Backup) };
+        assert!(!is_done_again(&often));
     }
 }

@@ -36,7 +36,7 @@ pub struct Restore {
     pub directory: String,
 }
 
-/// What is asked for now, by the user of this process.
+/// What the user of this process asks for now, and this process does.
 pub fn asked<T: Serialize>(kind: JobKind, database: Option<&DatabaseName>, spec: &T) -> NewJob {
     NewJob {
         id: JobId::mint(),
@@ -48,6 +48,11 @@ pub fn asked<T: Serialize>(kind: JobKind, database: Option<&DatabaseName>, spec:
         via: Via::Command,
         wanted_node: None,
     }
+}
+
+/// What is asked for now, by the user of this process, of whoever is there to do it.
+pub fn queued<T: Serialize>(kind: JobKind, database: Option<&DatabaseName>, spec: &T) -> NewJob {
+    NewJob { via: Via::Queue, ..asked(kind, database, spec) }
 }
 
 /// The name of the user that this process runs as, or the number.

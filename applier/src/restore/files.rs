@@ -158,15 +158,17 @@ fn write_all(
     };
     let parts = Mutex::new(parts);
     let written = std::thread::scope(|scope| {
-        let settler = scope.spawn(|| settle(settled));
-        let workers: Vec<_> = (1..WORKERS).map(|_| scope.spawn(|| writing.work(&parts))).collect();
-        let mut result = writing.work(&parts);
+        let settler = scope.spawn(|| settle(settled, &parts));
+        // None of them here: what panics must not leave the settler waiting for more.
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(|| writing.work(&parts))).collect();
+        let mut result = Ok(());
         for worker in workers {
             result = result.and(worker.join().unwrap_or(Err(RestoreError::CutOff)));
         }
         // It ends when nobody can give it more.
         lock(&writing.settles).take();
-        result.and(settler.join().unwrap_or(Err(RestoreError::CutOff)))
+        // A disk that fails is the first cause of whatever else failed.
+        settler.join().unwrap_or(Err(RestoreError::CutOff)).and(result)
     });
     written?;
     let unfinished = lock(&writing.open).len();
@@ -179,10 +181,16 @@ fn write_all(
     Ok(writing.control.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Has the system write what it was given so far of each file that comes.
-fn settle(files: Receiver<(RelPath, File)>) -> Result<(), RestoreError> {
+/// Has the system write what it was given so far of each file that comes. Where it cannot, no more parts are taken.
+fn settle(
+    files: Receiver<(RelPath, File)>,
+    parts: &Mutex<mpsc::Receiver<(usize, Bytes)>>,
+) -> Result<(), RestoreError> {
     for (path, file) in files {
-        file.sync_data().map_err(io("write", Path::new(&path.to_string())))?;
+        if let Err(why) = file.sync_data() {
+            lock(parts).close();
+            return Err(io("write", Path::new(&path.to_string()))(why));
+        }
     }
     Ok(())
 }

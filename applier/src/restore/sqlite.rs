@@ -94,20 +94,20 @@ pub(super) async fn run(task: Task<'_>) -> Result<Restored, RestoreError> {
     let base = Position::new(plan.resolved.timeline, first);
     let work = {
         let (shared, path, alone) = (Arc::clone(&shared), path.clone(), Arc::clone(&alone));
-        blocking(move || apply_all(apply, &shared, base, target, &path, taken).map(|()| alone))
+        blocking(move || apply_all(apply, &shared, base, target, &path, taken).map(|file| (file, alone)))
     };
     // Both are waited for whatever becomes of the other: nobody writes any more when this returns an error.
     let fetch = Box::pin(log::fetch(source, &branches, plan, backup.manifest(), first, &shared, pieces));
     let (applied, fetched) = tokio::join!(shared.or_stop(async { work.await? }), shared.or_stop(fetch));
-    match (fetched, applied) {
-        (Ok(()), Ok(_alone)) => {}
+    let written = match (fetched, applied) {
+        (Ok(()), Ok((file, _alone))) => file,
         (Err(RestoreError::CutOff), Err(why)) | (Err(why), _) | (Ok(()), Err(why)) => return Err(why),
-    }
+    };
 
     shared.tell(Phase::Synchronising, shared.total, None);
     let file = directory.join(&name);
     let is_own = naming.is_none();
-    let last = move || named(&root, &path, (&name, mode), naming).map(|checked| (checked, alone));
+    let last = move || named(&root, (&path, &written), (&name, mode), naming).map(|checked| (checked, alone));
     let (checked, alone) = blocking(last).await??;
     if is_own {
         marker::complete(&alone, &directory, plan)?;
@@ -156,7 +156,7 @@ fn apply_beneath(apply: &mut Apply, path: &Path, id: BackupId) -> Result<(), Res
     }
 }
 
-/// Applies the records that come, which must end at exactly the target.
+/// Applies the records that come, which must end at exactly the target. The file that they are in, to be synchronised.
 fn apply_all(
     mut apply: Apply,
     shared: &Shared,
@@ -164,7 +164,7 @@ fn apply_all(
     target: Offset,
     path: &Path,
     mut pieces: mpsc::Receiver<Bytes>,
-) -> Result<(), RestoreError> {
+) -> Result<File, RestoreError> {
     let mut decoder = RecordDecoder::new(base.offset);
     while let Some(piece) = pieces.blocking_recv() {
         let pushed = decoder.push(&piece, &mut |part| apply.take(part));
@@ -178,9 +178,9 @@ fn apply_all(
         shared.log.store(decoder.next_wanted().get(), Ordering::Relaxed);
         shared.add(piece.len() as u64);
     }
-    let (_file, last) = apply.end().map_err(io("write", path))?;
+    let (file, last) = apply.end().map_err(io("write", path))?;
     match last {
-        Some(last) if last.end == target => Ok(()),
+        Some(last) if last.end == target => Ok(file),
         _ => Err(RestoreError::LogMissing { at: decoder.checked_end().unwrap_or(base.offset), target }),
     }
 }
@@ -188,18 +188,20 @@ fn apply_all(
 /// Gives the file its name, once SQLite finds it whole; durable on `Ok`.
 fn named(
     root: &Root,
-    path: &Path,
+    (path, written): (&Path, &File),
     (name, mode): (&str, u32),
     naming: Option<Naming>,
 ) -> Result<Checked, RestoreError> {
-    // The disk takes what it has not yet while SQLite reads: both take about as long.
+    // The disk takes what it has not yet while SQLite reads: both take about as long. By the descriptor that wrote, which is told of every
+    // failure since.
     let (checked, synchronised) = std::thread::scope(|scope| {
-        let synchronising = scope.spawn(|| open(path, false)?.sync_all().map_err(io("synchronise", path)));
+        let synchronising = scope.spawn(|| written.sync_all().map_err(io("synchronise", path)));
         let checked = check(path);
         (checked, synchronising.join().unwrap_or(Err(RestoreError::CutOff)))
     });
-    let checked = checked.map_err(|source| RestoreError::NotWhole { path: path.to_owned(), source })?;
+    // A disk that failed is no damage of the database's.
     synchronised?;
+    let checked = checked.map_err(|source| RestoreError::NotWhole { path: path.to_owned(), source })?;
     if let Checked::InPart { why } = &checked {
         tracing::warn!(file = %path.display(), %why, "SQLite could check the restored file only in part: it lacks what the application adds to it");
     }

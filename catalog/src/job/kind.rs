@@ -109,12 +109,16 @@ impl JobKind {
 words!(
     /// How a job was asked for.
     Via, "asked_via",
-    /// By the command line.
+    /// By the command line, which does it itself.
     Command = "command",
+    /// By the command line, of a service.
+    Queue = "queue",
     /// By REST or the dashboard.
     Api = "api",
     /// By a schedule.
     Schedule = "schedule",
+    /// In a way that a later version knows.
+    Unknown = "unknown",
 );
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::any::AnyRow;
 
-use super::{Holder, Job, JobKind, JobProgress, NewJob};
+use super::{Holder, Job, JobKind, JobProgress, NewJob, Via};
 use crate::row::Read as _;
 use crate::{Error, Result};
 
@@ -26,9 +26,11 @@ pub(super) const LIST: &str = select!(
     "where (asked_at < $1 or (asked_at = $1 and id < $2)) and ($3 = '' or database_name = $3) \
      and ($4 = 0 or state in ('queued', 'running', 'cancelling')) order by asked_at desc, id desc limit $5"
 );
-/// Those that have not ended, oldest first.
-pub(super) const UNENDED: &str =
-    select!("where state in ('queued', 'running', 'cancelling') order by asked_at, id limit $1");
+/// Those that have not ended: those that are being done first, so that however many wait, nobody's silence is overlooked.
+pub(super) const UNENDED: &str = select!(
+    "where state in ('queued', 'running', 'cancelling') \
+     order by case when state = 'queued' then 1 else 0 end, asked_at, id limit $1"
+);
 
 /// A job.
 pub(super) fn job(row: &AnyRow) -> Result<Job> {
@@ -49,7 +51,7 @@ pub(super) fn job(row: &AnyRow) -> Result<Job> {
             database: row.maybe_parsed("database_name")?,
             spec: row.text("spec")?,
             asked_by: row.text("asked_by")?,
-            via: row.text("asked_via")?.parse()?,
+            via: row.text("asked_via")?.parse().unwrap_or(Via::Unknown),
             wanted_node: row.maybe_text("wanted_node")?,
         },
         asked_at: row.time("asked_at")?,

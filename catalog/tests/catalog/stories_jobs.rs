@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use farshore_catalog::job::{
-    Heard, Holder, JobEnd, JobFilter, JobId, JobKind, JobProgress, JobState, NewJob, Via,
+    Claim, Heard, Holder, JobEnd, JobFilter, JobId, JobKind, JobProgress, JobState, NewJob, Via,
 };
+use farshore_catalog::schedule::Schedule;
 use farshore_catalog::{Catalog, Error};
 use tokio::task::JoinSet;
 
@@ -33,13 +34,18 @@ async fn queued(catalog: &Catalog, kind: JobKind) -> JobId {
     job.id
 }
 
-async fn claimed(catalog: &Catalog, kind: JobKind) -> (JobId, u64) {
+async fn claimed(catalog: &Catalog, kind: JobKind) -> Claim {
     let id = queued(catalog, kind).await;
-    (id, catalog.job_claim(id, &holder("oslo-1"), time(1)).await.unwrap().unwrap())
+    catalog.job_claim(id, &holder("oslo-1"), time(1)).await.unwrap().unwrap()
+}
+
+fn nobodys() -> Claim {
+    Claim { id: JobId::mint(), attempt: 1, process: "oslo-1-1".to_owned() }
 }
 
 pub async fn a_job_is_followed_from_its_asking_to_its_end(catalog: Catalog) {
-    let (id, attempt) = claimed(&catalog, JobKind::Backup).await;
+    let claim = claimed(&catalog, JobKind::Backup).await;
+    let id = claim.id;
     let progress = JobProgress {
         phase: Some("copying".to_owned()),
         done_bytes: Some(10),
@@ -47,19 +53,19 @@ pub async fn a_job_is_followed_from_its_asking_to_its_end(catalog: Catalog) {
         log_time: Some(time(-5)),
         eta: Some(Duration::from_secs(7)),
     };
-    assert_eq!(catalog.job_beat(id, attempt, &progress, time(2)).await.unwrap(), Heard::Goes);
+    assert_eq!(catalog.job_beat(&claim, &progress, time(2)).await.unwrap(), Heard::Goes);
     let seen = catalog.job_get(id).await.unwrap().unwrap();
     assert_eq!((seen.state, seen.attempt, seen.beat, &seen.progress), (JobState::Running, 1, 1, &progress));
     assert_eq!((seen.holder, seen.started_at), (Some(holder("oslo-1")), Some(time(1))));
     let end = JobEnd::Succeeded("{\"backup\":\"1\"}".to_owned());
-    assert_eq!(catalog.job_end(id, attempt, &end, time(3)).await.unwrap(), Heard::Goes);
+    assert_eq!(catalog.job_end(&claim, &end, time(3)).await.unwrap(), Heard::Goes);
     let ended = catalog.job_get(id).await.unwrap().unwrap();
     assert_eq!((ended.state, ended.finished_at), (JobState::Succeeded, Some(time(3))));
     assert_eq!((ended.result.as_deref(), ended.problem.as_deref()), (Some("{\"backup\":\"1\"}"), None));
     assert!(catalog.job_unended().await.unwrap().is_empty());
     // It stays as it ended.
     let other = JobEnd::Failed("{}".to_owned());
-    assert_eq!(catalog.job_end(id, attempt, &other, time(4)).await.unwrap(), Heard::Taken);
+    assert_eq!(catalog.job_end(&claim, &other, time(4)).await.unwrap(), Heard::Taken);
     assert_eq!(catalog.job_get(id).await.unwrap().unwrap(), ended);
     assert!(matches!(catalog.job_cancel(id, "bo", time(5)).await, Err(Error::Conflict { .. })));
 }
@@ -80,45 +86,54 @@ pub async fn of_many_that_claim_a_job_one_has_it(catalog: Catalog) {
 }
 
 pub async fn a_word_of_an_older_claim_changes_nothing(catalog: Catalog) {
-    let (id, first) = claimed(&catalog, JobKind::Backup).await;
-    assert!(catalog.job_silent((id, first, 0), None, time(20)).await.unwrap());
+    let first = claimed(&catalog, JobKind::Backup).await;
+    let id = first.id;
+    assert!(catalog.job_silent((id, first.attempt, 0), None, time(20)).await.unwrap());
     assert_eq!(catalog.job_get(id).await.unwrap().unwrap().state, JobState::Queued);
     let second = catalog.job_claim(id, &holder("oslo-2"), time(21)).await.unwrap().unwrap();
-    assert!(second > first);
+    assert!(second.attempt > first.attempt);
+    // Nor does one of the same number that another process has: a catalog that forgot a claim may give its number again.
+    let forged = Claim { process: "another".to_owned(), ..second };
+    let end = JobEnd::Succeeded("{}".to_owned());
+    assert_eq!(catalog.job_end(&forged, &end, time(22)).await.unwrap(), Heard::Taken);
+    let beat = catalog.job_beat(&forged, &JobProgress::default(), time(22)).await.unwrap();
+    assert_eq!(beat, Heard::Taken);
     let before = catalog.job_get(id).await.unwrap().unwrap();
     let none = JobProgress::default();
-    assert_eq!(catalog.job_beat(id, first, &none, time(22)).await.unwrap(), Heard::Taken);
+    assert_eq!(catalog.job_beat(&first, &none, time(22)).await.unwrap(), Heard::Taken);
     let end = JobEnd::Succeeded("{}".to_owned());
-    assert_eq!(catalog.job_end(id, first, &end, time(22)).await.unwrap(), Heard::Taken);
+    assert_eq!(catalog.job_end(&first, &end, time(22)).await.unwrap(), Heard::Taken);
     assert_eq!(catalog.job_get(id).await.unwrap().unwrap(), before);
 }
 
 pub async fn a_holder_that_spoke_meanwhile_is_not_called_silent(catalog: Catalog) {
-    let (id, attempt) = claimed(&catalog, JobKind::Restore).await;
-    catalog.job_beat(id, attempt, &JobProgress::default(), time(2)).await.unwrap();
-    assert!(!catalog.job_silent((id, attempt, 0), Some("{}"), time(20)).await.unwrap());
+    let claim = claimed(&catalog, JobKind::Restore).await;
+    let id = claim.id;
+    catalog.job_beat(&claim, &JobProgress::default(), time(2)).await.unwrap();
+    assert!(!catalog.job_silent((id, claim.attempt, 0), Some("{}"), time(20)).await.unwrap());
     assert_eq!(catalog.job_get(id).await.unwrap().unwrap().state, JobState::Running);
     // Of several watchers one acts.
-    assert!(catalog.job_silent((id, attempt, 1), Some("{}"), time(21)).await.unwrap());
-    assert!(!catalog.job_silent((id, attempt, 1), Some("{}"), time(21)).await.unwrap());
+    assert!(catalog.job_silent((id, claim.attempt, 1), Some("{}"), time(21)).await.unwrap());
+    assert!(!catalog.job_silent((id, claim.attempt, 1), Some("{}"), time(21)).await.unwrap());
 }
 
 pub async fn one_that_was_called_silent_may_still_say_what_came_of_it(catalog: Catalog) {
-    let (id, attempt) = claimed(&catalog, JobKind::Restore).await;
-    assert!(catalog.job_silent((id, attempt, 0), Some("{\"code\":\"x\"}"), time(20)).await.unwrap());
+    let claim = claimed(&catalog, JobKind::Restore).await;
+    let id = claim.id;
+    assert!(catalog.job_silent((id, claim.attempt, 0), Some("{\"code\":\"x\"}"), time(20)).await.unwrap());
     let silent = catalog.job_get(id).await.unwrap().unwrap();
     assert_eq!((silent.state, silent.silent), (JobState::Failed, true));
     // Heard of again it runs, as it did all the while.
-    let heard = catalog.job_beat(id, attempt, &JobProgress::default(), time(30)).await.unwrap();
+    let heard = catalog.job_beat(&claim, &JobProgress::default(), time(30)).await.unwrap();
     assert_eq!(heard, Heard::Goes);
     let again = catalog.job_get(id).await.unwrap().unwrap();
     assert_eq!(
         (again.state, again.silent, again.problem, again.finished_at),
         (JobState::Running, false, None, None)
     );
-    assert!(catalog.job_silent((id, attempt, 1), Some("{\"code\":\"x\"}"), time(50)).await.unwrap());
+    assert!(catalog.job_silent((id, claim.attempt, 1), Some("{\"code\":\"x\"}"), time(50)).await.unwrap());
     let end = JobEnd::Succeeded("{}".to_owned());
-    assert_eq!(catalog.job_end(id, attempt, &end, time(60)).await.unwrap(), Heard::Goes);
+    assert_eq!(catalog.job_end(&claim, &end, time(60)).await.unwrap(), Heard::Goes);
     let ended = catalog.job_get(id).await.unwrap().unwrap();
     assert_eq!((ended.state, ended.silent, ended.problem), (JobState::Succeeded, false, None));
 }
@@ -127,21 +142,28 @@ pub async fn a_wish_to_end_is_heard_at_the_next_beat(catalog: Catalog) {
     let waiting = queued(&catalog, JobKind::Backup).await;
     assert_eq!(catalog.job_cancel(waiting, "bo", time(1)).await.unwrap(), Some(JobState::Cancelled));
     assert_eq!(catalog.job_claim(waiting, &holder("oslo-1"), time(2)).await.unwrap(), None);
-    let (id, attempt) = claimed(&catalog, JobKind::Backup).await;
+    let claim = claimed(&catalog, JobKind::Backup).await;
+    let id = claim.id;
     assert_eq!(catalog.job_cancel(id, "bo", time(2)).await.unwrap(), Some(JobState::Cancelling));
     assert_eq!(catalog.job_cancel(id, "cy", time(3)).await.unwrap(), Some(JobState::Cancelling));
-    let heard = catalog.job_beat(id, attempt, &JobProgress::default(), time(4)).await.unwrap();
+    let heard = catalog.job_beat(&claim, &JobProgress::default(), time(4)).await.unwrap();
     assert_eq!(heard, Heard::Cancel);
     let end = JobEnd::Cancelled("{}".to_owned());
-    assert_eq!(catalog.job_end(id, attempt, &end, time(5)).await.unwrap(), Heard::Goes);
+    assert_eq!(catalog.job_end(&claim, &end, time(5)).await.unwrap(), Heard::Goes);
     let ended = catalog.job_get(id).await.unwrap().unwrap();
     assert_eq!(ended.state, JobState::Cancelled);
     assert_eq!(ended.cancel, Some(("bo".to_owned(), time(2))));
     // What was to end is not begun anew because its holder fell silent.
-    let (id, attempt) = claimed(&catalog, JobKind::Backup).await;
+    let claim = claimed(&catalog, JobKind::Backup).await;
+    let id = claim.id;
     catalog.job_cancel(id, "bo", time(2)).await.unwrap();
-    assert!(catalog.job_silent((id, attempt, 0), None, time(20)).await.unwrap());
+    assert!(catalog.job_silent((id, claim.attempt, 0), None, time(20)).await.unwrap());
     assert_eq!(catalog.job_get(id).await.unwrap().unwrap().state, JobState::Cancelled);
+    // Ended jobs are forgotten after a while, others never.
+    let waits = queued(&catalog, JobKind::Backup).await;
+    assert_eq!(catalog.job_forget(time(6)).await.unwrap(), 2);
+    assert_eq!(catalog.job_forget(time(1000)).await.unwrap(), 1);
+    assert!(catalog.job_get(waits).await.unwrap().is_some());
     assert_eq!(catalog.job_cancel(JobId::mint(), "bo", time(1)).await.unwrap(), None);
 }
 
@@ -175,9 +197,9 @@ pub async fn jobs_are_listed_newest_first_page_by_page(catalog: Catalog) {
 
 pub async fn a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched(catalog: Catalog) {
     let none = JobProgress::default();
-    assert_eq!(catalog.job_beat(JobId::mint(), 1, &none, time(1)).await.unwrap(), Heard::Gone);
+    assert_eq!(catalog.job_beat(&nobodys(), &none, time(1)).await.unwrap(), Heard::Gone);
     let end = JobEnd::Succeeded("{}".to_owned());
-    assert_eq!(catalog.job_end(JobId::mint(), 1, &end, time(1)).await.unwrap(), Heard::Gone);
+    assert_eq!(catalog.job_end(&nobodys(), &end, time(1)).await.unwrap(), Heard::Gone);
     let twice = new(JobKind::Backup);
     catalog.job_put(&twice, Some(&holder("oslo-1")), time(0)).await.unwrap();
     assert!(matches!(catalog.job_put(&twice, None, time(1)).await, Err(Error::Conflict { .. })));
@@ -187,15 +209,53 @@ pub async fn a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched(cat
 }
 
 pub async fn a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores(catalog: Catalog) {
-    let (id, attempt) = claimed(&catalog, JobKind::Backup).await;
+    let claim = claimed(&catalog, JobKind::Backup).await;
+    let id = claim.id;
     let untold = catalog.untold();
     let mut cut_off = 0;
     for micros in 0..60 {
         let progress = JobProgress::default();
-        let beat = catalog.job_beat(id, attempt, &progress, time(2));
+        let beat = catalog.job_beat(&claim, &progress, time(2));
         cut_off += u32::from(tokio::time::timeout(Duration::from_micros(micros * 20), beat).await.is_err());
     }
     assert!(cut_off > 0, "none was cut off");
     assert_eq!(catalog.untold(), untold);
-    assert_eq!(catalog.job_beat(id, attempt, &JobProgress::default(), time(3)).await.unwrap(), Heard::Goes);
+    assert_eq!(catalog.job_beat(&claim, &JobProgress::default(), time(3)).await.unwrap(), Heard::Goes);
+}
+
+pub async fn a_due_time_is_answered_once_with_its_job(catalog: Catalog) {
+    let schedule = Schedule {
+        database: name("orders"),
+        kind: JobKind::Backup,
+        cron: "0 2 * * *".to_owned(),
+        zone: "UTC".to_owned(),
+        due: time(0),
+        job: None,
+    };
+    assert_eq!(catalog.schedule_put(&schedule, time(1)).await.unwrap(), schedule);
+    let due = |at| (&schedule.database, JobKind::Backup, time(at));
+    // Nothing is due up to where it began.
+    assert!(!catalog.schedule_answer(due(0), Some(&new(JobKind::Backup)), time(1)).await.unwrap());
+    let mut answers = JoinSet::new();
+    for _ in 0..8 {
+        let (catalog, database) = (catalog.clone(), schedule.database.clone());
+        answers.spawn(async move {
+            let due = (&database, JobKind::Backup, time(10));
+            catalog.schedule_answer(due, Some(&new(JobKind::Backup)), time(11)).await.unwrap()
+        });
+    }
+    assert_eq!(answers.join_all().await.into_iter().filter(|answered| *answered).count(), 1);
+    let jobs = catalog.job_unended().await.unwrap();
+    assert_eq!(jobs.len(), 1);
+    let listed = catalog.schedule_list().await.unwrap();
+    assert_eq!((listed[0].due, listed[0].job), (time(10), Some(jobs[0].asked.id)));
+    // One that is left out is answered too, and keeps the job before it.
+    assert!(catalog.schedule_answer(due(20), None, time(21)).await.unwrap());
+    assert!(!catalog.schedule_answer(due(20), None, time(21)).await.unwrap());
+    assert_eq!(catalog.schedule_list().await.unwrap()[0].job, Some(jobs[0].asked.id));
+    // Another expression begins where it is put, and takes nothing back that was answered.
+    let other = Schedule { cron: "0 3 * * *".to_owned(), due: time(30), ..schedule.clone() };
+    assert_eq!(catalog.schedule_put(&other, time(31)).await.unwrap().due, time(30));
+    let before = Schedule { cron: "0 4 * * *".to_owned(), due: time(5), ..schedule };
+    assert_eq!(catalog.schedule_put(&before, time(32)).await.unwrap().due, time(30));
 }
