@@ -3,6 +3,7 @@
 //! What always holds: what clap accepts is a value of a domain type; times, positions and names are judged here. A
 //! wrong line ends with exit code 2 before anything is read, except where PostgreSQL reads the code (`exit.rs`).
 
+pub mod access;
 pub mod job;
 pub mod restore;
 pub mod standby;
@@ -20,6 +21,7 @@ use self::job::JobCommand;
 use self::restore::Incarnation;
 use crate::config::OnFull;
 use crate::config::quantity::Span;
+pub use access::{TokenCommand, UserCommand};
 pub use restore::{History, RestoreArgs};
 pub use standby::StandbyCommand;
 use time::Moment;
@@ -183,6 +185,12 @@ pub enum Command {
     /// The catalog
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    /// Tokens for the REST API
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// People who log in
+    #[command(subcommand)]
+    User(UserCommand),
     /// Print completions for a shell
     #[command(before_help = "Examples:
   farshore completions bash > /etc/bash_completion.d/farshore")]

@@ -18,6 +18,8 @@ pub mod run;
 pub mod standby;
 pub mod status;
 pub mod tidy;
+pub mod token;
+pub mod user;
 pub mod verify;
 pub mod wal;
 
@@ -144,6 +146,8 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Tidy(args) => tidy::run(&mut context, args).await,
         Command::Wal(args) => wal::run(&mut context, args).await,
         Command::Catalog(args) => catalog::run(&mut context, args).await,
+        Command::Token(command) => token::run(&mut context, command).await,
+        Command::User(command) => user::run(&mut context, command).await,
         Command::Completions(args) => completions::run(&mut context, args).await,
         Command::Man(args) => man::run(&mut context, args).await,
     }
