@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -260,6 +261,44 @@ async fn ready_is_said_only_while_every_database_is_and_the_teller_lives() {
     }
     drop(tell);
     assert_eq!(ask("/readyz").await, 503);
+    cancel.cancel();
+    drop(client);
+    tokio::time::timeout(Duration::from_secs(30), served.join_next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_questions_leaves_a_connection_of_the_catalog_to_others() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (asking, seen) = (Arc::clone(&now), Arc::clone(&most));
+    let handler = move || async move {
+        seen.fetch_max(asking.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        asking.fetch_sub(1, Ordering::SeqCst);
+    };
+    let web = Web::new(None, BTreeMap::new(), false, true);
+    let app = axum::Router::new().route("/", axum::routing::get(handler));
+    let app = app.layer(axum::middleware::from_fn_with_state(web, farshore_web::guard::in_turn));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cancel = CancellationToken::new();
+    let mut served = JoinSet::new();
+    served.spawn(farshore_web::serve(listener, None, app, cancel.clone()));
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut asked = JoinSet::new();
+    for _ in 0..24 {
+        asked.spawn(client.get(format!("http://{address}/")).send());
+    }
+    while let Some(answer) = asked.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+    let connections = usize::try_from(farshore_catalog::Options::default().connections).unwrap();
+    assert_eq!(most.load(Ordering::SeqCst), connections - 1);
     cancel.cancel();
     drop(client);
     tokio::time::timeout(Duration::from_secs(30), served.join_next())
