@@ -3,8 +3,10 @@
 //! What always holds: what clap accepts is a value of a domain type; times, positions and names are judged here. A
 //! wrong line ends with exit code 2 before anything is read, except where PostgreSQL reads the code (`exit.rs`).
 
+pub mod access;
 pub mod job;
 pub mod restore;
+pub mod schedule;
 pub mod standby;
 pub mod time;
 pub mod zone;
@@ -18,8 +20,10 @@ use farshore_journal::{BackupId, DatabaseName};
 
 use self::job::JobCommand;
 use self::restore::Incarnation;
+use self::schedule::ScheduleCommand;
 use crate::config::OnFull;
 use crate::config::quantity::Span;
+pub use access::{TokenCommand, UserCommand};
 pub use restore::{History, RestoreArgs};
 pub use standby::StandbyCommand;
 use time::Moment;
@@ -172,6 +176,9 @@ pub enum Command {
     /// Long work: what there is, how far it is, what came of it
     #[command(subcommand)]
     Job(JobCommand),
+    /// What falls due by a clock
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     /// Delete chunks that a merged segment replaces; the one verb whose credential may delete
     #[command(before_help = "Examples:
   farshore -c /etc/farshore/tidy.toml tidy --dry-run
@@ -183,6 +190,12 @@ pub enum Command {
     /// The catalog
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    /// Tokens for the REST API
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// People who log in
+    #[command(subcommand)]
+    User(UserCommand),
     /// Print completions for a shell
     #[command(before_help = "Examples:
   farshore completions bash > /etc/bash_completion.d/farshore")]

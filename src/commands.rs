@@ -15,9 +15,12 @@ pub mod man;
 pub mod points;
 pub mod restore;
 pub mod run;
+pub mod schedule;
 pub mod standby;
 pub mod status;
 pub mod tidy;
+pub mod token;
+pub mod user;
 pub mod verify;
 pub mod wal;
 
@@ -141,9 +144,12 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Standby(command) => standby::run(&mut context, command).await,
         Command::Verify(args) => verify::run(&mut context, args).await,
         Command::Job(command) => job::run(&mut context, command).await,
+        Command::Schedule(command) => schedule::run(&mut context, command).await,
         Command::Tidy(args) => tidy::run(&mut context, args).await,
         Command::Wal(args) => wal::run(&mut context, args).await,
         Command::Catalog(args) => catalog::run(&mut context, args).await,
+        Command::Token(command) => token::run(&mut context, command).await,
+        Command::User(command) => user::run(&mut context, command).await,
         Command::Completions(args) => completions::run(&mut context, args).await,
         Command::Man(args) => man::run(&mut context, args).await,
     }

@@ -39,7 +39,7 @@ use secret::{Secret, SecretSource};
 
 /// The largest configuration file read, in bytes: thousands of databases fit, a wrong path does not.
 const LARGEST_FILE_BYTES: u64 = 4 * 1024 * 1024;
-/// Where the health endpoint listens unless told otherwise.
+/// Where health and the REST API listen unless told otherwise.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7432);
 const DEFAULT_CATALOG: &str = "sqlite:farshore.db";
 const DEFAULT_SOCKET: &str = "farshore.sock";
@@ -271,11 +271,22 @@ impl DatabaseConfig {
     }
 }
 
+/// The files that TLS is spoken with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate with its chain, in PEM.
+    pub certificate: PathBuf,
+    /// Its key, in PEM.
+    pub key: PathBuf,
+}
+
 /// What `farshore run` offers on its machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// The health endpoint, on loopback.
+    /// Where health and the REST API are; on loopback unless there is TLS.
     pub listen: SocketAddr,
+    /// What TLS is spoken with; `None`: it is not.
+    pub tls: Option<TlsFiles>,
     /// The socket `wal push` hands its files to.
     pub socket: PathBuf,
 }
@@ -679,17 +690,27 @@ impl Judge<'_> {
     }
 
     fn service(&self, service: document::Service) -> Result<ServiceConfig, ConfigProblem> {
+        let tls = match (service.tls_certificate, service.tls_key) {
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate: self.folder.join(certificate.into_inner()),
+                key: self.folder.join(key.into_inner()),
+            }),
+            (Some(alone), None) | (None, Some(alone)) => {
+                return Err(self.problem(alone.span(), "`tls_certificate` and `tls_key` go together"));
+            }
+            (None, None) => None,
+        };
         let listen = match service.listen {
-            Some(listen) if !listen.get_ref().ip().is_loopback() => {
+            Some(listen) if tls.is_none() && !listen.get_ref().ip().is_loopback() => {
                 return Err(self
-                    .problem(listen.span(), "the health endpoint listens on loopback only")
-                    .hint("write 127.0.0.1:PORT or [::1]:PORT"));
+                    .problem(listen.span(), "others could reach this address, and there is no TLS")
+                    .hint("write 127.0.0.1:PORT or [::1]:PORT, or give tls_certificate and tls_key"));
             }
             Some(listen) => listen.into_inner(),
             None => DEFAULT_LISTEN,
         };
         let socket = service.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
-        Ok(ServiceConfig { listen, socket: self.folder.join(socket) })
+        Ok(ServiceConfig { listen, tls, socket: self.folder.join(socket) })
     }
 
     /// A misspelt variable would leave a secret unset without a word.

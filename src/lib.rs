@@ -13,6 +13,7 @@ pub mod exit;
 pub mod heads;
 pub mod heap;
 pub mod jobs;
+pub mod listening;
 pub mod message;
 pub mod output;
 pub mod pushed;

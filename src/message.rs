@@ -131,6 +131,16 @@ codes! {
     JobTaken = 605, Conflict;
     /// A job asks for what this version does not understand.
     JobUnreadable = 606, Usage;
+    /// The service does not listen where others could reach it.
+    ListenRefused = 701, Refused;
+    /// The catalog knows no valid token of this name or id.
+    TokenUnknown = 702, NotFound;
+    /// The name of a token or a user is taken.
+    AccessNameTaken = 703, Conflict;
+    /// The catalog knows no user of this name.
+    UserUnknown = 704, NotFound;
+    /// A password was not given, or is not taken.
+    PasswordRefused = 705, Usage;
 }
 
 impl fmt::Display for Code {

@@ -260,3 +260,35 @@ fn a_command_whose_job_is_cancelled_ends_and_says_so() {
     // What it left cannot be taken for a database.
     assert!(!to.join("global/pg_control").exists());
 }
+
+#[test]
+fn what_falls_due_by_schedule_is_done_once() {
+    let (_server, node) = shipped();
+    node.configure(|text| {
+        text.replace(
+            "[databases.orders]",
+            "[databases.orders.schedule]\nverify = \"* * * * *\"\n[databases.orders]",
+        )
+    });
+    let service = node.start(None);
+    let listed = wait_for(SOON, || {
+        let listed = node.json(&["schedule", "list"]);
+        Some(service::first(&listed).clone()).filter(|schedule| schedule["answered"].is_string())
+    });
+    let listed = listed.expect("a service records it");
+    assert_eq!(
+        (&listed["kind"], &listed["zone"], &listed["overdue"]),
+        (&"verify".into(), &"UTC".into(), &false.into())
+    );
+    assert!(list(&node).is_empty(), "one that is new asks for nothing at once");
+    let done = wait_for(SOON, || {
+        list(&node).into_iter().find(|job| job["asked_via"] == "schedule" && job["state"] == "succeeded")
+    });
+    let done = done.unwrap_or_else(|| panic!("{:?}\n{}", list(&node), node.log()));
+    assert_eq!((&done["kind"], &done["asked_by"]), (&"verify".into(), &"* * * * *".into()), "{done}");
+    service.stop();
+    let after = service::first(&node.json(&["schedule", "list"])).clone();
+    assert_eq!(after["job"], done["id"], "{after}");
+    assert!(after["answered"].as_str() > listed["answered"].as_str(), "{after}");
+    assert!(list(&node).len() <= 2, "one for a minute: {:?}", list(&node));
+}

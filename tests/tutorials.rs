@@ -1,4 +1,4 @@
-//! The promise: every command of the tutorials works as it is written.
+//! The promise: every command of the tutorials, and of the page of the REST API, works as it is written.
 //!
 //! Method: the lines of their `sh` blocks, in order, in one shell that ends at the first failure, as the unprivileged user in a folder of
 //! its own, with nothing put in between.
@@ -82,4 +82,13 @@ fn the_postgresql_tutorial_works_as_it_is_written() {
     let said = follow("tutorial-postgres.md");
     assert!(said_in_a_row(&said, &["first", "second", "third", "fourth"]), "{said}");
     assert!(said.contains("farshore_orders_keep"), "{said}");
+}
+
+#[test]
+fn the_page_of_the_rest_api_works_as_it_is_written() {
+    let said = follow("rest.md");
+    assert!(said.contains("\"state\":\"connected\""), "{said}");
+    assert!(said.contains("\"is_final\":false") && said.contains("\"restorable_in\":[\"main\"]"), "{said}");
+    assert_eq!(said.lines().last(), Some("401"), "{said}");
+    assert!(!said.contains("fsh_"), "a token is shown where it need not be");
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use farshore_journal::{BackupId, IncarnationId, Offset, Timeline};
+use farshore_journal::{BackupId, DatabaseName, IncarnationId, Offset, Timeline};
 use sqlx::any::AnyRow;
 use sqlx::query;
 
@@ -101,6 +101,17 @@ pub struct BackupEnd {
     pub bad_pages: u64,
 }
 
+/// Where a backup stands among all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupKey {
+    /// Its database.
+    pub database: DatabaseName,
+    /// When it was begun.
+    pub started_at: Time,
+    /// Its id.
+    pub id: BackupId,
+}
+
 impl Catalog {
     /// Records a backup as given: a new one as it starts, or one found in the store.
     ///
@@ -148,6 +159,19 @@ impl Catalog {
     /// When the catalog is away.
     pub async fn backup_find(&self, id: BackupId) -> Result<Option<Backup>> {
         in_snapshot!(self, backup_find_in_txn(id))
+    }
+
+    /// Backups of one database or of all, with their databases, by database and start: at most `limit` of them behind `after`.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn backup_page(
+        &self,
+        database: Option<&DatabaseName>,
+        after: Option<&BackupKey>,
+        limit: u32,
+    ) -> Result<Vec<(DatabaseName, Backup)>> {
+        in_snapshot!(self, backup_page_in_txn(database, after, limit))
     }
 
     /// All backups of an incarnation, oldest first.
@@ -269,6 +293,34 @@ pub async fn backup_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Re
                      where incarnation = $1 order by started_at, id";
     let rows = txn.rows("backup_list", query(statement).bind(incarnation.to_string())).await?;
     rows.iter().map(from_row).collect()
+}
+
+/// As [`Catalog::backup_page`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn backup_page_in_txn(
+    txn: &mut Txn,
+    database: Option<&DatabaseName>,
+    after: Option<&BackupKey>,
+    limit: u32,
+) -> Result<Vec<(DatabaseName, Backup)>> {
+    // No database's name is empty, so that an empty one is before all of them.
+    let statement = "select backup.id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
+                     bytes, stored_bytes, state, checked, label, bad_pages, incarnation.database_name \
+                     from backup join incarnation on incarnation.id = backup.incarnation \
+                     where ($1 = '' or incarnation.database_name = $1) \
+                     and (incarnation.database_name > $2 or (incarnation.database_name = $2 \
+                     and (started_at > $3 or (started_at = $3 and backup.id > $4)))) \
+                     order by incarnation.database_name, started_at, backup.id limit $5";
+    let bound = query(statement)
+        .bind(database.map(ToString::to_string).unwrap_or_default())
+        .bind(after.map(|after| after.database.to_string()).unwrap_or_default())
+        .bind(after.map_or(i64::MIN, |after| micros(after.started_at)))
+        .bind(after.map(|after| after.id.to_string()).unwrap_or_default())
+        .bind(i64::from(limit));
+    let rows = txn.rows("backup_page", bound).await?;
+    rows.iter().map(|row| Ok((row.parsed("database_name")?, from_row(row)?))).collect()
 }
 
 fn from_row(row: &AnyRow) -> Result<Backup> {

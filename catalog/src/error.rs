@@ -134,6 +134,18 @@ pub enum Error {
         /// The id asked for.
         id: BackupId,
     },
+    /// The catalog does not know this token, or it was revoked already.
+    #[error("the catalog knows no valid token `{name}`")]
+    NoToken {
+        /// The name or id asked for.
+        name: String,
+    },
+    /// The catalog does not know this user.
+    #[error("the catalog knows no user `{name}`")]
+    NoUser {
+        /// The name asked for.
+        name: String,
+    },
     /// The timeline asked for is not among the ancestors of the one looked at.
     #[error("timeline {asked} is not in the history of timeline {of}")]
     NotInHistory {
@@ -175,6 +187,8 @@ impl Error {
             | Self::NoDatabase { .. }
             | Self::NoIncarnation { .. }
             | Self::NoBackup { .. }
+            | Self::NoToken { .. }
+            | Self::NoUser { .. }
             | Self::NotInHistory { .. }
             | Self::Conflict { .. } => Retry::Never,
         }

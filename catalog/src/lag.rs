@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use chrono::SecondsFormat;
+use chrono::{SecondsFormat, TimeDelta};
 use farshore_journal::Offset;
 use serde::{Serialize, Serializer};
 
@@ -164,10 +164,31 @@ pub fn lag_seconds(
     }
 }
 
+/// Whether more than `rpo_seconds` is not stored; `None` when there is no objective, or it is not known: what was committed before the
+/// last word of the service may have been stored since.
+pub fn breached(
+    now: Time,
+    state: ShownState,
+    measured_at: Option<Time>,
+    lag_seconds: Option<f64>,
+    rpo_seconds: Option<f64>,
+) -> Option<bool> {
+    let (rpo, lag) = rpo_seconds.zip(lag_seconds)?;
+    // Of a service that speaks once a second the lag of a second ago is known. One that is silent stored nothing that anybody
+    // knows of.
+    let speaks = matches!(state, ShownState::Known(_));
+    let since = measured_at.filter(|_| speaks).map(|at| (now - at).max(TimeDelta::zero()));
+    let then = since.map_or(lag, |since| lag - since.as_seconds_f64());
+    match (then > rpo, lag > rpo) {
+        (true, _) => Some(true),
+        (false, true) => None,
+        (false, false) => Some(false),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chrono::TimeDelta;
 
     fn at(seconds: i64) -> Time {
         Time::default() + TimeDelta::seconds(seconds)

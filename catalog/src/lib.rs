@@ -1,7 +1,8 @@
 //! The catalog: what exists, where, and since when.
 //!
 //! It is a cache of what the store proves, plus what only this installation knows (shipping progress, nodes,
-//! activity). Losing it stops no shipping and no restore: `catalog rebuild` writes it anew from the store.
+//! activity, who may ask). Losing it stops no shipping and no restore: `catalog rebuild` writes it anew from the store, but for
+//! tokens, users and their sessions, which no store has.
 //!
 //! What always holds:
 //! - Every function ends within the deadline given to [`Catalog::open`]; callers treat an [`Error`] as "the catalog
@@ -13,6 +14,7 @@
 //! It does not decide: what may be restored is computed in [`window`], how far behind a database is in [`lag`],
 //! both as pure functions over what was read.
 
+pub mod access;
 pub mod activity;
 pub mod backup;
 pub mod branch;
@@ -33,11 +35,14 @@ pub mod range;
 pub mod rebuild;
 mod row;
 pub mod schedule;
+pub mod session;
 pub mod shipping;
 pub mod snapshot;
 pub mod status;
 pub mod store;
 pub mod target;
+pub mod token;
+pub mod user;
 pub mod window;
 
 pub use connection::{Catalog, Durability, Options, Renewal, Txn};

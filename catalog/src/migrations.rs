@@ -20,6 +20,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (20_261_126_010_000, "commit_blocks", include_str!("../../migrations/20261126010000_commit_blocks.sql")),
     (20_261_126_020_000, "signed_heads", include_str!("../../migrations/20261126020000_signed_heads.sql")),
     (20_261_126_230_000, "jobs", include_str!("../../migrations/20261126230000_jobs.sql")),
+    (20_261_126_231_000, "access", include_str!("../../migrations/20261126231000_access.sql")),
     (20_261_126_232_000, "schedules", include_str!("../../migrations/20261126232000_schedules.sql")),
 ];
 

@@ -3,7 +3,7 @@
 //! What always holds: `start < end`, `start <= checked_end <= end`, and two ranges of one timeline in one store
 //! neither overlap nor touch. What is written here was stored first; a crash in between leaves the catalog behind.
 
-use farshore_journal::{IncarnationId, Offset, Sequence, Timeline};
+use farshore_journal::{IncarnationId, Offset, Position, Sequence, Timeline};
 use sqlx::any::AnyRow;
 use sqlx::query;
 
@@ -32,6 +32,16 @@ pub struct JournalRange {
     pub first_sequence: Sequence,
     /// The highest chunk number in it.
     pub last_sequence: Sequence,
+}
+
+/// The stores whose checked log holds what ends at a position.
+pub fn holding(ranges: &[JournalRange], position: Position) -> Vec<String> {
+    let holds = |range: &&JournalRange| {
+        range.timeline == position.timeline
+            && range.start < position.offset
+            && position.offset <= range.checked_end
+    };
+    ranges.iter().filter(holds).map(|range| range.store.clone()).collect()
 }
 
 impl JournalRange {

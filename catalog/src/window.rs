@@ -47,6 +47,13 @@ pub struct Windows {
     pub breaks: Vec<Break>,
 }
 
+impl Windows {
+    /// Whether what ends at a position of the line can be restored. The caller knows that the position is on the line.
+    pub fn holds(&self, position: Position) -> bool {
+        self.spans.iter().any(|span| span.from.offset <= position.offset && position.offset <= span.to.offset)
+    }
+}
+
 /// An unbroken run of journal: `start <= offset < end`, checked up to `checked`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {

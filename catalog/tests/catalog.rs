@@ -14,6 +14,8 @@ mod files;
 mod make;
 #[path = "catalog/stories.rs"]
 mod stories;
+#[path = "catalog/stories_access.rs"]
+mod stories_access;
 #[path = "catalog/stories_jobs.rs"]
 mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
@@ -87,6 +89,11 @@ on_both!(
     stories_jobs::a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched,
     stories_jobs::a_due_time_is_answered_once_with_its_job,
     stories_jobs::a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores,
+    stories_access::a_token_lets_in_until_it_expires_or_is_revoked_and_nothing_else_does,
+    stories_access::a_valid_token_keeps_its_name_and_a_revoked_one_frees_it,
+    stories_access::the_last_use_of_a_token_is_kept_to_a_minute,
+    stories_access::a_user_who_is_disabled_or_has_another_password_has_no_session_left,
+    stories_access::pages_of_backups_show_each_once_whoever_asks_for_which,
     stories_points::commits_added_twice_count_once,
     stories_points::a_time_resolves_in_log_order_whatever_order_they_came_in,
     stories_points::blocks_answer_as_reading_the_whole_log_in_order_does,

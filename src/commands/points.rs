@@ -8,7 +8,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::points::{Around, PointsQuery};
-use farshore_catalog::range::JournalRange;
+use farshore_catalog::range::holding;
 use farshore_engines::log::commits_hold_changes;
 use farshore_engines::postgres::sql::Session;
 use farshore_journal::{DatabaseName, Position};
@@ -233,16 +233,6 @@ fn nothing_known(name: &DatabaseName, which: Option<Which>, known: &[Incarnation
         )
         .trim_start(),
     )
-}
-
-/// The stores whose checked log holds what ends at a position.
-fn holding(ranges: &[JournalRange], position: Position) -> Vec<String> {
-    let holds = |range: &&JournalRange| {
-        range.timeline == position.timeline
-            && range.start < position.offset
-            && position.offset <= range.checked_end
-    };
-    ranges.iter().filter(holds).map(|range| range.store.clone()).collect()
 }
 
 fn not_marked(database: &DatabaseName, name: &str, why: &str, safe: Safe, next: &str) -> OperatorMessage {

@@ -26,7 +26,6 @@ use farshore_shipper::push::room::Room;
 use farshore_shipper::supervisor::{self, TargetConfig};
 use farshore_shipper::{ShipError, slots};
 use farshore_web::{Health, Shipping};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +40,7 @@ use crate::jobs::runner::Runner;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
 use crate::wiring::{self, Purpose};
-use crate::{room_lock, socket};
+use crate::{listening, room_lock, socket};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -85,14 +84,7 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     }
     let mut service = JoinSet::new();
     let (health_tx, health_rx) = watch::channel(Health::default());
-    match TcpListener::bind(config.service.listen).await {
-        Ok(listener) => {
-            service.spawn(farshore_web::serve(listener, health_rx, cancel.clone()));
-        }
-        Err(why) => {
-            tracing::error!(address = %config.service.listen, error = %why, "the health endpoint cannot listen")
-        }
-    }
+    service.spawn(listening::listen(Arc::clone(&config), catalog.clone(), health_rx, cancel.clone()));
     let mut pictures = JoinSet::new();
     match socket::listen(&config.service.socket).await {
         Ok(listener) => {

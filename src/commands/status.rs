@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use farshore_catalog::lag::ShownState;
+use chrono::{DateTime, SecondsFormat, Utc};
+use farshore_catalog::lag::{self, ShownState};
 use farshore_catalog::status::{DatabaseStatus, Former};
 use farshore_journal::{DatabaseName, Position};
 use serde::Serialize;
@@ -35,18 +35,8 @@ struct Shown {
 impl Shown {
     fn new(status: DatabaseStatus, rpo: Option<Duration>, now: DateTime<Utc>) -> Self {
         let rpo_seconds = rpo.map(|rpo| rpo.as_secs_f64());
-        let rpo_breached = rpo_seconds.zip(status.ship_lag_seconds).and_then(|(rpo, lag)| {
-            // Of a service that speaks once a second the lag of a second ago is known. One that is silent stored nothing that anybody
-            // knows of.
-            let speaks = matches!(status.state, ShownState::Known(_));
-            let since = status.measured_at.filter(|_| speaks).map(|at| (now - at).max(TimeDelta::zero()));
-            let then = since.map_or(lag, |since| lag - since.as_seconds_f64());
-            match (then > rpo, lag > rpo) {
-                (true, _) => Some(true),
-                (false, true) => None,
-                (false, false) => Some(false),
-            }
-        });
+        let rpo_breached =
+            lag::breached(now, status.state, status.measured_at, status.ship_lag_seconds, rpo_seconds);
         Self { status, rpo_seconds, rpo_breached, now }
     }
 

@@ -98,5 +98,7 @@ pub(super) enum Protection {
 #[serde(deny_unknown_fields)]
 pub(super) struct Service {
     pub(super) listen: Option<Spanned<SocketAddr>>,
+    pub(super) tls_certificate: Option<Spanned<PathBuf>>,
+    pub(super) tls_key: Option<Spanned<PathBuf>>,
     pub(super) socket: Option<PathBuf>,
 }

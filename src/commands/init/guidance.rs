@@ -379,7 +379,7 @@ signing_key = {signing_key}
 verify_keys = [\"{verify_key}\"]
 
 [service]
-listen = \"127.0.0.1:7432\"   # /healthz and /readyz
+listen = \"127.0.0.1:7432\"   # /healthz, /readyz and, with a token, the REST API
 ",
         signing_key = quoted(&signing.named.to_string_lossy()),
         verify_key = signing.public,

@@ -1,0 +1,120 @@
+//! What every request meets before and after its handler: a trace id, a deadline, a bound on its body, and headers that keep browsers
+//! from doing harm with an answer.
+//!
+//! What always holds: no answer leaves without these headers; an answer that is an error and has no JSON of its own becomes a problem.
+//! Paths, queries and headers of requests are not logged: a token may have been put in the wrong place.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::problem::{Kind, Problem};
+use crate::state::Shared;
+
+/// The longest a request may take from its head to its answer. Above the catalog's own deadline, which gives the better message.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The largest body that is read: a login.
+pub const BODY_BYTES: usize = 16 << 10;
+
+/// Nothing may be loaded, run or framed that an answer of the API holds.
+pub const API_POLICY: &str =
+    "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+
+/// Carries a request through.
+pub async fn around(request: Request, next: Next) -> Response {
+    let trace_id = trace_id();
+    let method = request.method().clone();
+    let answer = tokio::time::timeout(DEADLINE, next.run(request)).await.unwrap_or_else(|_| {
+        use axum::response::IntoResponse;
+        let detail = format!("there was no answer within {} s", DEADLINE.as_secs());
+        Problem::new(Kind::TimedOut, detail).retry_after(5).into_response()
+    });
+    let mut answer = match problem_of(&answer) {
+        None => answer,
+        Some(problem) => {
+            if problem.kind.status() >= 500 {
+                tracing::warn!(%method, trace_id, code = problem.kind.code(), "a request failed: {}", problem.cause());
+            }
+            // What the handler set beside it stays: a cookie taken back, the methods that a path takes.
+            let mut rendered = problem.render(&trace_id);
+            for kept in [header::SET_COOKIE, header::ALLOW] {
+                if let Some(value) = answer.headers().get(&kept) {
+                    rendered.headers_mut().insert(kept, value.clone());
+                }
+            }
+            rendered
+        }
+    };
+    protect(answer.headers_mut());
+    if let Ok(value) = HeaderValue::from_str(&trace_id) {
+        answer.headers_mut().insert(TRACE_ID, value);
+    }
+    answer
+}
+
+/// Waits until it is a request's turn to ask the catalog: a flood of them must not keep shipping's record from it.
+pub async fn in_turn(State(web): State<Shared>, request: Request, next: Next) -> Response {
+    // It is never closed; if it were, waiting would be for nothing.
+    let _turn = web.asking.acquire().await.ok();
+    next.run(request).await
+}
+
+/// What a refusal says: the handler's own problem, or one for a refusal that the router made.
+fn problem_of(answer: &Response) -> Option<Problem> {
+    if let Some(problem) = answer.extensions().get::<Problem>() {
+        return Some(problem.clone());
+    }
+    let status = answer.status();
+    let json = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if json || !(status.is_client_error() || status.is_server_error()) {
+        return None;
+    }
+    Some(match status {
+        StatusCode::NOT_FOUND => Problem::new(Kind::PathUnknown, "there is nothing at this path")
+            .hint("/api/openapi.json lists every path"),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Problem::new(Kind::MethodNotAllowed, "the path does not take this method")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(Kind::TooLarge, format!("a body has at most {BODY_BYTES} bytes"))
+        }
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            Problem::new(Kind::MediaType, "a body is JSON").hint("send content-type: application/json")
+        }
+        status if status.is_client_error() => {
+            Problem::new(Kind::Invalid, "the path, the query or the body cannot be read")
+        }
+        _ => Problem::new(Kind::Unexpected, "farshore could not do this"),
+    })
+}
+
+/// Headers of every answer. A page may bring a policy of its own.
+fn protect(headers: &mut HeaderMap) {
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(API_POLICY));
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+/// 64 random bits, for finding a request's lines in the log. Without randomness it is not needed to tell requests apart.
+fn trace_id() -> String {
+    let mut bytes = [0; 8];
+    let _ = getrandom::fill(&mut bytes);
+    hex::encode(bytes)
+}

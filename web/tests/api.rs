@@ -1,0 +1,22 @@
+//! The API's promises: a real server on loopback over a real catalog, asked as any caller would.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests: a panic is the failure message"
+)]
+
+#[path = "api/access.rs"]
+mod access;
+#[path = "api/answers.rs"]
+mod answers;
+#[path = "api/description.rs"]
+mod description;
+#[path = "api/odd.rs"]
+mod odd;
+#[path = "api/rig.rs"]
+mod rig;
+#[path = "api/session.rs"]
+mod session;
+#[path = "api/surroundings.rs"]
+mod surroundings;

@@ -1,0 +1,77 @@
+//! Logging in: what a person's browser is given, and what it must show.
+
+use farshore_catalog::access::Role;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::rig::{Answer, PASSWORD, Rig};
+
+async fn login(rig: &Rig, name: &str, password: &str) -> Answer {
+    let body = serde_json::json!({ "name": name, "password": password }).to_string();
+    rig.send(Method::POST, "/api/v1/session", &[("content-type", "application/json")], &body).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_lets_in_until_it_is_ended_and_changes_nothing_without_its_token() {
+    let rig = Rig::new().await;
+    rig.user("ana", Role::Viewer).await;
+    let answer = login(&rig, "ana", PASSWORD).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let set = answer.header("set-cookie").to_owned();
+    assert!(set.starts_with("farshore=") && set.contains("; HttpOnly; SameSite=Lax"), "{set}");
+    let cookie = set.split(';').next().unwrap();
+    let csrf = answer.json()["csrf_token"].as_str().unwrap().to_owned();
+    assert!(!set.contains(&csrf));
+
+    let mine = rig.send(Method::GET, "/api/v1/session", &[("cookie", cookie)], "").await.json();
+    assert_eq!(
+        (&mine["name"], &mine["role"], &mine["csrf_token"]),
+        (&"ana".into(), &"viewer".into(), &Value::from(csrf.clone()))
+    );
+    assert_eq!(rig.send(Method::GET, "/api/v1/tokens", &[("cookie", cookie)], "").await.status, 403);
+    let other = login(&rig, "ana", PASSWORD).await.json()["csrf_token"].as_str().unwrap().to_owned();
+    for headers in [&[("cookie", cookie)][..], &[("cookie", cookie), ("x-csrf-token", &other)]] {
+        let refused = rig.send(Method::DELETE, "/api/v1/session", headers, "").await;
+        assert_eq!(refused.problem(), "not-allowed");
+    }
+    assert_eq!(rig.send(Method::GET, "/api/v1/session", &[("cookie", cookie)], "").await.status, 200);
+    let ended =
+        rig.send(Method::DELETE, "/api/v1/session", &[("cookie", cookie), ("x-csrf-token", &csrf)], "").await;
+    assert_eq!(ended.status, 204);
+    assert!(ended.header("set-cookie").contains("Max-Age=0"), "{ended:?}");
+    assert_eq!(rig.send(Method::GET, "/api/v1/session", &[("cookie", cookie)], "").await.status, 401);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_login_does_not_say_what_was_wrong() {
+    let rig = Rig::new().await;
+    rig.user("ana", Role::Viewer).await;
+    rig.user("bob", Role::Viewer).await;
+    rig.catalog.user_disable(&"bob".parse().unwrap(), true).await.unwrap();
+    let mut said = Vec::new();
+    for (name, password) in
+        [("ana", "a wrong password"), ("nobody", PASSWORD), ("bob", PASSWORD), ("no name at all", PASSWORD)]
+    {
+        let answer = login(&rig, name, password).await;
+        assert_eq!(answer.problem(), "not-authenticated", "{name}");
+        assert_eq!(answer.header("set-cookie"), "");
+        let mut body = answer.json();
+        body["trace_id"] = Value::Null;
+        said.push(body);
+    }
+    assert!(said.windows(2).all(|pair| pair[0] == pair[1]), "{said:?}");
+    for (kind, body, code) in [
+        ("text/plain", "{\"name\":\"ana\",\"password\":\"x\"}", "media-type"),
+        ("application/json", "{\"name\":\"ana\",\"pass", "request-invalid"),
+        ("application/json", "{\"name\":\"ana\",\"password\":\"x\",\"more\":1}", "request-invalid"),
+    ] {
+        let answer = rig.send(Method::POST, "/api/v1/session", &[("content-type", kind)], body).await;
+        assert_eq!(answer.problem(), code, "{kind} {body}");
+    }
+    let large = format!("{{\"name\":\"ana\",\"password\":\"{}\"}}", "x".repeat(20_000));
+    let answer =
+        rig.send(Method::POST, "/api/v1/session", &[("content-type", "application/json")], &large).await;
+    assert_eq!(answer.problem(), "body-too-large");
+    rig.end().await;
+}
