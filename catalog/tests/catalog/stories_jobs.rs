@@ -210,7 +210,6 @@ pub async fn a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched(cat
 
 pub async fn a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores(catalog: Catalog) {
     let claim = claimed(&catalog, JobKind::Backup).await;
-    let id = claim.id;
     let untold = catalog.untold();
     let mut cut_off = 0;
     for micros in 0..60 {
