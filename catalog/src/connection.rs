@@ -390,6 +390,11 @@ impl Catalog {
         let refused = |source| Error::Migrate { address: address(), source: Box::new(source) };
         match &self.shared.place {
             Place::Sqlite(_) => {
+                if let Ok(mut connection) = pool.acquire().await
+                    && migrations::is_current(&mut connection).await
+                {
+                    return Ok(());
+                }
                 let mut txn = pool.begin_with("begin immediate").await.map_err(unreachable)?;
                 migrations::run(&mut txn).await.map_err(refused)?;
                 txn.commit().await.map_err(unreachable)

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use sqlx::AnyConnection;
+use sqlx::Row as _;
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
@@ -23,6 +24,17 @@ const FILES: &[(i64, &str, &str)] = &[
     (20_261_126_231_000, "access", include_str!("../../migrations/20261126231000_access.sql")),
     (20_261_126_232_000, "schedules", include_str!("../../migrations/20261126232000_schedules.sql")),
 ];
+
+/// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process
+/// holds, least of all one that is frozen while it holds it. `false` where that cannot be told.
+pub(crate) async fn is_current(connection: &mut AnyConnection) -> bool {
+    let rows = sqlx::query("select version from farshore_migration where success order by version")
+        .fetch_all(connection)
+        .await;
+    let versions: Option<Vec<i64>> =
+        rows.ok().and_then(|rows| rows.iter().map(|row| row.try_get("version").ok()).collect());
+    versions.is_some_and(|versions| versions.iter().eq(FILES.iter().map(|(version, ..)| version)))
+}
 
 /// Brings the catalog behind `connection` to the newest version.
 pub(crate) async fn run(connection: &mut AnyConnection) -> Result<(), MigrateError> {

@@ -90,6 +90,20 @@ async fn a_catalog_opened_anew_is_the_new_one_for_every_clone() {
     assert_eq!(open(&url).await.database_list().await.unwrap().len(), 1);
 }
 
+/// Whoever writes may be frozen, and `status` is how one finds out.
+#[tokio::test]
+async fn a_catalog_whose_lock_another_process_holds_is_opened_and_read_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = url(folder.path());
+    let writer = open(&url).await;
+    orders(&writer).await;
+    let holds = writer.begin().await.unwrap();
+    let options = Options { deadline: Duration::from_secs(4), ..Options::default() };
+    let reader = Catalog::open(&url, options).await.unwrap();
+    assert_eq!(reader.database_list().await.unwrap().len(), 1);
+    drop(holds);
+}
+
 /// An operator removes `catalog.db` and does not know of the files beside it, which the service has mapped.
 #[tokio::test]
 async fn what_a_deleted_catalog_left_beside_it_does_not_reach_the_new_one() {
