@@ -88,10 +88,10 @@ impl Runner {
 
     /// Looks once at what there is to do and to watch.
     async fn look(&mut self, looks: u32, started: chrono::DateTime<Utc>, cancel: &CancellationToken) {
-        if looks % HEARTBEAT_LOOKS == 0 {
+        if looks.is_multiple_of(HEARTBEAT_LOOKS) {
             self.heartbeat(started).await;
         }
-        if looks % FORGETTING_LOOKS == 0
+        if looks.is_multiple_of(FORGETTING_LOOKS)
             && let Err(why) = self.catalog.job_forget(Utc::now() - KEPT).await
         {
             tracing::debug!(error = %why, "old jobs are not forgotten");
