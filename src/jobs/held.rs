@@ -1,7 +1,7 @@
 //! A claim in hand: its work is done beside the beats that say that it lives, and then its end is said.
 //!
 //! What always holds: the catalog being away ends no work and holds none up; that the job is another's now ends it. A command says its end once, and
-//! waits for the catalog no longer than [`BRIEFLY`]; a service says it until it is heard or must end itself. A process that dies here leaves a
+//! waits for the catalog no longer than `BRIEFLY`; a service says it until it is heard or must end itself. A process that dies here leaves a
 //! claim that falls silent.
 
 use std::convert::Infallible;
@@ -95,7 +95,7 @@ impl Held {
         &self.stop
     }
 
-    /// Does the work beside the beats; `None` when it was stopped. Dropped where it waits, it must leave what [`super::left_behind`] says.
+    /// Does the work beside the beats; `None` when it was stopped. Dropped where it waits, it must leave what `left_behind` says.
     pub async fn beside<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

@@ -1,7 +1,7 @@
 //! Work that a command does by itself, recorded as a job that it holds from the start.
 //!
 //! What always holds: where the catalog is away or was never made, the work is done all the same, nothing is made for it, and it waits for the
-//! catalog no longer than [`BRIEFLY`].
+//! catalog no longer than `BRIEFLY`.
 
 use chrono::Utc;
 use farshore_catalog::Catalog;

@@ -1,6 +1,6 @@
 //! The service's part: claims what it may do, does it, and watches over those who do jobs.
 //!
-//! What always holds: at most [`AT_ONCE`] jobs at a time, and of a kind one for a database; a job that names another node is left to it, and so is work
+//! What always holds: at most `AT_ONCE` jobs at a time, and of a kind one for a database; a job that names another node is left to it, and so is work
 //! that this version does not know. A service that ends gives back what may be begun anew and says of the rest that it was interrupted. The
 //! catalog being away stops no claim that is in hand, and nobody is called silent meanwhile. What a command did is left to whoever typed it.
 

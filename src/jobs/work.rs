@@ -1,7 +1,7 @@
 //! What a service does for each kind of job.
 //!
 //! What always holds: whatever the work comes to, its claim's end is said once. Dropped at a safe point it leaves what
-//! [`super::left_behind`] says.
+//! `left_behind` says.
 
 use std::sync::Arc;
 
