@@ -4,6 +4,7 @@
 //! refused unless the database's name was typed again, letter for letter, whatever `--yes` says.
 
 mod incarnations;
+mod planned;
 mod refusal;
 
 use std::collections::BTreeMap;
@@ -13,17 +14,17 @@ use std::time::Duration;
 
 use chrono::SecondsFormat;
 use farshore_applier::heads::{Doubt, doubts, unwitnessed};
-use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, resolve};
+use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError};
 use farshore_applier::restore::{self, Phase, RestoreError, RestoreOptions, Restored, StartOptions};
 use farshore_applier::source::Source;
-use farshore_catalog::job::{JobEnd, JobKind, JobProgress, NewJob};
+use farshore_catalog::job::{JobKind, JobProgress, NewJob};
 use farshore_engines::log::Shape;
 use farshore_engines::postgres::restore::safe_start::Then as EngineThen;
 use farshore_engines::postgres::restore::server::Reached;
 use farshore_engines::sqlite::check::Checked;
 use farshore_journal::{DatabaseName, JournalError};
 
-use self::incarnations::{elsewhere, only_one};
+pub(crate) use self::planned::{Chosen, Planned};
 pub(super) use self::refusal::{NAME_THE_KEY, failed, is_sealed, unreachable};
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
@@ -31,7 +32,6 @@ use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::held::{self, Held};
 use crate::jobs::{record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::{heads, sources, wiring};
@@ -60,27 +60,14 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         );
         return Err(refused.into());
     };
-    let held = sources::chosen(&config, name, &args.history).await?;
-    let (mut source, store) = (held.source, held.store);
-    hold_against_heads(&config, name, settings, &source, &store, &target, args.history.incarnation.is_some())
-        .await?;
-    if let Shape::Sqlite { .. } = source.shape() {
+    let chosen = Box::pin(Chosen::open(&config, (name, settings), &target, &args.history)).await?;
+    if let Shape::Sqlite { .. } = chosen.source.shape() {
         no_server(name, &args)?;
     }
-    if args.history.incarnation.is_none() {
-        only_one(&config, name, &source, &store, &asked(&target)).await?;
-    }
-    let mut plan = match Box::pin(resolve(&source, asked(&target))).await {
-        Ok(plan) => plan,
-        Err(why) if args.history.incarnation.is_none() => {
-            let elsewhere = Box::pin(elsewhere(&config, name, &source, &store, &asked(&target), &why)).await;
-            return Err(unreachable(name, &why, elsewhere).into());
-        }
-        Err(why) => return Err(unreachable(name, &why, None).into()),
-    };
+    let mut planned = Box::pin(chosen.planned(&config, name)).await?;
     if args.dry_run {
-        let text = describe(&plan, &source, &store, zone);
-        show(context, &plan, &text)?;
+        let text = describe(&planned, zone);
+        show(context, &planned.plan, &text)?;
         return Ok(Exit::Done);
     }
     let Destination::To(directory) = destination else {
@@ -88,16 +75,16 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     };
     let mut options = RestoreOptions {
         directory: std::path::absolute(&directory)?,
-        tablespaces: tablespaces(&args, &plan)?,
+        tablespaces: tablespaces(&args, &planned.plan)?,
         resume: args.resume,
         port: args.port.unwrap_or(UNSTARTED_PORT),
         shared_buffers_limit: SHARED_BUFFERS,
         preload: Vec::new(),
         start: args.start.then(|| start(settings, args.then)),
     };
-    tracing::info!("{}", describe(&plan, &source, &store, zone));
+    tracing::info!("{}", describe(&planned, zone));
     let catalog = record::catalog(&config).await;
-    let job = job_of(name, &plan, &source, &store, &options);
+    let job = job_of(name, &planned, &options);
     let held = record::begin(catalog.as_ref(), job, &context.cancel).await;
     let reporter = held.reporter();
     let watcher: restore::Watcher = Arc::new(move |progress: restore::Progress| {
@@ -105,38 +92,22 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
             eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
     });
-    let restored = loop {
-        let work = Box::pin(restore::run(&source, &plan, &options, Arc::clone(&watcher)));
-        let Some(restored) = held.beside(work).await else { return stopped(held, &options).await };
-        match restored {
-            // The journal's index led to a plan that its log does not bear out: what was written goes, and the log alone is asked.
-            Err(why) if source.asks_index() && may_be_misled(&why, &plan) => {
-                tracing::warn!(
-                    error = %why,
-                    "the journal's index may have led to another plan than its log does: the restore begins anew, planned from the log alone; `farshore verify` names what is bad"
-                );
-                source = source.without_index();
-                // What was written so far is there still: the next try, or whoever reads the refusal, is told.
-                match held.beside(Box::pin(resolve(&source, asked(&target)))).await {
-                    Some(Ok(anew)) => plan = anew,
-                    Some(Err(why)) => break Err(RestoreError::Plan(why)),
-                    None => return stopped(held, &options).await,
-                }
-                options.resume = true;
-            }
-            restored => break restored,
-        }
+    let Some(restored) = held.beside(Box::pin(planned.run(&mut options, &watcher))).await else {
+        tracing::warn!(directory = %options.directory.display(), "the restore was stopped");
+        held.end_stopped().await;
+        return Ok(Exit::Interrupted);
     };
     let restored = match restored {
         Ok(restored) => restored,
         Err(why) => {
-            let why = failed(name, &source, &options.directory, &why);
-            held.end(JobEnd::Failed(held::json(&why))).await;
+            let why = failed(name, &planned.source, &options.directory, &why);
+            held.end_done(Err(&why)).await;
             return Err(why.into());
         }
     };
-    let result = result_of(&restored, &plan);
-    let mut text = describe(&plan, &source, &store, zone);
+    let plan = &planned.plan;
+    let result = result_of(&restored, plan);
+    let mut text = describe(&planned, zone);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     if let Some(file) = &restored.file {
         let found = match &file.checked {
@@ -148,35 +119,22 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         let at = plan.resolved.position;
         let _ = writeln!(text, "file       {} is at exactly {at}; {found}", file.path.display());
     } else {
-        text.push_str(&server(restored, &plan, options.port));
+        text.push_str(&server(restored, plan, options.port));
     }
     // First of all: whoever waits for it must not wait for a catalog.
-    show(context, &plan, &text)?;
-    held.end(JobEnd::Succeeded(result)).await;
+    show(context, plan, &text)?;
+    held.end_done(Ok(result)).await;
     Ok(Exit::Done)
 }
 
-/// Says how a restore was stopped, and what it left.
-async fn stopped(held: Held, options: &RestoreOptions) -> anyhow::Result<Exit> {
-    tracing::warn!(directory = %options.directory.display(), "{}", held.stopped());
-    let end = held.stopped_end(false);
-    held.end(end).await;
-    Ok(Exit::Interrupted)
-}
-
 /// The restore as a job.
-fn job_of(
-    name: &DatabaseName,
-    plan: &Plan,
-    source: &Source,
-    store: &str,
-    options: &RestoreOptions,
-) -> NewJob {
+fn job_of(name: &DatabaseName, planned: &Planned, options: &RestoreOptions) -> NewJob {
+    let plan = &planned.plan;
     let restore = spec::Restore {
         asked: plan.asked.to_string(),
         position: plan.resolved.position.to_string(),
-        store: store.to_owned(),
-        incarnation: source.record().number,
+        store: planned.store.clone(),
+        incarnation: planned.source.record().number,
         directory: options.directory.display().to_string(),
     };
     let job = spec::asked(JobKind::Restore, Some(name), &restore);
@@ -376,7 +334,8 @@ pub(super) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
 }
 
 /// The plan for people.
-fn describe(plan: &Plan, source: &Source, store: &str, zone: Zone) -> String {
+fn describe(planned: &Planned, zone: Zone) -> String {
+    let Planned { source, store, plan, .. } = planned;
     let mut text = String::new();
     let resolved = &plan.resolved;
     let time = resolved

@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use farshore_catalog::Catalog;
-use farshore_catalog::job::{Job, JobEnd, JobKind, JobProgress};
+use farshore_catalog::job::{Job, JobKind, JobProgress};
 use farshore_journal::{BackupId, DatabaseName};
 use farshore_shipper::base_backup::Phase;
 use farshore_shipper::crash_point;
 use serde_json::json;
 
-use super::held::{self, Held, Reporter};
+use super::held::{Held, Reporter};
 use super::spec;
 use crate::base_backups::{self, Process, STUCK, Streams, TakeProgress};
 use crate::commands::{self, verify};
@@ -41,16 +41,14 @@ pub(super) async fn does(means: Means, job: Job, held: Held) {
     crash_point!("job-claimed");
     let reporter = held.reporter();
     let done = held.beside(Box::pin(run(&means, &job, &reporter))).await;
-    let end = match done {
-        Some(Ok(result)) => JobEnd::Succeeded(result),
-        Some(Err(why)) => {
-            tracing::error!(job = %id, kind = %kind, "{why}");
-            JobEnd::Failed(held::json(&why))
-        }
-        None => held.stopped_end(true),
-    };
+    if let Some(Err(why)) = &done {
+        tracing::error!(job = %id, kind = %kind, "{why}");
+    }
     crash_point!("job-done");
-    held.end(end).await;
+    match done {
+        Some(done) => held.end_done(done.as_ref().map(String::clone)).await,
+        None => held.end_stopped().await,
+    }
     crash_point!("job-ended");
     tracing::info!(job = %id, kind = %kind, "the job ended");
 }

@@ -1,8 +1,7 @@
 //! `/backups`: base backups, of one database or of all.
 
-use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use chrono::{DateTime, Utc};
 use farshore_catalog::backup::{Backup as Known, BackupKey};
 use farshore_journal::{DatabaseName, Position};
@@ -136,8 +135,7 @@ pub async fn list(
         })
         .transpose()?;
     let items = found.into_iter().map(|(database, backup)| Backup::new(&database, backup)).collect();
-    let links = page::links(&uri, &["limit", "database"], &[("next", next_cursor.as_deref())]);
-    Ok((links, Json(Page { items, next_cursor })).into_response())
+    Ok(page::answer(&uri, &["limit", "database"], items, next_cursor))
 }
 
 fn key((database, started_at, id): Place) -> Result<BackupKey, Problem> {

@@ -1,29 +1,17 @@
 //! `/tokens`: who may ask, for whoever may say so. No secret is here, and none could be: the catalog keeps digests.
 
-use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::auth::Who;
-use crate::page::{self, Page, Query};
+use crate::page::{self, Asked, Page, Query};
 use crate::problem::Problem;
 use crate::state::Shared;
 
 const LIST: &str = "tokens";
-
-/// How much of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Asked {
-    /// The most items, 1 to 1000; 100 when not given.
-    limit: Option<u32>,
-    /// From `next_cursor` of the page before.
-    cursor: Option<String>,
-}
 
 /// A token, without its secret.
 #[derive(Debug, Serialize, ToSchema)]
@@ -58,18 +46,11 @@ pub async fn list(
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
     who.sees_all()?;
-    let limit = page::limit(asked.limit)? as usize;
-    let after: Option<(String, String)> =
-        asked.cursor.map(|cursor| page::place(LIST, &cursor)).transpose()?;
+    let page = asked.read(LIST)?;
     let now = Utc::now();
+    let tokens = web.catalog()?.token_list().await?;
     let key = |token: &farshore_catalog::token::Token| (token.name.to_string(), token.id.to_string());
-    let mut tokens = web.catalog()?.token_list().await?;
-    tokens.retain(|token| after.as_ref().is_none_or(|after| key(token) > *after));
-    tokens.sort_by_key(key);
-    let more = tokens.len() > limit;
-    tokens.truncate(limit);
-    let next_cursor =
-        tokens.last().filter(|_| more).map(|token| page::cursor(LIST, &key(token))).transpose()?;
+    let (tokens, next_cursor) = page::cut(tokens, LIST, page, key)?;
     let items = tokens
         .into_iter()
         .map(|token| Token {
@@ -84,6 +65,5 @@ pub async fn list(
             revoked_at: token.revoked_at,
         })
         .collect();
-    let links = page::links(&uri, &["limit"], &[("next", next_cursor.as_deref())]);
-    Ok((links, Json(Page { items, next_cursor })).into_response())
+    Ok(page::answer(&uri, &["limit"], items, next_cursor))
 }
