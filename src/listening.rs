@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
-use farshore_web::{Health, Objectives, Web, tls};
+use farshore_web::{Health, Here, Objectives, Web, tls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::message::{Code, OperatorMessage, Safe, with_causes};
+use crate::wiring;
 
 /// How often it is looked whether somebody was given access.
 const LOOK: Duration = Duration::from_secs(5);
@@ -46,7 +47,8 @@ pub async fn listen(
             Objectives { rpo: settings.rpo.map(|rpo| rpo.get()), rto: settings.rto.map(|rto| rto.get()) };
         (name.clone(), promised)
     });
-    let web = Web::new(catalog, objectives.collect(), acceptor.is_some(), loopback);
+    let here = Here { node: wiring::node(), restore_roots: config.service.restore_roots.clone() };
+    let web = Web::new(catalog, objectives.collect(), here, acceptor.is_some(), loopback);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(why) => {

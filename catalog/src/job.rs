@@ -6,6 +6,7 @@
 
 mod kind;
 mod read;
+pub mod spec;
 mod state;
 
 use std::time::Duration;
@@ -21,6 +22,8 @@ use crate::{Catalog, Error, Result, Time, Txn};
 
 /// Tries of a change that another writer was quicker at: each try sees one more of their changes.
 const TRIES: usize = 32;
+/// How long nothing is heard of a holder before it counts as silent, by the clock of whoever watches.
+pub const LEASE: Duration = Duration::from_secs(15);
 /// The most jobs that one call gives.
 const PAGE: u32 = 1000;
 
@@ -109,6 +112,18 @@ pub struct Job {
     pub result: Option<String>,
     /// Why it failed or what it left, as an operator message in JSON.
     pub problem: Option<String>,
+}
+
+impl Job {
+    /// A job's state as it is shown at a moment, or `unknown` of one that is held by who has not been heard of. Only for show: clocks of two machines
+    /// may differ, and nothing is decided by it.
+    pub fn word(&self, now: Time) -> &'static str {
+        let silence = (now - self.updated_at).to_std().unwrap_or_default();
+        match self.state.is_held() && silence >= LEASE {
+            true => "unknown",
+            false => self.state.word(),
+        }
+    }
 }
 
 /// How an attempt ended.

@@ -6,33 +6,36 @@
 mod incarnations;
 mod planned;
 mod refusal;
+pub(crate) mod wish;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::SecondsFormat;
 use farshore_applier::heads::{Doubt, doubts, unwitnessed};
 use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError};
-use farshore_applier::restore::{self, Phase, RestoreError, RestoreOptions, Restored, StartOptions};
+use farshore_applier::restore::{RestoreError, RestoreOptions, Restored, StartOptions};
 use farshore_applier::source::Source;
-use farshore_catalog::job::{JobKind, JobProgress, NewJob};
+use farshore_catalog::job::{JobKind, NewJob, Via};
 use farshore_engines::log::Shape;
 use farshore_engines::postgres::restore::safe_start::Then as EngineThen;
 use farshore_engines::postgres::restore::server::Reached;
 use farshore_engines::sqlite::check::Checked;
 use farshore_journal::{DatabaseName, JournalError};
+use serde_json::json;
 
 pub(crate) use self::planned::{Chosen, Planned};
-pub(super) use self::refusal::{NAME_THE_KEY, failed, is_sealed, unreachable};
+pub(crate) use self::refusal::failed;
+pub(super) use self::refusal::{NAME_THE_KEY, is_sealed, unreachable};
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context};
+use crate::commands::{self, Context, job};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::{record, spec};
+use crate::jobs::{place, record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::{heads, sources, wiring};
 
@@ -62,7 +65,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     };
     let chosen = Box::pin(Chosen::open(&config, (name, settings), &target, &args.history)).await?;
     if let Shape::Sqlite { .. } = chosen.source.shape() {
-        no_server(name, &args)?;
+        no_server(name, args.start, !args.tablespaces.is_empty())?;
     }
     let mut planned = Box::pin(chosen.planned(&config, name)).await?;
     if args.dry_run {
@@ -73,26 +76,26 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     let Destination::To(directory) = destination else {
         return Err(OperatorMessage::not_built("restore --in-place").into());
     };
-    let mut options = RestoreOptions {
-        directory: std::path::absolute(&directory)?,
-        tablespaces: tablespaces(&args, &planned.plan)?,
-        resume: args.resume,
-        port: args.port.unwrap_or(UNSTARTED_PORT),
-        shared_buffers_limit: SHARED_BUFFERS,
-        preload: Vec::new(),
-        start: args.start.then(|| start(settings, args.then)),
-    };
+    let mut options = options(
+        settings,
+        std::path::absolute(&directory)?,
+        args.port.filter(|_| args.start).map(|port| (port, args.then)),
+    );
+    options.tablespaces = tablespaces(&args, &planned.plan)?;
+    options.resume = args.resume;
+    if args.no_wait {
+        place::judged(&options.directory, &config.service.restore_roots)?;
+        let job = job_of(name, (&target, &args), &planned, &options.directory);
+        return job::queue(context, &config, NewJob { via: Via::Queue, ..job }).await;
+    }
     tracing::info!("{}", describe(&planned, zone));
     let catalog = record::catalog(&config).await;
-    let job = job_of(name, &planned, &options);
+    let job = job_of(name, (&target, &args), &planned, &options.directory);
     let held = record::begin(catalog.as_ref(), job, &context.cancel).await;
     let reporter = held.reporter();
-    let watcher: restore::Watcher = Arc::new(move |progress: restore::Progress| {
-        reporter.say(of_restore(&progress));
-        tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
-            eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
-    });
-    let Some(restored) = held.beside(Box::pin(planned.run(&mut options, &watcher))).await else {
+    let Some(restored) =
+        held.beside(Box::pin(planned.followed(&mut options, catalog.as_ref(), &reporter))).await
+    else {
         tracing::warn!(directory = %options.directory.display(), "the restore was stopped");
         held.end_stopped().await;
         return Ok(Exit::Interrupted);
@@ -106,7 +109,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         }
     };
     let plan = &planned.plan;
-    let result = result_of(&restored, plan);
+    let result = result_of(&restored, &planned, options.port);
     let mut text = describe(&planned, zone);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     if let Some(file) = &restored.file {
@@ -128,47 +131,83 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
 }
 
 /// The restore as a job.
-fn job_of(name: &DatabaseName, planned: &Planned, options: &RestoreOptions) -> NewJob {
-    let plan = &planned.plan;
+fn job_of(
+    name: &DatabaseName,
+    (target, args): (&Target, &RestoreArgs),
+    planned: &Planned,
+    directory: &Path,
+) -> NewJob {
+    let start = args.port.filter(|_| args.start);
     let restore = spec::Restore {
-        asked: plan.asked.to_string(),
-        position: plan.resolved.position.to_string(),
-        store: planned.store.clone(),
-        incarnation: planned.source.record().number,
-        directory: options.directory.display().to_string(),
+        target: wish::kept(target),
+        history: wish::kept_history(&args.history),
+        directory: directory.display().to_string(),
+        start: start.map(|port| spec::Start { port, then: wish::kept_then(args.then) }),
+        resolved: Some(wish::resolved(planned)),
     };
     let job = spec::asked(JobKind::Restore, Some(name), &restore);
     // Its directory is on this machine.
     NewJob { wanted_node: Some(wiring::node()), ..job }
 }
 
-/// How far a restore is.
-fn of_restore(progress: &restore::Progress) -> JobProgress {
-    let phase = match progress.phase {
-        Phase::Copying => "bringing files and log into place",
-        Phase::Synchronising => "making them durable",
-        Phase::Replaying => "replaying the log",
-        Phase::Opening => "opening",
-    };
-    JobProgress {
-        phase: Some(phase.to_owned()),
-        done_bytes: Some(progress.done_bytes),
-        total_bytes: Some(progress.total_bytes),
-        log_time: None,
-        eta: progress.eta_seconds.and_then(|eta| Duration::try_from_secs_f64(eta).ok()),
+/// How a restore is done into a directory; with a port its server is started.
+pub(crate) fn options(
+    settings: &DatabaseConfig,
+    directory: PathBuf,
+    started: Option<(u16, Then)>,
+) -> RestoreOptions {
+    RestoreOptions {
+        directory,
+        tablespaces: BTreeMap::new(),
+        resume: false,
+        port: started.map_or(UNSTARTED_PORT, |(port, _)| port),
+        shared_buffers_limit: SHARED_BUFFERS,
+        preload: Vec::new(),
+        start: started.map(|(_, then)| start(settings, then)),
     }
 }
 
 /// What came of it, for the job.
-fn result_of(restored: &Restored, plan: &Plan) -> String {
+pub(crate) fn result_of(restored: &Restored, planned: &Planned, port: u16) -> String {
+    let plan = &planned.plan;
     let file = restored.file.as_ref().map(|file| file.path.display().to_string());
-    serde_json::json!({
+    let checked = restored.file.as_ref().map(|file| match &file.checked {
+        Checked::Whole => "whole".to_owned(),
+        Checked::InPart { why } => format!("in part: {why}"),
+    });
+    let server = restored.server.as_ref().map(|server| match server {
+        Reached::Paused(_) => json!({ "state": "paused", "port": port, "socket": restored.socket_dir }),
+        Reached::Promoted(_, timeline) => {
+            json!({ "state": "promoted", "timeline": timeline.get(), "port": port, "socket": restored.socket_dir })
+        }
+        Reached::ShutDown => json!({ "state": "shutdown" }),
+    });
+    json!({
         "directory": restored.directory.display().to_string(),
         "file": file,
+        "checked": checked,
         "position": plan.resolved.position.to_string(),
         "time": plan.resolved.time,
+        "server": server,
+        "plan": plan,
     })
     .to_string()
+}
+
+/// What a plan says, for its job.
+pub(crate) fn plan_result(planned: &Planned) -> String {
+    json!({ "store": planned.store, "incarnation": planned.source.record().number, "plan": planned.plan })
+        .to_string()
+}
+
+/// Leaves the copy's server to itself.
+pub(crate) fn leave(restored: Restored) {
+    match restored.server {
+        Some(Reached::Paused(server) | Reached::Promoted(server, _)) => {
+            server.leave();
+        }
+        Some(Reached::ShutDown) | None => {}
+    }
 }
 
 /// What became of the copy's server, for people.
@@ -193,10 +232,14 @@ fn server(restored: Restored, plan: &Plan, port: u16) -> String {
 }
 
 /// Refuses what only a server has, of a database that is a file.
-fn no_server(name: &DatabaseName, args: &RestoreArgs) -> Result<(), OperatorMessage> {
-    let (option, next) = if args.start {
+pub(crate) fn no_server(
+    name: &DatabaseName,
+    starts: bool,
+    moves_tablespaces: bool,
+) -> Result<(), OperatorMessage> {
+    let (option, next) = if starts {
         ("--start", "leave --start and --port out: the restore names the file, which any SQLite opens")
-    } else if !args.tablespaces.is_empty() {
+    } else if moves_tablespaces {
         ("--tablespace", "leave --tablespace out: all of it is one file, in the directory that --to names")
     } else {
         return Ok(());
@@ -334,7 +377,7 @@ pub(super) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
 }
 
 /// The plan for people.
-fn describe(planned: &Planned, zone: Zone) -> String {
+pub(crate) fn describe(planned: &Planned, zone: Zone) -> String {
     let Planned { source, store, plan, .. } = planned;
     let mut text = String::new();
     let resolved = &plan.resolved;

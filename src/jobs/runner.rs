@@ -229,7 +229,9 @@ fn key_of(job: &Job) -> Key {
 fn may_do<T>(job: &Job, node: &str, databases: &BTreeMap<DatabaseName, T>) -> bool {
     let wanted = job.asked.wanted_node.as_deref().is_none_or(|wanted| wanted == node);
     let has = job.asked.database.as_ref().is_some_and(|database| databases.contains_key(database));
-    job.state == JobState::Queued && wanted && has && work::is_known(job.asked.kind)
+    // What is written to a machine is asked of that machine.
+    let is_placed = job.asked.kind != JobKind::Restore || job.asked.wanted_node.is_some();
+    job.state == JobState::Queued && wanted && has && is_placed && work::is_known(job.asked.kind)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use farshore_shipper::crash_point;
 use serde_json::json;
 
 use super::held::{Held, Reporter};
-use super::spec;
+use super::{restore, spec};
 use crate::base_backups::{self, Process, STUCK, Streams, TakeProgress};
 use crate::commands::{self, verify};
 use crate::config::{Config, StoreName};
@@ -29,8 +29,8 @@ pub(super) struct Means {
 /// Whether a service of this version does such work.
 pub(super) const fn is_known(kind: JobKind) -> bool {
     match kind {
-        JobKind::Backup | JobKind::Verify => true,
-        JobKind::Restore | JobKind::Drill | JobKind::Expire | JobKind::Unknown => false,
+        JobKind::Backup | JobKind::Verify | JobKind::Restore | JobKind::Plan => true,
+        JobKind::Drill | JobKind::Expire | JobKind::Unknown => false,
     }
 }
 
@@ -61,7 +61,9 @@ async fn run(means: &Means, job: &Job, reporter: &Reporter) -> Result<String, Op
             let spec::Verify {} = spec_of(job)?;
             verification(means, database, reporter).await
         }
-        JobKind::Restore | JobKind::Drill | JobKind::Expire | JobKind::Unknown => {
+        JobKind::Restore => restore::restored(means, database, &spec_of(job)?, reporter).await,
+        JobKind::Plan => restore::plan(means, database, &spec_of(job)?).await,
+        JobKind::Drill | JobKind::Expire | JobKind::Unknown => {
             Err(OperatorMessage::not_built(job.asked.kind.word()))
         }
     }
@@ -71,13 +73,26 @@ fn spec_of<T: serde::de::DeserializeOwned>(job: &Job) -> Result<T, OperatorMessa
     serde_json::from_str(&job.asked.spec).map_err(|why| not_readable(&why.to_string()))
 }
 
-fn not_readable(why: &str) -> OperatorMessage {
+pub(super) fn not_readable(why: &str) -> OperatorMessage {
     OperatorMessage::new(
         Code::JobUnreadable,
         format!("this version does not understand what was asked for: {why}"),
         Safe::Known("nothing was begun".to_owned()),
         "ask for it with the version that does it",
     )
+}
+
+/// What an error is for whoever asked.
+pub(super) fn message(why: anyhow::Error) -> OperatorMessage {
+    match why.downcast::<OperatorMessage>() {
+        Ok(message) => message,
+        Err(why) => OperatorMessage::new(
+            Code::Unexpected,
+            format!("it was not begun: {why:#}"),
+            Safe::Known("nothing was written".to_owned()),
+            "mend what it says, and ask for it again",
+        ),
+    }
 }
 
 /// A base backup into each store that is asked for.

@@ -40,6 +40,8 @@ const PLAIN_COOKIE: &str = "farshore";
 /// Somebody who was let in.
 #[derive(Debug, Clone)]
 pub struct Who {
+    /// What no other token or user ever has.
+    pub id: String,
     /// The token's or the user's name.
     pub name: String,
     /// What he may do.
@@ -121,7 +123,12 @@ async fn who(web: &Arc<Web>, request: &Parts) -> Result<Who, Problem> {
             // Who asks is known; that it is not written down is no reason to refuse him.
             tracing::debug!(token = %token.name, error = %why, "the last use of a token could not be recorded");
         }
-        return Ok(Who { name: token.name.to_string(), role: token.role, database: token.database });
+        return Ok(Who {
+            id: format!("token {}", token.id),
+            name: token.name.to_string(),
+            role: token.role,
+            database: token.database,
+        });
     }
     let Some(secret) = cookie(web.secure, &request.headers) else { return Err(nobody(web).await) };
     let session = match &secret {
@@ -140,7 +147,8 @@ async fn who(web: &Arc<Web>, request: &Parts) -> Result<Who, Problem> {
             .hint("GET /api/v1/session says what it must hold"));
         }
     }
-    Ok(Who { name: session.user.name.to_string(), role: session.user.role, database: None })
+    let id = format!("user {}", session.user.name);
+    Ok(Who { id, name: session.user.name.to_string(), role: session.user.role, database: None })
 }
 
 /// What a page of ours repeats in [`CSRF`].

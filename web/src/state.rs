@@ -1,6 +1,7 @@
 //! What all handlers share.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,15 @@ pub struct Objectives {
     pub rto: Option<Duration>,
 }
 
+/// The service that answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Here {
+    /// Its machine's name.
+    pub node: String,
+    /// The folders beneath which it may restore; none: it does no restores.
+    pub restore_roots: Vec<PathBuf>,
+}
+
 /// The handlers' one state.
 pub type Shared = Arc<Web>;
 
@@ -33,6 +43,8 @@ pub struct Web {
     catalog: Option<Catalog>,
     /// Of the databases of this service's configuration; others may share the catalog.
     pub objectives: BTreeMap<DatabaseName, Objectives>,
+    /// The service that answers.
+    pub here: Here,
     /// Whether TLS carries the requests.
     pub secure: bool,
     /// Whether only this machine can ask.
@@ -42,7 +54,7 @@ pub struct Web {
     /// Passwords that are checked at once.
     pub checking: Arc<Semaphore>,
     /// Requests that ask the catalog at once.
-    pub asking: Semaphore,
+    pub asking: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Web {
@@ -56,6 +68,7 @@ impl Web {
     pub fn new(
         catalog: Option<Catalog>,
         objectives: BTreeMap<DatabaseName, Objectives>,
+        here: Here,
         secure: bool,
         loopback: bool,
     ) -> Shared {
@@ -63,11 +76,12 @@ impl Web {
         Arc::new(Self {
             catalog,
             objectives,
+            here,
             secure,
             loopback,
             attempts: Attempts::default(),
             checking,
-            asking: Semaphore::new(ASKING),
+            asking: Arc::new(Semaphore::new(ASKING)),
         })
     }
 

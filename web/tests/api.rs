@@ -10,6 +10,8 @@
 mod access;
 #[path = "api/answers.rs"]
 mod answers;
+#[path = "api/asking.rs"]
+mod asking;
 #[path = "api/description.rs"]
 mod description;
 #[path = "api/odd.rs"]

@@ -3,16 +3,27 @@
 //! What always holds: the history is held against signed heads before it is planned, and planned before a byte is written; a plan that the journal's
 //! index misled is made anew from the log alone, once. What was stopped midway is marked as interrupted.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use farshore_applier::plan::{Asked, Plan, resolve};
-use farshore_applier::restore::{self, RestoreError, RestoreOptions, Restored, Watcher};
+use farshore_applier::restore::{self, Phase, Progress, RestoreError, RestoreOptions, Restored, Watcher};
 use farshore_applier::source::Source;
-use farshore_journal::DatabaseName;
+use farshore_catalog::Catalog;
+use farshore_catalog::job::JobProgress;
+use farshore_journal::{DatabaseName, IncarnationId, Position, Timeline};
+use farshore_shipper::crash_point;
+use tokio::sync::watch;
 
 use super::incarnations::{elsewhere, only_one};
 use super::{hold_against_heads, may_be_misled, unreachable};
 use crate::cli::History;
 use crate::cli::restore::Target;
 use crate::config::{Config, DatabaseConfig};
+use crate::jobs::BEAT;
+use crate::jobs::held::Reporter;
 use crate::sources;
 
 /// The history that a restore reads.
@@ -77,11 +88,40 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
+    /// Does it, and says how far it is: in the log's own time where the catalog, if it answers, knows the commits.
+    ///
+    /// # Errors
+    /// [`RestoreError`]: what was written is marked as interrupted.
+    pub(crate) async fn followed(
+        &mut self,
+        options: &mut RestoreOptions,
+        catalog: Option<&Catalog>,
+        reporter: &Reporter,
+    ) -> Result<Restored, RestoreError> {
+        let (tell, told) = watch::channel(None);
+        let watcher: Watcher = Arc::new(move |progress: Progress| {
+            match progress.phase {
+                Phase::Copying => crash_point!("restore-copying"),
+                Phase::Synchronising => crash_point!("restore-synchronising"),
+                Phase::Replaying => crash_point!("restore-replaying"),
+                Phase::Opening => crash_point!("restore-opening"),
+            }
+            tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
+                eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
+            tell.send_replace(Some(progress));
+        });
+        let line = (self.plan.incarnation, self.plan.resolved.timeline);
+        tokio::select! {
+            done = self.run(options, &watcher) => done,
+            never = Box::pin(reports(told, line, catalog, reporter)) => match never {},
+        }
+    }
+
     /// Does it. The plan is afterwards the one that was done.
     ///
     /// # Errors
     /// [`RestoreError`]: what was written is marked as interrupted.
-    pub(crate) async fn run(
+    async fn run(
         &mut self,
         options: &mut RestoreOptions,
         watcher: &Watcher,
@@ -103,5 +143,47 @@ impl Planned {
                 done => return done,
             }
         }
+    }
+}
+
+/// Says how far it is, once a second.
+async fn reports(
+    mut told: watch::Receiver<Option<Progress>>,
+    (incarnation, timeline): (IncarnationId, Timeline),
+    catalog: Option<&Catalog>,
+    reporter: &Reporter,
+) -> Infallible {
+    loop {
+        if told.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let Some(progress) = *told.borrow_and_update() else { continue };
+        let at = progress.log.map(|log| Position::new(timeline, log));
+        let log_time = match (catalog, at) {
+            // Unknown rather than guessed, whatever keeps it from being known.
+            (Some(catalog), Some(at)) => {
+                catalog.commit_at(incarnation, timeline, at).await.ok().flatten().map(|commit| commit.time)
+            }
+            _ => None,
+        };
+        reporter.say(progress_of(&progress, log_time));
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
+/// How far a restore is.
+fn progress_of(progress: &Progress, log_time: Option<DateTime<Utc>>) -> JobProgress {
+    let phase = match progress.phase {
+        Phase::Copying => "bringing files and log into place",
+        Phase::Synchronising => "making them durable",
+        Phase::Replaying => "replaying the log",
+        Phase::Opening => "opening",
+    };
+    JobProgress {
+        phase: Some(phase.to_owned()),
+        done_bytes: Some(progress.done_bytes),
+        total_bytes: Some(progress.total_bytes),
+        log_time,
+        eta: progress.eta_seconds.and_then(|eta| Duration::try_from_secs_f64(eta).ok()),
     }
 }

@@ -1,15 +1,22 @@
 //! `/backups`: base backups, of one database or of all.
 
+use axum::body::Bytes;
 use axum::extract::{OriginalUri, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use farshore_catalog::backup::{Backup as Known, BackupKey};
+use farshore_catalog::job::{JobKind, spec};
 use farshore_journal::{DatabaseName, Position};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::api::database::NoParameters;
+use crate::api::job::Job;
 use crate::api::named;
+use crate::ask::{self, Work};
 use crate::auth::Who;
+use crate::body;
 use crate::page::{self, Page, Query, cursor_invalid};
 use crate::problem::Problem;
 use crate::state::Shared;
@@ -136,6 +143,39 @@ pub async fn list(
         .transpose()?;
     let items = found.into_iter().map(|(database, backup)| Backup::new(&database, backup)).collect();
     Ok(page::answer(&uri, &["limit", "database"], items, next_cursor))
+}
+
+/// A base backup that is asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupAsked {
+    /// Of this database.
+    database: String,
+    /// Into this store; into each of the database's when not given.
+    store: Option<String>,
+}
+
+/// Take a base backup
+#[utoipa::path(
+    post,
+    path = "/backups",
+    tag = "backups",
+    params(("Idempotency-Key" = String, Header, description = "Names this question: asked again with it, the first answer comes")),
+    request_body = BackupAsked,
+    responses((status = 202, description = "Its job; `Location` says where it is", body = Job))
+)]
+pub async fn ask(
+    State(web): State<Shared>,
+    who: Who,
+    headers: HeaderMap,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let asked: BackupAsked = body::json(&headers, &body, "{\"database\": ..., \"store\": ...}")?;
+    let database = ask::database(&web, &who, &asked.database).await?;
+    let spec = spec::Backup { store: asked.store };
+    let work = Work { kind: JobKind::Backup, database: &database.name, spec: &spec, node: None };
+    ask::queue(&web, &who, &headers, work).await
 }
 
 fn key((database, started_at, id): Place) -> Result<BackupKey, Problem> {
