@@ -16,6 +16,7 @@ use sqlx::query;
 
 pub use self::kind::{JobId, JobKind, Via};
 pub use self::state::{JobEvent, JobState};
+use crate::activity::{Activity, activity_append_in_txn};
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, big, big_known, duration, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
@@ -401,6 +402,7 @@ pub async fn job_end_in_txn(txn: &mut Txn, claim: &Claim, end: &JobEnd, now: Tim
         let Some(next) = next else { return Ok(Heard::Taken) };
         let change = Change { next, silent: false, result, problem: problem.map(String::as_str) };
         if change.make(txn, &job, now).await? {
+            say_end(txn, &job, next, now).await?;
             return Ok(Heard::Goes);
         }
     }
@@ -453,7 +455,28 @@ pub async fn job_silent_in_txn(
     else {
         return Ok(false);
     };
-    Change { next, silent: next == JobState::Failed, result: None, problem }.make(txn, &job, now).await
+    let change = Change { next, silent: next == JobState::Failed, result: None, problem };
+    let is_made = change.make(txn, &job, now).await?;
+    if is_made {
+        say_end(txn, &job, next, now).await?;
+    }
+    Ok(is_made)
+}
+
+/// Says in the record of activity what became of what somebody asked for, once it has ended.
+async fn say_end(txn: &mut Txn, job: &Job, next: JobState, now: Time) -> Result<()> {
+    if !next.is_ended() {
+        return Ok(());
+    }
+    let node = job.holder.as_ref().map_or("nobody", |holder| holder.node.as_str());
+    let activity = Activity {
+        at: now,
+        who: job.asked.asked_by.clone(),
+        what: format!("{} {next}", job.asked.kind),
+        database: job.asked.database.clone(),
+        detail: format!("{}, asked for by {}, done by {node}", job.asked.id, job.asked.via),
+    };
+    activity_append_in_txn(txn, &activity).await.map(drop)
 }
 
 /// As [`Catalog::job_forget`].

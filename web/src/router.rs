@@ -52,7 +52,10 @@ fn operator() -> OpenApiRouter<Shared> {
 
 /// Paths for admins.
 fn admin() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(token::list))
+    OpenApiRouter::new()
+        .routes(routes!(token::list))
+        .routes(routes!(token::create))
+        .routes(routes!(token::revoke))
 }
 
 /// Everything below `/api/v1`, with its description: what a role may do is said in one place and holds in both.

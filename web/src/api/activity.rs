@@ -28,6 +28,8 @@ pub struct Entry {
     pub database: Option<String>,
     /// More, without secrets and row values.
     pub detail: String,
+    /// Its digest, which holds that of the entry before: `farshore activity verify` holds the whole record against them.
+    pub digest: Option<String>,
 }
 
 /// Who did what, newest first
@@ -56,6 +58,7 @@ pub async fn list(
             what: entry.activity.what,
             database: entry.activity.database.map(|name| name.to_string()),
             detail: entry.activity.detail,
+            digest: entry.digest,
         })
         .collect();
     Ok(page::answer(&uri, &["limit"], items, next_cursor))

@@ -287,6 +287,7 @@ async fn what_is_asked_for_is_in_the_record_of_activity_once_with_its_asker() {
     rig.send(Method::POST, &format!("/api/v1/jobs/{id}/cancel"), &[("authorization", &bearer)], "").await;
     let entries = rig.catalog.activity_list(None, 1000).await.unwrap();
     assert_eq!(entries.len(), before + 2, "{entries:?}");
+    assert_eq!(rig.catalog.activity_verify().await.unwrap().findings, []);
     let newest: Vec<_> = entries.iter().take(2).map(|entry| entry.activity.what.as_str()).collect();
     assert_eq!(newest, ["job cancel", "backup ask"]);
     for entry in entries.iter().take(2) {
