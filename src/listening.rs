@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
-use farshore_web::{Health, Here, Objectives, Web, tls};
+use farshore_web::{Health, Here, Objectives, Web, events, tls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,8 @@ pub async fn listen(
             Objectives { rpo: settings.rpo.map(|rpo| rpo.get()), rto: settings.rto.map(|rto| rto.get()) };
         (name.clone(), promised)
     });
-    let here = Here { node: wiring::node(), restore_roots: config.service.restore_roots.clone() };
+    let (node, restore_roots) = (wiring::node(), config.service.restore_roots.clone());
+    let here = Here { node, restore_roots, stop: cancel.clone() };
     let web = Web::new(catalog, objectives.collect(), here, acceptor.is_some(), loopback);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
@@ -56,8 +57,15 @@ pub async fn listen(
             return tracing::error!("{}", refused(&config, &why.to_string(), next));
         }
     };
-    let app = farshore_web::router(web, health);
-    if let Err(why) = farshore_web::serve(listener, acceptor, app, cancel).await {
+    let app = farshore_web::router(Arc::clone(&web), health);
+    let looking = cancel.child_token();
+    let serving = async {
+        let served = farshore_web::serve(listener, acceptor, app, cancel).await;
+        looking.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(serving, events::poll(web, looking.clone()));
+    if let Err(why) = served {
         tracing::error!("{}", refused(&config, &with_causes(&why), "this is a fault in farshore: report it"));
     }
 }

@@ -12,6 +12,7 @@ pub mod restore;
 pub mod schedule;
 pub mod session;
 pub mod shape;
+pub mod stream;
 pub mod token;
 pub mod verify;
 

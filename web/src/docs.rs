@@ -52,6 +52,7 @@ pub const ROLE: &str = "x-farshore-role";
         (name = "restores", description = "A database taken to a commit, in a new place"),
         (name = "jobs", description = "Long work: how far it is, what came of it, and how it is ended"),
         (name = "schedules", description = "What falls due by a clock"),
+        (name = "events", description = "What changes, as it changes"),
         (name = "nodes", description = "The processes that share the catalog"),
         (name = "activity", description = "Who did what"),
         (name = "tokens", description = "Who may ask"),

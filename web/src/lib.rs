@@ -11,6 +11,7 @@ pub mod attempts;
 pub mod auth;
 pub mod body;
 pub mod docs;
+pub mod events;
 pub mod guard;
 mod health;
 pub mod page;

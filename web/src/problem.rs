@@ -96,6 +96,8 @@ kinds! {
     Unexpected = 500, "unexpected", "A fault of farshore";
     /// The catalog does not answer.
     CatalogAway = 503, "catalog-away", "The catalog does not answer";
+    /// As many listen as are let.
+    TooManyListeners = 503, "too-many-listeners", "Too many listen";
     /// It took too long.
     TimedOut = 503, "timed-out", "The answer took too long";
 }

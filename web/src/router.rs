@@ -10,7 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    activity, backup, database, job, node, plan, points, resolve, restore, schedule, session, token, verify,
+    activity, backup, database, job, node, plan, points, resolve, restore, schedule, session, stream, token,
+    verify,
 };
 use crate::health::{self, Health};
 use crate::problem::{Kind, Problem};
@@ -35,6 +36,7 @@ fn viewer() -> OpenApiRouter<Shared> {
         .routes(routes!(job::show))
         .routes(routes!(job::result))
         .routes(routes!(schedule::list))
+        .routes(routes!(stream::listen))
         .routes(routes!(node::list))
         .routes(routes!(activity::list))
         .routes(routes!(session::show, session::end))

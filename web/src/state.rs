@@ -8,8 +8,10 @@ use std::time::Duration;
 use farshore_catalog::Catalog;
 use farshore_journal::DatabaseName;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::attempts::Attempts;
+use crate::events::Events;
 use crate::password;
 use crate::problem::Problem;
 
@@ -26,12 +28,14 @@ pub struct Objectives {
 }
 
 /// The service that answers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Here {
     /// Its machine's name.
     pub node: String,
     /// The folders beneath which it may restore; none: it does no restores.
     pub restore_roots: Vec<PathBuf>,
+    /// Cancelled when it is to end: who waits is answered.
+    pub stop: CancellationToken,
 }
 
 /// The handlers' one state.
@@ -45,6 +49,8 @@ pub struct Web {
     pub objectives: BTreeMap<DatabaseName, Objectives>,
     /// The service that answers.
     pub here: Here,
+    /// What changes, for whoever listens.
+    pub events: Events,
     /// Whether TLS carries the requests.
     pub secure: bool,
     /// Whether only this machine can ask.
@@ -77,6 +83,7 @@ impl Web {
             catalog,
             objectives,
             here,
+            events: Events::default(),
             secure,
             loopback,
             attempts: Attempts::default(),

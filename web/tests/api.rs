@@ -14,6 +14,8 @@ mod answers;
 mod asking;
 #[path = "api/description.rs"]
 mod description;
+#[path = "api/listening.rs"]
+mod listening;
 #[path = "api/odd.rs"]
 mod odd;
 #[path = "api/rig.rs"]

@@ -245,7 +245,10 @@ pub async fn show(
         }
         // Whoever waits keeps nobody else from asking.
         turn.give_back();
-        tokio::time::sleep(LOOK).await;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = web.here.stop.cancelled() => return Ok(answer),
+        }
         turn.take(&web).await;
     }
 }

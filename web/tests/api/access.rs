@@ -48,6 +48,10 @@ async fn each_role_may_what_the_description_says_and_nothing_more() {
         };
         assert_eq!((bare.status, bare.problem().as_str()), (401, "not-authenticated"), "{method} {path}");
         for (role, token) in &tokens {
+            if role.may(least) && path.ends_with("/stream") {
+                // What it answers has no end: `listening` asks it.
+                continue;
+            }
             let answer = rig.send(method.clone(), &path, &[("authorization", token)], "").await;
             match role.may(least) {
                 true => {

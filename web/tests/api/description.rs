@@ -88,6 +88,10 @@ async fn answers_are_as_the_description_says() {
     let mut seen = 0;
     for (path, item) in doc["paths"].as_object().unwrap() {
         let Some(operation) = item.get("get") else { continue };
+        if path.ends_with("/stream") {
+            // What it answers has no end, and is no JSON.
+            continue;
+        }
         let query = if path.ends_with("/resolve") { "?at=2026-03-29T14:00:12Z" } else { "" };
         let path = path.replace("{name}", "orders").replace("{id}", JOB);
         let answer = rig.get(&format!("{path}{query}"), &token).await;

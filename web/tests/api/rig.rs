@@ -108,16 +108,21 @@ impl Rig {
         let options = Options { deadline: Duration::from_secs(10), ..Options::default() };
         let catalog = Catalog::open(url, options).await.unwrap();
         let promised = Objectives { rpo: Some(Duration::from_secs(1)), rto: Some(Duration::from_secs(900)) };
-        let here = Here { node: "oslo".to_owned(), restore_roots: vec!["/srv/restores".into()] };
+        let cancel = CancellationToken::new();
+        let here = Here {
+            node: "oslo".to_owned(),
+            restore_roots: vec!["/srv/restores".into()],
+            stop: cancel.clone(),
+        };
         let promised = BTreeMap::from([(name("orders"), promised)]);
         let web = Web::new(Some(catalog.clone()), promised, here, false, loopback);
         let (tell, told) =
             watch::channel(Health { databases: BTreeMap::from([(name("orders"), Readiness::Ready)]) });
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let cancel = CancellationToken::new();
         let mut served = JoinSet::new();
-        let (app, stop) = (farshore_web::router(web, told), cancel.clone());
+        let (app, stop) = (farshore_web::router(web.clone(), told), cancel.clone());
+        served.spawn(farshore_web::events::poll(web, cancel.clone()));
         served.spawn(async move { farshore_web::serve(listener, None, app, stop).await.unwrap() });
         let client = Client::builder().timeout(Duration::from_secs(60)).no_proxy();
         let client = client.redirect(reqwest::redirect::Policy::none()).build().unwrap();
@@ -125,11 +130,11 @@ impl Rig {
     }
 
     /// Ends the server; it must end by itself.
-    pub async fn end(mut self) {
+    pub async fn end(self) {
         self.cancel.cancel();
         drop(self.client);
-        let ended = tokio::time::timeout(Duration::from_secs(30), self.served.join_next()).await;
-        ended.expect("the server ends").unwrap().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.served.join_all()).await;
+        ended.expect("the server ends");
         self.catalog.close().await;
     }
 
