@@ -3,6 +3,8 @@
 //! What always holds: the same key and the same work of the same asker are one job, whoever of several services is asked; nothing is answered with 202
 //! that is not in the catalog. A body that only reads otherwise (spaces, order) is the same work.
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
@@ -29,10 +31,18 @@ const KEY_BYTES: usize = 200;
 /// After how many seconds a job is worth a look.
 const LOOK_AGAIN: u32 = 1;
 
-/// The key of a question.
-///
-/// # Errors
-/// When there is none, or it is not one.
+/// The key of a question: judged before anything else of it, so that nothing is said of work that could not be begun.
+#[derive(Debug, Clone)]
+pub struct Key(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Key {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        key(&parts.headers).map(Self)
+    }
+}
+
 fn key(headers: &HeaderMap) -> Result<String, Problem> {
     let given = headers.get(KEY).map(|value| value.to_str().unwrap_or_default().trim());
     let fits =
@@ -74,14 +84,13 @@ pub struct Work<'a, T> {
 /// Queues work once, and answers with its job.
 ///
 /// # Errors
-/// When the key is missing or stands for something else, and when the catalog is away.
+/// When the key stands for something else, and when the catalog is away.
 pub async fn queue<T: Serialize + Sync>(
     web: &Web,
     who: &Who,
-    headers: &HeaderMap,
+    Key(key): Key,
     work: Work<'_, T>,
 ) -> Result<Response, Problem> {
-    let key = key(headers)?;
     let fault =
         |why: serde_json::Error| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why);
     let now = Utc::now();

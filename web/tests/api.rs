@@ -16,6 +16,8 @@ mod asking;
 mod description;
 #[path = "api/listening.rs"]
 mod listening;
+#[path = "api/made_up.rs"]
+mod made_up;
 #[path = "api/odd.rs"]
 mod odd;
 #[path = "api/rig.rs"]

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::database::NoParameters;
 use crate::api::job::Job;
 use crate::api::named;
-use crate::ask::{self, Work};
+use crate::ask::{self, Key, Work};
 use crate::auth::Who;
 use crate::body;
 use crate::page::{self, Page, Query, cursor_invalid};
@@ -150,6 +150,7 @@ pub async fn list(
 #[serde(deny_unknown_fields)]
 pub struct BackupAsked {
     /// Of this database.
+    #[schema(example = "orders")]
     database: String,
     /// Into this store; into each of the database's when not given.
     store: Option<String>,
@@ -167,6 +168,7 @@ pub struct BackupAsked {
 pub async fn ask(
     State(web): State<Shared>,
     who: Who,
+    key: Key,
     headers: HeaderMap,
     Query(NoParameters {}): Query<NoParameters>,
     body: Bytes,
@@ -175,7 +177,7 @@ pub async fn ask(
     let database = ask::database(&web, &who, &asked.database).await?;
     let spec = spec::Backup { store: asked.store };
     let work = Work { kind: JobKind::Backup, database: &database.name, spec: &spec, node: None };
-    ask::queue(&web, &who, &headers, work).await
+    ask::queue(&web, &who, key, work).await
 }
 
 fn key((database, started_at, id): Place) -> Result<BackupKey, Problem> {

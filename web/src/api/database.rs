@@ -70,7 +70,7 @@ pub async fn list(
     get,
     path = "/databases/{name}",
     tag = "databases",
-    params(("name" = String, Path, description = "The database")),
+    params(("name" = String, Path, description = "The database", example = "orders")),
     responses(
         (status = 200, description = "How it stands", body = Status),
         (status = 304, description = "As the caller has it already"))
@@ -94,7 +94,7 @@ pub async fn show(
     get,
     path = "/databases/{name}/window",
     tag = "databases",
-    params(("name" = String, Path, description = "The database")),
+    params(("name" = String, Path, description = "The database", example = "orders")),
     responses(
         (status = 200, description = "From when to when, and what is missing", body = Restorable),
         (status = 304, description = "As the caller has it already"))

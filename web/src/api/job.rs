@@ -215,7 +215,7 @@ pub async fn list(
     get,
     path = "/jobs/{id}",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's name"), Wait),
+    params(("id" = String, Path, description = "The job's name", example = "jb-0000000001"), Wait),
     responses(
         (status = 200, description = "How it stands", body = Job),
         (status = 304, description = "As the caller has it already"))
@@ -258,7 +258,7 @@ pub async fn show(
     get,
     path = "/jobs/{id}/result",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's name")),
+    params(("id" = String, Path, description = "The job's name", example = "jb-0000000001")),
     responses(
         (status = 200, description = "It succeeded; what came of it", body = Outcome),
         (status = 424, description = "It failed, or was cancelled; `job_problem` says why and what it left", body = crate::problem::Body,
@@ -318,7 +318,7 @@ pub struct Outcome {
     post,
     path = "/jobs/{id}/cancel",
     tag = "jobs",
-    params(("id" = String, Path, description = "The job's name")),
+    params(("id" = String, Path, description = "The job's name", example = "jb-0000000001")),
     responses(
         (status = 200, description = "How it stands now", body = Job),
         (status = 409, description = "It has ended already", body = crate::problem::Body, content_type = "application/problem+json"))

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::api::database::NoParameters;
 use crate::api::job::Job;
-use crate::ask::{self, Work};
+use crate::ask::{self, Key, Work};
 use crate::auth::Who;
 use crate::body;
 use crate::page::Query;
@@ -91,6 +91,7 @@ pub fn history(store: Option<String>, incarnation: Option<String>) -> Result<spe
 #[serde(deny_unknown_fields)]
 pub struct PlanAsked {
     /// Of this database.
+    #[schema(example = "orders")]
     database: String,
     /// Where to.
     target: Target,
@@ -114,6 +115,7 @@ pub struct PlanAsked {
 pub async fn ask(
     State(web): State<Shared>,
     who: Who,
+    key: Key,
     headers: HeaderMap,
     Query(NoParameters {}): Query<NoParameters>,
     body: Bytes,
@@ -122,7 +124,7 @@ pub async fn ask(
     let spec = spec::Plan { target: asked.target.read()?, history: history(asked.store, asked.incarnation)? };
     let database = ask::database(&web, &who, &asked.database).await?;
     let work = Work { kind: JobKind::Plan, database: &database.name, spec: &spec, node: None };
-    ask::queue(&web, &who, &headers, work).await
+    ask::queue(&web, &who, key, work).await
 }
 
 #[cfg(test)]

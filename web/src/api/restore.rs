@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::api::database::NoParameters;
 use crate::api::job::Job;
 use crate::api::plan::{Target, history};
-use crate::ask::{self, Work};
+use crate::ask::{self, Key, Work};
 use crate::auth::Who;
 use crate::body;
 use crate::page::Query;
@@ -54,9 +54,11 @@ pub struct Start {
 #[serde(deny_unknown_fields)]
 pub struct RestoreAsked {
     /// Of this database.
+    #[schema(example = "orders")]
     database: String,
     /// Where to.
     target: Target,
+    #[schema(example = "/srv/restores/orders")]
     /// A new or empty directory beneath one of the service's `restore_roots`, as an absolute path of its machine.
     directory: Option<String>,
     /// True: over the database itself. Not built yet: refused.
@@ -83,6 +85,7 @@ pub struct RestoreAsked {
 pub async fn ask(
     State(web): State<Shared>,
     who: Who,
+    key: Key,
     headers: HeaderMap,
     Query(NoParameters {}): Query<NoParameters>,
     body: Bytes,
@@ -124,7 +127,7 @@ pub async fn ask(
     let spec = spec::Restore { target, history, directory, start, resolved: None };
     let node = Some(web.here.node.clone());
     let work = Work { kind: JobKind::Restore, database: &database.name, spec: &spec, node };
-    ask::queue(&web, &who, &headers, work).await
+    ask::queue(&web, &who, key, work).await
 }
 
 /// A place as the job keeps it, judged as a text.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::api::database::NoParameters;
 use crate::api::job::Job;
-use crate::ask::{self, Work};
+use crate::ask::{self, Key, Work};
 use crate::auth::Who;
 use crate::body;
 use crate::page::Query;
@@ -22,6 +22,7 @@ use crate::state::Shared;
 #[serde(deny_unknown_fields)]
 pub struct VerifyAsked {
     /// Of this database, in all its stores.
+    #[schema(example = "orders")]
     database: String,
 }
 
@@ -37,6 +38,7 @@ pub struct VerifyAsked {
 pub async fn ask(
     State(web): State<Shared>,
     who: Who,
+    key: Key,
     headers: HeaderMap,
     Query(NoParameters {}): Query<NoParameters>,
     body: Bytes,
@@ -44,5 +46,5 @@ pub async fn ask(
     let asked: VerifyAsked = body::json(&headers, &body, "{\"database\": ...}")?;
     let database = ask::database(&web, &who, &asked.database).await?;
     let work = Work { kind: JobKind::Verify, database: &database.name, spec: &spec::Verify {}, node: None };
-    ask::queue(&web, &who, &headers, work).await
+    ask::queue(&web, &who, key, work).await
 }
