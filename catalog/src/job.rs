@@ -4,6 +4,7 @@
 //! nothing, and is answered with [`Heard::Taken`]. A state changes only as [`JobState::next`] says. Times are shown, and decide nothing.
 //! What it does not do: run anything, or decide that a holder is silent (`src/jobs/` does).
 
+mod change;
 mod kind;
 mod read;
 pub mod spec;
@@ -14,9 +15,9 @@ use std::time::Duration;
 use farshore_journal::DatabaseName;
 use sqlx::query;
 
+use self::change::Change;
 pub use self::kind::{JobId, JobKind, Via};
 pub use self::state::{JobEvent, JobState};
-use crate::activity::{Activity, activity_append_in_txn};
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, big, big_known, duration, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
@@ -402,7 +403,6 @@ pub async fn job_end_in_txn(txn: &mut Txn, claim: &Claim, end: &JobEnd, now: Tim
         let Some(next) = next else { return Ok(Heard::Taken) };
         let change = Change { next, silent: false, result, problem: problem.map(String::as_str) };
         if change.make(txn, &job, now).await? {
-            say_end(txn, &job, next, now).await?;
             return Ok(Heard::Goes);
         }
     }
@@ -456,27 +456,7 @@ pub async fn job_silent_in_txn(
         return Ok(false);
     };
     let change = Change { next, silent: next == JobState::Failed, result: None, problem };
-    let is_made = change.make(txn, &job, now).await?;
-    if is_made {
-        say_end(txn, &job, next, now).await?;
-    }
-    Ok(is_made)
-}
-
-/// Says in the record of activity what became of what somebody asked for, once it has ended.
-async fn say_end(txn: &mut Txn, job: &Job, next: JobState, now: Time) -> Result<()> {
-    if !next.is_ended() {
-        return Ok(());
-    }
-    let node = job.holder.as_ref().map_or("nobody", |holder| holder.node.as_str());
-    let activity = Activity {
-        at: now,
-        who: job.asked.asked_by.clone(),
-        what: format!("{} {next}", job.asked.kind),
-        database: job.asked.database.clone(),
-        detail: format!("{}, asked for by {}, done by {node}", job.asked.id, job.asked.via),
-    };
-    activity_append_in_txn(txn, &activity).await.map(drop)
+    change.make(txn, &job, now).await
 }
 
 /// As [`Catalog::job_forget`].
@@ -487,38 +467,6 @@ pub async fn job_forget_in_txn(txn: &mut Txn, before: Time) -> Result<u64> {
     let statement =
         "delete from job where state in ('succeeded', 'failed', 'cancelled') and finished_at < $1";
     txn.execute("job_forget", query(statement).bind(micros(before))).await
-}
-
-/// A change of a job's state.
-struct Change<'a> {
-    next: JobState,
-    silent: bool,
-    result: Option<&'a String>,
-    problem: Option<&'a str>,
-}
-
-impl Change<'_> {
-    /// Makes it, unless anything was written of the job since it was read as `seen`.
-    async fn make(&self, txn: &mut Txn, seen: &Job, now: Time) -> Result<bool> {
-        let statement = "update job set state = $1, silent = $2, result = $3, problem = $4, updated_at = $5, finished_at = $6, \
-                         phase = null, eta_us = null, log_at_us = null, \
-                         done_bytes = case when $1 = 'queued' then null else done_bytes end, \
-                         total_bytes = case when $1 = 'queued' then null else total_bytes end \
-                         where id = $7 and attempt = $8 and beat = $9 and state = $10 and silent = $11";
-        let bound = query(statement)
-            .bind(self.next.word())
-            .bind(i64::from(self.silent))
-            .bind(self.result.cloned())
-            .bind(self.problem.map(str::to_owned))
-            .bind(micros(now))
-            .bind(self.next.is_ended().then(|| micros(now)))
-            .bind(seen.asked.id.to_string())
-            .bind(big("claim", seen.attempt)?)
-            .bind(big("beat", seen.beat)?)
-            .bind(seen.state.word())
-            .bind(i64::from(seen.silent));
-        Ok(txn.execute("job_change", bound).await? == 1)
-    }
 }
 
 async fn not_heard(txn: &mut Txn, id: JobId) -> Result<Heard> {

@@ -138,7 +138,7 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
             taken
         }
         Some(Err(why)) => {
-            held.end_done(Err(&why)).await;
+            held.end_done(Err(why.clone())).await;
             return Err(why.into());
         }
         None => {

@@ -104,7 +104,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         Ok(restored) => restored,
         Err(why) => {
             let why = failed(name, &planned.source, &options.directory, &why);
-            held.end_done(Err(&why)).await;
+            held.end_done(Err(why.clone())).await;
             return Err(why.into());
         }
     };

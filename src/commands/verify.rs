@@ -124,7 +124,7 @@ pub async fn run(context: &mut Context, args: VerifyArgs) -> anyhow::Result<Exit
             break;
         };
         let summary = found.summary().map(|summary| summary.to_string());
-        held.end_done(summary.as_ref().map(String::clone)).await;
+        held.end_done(summary).await;
         all.shown.extend(found.shown);
         all.failed = all.failed.or(found.failed);
     }

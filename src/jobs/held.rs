@@ -146,10 +146,10 @@ impl Held {
     }
 
     /// Says what came of it.
-    pub async fn end_done(self, done: Result<String, &OperatorMessage>) {
+    pub async fn end_done(self, done: Result<String, OperatorMessage>) {
         let end = match done {
             Ok(result) => JobEnd::Succeeded(result),
-            Err(why) => JobEnd::Failed(json(why)),
+            Err(why) => JobEnd::Failed(json(&why)),
         };
         self.end(end).await;
     }

@@ -46,7 +46,7 @@ pub(super) async fn does(means: Means, job: Job, held: Held) {
     }
     crash_point!("job-done");
     match done {
-        Some(done) => held.end_done(done.as_ref().map(String::clone)).await,
+        Some(done) => held.end_done(done).await,
         None => held.end_stopped().await,
     }
     crash_point!("job-ended");

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use farshore_testkit::process::wait_for;
 use farshore_testkit::soak::Campaign;
-use serde_json::Value;
 
 use crate::service::{Node, SOON};
-use crate::{list, queue, shipped};
+use crate::{list, queue, shipped, show};
 
 /// How often each job was begun, from what the services said.
 fn begun(node: &Node) -> BTreeMap<String, u64> {
@@ -48,12 +47,17 @@ fn soak_jobs_of_two_services() {
             }
             false => Some(gone),
         };
-        let ended = wait_for(SOON * 4, || {
-            let of = |job: &Value| jobs.iter().any(|id| job["id"] == **id) && job["state"] == "succeeded";
-            let shown: Vec<Value> = jobs.iter().map(|id| crate::show(&node, id)).collect();
-            shown.iter().all(of).then_some(shown)
+        let (mut left, mut ended) = (jobs.clone(), Vec::new());
+        let all = wait_for(SOON * 4, || {
+            while let Some(job) =
+                left.last().map(|id| show(&node, id)).filter(|job| job["state"] == "succeeded")
+            {
+                ended.push(job);
+                left.pop();
+            }
+            left.is_empty().then_some(())
         });
-        let ended = ended.unwrap_or_else(|| panic!("{:?}\n{}", list(&node), node.log()));
+        assert!(all.is_some(), "{:?}\n{}", list(&node), node.log());
         let begun = begun(&node);
         let mut moved = 0;
         for job in &ended {

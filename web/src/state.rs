@@ -18,6 +18,9 @@ use crate::problem::Problem;
 /// Requests that may ask the catalog at once: of its four connections one is left to whoever records how shipping stands.
 const ASKING: usize = 3;
 
+/// Callers that may wait for a job at once: each looks at it twice a second.
+const WAITING: usize = 64;
+
 /// What is promised of a database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Objectives {
@@ -59,6 +62,8 @@ pub struct Web {
     pub attempts: Attempts,
     /// Passwords that are checked at once.
     pub checking: Arc<Semaphore>,
+    /// Callers that wait for a job at once.
+    pub waiting: Semaphore,
     /// Requests that ask the catalog at once.
     pub asking: Arc<Semaphore>,
 }
@@ -88,6 +93,7 @@ impl Web {
             loopback,
             attempts: Attempts::default(),
             checking,
+            waiting: Semaphore::new(WAITING),
             asking: Arc::new(Semaphore::new(ASKING)),
         })
     }

@@ -233,7 +233,9 @@ pub async fn show(
         Some(seconds @ 1..=WAIT) => Duration::from_secs(seconds),
         Some(_) => return Err(Problem::invalid("wait", "is 1 to 30")),
     };
-    let until = Instant::now() + wait;
+    // Where as many wait as may, the answer is how it stands now.
+    let place = web.waiting.try_acquire().ok();
+    let until = Instant::now() + if place.is_some() { wait } else { Duration::ZERO };
     loop {
         let job = one(&web, &who, &id).await?;
         let has_ended = job.state.is_ended();
@@ -347,7 +349,7 @@ pub async fn cancel(
 /// The wish and its entry in the record of activity. Whether there is such a job.
 async fn cancelled(catalog: &Catalog, who: &Who, job: &known::Job) -> farshore_catalog::Result<bool> {
     let now = Utc::now();
-    let mut txn = catalog.begin().await?;
+    let mut txn = catalog.begin_local().await?;
     let Some(state) = job_cancel_in_txn(&mut txn, job.asked.id, &who.name, now).await? else {
         return Ok(false);
     };

@@ -174,7 +174,7 @@ pub async fn create(
         last_used_at: None,
         revoked_at: None,
     };
-    let mut txn = web.catalog()?.begin().await?;
+    let mut txn = web.catalog()?.begin_local().await?;
     token_insert_in_txn(&mut txn, &token, bearer.secret.digest()).await?;
     activity_append_in_txn(&mut txn, &activity("token create", &who, &token, now)).await?;
     txn.commit().await?;
@@ -204,7 +204,7 @@ pub async fn revoke(
         .parse()
         .map_err(|_| Problem::new(Kind::TokenUnknown, "the catalog knows no valid token of this id"))?;
     let now = Utc::now();
-    let mut txn = web.catalog()?.begin().await?;
+    let mut txn = web.catalog()?.begin_local().await?;
     let token = token_revoke_id_in_txn(&mut txn, id, now).await?;
     activity_append_in_txn(&mut txn, &activity("token revoke", &who, &token, now)).await?;
     txn.commit().await?;
