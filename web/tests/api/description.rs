@@ -63,7 +63,7 @@ fn differs(doc: &Value, schema: &Value, value: &Value, at: &str) -> Option<Strin
         }
         Value::Object(fields) => {
             // What is only called an object may hold anything.
-            let Some(known) = schema["properties"].as_object() else { return None };
+            let known = schema["properties"].as_object()?;
             let required: Vec<&str> =
                 schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let missing = required.iter().find(|name| !fields.contains_key(**name));
