@@ -4,6 +4,7 @@
 //! wrong line ends with exit code 2 before anything is read, except where PostgreSQL reads the code (`exit.rs`).
 
 pub mod access;
+pub mod activity;
 pub mod job;
 pub mod restore;
 pub mod schedule;
@@ -18,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use farshore_journal::{BackupId, DatabaseName};
 
+use self::activity::ActivityCommand;
 use self::job::JobCommand;
 use self::restore::Incarnation;
 use self::schedule::ScheduleCommand;
@@ -179,6 +181,9 @@ pub enum Command {
     /// What falls due by a clock
     #[command(subcommand)]
     Schedule(ScheduleCommand),
+    /// Who did what, and whether the record of it is as it was written
+    #[command(subcommand)]
+    Activity(ActivityCommand),
     /// Delete chunks that a merged segment replaces; the one verb whose credential may delete
     #[command(before_help = "Examples:
   farshore -c /etc/farshore/tidy.toml tidy --dry-run

@@ -4,6 +4,7 @@
 //! What always holds: a verb that fails says so with an [`OperatorMessage`]; an error without one is a fault of
 //! ours and is shown as FS-0001. Nothing is printed on standard output but the answer.
 
+pub mod activity;
 pub mod backup;
 pub mod catalog;
 pub mod check;
@@ -145,6 +146,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Verify(args) => verify::run(&mut context, args).await,
         Command::Job(command) => job::run(&mut context, command).await,
         Command::Schedule(command) => schedule::run(&mut context, command).await,
+        Command::Activity(command) => activity::run(&mut context, command).await,
         Command::Tidy(args) => tidy::run(&mut context, args).await,
         Command::Wal(args) => wal::run(&mut context, args).await,
         Command::Catalog(args) => catalog::run(&mut context, args).await,

@@ -289,6 +289,8 @@ pub struct ServiceConfig {
     pub tls: Option<TlsFiles>,
     /// The socket `wal push` hands its files to.
     pub socket: PathBuf,
+    /// The folders beneath which it may restore; none: it does no restores.
+    pub restore_roots: Vec<PathBuf>,
 }
 
 impl ServiceConfig {
@@ -710,7 +712,17 @@ impl Judge<'_> {
             None => DEFAULT_LISTEN,
         };
         let socket = service.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
-        Ok(ServiceConfig { listen, tls, socket: self.folder.join(socket) })
+        let mut restore_roots = Vec::with_capacity(service.restore_roots.len());
+        for root in service.restore_roots {
+            let place = self.folder.join(root.get_ref());
+            if place.parent().is_none() {
+                return Err(self
+                    .problem(root.span(), "restores may not go anywhere on the machine")
+                    .hint("name a folder that is for restores alone"));
+            }
+            restore_roots.push(place);
+        }
+        Ok(ServiceConfig { listen, tls, socket: self.folder.join(socket), restore_roots })
     }
 
     /// A misspelt variable would leave a secret unset without a word.

@@ -10,7 +10,9 @@
 //! ```
 
 pub mod held;
+pub mod place;
 pub mod record;
+mod restore;
 pub mod runner;
 mod schedule;
 mod silence;
@@ -19,6 +21,7 @@ pub mod work;
 
 use std::time::Duration;
 
+pub use farshore_catalog::job::LEASE;
 use farshore_catalog::job::{Holder, JobKind};
 
 use crate::message::{Code, OperatorMessage, Safe};
@@ -28,8 +31,6 @@ use crate::wiring;
 pub const BEAT: Duration = Duration::from_secs(1);
 /// How long a job that has ended is kept.
 const KEPT: chrono::TimeDelta = chrono::TimeDelta::days(90);
-/// How long nothing is heard of a holder before it counts as silent, by the clock of whoever watches.
-pub const LEASE: Duration = Duration::from_secs(15);
 
 /// This process, as the holder of jobs.
 pub fn this_process() -> Holder {
@@ -43,7 +44,7 @@ fn left_behind(kind: JobKind) -> Safe {
         match kind {
             JobKind::Backup => "what it left in a store is a backup only if `farshore backup list` calls it complete; no restore uses any other, and older backups stay as they are",
             JobKind::Restore => "while the marker in the directory that it wrote to says `running`, nothing there starts or opens; where it says `complete` the copy is whole, and a server may run on it; the journal is untouched",
-            JobKind::Verify => "it only reads",
+            JobKind::Verify | JobKind::Plan => "it only reads",
             JobKind::Drill => "its scratch directory may be there; the journal is untouched",
             JobKind::Expire => "what it had planned and not deleted is there; it goes on with its plan",
             JobKind::Unknown => return Safe::Unknown("a later version knows what it does".to_owned()),

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
-use farshore_web::{Health, Objectives, Web, tls};
+use farshore_web::{Health, Here, Objectives, Web, events, tls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::message::{Code, OperatorMessage, Safe, with_causes};
+use crate::wiring;
 
 /// How often it is looked whether somebody was given access.
 const LOOK: Duration = Duration::from_secs(5);
@@ -46,7 +47,9 @@ pub async fn listen(
             Objectives { rpo: settings.rpo.map(|rpo| rpo.get()), rto: settings.rto.map(|rto| rto.get()) };
         (name.clone(), promised)
     });
-    let web = Web::new(catalog, objectives.collect(), acceptor.is_some(), loopback);
+    let (node, restore_roots) = (wiring::node(), config.service.restore_roots.clone());
+    let here = Here { node, restore_roots, stop: cancel.clone() };
+    let web = Web::new(catalog, objectives.collect(), here, acceptor.is_some(), loopback);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(why) => {
@@ -54,8 +57,15 @@ pub async fn listen(
             return tracing::error!("{}", refused(&config, &why.to_string(), next));
         }
     };
-    let app = farshore_web::router(web, health);
-    if let Err(why) = farshore_web::serve(listener, acceptor, app, cancel).await {
+    let app = farshore_web::router(Arc::clone(&web), health);
+    let looking = cancel.child_token();
+    let serving = async {
+        let served = farshore_web::serve(listener, acceptor, app, cancel).await;
+        looking.cancel();
+        served
+    };
+    let (served, ()) = tokio::join!(serving, events::poll(web, looking.clone()));
+    if let Err(why) = served {
         tracing::error!("{}", refused(&config, &with_causes(&why), "this is a fault in farshore: report it"));
     }
 }

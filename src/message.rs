@@ -119,6 +119,8 @@ codes! {
     StandbyLocked = 509, Conflict;
     /// A standby was not promoted: its journal holds more, or that is not known.
     StandbyBehind = 510, Refused;
+    /// A service may not write a restore to this place.
+    RestorePlaceRefused = 511, Refused;
     /// The catalog knows no job of this name.
     JobUnknown = 601, NotFound;
     /// A job has ended already.

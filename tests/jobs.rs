@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
+#[path = "jobs/restores.rs"]
+mod restores;
 mod service;
+#[path = "jobs/shared.rs"]
+mod shared;
 
 use std::time::Duration;
 
@@ -87,7 +91,11 @@ fn what_a_command_does_is_recorded_with_what_came_of_it() {
     }
     assert_eq!(jobs[2]["result"]["backups"][0]["backup"], service::first(&taken)["id"]);
     assert_eq!(jobs[1]["result"]["sound"], true);
-    assert!(jobs[0]["result"]["position"].is_string() && jobs[0]["spec"]["asked"] == "latest", "{}", jobs[0]);
+    assert!(
+        jobs[0]["result"]["position"].is_string() && jobs[0]["spec"]["target"] == "latest",
+        "{}",
+        jobs[0]
+    );
     drop(restored);
     // What is refused before anything was begun is no job.
     let refused = node.run(&["restore", "orders", "--xid", "4000000000", "--to", "nowhere"]);

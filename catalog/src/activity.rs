@@ -1,13 +1,17 @@
-//! Who did what, and when. Append only: no function changes or removes an entry.
+//! Who did what, and when. Append only: no function changes or removes an entry, and one that was is found ([`Catalog::activity_verify`]).
 //!
-//! Numbers are dense and rise in the order in which entries were accepted.
+//! What always holds: numbers are dense and rise in the order in which entries were accepted; each entry holds a digest of itself and of the one before
+//! (`chain.rs`); whoever appends takes the end's row first and keeps it until he commits, so that no two entries follow the same one.
+
+mod chain;
 
 use farshore_journal::DatabaseName;
 use sqlx::any::AnyRow;
 use sqlx::query;
 
-use crate::connection::{in_own_txn, in_snapshot};
-use crate::incarnation::NUMBER_TRIES;
+pub use self::chain::Finding;
+use self::chain::{BEGIN, HEAD_LOST, Link, Walk, digest};
+use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, big, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
@@ -36,6 +40,21 @@ pub struct ActivityEntry {
     pub number: u64,
     /// What it says.
     pub activity: Activity,
+    /// Its digest, which holds that of the entry before; `None` while no entry was appended since there is a chain.
+    pub digest: Option<String>,
+}
+
+/// What a walk through the whole record found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Entries that are there.
+    pub entries: u64,
+    /// The number of the newest, by the record's end.
+    pub last: u64,
+    /// Its digest: two that agree on it agree on every entry before. Empty where there is no chain yet.
+    pub digest: String,
+    /// What speaks against the record, by number.
+    pub findings: Vec<(u64, Finding)>,
 }
 
 impl Catalog {
@@ -44,7 +63,15 @@ impl Catalog {
     /// # Errors
     /// When the catalog is away.
     pub async fn activity_append(&self, activity: &Activity) -> Result<u64> {
-        in_own_txn!(self, activity_append_in_txn(activity))
+        in_local_txn!(self, activity_append_in_txn(activity))
+    }
+
+    /// Walks the whole record, and finds what was changed, removed or put elsewhere.
+    ///
+    /// # Errors
+    /// When the catalog is away, or the record is too long to be read within the deadline.
+    pub async fn activity_verify(&self) -> Result<Verified> {
+        in_snapshot!(self, activity_verify_in_txn())
     }
 
     /// The newest entries first, at most 1000; with `before`, those older than that number.
@@ -56,31 +83,153 @@ impl Catalog {
     }
 }
 
-/// As [`Catalog::activity_append`].
+/// As [`Catalog::activity_append`]. The record's end is taken until the transaction ends: append last.
 ///
 /// # Errors
 /// When the catalog is away.
 pub async fn activity_append_in_txn(txn: &mut Txn, activity: &Activity) -> Result<u64> {
-    let statement = "insert into activity (number, at_us, who, what, database_name, detail) \
-                     select coalesce(max(number), 0) + 1, $1, $2, $3, $4, $5 from activity \
-                     where true on conflict do nothing returning number";
-    // Another writer may take the number at the same moment; each try sees one more of them.
-    for _ in 0..NUMBER_TRIES {
-        let bound = query(statement)
-            .bind(micros(activity.at))
-            .bind(activity.who.clone())
-            .bind(activity.what.clone())
-            .bind(activity.database.as_ref().map(ToString::to_string))
-            .bind(activity.detail.clone());
-        if let Some(row) = txn.row("activity_append", bound).await? {
-            return row.count("number");
-        }
-    }
-    Err(Error::Conflict {
+    let (number, former) = match take_end(txn).await? {
+        Some(end) => end,
+        None => found_end(txn, activity).await?,
+    };
+    let former = match former.is_empty() && number > 1 {
+        // The record is older than its chain.
+        true => adopt(txn, number).await?,
+        false => former,
+    };
+    append(txn, number, &former, activity).await?;
+    Ok(number)
+}
+
+/// Takes the end's row: the next number and the digest before it.
+async fn take_end(txn: &mut Txn) -> Result<Option<(u64, String)>> {
+    let statement = "update activity_head set number = number + 1 where one = 1 returning number, digest";
+    let row = txn.row("activity_append", query(statement)).await?;
+    row.map(|row| Ok((row.count("number")?, row.text("digest")?))).transpose()
+}
+
+/// Begins a new end behind the newest entry, where the end's row is gone, and says so in the record. What is to be appended must not fail for it.
+async fn found_end(txn: &mut Txn, activity: &Activity) -> Result<(u64, String)> {
+    let newest = activity_list_in_txn(txn, None, 1).await?.pop();
+    let (last, former) =
+        newest.map_or((0, BEGIN.to_owned()), |newest| (newest.number, newest.digest.unwrap_or_default()));
+    let statement =
+        "insert into activity_head (one, number, digest) values (1, $1, $2) on conflict do nothing";
+    let bound = query(statement).bind(big("activity number", last)?).bind(former);
+    txn.execute("activity_append", bound).await?;
+    let lost = Error::Conflict {
         what: "activity",
         name: activity.what.clone(),
-        reason: "no number was free".to_owned(),
-    })
+        reason: "others kept changing its end".to_owned(),
+    };
+    let (number, former) = take_end(txn).await?.ok_or(lost)?;
+    let said = Activity {
+        at: activity.at,
+        who: "farshore".to_owned(),
+        what: HEAD_LOST.to_owned(),
+        database: None,
+        detail: "the end of the record was gone; it goes on behind the newest entry that was there"
+            .to_owned(),
+    };
+    append(txn, number, &former, &said).await?;
+    let end = take_end(txn).await?;
+    end.ok_or_else(|| Error::corrupt("activity_head", "gone while it was held"))
+}
+
+/// Takes entries of before into the chain, as they stand; the digest of the last.
+async fn adopt(txn: &mut Txn, before: u64) -> Result<String> {
+    let mut walk = Walk::begin();
+    let mut former = BEGIN.to_owned();
+    loop {
+        let links = links(txn, walk.next(), before).await?;
+        if links.is_empty() {
+            return Ok(former);
+        }
+        for link in links {
+            walk.take(&link, false);
+            let own = digest(&former, link.number, &link.activity);
+            let statement =
+                "update activity set former = $1, digest = $2 where number = $3 and digest is null";
+            let bound =
+                query(statement).bind(former).bind(own.clone()).bind(big("activity number", link.number)?);
+            txn.execute("activity_append", bound).await?;
+            former = own;
+        }
+    }
+}
+
+/// Writes an entry, and the record's end behind it.
+async fn append(txn: &mut Txn, number: u64, former: &str, activity: &Activity) -> Result<()> {
+    // What is kept is what is read back: finer parts of a second are cut off.
+    let own = digest(former, number, activity);
+    let statement = "insert into activity (number, at_us, who, what, database_name, detail, former, digest) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let bound = query(statement)
+        .bind(big("activity number", number)?)
+        .bind(micros(activity.at))
+        .bind(activity.who.clone())
+        .bind(activity.what.clone())
+        .bind(activity.database.as_ref().map(ToString::to_string))
+        .bind(activity.detail.clone())
+        .bind(former.to_owned())
+        .bind(own.clone());
+    txn.execute("activity_append", bound).await?;
+    let statement = "update activity_head set digest = $1 where one = 1";
+    txn.execute("activity_append", query(statement).bind(own)).await.map(drop)
+}
+
+/// Entries from a number on and before another, oldest first, at most a page of them.
+async fn links(txn: &mut Txn, from: u64, before: u64) -> Result<Vec<Link>> {
+    let statement = "select number, at_us, who, what, database_name, detail, former, digest from activity \
+                     where number >= $1 and number < $2 order by number limit $3";
+    let bound = query(statement)
+        .bind(big("activity number", from)?)
+        .bind(big("activity number", before)?)
+        .bind(i64::from(PAGE));
+    let rows = txn.rows("activity_verify", bound).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Link {
+                number: row.count("number")?,
+                activity: said(row)?,
+                former: row.maybe_text("former")?,
+                digest: row.maybe_text("digest")?,
+            })
+        })
+        .collect()
+}
+
+/// As [`Catalog::activity_verify`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn activity_verify_in_txn(txn: &mut Txn) -> Result<Verified> {
+    let row =
+        txn.row("activity_verify", query("select number, digest from activity_head where one = 1")).await?;
+    let head = row.map(|row| Ok::<_, Error>((row.count("number")?, row.text("digest")?))).transpose()?;
+    let is_lost = head.is_none();
+    let (last, digest) = head.unwrap_or((u64::MAX >> 1, String::new()));
+    let mut walk = Walk::begin();
+    // What is newest is read first: entries that are appended meanwhile are in another snapshot.
+    loop {
+        let links = links(txn, walk.next(), u64::MAX >> 1).await?;
+        let Some(newest) = links.last().map(|link| link.number) else { break };
+        for link in &links {
+            match link.number > last {
+                true => walk.behind(link.number),
+                false => walk.take(link, is_lost || !digest.is_empty()),
+            }
+        }
+        walk.pass(newest);
+    }
+    if is_lost {
+        let last = walk.next().saturating_sub(1);
+        let (entries, mut findings) = walk.end((0, ""));
+        findings.push((last, Finding::HeadLost));
+        return Ok(Verified { entries, last, digest, findings });
+    }
+    let (entries, findings) = walk.end((last, &digest));
+    Ok(Verified { entries, last, digest, findings })
 }
 
 /// As [`Catalog::activity_list`].
@@ -92,7 +241,7 @@ pub async fn activity_list_in_txn(
     before: Option<u64>,
     limit: u32,
 ) -> Result<Vec<ActivityEntry>> {
-    let statement = "select number, at_us, who, what, database_name, detail from activity \
+    let statement = "select number, at_us, who, what, database_name, detail, digest from activity \
                      where number < $1 order by number desc limit $2";
     let before = before.map_or(Ok(i64::MAX), |before| big("activity number", before))?;
     let bound = query(statement).bind(before).bind(i64::from(limit.min(PAGE)));
@@ -102,12 +251,18 @@ pub async fn activity_list_in_txn(
 fn from_row(row: &AnyRow) -> Result<ActivityEntry> {
     Ok(ActivityEntry {
         number: row.count("number")?,
-        activity: Activity {
-            at: row.time("at_us")?,
-            who: row.text("who")?,
-            what: row.text("what")?,
-            database: row.maybe_parsed("database_name")?,
-            detail: row.text("detail")?,
-        },
+        activity: said(row)?,
+        digest: row.maybe_text("digest")?,
+    })
+}
+
+/// What an entry says.
+fn said(row: &AnyRow) -> Result<Activity> {
+    Ok(Activity {
+        at: row.time("at_us")?,
+        who: row.text("who")?,
+        what: row.text("what")?,
+        database: row.maybe_parsed("database_name")?,
+        detail: row.text("detail")?,
     })
 }

@@ -338,6 +338,14 @@ impl Catalog {
         self.bounded("begin", self.begin_unbounded()).await
     }
 
+    /// As [`Self::begin`], for what no store implies: that it was not committed brings nobody to read the stores.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub async fn begin_local(&self) -> Result<Txn> {
+        self.bounded("begin", self.begin_local_unbounded()).await
+    }
+
     /// Begins a transaction that reads one unchanging state of the catalog.
     pub(crate) async fn begin_snapshot_unbounded(&self) -> Result<Txn> {
         let start = match &self.shared.place {

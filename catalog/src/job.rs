@@ -4,8 +4,10 @@
 //! nothing, and is answered with [`Heard::Taken`]. A state changes only as [`JobState::next`] says. Times are shown, and decide nothing.
 //! What it does not do: run anything, or decide that a holder is silent (`src/jobs/` does).
 
+mod change;
 mod kind;
 mod read;
+pub mod spec;
 mod state;
 
 use std::time::Duration;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use farshore_journal::DatabaseName;
 use sqlx::query;
 
+use self::change::Change;
 pub use self::kind::{JobId, JobKind, Via};
 pub use self::state::{JobEvent, JobState};
 use crate::connection::{in_local_txn, in_snapshot};
@@ -21,6 +24,8 @@ use crate::{Catalog, Error, Result, Time, Txn};
 
 /// Tries of a change that another writer was quicker at: each try sees one more of their changes.
 const TRIES: usize = 32;
+/// How long nothing is heard of a holder before it counts as silent, by the clock of whoever watches.
+pub const LEASE: Duration = Duration::from_secs(15);
 /// The most jobs that one call gives.
 const PAGE: u32 = 1000;
 
@@ -109,6 +114,18 @@ pub struct Job {
     pub result: Option<String>,
     /// Why it failed or what it left, as an operator message in JSON.
     pub problem: Option<String>,
+}
+
+impl Job {
+    /// A job's state as it is shown at a moment, or `unknown` of one that is held by who has not been heard of. Only for show: clocks of two machines
+    /// may differ, and nothing is decided by it.
+    pub fn word(&self, now: Time) -> &'static str {
+        let silence = (now - self.updated_at).to_std().unwrap_or_default();
+        match self.state.is_held() && silence >= LEASE {
+            true => "unknown",
+            false => self.state.word(),
+        }
+    }
 }
 
 /// How an attempt ended.
@@ -438,7 +455,8 @@ pub async fn job_silent_in_txn(
     else {
         return Ok(false);
     };
-    Change { next, silent: next == JobState::Failed, result: None, problem }.make(txn, &job, now).await
+    let change = Change { next, silent: next == JobState::Failed, result: None, problem };
+    change.make(txn, &job, now).await
 }
 
 /// As [`Catalog::job_forget`].
@@ -449,38 +467,6 @@ pub async fn job_forget_in_txn(txn: &mut Txn, before: Time) -> Result<u64> {
     let statement =
         "delete from job where state in ('succeeded', 'failed', 'cancelled') and finished_at < $1";
     txn.execute("job_forget", query(statement).bind(micros(before))).await
-}
-
-/// A change of a job's state.
-struct Change<'a> {
-    next: JobState,
-    silent: bool,
-    result: Option<&'a String>,
-    problem: Option<&'a str>,
-}
-
-impl Change<'_> {
-    /// Makes it, unless anything was written of the job since it was read as `seen`.
-    async fn make(&self, txn: &mut Txn, seen: &Job, now: Time) -> Result<bool> {
-        let statement = "update job set state = $1, silent = $2, result = $3, problem = $4, updated_at = $5, finished_at = $6, \
-                         phase = null, eta_us = null, log_at_us = null, \
-                         done_bytes = case when $1 = 'queued' then null else done_bytes end, \
-                         total_bytes = case when $1 = 'queued' then null else total_bytes end \
-                         where id = $7 and attempt = $8 and beat = $9 and state = $10 and silent = $11";
-        let bound = query(statement)
-            .bind(self.next.word())
-            .bind(i64::from(self.silent))
-            .bind(self.result.cloned())
-            .bind(self.problem.map(str::to_owned))
-            .bind(micros(now))
-            .bind(self.next.is_ended().then(|| micros(now)))
-            .bind(seen.asked.id.to_string())
-            .bind(big("claim", seen.attempt)?)
-            .bind(big("beat", seen.beat)?)
-            .bind(seen.state.word())
-            .bind(i64::from(seen.silent));
-        Ok(txn.execute("job_change", bound).await? == 1)
-    }
 }
 
 async fn not_heard(txn: &mut Txn, id: JobId) -> Result<Heard> {

@@ -16,6 +16,7 @@
 
 pub mod access;
 pub mod activity;
+pub mod ask;
 pub mod backup;
 pub mod branch;
 pub mod commit;

@@ -247,6 +247,17 @@ pub async fn token_revoke_in_txn(txn: &mut Txn, name_or_id: &str, now: Time) -> 
     }
 }
 
+/// Revokes the token of this id, whatever others are called.
+///
+/// # Errors
+/// [`Error::NoToken`] when there is none that is valid.
+pub async fn token_revoke_id_in_txn(txn: &mut Txn, id: TokenId, now: Time) -> Result<Token> {
+    let statement = "update access_token set revoked_at = $1 where id = $2 and revoked_at is null \
+                     returning id, name, role, database_name, created_at, expires_at, last_used_at, revoked_at";
+    let row = txn.row("token_revoke", query(statement).bind(micros(now)).bind(id.to_string())).await?;
+    row.as_ref().map(from_row).transpose()?.ok_or_else(|| Error::NoToken { name: id.to_string() })
+}
+
 fn from_row(row: &AnyRow) -> Result<Token> {
     Ok(Token {
         id: row.parsed("id")?,

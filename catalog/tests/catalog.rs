@@ -16,6 +16,8 @@ mod make;
 mod stories;
 #[path = "catalog/stories_access.rs"]
 mod stories_access;
+#[path = "catalog/stories_activity.rs"]
+mod stories_activity;
 #[path = "catalog/stories_jobs.rs"]
 mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
@@ -62,6 +64,35 @@ async fn open(url: &str) -> Catalog {
     Catalog::open(url, options).await.unwrap()
 }
 
+/// A pool of somebody else's, for stories about what is done behind our back.
+async fn raw(url: &str) -> sqlx::AnyPool {
+    sqlx::AnyPool::connect(url).await.unwrap()
+}
+
+/// Stories about a catalog that others write to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_done_to_the_record_of_activity_behind_our_back_is_found_on_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start_new(Major::V15);
+    let url = server.url();
+    let (authority, _) = url.rsplit_once('/').unwrap();
+    for (at, story) in ["found", "adopted"].into_iter().enumerate() {
+        server.sql(&format!("create database {story}"));
+        let places =
+            [format!("sqlite:{}/{story}.db", folder.path().display()), format!("{authority}/{story}")];
+        for url in places {
+            let catalog = open(&url).await;
+            let raw = raw(&url).await;
+            match at {
+                0 => {
+                    stories_activity::an_entry_that_was_changed_removed_or_moved_is_found(catalog, raw).await;
+                }
+                _ => stories_activity::entries_of_before_the_chain_are_taken_into_it(catalog, raw).await,
+            }
+        }
+    }
+}
+
 on_both!(
     stories::a_database_keeps_its_engine,
     stories::deleting_a_database_takes_all_it_had,
@@ -89,6 +120,8 @@ on_both!(
     stories_jobs::a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched,
     stories_jobs::a_due_time_is_answered_once_with_its_job,
     stories_jobs::a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores,
+    stories_activity::writers_at_once_make_one_chain,
+    stories_activity::work_that_is_asked_for_again_within_a_day_is_the_same_job,
     stories_access::a_token_lets_in_until_it_expires_or_is_revoked_and_nothing_else_does,
     stories_access::a_valid_token_keeps_its_name_and_a_revoked_one_frees_it,
     stories_access::the_last_use_of_a_token_is_kept_to_a_minute,

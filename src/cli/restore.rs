@@ -169,6 +169,9 @@ pub struct RestoreArgs {
     /// Show the plan and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Have a service on this machine restore, beneath one of its `restore_roots`; `farshore job watch` follows it
+    #[arg(long, requires = "to", conflicts_with_all = ["dry_run", "resume", "tablespaces"])]
+    pub no_wait: bool,
     /// Start the server once its files are in place
     #[arg(long, requires = "port")]
     pub start: bool,

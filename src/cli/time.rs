@@ -15,6 +15,11 @@ use chrono_tz::Tz;
 pub struct Moment(DateTime<Utc>);
 
 impl Moment {
+    /// That of a job, in UTC.
+    pub const fn of(time: DateTime<Utc>) -> Self {
+        Self(time)
+    }
+
     /// As UTC.
     pub const fn utc(self) -> DateTime<Utc> {
         self.0

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::Catalog;
-use farshore_catalog::job::{JobEnd, JobKind};
+use farshore_catalog::job::JobKind;
 use farshore_journal::backup;
 use farshore_journal::reader::Reader;
 use farshore_journal::{BackupId, DatabaseName};
@@ -15,7 +15,7 @@ use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::held::{self, Reporter};
+use crate::jobs::held::Reporter;
 use crate::jobs::{record, spec, work};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
@@ -134,17 +134,15 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
     let work = Box::pin(into_stores(config, name, settings, catalog.as_ref(), &reporter));
     let taken = match held.beside(work).await {
         Some(Ok(taken)) => {
-            held.end(JobEnd::Succeeded(work::backups(&taken))).await;
+            held.end_done(Ok(work::backups(&taken))).await;
             taken
         }
         Some(Err(why)) => {
-            held.end(JobEnd::Failed(held::json(&why))).await;
+            held.end_done(Err(why.clone())).await;
             return Err(why.into());
         }
         None => {
-            let end = held.stopped_end(false);
-            tracing::warn!("{}", held.stopped());
-            held.end(end).await;
+            held.end_stopped().await;
             return Ok(Exit::Interrupted);
         }
     };

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::job::{Job, JobFilter, JobId, JobState};
 use farshore_journal::DatabaseName;
@@ -16,7 +16,7 @@ use crate::cli::zone::Zone;
 use crate::commands::Context;
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::jobs::{LEASE, spec};
+use crate::jobs::spec;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
 use crate::wiring;
@@ -56,12 +56,7 @@ pub struct Shown {
 impl Shown {
     /// As it stands at a moment.
     fn new(job: Job, now: DateTime<Utc>) -> Self {
-        // Only for show: clocks of two machines may differ, and nothing is decided by it.
-        let silence = (now - job.updated_at).max(TimeDelta::zero()).to_std().unwrap_or_default();
-        let state = match job.state.is_held() && silence >= LEASE {
-            true => "unknown",
-            false => job.state.word(),
-        };
+        let state = job.word(now);
         let json = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
         Self {
             id: job.asked.id.to_string(),
@@ -291,6 +286,7 @@ fn away(why: farshore_catalog::Error) -> OperatorMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chrono::TimeDelta;
     use farshore_catalog::job::{Holder, JobKind, JobProgress};
 
     fn job(state: JobState, age: i64) -> Job {

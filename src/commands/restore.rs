@@ -4,35 +4,38 @@
 //! refused unless the database's name was typed again, letter for letter, whatever `--yes` says.
 
 mod incarnations;
+mod planned;
 mod refusal;
+pub(crate) mod wish;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::SecondsFormat;
 use farshore_applier::heads::{Doubt, doubts, unwitnessed};
-use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, resolve};
-use farshore_applier::restore::{self, Phase, RestoreError, RestoreOptions, Restored, StartOptions};
+use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError};
+use farshore_applier::restore::{RestoreError, RestoreOptions, Restored, StartOptions};
 use farshore_applier::source::Source;
-use farshore_catalog::job::{JobEnd, JobKind, JobProgress, NewJob};
+use farshore_catalog::job::{JobKind, NewJob, Via};
 use farshore_engines::log::Shape;
 use farshore_engines::postgres::restore::safe_start::Then as EngineThen;
 use farshore_engines::postgres::restore::server::Reached;
 use farshore_engines::sqlite::check::Checked;
 use farshore_journal::{DatabaseName, JournalError};
+use serde_json::json;
 
-use self::incarnations::{elsewhere, only_one};
-pub(super) use self::refusal::{NAME_THE_KEY, failed, is_sealed, unreachable};
+pub(crate) use self::planned::{Chosen, Planned};
+pub(crate) use self::refusal::failed;
+pub(super) use self::refusal::{NAME_THE_KEY, is_sealed, unreachable};
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context};
+use crate::commands::{self, Context, job};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::held::{self, Held};
-use crate::jobs::{record, spec};
+use crate::jobs::{place, record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::{heads, sources, wiring};
 
@@ -60,83 +63,54 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         );
         return Err(refused.into());
     };
-    let held = sources::chosen(&config, name, &args.history).await?;
-    let (mut source, store) = (held.source, held.store);
-    hold_against_heads(&config, name, settings, &source, &store, &target, args.history.incarnation.is_some())
-        .await?;
-    if let Shape::Sqlite { .. } = source.shape() {
-        no_server(name, &args)?;
+    let chosen = Box::pin(Chosen::open(&config, (name, settings), &target, &args.history)).await?;
+    if let Shape::Sqlite { .. } = chosen.source.shape() {
+        no_server(name, args.start, !args.tablespaces.is_empty())?;
     }
-    if args.history.incarnation.is_none() {
-        only_one(&config, name, &source, &store, &asked(&target)).await?;
-    }
-    let mut plan = match Box::pin(resolve(&source, asked(&target))).await {
-        Ok(plan) => plan,
-        Err(why) if args.history.incarnation.is_none() => {
-            let elsewhere = Box::pin(elsewhere(&config, name, &source, &store, &asked(&target), &why)).await;
-            return Err(unreachable(name, &why, elsewhere).into());
-        }
-        Err(why) => return Err(unreachable(name, &why, None).into()),
-    };
+    let mut planned = Box::pin(chosen.planned(&config, name)).await?;
     if args.dry_run {
-        let text = describe(&plan, &source, &store, zone);
-        show(context, &plan, &text)?;
+        let text = describe(&planned, zone);
+        show(context, &planned.plan, &text)?;
         return Ok(Exit::Done);
     }
     let Destination::To(directory) = destination else {
         return Err(OperatorMessage::not_built("restore --in-place").into());
     };
-    let mut options = RestoreOptions {
-        directory: std::path::absolute(&directory)?,
-        tablespaces: tablespaces(&args, &plan)?,
-        resume: args.resume,
-        port: args.port.unwrap_or(UNSTARTED_PORT),
-        shared_buffers_limit: SHARED_BUFFERS,
-        preload: Vec::new(),
-        start: args.start.then(|| start(settings, args.then)),
-    };
-    tracing::info!("{}", describe(&plan, &source, &store, zone));
+    let mut options = options(
+        settings,
+        std::path::absolute(&directory)?,
+        args.port.filter(|_| args.start).map(|port| (port, args.then)),
+    );
+    options.tablespaces = tablespaces(&args, &planned.plan)?;
+    options.resume = args.resume;
+    if args.no_wait {
+        place::judged(&options.directory, &config.service.restore_roots)?;
+        let job = job_of(name, (&target, &args), &planned, &options.directory);
+        return job::queue(context, &config, NewJob { via: Via::Queue, ..job }).await;
+    }
+    tracing::info!("{}", describe(&planned, zone));
     let catalog = record::catalog(&config).await;
-    let job = job_of(name, &plan, &source, &store, &options);
+    let job = job_of(name, (&target, &args), &planned, &options.directory);
     let held = record::begin(catalog.as_ref(), job, &context.cancel).await;
     let reporter = held.reporter();
-    let watcher: restore::Watcher = Arc::new(move |progress: restore::Progress| {
-        reporter.say(of_restore(&progress));
-        tracing::debug!(phase = ?progress.phase, done_bytes = progress.done_bytes, total_bytes = progress.total_bytes,
-            eta_seconds = progress.eta_seconds, log = progress.log.map(|log| log.to_string()), "restoring");
-    });
-    let restored = loop {
-        let work = Box::pin(restore::run(&source, &plan, &options, Arc::clone(&watcher)));
-        let Some(restored) = held.beside(work).await else { return stopped(held, &options).await };
-        match restored {
-            // The journal's index led to a plan that its log does not bear out: what was written goes, and the log alone is asked.
-            Err(why) if source.asks_index() && may_be_misled(&why, &plan) => {
-                tracing::warn!(
-                    error = %why,
-                    "the journal's index may have led to another plan than its log does: the restore begins anew, planned from the log alone; `farshore verify` names what is bad"
-                );
-                source = source.without_index();
-                // What was written so far is there still: the next try, or whoever reads the refusal, is told.
-                match held.beside(Box::pin(resolve(&source, asked(&target)))).await {
-                    Some(Ok(anew)) => plan = anew,
-                    Some(Err(why)) => break Err(RestoreError::Plan(why)),
-                    None => return stopped(held, &options).await,
-                }
-                options.resume = true;
-            }
-            restored => break restored,
-        }
+    let Some(restored) =
+        held.beside(Box::pin(planned.followed(&mut options, catalog.as_ref(), &reporter))).await
+    else {
+        tracing::warn!(directory = %options.directory.display(), "the restore was stopped");
+        held.end_stopped().await;
+        return Ok(Exit::Interrupted);
     };
     let restored = match restored {
         Ok(restored) => restored,
         Err(why) => {
-            let why = failed(name, &source, &options.directory, &why);
-            held.end(JobEnd::Failed(held::json(&why))).await;
+            let why = failed(name, &planned.source, &options.directory, &why);
+            held.end_done(Err(why.clone())).await;
             return Err(why.into());
         }
     };
-    let result = result_of(&restored, &plan);
-    let mut text = describe(&plan, &source, &store, zone);
+    let plan = &planned.plan;
+    let result = result_of(&restored, &planned, options.port);
+    let mut text = describe(&planned, zone);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     if let Some(file) = &restored.file {
         let found = match &file.checked {
@@ -148,69 +122,92 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         let at = plan.resolved.position;
         let _ = writeln!(text, "file       {} is at exactly {at}; {found}", file.path.display());
     } else {
-        text.push_str(&server(restored, &plan, options.port));
+        text.push_str(&server(restored, plan, options.port));
     }
     // First of all: whoever waits for it must not wait for a catalog.
-    show(context, &plan, &text)?;
-    held.end(JobEnd::Succeeded(result)).await;
+    show(context, plan, &text)?;
+    held.end_done(Ok(result)).await;
     Ok(Exit::Done)
-}
-
-/// Says how a restore was stopped, and what it left.
-async fn stopped(held: Held, options: &RestoreOptions) -> anyhow::Result<Exit> {
-    tracing::warn!(directory = %options.directory.display(), "{}", held.stopped());
-    let end = held.stopped_end(false);
-    held.end(end).await;
-    Ok(Exit::Interrupted)
 }
 
 /// The restore as a job.
 fn job_of(
     name: &DatabaseName,
-    plan: &Plan,
-    source: &Source,
-    store: &str,
-    options: &RestoreOptions,
+    (target, args): (&Target, &RestoreArgs),
+    planned: &Planned,
+    directory: &Path,
 ) -> NewJob {
+    let start = args.port.filter(|_| args.start);
     let restore = spec::Restore {
-        asked: plan.asked.to_string(),
-        position: plan.resolved.position.to_string(),
-        store: store.to_owned(),
-        incarnation: source.record().number,
-        directory: options.directory.display().to_string(),
+        target: wish::kept(target),
+        history: wish::kept_history(&args.history),
+        directory: directory.display().to_string(),
+        start: start.map(|port| spec::Start { port, then: wish::kept_then(args.then) }),
+        resolved: Some(wish::resolved(planned)),
     };
     let job = spec::asked(JobKind::Restore, Some(name), &restore);
     // Its directory is on this machine.
     NewJob { wanted_node: Some(wiring::node()), ..job }
 }
 
-/// How far a restore is.
-fn of_restore(progress: &restore::Progress) -> JobProgress {
-    let phase = match progress.phase {
-        Phase::Copying => "bringing files and log into place",
-        Phase::Synchronising => "making them durable",
-        Phase::Replaying => "replaying the log",
-        Phase::Opening => "opening",
-    };
-    JobProgress {
-        phase: Some(phase.to_owned()),
-        done_bytes: Some(progress.done_bytes),
-        total_bytes: Some(progress.total_bytes),
-        log_time: None,
-        eta: progress.eta_seconds.and_then(|eta| Duration::try_from_secs_f64(eta).ok()),
+/// How a restore is done into a directory; with a port its server is started.
+pub(crate) fn options(
+    settings: &DatabaseConfig,
+    directory: PathBuf,
+    started: Option<(u16, Then)>,
+) -> RestoreOptions {
+    RestoreOptions {
+        directory,
+        tablespaces: BTreeMap::new(),
+        resume: false,
+        port: started.map_or(UNSTARTED_PORT, |(port, _)| port),
+        shared_buffers_limit: SHARED_BUFFERS,
+        preload: Vec::new(),
+        start: started.map(|(_, then)| start(settings, then)),
     }
 }
 
 /// What came of it, for the job.
-fn result_of(restored: &Restored, plan: &Plan) -> String {
+pub(crate) fn result_of(restored: &Restored, planned: &Planned, port: u16) -> String {
+    let plan = &planned.plan;
     let file = restored.file.as_ref().map(|file| file.path.display().to_string());
-    serde_json::json!({
+    let checked = restored.file.as_ref().map(|file| match &file.checked {
+        Checked::Whole => "whole".to_owned(),
+        Checked::InPart { why } => format!("in part: {why}"),
+    });
+    let server = restored.server.as_ref().map(|server| match server {
+        Reached::Paused(_) => json!({ "state": "paused", "port": port, "socket": restored.socket_dir }),
+        Reached::Promoted(_, timeline) => {
+            json!({ "state": "promoted", "timeline": timeline.get(), "port": port, "socket": restored.socket_dir })
+        }
+        Reached::ShutDown => json!({ "state": "shutdown" }),
+    });
+    json!({
         "directory": restored.directory.display().to_string(),
         "file": file,
+        "checked": checked,
         "position": plan.resolved.position.to_string(),
         "time": plan.resolved.time,
+        "server": server,
+        "plan": plan,
     })
     .to_string()
+}
+
+/// What a plan says, for its job.
+pub(crate) fn plan_result(planned: &Planned) -> String {
+    json!({ "store": planned.store, "incarnation": planned.source.record().number, "plan": planned.plan })
+        .to_string()
+}
+
+/// Leaves the copy's server to itself.
+pub(crate) fn leave(restored: Restored) {
+    match restored.server {
+        Some(Reached::Paused(server) | Reached::Promoted(server, _)) => {
+            server.leave();
+        }
+        Some(Reached::ShutDown) | None => {}
+    }
 }
 
 /// What became of the copy's server, for people.
@@ -235,10 +232,14 @@ fn server(restored: Restored, plan: &Plan, port: u16) -> String {
 }
 
 /// Refuses what only a server has, of a database that is a file.
-fn no_server(name: &DatabaseName, args: &RestoreArgs) -> Result<(), OperatorMessage> {
-    let (option, next) = if args.start {
+pub(crate) fn no_server(
+    name: &DatabaseName,
+    starts: bool,
+    moves_tablespaces: bool,
+) -> Result<(), OperatorMessage> {
+    let (option, next) = if starts {
         ("--start", "leave --start and --port out: the restore names the file, which any SQLite opens")
-    } else if !args.tablespaces.is_empty() {
+    } else if moves_tablespaces {
         ("--tablespace", "leave --tablespace out: all of it is one file, in the directory that --to names")
     } else {
         return Ok(());
@@ -376,7 +377,8 @@ pub(super) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
 }
 
 /// The plan for people.
-fn describe(plan: &Plan, source: &Source, store: &str, zone: Zone) -> String {
+pub(crate) fn describe(planned: &Planned, zone: Zone) -> String {
+    let Planned { source, store, plan, .. } = planned;
     let mut text = String::new();
     let resolved = &plan.resolved;
     let time = resolved

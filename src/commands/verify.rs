@@ -2,7 +2,7 @@
 
 use farshore_applier::heads::unwitnessed;
 use farshore_applier::verify::{Verified, verify};
-use farshore_catalog::job::{JobEnd, JobKind, JobProgress};
+use farshore_catalog::job::{JobKind, JobProgress};
 use farshore_journal::DatabaseName;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
 use crate::config::{Config, DatabaseConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::held::{self, Reporter};
+use crate::jobs::held::Reporter;
 use crate::jobs::{record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
@@ -118,18 +118,13 @@ pub async fn run(context: &mut Context, args: VerifyArgs) -> anyhow::Result<Exit
         let held = record::begin(catalog.as_ref(), asked, &context.cancel).await;
         let reporter = held.reporter();
         let Some(found) = held.beside(Box::pin(verified(&config, name, settings, &reporter))).await else {
-            let end = held.stopped_end(false);
-            tracing::warn!("{}", held.stopped());
-            held.end(end).await;
+            held.end_stopped().await;
             // What was found before is told all the same.
             interrupted = true;
             break;
         };
-        let end = match found.summary() {
-            Ok(summary) => JobEnd::Succeeded(summary.to_string()),
-            Err(why) => JobEnd::Failed(held::json(&why)),
-        };
-        held.end(end).await;
+        let summary = found.summary().map(|summary| summary.to_string());
+        held.end_done(summary).await;
         all.shown.extend(found.shown);
         all.failed = all.failed.or(found.failed);
     }

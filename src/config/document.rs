@@ -101,4 +101,6 @@ pub(super) struct Service {
     pub(super) tls_certificate: Option<Spanned<PathBuf>>,
     pub(super) tls_key: Option<Spanned<PathBuf>>,
     pub(super) socket: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) restore_roots: Vec<Spanned<PathBuf>>,
 }

@@ -90,11 +90,6 @@ impl Held {
         self.reporter.clone()
     }
 
-    /// Cancelled when its work is to end at its next safe point.
-    pub fn stop(&self) -> &CancellationToken {
-        &self.stop
-    }
-
     /// Does the work beside the beats; `None` when it was stopped. Dropped where it waits, it must leave what `left_behind` says.
     pub async fn beside<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
@@ -127,7 +122,7 @@ impl Held {
     }
 
     /// Why its work was stopped.
-    pub fn stopped(&self) -> OperatorMessage {
+    fn stopped(&self) -> OperatorMessage {
         if self.lost.load(Ordering::Relaxed) {
             taken(self.kind)
         } else if self.wished.load(Ordering::Relaxed) {
@@ -137,17 +132,30 @@ impl Held {
         }
     }
 
-    /// How a claim ends whose work was stopped: given back where another may begin it anew.
-    pub fn stopped_end(&self, gives_back: bool) -> JobEnd {
-        match self.wished.load(Ordering::Relaxed) {
-            true => JobEnd::Cancelled(json(&self.stopped())),
-            false if gives_back && self.kind.is_repeatable() => JobEnd::GivenBack,
-            false => JobEnd::Failed(json(&self.stopped())),
-        }
+    /// Says that its work was stopped, and what it left: a service gives back what another may begin anew.
+    pub async fn end_stopped(self) {
+        let why = self.stopped();
+        tracing::warn!(job = %self.claim.id, "{why}");
+        let gives_back = self.patience == Patience::Service && self.kind.is_repeatable();
+        let end = match self.wished.load(Ordering::Relaxed) {
+            true => JobEnd::Cancelled(json(&why)),
+            false if gives_back => JobEnd::GivenBack,
+            false => JobEnd::Failed(json(&why)),
+        };
+        self.end(end).await;
+    }
+
+    /// Says what came of it.
+    pub async fn end_done(self, done: Result<String, OperatorMessage>) {
+        let end = match done {
+            Ok(result) => JobEnd::Succeeded(result),
+            Err(why) => JobEnd::Failed(json(&why)),
+        };
+        self.end(end).await;
     }
 
     /// Says how it ended.
-    pub async fn end(self, end: JobEnd) {
+    async fn end(self, end: JobEnd) {
         let Some(catalog) = &self.catalog else { return };
         if self.lost.load(Ordering::Relaxed) {
             return;
@@ -180,7 +188,7 @@ impl Held {
 }
 
 /// A message as a job keeps it: without what a server may have said behind its first line, which could hold statements.
-pub fn json(message: &OperatorMessage) -> String {
+pub(super) fn json(message: &OperatorMessage) -> String {
     let first = message.happened.lines().next().unwrap_or_default().to_owned();
     let message = OperatorMessage { happened: first, ..message.clone() };
     // Strings, a number and a truth value: there is nothing that could not be written.

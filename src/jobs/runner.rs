@@ -18,9 +18,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::held::{Held, Patience, json};
+use super::schedule::Answered;
 use super::silence::{Seen, Silence};
 use super::work::{self, Means};
-use super::{KEPT, schedule, silent, this_process};
+use super::{KEPT, silent, this_process};
 use crate::base_backups::Streams;
 use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::socket::Shown;
@@ -46,6 +47,7 @@ pub struct Runner {
     shown: Shown,
     me: Holder,
     silence: Silence,
+    answered: Answered,
     doing: JoinSet<()>,
     keys: HashMap<tokio::task::Id, (JobId, Key)>,
 }
@@ -53,8 +55,9 @@ pub struct Runner {
 impl Runner {
     /// Of this process, with the streams of what it ships and how that stands.
     pub fn new(config: Arc<Config>, catalog: Catalog, streams: Streams, shown: Shown) -> Self {
-        let (silence, doing, keys) = (Silence::default(), JoinSet::new(), HashMap::new());
-        Self { config, catalog, streams, shown, me: this_process(), silence, doing, keys }
+        let (silence, answered) = (Silence::default(), Answered::default());
+        let (doing, keys) = (JoinSet::new(), HashMap::new());
+        Self { config, catalog, streams, shown, me: this_process(), silence, answered, doing, keys }
     }
 
     /// Runs until cancelled; what it does then is given back or said to be interrupted before it returns.
@@ -101,7 +104,7 @@ impl Runner {
             Err(why) => return tracing::debug!(error = %why, "the queue of jobs cannot be looked at"),
         };
         self.watch(&jobs).await;
-        if let Err(why) = schedule::answer(&self.config, &self.catalog, &jobs).await {
+        if let Err(why) = self.answered.answer(&self.config, &self.catalog, &jobs).await {
             tracing::debug!(error = %why, "what is due by schedule cannot be asked for");
         }
         self.claim(&jobs, cancel).await;
@@ -226,7 +229,9 @@ fn key_of(job: &Job) -> Key {
 fn may_do<T>(job: &Job, node: &str, databases: &BTreeMap<DatabaseName, T>) -> bool {
     let wanted = job.asked.wanted_node.as_deref().is_none_or(|wanted| wanted == node);
     let has = job.asked.database.as_ref().is_some_and(|database| databases.contains_key(database));
-    job.state == JobState::Queued && wanted && has && work::is_known(job.asked.kind)
+    // What is written to a machine is asked of that machine.
+    let is_placed = job.asked.kind != JobKind::Restore || job.asked.wanted_node.is_some();
+    job.state == JobState::Queued && wanted && has && is_placed && work::is_known(job.asked.kind)
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! What always holds: a due time is answered once, whichever service sees it first; of several that were missed the newest is, once. A schedule that is new
 //! asks for nothing at once. While a job of the same kind waits or runs for the database, a due time is left out, and that is said.
 
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::job::{Job, JobKind, NewJob, Via};
@@ -12,6 +15,9 @@ use farshore_journal::DatabaseName;
 use super::spec;
 use crate::config::Config;
 use crate::config::schedule::{Cron, Schedules};
+
+/// How long the catalog is taken to be the one that was asked last.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// What is to be done about a due time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,36 +43,60 @@ fn step(known: Option<&Schedule>, (cron, zone): (&str, &str), due: DateTime<Utc>
     }
 }
 
-/// Answers what is due now. `unended` are the jobs that wait or run.
-pub(super) async fn answer(
-    config: &Config,
-    catalog: &Catalog,
-    unended: &[Job],
-) -> farshore_catalog::Result<()> {
-    if config.databases.values().all(|settings| settings.schedules.all().next().is_none()) {
-        return Ok(());
-    }
-    let known = catalog.schedule_list().await?;
-    for (name, settings) in &config.databases {
-        for (kind, cron) in settings.schedules.all() {
-            let known = known.iter().find(|known| known.database == *name && known.kind == kind);
-            let is_busy =
-                unended.iter().any(|job| job.asked.kind == kind && job.asked.database.as_ref() == Some(name));
-            one(catalog, (name, kind), (&settings.schedules, cron), known, is_busy).await?;
+/// What was answered, as far as this process knows: the catalog is asked only when something new is due.
+#[derive(Debug, Default)]
+pub(super) struct Answered {
+    due: HashMap<(DatabaseName, JobKind), DateTime<Utc>>,
+    /// When the catalog was last asked: it may be another one now, which knows nothing.
+    asked: Option<Instant>,
+}
+
+impl Answered {
+    /// Answers what is due now. `unended` are the jobs that wait or run.
+    pub(super) async fn answer(
+        &mut self,
+        config: &Config,
+        catalog: &Catalog,
+        unended: &[Job],
+    ) -> farshore_catalog::Result<()> {
+        let now = Utc::now();
+        let mut due = Vec::new();
+        for (name, settings) in &config.databases {
+            for (kind, cron) in settings.schedules.all() {
+                if let Some(last) = cron.last(settings.schedules.zone, now) {
+                    due.push(((name.clone(), kind), (&settings.schedules, cron), last));
+                }
+            }
         }
+        let is_known = |key, last| self.due.get(key).is_some_and(|known| *known >= last);
+        let is_fresh = self.asked.is_some_and(|asked| asked.elapsed() < AGAIN);
+        if due.is_empty() || (is_fresh && due.iter().all(|(key, _, last)| is_known(key, *last))) {
+            return Ok(());
+        }
+        let known = catalog.schedule_list().await?;
+        self.asked = Some(Instant::now());
+        for (key, schedule, last) in due {
+            let (name, kind) = &key;
+            let known = known.iter().find(|known| known.database == *name && known.kind == *kind);
+            let is_busy = unended
+                .iter()
+                .any(|job| job.asked.kind == *kind && job.asked.database.as_ref() == Some(name));
+            one(catalog, (name, *kind), schedule, last, known, is_busy).await?;
+            self.due.insert(key, last);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn one(
     catalog: &Catalog,
     (name, kind): (&DatabaseName, JobKind),
     (schedules, cron): (&Schedules, &Cron),
+    due: DateTime<Utc>,
     known: Option<&Schedule>,
     is_busy: bool,
 ) -> farshore_catalog::Result<()> {
     let now = Utc::now();
-    let Some(due) = cron.last(schedules.zone, now) else { return Ok(()) };
     let zone = schedules.zone.name();
     match step(known, (cron.text(), zone), due, is_busy) {
         Step::Nothing => {}

@@ -1,40 +1,11 @@
-//! What exactly a job is to do, as the catalog keeps it: JSON without secrets.
-//!
-//! What always holds: a field that this version does not know fails the job, and is never passed over.
+//! What is asked for here, and by whom. What exactly each kind of job is to do stands in the catalog's own `job::spec`.
 
+pub use farshore_catalog::job::spec::{
+    Backup, History, Plan, Resolved, Restore, Start, Target, Then, Verify,
+};
 use farshore_catalog::job::{JobId, JobKind, NewJob, Via};
 use farshore_journal::DatabaseName;
-use serde::{Deserialize, Serialize};
-
-/// A base backup.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backup {
-    /// Into this store; into each of the database's when there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
-}
-
-/// A verification.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Verify {}
-
-/// A restore into a new place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Restore {
-    /// What was asked for, in words.
-    pub asked: String,
-    /// The position that it resolved to.
-    pub position: String,
-    /// The store that it reads.
-    pub store: String,
-    /// The incarnation's number in that store.
-    pub incarnation: u64,
-    /// The directory that it writes to.
-    pub directory: String,
-}
+use serde::Serialize;
 
 /// What the user of this process asks for now, and this process does.
 pub fn asked<T: Serialize>(kind: JobKind, database: Option<&DatabaseName>, spec: &T) -> NewJob {
@@ -60,17 +31,4 @@ pub fn user() -> String {
     let id = nix::unistd::geteuid();
     let known = nix::unistd::User::from_uid(id).ok().flatten();
     known.map_or_else(|| id.to_string(), |user| user.name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_field_of_a_later_version_is_never_passed_over() {
-        assert!(serde_json::from_str::<Backup>("{}").is_ok());
-        assert!(serde_json::from_str::<Backup>("{\"store\":\"main\"}").is_ok());
-        assert!(serde_json::from_str::<Backup>("{\"store\":\"main\",\"only\":\"changed\"}").is_err());
-        assert!(serde_json::from_str::<Verify>("{\"deep\":true}").is_err());
-    }
 }

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use farshore_catalog::Catalog;
-use farshore_catalog::job::{Job, JobEnd, JobKind, JobProgress};
+use farshore_catalog::job::{Job, JobKind, JobProgress};
 use farshore_journal::{BackupId, DatabaseName};
 use farshore_shipper::base_backup::Phase;
 use farshore_shipper::crash_point;
 use serde_json::json;
 
-use super::held::{self, Held, Reporter};
-use super::spec;
+use super::held::{Held, Reporter};
+use super::{restore, spec};
 use crate::base_backups::{self, Process, STUCK, Streams, TakeProgress};
 use crate::commands::{self, verify};
 use crate::config::{Config, StoreName};
@@ -29,8 +29,8 @@ pub(super) struct Means {
 /// Whether a service of this version does such work.
 pub(super) const fn is_known(kind: JobKind) -> bool {
     match kind {
-        JobKind::Backup | JobKind::Verify => true,
-        JobKind::Restore | JobKind::Drill | JobKind::Expire | JobKind::Unknown => false,
+        JobKind::Backup | JobKind::Verify | JobKind::Restore | JobKind::Plan => true,
+        JobKind::Drill | JobKind::Expire | JobKind::Unknown => false,
     }
 }
 
@@ -41,16 +41,14 @@ pub(super) async fn does(means: Means, job: Job, held: Held) {
     crash_point!("job-claimed");
     let reporter = held.reporter();
     let done = held.beside(Box::pin(run(&means, &job, &reporter))).await;
-    let end = match done {
-        Some(Ok(result)) => JobEnd::Succeeded(result),
-        Some(Err(why)) => {
-            tracing::error!(job = %id, kind = %kind, "{why}");
-            JobEnd::Failed(held::json(&why))
-        }
-        None => held.stopped_end(true),
-    };
+    if let Some(Err(why)) = &done {
+        tracing::error!(job = %id, kind = %kind, "{why}");
+    }
     crash_point!("job-done");
-    held.end(end).await;
+    match done {
+        Some(done) => held.end_done(done).await,
+        None => held.end_stopped().await,
+    }
     crash_point!("job-ended");
     tracing::info!(job = %id, kind = %kind, "the job ended");
 }
@@ -63,7 +61,9 @@ async fn run(means: &Means, job: &Job, reporter: &Reporter) -> Result<String, Op
             let spec::Verify {} = spec_of(job)?;
             verification(means, database, reporter).await
         }
-        JobKind::Restore | JobKind::Drill | JobKind::Expire | JobKind::Unknown => {
+        JobKind::Restore => restore::restored(means, database, &spec_of(job)?, reporter).await,
+        JobKind::Plan => restore::plan(means, database, &spec_of(job)?).await,
+        JobKind::Drill | JobKind::Expire | JobKind::Unknown => {
             Err(OperatorMessage::not_built(job.asked.kind.word()))
         }
     }
@@ -73,13 +73,26 @@ fn spec_of<T: serde::de::DeserializeOwned>(job: &Job) -> Result<T, OperatorMessa
     serde_json::from_str(&job.asked.spec).map_err(|why| not_readable(&why.to_string()))
 }
 
-fn not_readable(why: &str) -> OperatorMessage {
+pub(super) fn not_readable(why: &str) -> OperatorMessage {
     OperatorMessage::new(
         Code::JobUnreadable,
         format!("this version does not understand what was asked for: {why}"),
         Safe::Known("nothing was begun".to_owned()),
         "ask for it with the version that does it",
     )
+}
+
+/// What an error is for whoever asked.
+pub(super) fn message(why: anyhow::Error) -> OperatorMessage {
+    match why.downcast::<OperatorMessage>() {
+        Ok(message) => message,
+        Err(why) => OperatorMessage::new(
+            Code::Unexpected,
+            format!("it was not begun: {why:#}"),
+            Safe::Known("nothing was written".to_owned()),
+            "mend what it says, and ask for it again",
+        ),
+    }
 }
 
 /// A base backup into each store that is asked for.

@@ -3,12 +3,18 @@
 pub mod activity;
 pub mod backup;
 pub mod database;
+pub mod job;
 pub mod node;
+pub mod plan;
 pub mod points;
 pub mod resolve;
+pub mod restore;
+pub mod schedule;
 pub mod session;
 pub mod shape;
+pub mod stream;
 pub mod token;
+pub mod verify;
 
 use farshore_catalog::Catalog;
 use farshore_catalog::incarnation::Incarnation;
@@ -22,7 +28,7 @@ use crate::problem::{Kind, Problem};
 ///
 /// # Errors
 /// [`Kind::DatabaseUnknown`] when it can be nobody's, or is not there for whoever asks.
-fn named(text: &str, who: &Who) -> Result<DatabaseName, Problem> {
+pub(crate) fn named(text: &str, who: &Who) -> Result<DatabaseName, Problem> {
     let unknown = || {
         Problem::new(Kind::DatabaseUnknown, "no database of this name")
             .hint("GET /api/v1/databases lists them")

@@ -15,7 +15,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use farshore_catalog::access::{Role, Secret};
-use farshore_catalog::token::Bearer;
+use farshore_catalog::token::{Bearer, Token};
+use farshore_catalog::user::User;
 use farshore_journal::DatabaseName;
 
 use crate::problem::{Kind, Problem};
@@ -38,8 +39,10 @@ const SECURE_COOKIE: &str = "__Host-farshore";
 const PLAIN_COOKIE: &str = "farshore";
 
 /// Somebody who was let in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Who {
+    /// What no other token or user ever has.
+    pub id: String,
     /// The token's or the user's name.
     pub name: String,
     /// What he may do.
@@ -69,6 +72,42 @@ impl Who {
     }
 }
 
+/// What proved who asks.
+#[derive(Clone)]
+pub enum Proof {
+    /// A token.
+    Token(Bearer),
+    /// A session's secret.
+    Session(Secret),
+}
+
+/// Who a proof is of now; `None` when it is not valid any more.
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn still(web: &Web, proof: &Proof) -> Result<Option<Who>, Problem> {
+    let (catalog, now) = (web.catalog()?, Utc::now());
+    Ok(match proof {
+        Proof::Token(bearer) => catalog.token_proved(bearer, now).await?.map(|token| of_token(&token)),
+        Proof::Session(secret) => {
+            catalog.session_proved(secret, now).await?.map(|session| of_user(&session.user))
+        }
+    })
+}
+
+fn of_token(token: &Token) -> Who {
+    Who {
+        id: format!("token {}", token.id),
+        name: token.name.to_string(),
+        role: token.role,
+        database: token.database.clone(),
+    }
+}
+
+fn of_user(user: &User) -> Who {
+    Who { id: format!("user {}", user.name), name: user.name.to_string(), role: user.role, database: None }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Who {
     type Rejection = Problem;
 
@@ -86,18 +125,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
 pub async fn require(State((web, role)): State<(Shared, Role)>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     match admit(&web, role, &parts).await {
-        Ok(who) => {
+        Ok((who, proof)) => {
             parts.extensions.insert(who);
+            parts.extensions.insert(proof);
             next.run(Request::from_parts(parts, body)).await
         }
         Err(problem) => problem.into_response(),
     }
 }
 
-async fn admit(web: &Arc<Web>, role: Role, request: &Parts) -> Result<Who, Problem> {
-    let who = who(web, request).await?;
+async fn admit(web: &Arc<Web>, role: Role, request: &Parts) -> Result<(Who, Proof), Problem> {
+    let (who, proof) = who(web, request).await?;
     match who.role.may(role) {
-        true => Ok(who),
+        true => Ok((who, proof)),
         false => Err(Problem::new(
             Kind::NotAllowed,
             format!("this takes the role {role}, and yours is {}", who.role),
@@ -105,23 +145,23 @@ async fn admit(web: &Arc<Web>, role: Role, request: &Parts) -> Result<Who, Probl
     }
 }
 
-async fn who(web: &Arc<Web>, request: &Parts) -> Result<Who, Problem> {
+async fn who(web: &Arc<Web>, request: &Parts) -> Result<(Who, Proof), Problem> {
     let catalog = web.catalog()?;
     let now = Utc::now();
     if let Some(value) = request.headers.get(header::AUTHORIZATION) {
         let bearer = value.to_str().ok().and_then(|text| text.split_once(' '));
         let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, text)| text);
         let bearer: Option<Bearer> = bearer.and_then(|text| text.trim().parse().ok());
-        let token = match &bearer {
-            Some(bearer) => catalog.token_proved(bearer, now).await?,
+        let proved = match bearer {
+            Some(bearer) => catalog.token_proved(&bearer, now).await?.map(|token| (token, bearer)),
             None => None,
         };
-        let Some(token) = token else { return Err(failed(web, request).await) };
+        let Some((token, bearer)) = proved else { return Err(failed(web, request).await) };
         if let Err(why) = catalog.token_used(&token, now).await {
             // Who asks is known; that it is not written down is no reason to refuse him.
             tracing::debug!(token = %token.name, error = %why, "the last use of a token could not be recorded");
         }
-        return Ok(Who { name: token.name.to_string(), role: token.role, database: token.database });
+        return Ok((of_token(&token), Proof::Token(bearer)));
     }
     let Some(secret) = cookie(web.secure, &request.headers) else { return Err(nobody(web).await) };
     let session = match &secret {
@@ -140,7 +180,7 @@ async fn who(web: &Arc<Web>, request: &Parts) -> Result<Who, Problem> {
             .hint("GET /api/v1/session says what it must hold"));
         }
     }
-    Ok(Who { name: session.user.name.to_string(), role: session.user.role, database: None })
+    Ok((of_user(&session.user), Proof::Session(secret)))
 }
 
 /// What a page of ours repeats in [`CSRF`].

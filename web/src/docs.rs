@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use farshore_catalog::access::Role;
 use utoipa::OpenApi;
 use utoipa::openapi::extensions::ExtensionsBuilder;
-use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
+use utoipa::openapi::path::{Operation, ParameterIn};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
@@ -47,6 +47,12 @@ pub const ROLE: &str = "x-farshore-role";
         (name = "databases", description = "What is protected, how it stands, and what can be restored"),
         (name = "points", description = "Commits and named points"),
         (name = "backups", description = "Base backups"),
+        (name = "verifies", description = "What the stores hold, held against its checksums and its chain"),
+        (name = "plans", description = "What a restore would do"),
+        (name = "restores", description = "A database taken to a commit, in a new place"),
+        (name = "jobs", description = "Long work: how far it is, what came of it, and how it is ended"),
+        (name = "schedules", description = "What falls due by a clock"),
+        (name = "events", description = "What changes, as it changes"),
         (name = "nodes", description = "The processes that share the catalog"),
         (name = "activity", description = "Who did what"),
         (name = "tokens", description = "Who may ask"),
@@ -94,8 +100,19 @@ fn describe_one(operation: &mut Operation, role: Option<Role>) {
         }
         None => operation.security = Some(Vec::new()),
     }
-    if operation.parameters.iter().flatten().any(names_database) {
-        refusals.push(Kind::DatabaseUnknown);
+    for named in operation.parameters.iter().flatten() {
+        match named {
+            RefOr::T(one) if one.name == "name" || one.name == "database" => {
+                refusals.push(Kind::DatabaseUnknown)
+            }
+            RefOr::T(one) if one.parameter_in == ParameterIn::Path => {
+                refusals.push(if of == "tokens" { Kind::TokenUnknown } else { Kind::JobUnknown });
+            }
+            RefOr::T(one) if one.parameter_in == ParameterIn::Header => {
+                refusals.extend([Kind::DatabaseUnknown, Kind::KeyUsed]);
+            }
+            _ => {}
+        }
     }
     if operation.request_body.is_some() {
         refusals.extend([Kind::TooLarge, Kind::MediaType]);
@@ -106,10 +123,6 @@ fn describe_one(operation: &mut Operation, role: Option<Role>) {
             ResponseBuilder::new().description(kind.title()).content(problem::MEDIA_TYPE, content).build();
         operation.responses.responses.insert(kind.status().to_string(), answer.into());
     }
-}
-
-fn names_database(one: &RefOr<Parameter>) -> bool {
-    matches!(one, RefOr::T(one) if one.parameter_in == ParameterIn::Path || one.name == "database")
 }
 
 /// The description's route.

@@ -4,20 +4,23 @@
 //! What always holds: no answer leaves without these headers; an answer that is an error and has no JSON of its own becomes a problem.
 //! Paths, queries and headers of requests are not logged: a token may have been put in the wrong place.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
 
-/// The longest a request may take from its head to its answer. Above the catalog's own deadline, which gives the better message.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// The longest a request may take from its head to its answer. Above the catalog's own deadline, which gives the better message, and what a
+/// caller may wait for a job.
+pub const DEADLINE: Duration = Duration::from_secs(45);
 
-/// The largest body that is read: a login.
+/// The largest body that is read: a login, or a question for work.
 pub const BODY_BYTES: usize = 16 << 10;
 
 /// Nothing may be loaded, run or framed that an answer of the API holds.
@@ -59,10 +62,31 @@ pub async fn around(request: Request, next: Next) -> Response {
 }
 
 /// Waits until it is a request's turn to ask the catalog: a flood of them must not keep shipping's record from it.
-pub async fn in_turn(State(web): State<Shared>, request: Request, next: Next) -> Response {
-    // It is never closed; if it were, waiting would be for nothing.
-    let _turn = web.asking.acquire().await.ok();
-    next.run(request).await
+pub async fn in_turn(State(web): State<Shared>, mut request: Request, next: Next) -> Response {
+    let turn = Turn::default();
+    turn.take(&web).await;
+    request.extensions_mut().insert(turn.clone());
+    let answer = next.run(request).await;
+    turn.give_back();
+    answer
+}
+
+/// A request's turn, which it may give to others while it waits for something else than the catalog.
+#[derive(Debug, Clone, Default)]
+pub struct Turn(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+
+impl Turn {
+    /// Waits for it.
+    pub async fn take(&self, web: &Shared) {
+        // It is never closed; if it were, waiting would be for nothing.
+        let turn = Arc::clone(&web.asking).acquire_owned().await.ok();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+    }
+
+    /// Lets others have it.
+    pub fn give_back(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 /// What a refusal says: the handler's own problem, or one for a refusal that the router made.

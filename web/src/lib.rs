@@ -6,9 +6,12 @@
 
 pub mod answer;
 pub mod api;
+pub mod ask;
 pub mod attempts;
 pub mod auth;
+pub mod body;
 pub mod docs;
+pub mod events;
 pub mod guard;
 mod health;
 pub mod page;
@@ -22,4 +25,4 @@ pub mod tls;
 pub use health::{Health, Shipping};
 pub use router::router;
 pub use serve::{ServeError, serve};
-pub use state::{Objectives, Shared, Web};
+pub use state::{Here, Objectives, Shared, Web};

@@ -4,14 +4,16 @@
 //! cannot be, and one that is too long are refused with 400. A cursor is no proof of anything: what it leads to is judged like
 //! any other question.
 
+use axum::Json;
 use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::problem::{Kind, Problem};
 
@@ -29,6 +31,59 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Asks for the next page; null when there is none.
     pub next_cursor: Option<String>,
+}
+
+/// How much of a list, where nothing else is asked of it.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Asked {
+    /// The most items, 1 to 1000; 100 when not given.
+    limit: Option<u32>,
+    /// From `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl Asked {
+    /// How much is asked for, and behind which place of the list `of`.
+    ///
+    /// # Errors
+    /// When either cannot be read.
+    pub fn read<T: DeserializeOwned>(&self, of: &str) -> Result<(u32, Option<T>), Problem> {
+        let after = self.cursor.as_deref().map(|cursor| place(of, cursor)).transpose()?;
+        Ok((limit(self.limit)?, after))
+    }
+}
+
+/// The page behind `after` of a whole list, sorted by its keys, which are no other's; and the cursor of the next page.
+///
+/// # Errors
+/// A fault of ours: a key that is no JSON.
+pub fn cut<T, K: Ord + Serialize>(
+    mut all: Vec<T>,
+    of: &str,
+    (limit, after): (u32, Option<K>),
+    key: impl Fn(&T) -> K,
+) -> Result<(Vec<T>, Option<String>), Problem> {
+    all.retain(|one| after.as_ref().is_none_or(|after| key(one) > *after));
+    // The catalog may sort by other letters than we compare by.
+    all.sort_by_key(&key);
+    let limit = limit as usize;
+    let more = all.len() > limit;
+    all.truncate(limit);
+    let next = all.last().filter(|_| more).map(|last| cursor(of, &key(last))).transpose()?;
+    Ok((all, next))
+}
+
+/// A page as an answer, with the parameters in `keep` kept in the address of the next one.
+pub fn answer<T: Serialize>(
+    uri: &OriginalUri,
+    keep: &[&str],
+    items: Vec<T>,
+    next_cursor: Option<String>,
+) -> Response {
+    let links = links(uri, keep, &[("next", next_cursor.as_deref())]);
+    (links, Json(Page { items, next_cursor })).into_response()
 }
 
 /// How much is asked for.

@@ -46,6 +46,10 @@ kinds! {
     Invalid = 400, "request-invalid", "The request cannot be read";
     /// A cursor that no answer gave.
     CursorInvalid = 400, "cursor-invalid", "The cursor is not one that this API gave";
+    /// Work is asked for without a key.
+    KeyMissing = 400, "idempotency-key-missing", "Work is asked for with an idempotency key";
+    /// A key that is none.
+    KeyInvalid = 400, "idempotency-key-invalid", "The idempotency key is not one";
     /// Nobody said who asks, or it was not true.
     NotAuthenticated = 401, "not-authenticated", "Who asks is not known";
     /// Whoever asks may not.
@@ -58,22 +62,42 @@ kinds! {
     IncarnationUnknown = 404, "incarnation-unknown", "No such incarnation";
     /// No such point.
     PointUnknown = 404, "point-unknown", "The catalog knows no such point";
+    /// No such job, for whoever asks.
+    JobUnknown = 404, "job-unknown", "No such job";
+    /// Nothing has come of it yet.
+    JobNotFinished = 404, "job-not-finished", "The job has not ended";
+    /// No such token.
+    TokenUnknown = 404, "token-unknown", "No such token";
     /// The path is there, for other methods.
     MethodNotAllowed = 405, "method-not-allowed", "The path does not take this method";
     /// What was asked for is several things.
     PointAmbiguous = 409, "point-ambiguous", "Several points are meant by this";
+    /// A job has ended already.
+    JobEnded = 409, "job-ended", "The job has ended already";
     /// What is recorded contradicts.
     Conflict = 409, "conflict", "What is recorded contradicts this";
     /// The body is too large.
     TooLarge = 413, "body-too-large", "The body is too large";
     /// The body is of another kind.
     MediaType = 415, "media-type", "The body is of a kind that is not taken";
+    /// A key stands for something else.
+    KeyUsed = 422, "idempotency-key-used", "The idempotency key stands for other work";
+    /// What is asked for can be read, and is refused.
+    Refused = 422, "refused", "This is refused";
+    /// It is known, and this version does not do it.
+    NotBuilt = 422, "not-built", "This version does not do this yet";
+    /// A job failed.
+    JobFailed = 424, "job-failed", "The job failed";
+    /// A job was cancelled.
+    JobCancelled = 424, "job-cancelled", "The job was cancelled";
     /// Too many attempts failed.
     TooManyAttempts = 429, "too-many-attempts", "Too many attempts failed from this address";
     /// A fault of farshore.
     Unexpected = 500, "unexpected", "A fault of farshore";
     /// The catalog does not answer.
     CatalogAway = 503, "catalog-away", "The catalog does not answer";
+    /// As many listen as are let.
+    TooManyListeners = 503, "too-many-listeners", "Too many listen";
     /// It took too long.
     TimedOut = 503, "timed-out", "The answer took too long";
 }
@@ -89,6 +113,8 @@ pub struct Problem {
     pub hint: Option<String>,
     /// After how many seconds another try makes sense.
     pub retry_after: Option<u32>,
+    /// What a job said of itself.
+    job_problem: Option<serde_json::Value>,
     /// What is to be logged and not to be told.
     cause: Option<String>,
 }
@@ -110,6 +136,10 @@ pub struct Body {
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// What a job that was not done said of itself: `code`, `happened`, `safe`, `do`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub job_problem: Option<serde_json::Value>,
     /// Under which the service's log has more.
     pub trace_id: String,
 }
@@ -117,7 +147,7 @@ pub struct Body {
 impl Problem {
     /// A problem of this kind.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), hint: None, retry_after: None, cause: None }
+        Self { kind, detail: detail.into(), hint: None, retry_after: None, job_problem: None, cause: None }
     }
 
     /// The same, with what to do.
@@ -131,6 +161,13 @@ impl Problem {
     #[must_use]
     pub const fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The same, with what a job said of itself.
+    #[must_use]
+    pub fn of_job(mut self, said: Option<serde_json::Value>) -> Self {
+        self.job_problem = said;
         self
     }
 
@@ -176,6 +213,7 @@ impl Problem {
             detail: self.detail.clone(),
             code: self.kind.code(),
             hint: self.hint.clone(),
+            job_problem: self.job_problem.clone(),
             trace_id: trace_id.to_owned(),
         };
         let mut answer = (status, Json(body)).into_response();
@@ -197,6 +235,7 @@ impl From<Error> for Problem {
             why if why.is_away() => Self::away(),
             Error::NoDatabase { .. } => Self::new(Kind::DatabaseUnknown, why.to_string()),
             Error::NoIncarnation { .. } => Self::new(Kind::IncarnationUnknown, why.to_string()),
+            Error::NoToken { .. } => Self::new(Kind::TokenUnknown, why.to_string()),
             Error::NotInHistory { .. } => Self::new(Kind::PointUnknown, why.to_string()),
             Error::Conflict { .. } => Self::new(Kind::Conflict, why.to_string()),
             Error::Invalid { .. } | Error::TooLarge { .. } => Self::new(Kind::Invalid, why.to_string()),

@@ -9,10 +9,13 @@ use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{activity, backup, database, node, points, resolve, session, token};
+use crate::api::{
+    activity, backup, database, job, node, plan, points, resolve, restore, schedule, session, stream, token,
+    verify,
+};
 use crate::health::{self, Health};
 use crate::problem::{Kind, Problem};
-use crate::state::{Shared, Web};
+use crate::state::{Here, Shared, Web};
 use crate::{auth, docs, guard};
 
 /// Paths that anybody may ask, below `/api/v1`.
@@ -29,21 +32,40 @@ fn viewer() -> OpenApiRouter<Shared> {
         .routes(routes!(points::list))
         .routes(routes!(resolve::resolve))
         .routes(routes!(backup::list))
+        .routes(routes!(job::list))
+        .routes(routes!(job::show))
+        .routes(routes!(job::result))
+        .routes(routes!(schedule::list))
+        .routes(routes!(stream::listen))
         .routes(routes!(node::list))
         .routes(routes!(activity::list))
         .routes(routes!(session::show, session::end))
 }
 
+/// Paths for operators: work that changes no database.
+fn operator() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(backup::ask))
+        .routes(routes!(verify::ask))
+        .routes(routes!(plan::ask))
+        .routes(routes!(restore::ask))
+        .routes(routes!(job::cancel))
+}
+
 /// Paths for admins.
 fn admin() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(token::list))
+    OpenApiRouter::new()
+        .routes(routes!(token::list))
+        .routes(routes!(token::create))
+        .routes(routes!(token::revoke))
 }
 
 /// Everything below `/api/v1`, with its description: what a role may do is said in one place and holds in both.
 fn api(web: &Shared) -> OpenApiRouter<Shared> {
     let mut all = open();
     docs::describe(all.get_openapi_mut(), None);
-    for (role, mut routes) in [(Role::Viewer, viewer()), (Role::Admin, admin())] {
+    for (role, mut routes) in [(Role::Viewer, viewer()), (Role::Operator, operator()), (Role::Admin, admin())]
+    {
         docs::describe(routes.get_openapi_mut(), Some(role));
         all = all.merge(routes.route_layer(from_fn_with_state((web.clone(), role), auth::require)));
     }
@@ -79,7 +101,7 @@ pub fn router(web: Shared, health: watch::Receiver<Health>) -> Router {
 /// # Errors
 /// A fault of ours: a description that is no JSON.
 pub fn document() -> Result<String, Problem> {
-    let web = Web::new(None, std::collections::BTreeMap::new(), true, false);
+    let web = Web::new(None, std::collections::BTreeMap::new(), Here::default(), true, false);
     let (_, doc) = api(&web).split_for_parts();
     let text = doc.to_pretty_json();
     text.map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))

@@ -1,19 +1,25 @@
 //! What all handlers share.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
 use farshore_journal::DatabaseName;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::attempts::Attempts;
+use crate::events::Events;
 use crate::password;
 use crate::problem::Problem;
 
 /// Requests that may ask the catalog at once: of its four connections one is left to whoever records how shipping stands.
 const ASKING: usize = 3;
+
+/// Callers that may wait for a job at once: each looks at it twice a second.
+const WAITING: usize = 64;
 
 /// What is promised of a database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,6 +28,17 @@ pub struct Objectives {
     pub rpo: Option<Duration>,
     /// The most time to resume service.
     pub rto: Option<Duration>,
+}
+
+/// The service that answers.
+#[derive(Debug, Clone, Default)]
+pub struct Here {
+    /// Its machine's name.
+    pub node: String,
+    /// The folders beneath which it may restore; none: it does no restores.
+    pub restore_roots: Vec<PathBuf>,
+    /// Cancelled when it is to end: who waits is answered.
+    pub stop: CancellationToken,
 }
 
 /// The handlers' one state.
@@ -33,6 +50,10 @@ pub struct Web {
     catalog: Option<Catalog>,
     /// Of the databases of this service's configuration; others may share the catalog.
     pub objectives: BTreeMap<DatabaseName, Objectives>,
+    /// The service that answers.
+    pub here: Here,
+    /// What changes, for whoever listens.
+    pub events: Events,
     /// Whether TLS carries the requests.
     pub secure: bool,
     /// Whether only this machine can ask.
@@ -41,8 +62,10 @@ pub struct Web {
     pub attempts: Attempts,
     /// Passwords that are checked at once.
     pub checking: Arc<Semaphore>,
+    /// Callers that wait for a job at once.
+    pub waiting: Semaphore,
     /// Requests that ask the catalog at once.
-    pub asking: Semaphore,
+    pub asking: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Web {
@@ -56,6 +79,7 @@ impl Web {
     pub fn new(
         catalog: Option<Catalog>,
         objectives: BTreeMap<DatabaseName, Objectives>,
+        here: Here,
         secure: bool,
         loopback: bool,
     ) -> Shared {
@@ -63,11 +87,14 @@ impl Web {
         Arc::new(Self {
             catalog,
             objectives,
+            here,
+            events: Events::default(),
             secure,
             loopback,
             attempts: Attempts::default(),
             checking,
-            asking: Semaphore::new(ASKING),
+            waiting: Semaphore::new(WAITING),
+            asking: Arc::new(Semaphore::new(ASKING)),
         })
     }
 

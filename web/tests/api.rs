@@ -10,8 +10,14 @@
 mod access;
 #[path = "api/answers.rs"]
 mod answers;
+#[path = "api/asking.rs"]
+mod asking;
 #[path = "api/description.rs"]
 mod description;
+#[path = "api/listening.rs"]
+mod listening;
+#[path = "api/made_up.rs"]
+mod made_up;
 #[path = "api/odd.rs"]
 mod odd;
 #[path = "api/rig.rs"]

@@ -92,6 +92,8 @@ words!(
     Drill = "drill",
     /// Deletion of what no rule keeps.
     Expire = "expire",
+    /// A restore's plan, read from the store; nothing is written.
+    Plan = "plan",
     /// Something that a later version does, and this one leaves alone.
     Unknown = "unknown",
 );
@@ -100,7 +102,7 @@ impl JobKind {
     /// Whether it may be begun anew while its former holder perhaps still works on it: a backup more does no harm, and a verification only reads.
     pub const fn is_repeatable(self) -> bool {
         match self {
-            Self::Backup | Self::Verify => true,
+            Self::Backup | Self::Verify | Self::Plan => true,
             Self::Restore | Self::Drill | Self::Expire | Self::Unknown => false,
         }
     }

@@ -54,7 +54,7 @@ pub(in crate::commands) fn unreachable(
     )
 }
 
-pub(in crate::commands) fn failed(
+pub(crate) fn failed(
     name: &DatabaseName,
     source: &Source,
     directory: &Path,

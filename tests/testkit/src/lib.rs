@@ -29,3 +29,12 @@ use std::path::{Path, PathBuf};
 pub fn farshore_bin(built: &str) -> PathBuf {
     user::executable(Path::new(built))
 }
+
+/// The program that makes questions up from an OpenAPI document.
+///
+/// # Panics
+/// If it is not installed.
+#[must_use]
+pub fn schemathesis() -> PathBuf {
+    tools::need("FARSHORE_SCHEMATHESIS")
+}

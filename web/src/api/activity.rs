@@ -1,29 +1,17 @@
 //! `/activity`: who did what.
 
-use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::auth::Who;
-use crate::page::{self, Page, Query};
+use crate::page::{self, Asked, Page, Query};
 use crate::problem::Problem;
 use crate::state::Shared;
 
 const LIST: &str = "activity";
-
-/// How much of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Asked {
-    /// The most items, 1 to 1000; 100 when not given.
-    limit: Option<u32>,
-    /// From `next_cursor` of the page before.
-    cursor: Option<String>,
-}
 
 /// Something somebody did.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,6 +28,8 @@ pub struct Entry {
     pub database: Option<String>,
     /// More, without secrets and row values.
     pub detail: String,
+    /// Its digest, which holds that of the entry before: `farshore activity verify` holds the whole record against them.
+    pub digest: Option<String>,
 }
 
 /// Who did what, newest first
@@ -52,8 +42,7 @@ pub async fn list(
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
     who.sees_all()?;
-    let limit = page::limit(asked.limit)?;
-    let before: Option<u64> = asked.cursor.map(|cursor| page::place(LIST, &cursor)).transpose()?;
+    let (limit, before) = asked.read::<u64>(LIST)?;
     // No number is that large: it is behind all of them.
     let before = before.filter(|before| i64::try_from(*before).is_ok());
     let found = web.catalog()?.activity_list(before, limit).await?;
@@ -69,8 +58,8 @@ pub async fn list(
             what: entry.activity.what,
             database: entry.activity.database.map(|name| name.to_string()),
             detail: entry.activity.detail,
+            digest: entry.digest,
         })
         .collect();
-    let links = page::links(&uri, &["limit"], &[("next", next_cursor.as_deref())]);
-    Ok((links, Json(Page { items, next_cursor })).into_response())
+    Ok(page::answer(&uri, &["limit"], items, next_cursor))
 }

@@ -1,16 +1,22 @@
 //! `/backups`: base backups, of one database or of all.
 
-use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{OriginalUri, State};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use chrono::{DateTime, Utc};
 use farshore_catalog::backup::{Backup as Known, BackupKey};
+use farshore_catalog::job::{JobKind, spec};
 use farshore_journal::{DatabaseName, Position};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::api::database::NoParameters;
+use crate::api::job::Job;
 use crate::api::named;
+use crate::ask::{self, Key, Work};
 use crate::auth::Who;
+use crate::body;
 use crate::page::{self, Page, Query, cursor_invalid};
 use crate::problem::Problem;
 use crate::state::Shared;
@@ -136,8 +142,42 @@ pub async fn list(
         })
         .transpose()?;
     let items = found.into_iter().map(|(database, backup)| Backup::new(&database, backup)).collect();
-    let links = page::links(&uri, &["limit", "database"], &[("next", next_cursor.as_deref())]);
-    Ok((links, Json(Page { items, next_cursor })).into_response())
+    Ok(page::answer(&uri, &["limit", "database"], items, next_cursor))
+}
+
+/// A base backup that is asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackupAsked {
+    /// Of this database.
+    #[schema(example = "orders")]
+    database: String,
+    /// Into this store; into each of the database's when not given.
+    store: Option<String>,
+}
+
+/// Take a base backup
+#[utoipa::path(
+    post,
+    path = "/backups",
+    tag = "backups",
+    params(("Idempotency-Key" = String, Header, description = "Names this question: asked again with it, the first answer comes")),
+    request_body = BackupAsked,
+    responses((status = 202, description = "Its job; `Location` says where it is", body = Job))
+)]
+pub async fn ask(
+    State(web): State<Shared>,
+    who: Who,
+    key: Key,
+    headers: HeaderMap,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let asked: BackupAsked = body::json(&headers, &body, "{\"database\": ..., \"store\": ...}")?;
+    let database = ask::database(&web, &who, &asked.database).await?;
+    let spec = spec::Backup { store: asked.store };
+    let work = Work { kind: JobKind::Backup, database: &database.name, spec: &spec, node: None };
+    ask::queue(&web, &who, key, work).await
 }
 
 fn key((database, started_at, id): Place) -> Result<BackupKey, Problem> {

@@ -1,35 +1,23 @@
 //! `/databases`: what is protected, how it stands, and what can be restored.
 
-use axum::Json;
 use axum::extract::{OriginalUri, Path, State};
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use chrono::Utc;
 use farshore_journal::DatabaseName;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::answer;
 use crate::api::named;
 use crate::api::shape::{Former, Status, Window};
 use crate::auth::Who;
-use crate::page::{self, Page, Query};
+use crate::page::{self, Asked, Page, Query};
 use crate::problem::Problem;
 use crate::state::Shared;
 
 /// The list that its cursors are of.
 const LIST: &str = "databases";
-
-/// How much of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Asked {
-    /// The most items, 1 to 1000; 100 when not given.
-    limit: Option<u32>,
-    /// From `next_cursor` of the page before.
-    cursor: Option<String>,
-}
 
 /// What can be restored of a database.
 #[derive(Debug, Serialize, ToSchema)]
@@ -55,17 +43,11 @@ pub async fn list(
     uri: OriginalUri,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
-    let limit = page::limit(asked.limit)? as usize;
-    let after: Option<String> = asked.cursor.map(|cursor| page::place(LIST, &cursor)).transpose()?;
+    let page = asked.read(LIST)?;
     let catalog = web.catalog()?;
-    let all = catalog.database_list().await?;
-    let behind = |name: &DatabaseName| after.as_ref().is_none_or(|after| name.as_str() > after.as_str());
-    let mut names: Vec<DatabaseName> =
-        all.into_iter().map(|database| database.name).filter(|name| who.sees(name) && behind(name)).collect();
-    // The catalog may sort by other letters than we compare by.
-    names.sort();
-    let more = names.len() > limit;
-    names.truncate(limit);
+    let all = catalog.database_list().await?.into_iter().map(|database| database.name);
+    let seen: Vec<DatabaseName> = all.filter(|name| who.sees(name)).collect();
+    let (names, next_cursor) = page::cut(seen, LIST, page, |name| name.as_str().to_owned())?;
     let mut items = Vec::with_capacity(names.len());
     for name in &names {
         let now = Utc::now();
@@ -78,10 +60,7 @@ pub async fn list(
             Err(why) => return Err(why.into()),
         }
     }
-    let last = names.last().filter(|_| more);
-    let next_cursor = last.map(|name| page::cursor(LIST, &name.as_str())).transpose()?;
-    let links = page::links(&uri, &["limit"], &[("next", next_cursor.as_deref())]);
-    Ok((links, Json(Page { items, next_cursor })).into_response())
+    Ok(page::answer(&uri, &["limit"], items, next_cursor))
 }
 
 /// One database as it stands
@@ -91,7 +70,7 @@ pub async fn list(
     get,
     path = "/databases/{name}",
     tag = "databases",
-    params(("name" = String, Path, description = "The database")),
+    params(("name" = String, Path, description = "The database", example = "orders")),
     responses(
         (status = 200, description = "How it stands", body = Status),
         (status = 304, description = "As the caller has it already"))
@@ -115,7 +94,7 @@ pub async fn show(
     get,
     path = "/databases/{name}/window",
     tag = "databases",
-    params(("name" = String, Path, description = "The database")),
+    params(("name" = String, Path, description = "The database", example = "orders")),
     responses(
         (status = 200, description = "From when to when, and what is missing", body = Restorable),
         (status = 304, description = "As the caller has it already"))

@@ -1,29 +1,17 @@
 //! `/nodes`: the processes that share the catalog.
 
-use axum::Json;
 use axum::extract::{OriginalUri, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::auth::Who;
-use crate::page::{self, Page, Query};
+use crate::page::{self, Asked, Page, Query};
 use crate::problem::Problem;
 use crate::state::Shared;
 
 const LIST: &str = "nodes";
-
-/// How much of the list.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct Asked {
-    /// The most items, 1 to 1000; 100 when not given.
-    limit: Option<u32>,
-    /// From `next_cursor` of the page before.
-    cursor: Option<String>,
-}
 
 /// A running farshore, as it last said. Whether it still runs is not said here: judge by `heartbeat_at`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -48,14 +36,9 @@ pub async fn list(
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
     who.sees_all()?;
-    let limit = page::limit(asked.limit)? as usize;
-    let after: Option<String> = asked.cursor.map(|cursor| page::place(LIST, &cursor)).transpose()?;
-    let mut nodes = web.catalog()?.node_list().await?;
-    nodes.retain(|node| after.as_ref().is_none_or(|after| node.name > *after));
-    nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    let more = nodes.len() > limit;
-    nodes.truncate(limit);
-    let next_cursor = nodes.last().filter(|_| more).map(|node| page::cursor(LIST, &node.name)).transpose()?;
+    let page = asked.read(LIST)?;
+    let nodes = web.catalog()?.node_list().await?;
+    let (nodes, next_cursor) = page::cut(nodes, LIST, page, |node| node.name.clone())?;
     let items = nodes
         .into_iter()
         .map(|node| Node {
@@ -65,6 +48,5 @@ pub async fn list(
             heartbeat_at: node.heartbeat_at,
         })
         .collect();
-    let links = page::links(&uri, &["limit"], &[("next", next_cursor.as_deref())]);
-    Ok((links, Json(Page { items, next_cursor })).into_response())
+    Ok(page::answer(&uri, &["limit"], items, next_cursor))
 }

@@ -126,7 +126,7 @@ fn moment(micros: i64) -> Result<DateTime<Utc>, Problem> {
     get,
     path = "/databases/{name}/points",
     tag = "points",
-    params(("name" = String, Path, description = "The database"), Asked),
+    params(("name" = String, Path, description = "The database", example = "orders"), Asked),
     responses(
         (status = 200, description = "A page of them", body = Points))
 )]

@@ -93,7 +93,7 @@ struct Found {
     get,
     path = "/databases/{name}/points/resolve",
     tag = "points",
-    params(("name" = String, Path, description = "The database"), Asked),
+    params(("name" = String, Path, description = "The database", example = "orders"), Asked),
     responses(
         (status = 200, description = "Where it leads", body = Resolved),
         (status = 304, description = "As the caller has it already"),

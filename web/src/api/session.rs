@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::auth::{self, Peer, Who};
-use crate::password;
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
+use crate::{body, password};
 
 /// How long a login lasts: a working day.
 const LASTS: TimeDelta = TimeDelta::hours(12);
@@ -57,16 +57,7 @@ pub async fn begin(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    // A form of another site cannot send this kind without being asked by the browser first.
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.split(';').next().map(str::trim) != Some("application/json") {
-        return Err(
-            Problem::new(Kind::MediaType, "a login is JSON").hint("send content-type: application/json")
-        );
-    }
-    // What the reader says of a wrong body could repeat the password.
-    let login: Login = serde_json::from_slice(&body)
-        .map_err(|_| Problem::new(Kind::Invalid, "a login is {\"name\": ..., \"password\": ...}"))?;
+    let login: Login = body::json(&headers, &body, "{\"name\": ..., \"password\": ...}")?;
     if let Some(problem) = auth::too_many(&web, address, Instant::now()) {
         return Err(problem);
     }

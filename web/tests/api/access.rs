@@ -7,7 +7,7 @@ use farshore_web::router::document;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::rig::Rig;
+use crate::rig::{JOB, Rig};
 
 /// Method, path with its names filled in, and the least role, of every operation of the description.
 fn operations() -> Vec<(Method, String, Option<Role>)> {
@@ -20,7 +20,8 @@ fn operations() -> Vec<(Method, String, Option<Role>)> {
                 continue;
             }
             let role = operation["x-farshore-role"].as_str().map(|word| word.parse().unwrap());
-            all.push((method, path.replace("{name}", "orders"), role));
+            let path = path.replace("{name}", "orders").replace("tokens/{id}", "tokens/0123456789abcdef");
+            all.push((method, path.replace("{id}", JOB), role));
         }
     }
     assert!(all.len() >= 12, "{all:?}");
@@ -47,10 +48,16 @@ async fn each_role_may_what_the_description_says_and_nothing_more() {
         };
         assert_eq!((bare.status, bare.problem().as_str()), (401, "not-authenticated"), "{method} {path}");
         for (role, token) in &tokens {
+            if role.may(least) && path.ends_with("/stream") {
+                // What it answers has no end: `listening` asks it.
+                continue;
+            }
             let answer = rig.send(method.clone(), &path, &[("authorization", token)], "").await;
             match role.may(least) {
                 true => {
-                    assert!(answer.status < 300 || answer.status == 400, "{role} {method} {path}: {answer:?}")
+                    // What is asked without a body, or has ended, is refused for what it is.
+                    let is_answered = answer.status < 300 || matches!(answer.status, 400 | 404 | 409 | 415);
+                    assert!(is_answered, "{role} {method} {path}: {answer:?}")
                 }
                 false => {
                     refused += 1;

@@ -39,7 +39,7 @@ async fn lists(rig: &Rig, token: &str) {
     for (path, field, wanted) in [
         ("databases", "database", json!(["billing", "orders"])),
         ("nodes", "name", json!(["bergen", "oslo", "tromso"])),
-        ("activity", "number", json!([7, 6, 5, 4, 3, 2, 1])),
+        ("activity", "number", json!([8, 7, 6, 5, 4, 3, 2, 1])),
         ("backups", "to_position", json!(["1:0/B4", "1:0/3C", "1:0/78"])),
         ("backups?database=orders", "to_position", json!(["1:0/3C", "1:0/78"])),
     ] {

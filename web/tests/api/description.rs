@@ -7,7 +7,7 @@ use farshore_web::router::document;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::rig::Rig;
+use crate::rig::{JOB, Rig};
 
 #[test]
 fn the_description_that_is_checked_in_is_the_one_that_is_served() {
@@ -62,7 +62,8 @@ fn differs(doc: &Value, schema: &Value, value: &Value, at: &str) -> Option<Strin
             items.iter().find_map(|item| differs(doc, &schema["items"], item, &format!("{at}[]")))
         }
         Value::Object(fields) => {
-            let known = schema["properties"].as_object().unwrap();
+            // What is only called an object may hold anything.
+            let known = schema["properties"].as_object()?;
             let required: Vec<&str> =
                 schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let missing = required.iter().find(|name| !fields.contains_key(**name));
@@ -87,8 +88,12 @@ async fn answers_are_as_the_description_says() {
     let mut seen = 0;
     for (path, item) in doc["paths"].as_object().unwrap() {
         let Some(operation) = item.get("get") else { continue };
+        if path.ends_with("/stream") {
+            // What it answers has no end, and is no JSON.
+            continue;
+        }
         let query = if path.ends_with("/resolve") { "?at=2026-03-29T14:00:12Z" } else { "" };
-        let path = path.replace("{name}", "orders");
+        let path = path.replace("{name}", "orders").replace("{id}", JOB);
         let answer = rig.get(&format!("{path}{query}"), &token).await;
         let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
         assert_eq!(differs(&doc, schema, &answer.json(), &path), None);

@@ -42,7 +42,9 @@ fn value() -> impl Strategy<Value = String> {
         Just("backups"),
         Just("nodes"),
         Just("activity"),
-        Just("tokens")
+        Just("tokens"),
+        Just("jobs"),
+        Just("schedules")
     ];
     let cursor = (list, inside)
         .prop_map(|(list, at)| URL_SAFE_NO_PAD.encode(format!("{{\"of\":\"{list}\",\"at\":{at}}}")));
@@ -58,10 +60,13 @@ fn question() -> impl Strategy<Value = String> {
             Just("nodes".to_owned()),
             Just("activity".to_owned()),
             Just("tokens".to_owned()),
+            Just("jobs".to_owned()),
+            Just("schedules".to_owned()),
         ],
         2 => Just("databases/orders/points".to_owned()),
         2 => Just("databases/orders/points/resolve".to_owned()),
         1 => ".{0,90}".prop_map(|name| format!("databases/{}", encoded(&name))),
+        1 => ".{0,20}".prop_map(|name| format!("jobs/{}", encoded(&name))),
         1 => "[ -~]{0,20}".prop_map(|name| encoded(&name)),
     ];
     let parameter = prop_oneof![
@@ -76,6 +81,8 @@ fn question() -> impl Strategy<Value = String> {
         Just("point"),
         Just("incarnation"),
         Just("database"),
+        Just("unended"),
+        Just("wait"),
     ];
     let query = proptest::collection::vec((parameter, value()), 0..3);
     (path, query).prop_map(|(path, query)| {

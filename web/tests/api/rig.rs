@@ -12,6 +12,7 @@ use farshore_catalog::branch::Branch;
 use farshore_catalog::commit::Commit;
 use farshore_catalog::database::Database;
 use farshore_catalog::incarnation::Incarnation;
+use farshore_catalog::job::{Claim, Holder, JobEnd, JobKind, NewJob, Via};
 use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::node::Node;
 use farshore_catalog::range::JournalRange;
@@ -21,7 +22,7 @@ use farshore_catalog::token::{Bearer, Token};
 use farshore_catalog::user::User;
 use farshore_catalog::{Catalog, Options, Time};
 use farshore_journal::{BackupId, DatabaseName, IncarnationId, Offset, Position, Sequence, Timeline};
-use farshore_web::{Health, Objectives, Shipping as Readiness, Web, password};
+use farshore_web::{Health, Here, Objectives, Shipping as Readiness, Web, password};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -29,6 +30,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// A job of `orders` that has succeeded.
+pub const JOB: &str = "jb-0000000001";
 
 /// The password of the users that [`Rig::user`] adds.
 pub const PASSWORD: &str = "correct horse battery";
@@ -104,15 +108,21 @@ impl Rig {
         let options = Options { deadline: Duration::from_secs(10), ..Options::default() };
         let catalog = Catalog::open(url, options).await.unwrap();
         let promised = Objectives { rpo: Some(Duration::from_secs(1)), rto: Some(Duration::from_secs(900)) };
-        let web =
-            Web::new(Some(catalog.clone()), BTreeMap::from([(name("orders"), promised)]), false, loopback);
+        let cancel = CancellationToken::new();
+        let here = Here {
+            node: "oslo".to_owned(),
+            restore_roots: vec!["/srv/restores".into()],
+            stop: cancel.clone(),
+        };
+        let promised = BTreeMap::from([(name("orders"), promised)]);
+        let web = Web::new(Some(catalog.clone()), promised, here, false, loopback);
         let (tell, told) =
             watch::channel(Health { databases: BTreeMap::from([(name("orders"), Readiness::Ready)]) });
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let cancel = CancellationToken::new();
         let mut served = JoinSet::new();
-        let (app, stop) = (farshore_web::router(web, told), cancel.clone());
+        let (app, stop) = (farshore_web::router(web.clone(), told), cancel.clone());
+        served.spawn(farshore_web::events::poll(web, cancel.clone()));
         served.spawn(async move { farshore_web::serve(listener, None, app, stop).await.unwrap() });
         let client = Client::builder().timeout(Duration::from_secs(60)).no_proxy();
         let client = client.redirect(reqwest::redirect::Policy::none()).build().unwrap();
@@ -120,11 +130,11 @@ impl Rig {
     }
 
     /// Ends the server; it must end by itself.
-    pub async fn end(mut self) {
+    pub async fn end(self) {
         self.cancel.cancel();
         drop(self.client);
-        let ended = tokio::time::timeout(Duration::from_secs(30), self.served.join_next()).await;
-        ended.expect("the server ends").unwrap().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.served.join_all()).await;
+        ended.expect("the server ends");
         self.catalog.close().await;
     }
 
@@ -306,6 +316,19 @@ pub async fn facts(catalog: &Catalog) -> IncarnationId {
         };
         catalog.node_put(&node).await.unwrap();
     }
+    let job = NewJob {
+        id: JOB.parse().unwrap(),
+        kind: JobKind::Verify,
+        database: Some(name("orders")),
+        spec: "{}".to_owned(),
+        asked_by: "ana".to_owned(),
+        via: Via::Command,
+        wanted_node: None,
+    };
+    let holder = Holder { node: "oslo".to_owned(), process: "p".to_owned() };
+    let claim = Claim { id: job.id, attempt: 1, process: holder.process.clone() };
+    catalog.job_put(&job, Some(&holder), time(0)).await.unwrap();
+    catalog.job_end(&claim, &JobEnd::Succeeded("{\"sound\":true}".to_owned()), time(5)).await.unwrap();
     connected(catalog).await;
     first.id
 }

@@ -75,3 +75,52 @@ async fn a_failed_login_does_not_say_what_was_wrong() {
     assert_eq!(answer.problem(), "body-too-large");
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_made_over_http_is_shown_once_and_lets_nobody_in_once_revoked() {
+    let rig = Rig::new().await;
+    let admin = format!("Bearer {}", rig.token(Role::Admin, None).await);
+    let one = format!("Bearer {}", rig.token(Role::Admin, Some("orders")).await);
+    let json = ("content-type", "application/json");
+    let make = async |token: &str, body: &str| {
+        rig.send(Method::POST, "/api/v1/tokens", &[("authorization", token), json], body).await
+    };
+    let whole = "{\"name\":\"ci\",\"role\":\"viewer\",\"database\":\"orders\",\"expires_in_seconds\":60}";
+    let made = make(&admin, whole).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let (token, secret) = (made.json()["token"].clone(), made.json()["secret"].as_str().unwrap().to_owned());
+    assert_eq!((&token["role"], &token["database"]), (&"viewer".into(), &"orders".into()));
+    let id = token["id"].as_str().unwrap().to_owned();
+    assert_eq!(made.header("location"), format!("/api/v1/tokens/{id}"));
+    assert_eq!(rig.get("/api/v1/databases/orders", &secret).await.status, 200);
+    assert_eq!(make(&admin, whole).await.problem(), "conflict", "a valid token has the name");
+    for (body, code) in [
+        ("{\"name\":\"X\",\"role\":\"viewer\"}", "request-invalid"),
+        ("{\"name\":\"x\",\"role\":\"root\"}", "request-invalid"),
+        ("{\"name\":\"x\",\"role\":\"viewer\",\"expires_in_seconds\":0}", "request-invalid"),
+        ("{\"name\":\"x\",\"role\":\"viewer\",\"database\":\"nowhere\"}", "database-unknown"),
+    ] {
+        assert_eq!(make(&admin, body).await.problem(), code, "{body}");
+    }
+    // Who sees one database only says nothing of who may ask.
+    assert_eq!(make(&one, whole).await.problem(), "not-allowed");
+    let path = format!("/api/v1/tokens/{id}");
+    assert_eq!(
+        rig.send(Method::DELETE, &path, &[("authorization", &one)], "").await.problem(),
+        "not-allowed"
+    );
+    let revoked = rig.send(Method::DELETE, &path, &[("authorization", &admin)], "").await;
+    assert_eq!((revoked.status, &revoked.json()["valid"]), (200, &false.into()), "{revoked:?}");
+    assert_eq!(rig.get("/api/v1/databases/orders", &secret).await.status, 401);
+    let again = rig.send(Method::DELETE, &path, &[("authorization", &admin)], "").await;
+    assert_eq!((again.status, again.problem().as_str()), (404, "token-unknown"));
+    let entries = rig.catalog.activity_list(None, 2).await.unwrap();
+    assert_eq!(
+        entries.iter().map(|entry| entry.activity.what.as_str()).collect::<Vec<_>>(),
+        ["token revoke", "token create"]
+    );
+    let hidden = secret.rsplit('_').next().unwrap();
+    let listed = rig.send(Method::GET, "/api/v1/tokens", &[("authorization", &admin)], "").await;
+    assert!(!listed.text.contains(hidden) && !format!("{entries:?}").contains(hidden));
+    rig.end().await;
+}

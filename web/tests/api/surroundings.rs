@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use farshore_catalog::access::Role;
 use farshore_catalog::token::Bearer;
-use farshore_web::{Health, ServeError, Shipping, Web, tls};
+use farshore_web::{Health, Here, ServeError, Shipping, Web, tls};
 use reqwest::Method;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -163,7 +163,7 @@ async fn no_secret_is_in_an_answer_or_in_the_log_whatever_is_asked() {
 async fn an_address_others_can_reach_is_refused_without_tls() {
     let listener = TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
     let (_tell, told) = watch::channel(Health::default());
-    let app = farshore_web::router(Web::new(None, BTreeMap::new(), false, false), told);
+    let app = farshore_web::router(Web::new(None, BTreeMap::new(), Here::default(), false, false), told);
     let served = farshore_web::serve(listener, None, app, CancellationToken::new()).await;
     assert!(matches!(served, Err(ServeError::NotLoopback { .. })));
 }
@@ -182,7 +182,10 @@ async fn with_tls_others_are_served_the_cookie_is_the_hosts_alone_and_the_descri
     let listener = TcpListener::bind(("0.0.0.0", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (_tell, told) = watch::channel(Health::default());
-    let app = farshore_web::router(Web::new(Some(rig.catalog.clone()), BTreeMap::new(), true, false), told);
+    let app = farshore_web::router(
+        Web::new(Some(rig.catalog.clone()), BTreeMap::new(), Here::default(), true, false),
+        told,
+    );
     let cancel = CancellationToken::new();
     let mut served = JoinSet::new();
     served.spawn(farshore_web::serve(listener, Some(acceptor), app, cancel.clone()));
@@ -234,7 +237,7 @@ async fn ready_is_said_only_while_every_database_is_and_the_teller_lives() {
     let address = listener.local_addr().unwrap();
     let (tell, told) = watch::channel(Health::default());
     // No catalog: health needs none.
-    let app = farshore_web::router(Web::new(None, BTreeMap::new(), false, true), told);
+    let app = farshore_web::router(Web::new(None, BTreeMap::new(), Here::default(), false, true), told);
     let cancel = CancellationToken::new();
     let mut served = JoinSet::new();
     served.spawn(farshore_web::serve(listener, None, app, cancel.clone()));
@@ -280,7 +283,7 @@ async fn a_flood_of_questions_leaves_a_connection_of_the_catalog_to_others() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         asking.fetch_sub(1, Ordering::SeqCst);
     };
-    let web = Web::new(None, BTreeMap::new(), false, true);
+    let web = Web::new(None, BTreeMap::new(), Here::default(), false, true);
     let app = axum::Router::new().route("/", axum::routing::get(handler));
     let app = app.layer(axum::middleware::from_fn_with_state(web, farshore_web::guard::in_turn));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

@@ -1,0 +1,132 @@
+//! `farshore activity`: who did what, and whether the record of it is as it was written.
+//!
+//! What always holds: `verify` never calls a record sound that it could not read to its end.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use farshore_catalog::activity::{ActivityEntry, Verified};
+use farshore_journal::DatabaseName;
+use serde::Serialize;
+
+use crate::cli::activity::ActivityCommand;
+use crate::cli::zone::Zone;
+use crate::commands::Context;
+use crate::exit::Exit;
+use crate::output::Row;
+use crate::wiring;
+
+/// Entries that are listed at once.
+const LISTED: u32 = 100;
+
+/// An entry, as `-o json` shows it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    number: u64,
+    at: DateTime<Utc>,
+    who: String,
+    what: String,
+    database: Option<DatabaseName>,
+    detail: String,
+    digest: Option<String>,
+}
+
+impl From<ActivityEntry> for Shown {
+    fn from(entry: ActivityEntry) -> Self {
+        let ActivityEntry { number, activity, digest } = entry;
+        Self {
+            number,
+            at: activity.at,
+            who: activity.who,
+            what: activity.what,
+            database: activity.database,
+            detail: activity.detail,
+            digest,
+        }
+    }
+}
+
+impl Row for Shown {
+    const HEADER: &'static [&'static str] = &["NUMBER", "AT (UTC)", "WHO", "WHAT", "DATABASE", "DETAIL"];
+
+    fn cells(&self, zone: Zone) -> Vec<String> {
+        vec![
+            self.number.to_string(),
+            zone.show(self.at, SecondsFormat::Secs),
+            self.who.clone(),
+            self.what.clone(),
+            self.database.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            self.detail.clone(),
+        ]
+    }
+}
+
+/// What speaks against the record.
+#[derive(Debug, Serialize)]
+struct Found {
+    number: u64,
+    finding: String,
+}
+
+/// What a walk found, as `-o json` shows it.
+#[derive(Debug, Serialize)]
+struct Walked {
+    sound: bool,
+    entries: u64,
+    last: u64,
+    digest: String,
+    findings: Vec<Found>,
+}
+
+impl From<Verified> for Walked {
+    fn from(verified: Verified) -> Self {
+        let Verified { entries, last, digest, findings } = verified;
+        let findings: Vec<Found> = findings
+            .into_iter()
+            .map(|(number, finding)| Found { number, finding: finding.to_string() })
+            .collect();
+        Self { sound: findings.is_empty(), entries, last, digest, findings }
+    }
+}
+
+impl Walked {
+    fn text(&self) -> String {
+        let end = match self.digest.as_str() {
+            "" => "no entry is chained yet".to_owned(),
+            digest => format!("number {}, {digest}", self.last),
+        };
+        let mut lines = format!("entries    {}\nend        {end}\n", self.entries);
+        for found in &self.findings {
+            lines.push_str(&format!("FOUND      {}: {}\n", found.number, found.finding));
+        }
+        if self.sound {
+            lines.push_str("sound      each entry is as it was written, and follows the one before\n");
+        }
+        lines
+    }
+}
+
+/// Runs it. `verify` ends with 9 when it finds something.
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Result<Exit> {
+    let config = context.config()?;
+    let catalog = wiring::catalog(&config).await?;
+    match command {
+        ActivityCommand::List { before } => {
+            // No number is that large: it is behind all of them.
+            let before = before.filter(|before| i64::try_from(*before).is_ok());
+            let entries =
+                catalog.activity_list(before, LISTED).await.map_err(|why| wiring::catalog_away(&why))?;
+            let shown: Vec<Shown> = entries.into_iter().map(Shown::from).collect();
+            context.output.list("farshore.activity/1", &shown)?;
+            Ok(Exit::Done)
+        }
+        ActivityCommand::Verify => {
+            let verified = catalog.activity_verify().await.map_err(|why| wiring::catalog_away(&why))?;
+            let walked = Walked::from(verified);
+            let text = walked.text();
+            context.output.one("farshore.activity-verify/1", &walked, &text)?;
+            Ok(if walked.sound { Exit::Done } else { Exit::Findings })
+        }
+    }
+}

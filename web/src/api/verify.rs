@@ -1,0 +1,50 @@
+//! `/verifies`: what the stores hold, held against its checksums and its chain.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use farshore_catalog::job::{JobKind, spec};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::api::database::NoParameters;
+use crate::api::job::Job;
+use crate::ask::{self, Key, Work};
+use crate::auth::Who;
+use crate::body;
+use crate::page::Query;
+use crate::problem::Problem;
+use crate::state::Shared;
+
+/// A verification that is asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyAsked {
+    /// Of this database, in all its stores.
+    #[schema(example = "orders")]
+    database: String,
+}
+
+/// Verify what the stores have of a database
+#[utoipa::path(
+    post,
+    path = "/verifies",
+    tag = "verifies",
+    params(("Idempotency-Key" = String, Header, description = "Names this question: asked again with it, the first answer comes")),
+    request_body = VerifyAsked,
+    responses((status = 202, description = "Its job; `Location` says where it is", body = Job))
+)]
+pub async fn ask(
+    State(web): State<Shared>,
+    who: Who,
+    key: Key,
+    headers: HeaderMap,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let asked: VerifyAsked = body::json(&headers, &body, "{\"database\": ...}")?;
+    let database = ask::database(&web, &who, &asked.database).await?;
+    let work = Work { kind: JobKind::Verify, database: &database.name, spec: &spec::Verify {}, node: None };
+    ask::queue(&web, &who, key, work).await
+}
