@@ -289,6 +289,8 @@ pub struct ServiceConfig {
     pub tls: Option<TlsFiles>,
     /// The socket `wal push` hands its files to.
     pub socket: PathBuf,
+    /// Where metrics are, on loopback, for whoever asks from this machine; `None`: they take a token only.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl ServiceConfig {
@@ -710,7 +712,18 @@ impl Judge<'_> {
             None => DEFAULT_LISTEN,
         };
         let socket = service.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
-        Ok(ServiceConfig { listen, tls, socket: self.folder.join(socket) })
+        let metrics_listen = match service.metrics_listen {
+            Some(listen) if !listen.get_ref().ip().is_loopback() => {
+                return Err(self
+                    .problem(
+                        listen.span(),
+                        "others could reach this address, and metrics ask for no token here",
+                    )
+                    .hint("write 127.0.0.1:PORT; from elsewhere, ask /metrics at `listen` with a token"));
+            }
+            listen => listen.map(Spanned::into_inner),
+        };
+        Ok(ServiceConfig { listen, tls, socket: self.folder.join(socket), metrics_listen })
     }
 
     /// A misspelt variable would leave a secret unset without a word.

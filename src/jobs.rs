@@ -10,6 +10,7 @@
 //! ```
 
 pub mod held;
+pub mod overdue;
 pub mod record;
 pub mod runner;
 mod schedule;

@@ -21,4 +21,5 @@ pub mod rebuild;
 pub mod room_lock;
 pub mod socket;
 pub mod sources;
+pub mod watching;
 pub mod wiring;

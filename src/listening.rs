@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
-use farshore_web::{Health, Objectives, Web, tls};
+use farshore_web::{Health, Metrics, Web, tls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ pub async fn listen(
     config: Arc<Config>,
     catalog: Option<Catalog>,
     health: watch::Receiver<Health>,
+    metrics: Arc<Metrics>,
     cancel: CancellationToken,
 ) {
     let address = config.service.listen;
@@ -41,12 +42,8 @@ pub async fn listen(
     if !loopback && !somebody_may(&config, catalog.as_ref(), &cancel).await {
         return;
     }
-    let objectives = config.databases.iter().map(|(name, settings)| {
-        let promised =
-            Objectives { rpo: settings.rpo.map(|rpo| rpo.get()), rto: settings.rto.map(|rto| rto.get()) };
-        (name.clone(), promised)
-    });
-    let web = Web::new(catalog, objectives.collect(), acceptor.is_some(), loopback);
+    let objectives = metrics.objectives().clone();
+    let web = Web::measured(catalog, objectives, (acceptor.is_some(), loopback), metrics);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(why) => {

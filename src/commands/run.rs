@@ -40,7 +40,7 @@ use crate::jobs::runner::Runner;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
 use crate::wiring::{self, Purpose};
-use crate::{listening, room_lock, socket};
+use crate::{listening, room_lock, socket, watching};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -84,7 +84,15 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     }
     let mut service = JoinSet::new();
     let (health_tx, health_rx) = watch::channel(Health::default());
-    service.spawn(listening::listen(Arc::clone(&config), catalog.clone(), health_rx, cancel.clone()));
+    let metrics = watching::metrics(&config);
+    service.spawn(listening::listen(
+        Arc::clone(&config),
+        catalog.clone(),
+        health_rx,
+        Arc::clone(&metrics),
+        cancel.clone(),
+    ));
+    service.spawn(watching::watch(Arc::clone(&config), catalog.clone(), metrics, cancel.clone()));
     let mut pictures = JoinSet::new();
     match socket::listen(&config.service.socket).await {
         Ok(listener) => {

@@ -101,4 +101,5 @@ pub(super) struct Service {
     pub(super) tls_certificate: Option<Spanned<PathBuf>>,
     pub(super) tls_key: Option<Spanned<PathBuf>>,
     pub(super) socket: Option<PathBuf>,
+    pub(super) metrics_listen: Option<Spanned<SocketAddr>>,
 }

@@ -9,6 +9,7 @@ use farshore_journal::DatabaseName;
 use tokio::sync::Semaphore;
 
 use crate::attempts::Attempts;
+use crate::metrics::Metrics;
 use crate::password;
 use crate::problem::Problem;
 
@@ -43,6 +44,8 @@ pub struct Web {
     pub checking: Arc<Semaphore>,
     /// Requests that ask the catalog at once.
     pub asking: Semaphore,
+    /// How everything stands, for whoever watches.
+    pub metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Web {
@@ -59,6 +62,17 @@ impl Web {
         secure: bool,
         loopback: bool,
     ) -> Shared {
+        let metrics = Metrics::new(objectives.clone(), Box::new(|_, _| None));
+        Self::measured(catalog, objectives, (secure, loopback), metrics)
+    }
+
+    /// As [`new`](Self::new), with metrics that others write too.
+    pub fn measured(
+        catalog: Option<Catalog>,
+        objectives: BTreeMap<DatabaseName, Objectives>,
+        (secure, loopback): (bool, bool),
+        metrics: Arc<Metrics>,
+    ) -> Shared {
         let checking = Arc::new(Semaphore::new(password::AT_ONCE));
         Arc::new(Self {
             catalog,
@@ -68,6 +82,7 @@ impl Web {
             attempts: Attempts::default(),
             checking,
             asking: Semaphore::new(ASKING),
+            metrics,
         })
     }
 

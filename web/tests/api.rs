@@ -12,6 +12,8 @@ mod access;
 mod answers;
 #[path = "api/description.rs"]
 mod description;
+#[path = "api/metrics.rs"]
+mod metrics;
 #[path = "api/odd.rs"]
 mod odd;
 #[path = "api/rig.rs"]

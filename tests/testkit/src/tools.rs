@@ -29,6 +29,11 @@ pub(crate) fn need(key: &str) -> PathBuf {
     }
 }
 
+/// The program that judges metrics, rules and their tests.
+pub fn promtool() -> PathBuf {
+    need("FARSHORE_PROMTOOL")
+}
+
 fn read() -> HashMap<String, PathBuf> {
     let candidates = folders();
     for folder in &candidates {
