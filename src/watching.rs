@@ -1,4 +1,4 @@
-//! How everything stands, for whoever watches: read from the catalog once a second, and shown at `/metrics`.
+//! How everything stands, for whoever watches: read from the catalog once a second, shown at `/metrics`, and told to people.
 //!
 //! What always holds: the catalog gates nothing, so this runs beside the shipping; an address without tokens is on loopback, and opened only
 //! where the configuration names it.
@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::jobs::overdue;
 use crate::message::{Code, OperatorMessage, Safe, with_causes};
+use crate::notify::{heartbeat, task};
+use crate::supervised::Pulse;
 
 /// What the service's metrics are written from.
 pub fn metrics(config: &Config) -> Arc<Metrics> {
@@ -32,16 +34,37 @@ pub async fn watch(
     config: Arc<Config>,
     catalog: Option<Catalog>,
     metrics: Arc<Metrics>,
+    pulse: Pulse,
     cancel: CancellationToken,
 ) {
     let mut tasks = JoinSet::new();
-    if let Some(catalog) = catalog {
-        tasks.spawn(reading::keep(Arc::clone(&metrics), catalog, cancel.clone()));
+    if let Some(catalog) = catalog.clone() {
+        tasks.spawn(read(Arc::clone(&metrics), catalog, pulse, cancel.clone()));
+    } else {
+        tasks.spawn(beat(pulse, cancel.clone()));
     }
+    tasks.spawn(heartbeat::beat(Arc::clone(&config), Arc::clone(&metrics), cancel.clone()));
+    tasks.spawn(task::tell(Arc::clone(&config), catalog, Arc::clone(&metrics), cancel.clone()));
     tasks.spawn(open(config, metrics, cancel));
     while let Some(ended) = tasks.join_next().await {
         if let Err(why) = ended {
             tracing::error!(error = %why, "watching broke off: this is a fault in farshore");
+        }
+    }
+}
+
+/// Reads the catalog again and again. However the catalog fails to answer, this turns: its questions have deadlines.
+async fn read(metrics: Arc<Metrics>, catalog: Catalog, pulse: Pulse, cancel: CancellationToken) {
+    reading::keep(metrics, catalog, &|| pulse.beat(), cancel).await;
+}
+
+/// Without a catalog there is nothing to read, and nothing that could hang in it.
+async fn beat(pulse: Pulse, cancel: CancellationToken) {
+    while !cancel.is_cancelled() {
+        pulse.beat();
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = tokio::time::sleep(reading::EVERY) => {}
         }
     }
 }

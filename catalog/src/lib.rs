@@ -31,6 +31,7 @@ pub mod lag;
 pub mod mark;
 mod migrations;
 pub mod node;
+pub mod notice;
 pub mod points;
 pub mod range;
 pub mod rebuild;

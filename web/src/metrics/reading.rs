@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 
 /// How often the catalog is read: what a shipper says once a second is seen within another.
-const EVERY: Duration = Duration::from_secs(1);
+pub const EVERY: Duration = Duration::from_secs(1);
 /// How long a reading may take before the catalog counts as away: within three heartbeats of a shipper, with time to tell.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long a reading counts.
@@ -58,9 +58,15 @@ impl Reading {
     }
 }
 
-/// Reads the catalog until cancelled.
-pub async fn keep(metrics: Arc<Metrics>, catalog: Catalog, cancel: CancellationToken) {
+/// Reads the catalog until cancelled; `turned` is called each time.
+pub async fn keep(
+    metrics: Arc<Metrics>,
+    catalog: Catalog,
+    turned: &(dyn Fn() + Send + Sync),
+    cancel: CancellationToken,
+) {
     loop {
+        turned();
         tokio::select! {
             () = cancel.cancelled() => return,
             () = read(&metrics, &catalog) => {}
