@@ -78,11 +78,14 @@ fn watchdog(microseconds: Option<&str>, process: Option<&str>, me: u32) -> Optio
     Some(Duration::from_micros(microseconds))
 }
 
+/// A pipeline: the number of its database, and of its target there.
+type Place = (usize, usize);
+
 /// What was seen to move, and when it last did. Pure: times are passed in.
 #[derive(Debug, Default)]
 struct Turning {
     loops: Vec<(u64, Instant)>,
-    heard: HashMap<(usize, usize), (Option<DateTime<Utc>>, Instant)>,
+    heard: HashMap<Place, (Option<DateTime<Utc>>, Instant)>,
 }
 
 impl Turning {
@@ -92,7 +95,7 @@ impl Turning {
         &mut self,
         now: Instant,
         loops: &[u64],
-        pipelines: impl Iterator<Item = ((usize, usize), Option<DateTime<Utc>>)>,
+        pipelines: impl Iterator<Item = (Place, Option<DateTime<Utc>>)>,
     ) -> bool {
         self.loops.resize(loops.len(), (0, now));
         for (known, count) in self.loops.iter_mut().zip(loops) {

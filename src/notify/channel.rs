@@ -49,7 +49,7 @@ pub const SCHEMA: &str = "farshore.notice/1";
 /// When TLS cannot be set up.
 pub fn client() -> Result<Client, String> {
     let builder = Client::builder().timeout(PATIENCE).redirect(redirect::Policy::none());
-    builder.user_agent(concat!("farshore/", env!("CARGO_PKG_VERSION"))).build().map_err(|why| plain(why))
+    builder.user_agent(concat!("farshore/", env!("CARGO_PKG_VERSION"))).build().map_err(plain)
 }
 
 /// What a failure is, without the address: that may hold a secret.
