@@ -68,7 +68,7 @@ fn a_channel_that_would_speak_in_the_clear_or_unsigned_is_refused_and_not_shown(
         ),
         ("kind = \"webhook\"\nurl = \"https://hooks.example/T0SECRET\"\n", "has no `secret_file`"),
         ("kind = \"slack\"\n", "neither `url` nor `url_file`"),
-        ("kind = \"mail\"\nurl = \"https://hooks.example/T0SECRET\"\n", "unknown variant"),
+        ("kind = \"mail\"\nurl = \"https://hooks.example/T0SECRET\"\n", "unknown value"),
     ] {
         let node = node("", &format!("[notify.pager]\n{channel}"));
         let refused = node.run(&["notify", "test"]);
