@@ -6,6 +6,7 @@
 pub mod access;
 pub mod activity;
 pub mod job;
+pub mod notify;
 pub mod restore;
 pub mod schedule;
 pub mod standby;
@@ -21,6 +22,7 @@ use farshore_journal::{BackupId, DatabaseName};
 
 use self::activity::ActivityCommand;
 use self::job::JobCommand;
+use self::notify::NotifyCommand;
 use self::restore::Incarnation;
 use self::schedule::ScheduleCommand;
 use crate::config::OnFull;
@@ -178,6 +180,9 @@ pub enum Command {
     /// Long work: what there is, how far it is, what came of it
     #[command(subcommand)]
     Job(JobCommand),
+    /// See whether those who are told of trouble can be reached
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// What falls due by a clock
     #[command(subcommand)]
     Schedule(ScheduleCommand),

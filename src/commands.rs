@@ -13,6 +13,7 @@ pub mod demo;
 pub mod init;
 pub mod job;
 pub mod man;
+pub mod notify;
 pub mod points;
 pub mod restore;
 pub mod run;
@@ -145,6 +146,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Standby(command) => standby::run(&mut context, command).await,
         Command::Verify(args) => verify::run(&mut context, args).await,
         Command::Job(command) => job::run(&mut context, command).await,
+        Command::Notify(command) => notify::run(&mut context, command).await,
         Command::Schedule(command) => schedule::run(&mut context, command).await,
         Command::Activity(command) => activity::run(&mut context, command).await,
         Command::Tidy(args) => tidy::run(&mut context, args).await,

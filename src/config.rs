@@ -4,7 +4,7 @@
 //! folder of the file; no secret stands in it as text; what is not built is refused, not ignored.
 //!
 //! The environment overrides one thing, secrets: `FARSHORE_DATABASES_<NAME>_PASSWORD`,
-//! `FARSHORE_STORES_<NAME>_SECRET_ACCESS_KEY` and `FARSHORE_CATALOG_PASSWORD`, with the name in capitals and `-` as
+//! `FARSHORE_STORES_<NAME>_SECRET_ACCESS_KEY`, `FARSHORE_CATALOG_PASSWORD`, `FARSHORE_NOTIFY_<NAME>_SECRET` and `_URL`, with the name in capitals and `-` as
 //! `_`. The environment wins over a file, a file over the URL. Every other key stands in the file alone, so that
 //! one can read there what runs.
 
@@ -12,6 +12,7 @@ pub mod address;
 pub mod diagnose;
 mod document;
 pub mod flush;
+pub mod notify;
 pub mod quantity;
 pub mod schedule;
 pub mod secret;
@@ -33,6 +34,7 @@ use toml::Spanned;
 use address::{CatalogUrl, DatabaseUrl, StoreUrl};
 use diagnose::ConfigProblem;
 use flush::{Billing, FlushPlan, flush_plan};
+use notify::NotifyConfig;
 use quantity::{ByteCount, Span};
 use schedule::{Cron, Schedules};
 use secret::{Secret, SecretSource};
@@ -253,6 +255,8 @@ pub struct DatabaseConfig {
     pub retired_keys: VerifyKeys,
     /// What falls due by a clock.
     pub schedules: Schedules,
+    /// Asked once a minute while the objective is known to hold.
+    pub heartbeat: Option<SecretSource>,
 }
 
 impl DatabaseConfig {
@@ -291,6 +295,8 @@ pub struct ServiceConfig {
     pub socket: PathBuf,
     /// The folders beneath which it may restore; none: it does no restores.
     pub restore_roots: Vec<PathBuf>,
+    /// Where metrics are, on loopback, for whoever asks from this machine; `None`: they take a token only.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl ServiceConfig {
@@ -316,6 +322,8 @@ pub struct Config {
     pub databases: BTreeMap<DatabaseName, DatabaseConfig>,
     /// The service.
     pub service: ServiceConfig,
+    /// Whom to tell.
+    pub notify: NotifyConfig,
     /// What is accepted but should be better.
     pub warnings: Vec<String>,
 }
@@ -417,6 +425,7 @@ impl Judge<'_> {
             databases.insert(name, judged);
         }
         let service = self.service(document.service)?;
+        let notify = self.notify(document.notify)?;
         self.warn_of_idle_variables();
         Ok(Config {
             path: self.path.to_owned(),
@@ -425,6 +434,7 @@ impl Judge<'_> {
             stores,
             databases,
             service,
+            notify,
             warnings: self.warnings,
         })
     }
@@ -532,7 +542,10 @@ impl Judge<'_> {
             let what = format!("`durable` asks for {number} stores and {chosen} are named");
             return Err(self.problem(place.span(), what));
         }
-        let engine = self.engine(name, span, &database)?;
+        let engine = self.engine(name, span.clone(), &database)?;
+        let key = format!("databases.{name}.heartbeat");
+        let heartbeat =
+            self.address(&key, span, database.heartbeat_url.as_ref(), database.heartbeat_url_file.clone())?;
         let judged = DatabaseConfig {
             engine,
             stores: database.stores.into_inner().into_iter().map(Spanned::into_inner).collect(),
@@ -548,6 +561,7 @@ impl Judge<'_> {
             verify_keys: self.public_keys(&database.verify_keys)?,
             retired_keys: self.public_keys(&database.retired_keys)?,
             schedules: self.schedules(database.schedule.as_ref())?,
+            heartbeat,
         };
         self.judge_retired(&database.retired_keys, &judged.verify_keys)?;
         for store in &judged.stores {
@@ -722,13 +736,24 @@ impl Judge<'_> {
             }
             restore_roots.push(place);
         }
-        Ok(ServiceConfig { listen, tls, socket: self.folder.join(socket), restore_roots })
+        let metrics_listen = match service.metrics_listen {
+            Some(listen) if !listen.get_ref().ip().is_loopback() => {
+                return Err(self
+                    .problem(
+                        listen.span(),
+                        "others could reach this address, and metrics ask for no token here",
+                    )
+                    .hint("write 127.0.0.1:PORT; from elsewhere, ask /metrics at `listen` with a token"));
+            }
+            listen => listen.map(Spanned::into_inner),
+        };
+        Ok(ServiceConfig { listen, tls, socket: self.folder.join(socket), restore_roots, metrics_listen })
     }
 
     /// A misspelt variable would leave a secret unset without a word.
     fn warn_of_idle_variables(&mut self) {
         for name in self.environment.keys() {
-            let ours = ["FARSHORE_DATABASES_", "FARSHORE_STORES_", "FARSHORE_CATALOG_"];
+            let ours = ["FARSHORE_DATABASES_", "FARSHORE_STORES_", "FARSHORE_CATALOG_", "FARSHORE_NOTIFY_"];
             if ours.iter().any(|start| name.starts_with(start)) && !self.variables.contains_key(name) {
                 self.warnings
                     .push(format!("environment variable {name} stands for no secret of this configuration"));

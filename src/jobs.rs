@@ -10,6 +10,7 @@
 //! ```
 
 pub mod held;
+pub mod overdue;
 pub mod place;
 pub mod record;
 mod restore;

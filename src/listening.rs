@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
-use farshore_web::{Health, Here, Objectives, Web, events, tls};
+use farshore_web::{Health, Here, Metrics, Web, events, tls};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ pub async fn listen(
     config: Arc<Config>,
     catalog: Option<Catalog>,
     health: watch::Receiver<Health>,
+    metrics: Arc<Metrics>,
     cancel: CancellationToken,
 ) {
     let address = config.service.listen;
@@ -42,14 +43,10 @@ pub async fn listen(
     if !loopback && !somebody_may(&config, catalog.as_ref(), &cancel).await {
         return;
     }
-    let objectives = config.databases.iter().map(|(name, settings)| {
-        let promised =
-            Objectives { rpo: settings.rpo.map(|rpo| rpo.get()), rto: settings.rto.map(|rto| rto.get()) };
-        (name.clone(), promised)
-    });
+    let objectives = metrics.objectives().clone();
     let (node, restore_roots) = (wiring::node(), config.service.restore_roots.clone());
     let here = Here { node, restore_roots, stop: cancel.clone() };
-    let web = Web::new(catalog, objectives.collect(), here, acceptor.is_some(), loopback);
+    let web = Web::measured(catalog, objectives, here, (acceptor.is_some(), loopback), metrics);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(why) => {

@@ -143,6 +143,30 @@ codes! {
     UserUnknown = 704, NotFound;
     /// A password was not given, or is not taken.
     PasswordRefused = 705, Usage;
+    /// Told: nobody vouches for how a database stands.
+    StateUnknown = 901, Failed;
+    /// Told: more would be lost than the objective allows.
+    ObjectiveBreached = 902, Breached;
+    /// Told: a database is not shipped as it should be.
+    ShippingDegraded = 903, Failed;
+    /// Told: a database's shipping has ended for good.
+    ShippingEnded = 904, Failed;
+    /// Told: a database is shipped as it should be again.
+    StandsWell = 905, Done;
+    /// Told: the newest work of a kind failed.
+    WorkFailed = 906, Failed;
+    /// Told: work that was due is missing.
+    WorkOverdue = 907, Failed;
+    /// Told: work of a kind succeeds again.
+    WorkWell = 908, Done;
+    /// Told: a service cannot read its catalog.
+    CatalogUnread = 909, Unreachable;
+    /// Told: a service reads its catalog again.
+    CatalogReadAgain = 910, Done;
+    /// Told: a test.
+    NotifyTest = 911, Done;
+    /// The configuration names no such channel of notification.
+    ChannelUnknown = 912, NotFound;
 }
 
 impl fmt::Display for Code {

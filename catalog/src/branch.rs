@@ -159,6 +159,12 @@ pub async fn branch_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Re
     rows.iter().map(from_row).collect()
 }
 
+/// The branches of all incarnations.
+pub(crate) async fn branch_all_in_txn(txn: &mut Txn) -> Result<Vec<Branch>> {
+    let statement = "select incarnation, timeline, parent_timeline, fork_offset, first_seen_at from branch order by timeline";
+    txn.rows("branch_all", query(statement)).await?.iter().map(from_row).collect()
+}
+
 fn from_row(row: &AnyRow) -> Result<Branch> {
     Ok(Branch {
         incarnation: row.parsed("incarnation")?,

@@ -116,6 +116,13 @@ pub async fn gap_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Resul
     rows.iter().map(from_row).collect()
 }
 
+/// The gaps of all incarnations.
+pub(crate) async fn gap_all_in_txn(txn: &mut Txn) -> Result<Vec<Gap>> {
+    let statement = "select incarnation, store, timeline, start_offset, end_offset, reason, seen_at \
+                     from journal_gap order by store, timeline, start_offset, end_offset";
+    txn.rows("gap_all", query(statement)).await?.iter().map(from_row).collect()
+}
+
 fn from_row(row: &AnyRow) -> Result<Gap> {
     Ok(Gap {
         incarnation: row.parsed("incarnation")?,

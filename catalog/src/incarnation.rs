@@ -165,6 +165,14 @@ pub(crate) async fn incarnation_number_in_txn(txn: &mut Txn, id: IncarnationId) 
     row.ok_or(Error::NoIncarnation { id })?.integer("number")
 }
 
+/// The incarnations of all databases, each database's oldest first.
+pub(crate) async fn incarnation_all_in_txn(txn: &mut Txn) -> Result<Vec<Incarnation>> {
+    let statement = "select id, database_name, engine_identity, created_at, parent, reason, segment_bytes, \
+                     major_version, record_number from incarnation \
+                     order by coalesce(record_number, -1), created_at, id";
+    txn.rows("incarnation_all", query(statement)).await?.iter().map(from_row).collect()
+}
+
 fn from_row(row: &AnyRow) -> Result<Incarnation> {
     let major = row.maybe_integer("major_version")?.map(u32::try_from).transpose();
     Ok(Incarnation {

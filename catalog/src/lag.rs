@@ -164,6 +164,29 @@ pub fn lag_seconds(
     }
 }
 
+/// The most that would be lost if the primary were lost now, as time: always a number, so that an alarm on it cannot go silent.
+///
+/// - What [`lag_seconds`] knows is said as it is.
+/// - What it does not know is bounded from above: since the moment up to which all is known to be stored. Of a source that is silent,
+///   and had no more than is stored when it was last heard, that is the last contact. It grows as long as nobody says otherwise.
+/// - Where not even that is known, everything is exposed: infinite, never 0.
+pub fn exposure_seconds(now: Time, shipping: Option<&Shipping>) -> f64 {
+    let Some(said) = shipping else { return f64::INFINITY };
+    let silent = said.state.is_stopped() || is_silent(now, said.last_contact_at, said.heartbeat);
+    if let Some(known) = lag_seconds(now, silent, said.source, said.stored, said.oldest_unstored_commit_at) {
+        return known;
+    }
+    // All that the source had is here, and a commit that waits in it would be known.
+    let all_seen = said.source.is_some() && said.received >= said.source;
+    let all_stored = lag_bytes(said.source, said.stored) == Some(0);
+    let since = match (silent, all_seen || all_stored) {
+        (false, true) => return 0.0,
+        (true, true) => said.last_contact_at,
+        (_, false) => said.last_stored_commit_at,
+    };
+    since.map_or(f64::INFINITY, |since| (now - since).max(TimeDelta::zero()).as_seconds_f64())
+}
+
 /// Whether more than `rpo_seconds` is not stored; `None` when there is no objective, or it is not known: what was committed before the
 /// last word of the service may have been stored since.
 pub fn breached(
@@ -265,6 +288,69 @@ mod tests {
             let found = lag_seconds(at(100), silent, offset(source), offset(stored), oldest.map(at));
             assert_eq!(found, expected, "{case}");
         }
+    }
+
+    #[test]
+    fn an_exposure_is_always_a_number_and_zero_only_where_nothing_can_be_lost() {
+        let beat = Duration::from_secs(1);
+        let offset = |bytes: Option<u64>| bytes.map(Offset::new);
+        let exposed = |state, heard, [source, received, stored]: [Option<u64>; 3], oldest, newest| {
+            let said = Shipping {
+                source: offset(source),
+                received: offset(received),
+                stored: offset(stored),
+                oldest_unstored_commit_at: Option::map(oldest, at),
+                last_stored_commit_at: Option::map(newest, at),
+                ..shipping(state, heard, 100, beat)
+            };
+            exposure_seconds(at(100), Some(&said))
+        };
+        let (connected, failed) = (ShippingState::Connected, ShippingState::Failed);
+        let same = [Some(50); 3];
+        let infinite = f64::INFINITY;
+        for (case, found, expected) in [
+            ("all stored", exposed(connected, Some(100), same, None, Some(20)), 0.0),
+            (
+                "a commit waits",
+                exposed(connected, Some(100), [Some(50), Some(50), Some(40)], Some(93), Some(20)),
+                7.0,
+            ),
+            (
+                "what waits holds no commit",
+                exposed(connected, Some(100), [Some(50), Some(50), Some(40)], None, Some(20)),
+                0.0,
+            ),
+            (
+                "what waits was not seen",
+                exposed(connected, Some(100), [Some(50), Some(45), Some(40)], None, Some(20)),
+                80.0,
+            ),
+            (
+                "nothing was stored yet",
+                exposed(connected, Some(100), [Some(50), None, None], None, None),
+                infinite,
+            ),
+            ("all stored, then silence", exposed(connected, Some(70), same, None, Some(20)), 30.0),
+            (
+                "a commit waits, then silence",
+                exposed(connected, Some(70), [Some(50), Some(50), Some(40)], Some(65), Some(20)),
+                35.0,
+            ),
+            (
+                "unseen bytes, then silence",
+                exposed(connected, Some(70), [Some(50), Some(45), Some(40)], None, Some(20)),
+                80.0,
+            ),
+            (
+                "stopped, with its last word",
+                exposed(failed, Some(100), [None, Some(50), Some(50)], None, Some(20)),
+                80.0,
+            ),
+            ("never heard", exposed(connected, None, [None; 3], None, None), infinite),
+        ] {
+            assert!((found - expected).abs() < 1e-9 || found == expected, "{case}: {found}");
+        }
+        assert!(exposure_seconds(at(100), None).is_infinite());
     }
 
     #[test]

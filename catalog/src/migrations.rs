@@ -29,6 +29,7 @@ const FILES: &[(i64, &str, &str)] = &[
         "activity_chain",
         include_str!("../../migrations/20261127021000_activity_chain.sql"),
     ),
+    (20_261_127_030_000, "notices", include_str!("../../migrations/20261127030000_notices.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

@@ -201,6 +201,13 @@ pub async fn range_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Res
     rows.iter().map(from_row).collect()
 }
 
+/// The ranges of all incarnations, each one's by store, timeline and offset.
+pub(crate) async fn range_all_in_txn(txn: &mut Txn) -> Result<Vec<JournalRange>> {
+    let statement = "select incarnation, store, timeline, start_offset, end_offset, checked_end, \
+                     first_sequence, last_sequence from journal_range order by store, timeline, start_offset";
+    txn.rows("range_all", query(statement)).await?.iter().map(from_row).collect()
+}
+
 fn from_row(row: &AnyRow) -> Result<JournalRange> {
     Ok(JournalRange {
         incarnation: row.parsed("incarnation")?,

@@ -200,6 +200,14 @@ pub async fn shipping_find_in_txn(txn: &mut Txn, database: &DatabaseName) -> Res
     row.as_ref().map(from_row).transpose()
 }
 
+/// What every shipper last said.
+pub(crate) async fn shipping_all_in_txn(txn: &mut Txn) -> Result<Vec<Shipping>> {
+    let statement = "select database_name, state, timeline, received, stored, reported, released, source_offset, \
+                     retained_bytes, seconds_to_full, heartbeat_us, last_contact_at, last_stored_commit_at, \
+                     oldest_unstored_commit_at, updated_at, node from shipping";
+    txn.rows("shipping_all", query(statement)).await?.iter().map(from_row).collect()
+}
+
 fn from_row(row: &AnyRow) -> Result<Shipping> {
     Ok(Shipping {
         database: row.parsed("database_name")?,

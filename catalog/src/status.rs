@@ -6,15 +6,15 @@
 use farshore_journal::{DatabaseName, IncarnationId, Offset, Position, Timeline};
 use serde::{Serialize, Serializer};
 
-use crate::backup::{BackupState, backup_list_in_txn};
-use crate::branch::{Line, branch_list_in_txn};
+use crate::backup::{Backup, BackupState, backup_list_in_txn};
+use crate::branch::{Branch, Line, branch_list_in_txn};
 use crate::connection::in_snapshot;
 use crate::database::database_find_in_txn;
-use crate::gap::gap_list_in_txn;
+use crate::gap::{Gap, gap_list_in_txn};
 use crate::incarnation::{Incarnation, incarnation_list_in_txn};
 use crate::lag::{self, ShownState};
 use crate::points::commit_at_in_txn;
-use crate::range::range_list_in_txn;
+use crate::range::{JournalRange, range_list_in_txn};
 use crate::shipping::shipping_find_in_txn;
 use crate::target::target_list_in_txn;
 use crate::window::{self, Span, Windows};
@@ -218,9 +218,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     if let Some(incarnation) = incarnation {
         let shipped = shipping.as_ref().and_then(|shipping| shipping.timeline);
         let newest = newest_timeline_in_txn(txn, incarnation).await?;
-        // While nothing ships, the timeline that was shipped last may be one that the journal has left behind.
-        let timeline = if ships(state) { shipped.or(newest) } else { newest.or(shipped) };
-        if let Some(timeline) = timeline {
+        if let Some(timeline) = shown_timeline(state, shipped, newest) {
             window = window_in_txn(txn, incarnation, timeline).await?;
         }
         let all = backup_list_in_txn(txn, incarnation).await?;
@@ -293,7 +291,7 @@ async fn former_in_txn(txn: &mut Txn, incarnations: Vec<Incarnation>) -> Result<
 }
 
 /// Whether a shipper vouches for the timeline that it ships.
-fn ships(state: ShownState) -> bool {
+pub(crate) fn ships(state: ShownState) -> bool {
     match state {
         ShownState::Unknown => false,
         ShownState::Known(state) => !state.is_stopped(),
@@ -304,8 +302,22 @@ fn ships(state: ShownState) -> bool {
 async fn newest_timeline_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<Option<Timeline>> {
     let branches = branch_list_in_txn(txn, incarnation).await?;
     let ranges = range_list_in_txn(txn, incarnation).await?;
+    Ok(newest_timeline(&branches, &ranges))
+}
+
+/// The newest timeline of an incarnation's branches and ranges.
+pub(crate) fn newest_timeline(branches: &[Branch], ranges: &[JournalRange]) -> Option<Timeline> {
     let stored = ranges.iter().map(|range| range.timeline);
-    Ok(branches.iter().map(|branch| branch.timeline).chain(stored).max())
+    branches.iter().map(|branch| branch.timeline).chain(stored).max()
+}
+
+/// The timeline whose window is shown. While nothing ships, the one that was shipped last may be one that the journal has left behind.
+pub(crate) fn shown_timeline(
+    state: ShownState,
+    shipped: Option<Timeline>,
+    newest: Option<Timeline>,
+) -> Option<Timeline> {
+    if ships(state) { shipped.or(newest) } else { newest.or(shipped) }
 }
 
 /// As [`Catalog::windows`].
@@ -321,14 +333,33 @@ pub async fn windows_in_txn(
     let ranges = range_list_in_txn(txn, incarnation).await?;
     let gaps = gap_list_in_txn(txn, incarnation).await?;
     let backups = backup_list_in_txn(txn, incarnation).await?;
-    // Ranges come sorted by store.
+    Ok(windows_by_store(&line, &ranges, &gaps, &backups))
+}
+
+/// The windows along a line, store by store, from one incarnation's rows; ranges come sorted by store.
+pub(crate) fn windows_by_store(
+    line: &Line,
+    ranges: &[JournalRange],
+    gaps: &[Gap],
+    backups: &[Backup],
+) -> Vec<(String, Windows)> {
     let of_stores = ranges.chunk_by(|a, b| a.store == b.store).filter_map(|ranges| {
         let store = &ranges.first()?.store;
         let gaps: Vec<_> = gaps.iter().filter(|gap| gap.store == *store).cloned().collect();
         let backups: Vec<_> = backups.iter().filter(|backup| backup.store == *store).cloned().collect();
-        Some((store.clone(), window::windows(&line, ranges, &gaps, &backups)))
+        Some((store.clone(), window::windows(line, ranges, &gaps, &backups)))
     });
-    Ok(of_stores.collect())
+    of_stores.collect()
+}
+
+/// The store that reaches furthest along the line, with its newest span; of two equals, the longer one.
+pub(crate) fn furthest(of_stores: Vec<(String, Windows)>) -> Option<(Span, String, Windows)> {
+    let furthest = of_stores.into_iter().filter_map(|(store, windows)| {
+        let newest = windows.spans.last()?.clone();
+        Some((newest, store, windows))
+    });
+    // Along one line the offset alone orders positions.
+    furthest.max_by_key(|(newest, _, _)| (newest.to.offset, std::cmp::Reverse(newest.from.offset)))
 }
 
 /// The window of the store that reaches furthest, with its times. One store's alone: what two stores could only do
@@ -339,14 +370,7 @@ async fn window_in_txn(
     timeline: Timeline,
 ) -> Result<Option<Window>> {
     let of_stores = windows_in_txn(txn, incarnation, timeline).await?;
-    let furthest = of_stores.into_iter().filter_map(|(store, windows)| {
-        let newest = windows.spans.last()?.clone();
-        Some((newest, store, windows))
-    });
-    // Along one line the offset alone orders positions. Of two equals, the longer window.
-    let best =
-        furthest.max_by_key(|(newest, _, _)| (newest.to.offset, std::cmp::Reverse(newest.from.offset)));
-    let Some((newest, store, windows)) = best else { return Ok(None) };
+    let Some((newest, store, windows)) = furthest(of_stores) else { return Ok(None) };
     let along = Along { incarnation, timeline };
     let mut gaps = Vec::new();
     for (index, (lost, older)) in windows.breaks.iter().zip(&windows.spans).enumerate() {
@@ -374,15 +398,20 @@ async fn window_in_txn(
 }
 
 /// The line along which times are looked up.
-struct Along {
-    incarnation: IncarnationId,
-    timeline: Timeline,
+pub(crate) struct Along {
+    pub(crate) incarnation: IncarnationId,
+    pub(crate) timeline: Timeline,
 }
 
 impl Along {
     /// The time of the last commit at or before a position of a span; `None` when the span's log holds none up to there. A commit
     /// from before that log says nothing: whoever asks for its time is refused.
-    async fn time_at(&self, txn: &mut Txn, span: &Span, position: Position) -> Result<Option<Time>> {
+    pub(crate) async fn time_at(
+        &self,
+        txn: &mut Txn,
+        span: &Span,
+        position: Position,
+    ) -> Result<Option<Time>> {
         let last = commit_at_in_txn(txn, self.incarnation, self.timeline, position).await?;
         Ok(last.filter(|commit| commit.start >= span.log_from).map(|commit| commit.time))
     }

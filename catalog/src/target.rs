@@ -155,6 +155,13 @@ pub async fn target_delete_in_txn(txn: &mut Txn, database: &DatabaseName, store:
     txn.execute("target_delete", bound).await.map(|_| ())
 }
 
+/// The targets of all databases, by store.
+pub(crate) async fn target_all_in_txn(txn: &mut Txn) -> Result<Vec<Target>> {
+    let statement = "select database_name, store, url, state, stored_timeline, stored_offset, updated_at, \
+                     failure_code, failure_message, failed_at from target order by store";
+    txn.rows("target_all", query(statement)).await?.iter().map(from_row).collect()
+}
+
 fn from_row(row: &AnyRow) -> Result<Target> {
     let failure = match (
         row.maybe_text("failure_code")?,

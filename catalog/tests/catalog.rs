@@ -18,6 +18,8 @@ mod stories;
 mod stories_access;
 #[path = "catalog/stories_activity.rs"]
 mod stories_activity;
+#[path = "catalog/stories_fleet.rs"]
+mod stories_fleet;
 #[path = "catalog/stories_jobs.rs"]
 mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
@@ -146,4 +148,7 @@ on_both!(
     stories_status::a_store_is_forgotten_for_one_database_alone,
     stories_status::a_fact_of_an_unknown_incarnation_is_refused_for_good,
     stories_status::a_rebuilt_catalog_equals_the_lost_one,
+    stories_fleet::the_fleet_says_of_each_database_what_its_status_says,
+    stories_fleet::the_newest_success_and_failure_of_work_are_known_by_kind_and_database,
+    stories_fleet::of_many_that_see_a_change_one_tells_it,
 );

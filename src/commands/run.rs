@@ -39,8 +39,9 @@ use crate::exit::Exit;
 use crate::jobs::runner::Runner;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
+use crate::supervised::Pulse;
 use crate::wiring::{self, Purpose};
-use crate::{listening, room_lock, socket};
+use crate::{listening, room_lock, socket, supervised, watching};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -84,7 +85,18 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     }
     let mut service = JoinSet::new();
     let (health_tx, health_rx) = watch::channel(Health::default());
-    service.spawn(listening::listen(Arc::clone(&config), catalog.clone(), health_rx, cancel.clone()));
+    let metrics = watching::metrics(&config);
+    service.spawn(listening::listen(
+        Arc::clone(&config),
+        catalog.clone(),
+        health_rx,
+        Arc::clone(&metrics),
+        cancel.clone(),
+    ));
+    let watched = Pulse::default();
+    let watch =
+        watching::watch(Arc::clone(&config), catalog.clone(), metrics, watched.clone(), cancel.clone());
+    service.spawn(watch);
     let mut pictures = JoinSet::new();
     match socket::listen(&config.service.socket).await {
         Ok(listener) => {
@@ -102,7 +114,9 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
                 "no command reaches this service: `wal push` holds its files against the stores by itself, `backup run` and `points mark` do nothing for SQLite");
         }
     }
-    pictures.spawn(health(shown.clone(), health_tx, cancel.clone()));
+    let pulse = Pulse::default();
+    pictures.spawn(health(shown.clone(), health_tx, pulse.clone(), cancel.clone()));
+    pictures.spawn(supervised::tell(shown.clone(), vec![pulse, watched], cancel.clone()));
     if let Some(catalog) = catalog.clone() {
         let upkeep = Upkeep { config: Arc::clone(&config), catalog, shown: shown.clone() };
         pictures.spawn(upkeep.run(cancel.clone()));
@@ -336,9 +350,11 @@ fn broke(why: &tokio::task::JoinError) -> OperatorMessage {
 async fn health(
     shown: Vec<(DatabaseName, watch::Receiver<Vec<Progress>>)>,
     health: watch::Sender<Health>,
+    pulse: Pulse,
     cancel: CancellationToken,
 ) {
     loop {
+        pulse.beat();
         let databases = shown
             .iter()
             .map(|(name, progress)| {

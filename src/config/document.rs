@@ -11,6 +11,7 @@ use farshore_journal::DatabaseName;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::config::notify::ChannelKind;
 use crate::config::quantity::{ByteCount, Span};
 use crate::config::{Compression, Durable, EngineKind, OnFull, StoreName};
 
@@ -25,6 +26,17 @@ pub(super) struct Document {
     pub(super) databases: BTreeMap<DatabaseName, Spanned<Database>>,
     #[serde(default)]
     pub(super) service: Service,
+    #[serde(default)]
+    pub(super) notify: BTreeMap<StoreName, Spanned<Channel>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Channel {
+    pub(super) kind: ChannelKind,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) url_file: Option<PathBuf>,
+    pub(super) secret_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +86,8 @@ pub(super) struct Database {
     #[serde(default)]
     pub(super) retired_keys: Vec<Spanned<String>>,
     pub(super) schedule: Option<Schedule>,
+    pub(super) heartbeat_url: Option<Spanned<String>>,
+    pub(super) heartbeat_url_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -103,4 +117,5 @@ pub(super) struct Service {
     pub(super) socket: Option<PathBuf>,
     #[serde(default)]
     pub(super) restore_roots: Vec<Spanned<PathBuf>>,
+    pub(super) metrics_listen: Option<Spanned<SocketAddr>>,
 }

@@ -243,10 +243,16 @@ impl Node {
 
     /// Starts `farshore run`. `crash` is a step at which it ends itself, in the words of the crate `fail`.
     pub fn start(&self, crash: Option<&str>) -> Service {
+        self.start_with(crash, &[])
+    }
+
+    /// The same, with more in its environment.
+    pub fn start_with(&self, crash: Option<&str>, environment: &[(&str, &str)]) -> Service {
         let path = self.folder.path().join("run.log");
         let log = File::options().create(true).append(true).open(&path).unwrap();
         let mut command = self.command(&["-v", "run"]);
         command.stdout(log.try_clone().unwrap()).stderr(log).env("NO_COLOR", "1");
+        command.envs(environment.iter().copied());
         if let Some(step) = crash {
             command.env("FAILPOINTS", step);
         }

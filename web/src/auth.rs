@@ -134,7 +134,7 @@ pub async fn require(State((web, role)): State<(Shared, Role)>, request: Request
     }
 }
 
-async fn admit(web: &Arc<Web>, role: Role, request: &Parts) -> Result<(Who, Proof), Problem> {
+pub(crate) async fn admit(web: &Arc<Web>, role: Role, request: &Parts) -> Result<(Who, Proof), Problem> {
     let (who, proof) = who(web, request).await?;
     match who.role.may(role) {
         true => Ok((who, proof)),

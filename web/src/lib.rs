@@ -1,4 +1,4 @@
-//! What is asked over HTTP: is the process alive (`/healthz`, `/readyz`), and the REST API `/api/v1`, read from the catalog.
+//! What is asked over HTTP: is the process alive (`/healthz`, `/readyz`), the REST API `/api/v1`, read from the catalog, and `/metrics`.
 //!
 //! What always holds: all but health asks who asks (`auth.rs`), and the router says on one screen which role each path takes
 //! (`router.rs`). Nothing here reads configuration, a store or a protected database; a state is shown as the catalog's own rules show
@@ -14,6 +14,7 @@ pub mod docs;
 pub mod events;
 pub mod guard;
 mod health;
+pub mod metrics;
 pub mod page;
 pub mod password;
 pub mod problem;
@@ -23,6 +24,7 @@ pub mod state;
 pub mod tls;
 
 pub use health::{Health, Shipping};
+pub use metrics::Metrics;
 pub use router::router;
 pub use serve::{ServeError, serve};
 pub use state::{Here, Objectives, Shared, Web};

@@ -69,11 +69,25 @@ pub async fn serve(
     app: Router,
     cancel: CancellationToken,
 ) -> Result<(), ServeError> {
+    serve_called("health endpoint", listener, tls, app, cancel).await
+}
+
+/// As [`serve`], called something else in the log.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_called(
+    called: &'static str,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    app: Router,
+    cancel: CancellationToken,
+) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Listen)?;
     if tls.is_none() && !address.ip().is_loopback() {
         return Err(ServeError::NotLoopback { address });
     }
-    tracing::info!(%address, tls = tls.is_some(), "health endpoint listens");
+    tracing::info!(%address, tls = tls.is_some(), "{called} listens");
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {

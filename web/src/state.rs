@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempts::Attempts;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::password;
 use crate::problem::Problem;
 
@@ -66,6 +67,8 @@ pub struct Web {
     pub waiting: Semaphore,
     /// Requests that ask the catalog at once.
     pub asking: Arc<Semaphore>,
+    /// How everything stands, for whoever watches.
+    pub metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Web {
@@ -83,6 +86,18 @@ impl Web {
         secure: bool,
         loopback: bool,
     ) -> Shared {
+        let metrics = Metrics::new(objectives.clone(), Box::new(|_, _| None));
+        Self::measured(catalog, objectives, here, (secure, loopback), metrics)
+    }
+
+    /// As [`new`](Self::new), with metrics that others write too.
+    pub fn measured(
+        catalog: Option<Catalog>,
+        objectives: BTreeMap<DatabaseName, Objectives>,
+        here: Here,
+        (secure, loopback): (bool, bool),
+        metrics: Arc<Metrics>,
+    ) -> Shared {
         let checking = Arc::new(Semaphore::new(password::AT_ONCE));
         Arc::new(Self {
             catalog,
@@ -95,6 +110,7 @@ impl Web {
             checking,
             waiting: Semaphore::new(WAITING),
             asking: Arc::new(Semaphore::new(ASKING)),
+            metrics,
         })
     }
 

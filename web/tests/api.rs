@@ -18,6 +18,8 @@ mod description;
 mod listening;
 #[path = "api/made_up.rs"]
 mod made_up;
+#[path = "api/metrics.rs"]
+mod metrics;
 #[path = "api/odd.rs"]
 mod odd;
 #[path = "api/rig.rs"]

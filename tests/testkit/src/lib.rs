@@ -19,7 +19,7 @@ pub mod user;
 
 mod must;
 mod ports;
-mod tools;
+pub mod tools;
 
 use std::path::{Path, PathBuf};
 

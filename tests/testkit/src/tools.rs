@@ -29,6 +29,22 @@ pub(crate) fn need(key: &str) -> PathBuf {
     }
 }
 
+/// The program that judges metrics, rules and their tests.
+///
+/// # Panics
+/// If it is not installed, with the way to get it.
+pub fn promtool() -> PathBuf {
+    need("FARSHORE_PROMTOOL")
+}
+
+/// An interpreter of python that reads YAML: the one that the S3 server runs in.
+///
+/// # Panics
+/// If it is not installed, with the way to get it.
+pub fn python_with_yaml() -> PathBuf {
+    need("FARSHORE_MOTO").with_file_name("python")
+}
+
 fn read() -> HashMap<String, PathBuf> {
     let candidates = folders();
     for folder in &candidates {

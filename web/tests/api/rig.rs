@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeDelta, TimeZone as _, Utc};
@@ -22,7 +23,7 @@ use farshore_catalog::token::{Bearer, Token};
 use farshore_catalog::user::User;
 use farshore_catalog::{Catalog, Options, Time};
 use farshore_journal::{BackupId, DatabaseName, IncarnationId, Offset, Position, Sequence, Timeline};
-use farshore_web::{Health, Here, Objectives, Shipping as Readiness, Web, password};
+use farshore_web::{Health, Here, Metrics, Objectives, Shipping as Readiness, Web, password};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -51,6 +52,7 @@ pub struct Rig {
     pub address: SocketAddr,
     pub client: Client,
     pub folder: TempDir,
+    pub metrics: Arc<Metrics>,
     cancel: CancellationToken,
     _health: watch::Sender<Health>,
     served: JoinSet<()>,
@@ -116,6 +118,7 @@ impl Rig {
         };
         let promised = BTreeMap::from([(name("orders"), promised)]);
         let web = Web::new(Some(catalog.clone()), promised, here, false, loopback);
+        let metrics = Arc::clone(&web.metrics);
         let (tell, told) =
             watch::channel(Health { databases: BTreeMap::from([(name("orders"), Readiness::Ready)]) });
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -126,7 +129,7 @@ impl Rig {
         served.spawn(async move { farshore_web::serve(listener, None, app, stop).await.unwrap() });
         let client = Client::builder().timeout(Duration::from_secs(60)).no_proxy();
         let client = client.redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { catalog, address, client, folder, cancel, _health: tell, served }
+        Self { catalog, address, client, folder, metrics, cancel, _health: tell, served }
     }
 
     /// Ends the server; it must end by itself.

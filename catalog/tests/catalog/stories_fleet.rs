@@ -1,0 +1,140 @@
+//! The whole fleet at once, and what was told of it: as `status` says it of each, and told once.
+
+use std::time::Duration;
+
+use farshore_catalog::Catalog;
+use farshore_catalog::database::Database;
+use farshore_catalog::job::{Holder, JobEnd, JobId, JobKind, NewJob, Via};
+use farshore_catalog::lag::ShownState;
+use farshore_catalog::notice::Notice;
+
+use crate::make::{backup, branch, commit, gap, name, orders, range, shipping, time, usable};
+
+pub async fn the_fleet_says_of_each_database_what_its_status_says(catalog: Catalog) {
+    let id = orders(&catalog).await;
+    catalog.branch_put(&branch(id, 1, None)).await.unwrap();
+    for (start, end) in [(0, 400), (500, 900)] {
+        catalog.range_extend(&range(id, "main", 1, start, end)).await.unwrap();
+    }
+    catalog.gap_put(&gap(id, 400, 500)).await.unwrap();
+    catalog.backup_insert(&usable(id, 1, 100, 200)).await.unwrap();
+    catalog.backup_insert(&usable(id, 2, 600, 700)).await.unwrap();
+    catalog.backup_insert(&backup(id, 3, 800)).await.unwrap();
+    let commits = [commit(1, 150, 1, 1), commit(1, 390, 2, 2), commit(1, 650, 3, 3), commit(1, 890, 4, 4)];
+    catalog.commit_insert(id, &commits).await.unwrap();
+    catalog.shipping_put(&shipping(time(1000))).await.unwrap();
+    let silent = Database { name: name("silent"), engine: "sqlite".to_owned(), added_at: time(0) };
+    catalog.database_put(&silent).await.unwrap();
+    // Heard, silent, and known to nobody: at each moment both say the same.
+    let fleet = catalog.fleet(time(1000)).await.unwrap();
+    assert_eq!(fleet.members.len(), 2);
+    for (moment, away) in [(1000, false), (1001, false), (5000, false)] {
+        for member in &fleet.members {
+            let status = catalog.status(&member.database, time(moment)).await.unwrap();
+            let standing = member.standing(time(moment), away);
+            assert_eq!(standing.state, status.state, "{} at {moment}", member.database);
+            assert_eq!(standing.why, status.why);
+            assert_eq!(
+                (standing.retained_bytes, standing.seconds_to_full),
+                (status.primary.retained_bytes, status.primary.seconds_to_full)
+            );
+            if let Some(lag) = status.ship_lag_seconds {
+                assert!((standing.exposure_seconds - lag).abs() < 1e-6, "{} at {moment}", member.database);
+            }
+            assert_eq!(member.last_backup.map(|backup| backup.finished_at), status.backups.last_at);
+            match (&member.restorable, &status.window) {
+                (Some(found), Some(window)) => {
+                    assert_eq!((found.span.from, found.span.to), (window.from_position, window.to_position));
+                    assert_eq!(found.gaps, window.gaps.len());
+                    let times = catalog.window_times(found).await.unwrap();
+                    assert_eq!(times, (window.from_time, window.to_time));
+                }
+                (None, None) => {}
+                (found, window) => panic!("{found:?} and {window:?}"),
+            }
+        }
+    }
+    // Nobody vouches for what cannot be read again, and what may be lost grows from the last contact.
+    let member = &fleet.members[0];
+    let (now, later) = (member.standing(time(1001), true), member.standing(time(1061), true));
+    assert_eq!(now.state, ShownState::Unknown);
+    assert!((later.exposure_seconds - now.exposure_seconds - 60.0).abs() < 1e-6, "{now:?} {later:?}");
+    assert!(fleet.members[1].standing(time(1001), true).exposure_seconds.is_infinite());
+}
+
+pub async fn the_newest_success_and_failure_of_work_are_known_by_kind_and_database(catalog: Catalog) {
+    let holder = Holder { node: "oslo".to_owned(), process: "p".to_owned() };
+    for (kind, ends) in [
+        (JobKind::Backup, vec![JobEnd::Succeeded("{}".to_owned()), JobEnd::Failed("{}".to_owned())]),
+        (JobKind::Verify, vec![JobEnd::Cancelled("{}".to_owned())]),
+    ] {
+        for (number, end) in ends.into_iter().enumerate() {
+            let job = NewJob {
+                id: JobId::mint(),
+                kind,
+                database: Some(name("orders")),
+                spec: "{}".to_owned(),
+                asked_by: "ana".to_owned(),
+                via: Via::Command,
+                wanted_node: None,
+            };
+            catalog.job_put(&job, None, time(0)).await.unwrap();
+            let claim = catalog.job_claim(job.id, &holder, time(1)).await.unwrap().unwrap();
+            let running = catalog.fleet(time(1)).await.unwrap();
+            assert_eq!(running.jobs.iter().map(|job| job.running).sum::<u64>(), 1);
+            catalog.job_end(&claim, &end, time(10 + i64::try_from(number).unwrap())).await.unwrap();
+        }
+    }
+    let jobs = catalog.fleet(time(100)).await.unwrap().jobs;
+    let of = |kind| jobs.iter().find(|job| job.kind == kind).unwrap();
+    let backup = of(JobKind::Backup);
+    assert_eq!(
+        (backup.running, backup.last_success, backup.last_failure),
+        (0, Some(time(10)), Some(time(11)))
+    );
+    // What was cancelled neither succeeded nor failed.
+    assert_eq!((of(JobKind::Verify).last_success, of(JobKind::Verify).last_failure), (None, None));
+}
+
+pub async fn of_many_that_see_a_change_one_tells_it(catalog: Catalog) {
+    orders(&catalog).await;
+    let notice = |word: &str, second: i64, node: usize| Notice {
+        database: name("orders"),
+        topic: "state".to_owned(),
+        word: word.to_owned(),
+        mark: 0,
+        turns: 0,
+        told_at: time(second),
+        node: format!("node-{node}"),
+        delivered: false,
+    };
+    let mut before: Option<Notice> = None;
+    for (word, second) in [("unknown", 1), ("well", 40), ("breached", 50)] {
+        let mut tasks = tokio::task::JoinSet::new();
+        for node in 0..8 {
+            let (catalog, before, now) = (catalog.clone(), before.clone(), notice(word, second, node));
+            tasks.spawn(async move {
+                // A claim may meet another's lock; none may be lost for that.
+                for _ in 0..50 {
+                    match catalog.notice_claim(before.as_ref(), &now).await {
+                        Ok(claimed) => return claimed,
+                        Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    }
+                }
+                panic!("no claim was answered");
+            });
+        }
+        let claims = tasks.join_all().await;
+        assert_eq!(claims.iter().filter(|claimed| **claimed).count(), 1, "{word}: {claims:?}");
+        let told = catalog.notice_list().await.unwrap();
+        assert_eq!((told.len(), told[0].word.as_str(), told[0].delivered), (1, word, false));
+        catalog.notice_delivered(&told[0]).await.unwrap();
+        let delivered = catalog.notice_list().await.unwrap().remove(0);
+        assert!(delivered.delivered);
+        // Who was late with his word that it was taken changes nothing of what was told since.
+        if let Some(before) = &before {
+            assert!(!catalog.notice_claim(Some(before), &notice("late", 99, 1)).await.unwrap());
+        }
+        before = Some(delivered);
+    }
+}

@@ -1,0 +1,16 @@
+//! Telling people: what changed for the worse, and that it is well again. `docs/notify.md` is for them.
+//!
+//! What always holds: the facts are those that `/metrics` is written from, judged by the same rules; of several services of one catalog one tells
+//! ([`farshore_catalog::notice`]); a channel that is slow or away holds up no other, and what it did not take is counted and told again.
+//! No secret and no row value is sent; addresses and keys of channels are never printed.
+//!
+//! ```text
+//! Reading ─▶ observe (conditions) ─▶ transition (pure) ─▶ claim in the catalog ─▶ mpsc per channel, 64 ─▶ channel
+//!         └▶ heartbeat, per database, while its objective is known to hold
+//! ```
+
+pub mod channel;
+pub mod heartbeat;
+pub mod observe;
+pub mod task;
+pub mod transition;

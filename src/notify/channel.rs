@@ -1,0 +1,142 @@
+//! One way to tell somebody: a signed webhook, or Slack's incoming webhook.
+//!
+//! What always holds: every wait has a deadline; a redirect is not followed, so that nothing is sent to where nobody configured; the address, its query
+//! and the key are in no message of ours. A webhook's receiver proves that we sent it, and when: the header
+//! `Farshore-Signature: v1=<hex>` is HMAC-SHA256 over `<timestamp>.<body>`, with the header `Farshore-Timestamp` in seconds since 1970.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use reqwest::{Client, Url, redirect};
+use ring::hmac;
+use serde::Serialize;
+
+use crate::config::notify::{ChannelConfig, ChannelKind, is_acceptable};
+use crate::message::OperatorMessage;
+
+/// How long the other side may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is told.
+#[derive(Debug, Clone, Serialize)]
+pub struct Telling {
+    /// The shape's name.
+    pub schema: &'static str,
+    /// The same for each try to tell the same, so that a receiver can drop what it has.
+    pub id: String,
+    /// When it was seen.
+    pub at: DateTime<Utc>,
+    /// Of which database; null where it is of none.
+    pub database: Option<String>,
+    /// Of what: `state`, a kind of work, `catalog` or `test`.
+    pub topic: String,
+    /// How it stands.
+    pub word: &'static str,
+    /// How it stood when it was last told; null when it never was.
+    pub was: Option<String>,
+    /// Which service tells.
+    pub node: String,
+    /// In words.
+    pub message: OperatorMessage,
+}
+
+/// The name of [`Telling`]'s shape.
+pub const SCHEMA: &str = "farshore.notice/1";
+
+/// A client for all channels.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn client() -> Result<Client, String> {
+    let builder = Client::builder().timeout(PATIENCE).redirect(redirect::Policy::none());
+    builder.user_agent(concat!("farshore/", env!("CARGO_PKG_VERSION"))).build().map_err(plain)
+}
+
+/// What a failure is, without the address: that may hold a secret.
+fn plain(why: reqwest::Error) -> String {
+    let why = why.without_url();
+    crate::message::with_causes(&why)
+}
+
+/// An address out of a secret.
+///
+/// # Errors
+/// In words that do not hold it.
+pub fn address(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|_| "its address is no URL".to_owned())?;
+    match is_acceptable(&url) {
+        true => Ok(url),
+        false => Err("its address is neither https nor on this machine".to_owned()),
+    }
+}
+
+/// Tells it once.
+///
+/// # Errors
+/// In words, when the channel did not take it.
+pub async fn send(client: &Client, channel: &ChannelConfig, telling: &Telling) -> Result<(), String> {
+    let url = channel.url.read().map_err(|why| why.to_string())?;
+    let url = address(url.expose())?;
+    let body = match channel.kind {
+        ChannelKind::Webhook => serde_json::to_string(telling),
+        ChannelKind::Slack => serde_json::to_string(&serde_json::json!({ "text": slack(telling) })),
+    };
+    let body = body.map_err(|why| why.to_string())?;
+    let mut request = client.post(url).header("content-type", "application/json");
+    if let Some(secret) = &channel.secret {
+        let secret = secret.read().map_err(|why| why.to_string())?;
+        let now = Utc::now().timestamp();
+        request = request
+            .header("farshore-timestamp", now.to_string())
+            .header("farshore-signature", signature(secret.expose().as_bytes(), now, &body));
+    }
+    let answer = request.body(body).send().await.map_err(plain)?;
+    match answer.status() {
+        status if status.is_success() => Ok(()),
+        status => Err(format!("it answered {status}")),
+    }
+}
+
+/// What `Farshore-Signature` holds.
+pub fn signature(secret: &[u8], timestamp: i64, body: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    let tag = hmac::sign(&key, format!("{timestamp}.{body}").as_bytes());
+    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("v1={hex}")
+}
+
+/// The text that Slack shows. Names are ours and hold none of its control characters, causes may.
+fn slack(telling: &Telling) -> String {
+    let escaped = |text: String| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let about = telling.database.as_deref().unwrap_or("farshore");
+    let at = telling.at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    escaped(format!("{about}: {}\n{}\nSeen at {at} by {}", telling.word, telling.message, telling.node))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_hmac_sha256_over_timestamp_and_body() {
+        // printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac key
+        assert_eq!(
+            signature(b"key", 1_700_000_000, "{\"a\":1}"),
+            "v1=a438e398bfafc57e4396bb7fc2304422f0f768e965d073ca313cb52e22e6ad03"
+        );
+    }
+
+    #[test]
+    fn nothing_is_sent_in_the_clear_to_another_machine() {
+        for good in
+            ["https://hooks.example/x", "http://127.0.0.1:8080/x", "http://localhost/x", "http://[::1]:1/"]
+        {
+            assert!(address(good).is_ok(), "{good}");
+        }
+        for bad in ["http://hooks.example/secret", "ftp://127.0.0.1/", "no url", "http://127.0.0.1.example/"]
+        {
+            let why = address(bad).unwrap_err();
+            assert!(!why.contains("secret"), "{why}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What this process last read of the catalog, kept while the catalog is away, and the task that reads it.
+//!
+//! What always holds: a reading is never taken for newer than it is. Once the catalog did not answer, or nobody read it for [`FRESH`],
+//! it counts as away, and what was read last only says since when nothing is known.
+//!
+//! # Cancel safety
+//! Dropping the future of [`keep`] leaves the last reading behind, which then grows old.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use farshore_catalog::fleet::{Fleet, Restorable};
+use farshore_catalog::{Catalog, Time};
+use farshore_journal::DatabaseName;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+
+/// How often the catalog is read: what a shipper says once a second is seen within another.
+pub const EVERY: Duration = Duration::from_secs(1);
+/// How long a reading may take before the catalog counts as away: within three heartbeats of a shipper, with time to tell.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a reading counts.
+pub const FRESH: TimeDelta = TimeDelta::seconds(4);
+/// How often the commits at the ends of a window are looked up anew, which takes queries of its own.
+const TIMES_EVERY: TimeDelta = TimeDelta::seconds(10);
+/// How many windows' ends are looked up beside one reading.
+const TIMES_AT_ONCE: usize = 16;
+
+/// The commits at the ends of what can be restored.
+#[derive(Debug, Clone)]
+pub struct Ends {
+    of: Restorable,
+    looked_at: Time,
+    /// The time of the commit at the start.
+    pub from: Option<Time>,
+    /// The time of the newest commit.
+    pub to: Option<Time>,
+}
+
+/// What was read last.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// All databases, as they were written.
+    pub fleet: Fleet,
+    /// The ends of their windows.
+    pub ends: BTreeMap<DatabaseName, Ends>,
+    /// Whether the catalog did not answer since.
+    pub failed: bool,
+}
+
+impl Reading {
+    /// Whether the catalog counts as away.
+    pub fn is_away(&self, now: Time) -> bool {
+        self.failed || (now - self.fleet.read_at).abs() > FRESH
+    }
+}
+
+/// Reads the catalog until cancelled; `turned` is called each time.
+pub async fn keep(
+    metrics: Arc<Metrics>,
+    catalog: Catalog,
+    turned: &(dyn Fn() + Send + Sync),
+    cancel: CancellationToken,
+) {
+    loop {
+        turned();
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = read(&metrics, &catalog) => {}
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// Reads the catalog once.
+pub async fn read(metrics: &Metrics, catalog: &Catalog) {
+    match tokio::time::timeout(PATIENCE, catalog.fleet(Utc::now())).await {
+        Ok(Ok(fleet)) => {
+            metrics.told(fleet);
+            look_up_ends(metrics, catalog).await;
+        }
+        Ok(Err(why)) => metrics.not_told(&why.to_string()),
+        Err(_) => metrics.not_told("it did not answer in time"),
+    }
+}
+
+async fn look_up_ends(metrics: &Metrics, catalog: &Catalog) {
+    let Some(reading) = metrics.reading() else { return };
+    let now = Utc::now();
+    let old = reading.fleet.members.iter().filter_map(|member| {
+        let restorable = member.restorable.as_ref()?;
+        let known = reading.ends.get(&member.database);
+        let current =
+            known.is_some_and(|known| known.of == *restorable || now - known.looked_at < TIMES_EVERY);
+        (!current).then(|| (member.database.clone(), restorable.clone()))
+    });
+    let old: Vec<_> = old.take(TIMES_AT_ONCE).collect();
+    for (database, of) in old {
+        let looked = tokio::time::timeout(PATIENCE, catalog.window_times(&of)).await;
+        let Ok(Ok((from, to))) = looked else { return };
+        metrics.ends_found(database, Ends { of, looked_at: now, from, to });
+    }
+}

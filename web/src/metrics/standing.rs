@@ -1,0 +1,152 @@
+//! The samples of databases and their work.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use farshore_catalog::Time;
+use farshore_catalog::fleet::{Member, Standing};
+use farshore_catalog::lag::{self, ShownState};
+use farshore_catalog::shipping::ShippingState;
+use farshore_journal::DatabaseName;
+
+use super::Metrics;
+use super::families as f;
+use super::reading::Reading;
+use super::text::{Family, Page, whole};
+
+/// The one type of base backup there is.
+const BASE: &str = "base";
+
+/// A moment as seconds since 1970; 0 is never.
+pub(super) fn moment(time: Option<Time>) -> f64 {
+    time.map_or(0.0, |time| {
+        #[allow(clippy::cast_precision_loss)] // microseconds since 1970 are below 2^53 until the year 2255
+        let micros = time.timestamp_micros() as f64;
+        micros / 1e6
+    })
+}
+
+/// Writes what is known of each database, and of those of which nothing is known that this is so.
+pub(super) fn write(
+    page: &mut Page,
+    metrics: &Metrics,
+    now: Time,
+    (reading, away): (Option<&Reading>, bool),
+    only: Option<&DatabaseName>,
+) {
+    let sees = |name: &DatabaseName| only.is_none_or(|only| only == name);
+    let members: BTreeMap<&DatabaseName, &Member> = reading
+        .iter()
+        .flat_map(|reading| &reading.fleet.members)
+        .map(|member| (&member.database, member))
+        .collect();
+    let names: BTreeSet<&DatabaseName> = members.keys().copied().chain(metrics.objectives().keys()).collect();
+    for name in names.into_iter().filter(|name| sees(name)) {
+        match members.get(name) {
+            Some(member) => known(page, member, now, away, reading),
+            None => unheard_of(page, name),
+        }
+    }
+    for (name, promised) in metrics.objectives().iter().filter(|(name, _)| sees(name)) {
+        let all = [(&f::RPO_OBJECTIVE, promised.rpo), (&f::RTO_OBJECTIVE, promised.rto)];
+        for (family, objective) in all {
+            if let Some(objective) = objective {
+                page.add(family, &[name.as_str()], objective.as_secs_f64());
+            }
+        }
+    }
+    let Some(reading) = reading else { return };
+    for schedule in reading.fleet.schedules.iter().filter(|schedule| sees(&schedule.database)) {
+        if let Some(due) = metrics.overdue(schedule, &reading.fleet) {
+            page.add(
+                &f::SCHEDULE_DUE,
+                &[schedule.database.as_str(), schedule.kind.word()],
+                moment(Some(due)),
+            );
+        }
+    }
+    let jobs = reading.fleet.jobs.iter().filter(|job| job.database.as_ref().map_or(only.is_none(), sees));
+    for job in jobs {
+        let labels = [job.database.as_ref().map_or("", DatabaseName::as_str), job.kind.word()];
+        page.add(&f::JOBS_RUNNING, &labels, whole(job.running));
+        page.add(&f::JOB_SUCCESS, &labels, moment(job.last_success));
+        page.add(&f::JOB_FAILURE, &labels, moment(job.last_failure));
+    }
+}
+
+/// A state as one sample for every word there is.
+fn one_hot(page: &mut Page, family: &'static Family, labels: &[&str], shown: &str) {
+    let words = ShippingState::ALL.into_iter().map(ShippingState::word);
+    for word in words.chain([ShownState::Unknown.word()]) {
+        let values: Vec<&str> = labels.iter().copied().chain([word]).collect();
+        page.add(family, &values, whole(u64::from(word == shown)));
+    }
+}
+
+/// A database of the configuration that no reading has shown.
+fn unheard_of(page: &mut Page, name: &DatabaseName) {
+    let name = name.as_str();
+    one_hot(page, &f::DATABASE_STATE, &[name], ShownState::Unknown.word());
+    page.add(&f::RPO_EXPOSURE, &[name], lag::exposure_seconds(Time::default(), None));
+    page.add(&f::WINDOW_OPEN, &[name], 0.0);
+    page.add(&f::WINDOW_GAPS, &[name], 0.0);
+    page.add(&f::CONTACT, &[name], 0.0);
+    page.add(&f::BACKUP_SUCCESS, &[name, BASE], 0.0);
+}
+
+fn known(page: &mut Page, member: &Member, now: Time, away: bool, reading: Option<&Reading>) {
+    let name = member.database.as_str();
+    let standing = member.standing(now, away);
+    let version = member.major_version.map(|major| major.to_string()).unwrap_or_default();
+    page.add(&f::DATABASE_INFO, &[name, &member.engine, &version], 1.0);
+    one_hot(page, &f::DATABASE_STATE, &[name], standing.state.word());
+    page.add(&f::RPO_EXPOSURE, &[name], standing.exposure_seconds);
+    let contact = member.shipping.as_ref().and_then(|said| said.last_contact_at);
+    page.add(&f::CONTACT, &[name], moment(contact));
+    log(page, member, &standing, now);
+    let restorable = member.restorable.as_ref();
+    page.add(&f::WINDOW_OPEN, &[name], whole(u64::from(restorable.is_some())));
+    page.add(&f::WINDOW_GAPS, &[name], whole(restorable.map_or(0, |found| found.gaps as u64)));
+    let ends =
+        reading.and_then(|reading| reading.ends.get(&member.database)).filter(|_| restorable.is_some());
+    for (family, time) in
+        [(&f::WINDOW_START, ends.and_then(|ends| ends.from)), (&f::WINDOW_END, ends.and_then(|ends| ends.to))]
+    {
+        if time.is_some() {
+            page.add(family, &[name], moment(time));
+        }
+    }
+    page.add(&f::BACKUP_SUCCESS, &[name, BASE], moment(member.last_backup.map(|backup| backup.finished_at)));
+    if let Some(backup) = member.last_backup {
+        let took = (backup.finished_at - backup.started_at).as_seconds_f64();
+        page.add(&f::BACKUP_DURATION, &[name, BASE], took.max(0.0));
+        if let Some(bytes) = backup.stored_bytes {
+            page.add(&f::BACKUP_SIZE, &[name, BASE], whole(bytes));
+        }
+    }
+}
+
+fn log(page: &mut Page, member: &Member, standing: &Standing, now: Time) {
+    let name = member.database.as_str();
+    for target in &member.targets {
+        let shown = match standing.state {
+            ShownState::Unknown => ShownState::Unknown.word().to_owned(),
+            ShownState::Known(_) => lag::shown_target_state(now, standing.silent, target),
+        };
+        one_hot(page, &f::TARGET_STATE, &[name, &target.store], &shown);
+    }
+    if let Some(bytes) = standing.receive_lag_bytes {
+        page.add(&f::LOG_LAG, &[name, "", "receive"], whole(bytes));
+    }
+    for (store, bytes) in &standing.store_lag_bytes {
+        page.add(&f::LOG_LAG, &[name, store, "store"], whole(*bytes));
+    }
+    if let Some(stored) = member.shipping.as_ref().and_then(|said| said.stored) {
+        page.add(&f::LOG_STORED, &[name], whole(stored.get()));
+    }
+    for (family, figure) in [(&f::RETAINED, standing.retained_bytes), (&f::TO_FULL, standing.seconds_to_full)]
+    {
+        if let Some(figure) = figure {
+            page.add(family, &[name], whole(figure));
+        }
+    }
+}
