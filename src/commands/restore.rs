@@ -330,6 +330,7 @@ fn start(settings: &DatabaseConfig, then: Then) -> StartOptions {
         database: "postgres".to_owned(),
         run_as: None,
         stall: STALL,
+        apart: false,
     }
 }
 

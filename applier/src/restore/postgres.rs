@@ -116,6 +116,7 @@ pub(super) async fn run(task: Task<'_>, shape: LogShape) -> Result<Restored, Res
                 then: start.then,
                 limits,
                 stall: start.stall,
+                apart: start.apart,
             };
             let base = plan.base.start.offset;
             let began = Instant::now();
