@@ -4,6 +4,7 @@
 //! wrong line ends with exit code 2 before anything is read, except where PostgreSQL reads the code (`exit.rs`).
 
 pub mod access;
+pub mod drill;
 pub mod job;
 pub mod restore;
 pub mod schedule;
@@ -18,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use farshore_journal::{BackupId, DatabaseName};
 
+use self::drill::DrillCommand;
 use self::job::JobCommand;
 use self::restore::Incarnation;
 use self::schedule::ScheduleCommand;
@@ -173,6 +175,9 @@ pub enum Command {
   farshore verify orders -o json
   farshore verify orders --no-wait")]
     Verify(VerifyArgs),
+    /// Recovery drills: restore to a scratch place, check it, measure it, sign what came of it
+    #[command(subcommand)]
+    Drill(DrillCommand),
     /// Long work: what there is, how far it is, what came of it
     #[command(subcommand)]
     Job(JobCommand),

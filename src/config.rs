@@ -11,6 +11,7 @@
 pub mod address;
 pub mod diagnose;
 mod document;
+pub mod drill;
 pub mod flush;
 pub mod quantity;
 pub mod schedule;
@@ -32,6 +33,7 @@ use toml::Spanned;
 
 use address::{CatalogUrl, DatabaseUrl, StoreUrl};
 use diagnose::ConfigProblem;
+use drill::DrillConfig;
 use flush::{Billing, FlushPlan, flush_plan};
 use quantity::{ByteCount, Span};
 use schedule::{Cron, Schedules};
@@ -253,6 +255,8 @@ pub struct DatabaseConfig {
     pub retired_keys: VerifyKeys,
     /// What falls due by a clock.
     pub schedules: Schedules,
+    /// How drills are done.
+    pub drill: DrillConfig,
 }
 
 impl DatabaseConfig {
@@ -292,6 +296,13 @@ pub struct ServiceConfig {
 }
 
 impl ServiceConfig {
+    /// The folder, beside the socket, of drills' copies, unless a configuration or a command names another.
+    pub fn scratch(&self) -> PathBuf {
+        let mut name = self.socket.file_stem().unwrap_or_default().to_owned();
+        name.push("-drills");
+        self.socket.with_file_name(name)
+    }
+
     /// The folder, beside the socket, of a database's pushed files and of the lock of whoever appends to its journal here.
     pub fn room(&self, database: &DatabaseName) -> PathBuf {
         let mut name = self.socket.file_stem().unwrap_or_default().to_owned();
@@ -546,6 +557,7 @@ impl Judge<'_> {
             verify_keys: self.public_keys(&database.verify_keys)?,
             retired_keys: self.public_keys(&database.retired_keys)?,
             schedules: self.schedules(database.schedule.as_ref())?,
+            drill: self.drill(database.drill.as_ref(), database.engine)?,
         };
         self.judge_retired(&database.retired_keys, &judged.verify_keys)?;
         for store in &judged.stores {
@@ -577,6 +589,7 @@ impl Judge<'_> {
         Ok(Schedules {
             backup: cron(&written.backup)?,
             verify: cron(&written.verify)?,
+            drill: cron(&written.drill)?,
             zone: zone.transpose()?.unwrap_or_default(),
         })
     }

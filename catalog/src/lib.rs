@@ -21,6 +21,7 @@ pub mod branch;
 pub mod commit;
 mod connection;
 pub mod database;
+pub mod drill;
 mod error;
 pub mod gap;
 pub mod head;

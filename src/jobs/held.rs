@@ -105,6 +105,15 @@ impl Held {
         }
     }
 
+    /// Does the work beside the beats to its own end, which it comes to by itself once [`stop`](Self::stop) is cancelled.
+    pub async fn to_its_end<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = Box::pin(self.beats()) => match never {},
+        }
+    }
+
     async fn beats(&self) -> Infallible {
         let Some(catalog) = &self.catalog else { return std::future::pending().await };
         loop {

@@ -75,6 +75,7 @@ impl Copy {
     }
 
     /// Has `pg_amcheck` look at tables and indexes of the databases that have its extension.
+    /// `database` is one that takes connections.
     pub async fn amcheck(&self, bin: &Path, database: &str) -> Answer {
         let program = bin.join("pg_amcheck");
         if !program.is_file() {
@@ -99,10 +100,12 @@ impl Copy {
         if looked.is_empty() {
             return Answer::NotLookedAt("no database of it has the extension amcheck".to_owned());
         }
-        let mut command = own(&program);
+        let mut command = own(&program, &self.socket_dir);
         command.arg("--host").arg(&self.socket_dir).arg("--port").arg(self.port.to_string());
         command.args(["--username", &self.user, "--no-password"]);
-        looked.iter().for_each(|name| drop(command.args(["--database", name])));
+        for name in &looked {
+            command.args(["--database", name]);
+        }
         match run(command).await {
             Ok((Some(0), _)) => Answer::Holds(format!("databases looked at: {}", looked.len())),
             Ok((Some(2), printed)) => {
@@ -199,7 +202,7 @@ pub async fn checksums(bin: &Path, data: &Path) -> Answer {
         Ok(Ok(_)) => return Answer::NotLookedAt("the database's pages carry no checksums".to_owned()),
         Ok(Err(_)) | Err(_) => return Answer::NotLookedAt("the copy's pg_control does not read".to_owned()),
     }
-    let mut command = own(&program);
+    let mut command = own(&program, data);
     command.arg("--check").arg("-D").arg(data);
     match run(command).await {
         Ok((Some(0), printed)) => Answer::Holds(blocks(&printed, "Blocks scanned:")),
@@ -227,10 +230,11 @@ fn in_words(code: Option<i32>) -> String {
     code.map_or_else(|| "it was ended by a signal".to_owned(), |code| format!("it ended with {code}"))
 }
 
-/// One of the server's programs, in an environment of ours. It ends when nobody waits for it any more.
-fn own(program: &Path) -> Command {
+/// One of the server's programs, in an environment of ours. It ends when nobody waits for it any more; it works in the copy, by which whoever clears that
+/// knows it.
+fn own(program: &Path, copy: &Path) -> Command {
     let mut command = Command::new(program);
-    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C").current_dir("/");
+    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C").current_dir(copy);
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use farshore_journal::{Offset, Timeline};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use super::control::{ClusterState, ControlError, ControlFile, Limits};
 use super::safe_start::{RecoveryTarget, Then};
@@ -330,7 +330,8 @@ fn spawn(start: &Start, apart: bool) -> Result<RunningServer, ServerError> {
     command
         .arg("-D")
         .arg(&start.data)
-        .current_dir("/")
+        // Where the server goes by itself too: from its first moment on it is known by this whose it is.
+        .current_dir(&start.data)
         .stdin(Stdio::null())
         .stdout(messages.try_clone().map_err(io("share the server's log"))?)
         .stderr(messages)
