@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use farshore_applier::plan::{Asked, AskedPosition, Plan, PlanError, reachable, resolve};
+use farshore_applier::plan::{Plan, PlanError, reachable, resolve};
 use farshore_applier::restore::{self, RestoreError, RestoreOptions, Restored, StartOptions};
 use farshore_catalog::Catalog;
 use farshore_catalog::job::JobProgress;
@@ -31,7 +31,7 @@ use farshore_engines::postgres::restore::safe_start::Then;
 use farshore_journal::format::certificate::{
     ChosenPoint, CountedTable, DrillCheck, DrillFailure, DrillStatement, DrillTarget, JournalEnd, SCHEMA,
 };
-use farshore_journal::{DatabaseName, DrillId, Position};
+use farshore_journal::{DatabaseName, DrillId, JournalError, Position};
 use farshore_shipper::crash_point;
 use nix::sys::statvfs::statvfs;
 use tokio_util::sync::CancellationToken;
@@ -133,7 +133,9 @@ pub(crate) struct Course<'a> {
     pub(crate) held: Held,
     id: DrillId,
     began: DateTime<Utc>,
-    journal: JournalEnd,
+    journal: Option<JournalEnd>,
+    /// Why the journal's end does not read, though the store answers.
+    damaged: Option<OperatorMessage>,
     point: Point,
     chosen: ChosenPoint,
     place: PathBuf,
@@ -162,18 +164,33 @@ async fn begun<'a>(
     point: Point,
 ) -> Result<Course<'a>, OperatorMessage> {
     let (began, clock) = (Utc::now(), Arc::new(Clock::start()));
+    if matches!(settings.engine, EngineConfig::Postgres { .. }) && nix::unistd::geteuid().is_root() {
+        return Err(OperatorMessage::new(
+            Code::RootRefused,
+            format!("the drill of {name} would start a PostgreSQL server, and that does not run as root"),
+            Safe::Known("nothing was begun".to_owned()),
+            "drill as the user that runs farshore, or leave it to a service with --no-wait",
+        ));
+    }
     let store = wanted.store.as_ref().map(|store| store.parse::<StoreName>()).transpose();
     let store = store.map_err(|why| point_unread("the store", &why))?;
     let history = History { store, incarnation: None };
     let held = sources::chosen(means.config, name, &history).await.map_err(message)?;
     let away = |why| restoring::unreachable(name, &PlanError::Journal(why), None);
-    let last = held.source.reader().last().await.map_err(away)?;
-    let Some(last) = last else {
-        let (incarnation, why) = (held.source.record().number, "its journal is empty".to_owned());
-        return Err(restoring::unreachable(name, &PlanError::NoBase { unfit: 0, incarnation, why }, None));
+    let (journal, damaged) = match held.source.reader().last().await {
+        Ok(Some(last)) => {
+            let last = last.header();
+            let end = JournalEnd { chunk: last.number, chain: last.after, position: last.end_position() };
+            (Some(end), None)
+        }
+        Ok(None) => {
+            let (incarnation, why) = (held.source.record().number, "its journal is empty".to_owned());
+            return Err(restoring::unreachable(name, &PlanError::NoBase { unfit: 0, incarnation, why }, None));
+        }
+        Err(why @ JournalError::Store(_)) => return Err(away(why)),
+        // The store answers, and what it has is no whole journal: that is what a drill is to find.
+        Err(why) => (None, Some(away(why))),
     };
-    let last = last.header();
-    let journal = JournalEnd { chunk: last.number, chain: last.after, position: last.end_position() };
     let is_random = point == Point::Random;
     let seed = is_random.then(|| wanted.seed.unwrap_or_else(mint_seed));
     let chosen = ChosenPoint { asked: point.to_string(), seed, spans: Vec::new() };
@@ -187,6 +204,7 @@ async fn begun<'a>(
         id: DrillId::mint(),
         began,
         journal,
+        damaged,
         point,
         chosen,
         place,
@@ -219,6 +237,9 @@ impl Course<'_> {
     /// What is restored to, and how much it takes.
     async fn planned(&mut self, means: &Means<'_>) -> Result<(Plan, u64), Failed> {
         say(means, "planning");
+        if let Some(damaged) = self.damaged.take() {
+            return Err(self.failed(damaged));
+        }
         let target = self.target().await?;
         let source = &self.held.source;
         let (name, store) = (self.name, self.held.store.clone());
@@ -271,10 +292,9 @@ impl Course<'_> {
         match at {
             Some(at) => Ok(Target::Pos(crate::cli::restore::LogPoint::On(at))),
             None => {
-                let position = AskedPosition { timeline: None, offset: self.journal.position.offset };
-                let why = "no span of the journal can be restored to".to_owned();
-                let why =
-                    PlanError::OutsideWindow { asked: Asked::Position(position), why, windows: Vec::new() };
+                let (incarnation, why) =
+                    (self.held.source.record().number, "no span of its journal can be restored to".to_owned());
+                let why = PlanError::NoBase { unfit: 0, incarnation, why };
                 Err(self.failed(restoring::unreachable(self.name, &why, None)))
             }
         }
@@ -365,6 +385,16 @@ impl Course<'_> {
         self.clock.end();
     }
 
+    /// A server that ended before it could be asked may have had either network.
+    fn network_said(&self) -> &'static str {
+        let is_server = matches!(self.held.source.shape(), Shape::Postgres(_));
+        let was_started = self.failure.as_ref().is_some_and(|failed| failed.phase >= Phase::Replay);
+        match is_server && was_started {
+            true => "not known: the server was gone before it could be asked",
+            false => self.network,
+        }
+    }
+
     /// What it came to.
     pub(crate) fn statement(&self) -> DrillStatement {
         let measured = self.clock.measured();
@@ -402,7 +432,7 @@ impl Course<'_> {
             measured,
             recovery_us,
             objective_us,
-            network: self.network.to_owned(),
+            network: self.network_said().to_owned(),
             removed: self.left.is_none(),
         }
     }

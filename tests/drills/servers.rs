@@ -121,7 +121,7 @@ fn a_server_that_will_not_start_fails_the_drill_with_its_own_reason() {
         text.replace(&was, &format!("bin_dir = \"{}\"", bin.display()))
     });
     let failed = drill(&node, &[]).failed("FS-0503", 1, "the server ended before the target");
-    assert_eq!(failed.statement()["failure"]["phase"], "fetch", "{}", failed.said);
+    assert_eq!(failed.statement()["failure"]["phase"], "replay", "{}", failed.said);
     assert!(failed.stderr.contains("could not map anonymous shared memory"), "{}", failed.stderr);
     verifies(&node, &failed.id());
     nothing_left(&place(&node));

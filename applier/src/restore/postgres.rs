@@ -120,6 +120,8 @@ pub(super) async fn run(task: Task<'_>, shape: LogShape) -> Result<Restored, Res
             };
             let base = plan.base.start.offset;
             let began = Instant::now();
+            // From here on it is the server that takes its time.
+            shared.tell(Phase::Replaying, total, None);
             let watch = |progress| shared.replay(progress, base, target.end, began);
             Some(Box::pin(server::start(&start, watch)).await?)
         }

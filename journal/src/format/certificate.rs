@@ -200,8 +200,8 @@ pub struct DrillStatement {
     pub verdict: DrillVerdict,
     /// How the point was chosen.
     pub point: ChosenPoint,
-    /// Where the journal ended.
-    pub journal: JournalEnd,
+    /// Where the journal ended; none when that did not read.
+    pub journal: Option<JournalEnd>,
     /// What was restored; none when there was no plan.
     pub target: Option<DrillTarget>,
     /// What failed before the checks.
@@ -338,7 +338,11 @@ mod tests {
             ended: "2026-11-27T02:31:00Z".to_owned(),
             verdict: DrillVerdict::Passed,
             point: ChosenPoint { asked: "random".to_owned(), seed: Some(7), spans: Vec::new() },
-            journal: JournalEnd { chunk: Sequence::new(9), chain: ChainValue::from_bytes([4; 32]), position },
+            journal: Some(JournalEnd {
+                chunk: Sequence::new(9),
+                chain: ChainValue::from_bytes([4; 32]),
+                position,
+            }),
             target: None,
             failure: None,
             checks: vec![DrillCheck {
