@@ -121,7 +121,9 @@ pub async fn sweep(config: &Config, also: Option<&Path>) {
             None => {
                 tracing::warn!(%directory, processes = swept.ended, "a drill that was cut off had left this: it was removed");
             }
-            Some(why) => tracing::error!(%directory, why, "a drill that was cut off had left this, and it stays"),
+            Some(why) => {
+                tracing::error!(%directory, why, "a drill that was cut off had left this, and it stays")
+            }
         }
     }
 }
@@ -185,7 +187,11 @@ async fn begun<'a>(
         }
         Ok(None) => {
             let (incarnation, why) = (held.source.record().number, "its journal is empty".to_owned());
-            return Err(restoring::unreachable(name, &PlanError::NoBase { unfit: 0, incarnation, why }, None));
+            return Err(restoring::unreachable(
+                name,
+                &PlanError::NoBase { unfit: 0, incarnation, why },
+                None,
+            ));
         }
         Err(why @ JournalError::Store(_)) => return Err(away(why)),
         // The store answers, and what it has is no whole journal: that is what a drill is to find.
@@ -243,15 +249,8 @@ impl Course<'_> {
         let target = self.target().await?;
         let source = &self.held.source;
         let (name, store) = (self.name, self.held.store.clone());
-        let held = restoring::hold_against_heads(
-            means.config,
-            name,
-            self.settings,
-            source,
-            &store,
-            &target,
-            false,
-        );
+        let held =
+            restoring::hold_against_heads(means.config, name, self.settings, source, &store, &target, false);
         Box::pin(held).await.map_err(|why| self.failed(message(why)))?;
         let plan = Box::pin(resolve(source, restoring::asked(&target))).await;
         let plan = plan.map_err(|why| self.failed(restoring::unreachable(name, &why, None)))?;
@@ -292,8 +291,10 @@ impl Course<'_> {
         match at {
             Some(at) => Ok(Target::Pos(crate::cli::restore::LogPoint::On(at))),
             None => {
-                let (incarnation, why) =
-                    (self.held.source.record().number, "no span of its journal can be restored to".to_owned());
+                let (incarnation, why) = (
+                    self.held.source.record().number,
+                    "no span of its journal can be restored to".to_owned(),
+                );
                 let why = PlanError::NoBase { unfit: 0, incarnation, why };
                 Err(self.failed(restoring::unreachable(self.name, &why, None)))
             }
@@ -313,7 +314,8 @@ impl Course<'_> {
         let wanted = bytes.saturating_add(SPARE);
         let short = free.ok().map(|found| found.blocks_available().saturating_mul(found.fragment_size()));
         let short = short.filter(|free| *free < wanted);
-        let refusal = short.map(|free| refused(&format!("the copy takes up to {wanted} bytes and {free} are free")));
+        let refusal =
+            short.map(|free| refused(&format!("the copy takes up to {wanted} bytes and {free} are free")));
         self.scratch = Some(made);
         refusal.map_or(Ok(directory), Err)
     }

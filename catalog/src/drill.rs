@@ -142,7 +142,8 @@ fn from_row(row: &AnyRow) -> Result<Drill> {
         database: row.parsed("database_name")?,
         store: row.text("store")?,
         incarnation: row.parsed("incarnation")?,
-        verdict: verdict.ok_or_else(|| Error::corrupt("verdict", "a word that this version does not know"))?,
+        verdict: verdict
+            .ok_or_else(|| Error::corrupt("verdict", "a word that this version does not know"))?,
         began: row.time("began_at")?,
         ended: row.time("ended_at")?,
         recovery: time(row.maybe_count("recovery_us")?),

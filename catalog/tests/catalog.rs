@@ -16,6 +16,8 @@ mod make;
 mod stories;
 #[path = "catalog/stories_access.rs"]
 mod stories_access;
+#[path = "catalog/stories_drills.rs"]
+mod stories_drills;
 #[path = "catalog/stories_jobs.rs"]
 mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
@@ -89,6 +91,8 @@ on_both!(
     stories_jobs::a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched,
     stories_jobs::a_due_time_is_answered_once_with_its_job,
     stories_jobs::a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores,
+    stories_drills::drills_are_listed_newest_first_and_read_back_as_written,
+    stories_drills::what_is_certified_of_a_drill_is_never_replaced,
     stories_access::a_token_lets_in_until_it_expires_or_is_revoked_and_nothing_else_does,
     stories_access::a_valid_token_keeps_its_name_and_a_revoked_one_frees_it,
     stories_access::the_last_use_of_a_token_is_kept_to_a_minute,

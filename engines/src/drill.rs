@@ -43,7 +43,8 @@ pub(crate) fn judged(rows: usize, columns: usize, said: Option<Said>) -> Answer 
 
 /// A table's name as SQL has it, part by part: `public.orders` becomes `"public"."orders"`.
 pub(crate) fn quoted(table: &str) -> String {
-    let parts: Vec<String> = table.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    let parts: Vec<String> =
+        table.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
     parts.join(".")
 }
 

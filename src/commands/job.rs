@@ -153,7 +153,8 @@ impl Row for Shown {
 
     fn cells(&self, zone: Zone) -> Vec<String> {
         let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        let breached = self.breached().then_some("OBJECTIVE BREACHED: `farshore drill show` says by how much");
+        let breached =
+            self.breached().then_some("OBJECTIVE BREACHED: `farshore drill show` says by how much");
         let damage = self.found_damage().then_some("NOT SOUND: `farshore job show` says what").or(breached);
         let problem = self.problem.as_ref().and_then(|problem| problem["happened"].as_str()).or(damage);
         vec![

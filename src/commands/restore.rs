@@ -24,8 +24,8 @@ use farshore_engines::sqlite::check::Checked;
 use farshore_journal::{DatabaseName, JournalError};
 
 use self::incarnations::{elsewhere, only_one};
-pub(crate) use self::refusal::{NAME_THE_KEY, is_sealed, unreachable};
 pub(super) use self::refusal::failed;
+pub(crate) use self::refusal::{NAME_THE_KEY, is_sealed, unreachable};
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
 use crate::cli::zone::Zone;

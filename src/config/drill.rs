@@ -94,10 +94,8 @@ impl Judge<'_> {
         }
         let mut names = BTreeSet::new();
         for assertion in &written.assertions {
-            let Assertion { name, sql } = Assertion {
-                name: assertion.get_ref().name.clone(),
-                sql: assertion.get_ref().sql.clone(),
-            };
+            let Assertion { name, sql } =
+                Assertion { name: assertion.get_ref().name.clone(), sql: assertion.get_ref().sql.clone() };
             if !is_name(&name) || sql.trim().is_empty() || names.len() == MOST {
                 let what = "an assertion has a name of 1 to 120 characters and a statement, and there are 200 at most";
                 return Err(self.problem(assertion.span(), what));

@@ -63,7 +63,8 @@ pub(super) async fn all(course: &mut Course<'_>, plan: &Plan, restored: Restored
             let whole = match &file.checked {
                 Checked::Whole => Answer::Holds(String::new()),
                 Checked::InPart { .. } => Answer::NotLookedAt(
-                    "in part alone: SQLite lacks a function or collation that the application adds".to_owned(),
+                    "in part alone: SQLite lacks a function or collation that the application adds"
+                        .to_owned(),
                 ),
             };
             course.note("integrity_check", false, whole);

@@ -150,8 +150,12 @@ async fn tell(catalog: Option<&Catalog>, came: &Came) {
     };
     match tokio::time::timeout(TELLING, catalog.drill_put(&drill)).await {
         Ok(Ok(())) => {}
-        Ok(Err(why)) => tracing::warn!(error = %why, "the catalog is not told of the drill; where it has a certificate, `farshore catalog rebuild` finds it"),
-        Err(_) => tracing::warn!("the catalog does not answer, and is not told of the drill; where it has a certificate, `farshore catalog rebuild` finds it"),
+        Ok(Err(why)) => {
+            tracing::warn!(error = %why, "the catalog is not told of the drill; where it has a certificate, `farshore catalog rebuild` finds it")
+        }
+        Err(_) => tracing::warn!(
+            "the catalog does not answer, and is not told of the drill; where it has a certificate, `farshore catalog rebuild` finds it"
+        ),
     }
 }
 
@@ -159,11 +163,7 @@ async fn tell(catalog: Option<&Catalog>, came: &Came) {
 ///
 /// # Errors
 /// In words, when its times are none.
-pub fn row(
-    said: &DrillStatement,
-    store: &str,
-    certificate: Option<&Certificate>,
-) -> Result<Drill, String> {
+pub fn row(said: &DrillStatement, store: &str, certificate: Option<&Certificate>) -> Result<Drill, String> {
     let time = |text: &str| text.parse::<DateTime<Utc>>().map_err(|_| format!("{text:?} is no time"));
     let statement = match certificate {
         Some(certificate) => certificate.text().to_owned(),
@@ -189,15 +189,19 @@ pub fn row(
 fn message(came: &Came, course: &Course<'_>, has_no_key: bool) -> Option<OperatorMessage> {
     let said = &came.statement;
     let (id, name) = (said.drill, &said.database);
-    let seconds = |us: Option<u64>| us.map_or_else(|| "?".to_owned(), |us| format!("{:.1} s", Duration::from_micros(us).as_secs_f64()));
+    let seconds = |us: Option<u64>| {
+        us.map_or_else(|| "?".to_owned(), |us| format!("{:.1} s", Duration::from_micros(us).as_secs_f64()))
+    };
     if let Some(failed) = &course.failure {
         return Some(failed.message.clone());
     }
     if said.verdict == DrillVerdict::Failed {
         let not_well = said.checks.iter().filter(|check| {
-            check.outcome == CheckOutcome::Failed || (check.required && check.outcome == CheckOutcome::NotLookedAt)
+            check.outcome == CheckOutcome::Failed
+                || (check.required && check.outcome == CheckOutcome::NotLookedAt)
         });
-        let not_well: Vec<String> = not_well.map(|check| format!("{}: {}", check.name, check.detail)).collect();
+        let not_well: Vec<String> =
+            not_well.map(|check| format!("{}: {}", check.name, check.detail)).collect();
         return Some(OperatorMessage::new(
             Code::DrillFailed,
             format!("the drill {id} of {name} restored and opened a copy whose checks failed: {}", not_well.join("; ")),
@@ -227,7 +231,9 @@ fn message(came: &Came, course: &Course<'_>, has_no_key: bool) -> Option<Operato
     Some(OperatorMessage::new(
         Code::DrillUncertified,
         format!("the drill {id} of {name} passed, and has no certificate: {why}"),
-        Safe::Known("the verdict is in the catalog, where there is one; nothing proves it to others".to_owned()),
+        Safe::Known(
+            "the verdict is in the catalog, where there is one; nothing proves it to others".to_owned(),
+        ),
         "mend what it says, and drill again",
     ))
 }
@@ -237,7 +243,10 @@ pub(super) fn left(name: &DatabaseName, why: &str) -> OperatorMessage {
     OperatorMessage::new(
         Code::DrillLeft,
         format!("the copy of a drill of {name} was not removed: {why}"),
-        Safe::Known("the database and the store were not touched; the copy takes space, and a server may run in it".to_owned()),
+        Safe::Known(
+            "the database and the store were not touched; the copy takes space, and a server may run in it"
+                .to_owned(),
+        ),
         "remove what it names; the next drill, and the next start of a service, try it too",
     )
 }
@@ -270,7 +279,11 @@ mod tests {
             (false, with(check(Failed, false)), in_time, V::Failed),
             (false, with(check(Failed, true)), (Some(21), Some(20)), V::Failed),
         ] {
-            assert_eq!(verdict(failed, &checks, recovery, objective), wanted, "{failed} {checks:?} {recovery:?}");
+            assert_eq!(
+                verdict(failed, &checks, recovery, objective),
+                wanted,
+                "{failed} {checks:?} {recovery:?}"
+            );
         }
     }
 }

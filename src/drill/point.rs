@@ -68,7 +68,11 @@ impl FromStr for Point {
 pub fn spans(windows: &[Window]) -> Vec<ChosenSpan> {
     let mut all: Vec<ChosenSpan> = windows
         .iter()
-        .map(|window| ChosenSpan { timeline: window.timeline, from: window.from, to: window.to.max(window.from) })
+        .map(|window| ChosenSpan {
+            timeline: window.timeline,
+            from: window.from,
+            to: window.to.max(window.from),
+        })
         .collect();
     all.sort_unstable_by_key(|span| (span.timeline, span.from, span.to));
     let mut merged: Vec<ChosenSpan> = Vec::new();

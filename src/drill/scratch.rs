@@ -81,7 +81,8 @@ impl Scratch {
             let text = format!("{} cannot be {what}", path.display());
             move |why: io::Error| format!("{text}: {why}")
         };
-        let me = process::this().ok_or_else(|| "this process cannot be told from others by /proc".to_owned())?;
+        let me =
+            process::this().ok_or_else(|| "this process cannot be told from others by /proc".to_owned())?;
         make_place(place).map_err(why("made", place))?;
         let name = name_of(drill);
         let pointer = (place != home).then(|| home.join(format!("{ELSEWHERE}{}", &name[PREFIX.len()..])));
@@ -148,7 +149,10 @@ impl Scratch {
 /// In words.
 pub fn fits_a_socket(place: &Path) -> Result<(), String> {
     let text = place.to_str().unwrap_or_default();
-    if text.is_empty() || text.len() > LONGEST_PLACE || text.chars().any(|c| c.is_control() || " ,\"'\\".contains(c)) {
+    if text.is_empty()
+        || text.len() > LONGEST_PLACE
+        || text.chars().any(|c| c.is_control() || " ,\"'\\".contains(c))
+    {
         return Err(format!(
             "a PostgreSQL server's socket lies below it, so its path has at most {LONGEST_PLACE} bytes and no blanks, quotes or commas"
         ));
@@ -348,8 +352,10 @@ mod tests {
         let (going, over) = (made(folder.path()), made(folder.path()));
         std::fs::create_dir_all(over.copy().join("base/1")).unwrap();
         std::fs::write(over.copy().join("base/1/2"), b"page").unwrap();
-        let mut left = std::process::Command::new("/bin/sleep").arg("100").current_dir(over.copy()).spawn().unwrap();
-        let mut other = std::process::Command::new("/bin/sleep").arg("100").current_dir(folder.path()).spawn().unwrap();
+        let mut left =
+            std::process::Command::new("/bin/sleep").arg("100").current_dir(over.copy()).spawn().unwrap();
+        let mut other =
+            std::process::Command::new("/bin/sleep").arg("100").current_dir(folder.path()).spawn().unwrap();
         let directory = over.directory.clone();
         drop(over);
         // Somebody reaps what was ended.

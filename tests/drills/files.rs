@@ -83,7 +83,10 @@ fn a_certificate_is_checked_with_the_public_key_alone_and_a_changed_one_does_not
         user::give(folder.path());
         // Without a configuration, a store or a catalog.
         let mut command = Command::new(farshore_testkit::farshore_bin(env!("CARGO_BIN_EXE_farshore")));
-        command.args(["-c", "/nowhere.toml", "-o", "json", "drill", "verify"]).arg(&copy).args(["--key", key]);
+        command
+            .args(["-c", "/nowhere.toml", "-o", "json", "drill", "verify"])
+            .arg(&copy)
+            .args(["--key", key]);
         user::run_as(command).current_dir("/").output().unwrap()
     };
     let sound = holds(&bytes, &public);
@@ -96,7 +99,9 @@ fn a_certificate_is_checked_with_the_public_key_alone_and_a_changed_one_does_not
         assert_eq!((refused.exit, &refused.message["code"]), (Some(8), &"FS-0805".into()), "byte {at}");
     }
     let text = String::from_utf8(bytes.clone()).unwrap();
-    for (from, to) in [("\"verdict\":\"passed\"", "\"verdict\":\"failed\""), ("\"removed\":true", "\"removed\":false")] {
+    for (from, to) in
+        [("\"verdict\":\"passed\"", "\"verdict\":\"failed\""), ("\"removed\":true", "\"removed\":false")]
+    {
         assert!(text.contains(from));
         let refused = drilled(&holds(text.replace(from, to).as_bytes(), &public));
         assert_eq!((refused.exit, &refused.message["code"]), (Some(8), &"FS-0805".into()));
@@ -122,7 +127,12 @@ fn openssl_says_of_a_certificate_what_farshore_says() {
             sed -n 2p certificate | sed 's/.*\"signature\":\"\\([0-9a-f]*\\)\".*/\\1/' | xxd -r -p > signature
             { printf '302a300506032b6570032100'; printf \"$2\"; } | xxd -r -p > key.der
             openssl pkeyutl -verify -pubin -keyform DER -inkey key.der -rawin -in statement -sigfile signature";
-        let done = Command::new("/bin/sh").args(["-c", script, "sh"]).arg(folder.path()).arg(key.public().to_string()).output().unwrap();
+        let done = Command::new("/bin/sh")
+            .args(["-c", script, "sh"])
+            .arg(folder.path())
+            .arg(key.public().to_string())
+            .output()
+            .unwrap();
         (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned())
     };
     let bytes = std::fs::read(certificate(&node, &id)).unwrap();
@@ -136,7 +146,10 @@ fn openssl_says_of_a_certificate_what_farshore_says() {
 #[test]
 fn drills_come_back_into_a_catalog_that_was_lost_and_a_report_tells_of_all() {
     let (node, _) = shipped();
-    configure(&node, "[databases.orders.drill]\nassertions = [{ name = \"<b>never</b>\", sql = \"select 0\" }]\n");
+    configure(
+        &node,
+        "[databases.orders.drill]\nassertions = [{ name = \"<b>never</b>\", sql = \"select 0\" }]\n",
+    );
     let failed = drill(&node, &[]).failed("FS-0801", 8, "<b>never</b>: it is not true");
     node.configure(|text| text.replace("select 0", "select 1"));
     let passed = drill(&node, &["--point", "random"]).passed();

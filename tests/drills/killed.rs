@@ -71,10 +71,12 @@ fn what_a_killed_drill_left_is_gone_once_a_service_starts_and_its_job_is_called_
     let id = job["id"].as_str().unwrap();
     let service = node.start(None);
     let gone = wait_for(SOON, || {
-        (working_in(&place(&node)).is_empty() && std::fs::read_dir(place(&node)).unwrap().count() == 0).then_some(())
+        (working_in(&place(&node)).is_empty() && std::fs::read_dir(place(&node)).unwrap().count() == 0)
+            .then_some(())
     });
     assert!(gone.is_some(), "{}", service.log());
-    let failed = wait_for(SOON, || Some(node.json(&["job", "show", id])).filter(|job| job["state"] == "failed"));
+    let failed =
+        wait_for(SOON, || Some(node.json(&["job", "show", id])).filter(|job| job["state"] == "failed"));
     let failed = failed.unwrap_or_else(|| panic!("{}\n{}", node.json(&["job", "show", id]), service.log()));
     assert_eq!(failed["problem"]["code"], "FS-0603", "{failed}");
     service.stop();

@@ -31,7 +31,10 @@ impl Drilled {
     /// A check, by its name.
     pub fn check(&self, name: &str) -> &Value {
         let checks = self.statement()["checks"].as_array().unwrap();
-        checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name} in {checks:#?}"))
+        checks
+            .iter()
+            .find(|check| check["name"] == name)
+            .unwrap_or_else(|| panic!("no {name} in {checks:#?}"))
     }
 
     /// It passed, is certified, and says of every phase how long it took.
@@ -103,8 +106,8 @@ pub fn working_in(folder: &Path) -> Vec<String> {
 pub fn nothing_left(place: &Path) {
     let gone = wait_for(SOON, || working_in(place).is_empty().then_some(()));
     assert!(gone.is_some(), "{:?} run in {}", working_in(place), place.display());
-    let left: Vec<PathBuf> =
-        std::fs::read_dir(place).map_or_else(|_| Vec::new(), |entries| entries.map(|entry| entry.unwrap().path()).collect());
+    let left: Vec<PathBuf> = std::fs::read_dir(place)
+        .map_or_else(|_| Vec::new(), |entries| entries.map(|entry| entry.unwrap().path()).collect());
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -132,5 +135,9 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
 #[track_caller]
 pub fn verifies(node: &Node, id: &str) {
     let verified = node.json(&["drill", "verify", id]);
-    assert_eq!((&verified["holds"], &verified["statement"]["drill"]), (&true.into(), &id.into()), "{verified}");
+    assert_eq!(
+        (&verified["holds"], &verified["statement"]["drill"]),
+        (&true.into(), &id.into()),
+        "{verified}"
+    );
 }

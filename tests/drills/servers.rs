@@ -56,7 +56,9 @@ fn a_server_under_load_is_drilled_at_random_points_and_each_drill_is_certified()
     drill(&node, &["--point", "oldest"]).passed();
     service.stop();
     assert!(latest.statement()["measured"]["replay_us"].as_u64().unwrap() > 0);
-    assert!(server.sql("select count(*) from pg_stat_replication where application_name like '%drill%'") == "0");
+    assert!(
+        server.sql("select count(*) from pg_stat_replication where application_name like '%drill%'") == "0"
+    );
     nothing_left(&place(&node));
 }
 
@@ -113,7 +115,8 @@ fn a_server_that_will_not_start_fails_the_drill_with_its_own_reason() {
         real.display()
     );
     std::fs::write(bin.join("postgres"), script).unwrap();
-    std::fs::set_permissions(bin.join("postgres"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(bin.join("postgres"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
     user::give(&bin);
     let was = format!("bin_dir = \"{}\"", real.display());
     node.configure(|text| {
@@ -159,7 +162,10 @@ fn log_that_is_missing_fails_a_servers_drill_and_a_drill_before_it_passes() {
     let service = node.start(None);
     node.wait_connected();
     for round in 0..4 {
-        server.sql(&format!("insert into behind select generate_series({0} + 1, {0} + 5000)", 100_000 + round * 10_000));
+        server.sql(&format!(
+            "insert into behind select generate_series({0} + 1, {0} + 5000)",
+            100_000 + round * 10_000
+        ));
         node.wait_end(1, flushed(&server));
     }
     service.stop();
@@ -178,7 +184,11 @@ fn log_that_is_missing_fails_a_servers_drill_and_a_drill_before_it_passes() {
     let failed = drill(&node, &[]);
     assert_ne!(failed.exit, Some(0));
     assert_eq!(failed.statement()["verdict"], "failed", "{}", failed.stderr);
-    assert!(failed.message["happened"].as_str().unwrap().contains("is not in the store"), "{}", failed.message);
+    assert!(
+        failed.message["happened"].as_str().unwrap().contains("is not in the store"),
+        "{}",
+        failed.message
+    );
     verifies(&node, &failed.id());
     drill(&node, &["--point", "oldest"]).passed();
     std::fs::rename(&away, missing).unwrap();

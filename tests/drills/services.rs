@@ -24,9 +24,16 @@ fn a_drill_is_done_by_a_service_and_its_result_names_its_certificate() {
     let job = queue(&node);
     let service = node.start(None);
     let done = wait_state(&node, &job, "succeeded");
-    assert_eq!((&done["result"]["verdict"], &done["result"]["certified"]), (&"passed".into(), &true.into()), "{done}");
+    assert_eq!(
+        (&done["result"]["verdict"], &done["result"]["certified"]),
+        (&"passed".into(), &true.into()),
+        "{done}"
+    );
     verifies(&node, done["result"]["drill"].as_str().unwrap());
-    configure(&node, "[databases.orders.drill]\nassertions = [{ name = \"never\", sql = \"select false\" }]\n");
+    configure(
+        &node,
+        "[databases.orders.drill]\nassertions = [{ name = \"never\", sql = \"select false\" }]\n",
+    );
     service.stop();
     let service = node.start(None);
     let job = queue(&node);
@@ -39,7 +46,10 @@ fn a_drill_is_done_by_a_service_and_its_result_names_its_certificate() {
 #[test]
 fn a_drill_that_is_cancelled_removes_its_copy_before_it_is_called_cancelled() {
     let (_server, node) = crate::servers::shipped();
-    configure(&node, "[databases.orders.drill]\nassertions = [{ name = \"slow\", sql = \"select pg_sleep(50) is not null\" }]\n");
+    configure(
+        &node,
+        "[databases.orders.drill]\nassertions = [{ name = \"slow\", sql = \"select pg_sleep(50) is not null\" }]\n",
+    );
     let service = node.start(None);
     let job = queue(&node);
     let checking = wait_for(SOON, || {
@@ -60,7 +70,9 @@ fn a_drill_that_is_cancelled_removes_its_copy_before_it_is_called_cancelled() {
 fn a_drill_whose_service_dies_at_any_step_is_done_by_the_next_and_nothing_is_left() {
     let (node, _) = crate::files::shipped();
     // Each takes as long as it takes until somebody counts as silent: the other steps are walked by the command's own test.
-    for step in ["drill-marked=return", "drill-opened=return", "drill-cleaned=return", "drill-certified=return"] {
+    for step in
+        ["drill-marked=return", "drill-opened=return", "drill-cleaned=return", "drill-certified=return"]
+    {
         let job = queue(&node);
         let mut service = node.start(Some(step));
         assert!(service.process.wait(SOON).is_some(), "it never came to {step}\n{}", service.log());
@@ -76,10 +88,14 @@ fn a_drill_whose_service_dies_at_any_step_is_done_by_the_next_and_nothing_is_lef
 #[test]
 fn a_service_that_stops_in_the_midst_of_a_drill_clears_it_and_gives_it_back() {
     let (_server, node) = crate::servers::shipped();
-    configure(&node, "[databases.orders.drill]\nassertions = [{ name = \"slow\", sql = \"select pg_sleep(20) is not null\" }]\n");
+    configure(
+        &node,
+        "[databases.orders.drill]\nassertions = [{ name = \"slow\", sql = \"select pg_sleep(20) is not null\" }]\n",
+    );
     let service = node.start(None);
     let job = queue(&node);
-    let checking = wait_for(SOON, || (node.json(&["job", "show", &job])["phase"] == "checking the copy").then_some(()));
+    let checking =
+        wait_for(SOON, || (node.json(&["job", "show", &job])["phase"] == "checking the copy").then_some(()));
     assert!(checking.is_some(), "{}", node.log());
     service.stop();
     nothing_left(&place(&node));
@@ -90,14 +106,19 @@ fn a_service_that_stops_in_the_midst_of_a_drill_clears_it_and_gives_it_back() {
 fn a_drill_that_is_due_by_schedule_is_done() {
     let (node, _) = crate::files::shipped();
     node.configure(|text| {
-        text.replace("[databases.orders]", "[databases.orders.schedule]\ndrill = \"* * * * *\"\n[databases.orders]")
+        text.replace(
+            "[databases.orders]",
+            "[databases.orders.schedule]\ndrill = \"* * * * *\"\n[databases.orders]",
+        )
     });
     let service = node.start(None);
-    let recorded = wait_for(SOON, || first(&node.json(&["schedule", "list"]))["answered"].is_string().then_some(()));
+    let recorded =
+        wait_for(SOON, || first(&node.json(&["schedule", "list"]))["answered"].is_string().then_some(()));
     assert!(recorded.is_some(), "{}", node.log());
     let done = wait_for(SOON, || {
         let jobs = node.json(&["job", "list"]);
-        let due = all(&jobs).into_iter().find(|job| job["asked_via"] == "schedule" && job["state"] == "succeeded");
+        let due =
+            all(&jobs).into_iter().find(|job| job["asked_via"] == "schedule" && job["state"] == "succeeded");
         due.cloned()
     });
     let done = done.unwrap_or_else(|| panic!("{}\n{}", node.json(&["job", "list"]), node.log()));

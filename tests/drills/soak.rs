@@ -16,7 +16,10 @@ fn soak_drills() {
     let (file, _) = crate::files::shipped();
     let (server, node) = crate::servers::shipped();
     for node in [&file, &node] {
-        configure(node, "rto = \"10m\"\n[databases.orders.drill]\npoint = \"random\"\nassertions = [{ name = \"one\", sql = \"select 1\" }]\n");
+        configure(
+            node,
+            "rto = \"10m\"\n[databases.orders.drill]\npoint = \"random\"\nassertions = [{ name = \"one\", sql = \"select 1\" }]\n",
+        );
     }
     while campaign.next_round() {
         let is_server = campaign.random.below(3) > 0 || campaign.is_brief();

@@ -90,7 +90,8 @@ impl Copy {
     /// In words, when it cannot be counted.
     pub async fn count(&self, table: &str) -> Result<u64, String> {
         let sql = format!("select count(*) from {}", quoted(table));
-        let count = self.asked(move |connection| connection.query_row(&sql, [], |row| row.get::<_, i64>(0))).await?;
+        let count =
+            self.asked(move |connection| connection.query_row(&sql, [], |row| row.get::<_, i64>(0))).await?;
         Ok(count.unsigned_abs())
     }
 
@@ -160,7 +161,10 @@ mod tests {
     #[tokio::test]
     async fn questions_are_answered_and_what_would_write_is_refused_with_nothing_left_beside_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let copy = copy(folder.path(), "pragma journal_mode = wal; create table t (a); insert into t values (1), (2), ('secret');");
+        let copy = copy(
+            folder.path(),
+            "pragma journal_mode = wal; create table t (a); insert into t values (1), (2), ('secret');",
+        );
         assert_eq!(copy.reads().await, Answer::Holds(String::new()));
         assert_eq!(copy.count("t").await, Ok(3));
         assert!(copy.count("none").await.is_err());
@@ -189,15 +193,22 @@ mod tests {
             "create table p (id integer primary key); create table c (p references p); insert into p values (1); insert into c values (1);",
         );
         assert_eq!(copy.foreign_keys().await, Answer::Holds(String::new()));
-        Connection::open(folder.path().join("copy.db")).unwrap().execute_batch("insert into c values (2), (3)").unwrap();
-        assert_eq!(copy.foreign_keys().await, Answer::DoesNot("2 rows refer to what is not there".to_owned()));
+        Connection::open(folder.path().join("copy.db"))
+            .unwrap()
+            .execute_batch("insert into c values (2), (3)")
+            .unwrap();
+        assert_eq!(
+            copy.foreign_keys().await,
+            Answer::DoesNot("2 rows refer to what is not there".to_owned())
+        );
     }
 
     #[tokio::test]
     async fn a_statement_that_takes_too_long_is_ended() {
         let folder = tempfile::tempdir().unwrap();
         let copy = Copy { limit: Duration::from_millis(200), ..copy(folder.path(), "create table t (a)") };
-        let endless = "with recursive n (v) as (select 1 union all select v + 1 from n) select count(*) from n";
+        let endless =
+            "with recursive n (v) as (select 1 union all select v + 1 from n) select count(*) from n";
         let Answer::DoesNot(why) = copy.assertion(endless).await else { panic!("it ended") };
         assert!(why.contains("longer"), "{why}");
     }

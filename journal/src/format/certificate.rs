@@ -267,8 +267,7 @@ impl Certificate {
     /// # Errors
     /// Never in practice.
     pub fn encode(&self) -> Result<Bytes, FormatError> {
-        let signed =
-            body::to_json("certificate", &Signed { key: self.key, signature: self.signature })?;
+        let signed = body::to_json("certificate", &Signed { key: self.key, signature: self.signature })?;
         Ok([self.text.as_bytes(), b"\n", &signed, b"\n"].concat().into())
     }
 

@@ -86,12 +86,12 @@ impl Shown {
             ("check", measured.check_us),
             ("cleanup", measured.cleanup_us),
         ];
-        let phases: Vec<String> = phases.iter().map(|(what, us)| format!("{what} {}", seconds(*us))).collect();
+        let phases: Vec<String> =
+            phases.iter().map(|(what, us)| format!("{what} {}", seconds(*us))).collect();
         line("took", &phases.join(", "));
-        let objective = said.objective_us.map_or_else(
-            || "no rto is stated".to_owned(),
-            |us| format!("rto {}", seconds(Some(us))),
-        );
+        let objective = said
+            .objective_us
+            .map_or_else(|| "no rto is stated".to_owned(), |us| format!("rto {}", seconds(Some(us))));
         line("recovery", &format!("{} ({objective})", seconds(said.recovery_us)));
         line("network", &said.network);
         for check in &said.checks {

@@ -25,11 +25,7 @@ struct Holds {
     statement: serde_json::Value,
 }
 
-pub(super) async fn run(
-    context: &mut Context,
-    which: Which,
-    keys: Vec<VerifyKey>,
-) -> anyhow::Result<Exit> {
+pub(super) async fn run(context: &mut Context, which: Which, keys: Vec<VerifyKey>) -> anyhow::Result<Exit> {
     // With a file and a key nothing else is needed.
     let config = match (&which, keys.is_empty()) {
         (Which::File(_), false) => None,
@@ -50,9 +46,14 @@ pub(super) async fn run(
     let pinned = pinned.unwrap_or_default();
     match certificate.standing(&pinned) {
         HeadStanding::Pinned => {}
-        HeadStanding::Broken => return Err(bad("the key that it names did not sign this: it was changed").into()),
+        HeadStanding::Broken => {
+            return Err(bad("the key that it names did not sign this: it was changed").into());
+        }
         HeadStanding::UnknownKey => {
-            let why = format!("it is signed by {}, which is none of the keys that count here: anyone can make one", certificate.key);
+            let why = format!(
+                "it is signed by {}, which is none of the keys that count here: anyone can make one",
+                certificate.key
+            );
             return Err(bad(&why).into());
         }
     }

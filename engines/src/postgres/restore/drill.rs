@@ -82,7 +82,8 @@ impl Copy {
             return Answer::NotLookedAt("pg_amcheck is not among the server's programs".to_owned());
         }
         let databases = self.within(database, async |client: &Client| {
-            let rows = client.query("select datname from pg_catalog.pg_database where datallowconn order by 1", &[]);
+            let rows =
+                client.query("select datname from pg_catalog.pg_database where datallowconn order by 1", &[]);
             rows.await?.iter().map(|row| row.try_get::<_, String>(0)).collect::<Result<Vec<_>, _>>()
         });
         let databases = match databases.await {
@@ -91,7 +92,8 @@ impl Copy {
         };
         let mut looked = Vec::new();
         for name in databases {
-            let has = "select 1 from pg_catalog.pg_extension where extname = 'amcheck' union all select 0 limit 1";
+            let has =
+                "select 1 from pg_catalog.pg_extension where extname = 'amcheck' union all select 0 limit 1";
             let has = self.row(&name, has).await.ok().and_then(|row| row.try_get::<_, i32>(0).ok());
             if has == Some(1) {
                 looked.push(name);
@@ -173,8 +175,12 @@ fn value(row: &Row) -> Said {
             Ok(Some(false)) => Said::False,
             Err(_) => Said::Other,
         },
-        Some(Type::INT2) => row.try_get::<_, Option<i16>>(0).map_or(Said::Other, |n| of_number(n.map(i64::from))),
-        Some(Type::INT4) => row.try_get::<_, Option<i32>>(0).map_or(Said::Other, |n| of_number(n.map(i64::from))),
+        Some(Type::INT2) => {
+            row.try_get::<_, Option<i16>>(0).map_or(Said::Other, |n| of_number(n.map(i64::from)))
+        }
+        Some(Type::INT4) => {
+            row.try_get::<_, Option<i32>>(0).map_or(Said::Other, |n| of_number(n.map(i64::from)))
+        }
         Some(Type::INT8) => row.try_get::<_, Option<i64>>(0).map_or(Said::Other, of_number),
         _ => Said::Other,
     }
@@ -251,7 +257,8 @@ mod tests {
 
     #[test]
     fn a_number_is_read_behind_its_word_and_no_other() {
-        let printed = "Checksum operation completed\nFiles scanned:   968\nBlocks scanned:  3215\nBad checksums:  2\n";
+        let printed =
+            "Checksum operation completed\nFiles scanned:   968\nBlocks scanned:  3215\nBad checksums:  2\n";
         assert_eq!(number(printed, "Bad checksums:"), Some(2));
         assert_eq!(blocks(printed, "Blocks scanned:"), "3215 pages");
         assert_eq!(number("nothing", "Bad checksums:"), None);
