@@ -301,7 +301,8 @@ impl Course<'_> {
         }
     }
 
-    /// Makes the scratch directory; where the copy goes.
+    /// Makes the scratch directory; where the copy goes. Some small files, and on purpose without a wait: a drill that was cancelled in one would leave a
+    /// directory that nobody here knows of.
     fn make(&mut self, means: &Means<'_>, bytes: u64) -> Result<PathBuf, Failed> {
         let refused = |why: &str| self.failed(no_place(self.name, &self.place, why));
         if matches!(self.held.source.shape(), Shape::Postgres(_)) {

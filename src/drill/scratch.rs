@@ -275,6 +275,7 @@ fn claim(directory: &Path) -> Claimed {
 }
 
 /// Ends what runs in a directory and removes it, the marker last. How many processes were ended.
+#[allow(clippy::disallowed_methods)] // on a thread for blocking work, which waits for threads that write there for a moment yet
 fn clear(directory: &Path) -> Result<usize, String> {
     let ended = process::end_all_in(directory)?;
     let deadline = Instant::now() + REMOVING;
