@@ -74,9 +74,8 @@ pub fn drill(node: &Node, words: &[&str]) -> Drilled {
 
 pub fn drilled(output: &std::process::Output) -> Drilled {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let messages = stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let message =
-        messages.filter(|line| line["schema"] == "farshore.message/1").next_back().unwrap_or_default();
+    let mut messages = stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let message = messages.rfind(|line| line["schema"] == "farshore.message/1").unwrap_or_default();
     let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
     Drilled { exit: output.status.code(), said, message, stderr }
 }
