@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod activity;
+pub mod drill;
 pub mod job;
 pub mod notify;
 pub mod restore;
@@ -21,6 +22,7 @@ use clap_complete::Shell;
 use farshore_journal::{BackupId, DatabaseName};
 
 use self::activity::ActivityCommand;
+use self::drill::DrillCommand;
 use self::job::JobCommand;
 use self::notify::NotifyCommand;
 use self::restore::Incarnation;
@@ -177,6 +179,9 @@ pub enum Command {
   farshore verify orders -o json
   farshore verify orders --no-wait")]
     Verify(VerifyArgs),
+    /// Recovery drills: restore to a scratch place, check it, measure it, sign what came of it
+    #[command(subcommand)]
+    Drill(DrillCommand),
     /// Long work: what there is, how far it is, what came of it
     #[command(subcommand)]
     Job(JobCommand),

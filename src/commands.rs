@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod drill;
 pub mod init;
 pub mod job;
 pub mod man;
@@ -145,6 +146,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Restore(args) => restore::run(&mut context, args).await,
         Command::Standby(command) => standby::run(&mut context, command).await,
         Command::Verify(args) => verify::run(&mut context, args).await,
+        Command::Drill(command) => Box::pin(drill::run(&mut context, command)).await,
         Command::Job(command) => job::run(&mut context, command).await,
         Command::Notify(command) => notify::run(&mut context, command).await,
         Command::Schedule(command) => schedule::run(&mut context, command).await,

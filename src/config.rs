@@ -11,6 +11,7 @@
 pub mod address;
 pub mod diagnose;
 mod document;
+pub mod drill;
 pub mod flush;
 pub mod notify;
 pub mod quantity;
@@ -33,6 +34,7 @@ use toml::Spanned;
 
 use address::{CatalogUrl, DatabaseUrl, StoreUrl};
 use diagnose::ConfigProblem;
+use drill::DrillConfig;
 use flush::{Billing, FlushPlan, flush_plan};
 use notify::NotifyConfig;
 use quantity::{ByteCount, Span};
@@ -257,6 +259,8 @@ pub struct DatabaseConfig {
     pub schedules: Schedules,
     /// Asked once a minute while the objective is known to hold.
     pub heartbeat: Option<SecretSource>,
+    /// How drills are done.
+    pub drill: DrillConfig,
 }
 
 impl DatabaseConfig {
@@ -300,6 +304,13 @@ pub struct ServiceConfig {
 }
 
 impl ServiceConfig {
+    /// The folder, beside the socket, of drills' copies, unless a configuration or a command names another.
+    pub fn scratch(&self) -> PathBuf {
+        let mut name = self.socket.file_stem().unwrap_or_default().to_owned();
+        name.push("-drills");
+        self.socket.with_file_name(name)
+    }
+
     /// The folder, beside the socket, of a database's pushed files and of the lock of whoever appends to its journal here.
     pub fn room(&self, database: &DatabaseName) -> PathBuf {
         let mut name = self.socket.file_stem().unwrap_or_default().to_owned();
@@ -562,6 +573,7 @@ impl Judge<'_> {
             retired_keys: self.public_keys(&database.retired_keys)?,
             schedules: self.schedules(database.schedule.as_ref())?,
             heartbeat,
+            drill: self.drill(database.drill.as_ref(), database.engine)?,
         };
         self.judge_retired(&database.retired_keys, &judged.verify_keys)?;
         for store in &judged.stores {
@@ -593,6 +605,7 @@ impl Judge<'_> {
         Ok(Schedules {
             backup: cron(&written.backup)?,
             verify: cron(&written.verify)?,
+            drill: cron(&written.drill)?,
             zone: zone.transpose()?.unwrap_or_default(),
         })
     }

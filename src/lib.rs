@@ -9,6 +9,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod drill;
 pub mod exit;
 pub mod heads;
 pub mod heap;

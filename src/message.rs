@@ -143,6 +143,22 @@ codes! {
     UserUnknown = 704, NotFound;
     /// A password was not given, or is not taken.
     PasswordRefused = 705, Usage;
+    /// A check of a drill failed.
+    DrillFailed = 801, Breached;
+    /// A drill passed, and took longer than the objective allows.
+    DrillBreached = 802, Breached;
+    /// A drill's copy has no place where it was to go.
+    DrillScratch = 803, Refused;
+    /// No drill of this id is known.
+    DrillUnknown = 804, NotFound;
+    /// A certificate does not hold.
+    CertificateBad = 805, Breached;
+    /// A drill came to a verdict, and has no certificate in the store.
+    DrillUncertified = 806, Partial;
+    /// A drill's copy could not be removed.
+    DrillLeft = 807, Partial;
+    /// How a drill's point is to be chosen is not understood.
+    DrillPoint = 808, Usage;
     /// Told: nobody vouches for how a database stands.
     StateUnknown = 901, Failed;
     /// Told: more would be lost than the objective allows.

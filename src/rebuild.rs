@@ -6,6 +6,7 @@
 //! under way the catalog says less than the store, never more: what is no longer in the store is forgotten first, and the
 //! commits of a range are there before the range is.
 
+pub mod drills;
 mod known;
 mod walk;
 

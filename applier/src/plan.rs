@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use confirm::Confirmation;
 pub(crate) use postgres::{CONTROL_FILE, control_file, neutralised, source_settings};
-pub use resolve::resolve;
+pub use resolve::{reachable, resolve};
 use window::Shown;
 pub use window::Window;
 

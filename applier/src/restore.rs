@@ -80,6 +80,8 @@ pub struct StartOptions {
     pub run_as: Option<(u32, u32)>,
     /// How long nothing may move.
     pub stall: Duration,
+    /// In a network namespace of its own, where this machine lets us make one.
+    pub apart: bool,
 }
 
 /// How far it is.

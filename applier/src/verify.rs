@@ -16,7 +16,7 @@ use farshore_engines::log::Decoder;
 use farshore_journal::backup::{self, Backup};
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{ChainValue, Cipher, FormatError, Head, Header, Kind};
-use farshore_journal::identity::BackupId;
+use farshore_journal::identity::{BackupId, DrillId};
 use farshore_journal::index::IndexName;
 use farshore_journal::reader::Keyring;
 use farshore_journal::segments::SegmentName;
@@ -223,6 +223,7 @@ fn named(key: &Key, root: &KeyPrefix) -> Option<Named> {
             let part = || name.strip_prefix("part-").is_some_and(|number| number.parse::<Sequence>().is_ok());
             (matches!(name, "opening" | "manifest") || part()).then_some(Named::Other)
         }
+        "drills" => name.parse::<DrillId>().ok().map(|_| Named::Other),
         "index" => name.parse().ok().map(Named::Index),
         "heads" => name.parse().ok().map(Named::Head),
         _ => None,

@@ -22,6 +22,7 @@ pub mod branch;
 pub mod commit;
 mod connection;
 pub mod database;
+pub mod drill;
 mod error;
 pub mod fleet;
 pub mod gap;

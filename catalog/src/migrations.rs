@@ -30,6 +30,7 @@ const FILES: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/20261127021000_activity_chain.sql"),
     ),
     (20_261_127_030_000, "notices", include_str!("../../migrations/20261127030000_notices.sql")),
+    (20_261_127_010_000, "drills", include_str!("../../migrations/20261127010000_drills.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

@@ -18,6 +18,8 @@ mod stories;
 mod stories_access;
 #[path = "catalog/stories_activity.rs"]
 mod stories_activity;
+#[path = "catalog/stories_drills.rs"]
+mod stories_drills;
 #[path = "catalog/stories_fleet.rs"]
 mod stories_fleet;
 #[path = "catalog/stories_jobs.rs"]
@@ -124,6 +126,8 @@ on_both!(
     stories_jobs::a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores,
     stories_activity::writers_at_once_make_one_chain,
     stories_activity::work_that_is_asked_for_again_within_a_day_is_the_same_job,
+    stories_drills::drills_are_listed_newest_first_and_read_back_as_written,
+    stories_drills::what_is_certified_of_a_drill_is_never_replaced,
     stories_access::a_token_lets_in_until_it_expires_or_is_revoked_and_nothing_else_does,
     stories_access::a_valid_token_keeps_its_name_and_a_revoked_one_frees_it,
     stories_access::the_last_use_of_a_token_is_kept_to_a_minute,

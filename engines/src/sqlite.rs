@@ -9,6 +9,7 @@ pub mod base;
 pub mod check;
 pub mod compare;
 pub mod decoder;
+pub mod drill;
 pub mod follow;
 pub mod hold;
 pub mod kept;

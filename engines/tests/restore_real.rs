@@ -152,6 +152,7 @@ impl Restored {
             then,
             limits: self.plan.limits,
             stall: Duration::from_secs(90),
+            apart: false,
         }
     }
 

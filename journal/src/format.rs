@@ -5,6 +5,7 @@
 //! question: it compares the header with the name it asked for.
 
 pub mod body;
+pub mod certificate;
 pub mod chain;
 pub mod crypt;
 pub mod head;
@@ -16,6 +17,7 @@ pub mod pack;
 pub mod segment;
 pub mod signing;
 
+pub use certificate::Certificate;
 pub use chain::{ChainValue, Digest};
 pub use crypt::{DataKey, Recipients, Unlock};
 pub use head::{Head, HeadStanding, Statement};

@@ -1,7 +1,7 @@
 //! Names in a store: `FORMAT.md` section 1. Nothing else in farshore puts a key together.
 
 use crate::error::JournalError;
-use crate::identity::{BackupId, DatabaseName, IncarnationId, Sequence};
+use crate::identity::{BackupId, DatabaseName, DrillId, IncarnationId, Sequence};
 use crate::index::IndexName;
 use crate::segments::SegmentName;
 use crate::store::{Key, KeyPrefix};
@@ -104,6 +104,22 @@ impl Layout {
     /// Never in practice.
     pub fn head(&self, sequence: Sequence) -> Result<Key, JournalError> {
         Ok(self.root.key(format_args!("heads/{sequence}"))?)
+    }
+
+    /// Where the certificates of its drills lie.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn drills(&self) -> Result<KeyPrefix, JournalError> {
+        Ok(self.root.join("drills")?)
+    }
+
+    /// The certificate of one drill.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn drill(&self, drill: DrillId) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("drills/{drill}"))?)
     }
 
     /// Where the indexes of its journal lie.

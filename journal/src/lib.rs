@@ -7,6 +7,7 @@
 
 pub mod backup;
 pub mod chunk;
+pub mod drills;
 pub mod error;
 pub mod format;
 pub mod heads;
@@ -29,6 +30,6 @@ pub mod writer;
 
 pub use error::JournalError;
 pub use identity::{
-    BackupId, DatabaseName, Generation, IncarnationId, Sequence, StandbyId, StoreId, WriterId,
+    BackupId, DatabaseName, DrillId, Generation, IncarnationId, Sequence, StandbyId, StoreId, WriterId,
 };
 pub use position::{Offset, ParseError, Position, Timeline};

@@ -26,7 +26,7 @@ pub enum JobCommand {
         #[arg(value_name = "JOB")]
         job: JobId,
     },
-    /// Follow a job until it ends; ends with 0 when it succeeded, 9 when it found damage, 1 when it failed, 130 when it was cancelled
+    /// Follow a job until it ends; ends with 0 when it succeeded, 9 when it found damage, 8 when it breached an objective, 1 when it failed, 130 when it was cancelled
     #[command(before_help = "Examples:\n  farshore job watch jb-4k9x2m7q3d")]
     Watch {
         /// The job

@@ -51,6 +51,7 @@ pub async fn run(context: &mut Context, args: CatalogCommand) -> anyhow::Result<
             () = context.cancel.cancelled() => return Ok(Exit::Interrupted),
             reports = Box::pin(rebuild::anew(&catalog, name, &held)) => reports?,
         };
+        rebuild::drills::bring_back(&catalog, settings, &held).await?;
         for (held, report) in held.iter().zip(reports) {
             if report.sealed > 0 {
                 tracing::warn!(database = %name, store = %held.store, chunks = report.sealed,

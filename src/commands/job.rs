@@ -88,6 +88,11 @@ impl Shown {
         self.result.as_ref().is_some_and(|result| result["sound"] == false)
     }
 
+    /// Whether it was done, and took longer than its objective allows.
+    fn breached(&self) -> bool {
+        self.result.as_ref().is_some_and(|result| result["verdict"] == "breached")
+    }
+
     fn percent(&self) -> String {
         match (self.done_bytes, self.total_bytes) {
             (Some(done), Some(total)) if total > 0 => {
@@ -143,7 +148,9 @@ impl Row for Shown {
 
     fn cells(&self, zone: Zone) -> Vec<String> {
         let or_none = |text: Option<&str>| text.unwrap_or("-").to_owned();
-        let damage = self.found_damage().then_some("NOT SOUND: `farshore job show` says what");
+        let breached =
+            self.breached().then_some("OBJECTIVE BREACHED: `farshore drill show` says by how much");
+        let damage = self.found_damage().then_some("NOT SOUND: `farshore job show` says what").or(breached);
         let problem = self.problem.as_ref().and_then(|problem| problem["happened"].as_str()).or(damage);
         vec![
             self.id.clone(),
@@ -159,7 +166,7 @@ impl Row for Shown {
     }
 }
 
-/// Runs it. `watch` ends as the job did: 0 when it succeeded, 9 when it did and found damage, 1 when it failed, 130 when it was cancelled.
+/// Runs it. `watch` ends as the job did: 0 when it succeeded, 9 when it did and found damage, 8 when it did and breached an objective, 1 when it failed, 130 when it was cancelled.
 ///
 /// # Errors
 /// When there is no such job, it has ended already, or the catalog is away.
@@ -214,6 +221,7 @@ async fn watch(context: &mut Context, catalog: &Catalog, id: JobId) -> anyhow::R
             context.output.one("farshore.job/1", &shown, &text)?;
             return Ok(match state {
                 JobState::Succeeded if shown.found_damage() => Exit::Findings,
+                JobState::Succeeded if shown.breached() => Exit::Breached,
                 JobState::Succeeded => Exit::Done,
                 JobState::Cancelled => Exit::Interrupted,
                 _ => Exit::Failed,
@@ -319,6 +327,9 @@ mod tests {
         assert!(found.found_damage() && found.cells(Zone::UTC)[8].starts_with("NOT SOUND"));
         let well = ended("{\"sound\":true}");
         assert!(!well.found_damage() && well.cells(Zone::UTC)[8] == "-");
+        let breached = ended("{\"verdict\":\"breached\"}");
+        assert!(breached.breached() && breached.cells(Zone::UTC)[8].starts_with("OBJECTIVE BREACHED"));
+        assert!(!ended("{\"verdict\":\"passed\"}").breached());
     }
 
     #[test]

@@ -26,9 +26,9 @@ use farshore_engines::sqlite::check::Checked;
 use farshore_journal::{DatabaseName, JournalError};
 use serde_json::json;
 
-pub(crate) use self::planned::{Chosen, Planned};
+pub(crate) use self::planned::{Chosen, Planned, progress_of};
 pub(crate) use self::refusal::failed;
-pub(super) use self::refusal::{NAME_THE_KEY, is_sealed, unreachable};
+pub(crate) use self::refusal::{NAME_THE_KEY, is_sealed, unreachable};
 use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
 use crate::cli::zone::Zone;
@@ -255,7 +255,7 @@ pub(crate) fn no_server(
 /// Refuses what signed heads speak against: a journal that was rewritten, an incarnation that nobody signed behind one that was,
 /// unless it was `named`, and the latest state of a journal whose end is gone or whose witnesses cannot be read. A target that is
 /// named lies in what is left or is refused by the plan; what speaks against the end is then said.
-pub(super) async fn hold_against_heads(
+pub(crate) async fn hold_against_heads(
     config: &Config,
     name: &DatabaseName,
     settings: &DatabaseConfig,
@@ -300,7 +300,7 @@ fn show(context: &mut Context, plan: &Plan, text: &str) -> anyhow::Result<()> {
     Ok(context.output.one(&plan.schema, &fields, text)?)
 }
 
-fn asked(target: &Target) -> Asked {
+pub(crate) fn asked(target: &Target) -> Asked {
     match target {
         Target::Latest => Asked::Latest,
         Target::At(moment) => Asked::Time(moment.utc()),
@@ -331,6 +331,7 @@ fn start(settings: &DatabaseConfig, then: Then) -> StartOptions {
         database: "postgres".to_owned(),
         run_as: None,
         stall: STALL,
+        apart: false,
     }
 }
 
@@ -360,7 +361,7 @@ fn tablespaces(
 
 /// Whether a plan that the log alone leads to may come through where this one did not: an index may have hidden that the target lies
 /// before what is missing or damaged.
-pub(super) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
+pub(crate) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
     match why {
         RestoreError::OtherThanPlanned { .. } => true,
         RestoreError::Journal(JournalError::Store(_)) => false,

@@ -69,6 +69,7 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     {
         tracing::error!("{}", wiring::catalog_away(&why));
     }
+    crate::drill::sweep(&config, None).await;
     let cancel = context.cancel.child_token();
     let mut databases = JoinSet::new();
     let mut shown = Vec::new();

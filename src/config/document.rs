@@ -88,6 +88,31 @@ pub(super) struct Database {
     pub(super) schedule: Option<Schedule>,
     pub(super) heartbeat_url: Option<Spanned<String>>,
     pub(super) heartbeat_url_file: Option<PathBuf>,
+    pub(super) drill: Option<Drill>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Drill {
+    pub(super) point: Option<Spanned<String>>,
+    pub(super) scratch: Option<PathBuf>,
+    pub(super) database: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) tables: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) assertions: Vec<Spanned<Assertion>>,
+    pub(super) statement_timeout: Option<Span>,
+    pub(super) foreign_keys: Option<Spanned<bool>>,
+    pub(super) signing_key: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) verify_keys: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Assertion {
+    pub(super) name: String,
+    pub(super) sql: String,
 }
 
 #[derive(Deserialize)]
@@ -95,6 +120,7 @@ pub(super) struct Database {
 pub(super) struct Schedule {
     pub(super) backup: Option<Spanned<String>>,
     pub(super) verify: Option<Spanned<String>>,
+    pub(super) drill: Option<Spanned<String>>,
     pub(super) zone: Option<Spanned<String>>,
 }
 

@@ -69,6 +69,8 @@ pub struct Schedules {
     pub backup: Option<Cron>,
     /// Verifications.
     pub verify: Option<Cron>,
+    /// Drills.
+    pub drill: Option<Cron>,
     /// In which zone.
     pub zone: Tz,
 }
@@ -76,7 +78,8 @@ pub struct Schedules {
 impl Schedules {
     /// Each of them.
     pub fn all(&self) -> impl Iterator<Item = (JobKind, &Cron)> {
-        let all = [(JobKind::Backup, &self.backup), (JobKind::Verify, &self.verify)];
+        let all =
+            [(JobKind::Backup, &self.backup), (JobKind::Verify, &self.verify), (JobKind::Drill, &self.drill)];
         all.into_iter().filter_map(|(kind, cron)| Some((kind, cron.as_ref()?)))
     }
 }

@@ -100,6 +100,20 @@ impl Held {
         }
     }
 
+    /// Cancelled when its work is to end at its next safe point.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Does the work beside the beats to its own end, which it comes to by itself once [`stop`](Self::stop) is cancelled.
+    pub async fn to_its_end<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = Box::pin(self.beats()) => match never {},
+        }
+    }
+
     async fn beats(&self) -> Infallible {
         let Some(catalog) = &self.catalog else { return std::future::pending().await };
         loop {

@@ -11,12 +11,14 @@ use farshore_journal::{BackupId, DatabaseName};
 use farshore_shipper::base_backup::Phase;
 use farshore_shipper::crash_point;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::held::{Held, Reporter};
 use super::{restore, spec};
 use crate::base_backups::{self, Process, STUCK, Streams, TakeProgress};
 use crate::commands::{self, verify};
 use crate::config::{Config, StoreName};
+use crate::drill;
 use crate::message::{Code, OperatorMessage, Safe};
 
 /// What it has for its work.
@@ -29,8 +31,8 @@ pub(super) struct Means {
 /// Whether a service of this version does such work.
 pub(super) const fn is_known(kind: JobKind) -> bool {
     match kind {
-        JobKind::Backup | JobKind::Verify | JobKind::Restore | JobKind::Plan => true,
-        JobKind::Drill | JobKind::Expire | JobKind::Unknown => false,
+        JobKind::Backup | JobKind::Verify | JobKind::Restore | JobKind::Plan | JobKind::Drill => true,
+        JobKind::Expire | JobKind::Unknown => false,
     }
 }
 
@@ -40,7 +42,11 @@ pub(super) async fn does(means: Means, job: Job, held: Held) {
     tracing::info!(job = %id, kind = %kind, database = job.asked.database.as_ref().map(ToString::to_string), "a job begins");
     crash_point!("job-claimed");
     let reporter = held.reporter();
-    let done = held.beside(Box::pin(run(&means, &job, &reporter))).await;
+    let done = match kind {
+        // It removes its copy before it ends.
+        JobKind::Drill => held.to_its_end(Box::pin(drill(&means, &job, &reporter, held.stop()))).await,
+        _ => held.beside(Box::pin(run(&means, &job, &reporter))).await,
+    };
     if let Some(Err(why)) = &done {
         tracing::error!(job = %id, kind = %kind, "{why}");
     }
@@ -65,6 +71,44 @@ async fn run(means: &Means, job: &Job, reporter: &Reporter) -> Result<String, Op
         JobKind::Plan => restore::plan(means, database, &spec_of(job)?).await,
         JobKind::Drill | JobKind::Expire | JobKind::Unknown => {
             Err(OperatorMessage::not_built(job.asked.kind.word()))
+        }
+    }
+}
+
+/// A drill; `None` when it was stopped, and nothing of it is left.
+async fn drill(
+    means: &Means,
+    job: &Job,
+    reporter: &Reporter,
+    stop: &CancellationToken,
+) -> Option<Result<String, OperatorMessage>> {
+    let done = async {
+        let database = job.asked.database.as_ref().ok_or_else(|| not_readable("it names no database"))?;
+        let wanted: spec::Drill = spec_of(job)?;
+        let database = commands::database(&means.config, Some(database))?;
+        let of = drill::Means { config: &means.config, catalog: Some(&means.catalog), reporter, stop };
+        Box::pin(drill::run(of, database, &wanted)).await
+    };
+    match done.await {
+        Ok(None) => None,
+        Ok(Some(came)) => Some(drill_result(came)),
+        Err(why) => Some(Err(why)),
+    }
+}
+
+/// What came of a drill, as its job's result. One that breached its objective was done, and says so.
+///
+/// # Errors
+/// When the restore or a check failed, or something of it is left to do.
+pub fn drill_result(came: drill::outcome::Came) -> Result<String, OperatorMessage> {
+    match came.message {
+        Some(message) if message.code != Code::DrillBreached => Err(message),
+        _ => {
+            let said = &came.statement;
+            let (recovery, objective) = (said.recovery_us, said.objective_us);
+            let result = json!({ "drill": said.drill, "verdict": said.verdict, "store": came.store,
+                "recovery_us": recovery, "objective_us": objective, "certified": came.certificate.is_some() });
+            Ok(result.to_string())
         }
     }
 }

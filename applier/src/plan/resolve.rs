@@ -50,6 +50,25 @@ pub async fn resolve(source: &Source, asked: Asked) -> Result<Plan, PlanError> {
     Err(refused)
 }
 
+/// What can be restored to on the newest timeline: from each complete backup on, up to the first gap behind it.
+///
+/// # Errors
+/// When the journal does not read, or has no backup that a restore could begin with.
+pub async fn reachable(source: &Source) -> Result<Vec<Window>, PlanError> {
+    let no_base = |unfit, why: String| PlanError::NoBase { unfit, incarnation: source.record().number, why };
+    let Some(branches) = Branches::read(source.reader()).await.map_err(timelines)? else {
+        return Err(no_base(0, "its journal is empty".to_owned()));
+    };
+    let timeline = branches.newest();
+    let (candidates, unfit) = candidates(source, &branches, timeline).await?;
+    let mut windows = windows(&branches, timeline, &candidates);
+    gaps::end_at_gaps(source.reader(), &branches, timeline, &mut windows).await?;
+    match windows.is_empty() {
+        true => Err(no_base(unfit.count(), unfit.to_string())),
+        false => Ok(windows),
+    }
+}
+
 /// Adds to each window the last commit that it reaches, for the newest few ends: people ask for times, and a window knows positions. What does
 /// not read is left out: the refusal stands without it.
 async fn say_last_commits(source: &Source, windows: &mut [Window]) {

@@ -116,9 +116,12 @@ pub(super) async fn run(task: Task<'_>, shape: LogShape) -> Result<Restored, Res
                 then: start.then,
                 limits,
                 stall: start.stall,
+                apart: start.apart,
             };
             let base = plan.base.start.offset;
             let began = Instant::now();
+            // From here on it is the server that takes its time.
+            shared.tell(Phase::Replaying, total, None);
             let watch = |progress| shared.replay(progress, base, target.end, began);
             Some(Box::pin(server::start(&start, watch)).await?)
         }

@@ -356,6 +356,7 @@ pub fn options(directory: &Path, then: Option<Then>) -> RestoreOptions {
             database: "postgres".to_owned(),
             run_as: (owner.uid() != 0).then(|| (owner.uid(), owner.gid())),
             stall: Duration::from_secs(120),
+            apart: false,
         }),
     }
 }

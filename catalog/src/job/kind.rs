@@ -99,11 +99,12 @@ words!(
 );
 
 impl JobKind {
-    /// Whether it may be begun anew while its former holder perhaps still works on it: a backup more does no harm, and a verification only reads.
+    /// Whether it may be begun anew while its former holder perhaps still works on it: a backup more does no harm, a verification only reads, and a
+    /// drill has a scratch directory of its own.
     pub const fn is_repeatable(self) -> bool {
         match self {
-            Self::Backup | Self::Verify | Self::Plan => true,
-            Self::Restore | Self::Drill | Self::Expire | Self::Unknown => false,
+            Self::Backup | Self::Verify | Self::Plan | Self::Drill => true,
+            Self::Restore | Self::Expire | Self::Unknown => false,
         }
     }
 }

@@ -21,6 +21,7 @@
 pub mod beneath;
 pub mod bin;
 pub mod control;
+pub mod drill;
 pub mod install;
 pub mod safe_start;
 pub mod server;

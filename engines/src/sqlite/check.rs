@@ -111,6 +111,13 @@ fn open(path: &Path, how: &str, access: OpenFlags) -> rusqlite::Result<Connectio
     Ok(connection)
 }
 
+/// The file as [`check`] opens it, which takes no write.
+pub(super) fn open_to_ask(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = open(path, "?mode=ro&immutable=1", OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
 fn ask(connection: &Connection, pragma: &str) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare(pragma)?;
     let mut rows = statement.query([])?;

@@ -85,7 +85,7 @@ fn listed(numbers: &[u64], last: &str) -> String {
 
 /// An earlier incarnation that can do what the newest one cannot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::commands) enum Elsewhere {
+pub(crate) enum Elsewhere {
     /// It holds the target.
     Holds(u64),
     /// It is the newest that can be restored at all, up to here.

@@ -172,7 +172,7 @@ async fn reports(
 }
 
 /// How far a restore is.
-fn progress_of(progress: &Progress, log_time: Option<DateTime<Utc>>) -> JobProgress {
+pub(crate) fn progress_of(progress: &Progress, log_time: Option<DateTime<Utc>>) -> JobProgress {
     let phase = match progress.phase {
         Phase::Copying => "bringing files and log into place",
         Phase::Synchronising => "making them durable",

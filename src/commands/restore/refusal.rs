@@ -12,13 +12,13 @@ use super::incarnations::Elsewhere;
 use crate::message::{Code, OperatorMessage, Safe, with_causes};
 
 /// Whether what is stored cannot be opened with the private keys at hand.
-pub(in crate::commands) fn is_sealed(why: &JournalError) -> bool {
+pub(crate) fn is_sealed(why: &JournalError) -> bool {
     matches!(why, JournalError::Object { source: FormatError::KeyMissing | FormatError::Key { .. }, .. })
 }
 
-pub(in crate::commands) const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
+pub(crate) const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
 
-pub(in crate::commands) fn unreachable(
+pub(crate) fn unreachable(
     name: &DatabaseName,
     why: &PlanError,
     elsewhere: Option<Elsewhere>,

@@ -18,15 +18,17 @@ use std::time::{Duration, Instant};
 use farshore_journal::{Offset, Timeline};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use super::control::{ClusterState, ControlError, ControlFile, Limits};
 use super::safe_start::{RecoveryTarget, Then};
 use super::watch::{Evidence, Stillness};
 
+mod apart;
 mod questions;
 mod verdict;
 
+pub use apart::Network;
 use questions::Questions;
 pub use verdict::{Answer, Ending};
 use verdict::{Verdict, ending, last_switch, verdict};
@@ -64,6 +66,8 @@ pub struct Start {
     pub limits: Limits,
     /// How long nothing may move.
     pub stall: Duration,
+    /// In a network namespace of its own, where this machine lets us make one: [`RunningServer::network`] says what came of it.
+    pub apart: bool,
 }
 
 /// How far it is; told at each look.
@@ -208,6 +212,11 @@ impl RunningServer {
         self.child.id()
     }
 
+    /// Which network it has, asked of the running process.
+    pub fn network(&self) -> Network {
+        self.pid().map_or(Network::Unknown, apart::network_of)
+    }
+
     /// The last of its messages.
     pub fn messages(&self) -> String {
         tail(&self.log)
@@ -259,7 +268,8 @@ impl Drop for RunningServer {
 /// Dropped, it stops the server.
 pub async fn start(start: &Start, mut progress: impl FnMut(Progress)) -> Result<Reached, ServerError> {
     before(start)?;
-    let mut server = spawn(start)?;
+    let apart = start.apart && apart::is_possible().await;
+    let mut server = spawn(start, apart)?;
     match wait(start, &mut server, &mut progress).await {
         Ok(()) => {}
         Err(error) => {
@@ -305,11 +315,11 @@ fn control(data: &Path) -> Result<ControlFile, ServerError> {
     Ok(ControlFile::parse(&bytes)?)
 }
 
-fn spawn(start: &Start) -> Result<RunningServer, ServerError> {
+fn spawn(start: &Start, apart: bool) -> Result<RunningServer, ServerError> {
     let log = start.socket_dir.join("postgres.log");
     let messages =
         std::fs::File::options().create(true).append(true).open(&log).map_err(io("open the server's log"))?;
-    let mut command = Command::new(start.bin.join("postgres"));
+    let mut command = apart::command(&start.bin.join("postgres"), apart);
     // The environment may name other configuration, data, libraries or a locale that is not here.
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LC_ALL", "C");
     for (file, name) in
@@ -320,7 +330,8 @@ fn spawn(start: &Start) -> Result<RunningServer, ServerError> {
     command
         .arg("-D")
         .arg(&start.data)
-        .current_dir("/")
+        // Where the server goes by itself too: from its first moment on it is known by this whose it is.
+        .current_dir(&start.data)
         .stdin(Stdio::null())
         .stdout(messages.try_clone().map_err(io("share the server's log"))?)
         .stderr(messages)

@@ -1,0 +1,155 @@
+//! Drills: what each came to, with the text that its certificate signs.
+//!
+//! What always holds: what is certified is not replaced, least of all by what is not; a statement is kept as the text that was signed, so that its signature can be checked from here too.
+//! What it does not do: check a signature (`journal::format::Certificate` does), or judge a drill.
+
+use std::time::Duration;
+
+use farshore_journal::format::certificate::DrillVerdict;
+use farshore_journal::format::{Signature, VerifyKey};
+use farshore_journal::{DatabaseName, DrillId, IncarnationId};
+use sqlx::any::AnyRow;
+use sqlx::query;
+
+use crate::connection::{in_local_txn, in_snapshot};
+use crate::row::{Read as _, duration, micros};
+use crate::{Catalog, Error, Result, Time, Txn};
+
+/// The most drills that one call gives.
+const PAGE: u32 = 1000;
+
+/// One drill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drill {
+    /// Its id.
+    pub id: DrillId,
+    /// The database.
+    pub database: DatabaseName,
+    /// The store's name.
+    pub store: String,
+    /// The incarnation.
+    pub incarnation: IncarnationId,
+    /// How it ended.
+    pub verdict: DrillVerdict,
+    /// When it began.
+    pub began: Time,
+    /// When it was over.
+    pub ended: Time,
+    /// How long the recovery took; none when it was not come to its end.
+    pub recovery: Option<Duration>,
+    /// How long it may take; none where nothing is stated.
+    pub objective: Option<Duration>,
+    /// The statement's text.
+    pub statement: String,
+    /// The key that signed it, and the signature.
+    pub signed: Option<(VerifyKey, Signature)>,
+    /// Why there is no certificate.
+    pub uncertified: Option<String>,
+}
+
+impl Catalog {
+    /// Records a drill.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn drill_put(&self, drill: &Drill) -> Result<()> {
+        in_local_txn!(self, drill_put_in_txn(drill))
+    }
+
+    /// One drill.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn drill_get(&self, id: DrillId) -> Result<Option<Drill>> {
+        in_snapshot!(self, drill_get_in_txn(id))
+    }
+
+    /// Drills, newest first, at most 1000.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn drill_list(&self, database: Option<&DatabaseName>, limit: u32) -> Result<Vec<Drill>> {
+        in_snapshot!(self, drill_list_in_txn(database, limit))
+    }
+}
+
+/// As [`Catalog::drill_put`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn drill_put_in_txn(txn: &mut Txn, drill: &Drill) -> Result<()> {
+    let statement = "insert into drill (id, database_name, store, incarnation, verdict, began_at, ended_at, recovery_us, \
+                     objective_us, statement, signing_key, signature, uncertified) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+                     on conflict (id) do update set database_name = excluded.database_name, store = excluded.store, \
+                     incarnation = excluded.incarnation, verdict = excluded.verdict, began_at = excluded.began_at, \
+                     ended_at = excluded.ended_at, recovery_us = excluded.recovery_us, \
+                     objective_us = excluded.objective_us, statement = excluded.statement, \
+                     signing_key = excluded.signing_key, signature = excluded.signature, uncertified = excluded.uncertified \
+                     where drill.signature is null";
+    let bound = query(statement)
+        .bind(drill.id.to_string())
+        .bind(drill.database.to_string())
+        .bind(drill.store.clone())
+        .bind(drill.incarnation.to_string())
+        .bind(drill.verdict.word())
+        .bind(micros(drill.began))
+        .bind(micros(drill.ended))
+        .bind(drill.recovery.map(|time| duration("duration", time)).transpose()?)
+        .bind(drill.objective.map(|time| duration("duration", time)).transpose()?)
+        .bind(drill.statement.clone())
+        .bind(drill.signed.map(|(key, _)| key.to_string()))
+        .bind(drill.signed.map(|(_, signature)| signature.to_string()))
+        .bind(drill.uncertified.clone());
+    txn.execute("drill_put", bound).await.map(|_| ())
+}
+
+/// As [`Catalog::drill_get`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn drill_get_in_txn(txn: &mut Txn, id: DrillId) -> Result<Option<Drill>> {
+    let statement = "select id, database_name, store, incarnation, verdict, began_at, ended_at, recovery_us, objective_us, \
+                     statement, signing_key, signature, uncertified from drill where id = $1";
+    let row = txn.row("drill_get", query(statement).bind(id.to_string())).await?;
+    row.as_ref().map(from_row).transpose()
+}
+
+/// As [`Catalog::drill_list`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn drill_list_in_txn(
+    txn: &mut Txn,
+    database: Option<&DatabaseName>,
+    limit: u32,
+) -> Result<Vec<Drill>> {
+    let statement = "select id, database_name, store, incarnation, verdict, began_at, ended_at, recovery_us, objective_us, \
+                     statement, signing_key, signature, uncertified from drill \
+                     where $1 = '' or database_name = $1 order by began_at desc, id desc limit $2";
+    let bound = query(statement)
+        .bind(database.map(ToString::to_string).unwrap_or_default())
+        .bind(i64::from(limit.min(PAGE)));
+    txn.rows("drill_list", bound).await?.iter().map(from_row).collect()
+}
+
+fn from_row(row: &AnyRow) -> Result<Drill> {
+    let word = row.text("verdict")?;
+    let verdict = DrillVerdict::ALL.into_iter().find(|verdict| verdict.word() == word);
+    let time = |micros: Option<u64>| micros.map(Duration::from_micros);
+    Ok(Drill {
+        id: row.parsed("id")?,
+        database: row.parsed("database_name")?,
+        store: row.text("store")?,
+        incarnation: row.parsed("incarnation")?,
+        verdict: verdict
+            .ok_or_else(|| Error::corrupt("verdict", "a word that this version does not know"))?,
+        began: row.time("began_at")?,
+        ended: row.time("ended_at")?,
+        recovery: time(row.maybe_count("recovery_us")?),
+        objective: time(row.maybe_count("objective_us")?),
+        statement: row.text("statement")?,
+        signed: row.maybe_parsed("signing_key")?.zip(row.maybe_parsed("signature")?),
+        uncertified: row.maybe_text("uncertified")?,
+    })
+}

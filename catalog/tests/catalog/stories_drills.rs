@@ -1,0 +1,64 @@
+//! What is promised of drills, whichever catalog keeps them.
+
+use std::time::Duration;
+
+use farshore_catalog::Catalog;
+use farshore_catalog::drill::Drill;
+use farshore_journal::format::certificate::DrillVerdict;
+use farshore_journal::format::{Signature, VerifyKey};
+use farshore_journal::{DrillId, IncarnationId};
+
+use crate::make::{name, time};
+
+fn drill(number: u8, database: &str, began: i64) -> Drill {
+    Drill {
+        id: DrillId::from_bytes([number; 16]),
+        database: name(database),
+        store: "main".to_owned(),
+        incarnation: IncarnationId::from_bytes([9; 16]),
+        verdict: DrillVerdict::Passed,
+        began: time(began),
+        ended: time(began + 5),
+        recovery: Some(Duration::from_micros(4_200_001)),
+        objective: Some(Duration::from_secs(900)),
+        statement: "{\"certificate\":\"farshore.drill-certificate/1\"}".to_owned(),
+        signed: Some((VerifyKey::from_bytes([1; 32]), Signature::from_bytes([2; 64]))),
+        uncertified: None,
+    }
+}
+
+pub async fn drills_are_listed_newest_first_and_read_back_as_written(catalog: Catalog) {
+    let failed = Drill {
+        verdict: DrillVerdict::Failed,
+        recovery: None,
+        objective: None,
+        signed: None,
+        uncertified: Some("no signing_key is configured".to_owned()),
+        ..drill(2, "orders", 200)
+    };
+    let all = [drill(1, "orders", 100), failed.clone(), drill(3, "others", 300)];
+    for one in &all {
+        catalog.drill_put(one).await.unwrap();
+    }
+    let ids =
+        |drills: Vec<Drill>| drills.into_iter().map(|drill| drill.id.as_bytes()[0]).collect::<Vec<u8>>();
+    assert_eq!(ids(catalog.drill_list(None, 10).await.unwrap()), [3, 2, 1]);
+    assert_eq!(ids(catalog.drill_list(Some(&name("orders")), 1).await.unwrap()), [2]);
+    assert_eq!(catalog.drill_get(failed.id).await.unwrap(), Some(failed));
+    assert_eq!(catalog.drill_get(all[0].id).await.unwrap().as_ref(), Some(&all[0]));
+    assert_eq!(catalog.drill_get(DrillId::from_bytes([7; 16])).await.unwrap(), None);
+}
+
+pub async fn what_is_certified_of_a_drill_is_never_replaced(catalog: Catalog) {
+    let certified = drill(1, "orders", 100);
+    let bare =
+        Drill { signed: None, uncertified: Some("the store was away".to_owned()), ..certified.clone() };
+    catalog.drill_put(&bare).await.unwrap();
+    catalog.drill_put(&certified).await.unwrap();
+    assert_eq!(catalog.drill_get(certified.id).await.unwrap(), Some(certified.clone()));
+    let other = Drill { verdict: DrillVerdict::Failed, statement: "{}".to_owned(), ..certified.clone() };
+    for later in [bare, other] {
+        catalog.drill_put(&later).await.unwrap();
+        assert_eq!(catalog.drill_get(certified.id).await.unwrap(), Some(certified.clone()));
+    }
+}
