@@ -323,7 +323,7 @@ pub async fn backup_page_in_txn(
     rows.iter().map(|row| Ok((row.parsed("database_name")?, from_row(row)?))).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<Backup> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
     Ok(Backup {
         id: row.parsed("id")?,
         incarnation: row.parsed("incarnation")?,

@@ -159,7 +159,7 @@ pub async fn branch_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Re
     rows.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<Branch> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Branch> {
     Ok(Branch {
         incarnation: row.parsed("incarnation")?,
         timeline: row.timeline("timeline")?,

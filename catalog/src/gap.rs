@@ -116,7 +116,7 @@ pub async fn gap_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Resul
     rows.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<Gap> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Gap> {
     Ok(Gap {
         incarnation: row.parsed("incarnation")?,
         store: row.text("store")?,

@@ -165,7 +165,7 @@ pub(crate) async fn incarnation_number_in_txn(txn: &mut Txn, id: IncarnationId) 
     row.ok_or(Error::NoIncarnation { id })?.integer("number")
 }
 
-fn from_row(row: &AnyRow) -> Result<Incarnation> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Incarnation> {
     let major = row.maybe_integer("major_version")?.map(u32::try_from).transpose();
     Ok(Incarnation {
         id: row.parsed("id")?,

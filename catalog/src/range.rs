@@ -201,7 +201,7 @@ pub async fn range_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Res
     rows.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<JournalRange> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<JournalRange> {
     Ok(JournalRange {
         incarnation: row.parsed("incarnation")?,
         store: row.text("store")?,

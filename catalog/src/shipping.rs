@@ -200,7 +200,7 @@ pub async fn shipping_find_in_txn(txn: &mut Txn, database: &DatabaseName) -> Res
     row.as_ref().map(from_row).transpose()
 }
 
-fn from_row(row: &AnyRow) -> Result<Shipping> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Shipping> {
     Ok(Shipping {
         database: row.parsed("database_name")?,
         state: row.text("state")?.parse()?,

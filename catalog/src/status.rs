@@ -293,7 +293,7 @@ async fn former_in_txn(txn: &mut Txn, incarnations: Vec<Incarnation>) -> Result<
 }
 
 /// Whether a shipper vouches for the timeline that it ships.
-fn ships(state: ShownState) -> bool {
+pub(crate) fn ships(state: ShownState) -> bool {
     match state {
         ShownState::Unknown => false,
         ShownState::Known(state) => !state.is_stopped(),

@@ -155,7 +155,7 @@ pub async fn target_delete_in_txn(txn: &mut Txn, database: &DatabaseName, store:
     txn.execute("target_delete", bound).await.map(|_| ())
 }
 
-fn from_row(row: &AnyRow) -> Result<Target> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Target> {
     let failure = match (
         row.maybe_text("failure_code")?,
         row.maybe_text("failure_message")?,

@@ -1,8 +1,9 @@
-//! What is asked over HTTP: is the process alive (`/healthz`, `/readyz`), and the REST API `/api/v1`, read from the catalog.
+//! What is asked over HTTP: is the process alive (`/healthz`, `/readyz`), the REST API `/api/v1`, read from the catalog, and the dashboard.
 //!
 //! What always holds: all but health asks who asks (`auth.rs`), and the router says on one screen which role each path takes
 //! (`router.rs`). Nothing here reads configuration, a store or a protected database; a state is shown as the catalog's own rules show
-//! it. No answer and no log line holds a secret. The dashboard will live beside it.
+//! it. No answer and no log line holds a secret. The dashboard (`pages.rs`) is for people who have logged
+//! in, and shows what the same catalog functions say.
 
 pub mod answer;
 pub mod api;
@@ -11,7 +12,9 @@ pub mod auth;
 pub mod docs;
 pub mod guard;
 mod health;
+pub mod login;
 pub mod page;
+pub mod pages;
 pub mod password;
 pub mod problem;
 pub mod router;

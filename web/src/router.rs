@@ -13,7 +13,7 @@ use crate::api::{activity, backup, database, node, points, resolve, session, tok
 use crate::health::{self, Health};
 use crate::problem::{Kind, Problem};
 use crate::state::{Shared, Web};
-use crate::{auth, docs, guard};
+use crate::{auth, docs, guard, pages};
 
 /// Paths that anybody may ask, below `/api/v1`.
 fn open() -> OpenApiRouter<Shared> {
@@ -67,9 +67,11 @@ fn documents(web: &Shared) -> Router<Shared> {
 pub fn router(web: Shared, health: watch::Receiver<Health>) -> Router {
     let (api, _) = api(&web).split_for_parts();
     api.merge(documents(&web))
+        .merge(pages::router(&web))
         .layer(from_fn_with_state(web.clone(), guard::in_turn))
         .with_state(web)
         .merge(health::router(health))
+        .merge(pages::files())
         .layer(RequestBodyLimitLayer::new(guard::BODY_BYTES))
         .layer(from_fn(guard::around))
 }
