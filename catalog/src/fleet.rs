@@ -101,7 +101,8 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Member>> {
          seconds_to_full, heartbeat_us, last_contact_at, last_stored_commit_at, oldest_unstored_commit_at, updated_at, node \
          from shipping",
     );
-    let mut shippings = grouped(txn, statement, shipping::from_row, |one: &Shipping| one.database.clone()).await?;
+    let mut shippings =
+        grouped(txn, statement, shipping::from_row, |one: &Shipping| one.database.clone()).await?;
     let statement = (
         "fleet_target",
         "select database_name, store, url, state, stored_timeline, stored_offset, updated_at, failure_code, failure_message, \
@@ -164,7 +165,13 @@ struct Held<'a> {
     backups: &'a [Backup],
 }
 
-fn member(now: Time, database: Database, said: Option<&Shipping>, targets: &[Target], held: &Held<'_>) -> Member {
+fn member(
+    now: Time,
+    database: Database,
+    said: Option<&Shipping>,
+    targets: &[Target],
+    held: &Held<'_>,
+) -> Member {
     let state = lag::shown_state(now, said);
     let silent = said.is_none_or(|said| lag::is_silent(now, said.last_contact_at, said.heartbeat));
     let shipped = said.and_then(|said| said.timeline);
@@ -201,7 +208,8 @@ impl Held<'_> {
         let of_stores = self.ranges.chunk_by(|a, b| a.store == b.store).filter_map(|ranges| {
             let store = ranges.first()?.store.clone();
             let gaps: Vec<Gap> = self.gaps.iter().filter(|gap| gap.store == store).cloned().collect();
-            let backups: Vec<Backup> = self.backups.iter().filter(|one| one.store == store).cloned().collect();
+            let backups: Vec<Backup> =
+                self.backups.iter().filter(|one| one.store == store).cloned().collect();
             Some((store, window::windows(&line, ranges, &gaps, &backups)))
         });
         let reaches = of_stores.filter_map(|(store, windows)| {

@@ -72,7 +72,8 @@
     var detail = event.detail;
     if (detail.xhr && detail.xhr.status === 401) {
       over = true;
-    } else if (detail.successful && detail.elt && detail.elt.hasAttribute("data-live")) {
+    } else if (detail.successful && detail.requestConfig && detail.requestConfig.elt.hasAttribute("data-live")) {
+      // The element that asked is no longer in the page, and the event is another's.
       fresh.wall = Date.now();
       fresh.steady = performance.now();
     }
@@ -132,5 +133,91 @@
     } else {
       mark();
     }
+  });
+})();
+
+// The thumb of a recovery timeline: keys press the buttons beneath it, a press on the strip goes to that time. The buttons are links, and do
+// all of it without this.
+(function () {
+  "use strict";
+
+  var KEYS = { ArrowLeft: "commit-back", ArrowDown: "commit-back", ArrowRight: "commit-on", ArrowUp: "commit-on", PageDown: "ten-back", PageUp: "ten-on", Home: "home", End: "end" };
+  var SHIFTED = { ArrowLeft: "event-back", ArrowDown: "event-back", ArrowRight: "event-on", ArrowUp: "event-on" };
+  var busy = false;
+  var held = false;
+
+  function timeline() {
+    return document.getElementById("timeline");
+  }
+
+  document.addEventListener("keydown", function (event) {
+    if (!event.target || event.target.id !== "thumb") {
+      return;
+    }
+    var step = (event.shiftKey ? SHIFTED : KEYS)[event.key];
+    if (!step) {
+      return;
+    }
+    event.preventDefault();
+    var link = document.querySelector("[data-step=\"" + step + "\"]");
+    // A key that is held asks again once the answer is here.
+    if (link && !busy) {
+      link.click();
+    }
+  });
+
+  document.addEventListener("htmx:beforeRequest", function (event) {
+    var target = event.detail.target;
+    if (target && target.id === "timeline") {
+      // Fetching it by itself must not take a picture from under a hand.
+      if (held && event.detail.elt === target) {
+        event.preventDefault();
+        return;
+      }
+      busy = true;
+    }
+  });
+  document.addEventListener("htmx:afterRequest", function (event) {
+    var target = event.detail.target;
+    if (target && target.id === "timeline") {
+      busy = false;
+    }
+  });
+
+  function part(event, svg) {
+    var box = svg.getBoundingClientRect();
+    return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+  }
+
+  document.addEventListener("pointerdown", function (event) {
+    var svg = event.target.closest ? event.target.closest("svg.picture") : null;
+    if (!svg || event.button !== 0 || event.target.closest("a")) {
+      return;
+    }
+    held = true;
+    var thumb = document.getElementById("thumb");
+    function move(event) {
+      if (thumb) {
+        thumb.setAttribute("x", (part(event, svg) * 100).toFixed(2) + "%");
+      }
+    }
+    function end(event) {
+      document.removeEventListener("pointermove", move);
+      document.removeEventListener("pointerup", end);
+      held = false;
+      var at = timeline();
+      var from = Number(at.dataset.from);
+      var time = new Date(from + part(event, svg) * (Number(at.dataset.to) - from)).toISOString();
+      var url = at.dataset.pick + "&at=" + encodeURIComponent(time);
+      if (window.htmx) {
+        window.htmx.ajax("GET", url + "&part=timeline", { target: "#timeline", swap: "outerHTML" });
+        history.replaceState(null, "", url);
+      } else {
+        location.href = url;
+      }
+    }
+    move(event);
+    document.addEventListener("pointermove", move);
+    document.addEventListener("pointerup", end);
   });
 })();

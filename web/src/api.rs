@@ -22,7 +22,7 @@ use crate::problem::{Kind, Problem};
 ///
 /// # Errors
 /// [`Kind::DatabaseUnknown`] when it can be nobody's, or is not there for whoever asks.
-fn named(text: &str, who: &Who) -> Result<DatabaseName, Problem> {
+pub(crate) fn named(text: &str, who: &Who) -> Result<DatabaseName, Problem> {
     let unknown = || {
         Problem::new(Kind::DatabaseUnknown, "no database of this name")
             .hint("GET /api/v1/databases lists them")
@@ -35,7 +35,7 @@ fn named(text: &str, who: &Who) -> Result<DatabaseName, Problem> {
 }
 
 /// An incarnation of a database and what is stored of it: the one that is named by number or id, else the current one.
-async fn incarnation_of(
+pub(crate) async fn incarnation_of(
     catalog: &Catalog,
     database: &DatabaseName,
     asked: Option<&str>,

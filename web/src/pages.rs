@@ -6,11 +6,17 @@
 //! script and no style inside of a page. What is shown is escaped by the templates; what goes around them ([`words`], [`picture`]) is made of
 //! numbers and times only.
 
+pub mod activity;
 pub mod assets;
+pub mod database;
 pub mod enter;
 pub mod fleet;
 pub mod frame;
+pub mod jobs;
+pub mod restore;
+pub mod settings;
 pub mod standing;
+pub mod timeline;
 pub mod visitor;
 pub mod words;
 
@@ -27,7 +33,8 @@ use crate::problem::{Kind, Problem};
 use crate::state::Shared;
 
 /// What a page may do: files of this service, forms to this service, and nothing else.
-pub const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
+pub const POLICY: &str =
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'";
 
 /// Pages, each with the least role that it takes.
 pub fn router(web: &Shared) -> Router<Shared> {
@@ -38,9 +45,20 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route_layer(axum::middleware::from_fn(visitor::from_here));
     let viewer = Router::new()
         .route("/", get(fleet::page))
+        .route("/databases/{name}", get(database::page))
+        .route("/databases/{name}/restore", get(restore::page))
+        .route("/jobs", get(jobs::list))
+        .route("/jobs/{id}", get(jobs::show))
+        .route("/activity", get(activity::page))
+        .route("/settings", get(settings::page))
         .route("/logout", post(enter::end))
         .route_layer(role(Role::Viewer));
-    open.merge(viewer)
+    let operator = Router::new()
+        .route("/databases/{name}/backup", post(jobs::ask_backup))
+        .route("/databases/{name}/verify", post(jobs::ask_verify))
+        .route("/jobs/{id}/cancel", post(jobs::cancel))
+        .route_layer(role(Role::Operator));
+    open.merge(viewer).merge(operator)
 }
 
 /// Files of the pages. They are the same in every installation, and say nothing of what runs here.
@@ -58,7 +76,8 @@ pub struct Person {
 pub fn is_for_person(request: &Request) -> Option<Person> {
     let path = request.uri().path();
     let api = path.starts_with("/api/") || matches!(path, "/api" | "/healthz" | "/readyz");
-    let accepts = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let accepts =
+        request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     (!api && accepts.contains("text/html")).then(|| Person { theme: Theme::of(request.headers()) })
 }
 
@@ -90,7 +109,9 @@ pub fn html(text: String) -> Response {
 /// # Errors
 /// A fault of ours.
 pub fn render<T: askama::Template>(template: &T) -> Result<String, Problem> {
-    template.render().map_err(|why| Problem::new(Kind::Unexpected, "farshore could not show this").because(&why))
+    template
+        .render()
+        .map_err(|why| Problem::new(Kind::Unexpected, "farshore could not show this").because(&why))
 }
 
 /// Whether a part of a page is asked for, by the script of a page that is open.

@@ -11,8 +11,8 @@ use crate::auth::{self, Peer};
 use crate::login;
 use crate::page::Query;
 use crate::pages::frame::{self, THEME_COOKIE, Theme};
-use crate::pages::visitor::{Posted, fields, local};
 use crate::pages::render;
+use crate::pages::visitor::{Posted, fields, local};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
 
@@ -127,4 +127,3 @@ pub async fn theme(request: Request) -> Result<Response, Problem> {
     let to = local(field("to")).unwrap_or("/");
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(to)).into_response())
 }
-

@@ -142,10 +142,8 @@ fn row(now: DateTime<Utc>, member: Member, promised: Objectives) -> Row {
 
 fn window(now: DateTime<Utc>, reach: Reach) -> Window {
     #[allow(clippy::cast_precision_loss)] // shown in two units
-    let span = reach
-        .from
-        .zip(reach.to)
-        .map(|(from, to)| words::seconds((to - from).num_seconds().max(0) as f64));
+    let span =
+        reach.from.zip(reach.to).map(|(from, to)| words::seconds((to - from).num_seconds().max(0) as f64));
     Window {
         span,
         from: Moment::maybe(now, reach.from),
@@ -198,7 +196,8 @@ pub async fn page(
     });
     let counts = counts.collect();
     let chosen = Level::ALL.into_iter().find(|level| asked.level == level.word());
-    let mut rows: Vec<Row> = all.into_iter().filter(|row| chosen.is_none_or(|level| row.level == level)).collect();
+    let mut rows: Vec<Row> =
+        all.into_iter().filter(|row| chosen.is_none_or(|level| row.level == level)).collect();
     rows.sort_by(worst_first);
     let level = chosen.map_or("", Level::word);
     let again = format!("/?q={}&level={level}", words::escaped(asked.q.trim()));

@@ -27,7 +27,8 @@ pub enum Level {
 
 impl Level {
     /// All there are.
-    pub const ALL: [Self; 5] = [Self::Unprotected, Self::Unknown, Self::Degraded, Self::Paused, Self::Protected];
+    pub const ALL: [Self; 5] =
+        [Self::Unprotected, Self::Unknown, Self::Degraded, Self::Paused, Self::Protected];
 
     /// Its word, on screens and as a style's name.
     pub const fn word(self) -> &'static str {
@@ -80,7 +81,9 @@ pub fn standing(now: farshore_catalog::Time, known: &Known) -> Standing {
         ShownState::Known(state) => match state {
             ShippingState::Failed => (Level::Unprotected, "shipping has stopped after a fault"),
             ShippingState::Fenced => (Level::Unprotected, "another shipper has taken over"),
-            ShippingState::Bypass => (Level::Unprotected, "shipping is off; what is committed now is not kept"),
+            ShippingState::Bypass => {
+                (Level::Unprotected, "shipping is off; what is committed now is not kept")
+            }
             _ if breached == Some(true) => (Level::Unprotected, "more than its objective is not stored"),
             ShippingState::Paused => (Level::Paused, "stopped on purpose"),
             ShippingState::Setup => (Level::Degraded, "it is being set up"),
@@ -129,7 +132,10 @@ mod tests {
                         if said.level == Level::Protected {
                             protected += 1;
                             assert_eq!(state, ShownState::Known(ShippingState::Connected));
-                            assert!(restorable && (rpo.is_none() || lag_seconds.is_none_or(|lag| lag <= 1.0)), "{known:?}");
+                            assert!(
+                                restorable && (rpo.is_none() || lag_seconds.is_none_or(|lag| lag <= 1.0)),
+                                "{known:?}"
+                            );
                         }
                         assert_eq!(said.level == Level::Unknown, state == ShownState::Unknown, "{known:?}");
                         assert!(!said.because.is_empty());

@@ -118,7 +118,8 @@ fn same_place(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
 /// Where somebody who is not known logs in, to be sent on afterwards.
 fn login_for(method: &Method, uri: &Uri) -> String {
     // A form that was sent is not sent again by itself.
-    let to = uri.path_and_query().filter(|_| *method == Method::GET).map(axum::http::uri::PathAndQuery::as_str);
+    let to =
+        uri.path_and_query().filter(|_| *method == Method::GET).map(axum::http::uri::PathAndQuery::as_str);
     match to.and_then(local) {
         Some(to) if to != "/" => format!("/login?to={}", crate::pages::words::escaped(to)),
         _ => "/login".to_owned(),
@@ -164,12 +165,16 @@ impl<S: Send + Sync> FromRequest<S> for Posted {
         // Behind `admit` somebody is always known; a path that was put elsewhere by mistake takes nothing.
         let visitor = visitor.ok_or_else(|| Problem::new(Kind::NotAuthenticated, "nobody is known"))?;
         let fields = fields(request, state).await?;
-        let said = fields.iter().find(|(name, _)| name == FIELD).and_then(|(_, value)| value.parse::<Secret>().ok());
+        let said =
+            fields.iter().find(|(name, _)| name == FIELD).and_then(|(_, value)| value.parse::<Secret>().ok());
         let own: Option<Secret> = visitor.csrf.parse().ok();
         match said.zip(own).is_some_and(|(said, own)| said.digest().is(&own.digest())) {
             true => Ok(Self(fields)),
-            false => Err(Problem::new(Kind::NotAllowed, "the form is missing its token, or it is another session's")
-                .hint("load the page again and send its form")),
+            false => Err(Problem::new(
+                Kind::NotAllowed,
+                "the form is missing its token, or it is another session's",
+            )
+            .hint("load the page again and send its form")),
         }
     }
 }
@@ -188,8 +193,20 @@ mod tests {
         }
         let long = format!("/{}", "a".repeat(PATH_BYTES));
         for bad in [
-            "", "jobs", "//evil.example", "/\\evil.example", "/\t/evil.example", "/\n/evil", "https://evil.example", "\\\\evil",
-            "/a b", "/ä", "/login?to=/login", "/logout", "/theme", &long,
+            "",
+            "jobs",
+            "//evil.example",
+            "/\\evil.example",
+            "/\t/evil.example",
+            "/\n/evil",
+            "https://evil.example",
+            "\\\\evil",
+            "/a b",
+            "/ä",
+            "/login?to=/login",
+            "/logout",
+            "/theme",
+            &long,
         ] {
             assert_eq!(local(bad), None, "{bad:?}");
         }
@@ -198,7 +215,9 @@ mod tests {
     #[test]
     fn what_another_site_has_sent_is_refused_and_what_says_nothing_too() {
         let refused = |pairs: &[(&str, &str)]| {
-            let headers = pairs.iter().map(|(name, value)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap()));
+            let headers = pairs
+                .iter()
+                .map(|(name, value)| (name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap()));
             let mut all = HeaderMap::new();
             all.extend(headers);
             same_place(&Method::POST, &all).is_err()

@@ -84,7 +84,9 @@ pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(char::from(byte))
+            }
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -130,17 +132,32 @@ mod tests {
     #[test]
     fn a_duration_is_never_shown_shorter_by_a_unit() {
         for (value, shown) in [
-            (0.0, "0 s"), (0.04, "< 0.1 s"), (0.25, "0.2 s"), (9.94, "9.9 s"), (9.96, "10 s"), (62.0, "62 s"), (250.0, "4 min 10 s"),
-            (7199.9, "2 h"), (17_580.0, "4 h 53 min"), (172_800.0, "2 d"), (1_296_000.0, "15 d"), (f64::NAN, "not known"), (-1.0, "not known"),
+            (0.0, "0 s"),
+            (0.04, "< 0.1 s"),
+            (0.25, "0.2 s"),
+            (9.94, "9.9 s"),
+            (9.96, "10 s"),
+            (62.0, "62 s"),
+            (250.0, "4 min 10 s"),
+            (7199.9, "2 h"),
+            (17_580.0, "4 h 53 min"),
+            (172_800.0, "2 d"),
+            (1_296_000.0, "15 d"),
+            (f64::NAN, "not known"),
+            (-1.0, "not known"),
         ] {
             assert_eq!(seconds(value), shown, "{value}");
         }
-        assert_eq!([bytes(0), bytes(1023), bytes(1024), bytes(1 << 40), bytes((1 << 30) - 1)], ["0 B", "1023 B", "1.0 KiB", "1.0 TiB", "1.0 GiB"]);
+        assert_eq!(
+            [bytes(0), bytes(1023), bytes(1024), bytes(1 << 40), bytes((1 << 30) - 1)],
+            ["0 B", "1023 B", "1.0 KiB", "1.0 TiB", "1.0 GiB"]
+        );
     }
 
     #[test]
     fn a_word_of_a_shell_stays_one_word_whatever_is_in_it() {
-        for text in ["/srv/copy", "a b", "it's", "$(rm -rf /)", "`x`", "a;b", "", "x\ny", "ä", "*", "~root"] {
+        for text in ["/srv/copy", "a b", "it's", "$(rm -rf /)", "`x`", "a;b", "", "x\ny", "ä", "*", "~root"]
+        {
             let line = format!("printf %s {}", word(text));
             let said = std::process::Command::new("/bin/sh").args(["-c", &line]).output().unwrap();
             assert_eq!(String::from_utf8(said.stdout).unwrap(), text, "{line}");
