@@ -10,6 +10,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod exit;
+mod exposure;
 pub mod heads;
 pub mod heap;
 pub mod jobs;

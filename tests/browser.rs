@@ -53,6 +53,9 @@ fn a_database_whose_shipper_hangs_is_shown_unknown_and_a_page_that_is_not_answer
     for css in [ORDERS, BILLING] {
         assert_eq!(browser.text(css).as_deref(), Some("unknown"), "{css}");
     }
+    // Nor does it go on to count how many are protected, or to say that nothing would be lost.
+    assert_eq!(browser.text(".tally").unwrap_or_default(), "");
+    assert_eq!(browser.text("tr[data-database=billing] .now").as_deref(), Some("not known"));
     browser.picture(&pictures().join("fleet-not-answered.png"));
     rig.shows.process.signal(Signal::SIGCONT);
     browser.wait_text(ORDERS, SOON, |word| word == "protected");
@@ -113,7 +116,7 @@ fn a_commit_is_picked_by_keyboard_and_the_command_that_is_shown_restores_it() {
     browser.click("#use");
     browser.wait_text("h1", SOON, |text| text == "Restore orders");
     let copy = rig.orders.folder().join("a copy");
-    browser.keys("input[name=to]", copy.to_str().unwrap());
+    browser.keys("form.stack input[name=to]", copy.to_str().unwrap());
     browser.click("form.stack button.primary");
     let line = browser.wait_text("#line", SOON, |text| text.starts_with("farshore restore orders --pos"));
     assert!(line.contains(&picked), "{line}");
@@ -175,9 +178,10 @@ fn checked(browser: &Browser, name: &str) -> Vec<Value> {
             browser.view(width, height, dark);
             let scheme = if dark { "dark" } else { "light" };
             browser.picture(&pictures().join(format!("{name}-{width}-{scheme}.png")));
-            let wide = browser.script("return document.documentElement.scrollWidth", &json!([]));
-            if wide.as_u64().unwrap() > u64::from(width) {
-                found.push(json!({"page": name, "width": width, "scrolls to": wide}));
+            let wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+            let wide = browser.script(wide, &json!([]));
+            if wide != 0 {
+                found.push(json!({"page": name, "width": width, "wider by": wide}));
             }
             browser.script(&axe(), &json!([]));
             let said = browser.script_that_calls(

@@ -22,6 +22,7 @@ pub mod commit;
 mod connection;
 pub mod database;
 mod error;
+pub mod exposure;
 pub mod fleet;
 pub mod gap;
 pub mod head;

@@ -52,6 +52,11 @@
     banner.hidden = false;
     root.dataset.stale = "yes";
     document.querySelectorAll(".state:not(.unknown)").forEach(unknown);
+    // What would be lost has grown since, or not.
+    document.querySelectorAll(".live .now").forEach(function (element) {
+      element.textContent = "not known";
+      element.classList.add("not-known");
+    });
   }
 
   function look() {

@@ -10,6 +10,7 @@ pub mod activity;
 pub mod assets;
 pub mod database;
 pub mod enter;
+pub mod exposure;
 pub mod fleet;
 pub mod frame;
 pub mod jobs;

@@ -22,6 +22,7 @@ use serde::Deserialize;
 use crate::api::named;
 use crate::api::resolve::{self, Resolved};
 use crate::page::Query;
+use crate::pages::exposure::{self, Chart};
 use crate::pages::fleet::Exposure;
 use crate::pages::frame::{self, Page, Part};
 use crate::pages::standing::{Known, Level, Standing, standing};
@@ -189,6 +190,13 @@ struct FormerLine {
 }
 
 #[derive(Template)]
+#[template(path = "exposure.html")]
+struct ExposurePart {
+    chart: Chart,
+    objective: Option<String>,
+}
+
+#[derive(Template)]
 #[template(path = "database.html")]
 struct DatabasePage {
     name: String,
@@ -196,6 +204,7 @@ struct DatabasePage {
     operator: bool,
     zoom: String,
     facts: String,
+    exposure: String,
     timeline: String,
     typed: String,
     backups: Vec<BackupLine>,
@@ -237,6 +246,7 @@ pub async fn page(
         backups: history.lines(now),
         more_backups: history.backups.len().saturating_sub(BACKUPS),
         former: former(now, &status),
+        exposure: exposure(&web, catalog, &name, now).await?,
         timeline,
         facts: render(&facts(&web, &name, now, status))?,
     };
@@ -250,6 +260,22 @@ pub async fn page(
         &Page { title: name.to_string(), part: Part::Fleet, trail, said, body: render(&page)? },
         &visitor,
     )
+}
+
+/// How the exposure went over the last day.
+async fn exposure(
+    web: &Shared,
+    catalog: &Catalog,
+    name: &DatabaseName,
+    now: DateTime<Utc>,
+) -> Result<String, Problem> {
+    let from = now - TimeDelta::days(1);
+    let kept = catalog.exposure_of(name, from).await?;
+    let rpo = web.objectives.get(name).and_then(|promised| promised.rpo).map(|rpo| rpo.as_secs_f64());
+    render(&ExposurePart {
+        chart: exposure::chart(from, now, &kept, rpo),
+        objective: rpo.map(words::seconds),
+    })
 }
 
 fn facts(web: &Shared, name: &DatabaseName, now: DateTime<Utc>, status: DatabaseStatus) -> Facts {

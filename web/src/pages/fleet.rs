@@ -7,11 +7,13 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use farshore_catalog::exposure::Minute;
 use farshore_catalog::fleet::{Member, Reach};
 use serde::Deserialize;
 
 use crate::page::Query;
+use crate::pages::exposure::{Chart, chart};
 use crate::pages::frame::{self, Page, Part};
 use crate::pages::standing::{Known, Level, Standing, standing};
 use crate::pages::visitor::Visitor;
@@ -19,6 +21,9 @@ use crate::pages::words::{self, Moment};
 use crate::pages::{html, is_part, render};
 use crate::problem::Problem;
 use crate::state::{Objectives, Shared};
+
+/// How much of the past a line shows.
+const SPARK: TimeDelta = TimeDelta::hours(2);
 
 /// Which databases.
 #[derive(Debug, Default, Deserialize)]
@@ -42,6 +47,8 @@ struct Row {
     /// The shipper's own word.
     state: &'static str,
     exposure: Exposure,
+    /// How it went lately; `None` when nothing was kept.
+    spark: Option<Chart>,
     window: Option<Window>,
     backup: Option<Moment>,
     backups: u64,
@@ -115,7 +122,7 @@ impl Exposure {
     }
 }
 
-fn row(now: DateTime<Utc>, member: Member, promised: Objectives) -> Row {
+fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]) -> Row {
     let known = Known {
         state: member.state,
         lag_seconds: member.ship_lag_seconds,
@@ -128,6 +135,8 @@ fn row(now: DateTime<Utc>, member: Member, promised: Objectives) -> Row {
         name: member.database.to_string(),
         engine: member.engine,
         exposure: Exposure::new(member.ship_lag_seconds, level == Level::Unknown, promised),
+        spark: (!kept.is_empty())
+            .then(|| chart(now - SPARK, now, kept, promised.rpo.map(|rpo| rpo.as_secs_f64()))),
         level,
         because,
         why: member.why,
@@ -173,6 +182,7 @@ pub async fn page(
 ) -> Result<Response, Problem> {
     let now = Utc::now();
     let members = web.catalog()?.fleet(now).await?;
+    let kept = web.catalog()?.exposure_of_all(now - SPARK).await?;
     let seen = members.into_iter().filter(|member| visitor.who.sees(&member.database));
     let q = asked.q.trim().to_lowercase();
     let holds = |member: &Member| {
@@ -185,7 +195,8 @@ pub async fn page(
         .filter(holds)
         .map(|member| {
             let promised = web.objectives.get(&member.database).copied().unwrap_or_default();
-            row(now, member, promised)
+            let kept = kept.get(&member.database).map_or(&[][..], Vec::as_slice);
+            row(now, member, promised, kept)
         })
         .collect();
     let total = all.len();
