@@ -16,6 +16,8 @@ mod make;
 mod stories;
 #[path = "catalog/stories_access.rs"]
 mod stories_access;
+#[path = "catalog/stories_fleet.rs"]
+mod stories_fleet;
 #[path = "catalog/stories_jobs.rs"]
 mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
@@ -63,6 +65,8 @@ async fn open(url: &str) -> Catalog {
 }
 
 on_both!(
+    stories_fleet::a_database_among_others_is_told_of_as_by_itself,
+    stories_fleet::how_the_exposure_went_is_kept_by_the_minute_and_what_nobody_looked_at_is_not_there,
     stories::a_database_keeps_its_engine,
     stories::deleting_a_database_takes_all_it_had,
     stories::the_latest_incarnation_is_current_and_facts_never_change,

@@ -7,6 +7,7 @@ use farshore_catalog::access::Role;
 use farshore_catalog::backup::{Backup, BackupState};
 use farshore_catalog::branch::Branch;
 use farshore_catalog::database::Database;
+use farshore_catalog::exposure::Minute;
 use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::range::JournalRange;
 use farshore_catalog::shipping::{Shipping, ShippingState};
@@ -134,6 +135,15 @@ async fn five_hundred_databases_are_shown_in_time() {
     rig.user("ana", Role::Viewer).await;
     for number in 0..500 {
         add(&rig, number, 3).await;
+    }
+    // A day of how each database's exposure went, an hour's row for each.
+    let now = Utc::now();
+    for hour in 0..24 {
+        let at = now - TimeDelta::hours(hour);
+        let told: Vec<_> = (0..500)
+            .map(|number| (name(&format!("db-{number:03}")), Minute::of(at, Some(number), false)))
+            .collect();
+        rig.catalog.exposure_add(&told).await.unwrap();
     }
     let person = log_in(&rig, "ana").await;
     let mut figures = Vec::new();
