@@ -139,14 +139,11 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Member>> {
          state, checked, label, bad_pages from backup",
     );
     let backups = grouped(txn, statement, backup::from_row, |one: &Backup| one.incarnation).await?;
-    let of = |id: Option<IncarnationId>| {
-        let held = Held {
-            branches: id.and_then(|id| branches.get(&id)).map_or(&[], Vec::as_slice),
-            ranges: id.and_then(|id| ranges.get(&id)).map_or(&[], Vec::as_slice),
-            gaps: id.and_then(|id| gaps.get(&id)).map_or(&[], Vec::as_slice),
-            backups: id.and_then(|id| backups.get(&id)).map_or(&[], Vec::as_slice),
-        };
-        held
+    let of = |id: Option<IncarnationId>| Held {
+        branches: id.and_then(|id| branches.get(&id)).map_or(&[], Vec::as_slice),
+        ranges: id.and_then(|id| ranges.get(&id)).map_or(&[], Vec::as_slice),
+        gaps: id.and_then(|id| gaps.get(&id)).map_or(&[], Vec::as_slice),
+        backups: id.and_then(|id| backups.get(&id)).map_or(&[], Vec::as_slice),
     };
     let member = |database: Database| {
         let shipping = shippings.remove(&database.name).and_then(|mut all| all.pop());

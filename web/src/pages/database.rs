@@ -151,6 +151,14 @@ struct GapLine {
     reason: String,
 }
 
+struct WindowLine {
+    from: Option<Moment>,
+    to: Option<Moment>,
+    from_position: String,
+    to_position: String,
+    store: String,
+}
+
 #[derive(Template)]
 #[template(path = "database_timeline.html")]
 struct TimelinePart {
@@ -164,7 +172,7 @@ struct TimelinePart {
     steps: Vec<Step>,
     near: Vec<Near>,
     gaps: Vec<GapLine>,
-    window: Option<(Option<Moment>, Option<Moment>, String, String, String)>,
+    window: Option<WindowLine>,
     timelines: String,
 }
 
@@ -310,7 +318,7 @@ fn facts(web: &Shared, name: &DatabaseName, now: DateTime<Utc>, status: Database
         because,
         why: status.why,
         state: status.state.word(),
-        exposure: Exposure::new(status.ship_lag_seconds, level == Level::Unknown, promised),
+        exposure: Exposure::new(status.ship_lag_seconds, status.state, promised),
         rto: promised.rto.map(|rto| words::seconds(rto.as_secs_f64())),
         seen: Moment::maybe(now, status.seen_at),
         to: Moment::maybe(now, status.window.as_ref().and_then(|window| window.to_time)),
@@ -463,9 +471,12 @@ async fn timeline(
             };
             window.gaps.iter().map(line).collect()
         }),
-        window: window.zip(edges).map(|(window, edges)| {
-            let positions = (window.from_position.to_string(), window.to_position.to_string());
-            (moment(edges.from), moment(edges.to), positions.0, positions.1, window.store.clone())
+        window: window.zip(edges).map(|(window, edges)| WindowLine {
+            from: moment(edges.from),
+            to: moment(edges.to),
+            from_position: window.from_position.to_string(),
+            to_position: window.to_position.to_string(),
+            store: window.store.clone(),
         }),
         timelines: timelines(status, history),
         picked,

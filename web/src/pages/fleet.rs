@@ -10,6 +10,8 @@ use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_catalog::exposure::Minute;
 use farshore_catalog::fleet::{Member, Reach};
+use farshore_catalog::lag::ShownState;
+use farshore_catalog::shipping::ShippingState;
 use serde::Deserialize;
 
 use crate::page::Query;
@@ -106,7 +108,10 @@ struct FleetLive<'a> {
 
 impl Exposure {
     /// Of what is known.
-    pub fn new(lag_seconds: Option<f64>, silent: bool, promised: Objectives) -> Self {
+    pub fn new(lag_seconds: Option<f64>, state: ShownState, promised: Objectives) -> Self {
+        let silent = state == ShownState::Unknown;
+        // Nobody ships: that nothing was unstored at the last word says nothing of now.
+        let lag_seconds = lag_seconds.filter(|lag| *lag > 0.0 || ships(state));
         let rpo = promised.rpo.map(|rpo| rpo.as_secs_f64());
         let now = match lag_seconds {
             // It has grown since as if nothing had been stored: what is known is only that it is no more than that.
@@ -122,6 +127,24 @@ impl Exposure {
     }
 }
 
+/// Whether somebody stores what is committed now, or says that he cannot.
+fn ships(state: ShownState) -> bool {
+    match state {
+        ShownState::Unknown => false,
+        ShownState::Known(state) => match state {
+            ShippingState::Setup
+            | ShippingState::Accumulating
+            | ShippingState::Connected
+            | ShippingState::Degraded
+            | ShippingState::Refreshing
+            | ShippingState::Backfreshing => true,
+            ShippingState::Bypass | ShippingState::Paused | ShippingState::Fenced | ShippingState::Failed => {
+                false
+            }
+        },
+    }
+}
+
 fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]) -> Row {
     let known = Known {
         state: member.state,
@@ -134,7 +157,7 @@ fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]
     Row {
         name: member.database.to_string(),
         engine: member.engine,
-        exposure: Exposure::new(member.ship_lag_seconds, level == Level::Unknown, promised),
+        exposure: Exposure::new(member.ship_lag_seconds, member.state, promised),
         spark: (!kept.is_empty())
             .then(|| chart(now - SPARK, now, kept, promised.rpo.map(|rpo| rpo.as_secs_f64()))),
         level,
@@ -231,4 +254,27 @@ pub async fn page(
         &Page { title: "Fleet".to_owned(), part: Part::Fleet, trail: Vec::new(), said: None, body },
         &visitor,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn where_nobody_ships_it_is_never_said_that_nothing_would_be_lost() {
+        let promised = Objectives { rpo: Some(Duration::from_secs(10)), rto: None };
+        let states = ShippingState::ALL.into_iter().map(ShownState::Known).chain([ShownState::Unknown]);
+        for state in states {
+            let none = Exposure::new(Some(0.0), state, promised);
+            assert_eq!(none.known, ships(state), "{state:?}");
+            assert_eq!(none.now == "0 s", ships(state), "{state:?}: {}", none.now);
+            let some = Exposure::new(Some(5.0), state, promised);
+            assert_eq!((some.known, some.part), (true, Some(500)), "{state:?}");
+            assert!(!Exposure::new(None, state, promised).known);
+        }
+        let silent = Exposure::new(Some(5.0), ShownState::Unknown, promised);
+        assert_eq!(silent.now, "up to 5.0 s");
+    }
 }
