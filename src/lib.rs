@@ -11,6 +11,7 @@ pub mod commands;
 pub mod config;
 pub mod drill;
 pub mod exit;
+mod exposure;
 pub mod heads;
 pub mod heap;
 pub mod jobs;

@@ -330,7 +330,7 @@ pub(crate) async fn backup_all_in_txn(txn: &mut Txn) -> Result<Vec<Backup>> {
     txn.rows("backup_all", query(statement)).await?.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<Backup> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
     Ok(Backup {
         id: row.parsed("id")?,
         incarnation: row.parsed("incarnation")?,

@@ -165,7 +165,7 @@ pub(crate) async fn branch_all_in_txn(txn: &mut Txn) -> Result<Vec<Branch>> {
     txn.rows("branch_all", query(statement)).await?.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<Branch> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Branch> {
     Ok(Branch {
         incarnation: row.parsed("incarnation")?,
         timeline: row.timeline("timeline")?,

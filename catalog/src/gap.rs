@@ -123,7 +123,7 @@ pub(crate) async fn gap_all_in_txn(txn: &mut Txn) -> Result<Vec<Gap>> {
     txn.rows("gap_all", query(statement)).await?.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<Gap> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Gap> {
     Ok(Gap {
         incarnation: row.parsed("incarnation")?,
         store: row.text("store")?,

@@ -173,7 +173,7 @@ pub(crate) async fn incarnation_all_in_txn(txn: &mut Txn) -> Result<Vec<Incarnat
     txn.rows("incarnation_all", query(statement)).await?.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<Incarnation> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Incarnation> {
     let major = row.maybe_integer("major_version")?.map(u32::try_from).transpose();
     Ok(Incarnation {
         id: row.parsed("id")?,

@@ -23,6 +23,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (20_261_126_230_000, "jobs", include_str!("../../migrations/20261126230000_jobs.sql")),
     (20_261_126_231_000, "access", include_str!("../../migrations/20261126231000_access.sql")),
     (20_261_126_232_000, "schedules", include_str!("../../migrations/20261126232000_schedules.sql")),
+    (20_261_127_010_000, "drills", include_str!("../../migrations/20261127010000_drills.sql")),
     (20_261_127_020_000, "idempotency", include_str!("../../migrations/20261127020000_idempotency.sql")),
     (
         20_261_127_021_000,
@@ -30,7 +31,7 @@ const FILES: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/20261127021000_activity_chain.sql"),
     ),
     (20_261_127_030_000, "notices", include_str!("../../migrations/20261127030000_notices.sql")),
-    (20_261_127_010_000, "drills", include_str!("../../migrations/20261127010000_drills.sql")),
+    (20_261_127_033_500, "exposure", include_str!("../../migrations/20261127033500_exposure.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

@@ -208,7 +208,7 @@ pub(crate) async fn range_all_in_txn(txn: &mut Txn) -> Result<Vec<JournalRange>>
     txn.rows("range_all", query(statement)).await?.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<JournalRange> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<JournalRange> {
     Ok(JournalRange {
         incarnation: row.parsed("incarnation")?,
         store: row.text("store")?,

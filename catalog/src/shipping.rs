@@ -148,6 +148,25 @@ impl Catalog {
     pub async fn shipping_find(&self, database: &DatabaseName) -> Result<Option<Shipping>> {
         in_snapshot!(self, shipping_find_in_txn(database))
     }
+
+    /// How shipping stood of every database when its shipper last wrote.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn shipping_list(&self) -> Result<Vec<Shipping>> {
+        in_snapshot!(self, shipping_list_in_txn())
+    }
+}
+
+/// As [`Catalog::shipping_list`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn shipping_list_in_txn(txn: &mut Txn) -> Result<Vec<Shipping>> {
+    let statement = "select database_name, state, timeline, received, stored, reported, released, source_offset, \
+                     retained_bytes, seconds_to_full, heartbeat_us, last_contact_at, last_stored_commit_at, \
+                     oldest_unstored_commit_at, updated_at, node from shipping order by database_name";
+    txn.rows("shipping_list", query(statement)).await?.iter().map(from_row).collect()
 }
 
 /// As [`Catalog::shipping_put`].
@@ -208,7 +227,7 @@ pub(crate) async fn shipping_all_in_txn(txn: &mut Txn) -> Result<Vec<Shipping>> 
     txn.rows("shipping_all", query(statement)).await?.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<Shipping> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Shipping> {
     Ok(Shipping {
         database: row.parsed("database_name")?,
         state: row.text("state")?.parse()?,

@@ -162,7 +162,7 @@ pub(crate) async fn target_all_in_txn(txn: &mut Txn) -> Result<Vec<Target>> {
     txn.rows("target_all", query(statement)).await?.iter().map(from_row).collect()
 }
 
-fn from_row(row: &AnyRow) -> Result<Target> {
+pub(crate) fn from_row(row: &AnyRow) -> Result<Target> {
     let failure = match (
         row.maybe_text("failure_code")?,
         row.maybe_text("failure_message")?,

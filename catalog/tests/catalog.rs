@@ -22,6 +22,8 @@ mod stories_activity;
 mod stories_drills;
 #[path = "catalog/stories_fleet.rs"]
 mod stories_fleet;
+#[path = "catalog/stories_glance.rs"]
+mod stories_glance;
 #[path = "catalog/stories_jobs.rs"]
 mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
@@ -98,6 +100,8 @@ async fn what_is_done_to_the_record_of_activity_behind_our_back_is_found_on_both
 }
 
 on_both!(
+    stories_glance::a_database_among_others_is_told_of_as_by_itself,
+    stories_glance::how_the_exposure_went_is_kept_by_the_minute_and_what_nobody_looked_at_is_not_there,
     stories::a_database_keeps_its_engine,
     stories::deleting_a_database_takes_all_it_had,
     stories::the_latest_incarnation_is_current_and_facts_never_change,

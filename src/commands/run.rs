@@ -126,6 +126,10 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         let runner = Runner::new(Arc::clone(&config), catalog, streams.clone(), shown.clone());
         pictures.spawn(runner.run(cancel.clone()));
     }
+    if let Some(catalog) = &catalog {
+        let own = config.databases.keys().cloned().collect();
+        pictures.spawn(crate::exposure::keep(catalog.clone(), own, cancel.clone()));
+    }
     pictures.spawn(crate::base_backups::keep_taken(
         Arc::clone(&config),
         shown,

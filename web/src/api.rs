@@ -41,7 +41,7 @@ pub(crate) fn named(text: &str, who: &Who) -> Result<DatabaseName, Problem> {
 }
 
 /// An incarnation of a database and what is stored of it: the one that is named by number or id, else the current one.
-async fn incarnation_of(
+pub(crate) async fn incarnation_of(
     catalog: &Catalog,
     database: &DatabaseName,
     asked: Option<&str>,

@@ -183,6 +183,17 @@ async fn who(web: &Arc<Web>, request: &Parts) -> Result<(Who, Proof), Problem> {
     Ok((of_user(&session.user), Proof::Session(secret)))
 }
 
+/// Who has logged in by the cookie of a request, and its secret. A cookie that proves nothing is as none: a page that is left open asks
+/// again and again after its session is over, and must not keep its address from logging in.
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn session(web: &Arc<Web>, headers: &HeaderMap) -> Result<Option<(Who, Secret)>, Problem> {
+    let Some(Some(secret)) = cookie(web.secure, headers) else { return Ok(None) };
+    let Some(session) = web.catalog()?.session_proved(&secret, Utc::now()).await? else { return Ok(None) };
+    Ok(Some((of_user(&session.user), secret)))
+}
+
 /// What a page of ours repeats in [`CSRF`].
 pub fn csrf(cookie: &Secret) -> Secret {
     cookie.derived(CSRF_PURPOSE)

@@ -1,7 +1,8 @@
 //! What every request meets before and after its handler: a trace id, a deadline, a bound on its body, and headers that keep browsers
 //! from doing harm with an answer.
 //!
-//! What always holds: no answer leaves without these headers; an answer that is an error and has no JSON of its own becomes a problem.
+//! What always holds: no answer leaves without these headers; an answer that is an error and has no body of its own becomes a problem,
+//! as a page for whoever asks with a browser.
 //! Paths, queries and headers of requests are not logged: a token may have been put in the wrong place.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::pages;
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
 
@@ -33,6 +35,7 @@ const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
 pub async fn around(request: Request, next: Next) -> Response {
     let trace_id = trace_id();
     let method = request.method().clone();
+    let by_person = pages::is_for_person(&request);
     let answer = tokio::time::timeout(DEADLINE, next.run(request)).await.unwrap_or_else(|_| {
         use axum::response::IntoResponse;
         let detail = format!("there was no answer within {} s", DEADLINE.as_secs());
@@ -45,7 +48,10 @@ pub async fn around(request: Request, next: Next) -> Response {
                 tracing::warn!(%method, trace_id, code = problem.kind.code(), "a request failed: {}", problem.cause());
             }
             // What the handler set beside it stays: a cookie taken back, the methods that a path takes.
-            let mut rendered = problem.render(&trace_id);
+            let mut rendered = match &by_person {
+                Some(person) => pages::refusal(person, &problem, &trace_id),
+                None => problem.render(&trace_id),
+            };
             for kept in [header::SET_COOKIE, header::ALLOW] {
                 if let Some(value) = answer.headers().get(&kept) {
                     rendered.headers_mut().insert(kept, value.clone());
@@ -95,11 +101,11 @@ fn problem_of(answer: &Response) -> Option<Problem> {
         return Some(problem.clone());
     }
     let status = answer.status();
-    let json = answer
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if json || !(status.is_client_error() || status.is_server_error()) {
+    let own = answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
+        let own: [&[u8]; 2] = [b"application/json", b"text/html"];
+        own.iter().any(|own| kind.as_bytes().starts_with(own))
+    });
+    if own || !(status.is_client_error() || status.is_server_error()) {
         return None;
     }
     Some(match status {
@@ -124,11 +130,12 @@ fn problem_of(answer: &Response) -> Option<Problem> {
 /// Headers of every answer. A page may bring a policy of its own.
 fn protect(headers: &mut HeaderMap) {
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(API_POLICY));
+    // A page's forms say where they come from, to ourselves alone; its files never change under their names.
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     ] {

@@ -1,8 +1,9 @@
-//! What is asked over HTTP: is the process alive (`/healthz`, `/readyz`), the REST API `/api/v1`, read from the catalog, and `/metrics`.
+//! What is asked over HTTP: is the process alive (`/healthz`, `/readyz`), the REST API `/api/v1`, read from the catalog, `/metrics`, and the dashboard.
 //!
 //! What always holds: all but health asks who asks (`auth.rs`), and the router says on one screen which role each path takes
 //! (`router.rs`). Nothing here reads configuration, a store or a protected database; a state is shown as the catalog's own rules show
-//! it. No answer and no log line holds a secret. The dashboard will live beside it.
+//! it. No answer and no log line holds a secret. The dashboard (`pages.rs`) is for people who have logged
+//! in, and shows what the same catalog functions say.
 
 pub mod answer;
 pub mod api;
@@ -14,8 +15,10 @@ pub mod docs;
 pub mod events;
 pub mod guard;
 mod health;
+pub mod login;
 pub mod metrics;
 pub mod page;
+pub mod pages;
 pub mod password;
 pub mod problem;
 pub mod router;

@@ -17,7 +17,7 @@ use crate::health::{self, Health};
 use crate::metrics::{self, requests};
 use crate::problem::{Kind, Problem};
 use crate::state::{Here, Shared, Web};
-use crate::{auth, docs, guard};
+use crate::{auth, docs, guard, pages};
 
 /// Paths that anybody may ask, below `/api/v1`.
 fn open() -> OpenApiRouter<Shared> {
@@ -91,11 +91,13 @@ pub fn router(web: Shared, health: watch::Receiver<Health>) -> Router {
     let (api, _) = api(&web).split_for_parts();
     let observed = web.metrics.clone();
     api.merge(documents(&web))
+        .merge(pages::router(&web))
         .layer(from_fn_with_state(web.clone(), guard::in_turn))
         // It is written from memory and asks for its role itself: it is answered without the catalog too.
         .route(metrics::PATH, get(metrics::serve))
         .with_state(web)
         .merge(health::router(health))
+        .merge(pages::files())
         .layer(from_fn_with_state(observed, requests::observe))
         .layer(RequestBodyLimitLayer::new(guard::BODY_BYTES))
         .layer(from_fn(guard::around))

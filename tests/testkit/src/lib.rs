@@ -10,6 +10,7 @@
 //! As this crate serves tests only, it panics where a product would return an error: the panic is the test's message.
 //! It knows nothing of farshore's own crates, so that a change there cannot bend the ground the tests stand on.
 
+pub mod browser;
 pub mod pg;
 pub mod process;
 pub mod random;

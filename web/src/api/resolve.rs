@@ -14,7 +14,7 @@ use farshore_catalog::commit::Commit;
 use farshore_catalog::points::BeforeTime;
 use farshore_catalog::range::holding;
 use farshore_catalog::window::Windows;
-use farshore_journal::{IncarnationId, Position, Timeline};
+use farshore_journal::{DatabaseName, IncarnationId, Position, Timeline};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -26,20 +26,20 @@ use crate::problem::{Kind, Problem};
 use crate::state::Shared;
 
 /// What is asked for: one of `at`, `pos`, `xid` and `point`.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Asked {
     /// A time (RFC 3339, with its offset): the state just before the first commit, in log order, that is later.
-    at: Option<String>,
+    pub at: Option<String>,
     /// A position, as `1:5F/3AA7B9A0`.
-    pos: Option<String>,
+    pub pos: Option<String>,
     /// A transaction's id, with its epoch.
-    xid: Option<u64>,
+    pub xid: Option<u64>,
     /// A named point.
-    point: Option<String>,
+    pub point: Option<String>,
     /// In this incarnation, by its number or id; in the current one when not given.
-    incarnation: Option<String>,
+    pub incarnation: Option<String>,
 }
 
 /// A commit.
@@ -108,6 +108,14 @@ pub async fn resolve(
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
     let name = named(&name, &who)?;
+    answer::one(&headers, &lead(web.catalog()?, &name, asked).await?)
+}
+
+/// Where what was asked for leads to.
+///
+/// # Errors
+/// When it leads nowhere, or to several places; when the catalog is away.
+pub async fn lead(catalog: &Catalog, name: &DatabaseName, asked: Asked) -> Result<Resolved, Problem> {
     let given = [asked.at.is_some(), asked.pos.is_some(), asked.xid.is_some(), asked.point.is_some()];
     if given.iter().filter(|given| **given).count() != 1 {
         return Err(Problem::new(Kind::Invalid, "give exactly one of `at`, `pos`, `xid` and `point`"));
@@ -117,8 +125,7 @@ pub async fn resolve(
         Ok(pos) => pos,
         Err(_) => return Err(Problem::invalid("pos", "is a timeline and an offset, as 1:5F/3AA7B9A0")),
     };
-    let catalog = web.catalog()?;
-    let (incarnation, ranges) = incarnation_of(catalog, &name, asked.incarnation.as_deref()).await?;
+    let (incarnation, ranges) = incarnation_of(catalog, name, asked.incarnation.as_deref()).await?;
     let newest = ranges.iter().max_by_key(|range| (range.timeline, range.end));
     let Some(newest) = newest else { return Err(unknown("nothing of its log is known")) };
     // What a promotion left behind is looked for on its own line.
@@ -140,7 +147,7 @@ pub async fn resolve(
     };
     let restorable = along.windows().await?.into_iter().filter(|(_, windows)| windows.holds(found.position));
     let stores = holding(&ranges, found.position);
-    let answer = Resolved {
+    Ok(Resolved {
         incarnation: incarnation.id.to_string(),
         incarnation_number: incarnation.number,
         position: found.position.to_string(),
@@ -150,8 +157,7 @@ pub async fn resolve(
         out_of_order: found.out_of_order.iter().map(CommitAt::from).collect(),
         restorable_in: restorable.map(|(store, _)| store).filter(|store| stores.contains(store)).collect(),
         stores,
-    };
-    answer::one(&headers, &answer)
+    })
 }
 
 fn unknown(detail: &str) -> Problem {

@@ -1,27 +1,20 @@
 //! `/session`: a person logs in, asks who he is, and logs out.
 //!
-//! What always holds: a login that fails says the same and takes the same time, whether the name, the password or the user's being
-//! disabled was the reason; an address with too many failures is refused before its password is looked at.
-
-use std::time::Instant;
+//! How a login is checked is in `login.rs`.
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use chrono::{TimeDelta, Utc};
-use farshore_catalog::access::{AccessName, Secret};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::auth::{self, Peer, Who};
-use crate::problem::{Kind, Problem};
+use crate::body;
+use crate::login;
+use crate::problem::Problem;
 use crate::state::Shared;
-use crate::{body, password};
-
-/// How long a login lasts: a working day.
-const LASTS: TimeDelta = TimeDelta::hours(12);
 
 /// Who logs in.
 #[derive(Deserialize, ToSchema)]
@@ -58,46 +51,14 @@ pub async fn begin(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let login: Login = body::json(&headers, &body, "{\"name\": ..., \"password\": ...}")?;
-    if let Some(problem) = auth::too_many(&web, address, Instant::now()) {
-        return Err(problem);
-    }
-    let catalog = web.catalog()?;
-    let name: Option<AccessName> = login.name.parse().ok();
-    let known = match &name {
-        Some(name) => catalog.user_find(name).await?,
-        None => None,
-    };
-    let checking = web.checking.clone().acquire_owned().await;
-    let checking =
-        checking.map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))?;
-    let (kept, password) = (known.as_ref().map(|(_, kept)| kept.clone()), login.password);
-    let checked = tokio::task::spawn_blocking(move || {
-        let right = password::verify(&password, kept.as_ref());
-        drop(checking);
-        right
-    });
-    let right = checked
-        .await
-        .map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))?;
-    let failed = || {
-        web.attempts.failed(address, Instant::now());
-        Problem::new(Kind::NotAuthenticated, "the name or the password is wrong, or the user is disabled")
-    };
-    let Some((user, kept)) = known.filter(|(user, _)| right && !user.disabled) else { return Err(failed()) };
-    let secret = Secret::mint()?;
-    let now = Utc::now();
-    if !catalog.session_begin(&user.name, &kept, secret.digest(), now, now + LASTS).await? {
-        return Err(failed());
-    }
+    let begun = login::begin(&web, address, &login.name, login.password).await?;
     let session = Session {
-        name: user.name.to_string(),
-        role: user.role.word().to_owned(),
+        name: begun.name.to_string(),
+        role: begun.role.word().to_owned(),
         database: None,
-        csrf_token: Some(auth::csrf(&secret).text()),
+        csrf_token: Some(begun.csrf),
     };
-    let seconds = u64::try_from(LASTS.num_seconds()).unwrap_or(0);
-    let cookie = auth::set_cookie(web.secure, &secret.text(), seconds);
-    Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
+    Ok(([(header::SET_COOKIE, begun.cookie)], Json(session)).into_response())
 }
 
 /// Who asks

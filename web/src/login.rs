@@ -1,0 +1,76 @@
+//! A person's login, for the API and for the page: the name and the password are checked, and a session begins.
+//!
+//! What always holds: a login that fails says the same and takes the same time, whether the name, the password or the user's being
+//! disabled was the reason; an address with too many failures is refused before its password is looked at.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use chrono::{TimeDelta, Utc};
+use farshore_catalog::access::{AccessName, Role, Secret};
+
+use crate::auth;
+use crate::password;
+use crate::problem::{Kind, Problem};
+use crate::state::Shared;
+
+/// How long a login lasts: a working day.
+pub const LASTS: TimeDelta = TimeDelta::hours(12);
+
+/// A session that has begun.
+#[derive(Debug)]
+pub struct Begun {
+    /// The user's name.
+    pub name: AccessName,
+    /// What he may do.
+    pub role: Role,
+    /// The header that gives the browser its cookie.
+    pub cookie: String,
+    /// What requests that change something must repeat.
+    pub csrf: String,
+}
+
+/// Checks who somebody is, and begins his session.
+///
+/// # Errors
+/// [`Kind::NotAuthenticated`] when he is not, [`Kind::TooManyAttempts`] when his address failed too often.
+pub async fn begin(web: &Shared, address: IpAddr, name: &str, password: String) -> Result<Begun, Problem> {
+    if let Some(problem) = auth::too_many(web, address, Instant::now()) {
+        return Err(problem);
+    }
+    let catalog = web.catalog()?;
+    let name: Option<AccessName> = name.parse().ok();
+    let known = match &name {
+        Some(name) => catalog.user_find(name).await?,
+        None => None,
+    };
+    let checking = web.checking.clone().acquire_owned().await;
+    let checking =
+        checking.map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))?;
+    let kept = known.as_ref().map(|(_, kept)| kept.clone());
+    let checked = tokio::task::spawn_blocking(move || {
+        let right = password::verify(&password, kept.as_ref());
+        drop(checking);
+        right
+    });
+    let right = checked
+        .await
+        .map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))?;
+    let failed = || {
+        web.attempts.failed(address, Instant::now());
+        Problem::new(Kind::NotAuthenticated, "the name or the password is wrong, or the user is disabled")
+    };
+    let Some((user, kept)) = known.filter(|(user, _)| right && !user.disabled) else { return Err(failed()) };
+    let secret = Secret::mint()?;
+    let now = Utc::now();
+    if !catalog.session_begin(&user.name, &kept, secret.digest(), now, now + LASTS).await? {
+        return Err(failed());
+    }
+    let seconds = u64::try_from(LASTS.num_seconds()).unwrap_or(0);
+    Ok(Begun {
+        name: user.name,
+        role: user.role,
+        cookie: auth::set_cookie(web.secure, &secret.text(), seconds),
+        csrf: auth::csrf(&secret).text(),
+    })
+}

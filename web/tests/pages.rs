@@ -1,0 +1,21 @@
+//! The pages' promises, as a browser's requests and forms meet them: who sees what, what is escaped, what is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests: a panic is the failure message"
+)]
+#![allow(dead_code, reason = "the rig serves the API's tests too")]
+
+#[path = "pages/access.rs"]
+mod access;
+#[path = "pages/content.rs"]
+mod content;
+#[path = "pages/forms.rs"]
+mod forms;
+#[path = "pages/many.rs"]
+mod many;
+#[path = "pages/person.rs"]
+mod person;
+#[path = "api/rig.rs"]
+mod rig;
