@@ -9,6 +9,8 @@ pub mod catalog;
 pub mod check;
 pub mod completions;
 pub mod demo;
+pub mod expire;
+pub mod hold;
 pub mod init;
 pub mod job;
 pub mod man;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::JournalError;
@@ -136,4 +137,17 @@ pub async fn list(reader: &Reader) -> Result<Vec<Hold>, JournalError> {
     let mut left: Vec<Hold> = held.into_values().filter(|hold| !over.contains(&hold.hold)).collect();
     left.sort_by(|one, other| one.created.cmp(&other.created));
     Ok(left)
+}
+
+/// When the newest hold was released, by the store's clock.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn newest_release(reader: &Reader) -> Result<Option<DateTime<Utc>>, JournalError> {
+    let listed = reader.store().list(&reader.layout().holds()?, None, None).await?;
+    Ok(listed
+        .iter()
+        .filter(|listed| listed.key.name().ends_with(RELEASED))
+        .map(|listed| listed.modified)
+        .max())
 }

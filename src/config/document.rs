@@ -74,6 +74,15 @@ pub(super) struct Database {
     #[serde(default)]
     pub(super) retired_keys: Vec<Spanned<String>>,
     pub(super) schedule: Option<Schedule>,
+    pub(super) retention: Option<Retention>,
+}
+
+/// What is kept; all of it where there is no such section.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retention {
+    pub(super) window: Spanned<Span>,
+    pub(super) count: Option<Spanned<usize>>,
 }
 
 #[derive(Deserialize)]
