@@ -91,11 +91,12 @@ impl Row for Shown {
 /// # Errors
 /// When the catalog or a store does not answer, or the credential may not delete.
 pub async fn run(context: &mut Context, config: &Config, args: ExpireArgs) -> anyhow::Result<Exit> {
+    farshore_shipper::crash::prepare();
     let catalog = wiring::catalog(config).await?;
     let mut shown = Vec::new();
     let mut without_rule = Vec::new();
     for (name, settings) in commands::databases(config, args.database.as_ref())? {
-        let Some(rule) = settings.retention else {
+        let Some(rule) = settings.retention.map(|rule| Rule { window: in_days(rule.window), ..rule }) else {
             without_rule.push(name.clone());
             continue;
         };
@@ -126,6 +127,26 @@ pub async fn run(context: &mut Context, config: &Config, args: ExpireArgs) -> an
     }
     context.output.list("farshore.backup_expire/1", &shown)?;
     Ok(if shown.iter().any(|one| one.refused.is_some()) { Exit::Refused } else { Exit::Done })
+}
+
+/// Seconds of a day: 86,400, but for tests, which cannot wait for days.
+pub(super) fn day() -> TimeDelta {
+    fn seconds() -> i64 {
+        use farshore_shipper::crash::fail;
+        fail::fail_point!("expire-day", |seconds| seconds
+            .and_then(|seconds| seconds.parse().ok())
+            .unwrap_or(86_400));
+        86_400
+    }
+    TimeDelta::seconds(seconds())
+}
+
+/// As many days as `span` has days of 86,400 seconds.
+fn in_days(span: TimeDelta) -> TimeDelta {
+    match day() == TimeDelta::days(1) {
+        true => span,
+        false => TimeDelta::seconds(span.num_seconds() * day().num_seconds() / 86_400),
+    }
 }
 
 /// One database's expiry.
@@ -230,14 +251,17 @@ impl Work<'_> {
         one: &mut Shown,
     ) -> anyhow::Result<()> {
         let reader = source.reader();
-        let days = self.rule.window.num_days();
         let marking = Marking {
             host: wiring::node(),
             at: Utc::now(),
-            reason: format!("window of {days} days, {} base backups", self.rule.count),
+            reason: format!(
+                "window of {} hours, {} base backups",
+                self.rule.window.num_hours(),
+                self.rule.count
+            ),
         };
         one.kept = decision.kept.iter().map(|(id, why)| (id.to_string(), *why)).collect();
-        let grace = TimeDelta::from_std(self.args.grace.get()).unwrap_or(TimeDelta::MAX);
+        let grace = in_days(TimeDelta::from_std(self.args.grace.get()).unwrap_or(TimeDelta::MAX));
         let due = due(facts, decision, grace, now);
         for id in &decision.backups {
             let is_marked = facts.bases.iter().any(|base| base.id == *id && base.marked.is_some())

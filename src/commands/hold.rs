@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::cli::time::Moment;
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context};
+use crate::commands::{self, Context, expire};
 use crate::config::{Config, StoreName};
 use crate::exit::Exit;
 use crate::jobs::spec;
@@ -113,10 +113,13 @@ async fn in_store(
     store: &StoreName,
     (asked, point, reason, until): (AskedPosition, &str, &str, Option<String>),
 ) -> anyhow::Result<Shown> {
+    farshore_shipper::crash::prepare();
+    // An hour less than the least grace: whoever deletes may have read the holds shortly before.
+    let in_time = expire::day() * 23 / 24;
     let damaged = damaged(config, name).await?;
     let sources = sources::all_for(config, name, store, Purpose::Append).await?;
     for source in sources.iter().rev() {
-        let Some(found) = facts::holdable(source, &damaged, asked).await? else { continue };
+        let Some(found) = facts::holdable(source, &damaged, asked, in_time).await? else { continue };
         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let hold = Hold::new(found.point, reason.to_owned(), spec::user(), now, until);
         holds::put(source.reader(), &hold, &|why| {
@@ -124,7 +127,7 @@ async fn in_store(
         })
         .await?;
         // Behind the hold: whoever deletes read the holds before it, or finds it.
-        if facts::holdable(source, &damaged, asked).await?.is_some() {
+        if facts::holdable(source, &damaged, asked, in_time).await?.is_some() {
             return Ok(shown(name, store, source, hold));
         }
         break;

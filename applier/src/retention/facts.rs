@@ -16,9 +16,6 @@ use crate::source::Source;
 /// Log before the journal's end that whoever goes on shipping may compare, whatever the source's segments are.
 const COMPARED_BYTES: u64 = 64 << 20;
 
-/// How long a mark may have stood for what it marks to be held: an hour less than the least grace, since whoever deletes may have read the holds shortly before.
-const HOLDABLE: TimeDelta = TimeDelta::hours(23);
-
 /// What could not be read, so that nothing is known of what may go.
 #[derive(Debug, thiserror::Error)]
 pub enum FactsError {
@@ -318,7 +315,7 @@ pub struct Holdable {
     pub needs: Needs,
 }
 
-/// What a hold at `asked` would keep; `None` when no sound base in this incarnation leads there, or what it needs is marked for all but an hour of the least grace. Without a timeline
+/// What a hold at `asked` would keep; `None` when no sound base in this incarnation leads there, or what it needs has been marked for `in_time` or longer. Without a timeline
 /// the newest one is meant that holds the offset.
 ///
 /// # Errors
@@ -327,6 +324,7 @@ pub async fn holdable(
     source: &Source,
     known: &HashMap<BackupId, u64>,
     asked: AskedPosition,
+    in_time: TimeDelta,
 ) -> Result<Option<Holdable>, FactsError> {
     let reader = source.reader();
     let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
@@ -342,7 +340,7 @@ pub async fn holdable(
     let Some(facts) = read(source, known, Utc::now()).await? else { return Ok(None) };
     let Some((base, needs)) = kept_by(source, &branches, point, &facts.bases).await? else { return Ok(None) };
     let late = |marked: Option<DateTime<Utc>>| {
-        marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= HOLDABLE)
+        marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= in_time)
     };
     let base_goes = facts.bases.iter().any(|fact| fact.id == base && late(fact.marked));
     let log_goes = facts
