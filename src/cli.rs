@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use chrono_tz::Tz;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use farshore_journal::{BackupId, DatabaseName};
+use farshore_journal::{BackupId, DatabaseName, HoldId};
 
 use self::activity::ActivityCommand;
 use self::drill::DrillCommand;
@@ -294,6 +294,20 @@ pub struct TidyArgs {
     pub dry_run: bool,
 }
 
+/// `farshore backup expire`
+#[derive(Debug, Clone, Args)]
+pub struct ExpireArgs {
+    /// The database; all when not given
+    #[arg(value_name = "DB")]
+    pub database: Option<DatabaseName>,
+    /// How long what is to be deleted must have been marked, by the store's clock; a day at least
+    #[arg(long, default_value = "1d", value_parser = parse_grace)]
+    pub grace: Span,
+    /// Say what would be marked and deleted, and do neither
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// A shipper may still wait for an answer that is half a grace old (FORMAT.md, R6): less than a day is unsafe.
 fn parse_grace(text: &str) -> Result<Span, String> {
     let grace: Span = text.parse().map_err(|why: crate::config::quantity::QuantityError| why.to_string())?;
@@ -334,6 +348,11 @@ pub enum BackupCommand {
     /// List base backups
     #[command(before_help = "Examples:\n  farshore backup list orders -o json")]
     List(DatabaseChoice),
+    /// Delete base backups and log that no rule keeps, a day after they were marked
+    #[command(before_help = "Examples:
+  farshore -c /etc/farshore/tidy.toml backup expire --dry-run
+  farshore -c /etc/farshore/tidy.toml backup expire orders --grace 3d")]
+    Expire(ExpireArgs),
     /// Show one base backup
     #[command(before_help = "Examples:\n  farshore backup show orders 0123456789abcdef0123456789abcdef")]
     Show {
@@ -376,27 +395,39 @@ pub enum PointsCommand {
         name: String,
     },
     /// Keep a recovery point from expiry
-    #[command(before_help = "Examples:\n  farshore points hold orders before-release-812 --reason audit")]
+    #[command(before_help = "Examples:
+  farshore points hold orders before-release-812 --reason audit
+  farshore points hold orders 1:5F/3AA7B9A0 --reason \"end of the year\" --until 2033-12-31T00:00:00Z")]
     Hold {
         /// The database
         #[arg(value_name = "DB")]
         database: DatabaseName,
-        /// The point's name
-        #[arg(value_parser = parse_point)]
-        name: String,
+        /// The point's name, or a position
+        #[arg(value_name = "POINT")]
+        point: String,
         /// Why it is kept
         #[arg(long)]
-        reason: Option<String>,
+        reason: String,
+        /// From when on it is kept no longer; kept until it is released when not given
+        #[arg(long, value_name = "TIME")]
+        until: Option<Moment>,
+    },
+    /// List the points that are kept from expiry
+    #[command(before_help = "Examples:\n  farshore points holds orders")]
+    Holds {
+        /// The database
+        #[arg(value_name = "DB")]
+        database: DatabaseName,
     },
     /// Let expiry take a held recovery point
-    #[command(before_help = "Examples:\n  farshore points release orders before-release-812")]
+    #[command(before_help = "Examples:\n  farshore points release orders 0123456789abcdef0123456789abcdef")]
     Release {
         /// The database
         #[arg(value_name = "DB")]
         database: DatabaseName,
-        /// The point's name
-        #[arg(value_parser = parse_point)]
-        name: String,
+        /// The hold, as `points holds` shows it
+        #[arg(value_name = "HOLD")]
+        hold: HoldId,
     },
 }
 

@@ -11,6 +11,8 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod drill;
+pub mod expire;
+pub mod hold;
 pub mod init;
 pub mod job;
 pub mod man;

@@ -26,6 +26,8 @@ use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use chrono::TimeDelta;
+use farshore_applier::retention::Rule;
 use farshore_engines::log::{POSTGRES, SQLITE};
 use farshore_journal::DatabaseName;
 use farshore_journal::format::{VerifyKey, VerifyKeys};
@@ -227,6 +229,9 @@ impl EngineConfig {
     }
 }
 
+/// Sound base backups that stay where nobody says otherwise: one that rots leaves another.
+const USUAL_COUNT: usize = 2;
+
 /// One protected database.
 pub struct DatabaseConfig {
     /// Its engine.
@@ -261,6 +266,8 @@ pub struct DatabaseConfig {
     pub heartbeat: Option<SecretSource>,
     /// How drills are done.
     pub drill: DrillConfig,
+    /// What expiry keeps; `None`: all of it, for ever.
+    pub retention: Option<Rule>,
 }
 
 impl DatabaseConfig {
@@ -574,6 +581,7 @@ impl Judge<'_> {
             schedules: self.schedules(database.schedule.as_ref())?,
             heartbeat,
             drill: self.drill(database.drill.as_ref(), database.engine)?,
+            retention: self.retention(database.retention.as_ref())?,
         };
         self.judge_retired(&database.retired_keys, &judged.verify_keys)?;
         for store in &judged.stores {
@@ -608,6 +616,26 @@ impl Judge<'_> {
             drill: cron(&written.drill)?,
             zone: zone.transpose()?.unwrap_or_default(),
         })
+    }
+
+    fn retention(&self, written: Option<&document::Retention>) -> Result<Option<Rule>, ConfigProblem> {
+        let Some(written) = written else { return Ok(None) };
+        let window = TimeDelta::from_std(written.window.get_ref().get()).unwrap_or(TimeDelta::MAX);
+        if window < TimeDelta::days(1) || window > TimeDelta::days(36_500) {
+            return Err(self
+                .problem(written.window.span(), "a window is a day to a hundred years")
+                .hint("window = \"30d\""));
+        }
+        let count = match &written.count {
+            None => USUAL_COUNT,
+            Some(count) if *count.get_ref() > 0 => *count.get_ref(),
+            Some(count) => {
+                return Err(self
+                    .problem(count.span(), "at least one base backup stays")
+                    .hint("count = 2, and the window keeps what it needs besides"));
+            }
+        };
+        Ok(Some(Rule { window, count }))
     }
 
     fn judge_retired(&self, retired: &[Spanned<String>], pinned: &VerifyKeys) -> Result<(), ConfigProblem> {

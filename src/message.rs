@@ -99,6 +99,12 @@ codes! {
     MarkFailed = 409, Failed;
     /// The journal does not hold what a signed head says of it.
     HeadNotHeld = 410, Refused;
+    /// Nothing is deleted, because it is not known that nobody needs it.
+    ExpiryRefused = 411, Refused;
+    /// A point cannot be held.
+    HoldRefused = 412, Refused;
+    /// No store has a hold of this id.
+    HoldUnknown = 413, NotFound;
     /// A restore in place was not confirmed by the database's name.
     RestoreNotConfirmed = 501, Refused;
     /// The target of a restore cannot be reached.

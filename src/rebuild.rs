@@ -209,7 +209,7 @@ async fn put_head(catalog: &Catalog, held: &Held) -> anyhow::Result<()> {
     };
     for witness in known.filter(counts).chain([head.clone()]) {
         let why = match heads::held(reader, &witness).await {
-            Ok(heads::Held::Yes) => continue,
+            Ok(heads::Held::Yes | heads::Held::Expired) => continue,
             Ok(heads::Held::Other | heads::Held::No) => {
                 "the journal does not hold what was signed of it".to_owned()
             }

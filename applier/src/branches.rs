@@ -74,19 +74,23 @@ impl Branches {
                 true => None,
                 false => first_where(reader, header.number, last.number, |h| h.timeline > timeline).await?,
             };
-            let end = match next {
-                None => last.clone(),
+            let (last_number, end) = match next {
+                None => (last.number, last.end),
                 Some(next) => {
                     let before = Sequence::new(next.get().saturating_sub(1));
-                    reader.expected_header(before).await?
+                    match reader.expected_header(before).await {
+                        Ok(header) => (before, header.end),
+                        Err(JournalError::Expired { run, .. }) => (before, run.name.end),
+                        Err(why) => return Err(why.into()),
+                    }
                 }
             };
             held.push(Held {
                 timeline,
                 first: header.number,
-                last: end.number,
+                last: last_number,
                 begin: header.start,
-                end: end.end,
+                end,
                 forked: header.kind == Kind::Timeline,
                 history,
                 legs,
@@ -127,7 +131,7 @@ impl Branches {
         let (found, unread) = reader.first_beside_damage(held.first, held.last, behind).await?;
         let Some(unread) = unread else { return Ok(Some(found)) };
         // What does not read before it is not wanted, if the byte is in what does.
-        match reader.expected_header(found).await {
+        match reader.searched_header(found).await {
             Ok(header) if header.start <= offset => Ok(Some(found)),
             Err(why) if !why.is_damage() => Err(why),
             _ => Ok(Some(unread)),

@@ -129,7 +129,7 @@ pub async fn doubts(source: &Source, known: &KnownHeads) -> Result<Vec<Doubt>, J
     let mut doubts: Vec<Doubt> = Vec::new();
     for head in heads {
         let doubt = match heads::held(reader, &head).await {
-            Ok(Held::Yes) => continue,
+            Ok(Held::Yes | Held::Expired) => continue,
             Ok(Held::Other) => Doubt::Rewritten { head: Box::new(head) },
             // What a later head says of a missing end, an earlier one need not say again.
             Ok(Held::No) if doubts.iter().any(|doubt| doubt.gravity() == Gravity::Missing) => continue,

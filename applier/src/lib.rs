@@ -9,6 +9,7 @@ pub mod heads;
 pub mod held;
 pub mod plan;
 pub mod restore;
+pub mod retention;
 pub mod source;
 pub mod standby;
 pub mod verify;

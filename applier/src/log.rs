@@ -132,7 +132,13 @@ impl LogReader {
             }
             let timeline = now.stretch.held.timeline;
             let gap = |end| Ok(Next::Gap(Gap { at: Position::new(timeline, self.cursor), end }));
-            let Some(fetched) = now.chunks.next().await? else { return gap(None) };
+            let fetched = match now.chunks.next().await {
+                Ok(Some(fetched)) => fetched,
+                Ok(None) => return gap(None),
+                // What expired is log that is not there, and is known to be.
+                Err(JournalError::Expired { run, .. }) => return gap(Some(run.name.end)),
+                Err(why) => return Err(why),
+            };
             now.at_skip = false;
             let header = &fetched.header;
             if !now.is_as_skipped(header, self.cursor) {

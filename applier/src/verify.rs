@@ -14,11 +14,12 @@ use std::collections::BTreeSet;
 use farshore_engines::event::LogEvent;
 use farshore_engines::log::Decoder;
 use farshore_journal::backup::{self, Backup};
+use farshore_journal::expired::ExpiredRun;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{ChainValue, Cipher, FormatError, Head, Header, Kind};
-use farshore_journal::identity::{BackupId, DrillId};
+use farshore_journal::identity::{BackupId, DrillId, HoldId};
 use farshore_journal::index::IndexName;
-use farshore_journal::reader::Keyring;
+use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::segments::SegmentName;
 use farshore_journal::store::{Key, KeyPrefix};
 use farshore_journal::{JournalError, Offset, Position, Sequence};
@@ -58,6 +59,8 @@ pub struct Verified {
     pub unfinished_backups: Vec<BackupId>,
     /// Objects whose content was not opened, as no key for it is at hand.
     pub sealed: u64,
+    /// Chunks that expired: no rule kept them.
+    pub expired: u64,
     /// Findings beyond those that are named.
     pub more: u64,
     /// What signed heads say.
@@ -160,9 +163,15 @@ struct Listing {
     /// The chunks that have a signed head, and the bytes of it as listed.
     heads: Vec<(Sequence, u64)>,
     indexes: Vec<IndexName>,
+    expired: Vec<SegmentName>,
 }
 
 impl Listing {
+    /// Whether nothing of this number is listed: no object of its own, no segment.
+    fn lacks(&self, number: Sequence) -> bool {
+        !self.has(number) && !self.segments.iter().any(|name| name.covers(number))
+    }
+
     fn has(&self, number: Sequence) -> bool {
         self.chunks.binary_search(&number).is_ok()
     }
@@ -180,6 +189,7 @@ enum Named {
     Segment(SegmentName),
     Head(Sequence),
     Index(IndexName),
+    Expired(SegmentName),
     Other,
 }
 
@@ -199,6 +209,7 @@ async fn list(source: &Source, found: &mut Verified) -> Result<Listing, JournalE
                 Some(Named::Segment(name)) => listing.segments.push(name),
                 Some(Named::Head(number)) => listing.heads.push((number, listed.size)),
                 Some(Named::Index(name)) => listing.indexes.push(name),
+                Some(Named::Expired(name)) => listing.expired.push(name),
                 Some(Named::Other) => {}
                 None => found.bad(&listed.key, "a name that farshore does not give"),
             }
@@ -221,11 +232,19 @@ fn named(key: &Key, root: &KeyPrefix) -> Option<Named> {
             let (id, name) = name.split_once('/')?;
             let _: BackupId = id.parse().ok()?;
             let part = || name.strip_prefix("part-").is_some_and(|number| number.parse::<Sequence>().is_ok());
-            (matches!(name, "opening" | "manifest") || part()).then_some(Named::Other)
+            (matches!(name, "opening" | "manifest" | "expiring") || part()).then_some(Named::Other)
         }
         "drills" => name.parse::<DrillId>().ok().map(|_| Named::Other),
         "index" => name.parse().ok().map(Named::Index),
         "heads" => name.parse().ok().map(Named::Head),
+        "expired" => {
+            let name: SegmentName = name.parse().ok()?;
+            (name.first <= name.last).then_some(Named::Expired(name))
+        }
+        "holds" => {
+            let hold: Option<HoldId> = name.strip_suffix("-released").unwrap_or(name).parse().ok();
+            hold.map(|_| Named::Other)
+        }
         _ => None,
     }
 }
@@ -303,7 +322,12 @@ async fn journal(
     let reader = source.reader();
     let Some(highest) = listing.highest() else { return Ok(None) };
     // Tasks of their own: what the loop below awaits must not wait for a segment that is being read by one of these.
-    let fetched = futures::stream::iter(0..=highest.get()).map(|number| {
+    let runs = expired_runs(reader, listing, found).await?;
+    let is_left = |number: &u64| {
+        let number = Sequence::new(*number);
+        !runs.iter().any(|run| run.name.covers(number)) || !listing.lacks(number)
+    };
+    let fetched = futures::stream::iter((0..=highest.get()).filter(is_left)).map(|number| {
         let (number, reader) = (Sequence::new(number), reader.clone());
         in_a_task(async move { (number, reader.expected_chunk(number).await) })
     });
@@ -350,9 +374,17 @@ async fn journal(
                 found.bad(reader.layout().segment(&segment.name)?, OTHER_BORDER);
             }
         }
-        let expected = match &before {
-            Some(former) => Some(former.after),
-            None => (number == Sequence::FIRST).then(|| reader.genesis()),
+        // Where a run lies between: its value goes on, and its log is not there.
+        let jumped = before.as_ref().map_or(0, |former| number.get() - former.number.get() - 1);
+        if jumped > 0 {
+            found.expired += jumped;
+            (before, log, is_record) = (None, None, false);
+        }
+        let run = runs.iter().find(|run| run.name.last.next() == Some(number));
+        let expected = match (&before, run) {
+            (Some(former), _) => Some(former.after),
+            (None, Some(run)) => Some(run.header.after),
+            (None, None) => (number == Sequence::FIRST).then(|| reader.genesis()),
         };
         if expected.is_some_and(|expected| expected != header.before) {
             found.bad(&name, "it does not continue the chunk before it");
@@ -407,6 +439,26 @@ async fn journal(
         }
     }
     Ok(before)
+}
+
+/// The runs that say of what is not listed that it expired.
+async fn expired_runs(
+    reader: &Reader,
+    listing: &Listing,
+    found: &mut Verified,
+) -> Result<Vec<ExpiredRun>, JournalError> {
+    let mut runs = Vec::new();
+    for name in &listing.expired {
+        found.objects += 1;
+        match reader.run(name).await? {
+            Some(run) => runs.push(run),
+            None => found.bad(
+                reader.layout().expired_run(name)?,
+                "it is no run of this journal: what it says is not so",
+            ),
+        }
+    }
+    Ok(runs)
 }
 
 /// The object of a chunk that a segment replaces, while it is still there.

@@ -1,5 +1,8 @@
 //! What can go wrong with a journal in a store, and what may be done about it.
 
+use std::sync::Arc;
+
+use crate::expired::ExpiredRun;
 use crate::format::FormatError;
 use crate::identity::{Generation, Sequence, WriterId};
 use crate::store::{Key, KeyError, KeyPrefix, Retry, StoreError};
@@ -39,6 +42,14 @@ pub enum JournalError {
     Hole {
         /// The missing number.
         missing: Sequence,
+    },
+    /// A chunk was deleted because no rule kept it.
+    #[error("chunk {number} has expired: no rule kept it, and it was deleted with the chunks up to {}", run.name.last)]
+    Expired {
+        /// The chunk.
+        number: Sequence,
+        /// What is known of it and its neighbours.
+        run: Arc<ExpiredRun>,
     },
     /// An incarnation's record is missing and later ones are there.
     #[error("`{key}` is not in the store, but later records are: the store lost it, or it was deleted")]
@@ -127,9 +138,11 @@ impl JournalError {
             | Self::Hole { .. }
             | Self::RecordLost { .. }
             | Self::Unclaimed { .. } => Retry::Operator,
-            Self::Fenced { .. } | Self::Another { .. } | Self::Encode { .. } | Self::NotHeld { .. } => {
-                Retry::Never
-            }
+            Self::Fenced { .. }
+            | Self::Another { .. }
+            | Self::Encode { .. }
+            | Self::Expired { .. }
+            | Self::NotHeld { .. } => Retry::Never,
         }
     }
 }

@@ -202,6 +202,8 @@ pub enum Held {
     Other,
     /// No chunk has its number.
     No,
+    /// It expired: nothing can be said of it any more, and nothing is wrong.
+    Expired,
 }
 
 impl Held {
@@ -219,6 +221,7 @@ pub async fn held(reader: &Reader, head: &Head) -> Result<Held, JournalError> {
     match reader.expected_header(head.said.number).await {
         Ok(chunk) => Ok(Held::by(head, &chunk)),
         Err(JournalError::Hole { .. }) => Ok(Held::No),
+        Err(JournalError::Expired { .. }) => Ok(Held::Expired),
         Err(why) => Err(why),
     }
 }
@@ -320,7 +323,8 @@ async fn stands(
         Ok(_) | Err(_) => return Ok(Ok(Stands::Not)),
     };
     match held(reader, &head).await {
-        Ok(Held::Yes) => Ok(Ok(Stands::Held)),
+        // What its chunk went with, newer ones supersede as they do one that is held.
+        Ok(Held::Yes | Held::Expired) => Ok(Ok(Stands::Held)),
         Err(JournalError::Store(why)) => unread(reader.layout().chunk(number)?, &why),
         Ok(Held::Other | Held::No) | Err(_) => Ok(Ok(Stands::Not)),
     }

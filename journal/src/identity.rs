@@ -62,6 +62,11 @@ random_id!(
     DrillId,
     "drill id (32 lower-case hexadecimal digits)"
 );
+random_id!(
+    /// One wish that a point stays restorable.
+    HoldId,
+    "hold id (32 lower-case hexadecimal digits)"
+);
 
 /// A rising number that fences older writers: one process start of a shipper that took the journal over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

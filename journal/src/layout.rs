@@ -1,7 +1,7 @@
 //! Names in a store: `FORMAT.md` section 1. Nothing else in farshore puts a key together.
 
 use crate::error::JournalError;
-use crate::identity::{BackupId, DatabaseName, DrillId, IncarnationId, Sequence};
+use crate::identity::{BackupId, DatabaseName, DrillId, HoldId, IncarnationId, Sequence};
 use crate::index::IndexName;
 use crate::segments::SegmentName;
 use crate::store::{Key, KeyPrefix};
@@ -168,5 +168,53 @@ impl Layout {
     /// Never in practice.
     pub fn backup_manifest(&self, backup: BackupId) -> Result<Key, JournalError> {
         Ok(self.root.key(format_args!("backups/{backup}/manifest"))?)
+    }
+
+    /// That a backup may be deleted.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn backup_expiring(&self, backup: BackupId) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("backups/{backup}/expiring"))?)
+    }
+
+    /// Where its expired runs lie.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn expired(&self) -> Result<KeyPrefix, JournalError> {
+        Ok(self.root.join("expired")?)
+    }
+
+    /// One expired run.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn expired_run(&self, name: &SegmentName) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("expired/{name}"))?)
+    }
+
+    /// Where its holds lie.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn holds(&self) -> Result<KeyPrefix, JournalError> {
+        Ok(self.root.join("holds")?)
+    }
+
+    /// One hold.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn hold(&self, hold: HoldId) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("holds/{hold}"))?)
+    }
+
+    /// That a hold is over.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn hold_released(&self, hold: HoldId) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("holds/{hold}-released"))?)
     }
 }

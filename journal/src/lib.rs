@@ -3,15 +3,18 @@
 //! `FORMAT.md` beside this crate's sources is the specification; the code follows it. The way in: a
 //! [`registry::Repository`] is a founded store, a [`reader::Reader`] one incarnation's journal in it, a
 //! [`writer::Writer`] its one owner. A [`merge::Merger`] makes segments of its chunks, [`tidy`] deletes what they replace, an
-//! [`index::Indexer`] notes what is in them. [`heads`] are signed, so that a journal that was cut off or rewritten is found.
+//! [`index::Indexer`] notes what is in them. What no rule keeps is [`expired`], and [`expiry`] deletes it; [`holds`] keep a point. [`heads`] are signed, so that a journal that was cut off or rewritten is found.
 
 pub mod backup;
 pub mod chunk;
 pub mod drills;
 pub mod error;
+pub mod expired;
+pub mod expiry;
 pub mod format;
 pub mod heads;
 mod hex_bytes;
+pub mod holds;
 pub mod identity;
 pub mod index;
 pub mod layout;
@@ -30,6 +33,7 @@ pub mod writer;
 
 pub use error::JournalError;
 pub use identity::{
-    BackupId, DatabaseName, DrillId, Generation, IncarnationId, Sequence, StandbyId, StoreId, WriterId,
+    BackupId, DatabaseName, DrillId, Generation, HoldId, IncarnationId, Sequence, StandbyId, StoreId,
+    WriterId,
 };
 pub use position::{Offset, ParseError, Position, Timeline};

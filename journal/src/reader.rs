@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use crate::chunk::Chunk;
 use crate::error::JournalError;
+use crate::expired::{self, ExpiredRun, Runs};
 use crate::format::body::{self, IncarnationRecord, OpeningBody, TimelineBody};
 use crate::format::segment::Outline;
 use crate::format::{ChainValue, Cipher, DataKey, Decoded, FormatError, Header, Kind, Segment, Unlock};
@@ -44,6 +45,7 @@ pub struct Reader {
     genesis: ChainValue,
     layout: Layout,
     segments: Arc<Segments>,
+    runs: Arc<Runs>,
     /// How many chunks the journal is known to have: its end never moves back, so the next search begins here.
     known: Arc<AtomicU64>,
 }
@@ -62,6 +64,7 @@ impl Reader {
             genesis: ChainValue::genesis(record),
             layout,
             segments: Arc::default(),
+            runs: Arc::default(),
             known: Arc::default(),
         })
     }
@@ -134,13 +137,108 @@ impl Reader {
             }
         }
         match (self.object(sequence).await, bad) {
-            (Ok(object), _) => Ok(Chunk::Own(Arc::new(object))),
+            (Ok(object), _) => match self.expired_at(sequence, anew).await? {
+                // A request that came a day late: the number was freed.
+                Some(run) if !run.fits(object.header()) => {
+                    Err(JournalError::Expired { number: sequence, run })
+                }
+                _ => Ok(Chunk::Own(Arc::new(object))),
+            },
+            (Err(why), None) if segments::is_absent(&why) => match self.expired_at(sequence, anew).await? {
+                Some(run) => Err(JournalError::Expired { number: sequence, run }),
+                None => Err(why),
+            },
             // What is wrong with the segment that should hold it.
             (Err(why), Some(bad)) if segments::is_absent(&why) && anew => match self.segment(&bad).await {
                 Err(why) => Err(why),
                 Ok(_) => Err(JournalError::Misplaced { key: self.layout.segment(&bad)?, field: "range" }),
             },
             (Err(why), _) => Err(why),
+        }
+    }
+
+    /// The expired run that covers a number, if it is one of this journal: where the number has no chunk, it was deleted because no rule kept it.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn expired_at(
+        &self,
+        sequence: Sequence,
+        anew: bool,
+    ) -> Result<Option<Arc<ExpiredRun>>, JournalError> {
+        let names = self.runs.names(&*self.store, &self.layout, anew).await?;
+        for name in expired::covering(&names, sequence) {
+            let found = match self.runs.found(name) {
+                Some(found) => found,
+                None => {
+                    let found = self.run(name).await?.map(Arc::new);
+                    self.runs.remember(name, found.clone());
+                    found
+                }
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The run of this name, if what it says is true of the two chunks beside it, which are never deleted: they bind all its fields.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn run(&self, name: &SegmentName) -> Result<Option<ExpiredRun>, JournalError> {
+        let Some(run) = self.read_run(name).await? else { return Ok(None) };
+        let before = name.first.get().checked_sub(1).map(Sequence::new);
+        let (Some(before), Some(behind)) = (before, name.last.next()) else { return Ok(None) };
+        let mut beside = Vec::new();
+        for number in [before, behind] {
+            match self.object(number).await {
+                Ok(object) => beside.push(object.header().clone()),
+                Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(run.stands_between(&beside[0], &beside[1]).then_some(run))
+    }
+
+    /// The runs of this journal of which anything was deleted, in order. What is left of them is nothing that a walk through the journal reads.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn runs_begun(&self) -> Result<Vec<Arc<ExpiredRun>>, JournalError> {
+        let mut begun = Vec::new();
+        for name in self.runs.names(&*self.store, &self.layout, true).await?.iter() {
+            match self.expected_header(name.first).await {
+                Err(JournalError::Expired { run, .. }) => begun.push(run),
+                Err(JournalError::Store(why)) => return Err(why.into()),
+                // A chunk that does not read is whoever reads it's to say.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        begun.sort_by_key(|run| run.name.first);
+        Ok(begun)
+    }
+
+    /// The header of a chunk that is expected to be there, or of one that expired what a search by halving needs of it: its generation, writer and timeline,
+    /// and an end that is its run's start.
+    ///
+    /// # Errors
+    /// As [`expected_chunk`](Self::expected_chunk), but for [`JournalError::Expired`].
+    pub async fn searched_header(&self, sequence: Sequence) -> Result<Header, JournalError> {
+        match self.expected_header(sequence).await {
+            Err(JournalError::Expired { number, run }) => Ok(run.stand_in(number)),
+            other => other,
+        }
+    }
+
+    /// A run as it stands in the store; `None` when it does not read, or is gone.
+    async fn read_run(&self, name: &SegmentName) -> Result<Option<ExpiredRun>, JournalError> {
+        let foreign = |header: &Header| self.foreign(header);
+        match expired::read(&*self.store, &self.layout, name, &foreign).await {
+            Ok(run) => Ok(Some(run)),
+            Err(JournalError::Store(why)) if !why.is_not_found() => Err(why.into()),
+            Err(_) => Ok(None),
         }
     }
 
@@ -328,7 +426,13 @@ impl Reader {
         match last.get().checked_sub(1).map(Sequence::new) {
             None if chunk.header().before == self.genesis() => {}
             None => return Err(JournalError::Broken { before: last, at: last }),
-            Some(before) => self.check_follows(&self.expected_header(before).await?, chunk.header())?,
+            Some(before) => match self.expected_header(before).await {
+                Ok(former) => self.check_follows(&former, chunk.header())?,
+                Err(JournalError::Expired { run, .. })
+                    if run.name.last == before && run.header.after == chunk.header().before => {}
+                Err(JournalError::Expired { .. }) => return Err(JournalError::Broken { before, at: last }),
+                Err(why) => return Err(why),
+            },
         }
         self.known.fetch_max(end.get(), Ordering::Relaxed);
         Ok(Some(chunk))
@@ -383,7 +487,7 @@ impl Reader {
         }
         match self.store.size(&self.layout.chunk(sequence)?).await {
             Ok(_) => Ok(true),
-            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(StoreError::NotFound { .. }) => Ok(self.expired_at(sequence, false).await?.is_some()),
             Err(why) => Err(why.into()),
         }
     }
@@ -416,7 +520,8 @@ impl Reader {
     /// The first number of `first..=last` whose header `holds`, found by halving as [`first_where`](Self::first_where) does;
     /// `last` when it holds for none before.
     ///
-    /// Where chunks that do not read may hold, the first of them is given: whoever reads it meets the damage.
+    /// Where chunks that do not read may hold, the first of them is given: whoever reads it meets the damage. Of expired chunks
+    /// [`searched_header`](Self::searched_header) is asked: what is found for an offset may begin behind it.
     ///
     /// # Errors
     /// As [`first_beside_damage`](Self::first_beside_damage).
@@ -450,7 +555,7 @@ impl Reader {
             let middle = low + (high - low) / 2;
             let mut asked = middle;
             let header = loop {
-                match self.expected_header(Sequence::new(asked)).await {
+                match self.searched_header(Sequence::new(asked)).await {
                     Ok(header) => break Some(header),
                     Err(why) if !why.is_damage() || left == 0 => return Err(why),
                     Err(_) if asked > low => asked -= 1,
@@ -501,7 +606,12 @@ impl Reader {
                 _ => return Ok(None),
             }
             let next = header.number.next().unwrap_or(at);
-            chunk = self.expected_chunk(next).await?;
+            chunk = match self.expected_chunk(next).await {
+                Ok(chunk) => chunk,
+                // Data, then.
+                Err(JournalError::Expired { .. }) => return Ok(None),
+                Err(why) => return Err(why),
+            };
         }
     }
 

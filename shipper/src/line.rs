@@ -68,7 +68,7 @@ async fn reached_by(
     segment_bytes: u64,
     history: &TimelineHistory,
 ) -> Result<Header, ShipError> {
-    let segment = reader.expected_header(from).await?.start.segment_start(segment_bytes);
+    let segment = reader.searched_header(from).await?.start.segment_start(segment_bytes);
     let timeline = history.timeline_at(segment);
     let reaches = move |header: &Header| {
         header.timeline > timeline || (header.timeline == timeline && header.end > segment)
@@ -86,7 +86,8 @@ async fn gaps(reader: &Reader, from: Header, last: &Header) -> Result<Vec<Gap>, 
     loop {
         let mut next = opening.number.next();
         while let Some(number) = next.filter(|number| *number <= last.number) {
-            let chunk = reader.expected_header(number).await?;
+            // One that expired was data.
+            let chunk = reader.searched_header(number).await?;
             match chunk.kind {
                 Kind::Timeline => next = number.next(),
                 Kind::Gap => {
@@ -110,7 +111,7 @@ async fn following(reader: &Reader, opening: &Header, last: &Header) -> Result<H
     loop {
         let at = low.saturating_add(step).min(last.number.get());
         let is_later = |header: &Header| header.generation > opening.generation;
-        if is_later(&reader.expected_header(Sequence::new(at)).await?) {
+        if is_later(&reader.searched_header(Sequence::new(at)).await?) {
             return first_where(reader, Sequence::new(low), Sequence::new(at), is_later).await;
         }
         (low, step) = (at, step.saturating_mul(2));
@@ -126,7 +127,7 @@ async fn first_where(
     holds: impl Fn(&Header) -> bool + Send,
 ) -> Result<Header, ShipError> {
     let first = reader.first_in(low, high, holds).await?;
-    Ok(reader.expected_header(first).await?)
+    Ok(reader.searched_header(first).await?)
 }
 
 #[cfg(test)]

@@ -202,7 +202,15 @@ async fn walk_back(
         let Some(before) = before.filter(|_| frames.first().is_none_or(|frame| frame.start > from)) else {
             break;
         };
-        chunk = reader.expected_chunk(before).await?;
+        chunk = match reader.expected_chunk(before).await {
+            Ok(chunk) => chunk,
+            // Nothing before can be compared.
+            Err(JournalError::Expired { .. }) => {
+                behind_a_break = true;
+                break;
+            }
+            Err(why) => return Err(why.into()),
+        };
         reader.check_follows(chunk.header(), &newer)?;
         newer = chunk.header().clone();
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::base_backups::{self, Process, STUCK, Streams};
 use crate::cli::BackupCommand;
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context, job};
+use crate::commands::{self, Context, expire, job};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
 use crate::jobs::held::Reporter;
@@ -94,6 +94,7 @@ pub async fn run(context: &mut Context, args: BackupCommand) -> anyhow::Result<E
             let asked = spec::queued(JobKind::Backup, Some(name), &spec::Backup::default());
             job::queue(context, &config, asked).await
         }
+        BackupCommand::Expire(args) => expire::run(context, &config, args).await,
         BackupCommand::List(choice) => {
             let mut listed = Vec::new();
             for (name, settings) in commands::databases(&config, choice.database.as_ref())? {

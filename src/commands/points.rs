@@ -18,7 +18,7 @@ use crate::cli::PointsCommand;
 use crate::cli::restore::Incarnation as Which;
 use crate::cli::time::Moment;
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context};
+use crate::commands::{self, Context, hold};
 use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
@@ -89,8 +89,11 @@ pub async fn run(context: &mut Context, args: PointsCommand) -> anyhow::Result<E
             context.output.list("farshore.points/1", &[point])?;
             Ok(Exit::Done)
         }
-        PointsCommand::Hold { .. } => Err(OperatorMessage::not_built("points hold").into()),
-        PointsCommand::Release { .. } => Err(OperatorMessage::not_built("points release").into()),
+        PointsCommand::Hold { database, point, reason, until } => {
+            hold::put(context, &config, &database, (&point, &reason, until)).await
+        }
+        PointsCommand::Holds { database } => hold::list(context, &config, &database).await,
+        PointsCommand::Release { database, hold } => hold::release(context, &config, &database, hold).await,
     }
 }
 

@@ -89,6 +89,7 @@ pub(super) struct Database {
     pub(super) heartbeat_url: Option<Spanned<String>>,
     pub(super) heartbeat_url_file: Option<PathBuf>,
     pub(super) drill: Option<Drill>,
+    pub(super) retention: Option<Retention>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +114,14 @@ pub(super) struct Drill {
 pub(super) struct Assertion {
     pub(super) name: String,
     pub(super) sql: String,
+}
+
+/// What is kept; all of it where there is no such section.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retention {
+    pub(super) window: Spanned<Span>,
+    pub(super) count: Option<Spanned<usize>>,
 }
 
 #[derive(Deserialize)]

@@ -92,6 +92,8 @@ pub(super) async fn is_held(catalog: &Catalog, held: &Held) -> anyhow::Result<bo
         match reader.expected_header(range.last_sequence).await {
             // The catalog may have been told of more since it was asked, but never of less.
             Ok(header) if header.timeline == range.timeline && header.end >= range.end => {}
+            // The catalog remembers what the store no longer has.
+            Err(JournalError::Expired { .. }) => {}
             Ok(_) | Err(JournalError::Hole { .. }) => return Ok(false),
             Err(why) => return Err(why.into()),
         }

@@ -85,11 +85,23 @@ impl<'a> Walk<'a> {
         let mut fetching = JoinSet::new();
         let mut arrived = BTreeMap::new();
         let mut asked = first.get();
+        let gone = self.held.source.reader().runs_begun().await?;
+        let gone_with = |number: u64| gone.iter().find(|run| run.name.covers(Sequence::new(number)));
         for wanted in super::numbers(first, last) {
             while asked <= last.get() && asked < wanted.get() + AHEAD {
-                let (reader, number) = (self.held.source.reader().clone(), Sequence::new(asked));
-                fetching.spawn(async move { (number, reader.expected_chunk(number).await) });
+                if gone_with(asked).is_none() {
+                    let (reader, number) = (self.held.source.reader().clone(), Sequence::new(asked));
+                    fetching.spawn(async move { (number, reader.expected_chunk(number).await) });
+                }
                 asked += 1;
+            }
+            if gone_with(wanted.get()).is_some() {
+                // The log ends before it and begins anew behind it.
+                if self.former.take().is_some() {
+                    self.flush().await?;
+                    (self.decoder, self.unseen) = (None, false);
+                }
+                continue;
             }
             while !arrived.contains_key(&wanted) {
                 let Some(one) = fetching.join_next().await else { anyhow::bail!("a read was cut off") };
@@ -110,7 +122,15 @@ impl<'a> Walk<'a> {
         let reader = self.held.source.reader();
         let mut at = Sequence::FIRST;
         let begins = loop {
-            let chunk = reader.expected_chunk(at).await?;
+            let chunk = match reader.expected_chunk(at).await {
+                Ok(chunk) => chunk,
+                Err(JournalError::Expired { run, .. }) => {
+                    self.former = None;
+                    at = run.name.last.next().filter(|next| *next <= last).unwrap_or(last);
+                    continue;
+                }
+                Err(why) => return Err(why.into()),
+            };
             if chunk.header().kind == Kind::Data {
                 break Position::new(chunk.header().timeline, chunk.header().start);
             }

@@ -197,7 +197,14 @@ impl<'a> Fetch<'a> {
         let behind = last.number.next().unwrap_or(last.number);
         let next = reader.first_in(Sequence::FIRST, behind, |header| header.end > self.cursor).await?;
         let before = match next.get().checked_sub(1) {
-            Some(before) => Some(reader.expected_header(Sequence::new(before)).await?),
+            Some(before) => match reader.expected_header(Sequence::new(before)).await {
+                Ok(header) => Some(header),
+                // What comes next of this journal expired: it is a gap to this standby, and it must be made anew.
+                Err(JournalError::Expired { run, .. }) => {
+                    return Err(StandbyError::Gap { at: self.cursor, end: Some(run.name.end) });
+                }
+                Err(why) => return Err(why.into()),
+            },
             None => None,
         };
         Ok((next, before))

@@ -181,7 +181,7 @@ impl Wanted {
         let mut cut: Option<&Head> = None;
         for head in &open {
             match heads::held(source.reader(), head).await {
-                Ok(Held::Yes) => self.last = Some(head.said.number),
+                Ok(Held::Yes | Held::Expired) => self.last = Some(head.said.number),
                 Ok(Held::Other) => self.other.push(head.clone()),
                 // Numbers are dense: with this one all later ones are gone.
                 Ok(Held::No) => {

@@ -60,6 +60,8 @@ pub enum Kind {
     Manifest = 9,
     /// A backup began.
     BackupOpening = 10,
+    /// A run of chunks that no rule keeps.
+    Expired = 11,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             8 => Self::Part,
             9 => Self::Manifest,
             10 => Self::BackupOpening,
+            11 => Self::Expired,
             _ => return Err(FormatError::Field { field: "kind" }),
         })
     }
@@ -269,7 +272,7 @@ impl Header {
         let shape_holds = match self.kind {
             Kind::Data => range > 0 && range == self.plain_bytes,
             Kind::Opening | Kind::Timeline | Kind::Head => range == 0 && self.frames == 1,
-            Kind::Gap => range > 0 && self.frames == 1,
+            Kind::Gap | Kind::Expired => range > 0 && self.frames == 1,
             // A table, then frames with the range's bytes.
             Kind::Segment => self.frames >= 2 && range > 0 && range < self.plain_bytes,
             Kind::Index => range > 0 && self.frames == 1,
@@ -280,7 +283,7 @@ impl Header {
         }
         let readable_without_key = matches!(
             self.kind,
-            Kind::Opening | Kind::Timeline | Kind::Gap | Kind::Head | Kind::BackupOpening
+            Kind::Opening | Kind::Timeline | Kind::Gap | Kind::Head | Kind::BackupOpening | Kind::Expired
         );
         if readable_without_key && self.cipher != Cipher::Clear {
             return wrong("cipher");

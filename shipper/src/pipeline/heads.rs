@@ -297,7 +297,7 @@ async fn hold_store(reader: &Reader, pinned: &VerifyKeys, retired: &VerifyKeys) 
 /// Refuses a journal that does not hold what was signed of it.
 async fn hold(reader: &Reader, head: Head) -> Result<(), SignError> {
     match heads::held(reader, &head).await {
-        Ok(Held::Yes) => Ok(()),
+        Ok(Held::Yes | Held::Expired) => Ok(()),
         Ok(Held::Other) => Err(SignError::NotHeld { head: Box::new(head), what: "is another one" }),
         Ok(Held::No) => Err(SignError::NotHeld { head: Box::new(head), what: "is not there" }),
         Err(why) => Err(SignError::Ship(why.into())),

@@ -1,0 +1,351 @@
+//! What decides over retention, read from a store.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use farshore_journal::backup::{self, Backup};
+use farshore_journal::format::{FormatError, Header, Kind};
+use farshore_journal::store::{Listed, StoreError};
+use farshore_journal::{BackupId, JournalError, Offset, Position, Sequence, Timeline, expiry, holds};
+
+use super::{Base, Facts, Held, Needs, Stretch, Unfinished};
+use crate::branches::{BranchError, Branches};
+use crate::plan::AskedPosition;
+use crate::source::Source;
+
+/// Log before the journal's end that whoever goes on shipping may compare, whatever the source's segments are.
+const COMPARED_BYTES: u64 = 64 << 20;
+
+/// What could not be read, so that nothing is known of what may go.
+#[derive(Debug, thiserror::Error)]
+pub enum FactsError {
+    /// The journal, a backup's mark or a hold does not read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Its timelines make no sense.
+    #[error("the journal's timelines make no sense: {why}")]
+    Timelines {
+        /// Why.
+        why: String,
+    },
+}
+
+impl From<BranchError> for FactsError {
+    fn from(why: BranchError) -> Self {
+        match why {
+            BranchError::Journal(why) => Self::Journal(why),
+            other => Self::Timelines { why: other.to_string() },
+        }
+    }
+}
+
+/// The journal's chunks that are no data, and the stretches of data between them.
+struct Walked {
+    gaps: Vec<Sequence>,
+    stretches: Vec<(Sequence, Sequence, Header)>,
+}
+
+/// Reads what decides over an incarnation; `None` for an empty journal. `known`: damaged pages that the catalog counts of each backup. `now`: the time by which a hold's end is judged.
+///
+/// # Errors
+/// When the store does not answer, or what must be known does not read.
+pub async fn read(
+    source: &Source,
+    known: &HashMap<BackupId, u64>,
+    now: DateTime<Utc>,
+) -> Result<Option<Facts>, FactsError> {
+    let reader = source.reader();
+    let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
+    let last = branches.last.clone();
+    let opening = reader.first_in(Sequence::FIRST, last.number, |h| h.generation >= last.generation).await?;
+    let walked = walk(source, last.number).await?;
+    let marked: HashMap<Sequence, DateTime<Utc>> =
+        expiry::marked_runs(reader).await?.into_iter().map(|(run, since)| (run.name.first, since)).collect();
+    let mut facts = Facts {
+        bases: Vec::new(),
+        unfinished: Vec::new(),
+        holds: Vec::new(),
+        newest_release: holds::newest_release(reader).await?,
+        stretches: walked
+            .stretches
+            .iter()
+            .filter(|(_, last, _)| *last < opening)
+            .map(|(first, last, _)| Stretch {
+                first: *first,
+                last: *last,
+                marked: marked.get(first).copied(),
+            })
+            .collect(),
+        compared_from: compared_from(&walked, &last),
+        newest_chunk: newest_chunk(source, last.number).await?,
+    };
+    for id in backup::list(reader).await? {
+        let objects = objects(source, id).await?;
+        let newest_object = objects.iter().map(|listed| listed.modified).max().unwrap_or(now);
+        let marked = expiry::backup_marked(reader, id).await?;
+        let manifest = reader.layout().backup_manifest(id)?;
+        let Some(manifest) = objects.iter().find(|listed| listed.key == manifest) else {
+            let needs_from = match backup::opening(reader, id).await {
+                // Its log begins in the stretch before the chunk that came next.
+                Ok(opening) => stretch_before(&walked, opening.next_sequence),
+                Err(JournalError::Store(why)) if !why.is_not_found() => {
+                    return Err(JournalError::from(why).into());
+                }
+                // What is left of one that was deleted, or is damaged: it needs nothing any more.
+                Err(_) => last.number,
+            };
+            facts.unfinished.push(Unfinished { id, needs_from, newest_object, marked });
+            continue;
+        };
+        facts.bases.push(base(source, &branches, &walked, (id, manifest, &objects), known, marked).await?);
+    }
+    for hold in holds::list(reader).await? {
+        let over = hold.until.as_deref().map(DateTime::parse_from_rfc3339);
+        if matches!(over, Some(Ok(over)) if over <= now) {
+            continue;
+        }
+        let keeps = kept_by(source, &branches, hold.point(), &facts.bases).await?;
+        facts.holds.push(Held { id: hold.hold, keeps });
+    }
+    Ok(Some(facts))
+}
+
+async fn objects(source: &Source, id: BackupId) -> Result<Vec<Listed>, JournalError> {
+    let reader = source.reader();
+    Ok(reader.store().list(&reader.layout().backups()?.join(id)?, None, None).await?)
+}
+
+/// Steps from chunk that is no data to chunk that is none: their number is that of takeovers and forks.
+async fn walk(source: &Source, last: Sequence) -> Result<Walked, JournalError> {
+    let reader = source.reader();
+    let mut walked = Walked { gaps: Vec::new(), stretches: Vec::new() };
+    let mut at = Sequence::FIRST;
+    while at <= last {
+        let header = reader.searched_header(at).await?;
+        let end_of_journal = Sequence::new(last.get().saturating_add(1));
+        if header.kind != Kind::Data {
+            if header.kind == Kind::Gap {
+                walked.gaps.push(at);
+            }
+            at = at.next().unwrap_or(end_of_journal);
+            continue;
+        }
+        let (generation, timeline) = (header.generation, header.timeline);
+        let later = move |h: &Header| h.generation > generation || h.timeline > timeline;
+        let next = match later(&reader.searched_header(last).await?) {
+            true => reader.first_in(at, last, later).await?,
+            false => end_of_journal,
+        };
+        walked.stretches.push((at, Sequence::new(next.get() - 1), header));
+        at = next;
+    }
+    Ok(walked)
+}
+
+/// The first chunk of the stretch that lies before `number`, or holds it.
+fn stretch_before(walked: &Walked, number: Sequence) -> Sequence {
+    let before = walked.stretches.iter().rev().find(|(first, _, _)| *first < number);
+    before.map_or(Sequence::FIRST, |(first, _, _)| *first)
+}
+
+/// From where on log stays for whoever compares: the newest two stretches, and those that begin within a fixed length of the end.
+fn compared_from(walked: &Walked, last: &Header) -> Sequence {
+    let floor = Offset::new(last.end.get().saturating_sub(COMPARED_BYTES));
+    let near = walked
+        .stretches
+        .iter()
+        .find(|(_, _, header)| header.timeline == last.timeline && header.end >= floor);
+    let before = near.map(|(first, _, _)| stretch_before(walked, *first));
+    let newest = walked.stretches.iter().rev().nth(1).map(|(first, _, _)| *first);
+    [before, newest].into_iter().flatten().min().unwrap_or(Sequence::FIRST)
+}
+
+async fn newest_chunk(source: &Source, last: Sequence) -> Result<DateTime<Utc>, JournalError> {
+    let reader = source.reader();
+    let after = last.get().checked_sub(1).map(|before| reader.layout().chunk(Sequence::new(before)));
+    let after = after.transpose()?;
+    let listed = reader.store().list(reader.layout().journal(), after.as_ref(), Some(1)).await?;
+    match listed.first() {
+        Some(listed) => Ok(listed.modified),
+        None => Err(JournalError::Hole { missing: last }),
+    }
+}
+
+/// The chunks from that which holds byte `from` to that which holds the byte before `to`, along `timeline`'s history; none when the journal does not hold all.
+async fn needs(
+    source: &Source,
+    branches: &Branches,
+    timeline: Timeline,
+    (from, to): (Offset, Offset),
+) -> Result<Option<Needs>, JournalError> {
+    let reader = source.reader();
+    let stretches = branches.stretches(timeline, from, Some(to));
+    let (Some(first), Some(last)) = (stretches.first(), stretches.last()) else { return Ok(None) };
+    if last.to < to {
+        return Ok(None);
+    }
+    let before_end = Offset::new(to.get().saturating_sub(1));
+    let from_chunk = branches.chunk_behind(reader, &first.held, first.from).await?;
+    let last_chunk = branches.chunk_behind(reader, &last.held, before_end.max(last.from)).await?;
+    let (Some(from_chunk), Some(last_chunk)) = (from_chunk, last_chunk) else { return Ok(None) };
+    // A chunk that begins behind what was sought: that log expired.
+    let held = |number, offset| async move {
+        match reader.expected_header(number).await {
+            Ok(header) => Ok(header.kind == Kind::Data && header.start <= offset),
+            Err(JournalError::Expired { .. }) => Ok(false),
+            Err(why) => Err(why),
+        }
+    };
+    let whole = held(from_chunk, first.from).await? && held(last_chunk, before_end).await?;
+    Ok(whole.then_some(Needs { from: from_chunk, until: last_chunk }))
+}
+
+async fn base(
+    source: &Source,
+    branches: &Branches,
+    walked: &Walked,
+    (id, manifest, objects): (BackupId, &Listed, &[Listed]),
+    known: &HashMap<BackupId, u64>,
+    marked: Option<DateTime<Utc>>,
+) -> Result<Base, FactsError> {
+    let reader = source.reader();
+    let mut fact =
+        Base { id, needs: None, stored_at: manifest.modified, on_line: false, unsound: None, marked };
+    let standing = match backup::standing(reader, id).await {
+        Ok(standing) => standing,
+        Err(JournalError::Store(why)) if !why.is_not_found() => return Err(JournalError::from(why).into()),
+        Err(why) => {
+            fact.unsound = Some(why.to_string());
+            return Ok(fact);
+        }
+    };
+    let Some(range) = standing.complete else {
+        fact.unsound = Some("its manifest is gone".to_owned());
+        return Ok(fact);
+    };
+    fact.on_line = branches.is_in_history(branches.newest(), range.end);
+    let from = source.shape().read_from(range.start.offset);
+    fact.needs = needs(source, branches, range.end.timeline, (from, range.end.offset)).await?;
+    fact.unsound = match fact.needs {
+        None => Some("the journal does not hold its log".to_owned()),
+        Some(needs) if walked.gaps.iter().any(|gap| needs.from < *gap && *gap < needs.until) => {
+            Some("a gap lies in its log".to_owned())
+        }
+        Some(_) => unsound(source, id, objects, known.get(&id).copied()).await?,
+    };
+    Ok(fact)
+}
+
+/// Why a backup is none that others may go for, as far as its objects' names and lengths, its manifest where a key is at hand, and the catalog say.
+async fn unsound(
+    source: &Source,
+    id: BackupId,
+    objects: &[Listed],
+    bad_pages: Option<u64>,
+) -> Result<Option<String>, FactsError> {
+    let parts: HashMap<&str, u64> = objects
+        .iter()
+        .filter_map(|listed| Some((listed.key.name().strip_prefix("part-")?, listed.size)))
+        .collect();
+    match Backup::open(source.reader(), id, source.unlock()).await {
+        Ok(Some(backup)) => {
+            let manifest = backup.manifest();
+            let lacks = manifest
+                .parts
+                .iter()
+                .find(|part| parts.get(part.number.to_string().as_str()) != Some(&part.bytes));
+            Ok(if let Some(part) = lacks {
+                Some(format!("its part {} is not there as it was stored", part.number))
+            } else if manifest.damaged || !manifest.bad_pages.is_empty() {
+                Some("pages were damaged in the source already".to_owned())
+            } else {
+                None
+            })
+        }
+        Ok(None) => Ok(Some("its manifest is gone".to_owned())),
+        // No private key is at hand: what the catalog was told by whoever took it, and that no part is missing in the midst.
+        Err(JournalError::Object { source: FormatError::KeyMissing | FormatError::Key { .. }, .. }) => {
+            let dense = (0..parts.len() as u64)
+                .all(|number| parts.contains_key(Sequence::new(number).to_string().as_str()));
+            Ok(match bad_pages {
+                Some(0) if dense && !parts.is_empty() => None,
+                Some(0) => Some("a part of it is missing".to_owned()),
+                Some(_) => Some("pages were damaged in the source already".to_owned()),
+                None => Some("it is sealed, and the catalog does not know it".to_owned()),
+            })
+        }
+        Err(JournalError::Store(why @ StoreError::NotFound { .. })) => Ok(Some(why.to_string())),
+        Err(JournalError::Store(why)) => Err(JournalError::from(why).into()),
+        Err(why) => Ok(Some(why.to_string())),
+    }
+}
+
+/// The newest sound base before a point, in its history, and the log from there to it.
+async fn kept_by(
+    source: &Source,
+    branches: &Branches,
+    point: Position,
+    bases: &[Base],
+) -> Result<Option<(BackupId, Needs)>, FactsError> {
+    let reader = source.reader();
+    let Some(held) = branches.get(point.timeline) else { return Ok(None) };
+    let before = Offset::new(point.offset.get().saturating_sub(1));
+    let Some(chunk) = branches.chunk_behind(reader, held, before).await? else { return Ok(None) };
+    let mut newest: Option<(BackupId, Needs)> = None;
+    for base in bases.iter().filter(|base| base.unsound.is_none()) {
+        let Some(needs) = base.needs else { continue };
+        let Ok(standing) = backup::standing(reader, base.id).await else { continue };
+        let Some(range) = standing.complete else { continue };
+        let leads = range.end.offset <= point.offset && branches.is_in_history(point.timeline, range.end);
+        if leads && newest.is_none_or(|(_, known)| known.until < needs.until) {
+            newest = Some((base.id, Needs { from: needs.from, until: chunk }));
+        }
+    }
+    Ok(newest)
+}
+
+/// A point that can be held: where it is, and the base and log that a hold keeps for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holdable {
+    /// The point, its timeline named.
+    pub point: Position,
+    /// The base.
+    pub base: BackupId,
+    /// The log from the base's first segment to the point.
+    pub needs: Needs,
+}
+
+/// What a hold at `asked` would keep; `None` when no sound base in this incarnation leads there, or what it needs has been marked for `in_time` or longer. Without a timeline
+/// the newest one is meant that holds the offset.
+///
+/// # Errors
+/// As [`read`].
+pub async fn holdable(
+    source: &Source,
+    known: &HashMap<BackupId, u64>,
+    asked: AskedPosition,
+    in_time: TimeDelta,
+) -> Result<Option<Holdable>, FactsError> {
+    let reader = source.reader();
+    let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
+    let holds = |held: &&crate::branches::Held| {
+        held.begin < asked.offset
+            && asked.offset <= held.end
+            && asked.timeline.is_none_or(|timeline| timeline == held.timeline)
+    };
+    let Some(timeline) = branches.all().iter().rev().find(holds).map(|held| held.timeline) else {
+        return Ok(None);
+    };
+    let point = Position::new(timeline, asked.offset);
+    let Some(facts) = read(source, known, Utc::now()).await? else { return Ok(None) };
+    let Some((base, needs)) = kept_by(source, &branches, point, &facts.bases).await? else { return Ok(None) };
+    let late = |marked: Option<DateTime<Utc>>| {
+        marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= in_time)
+    };
+    let base_goes = facts.bases.iter().any(|fact| fact.id == base && late(fact.marked));
+    let log_goes = facts
+        .stretches
+        .iter()
+        .any(|stretch| needs.meets((stretch.first, stretch.last)) && late(stretch.marked));
+    Ok((!base_goes && !log_goes).then_some(Holdable { point, base, needs }))
+}

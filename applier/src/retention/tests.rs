@@ -1,0 +1,198 @@
+//! The decision over retention, held against what it must mean, over random journals.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn day(number: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000 + number * 86_400, 0).unwrap()
+}
+
+fn id(number: u8) -> BackupId {
+    BackupId::from_bytes([number; 16])
+}
+
+/// A journal of `days` stretches of ten chunks, with an opening before each, and a base taken every day in which `taken` says so.
+fn journal(days: i64, taken: impl Fn(i64) -> bool) -> Facts {
+    let number = |day: i64, more: u64| Sequence::new(day as u64 * 11 + more);
+    let base = |at: i64| Base {
+        id: id(at as u8),
+        needs: Some(Needs { from: number(at, 3), until: number(at, 5) }),
+        stored_at: day(at),
+        on_line: true,
+        unsound: None,
+        marked: None,
+    };
+    Facts {
+        bases: (0..days).filter(|at| taken(*at)).map(base).collect(),
+        unfinished: Vec::new(),
+        holds: Vec::new(),
+        newest_release: None,
+        stretches: (0..days - 1)
+            .map(|at| Stretch { first: number(at, 1), last: number(at, 10), marked: None })
+            .collect(),
+        compared_from: number((days - 2).max(0), 1),
+        newest_chunk: day(days - 1),
+    }
+}
+
+const RULE: Rule = Rule { window: TimeDelta::days(7), count: 2 };
+
+#[test]
+fn what_the_window_needs_stays_and_what_lies_before_its_base_goes() {
+    let facts = journal(30, |day| day % 3 == 0);
+    let decision = decide(&facts, RULE, true, day(29)).unwrap();
+    // The cut is day 22: the base of day 21 leads to every point behind it.
+    let expected: Vec<BackupId> = (0..21).filter(|day| day % 3 == 0).map(|day| id(day as u8)).collect();
+    assert_eq!(decision.backups, expected);
+    assert_eq!(decision.stretches.len(), 21, "{decision:?}");
+    assert_eq!(decision.stretches.last().unwrap().1, Sequence::new(20 * 11 + 10));
+}
+
+#[test]
+fn nothing_goes_for_a_base_that_is_not_known_to_be_sound_or_that_lies_off_the_line() {
+    let spoilt: [fn(&mut Base); 3] = [
+        |base| base.unsound = Some("a part is missing".to_owned()),
+        |base| base.on_line = false,
+        |base| base.needs = None,
+    ];
+    for spoil in spoilt {
+        let mut facts = journal(30, |day| day % 3 == 0);
+        facts.bases.iter_mut().filter(|base| base.stored_at > day(15)).for_each(spoil);
+        assert_eq!(decide(&facts, RULE, true, day(29)), Err(Keep::NoRecentBase));
+        facts.bases.iter_mut().for_each(spoil);
+        assert_eq!(decide(&facts, RULE, true, day(29)), Err(Keep::NoSoundBase));
+    }
+}
+
+#[test]
+fn nothing_goes_where_no_base_was_taken_within_the_window() {
+    let facts = journal(30, |day| day < 20);
+    assert_eq!(decide(&facts, RULE, true, day(29)), Err(Keep::NoRecentBase));
+}
+
+#[test]
+fn an_older_incarnation_keeps_its_newest_base_with_its_log_and_no_more() {
+    let facts = journal(10, |_| true);
+    let decision = decide(&facts, RULE, false, day(100)).unwrap();
+    assert_eq!(decision.backups.len(), 9);
+    assert_eq!(decision.kept, [(id(9), "first of the window")]);
+    let within = decide(&facts, RULE, false, day(12)).unwrap();
+    assert_eq!(within.backups.len(), 5, "part of it is within the window");
+}
+
+#[test]
+fn a_hold_keeps_its_base_and_the_log_from_there_to_its_point_and_nothing_between() {
+    let mut facts = journal(30, |day| day % 3 == 0);
+    let needs = Needs { from: Sequence::new(6 * 11 + 3), until: Sequence::new(7 * 11 + 4) };
+    let hold = HoldId::from_bytes([7; 16]);
+    facts.holds.push(Held { id: hold, keeps: Some((id(6), needs)) });
+    let decision = decide(&facts, RULE, true, day(29)).unwrap();
+    assert!(!decision.backups.contains(&id(6)) && decision.backups.contains(&id(9)));
+    let goes =
+        |day: u64| decision.stretches.contains(&(Sequence::new(day * 11 + 1), Sequence::new(day * 11 + 10)));
+    assert!(goes(5) && !goes(6) && !goes(7) && goes(8));
+    facts.holds[0].keeps = None;
+    assert_eq!(decide(&facts, RULE, true, day(29)), Err(Keep::HoldWithoutBase(hold)));
+}
+
+#[test]
+fn the_log_of_a_backup_that_runs_stays_and_one_that_was_cut_off_goes_after_a_week() {
+    let mut facts = journal(30, |day| day >= 25 || day == 0);
+    let running =
+        Unfinished { id: id(200), needs_from: Sequence::new(3), newest_object: day(28), marked: None };
+    facts.unfinished.push(running);
+    let decision = decide(&facts, Rule { window: TimeDelta::days(2), count: 1 }, true, day(29)).unwrap();
+    assert!(decision.stretches.is_empty() && !decision.backups.contains(&id(200)));
+    facts.unfinished[0].newest_object = day(10);
+    let decision = decide(&facts, Rule { window: TimeDelta::days(2), count: 1 }, true, day(29)).unwrap();
+    assert!(decision.backups.contains(&id(200)) && !decision.stretches.is_empty());
+}
+
+#[test]
+fn what_a_hold_kept_has_its_grace_from_its_release_on() {
+    let mut facts = journal(30, |_| true);
+    facts.bases.iter_mut().for_each(|base| base.marked = Some(day(1)));
+    facts.newest_release = Some(day(29));
+    let now = day(29) + TimeDelta::hours(5);
+    let decision = decide(&facts, RULE, true, now).unwrap();
+    assert!(due(&facts, &decision, TimeDelta::days(1), now).backups.is_empty());
+    facts.newest_release = None;
+    assert!(!due(&facts, &decision, TimeDelta::days(1), now).backups.is_empty());
+}
+
+fn facts() -> impl Strategy<Value = (Facts, Rule, i64)> {
+    let shape = (4i64..40, any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    (shape, 0i64..20, 0usize..6, prop::option::of((0i64..40, 0i64..4)), 0i64..4).prop_map(
+        |((days, taken, unsound, off, marks), window, count, hold, later)| {
+            let bit = |bits: u64, at: i64| bits >> (at % 64) & 1 == 1;
+            let mut facts = journal(days, |at| bit(taken, at));
+            for (at, base) in facts.bases.iter_mut().enumerate() {
+                let at = at as i64;
+                base.unsound = (bit(unsound, at) && bit(unsound, at + 7)).then(|| "rot".to_owned());
+                base.on_line = !(bit(off, at) && bit(off, at + 5));
+                base.marked = bit(marks, at).then(|| base.stored_at + TimeDelta::days(2));
+            }
+            for (at, stretch) in facts.stretches.iter_mut().enumerate() {
+                stretch.marked = bit(marks, at as i64 + 3).then(|| day(at as i64 + 1));
+            }
+            if let Some((at, more)) = hold
+                && let Some(base) =
+                    facts.bases.iter().rfind(|base| base.stored_at <= day(at) && base.unsound.is_none())
+            {
+                let until = Sequence::new((at.min(days - 1) + more).min(days - 1) as u64 * 11 + 9);
+                let needs = Needs { from: base.needs.unwrap().from, until };
+                facts.holds.push(Held { id: HoldId::from_bytes([1; 16]), keeps: Some((base.id, needs)) });
+            }
+            (facts, Rule { window: TimeDelta::days(window), count }, days - 1 + later)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    #[test]
+    fn every_point_within_the_window_and_every_held_point_keeps_a_base_and_its_log((facts, rule, today) in facts()) {
+        let now = day(today);
+        let Ok(decision) = decide(&facts, rule, true, now) else { return Ok(()) };
+        let due = due(&facts, &decision, TimeDelta::days(1), now);
+        let stays = |from: Sequence, until: Sequence| !facts.stretches.iter().any(|stretch| {
+            decision.stretches.contains(&(stretch.first, stretch.last)) && from <= stretch.last && stretch.first <= until
+        });
+        // Any point of log that stood at the cut or came later, as the chunk that holds it: the newest sound base on the line before it is there, and all log from it on.
+        for at in 0..=today.min(facts.newest_chunk.signed_duration_since(day(0)).num_days()) {
+            if day(at) < now - rule.window {
+                continue;
+            }
+            let point = Sequence::new(at as u64 * 11 + 8);
+            let base = facts.bases.iter().filter(|base| super::is_sound(base) && base.needs.unwrap().until <= point)
+                .max_by_key(|base| base.needs.unwrap().until);
+            if let Some(base) = base {
+                prop_assert!(!decision.backups.contains(&base.id), "the base for day {at} goes");
+                prop_assert!(stays(base.needs.unwrap().from, point), "log of day {at} goes");
+            }
+        }
+        for hold in &facts.holds {
+            let (base, needs) = hold.keeps.unwrap();
+            prop_assert!(!decision.backups.contains(&base));
+            prop_assert!(stays(needs.from, needs.until));
+        }
+        let mut sound: Vec<&Base> = facts.bases.iter().filter(|base| super::is_sound(base)).collect();
+        sound.sort_by_key(|base| std::cmp::Reverse(base.needs.unwrap().until));
+        for base in sound.iter().take(rule.count.max(1)) {
+            prop_assert!(!decision.backups.contains(&base.id), "one of the newest {} goes", rule.count);
+        }
+        for backup in &due.backups {
+            prop_assert!(decision.backups.contains(backup));
+            let base = facts.bases.iter().find(|base| base.id == *backup).unwrap();
+            prop_assert!(now - base.marked.unwrap() >= TimeDelta::days(1));
+        }
+        for (first, last) in &due.stretches {
+            prop_assert!(decision.stretches.contains(&(*first, *last)));
+            for base in facts.bases.iter().filter(|base| !due.backups.contains(&base.id)) {
+                prop_assert!(base.needs.is_none_or(|needs| needs.until < *first || needs.from > *last), "a base that is there needs it");
+            }
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Deleting what no rule keeps: marks first, and a grace later what they mark. `FORMAT.md` section 13.
+//!
+//! What always holds: only data chunks and segments within a run that was marked, and indexes that touch it, are deleted, each after
+//! its own header was read; of a backup the manifest goes first and the mark last. Cut off anywhere, the next call goes on. No mark is ever taken back: whoever deletes asks
+//! anew whether anything keeps what is marked.
+//! What it does not do: it does not know what is kept (the applier's expiry decides it), nor how long a mark must stand.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::JournalError;
+use crate::expired::{self, ExpiredBody, ExpiredRun};
+use crate::format::header::{HEADER_BYTES, VERSION};
+use crate::format::object::{ChainUse, Compression, Draft, Piece};
+use crate::format::{Header, Kind, Mark, body};
+use crate::identity::{BackupId, Sequence};
+use crate::index::IndexName;
+use crate::put;
+use crate::reader::Reader;
+use crate::segments::{self, SegmentName};
+use crate::store::{Key, Listed, StoreError};
+
+/// Names that are listed at a time.
+const PAGE: usize = 1000;
+
+/// A backup's mark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupMark {
+    /// The format version.
+    pub format: u16,
+    /// The backup.
+    pub backup: BackupId,
+    /// When, RFC 3339. Information only: the grace counts by the store's clock.
+    pub marked: String,
+    /// The machine that put it.
+    pub host: String,
+    /// Which rule let it go.
+    pub reason: String,
+}
+
+/// Who marks, when and why.
+#[derive(Debug, Clone)]
+pub struct Marking {
+    /// This machine's name.
+    pub host: String,
+    /// Now.
+    pub at: DateTime<Utc>,
+    /// Which rule lets it go.
+    pub reason: String,
+}
+
+/// What was deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Deleted {
+    /// Objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects at names within a run that are not what stood there: they stay, as evidence.
+    pub foreign: u64,
+}
+
+impl Deleted {
+    /// Both.
+    pub fn add(&mut self, more: Self) {
+        self.objects += more.objects;
+        self.bytes += more.bytes;
+        self.foreign += more.foreign;
+    }
+}
+
+fn never(_: &StoreError) {}
+
+/// When a backup was marked, by the store's clock; `None` when it is not.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn backup_marked(reader: &Reader, id: BackupId) -> Result<Option<DateTime<Utc>>, JournalError> {
+    let key = reader.layout().backup_expiring(id)?;
+    let folder = reader.layout().backups()?.join(id)?;
+    let listed = reader.store().list(&folder, Some(&folder.key("a")?), Some(1)).await?;
+    Ok(listed.into_iter().find(|listed| listed.key == key).map(|listed| listed.modified))
+}
+
+/// Marks a backup; one that is marked stays as it is. On `Ok` the mark is durable.
+///
+/// # Errors
+/// When the store does not take it.
+pub async fn mark_backup(reader: &Reader, id: BackupId, marking: &Marking) -> Result<(), JournalError> {
+    let mark = BackupMark {
+        format: VERSION,
+        backup: id,
+        marked: marking.at.to_rfc3339(),
+        host: marking.host.clone(),
+        reason: marking.reason.clone(),
+    };
+    let bytes = body::to_document("backup's mark", &mark)
+        .map_err(|source| JournalError::Encode { what: "backup's mark", source })?;
+    let key = reader.layout().backup_expiring(id)?;
+    match put::put(&**reader.store(), &key, &Bytes::from(bytes), &never).await {
+        // Another expiry marked it meanwhile.
+        Err(JournalError::Another { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// Deletes a backup that was marked: its manifest, then its parts, its opening, and its mark last.
+///
+/// # Errors
+/// [`JournalError::NotHeld`] when it is not marked; when the store does not answer or refuses.
+pub async fn delete_backup(reader: &Reader, id: BackupId) -> Result<Deleted, JournalError> {
+    let layout = reader.layout();
+    let mark = layout.backup_expiring(id)?;
+    let mut deleted = Deleted::default();
+    if backup_marked(reader, id).await?.is_none() {
+        return Err(JournalError::NotHeld { what: format!("a mark that backup {id} may be deleted") });
+    }
+    let folder = layout.backups()?.join(id)?;
+    let mut objects: Vec<Listed> = reader.store().list(&folder, None, None).await?;
+    objects.retain(|listed| listed.key != mark);
+    let (manifest, opening) = (layout.backup_manifest(id)?, layout.backup_opening(id)?);
+    objects.sort_by_key(|listed| (listed.key != manifest, listed.key == opening));
+    for listed in objects {
+        reader.store().delete(&listed.key).await?;
+        deleted.add(Deleted { objects: 1, bytes: listed.size, foreign: 0 });
+    }
+    reader.store().delete(&mark).await?;
+    Ok(deleted)
+}
+
+/// Marks all data chunks between two that are none, `first..=last`; a stretch that is marked stays as it is. On `Ok` the run is durable.
+///
+/// # Errors
+/// [`JournalError::NotHeld`] when they are no such stretch; when the journal does not read or the store does not answer.
+pub async fn mark_run(
+    reader: &Reader,
+    (first, last): (Sequence, Sequence),
+    marking: &Marking,
+) -> Result<ExpiredRun, JournalError> {
+    let (begin, end) = (reader.expected_header(first).await?, reader.expected_header(last).await?);
+    let said = ExpiredBody {
+        last,
+        host: marking.host.clone(),
+        marked: marking.at.to_rfc3339(),
+        reason: marking.reason.clone(),
+    };
+    let refuse = |source| JournalError::Encode { what: "expired run", source };
+    let json = body::to_json("expired run", &said).map_err(refuse)?;
+    let draft = Draft {
+        kind: Kind::Expired,
+        store: reader.store_id(),
+        incarnation: reader.incarnation(),
+        number: first,
+        generation: end.generation,
+        writer: end.writer,
+        timeline: end.timeline,
+        start: begin.start,
+        end: end.end,
+        written_at: marking.at.timestamp_micros(),
+        chain: ChainUse::Stated { before: begin.before, after: end.after },
+        mark: Mark::NONE,
+    };
+    let name = SegmentName { timeline: end.timeline, start: begin.start, end: end.end, first, last };
+    let not_held =
+        || JournalError::NotHeld { what: format!("chunks {first} to {last} as one stretch of data") };
+    let before = first.get().checked_sub(1).map(Sequence::new).ok_or_else(not_held)?;
+    let behind = last.next().ok_or_else(not_held)?;
+    let piece = Piece { end: json.len() as u64, plain: &json };
+    let encoded = draft.encode(&[piece], Compression::None, None).map_err(refuse)?;
+    let run = ExpiredRun { name, header: encoded.header.clone(), body: said };
+    let (before, behind) = (reader.object(before).await?, reader.object(behind).await?);
+    if first > last || begin.kind != Kind::Data || !run.stands_between(before.header(), behind.header()) {
+        return Err(not_held());
+    }
+    let key = reader.layout().expired_run(&name)?;
+    match put::put(&**reader.store(), &key, &encoded.bytes, &never).await {
+        // The same stretch, by another expiry.
+        Ok(()) | Err(JournalError::Another { .. }) => {}
+        Err(why) => return Err(why),
+    }
+    reader.run(&name).await?.ok_or_else(not_held)
+}
+
+/// An object that lies within a run.
+struct Within {
+    listed: Listed,
+    first: Sequence,
+    last: Sequence,
+    kind: Kind,
+}
+
+/// Deletes what is left of a run: the indexes that touch it, so that none leads to what is gone, then chunks' objects and segments from the lowest number on. `may_go_on` is
+/// asked before each object.
+///
+/// # Errors
+/// When the store does not answer or refuses. What was deleted before stays deleted, and is named by the run.
+pub async fn delete_run(
+    reader: &Reader,
+    run: &ExpiredRun,
+    may_go_on: &(dyn Fn() -> bool + Sync),
+) -> Result<Deleted, JournalError> {
+    let mut deleted = Deleted::default();
+    for object in within(reader, run).await? {
+        if !may_go_on() {
+            break;
+        }
+        if !is_of(reader, run, &object).await? {
+            deleted.foreign += 1;
+            continue;
+        }
+        reader.store().delete(&object.listed.key).await?;
+        deleted.add(Deleted { objects: 1, bytes: object.listed.size, foreign: 0 });
+    }
+    Ok(deleted)
+}
+
+/// What is left of a run: objects and their bytes.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn left_of(reader: &Reader, run: &ExpiredRun) -> Result<Deleted, JournalError> {
+    let objects = within(reader, run).await?;
+    let bytes = objects.iter().map(|object| object.listed.size).sum();
+    Ok(Deleted { objects: objects.len() as u64, bytes, foreign: 0 })
+}
+
+async fn within(reader: &Reader, run: &ExpiredRun) -> Result<Vec<Within>, JournalError> {
+    let (first, last) = (run.name.first, run.name.last);
+    let mut found = Vec::new();
+    let before = first.get().checked_sub(1).map(|before| reader.layout().chunk(Sequence::new(before)));
+    let mut after: Option<Key> = before.transpose()?;
+    'pages: loop {
+        let page = reader.store().list(reader.layout().journal(), after.as_ref(), Some(PAGE)).await?;
+        let Some(behind) = page.last().map(|listed| listed.key.clone()) else { break };
+        for listed in page {
+            match listed.key.name().parse::<Sequence>() {
+                Ok(number) if number > last => break 'pages,
+                Ok(number) => found.push(Within { listed, first: number, last: number, kind: Kind::Data }),
+                Err(_) => {}
+            }
+        }
+        after = Some(behind);
+    }
+    for segment in segments::list(&**reader.store(), reader.layout()).await? {
+        if first <= segment.name.first && segment.name.last <= last {
+            let (first, last) = (segment.name.first, segment.name.last);
+            found.push(Within { listed: segment.listed, first, last, kind: Kind::Segment });
+        }
+    }
+    for listed in reader.store().list(&reader.layout().indexes()?, None, None).await? {
+        let Ok(name) = listed.key.name().parse::<IndexName>() else { continue };
+        if name.first <= last && first <= name.last {
+            found.push(Within { listed, first: name.first, last: name.last, kind: Kind::Index });
+        }
+    }
+    found.sort_by_key(|object| (object.kind != Kind::Index, object.first, object.last));
+    Ok(found)
+}
+
+/// Whether an object's own header says that it is of the run. What is another's, or does not read, stays: it is evidence.
+async fn is_of(reader: &Reader, run: &ExpiredRun, object: &Within) -> Result<bool, JournalError> {
+    let bytes = match reader.store().get_range(&object.listed.key, 0..HEADER_BYTES as u64).await {
+        Ok(bytes) => bytes,
+        Err(StoreError::NotFound { .. } | StoreError::OutOfRange { .. }) => return Ok(false),
+        Err(why) => return Err(why.into()),
+    };
+    let Ok(header) = Header::decode(&bytes) else { return Ok(false) };
+    let same = |header: &Header| (header.generation, header.writer, header.timeline);
+    Ok(header.kind == object.kind
+        && header.number == object.first
+        && (header.store, header.incarnation) == (reader.store_id(), reader.incarnation())
+        && same(&header) == same(&run.header))
+}
+
+/// The marked runs, with the time since when each stands by the store's clock. One that is none of this journal's is an error: what was deleted is then not known.
+///
+/// # Errors
+/// When the store does not answer, or a run does not read or does not stand where it says.
+pub async fn marked_runs(reader: &Reader) -> Result<Vec<(ExpiredRun, DateTime<Utc>)>, JournalError> {
+    let mut runs = Vec::new();
+    for listed in expired::list(&**reader.store(), reader.layout()).await? {
+        match reader.run(&listed.name).await? {
+            Some(run) => runs.push((run, listed.listed.modified)),
+            None => return Err(JournalError::Misplaced { key: listed.listed.key, field: "content" }),
+        }
+    }
+    Ok(runs)
+}

@@ -1,0 +1,247 @@
+//! What keeps everything: reasons for which nothing of a database is deleted, whatever its rule says.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use farshore_applier::heads::doubts;
+use farshore_applier::retention::{Decision, Facts, Keep};
+use farshore_applier::source::Source;
+use farshore_catalog::Catalog;
+use farshore_catalog::backup::BackupState;
+use farshore_catalog::job::{Job, JobFilter, JobId, JobKind};
+use farshore_journal::{BackupId, DatabaseName};
+
+use crate::config::{Config, DatabaseConfig, StoreName};
+use crate::heads;
+use crate::message::{Code, OperatorMessage, Safe};
+use crate::wiring;
+
+/// How far the store's newest object may be ahead of this machine's clock.
+const AHEAD: TimeDelta = TimeDelta::minutes(5);
+/// How long a restore whose process fell silent may go on unseen.
+const SILENT: TimeDelta = TimeDelta::days(1);
+/// Jobs that are looked through for one that fell silent.
+const LOOKED_THROUGH: u32 = 1000;
+
+pub(super) fn refused(
+    name: &DatabaseName,
+    why: impl std::fmt::Display,
+    next: impl Into<String>,
+) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::ExpiryRefused,
+        format!("nothing more of {name} is deleted: {why}"),
+        Safe::Known(
+            "all that is not marked, and all that is marked and was not deleted, is restorable as before"
+                .to_owned(),
+        ),
+        next,
+    )
+}
+
+pub(super) fn unknown(why: &str) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::ExpiryRefused,
+        format!("nothing is deleted: what is kept is not known: {why}"),
+        Safe::Known("nothing was deleted since".to_owned()),
+        "`farshore verify` names what does not read",
+    )
+}
+
+pub(super) fn failed(name: &DatabaseName, store: &StoreName, why: &anyhow::Error) -> OperatorMessage {
+    match why.downcast_ref::<OperatorMessage>() {
+        Some(message) => message.clone(),
+        None => refused(
+            name,
+            format!("{store} or the catalog did not do what was asked: {why:#}"),
+            "run it again: it goes on where it was",
+        ),
+    }
+}
+
+/// Whether a job may read what would be deleted.
+fn is_in_the_way(job: &Job, now: DateTime<Utc>) -> bool {
+    let reads = matches!(job.asked.kind, JobKind::Restore | JobKind::Drill);
+    let deletes = job.asked.kind == JobKind::Expire;
+    let runs = job.finished_at.is_none() && job.started_at.is_some();
+    // One that nothing was heard of may be cut off from the catalog and go on.
+    let may_run = job.silent && now - job.updated_at < SILENT;
+    (reads && (runs || may_run)) || (deletes && runs)
+}
+
+async fn jobs(catalog: &Catalog, name: &DatabaseName) -> Result<Vec<Job>, OperatorMessage> {
+    let filter = JobFilter { database: Some(name.clone()), unended: false, before: None };
+    let mut jobs =
+        catalog.job_list(&filter, LOOKED_THROUGH).await.map_err(|why| wiring::catalog_away(&why))?;
+    let unended = catalog.job_unended().await.map_err(|why| wiring::catalog_away(&why))?;
+    jobs.extend(unended.into_iter().filter(|job| job.asked.database.as_ref() == Some(name)));
+    Ok(jobs)
+}
+
+/// Refuses while another job of the database reads or deletes.
+pub(super) async fn alone(
+    catalog: &Catalog,
+    name: &DatabaseName,
+    now: DateTime<Utc>,
+) -> Result<(), OperatorMessage> {
+    in_the_way(catalog, name, None, now).await
+}
+
+/// As [`alone`], beside this process's own job.
+pub(super) async fn others(
+    catalog: &Catalog,
+    name: &DatabaseName,
+    own: JobId,
+    now: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    Ok(in_the_way(catalog, name, Some(own), now).await?)
+}
+
+async fn in_the_way(
+    catalog: &Catalog,
+    name: &DatabaseName,
+    own: Option<JobId>,
+    now: DateTime<Utc>,
+) -> Result<(), OperatorMessage> {
+    let jobs = jobs(catalog, name).await?;
+    match jobs.iter().find(|job| Some(job.asked.id) != own && is_in_the_way(job, now)) {
+        None => Ok(()),
+        Some(job) => Err(refused(
+            name,
+            format!("the {} {} of it may be under way", job.asked.kind, job.asked.id),
+            format!(
+                "run it again when `farshore job show {}` says that it ended; one that fell silent counts for a day",
+                job.asked.id
+            ),
+        )),
+    }
+}
+
+/// Refuses where signed heads speak against a journal.
+pub(super) async fn heads_hold(
+    config: &Config,
+    name: &DatabaseName,
+    settings: &DatabaseConfig,
+    store: &StoreName,
+    sources: &[Source],
+) -> Result<(), OperatorMessage> {
+    let known = heads::known(config, name, settings, store).await;
+    for source in sources {
+        let found = doubts(source, &known).await.map_err(|why| failed(name, store, &why.into()))?;
+        if !found.is_empty() {
+            return Err(refused(
+                name,
+                format!("its journal in {store} is not what was signed, or that is not known"),
+                "`farshore verify` says more",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What the catalog knows of an incarnation's complete backups in a store.
+pub(super) struct Known {
+    pub(super) bad_pages: HashMap<BackupId, u64>,
+}
+
+pub(super) async fn backups_known(
+    catalog: &Catalog,
+    source: &Source,
+    store: &StoreName,
+) -> Result<Known, OperatorMessage> {
+    let backups = catalog.backup_list(source.record().incarnation).await;
+    let backups = backups.map_err(|why| wiring::catalog_away(&why))?;
+    let of_store = backups
+        .into_iter()
+        .filter(|backup| backup.store == store.as_str() && backup.state == BackupState::Complete);
+    Ok(Known { bad_pages: of_store.map(|backup| (backup.id, backup.bad_pages)).collect() })
+}
+
+impl Known {
+    /// Refuses where the catalog and the store name different backups: one of them was read short, or the catalog is of another store.
+    pub(super) fn agrees(
+        &self,
+        name: &DatabaseName,
+        store: &StoreName,
+        facts: &Facts,
+    ) -> Result<(), OperatorMessage> {
+        let stored: HashSet<BackupId> = facts.bases.iter().map(|base| base.id).collect();
+        let marked = |id: &BackupId| {
+            facts.bases.iter().any(|base| base.id == *id && base.marked.is_some())
+                || facts.unfinished.iter().any(|backup| backup.id == *id && backup.marked.is_some())
+        };
+        let next = "start `farshore run`, which brings the catalog up to the store, or `farshore catalog rebuild`; `farshore verify` says whether the store lost any";
+        if let Some(id) = self.bad_pages.keys().find(|id| !stored.contains(id) && !marked(id)) {
+            return Err(refused(
+                name,
+                format!("the catalog knows base backup {id}, and {store} does not have it"),
+                next,
+            ));
+        }
+        if let Some(id) = stored.iter().find(|id| !self.bad_pages.contains_key(id) && !marked(id)) {
+            return Err(refused(
+                name,
+                format!("{store} has base backup {id}, and the catalog does not know it"),
+                next,
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The time by which everything is judged: the store's newest object, and never later than this machine's clock.
+pub(super) fn clock(
+    name: &DatabaseName,
+    store: &StoreName,
+    newest: DateTime<Utc>,
+    here: DateTime<Utc>,
+) -> Result<DateTime<Utc>, OperatorMessage> {
+    match newest - here > AHEAD {
+        true => Err(refused(
+            name,
+            format!("{store} has an object of {newest}, and this machine's clock says {here}"),
+            "set the clock that is wrong",
+        )),
+        false => Ok(newest.min(here)),
+    }
+}
+
+/// Refuses to mark more than half of the base backups at once without a person's word: a rule that was mistyped, or a clock that jumped, looks like that.
+pub(super) fn not_too_many(
+    name: &DatabaseName,
+    store: &StoreName,
+    decided: &[(&Source, &Facts, Result<Decision, Keep>)],
+    yes: bool,
+) -> Result<(), OperatorMessage> {
+    let (mut all, mut new) = (0, 0);
+    for (_, facts, decision) in decided {
+        all += facts.bases.len();
+        let Ok(decision) = decision else { continue };
+        let unmarked =
+            |id: &&BackupId| facts.bases.iter().any(|base| base.id == **id && base.marked.is_none());
+        new += decision.backups.iter().filter(unmarked).count();
+    }
+    match yes || new * 2 <= all {
+        true => Ok(()),
+        false => Err(refused(
+            name,
+            format!("{new} of its {all} base backups in {store} would be marked at once, more than half"),
+            "look at `farshore backup expire --dry-run`; with `--yes` they are marked",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_whose_clock_is_ahead_of_this_machines_deletes_nothing_and_one_behind_decides() {
+        let (name, store) = ("orders".parse().unwrap(), "main".parse().unwrap());
+        let here = DateTime::from_timestamp(1_700_000_000, 0).unwrap();
+        assert!(clock(&name, &store, here + TimeDelta::minutes(6), here).is_err());
+        assert_eq!(clock(&name, &store, here + TimeDelta::minutes(4), here).unwrap(), here);
+        let idle = here - TimeDelta::days(40);
+        assert_eq!(clock(&name, &store, idle, here).unwrap(), idle);
+    }
+}

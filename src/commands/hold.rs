@@ -1,0 +1,228 @@
+//! `farshore points hold`, `holds` and `release`: points that expiry keeps, as documents in every store of the database.
+//!
+//! What always holds: a point counts as held in a store only when its hold is durable there and what it needs was still there behind it.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use farshore_applier::plan::AskedPosition;
+use farshore_applier::retention::facts;
+use farshore_applier::source::Source;
+use farshore_journal::holds::{self, Hold};
+use farshore_journal::{BackupId, DatabaseName, HoldId, JournalError, Position};
+use serde::Serialize;
+
+use crate::cli::time::Moment;
+use crate::cli::zone::Zone;
+use crate::commands::{self, Context, expire};
+use crate::config::{Config, StoreName};
+use crate::exit::Exit;
+use crate::jobs::spec;
+use crate::message::{Code, OperatorMessage, Safe};
+use crate::output::Row;
+use crate::sources;
+use crate::wiring::{self, Purpose};
+
+/// A hold, as `-o json` shows it.
+#[derive(Debug, Serialize)]
+struct Shown {
+    database: DatabaseName,
+    store: String,
+    incarnation: u64,
+    hold: HoldId,
+    position: Position,
+    reason: String,
+    by: String,
+    created: String,
+    until: Option<String>,
+}
+
+impl Row for Shown {
+    const HEADER: &'static [&'static str] =
+        &["HOLD", "STORE", "INC", "POSITION", "REASON", "BY", "CREATED", "UNTIL"];
+
+    fn cells(&self, zone: Zone) -> Vec<String> {
+        let time = |text: &str| match text.parse::<DateTime<Utc>>() {
+            Ok(time) => zone.show(time, SecondsFormat::Secs),
+            Err(_) => text.to_owned(),
+        };
+        vec![
+            self.hold.to_string(),
+            self.store.clone(),
+            self.incarnation.to_string(),
+            self.position.to_string(),
+            self.reason.clone(),
+            self.by.clone(),
+            time(&self.created),
+            self.until.as_deref().map_or_else(|| "it is released".to_owned(), time),
+        ]
+    }
+}
+
+fn shown(name: &DatabaseName, store: &StoreName, source: &Source, hold: Hold) -> Shown {
+    Shown {
+        database: name.clone(),
+        store: store.to_string(),
+        incarnation: source.record().number,
+        position: hold.point(),
+        hold: hold.hold,
+        reason: hold.reason,
+        by: hold.by,
+        created: hold.created,
+        until: hold.until,
+    }
+}
+
+/// Holds a point in every store. Ends with 10 when some stores keep it and others do not.
+pub(super) async fn put(
+    context: &mut Context,
+    config: &Config,
+    database: &DatabaseName,
+    (point, reason, until): (&str, &str, Option<Moment>),
+) -> anyhow::Result<Exit> {
+    let (name, settings) = commands::database(config, Some(database))?;
+    let until = until.map(Moment::utc);
+    let asked = match point.parse::<AskedPosition>() {
+        Ok(asked) => asked,
+        Err(_) => named(config, name, point).await?,
+    };
+    let hold_until = until.map(|until| until.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let mut held = Vec::new();
+    let mut refused = None;
+    for store in &settings.stores {
+        match in_store(config, name, store, (asked, point, reason, hold_until.clone())).await {
+            Ok(one) => held.push(one),
+            Err(why) => {
+                tracing::error!("{why}");
+                refused = Some(why);
+            }
+        }
+    }
+    match (held.is_empty(), refused) {
+        (true, Some(why)) => Err(why),
+        (_, refused) => {
+            context.output.list("farshore.holds/1", &held)?;
+            Ok(if refused.is_some() { Exit::Partial } else { Exit::Done })
+        }
+    }
+}
+
+async fn in_store(
+    config: &Config,
+    name: &DatabaseName,
+    store: &StoreName,
+    (asked, point, reason, until): (AskedPosition, &str, &str, Option<String>),
+) -> anyhow::Result<Shown> {
+    farshore_shipper::crash::prepare();
+    // An hour less than the least grace: whoever deletes may have read the holds shortly before.
+    let in_time = expire::day() * 23 / 24;
+    let damaged = damaged(config, name).await?;
+    let sources = sources::all_for(config, name, store, Purpose::Append).await?;
+    for source in sources.iter().rev() {
+        let Some(found) = facts::holdable(source, &damaged, asked, in_time).await? else { continue };
+        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+        let hold = Hold::new(found.point, reason.to_owned(), spec::user(), now, until);
+        holds::put(source.reader(), &hold, &|why| {
+            tracing::warn!(%store, error = %why, "the store does not take the hold; it is tried again");
+        })
+        .await?;
+        // Behind the hold: whoever deletes read the holds before it, or finds it.
+        if facts::holdable(source, &damaged, asked, in_time).await?.is_some() {
+            return Ok(shown(name, store, source, hold));
+        }
+        break;
+    }
+    Err(OperatorMessage::new(
+        Code::HoldRefused,
+        format!("{point} of {name} is not held in {store}: no sound base backup there leads to it, or what it needs is about to be deleted"),
+        Safe::Known("other holds stay as they are".to_owned()),
+        format!("`farshore restore {name} --pos {asked} --to DIR --dry-run` says whether it can be restored still"),
+    )
+    .into())
+}
+
+/// Damaged pages that the catalog counts of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
+async fn damaged(config: &Config, name: &DatabaseName) -> anyhow::Result<HashMap<BackupId, u64>> {
+    let mut damaged = HashMap::new();
+    let Ok(catalog) = wiring::catalog(config).await else { return Ok(damaged) };
+    for incarnation in catalog.incarnation_list(name).await? {
+        let backups = catalog.backup_list(incarnation.id).await?;
+        damaged.extend(backups.into_iter().map(|backup| (backup.id, backup.bad_pages)));
+    }
+    Ok(damaged)
+}
+
+/// The position of the newest point of this name.
+async fn named(config: &Config, name: &DatabaseName, point: &str) -> anyhow::Result<AskedPosition> {
+    let catalog = wiring::catalog(config).await?;
+    let incarnations = catalog.incarnation_list(name).await.map_err(|why| wiring::catalog_away(&why))?;
+    for incarnation in incarnations.iter().rev() {
+        let marks =
+            catalog.mark_find(incarnation.id, point).await.map_err(|why| wiring::catalog_away(&why))?;
+        if let Some(mark) = marks.last() {
+            let Position { timeline, offset } = mark.position;
+            return Ok(AskedPosition { timeline: Some(timeline), offset });
+        }
+    }
+    Err(OperatorMessage::new(
+        Code::HoldRefused,
+        format!("the catalog knows no point `{point}` of {name}, and it is no position"),
+        Safe::Known("other holds stay as they are".to_owned()),
+        format!("`farshore points list {name}` shows names and positions"),
+    )
+    .into())
+}
+
+/// Lists the holds of every store.
+pub(super) async fn list(
+    context: &mut Context,
+    config: &Config,
+    database: &DatabaseName,
+) -> anyhow::Result<Exit> {
+    let (name, settings) = commands::database(config, Some(database))?;
+    let mut found = Vec::new();
+    for store in &settings.stores {
+        for source in sources::all(config, name, store).await? {
+            let held = holds::list(source.reader()).await?;
+            found.extend(held.into_iter().map(|hold| shown(name, store, &source, hold)));
+        }
+    }
+    context.output.list("farshore.holds/1", &found)?;
+    Ok(Exit::Done)
+}
+
+/// Ends a hold wherever it is.
+pub(super) async fn release(
+    context: &mut Context,
+    config: &Config,
+    database: &DatabaseName,
+    hold: HoldId,
+) -> anyhow::Result<Exit> {
+    let (name, settings) = commands::database(config, Some(database))?;
+    let mut released = 0;
+    for store in &settings.stores {
+        for source in sources::all_for(config, name, store, Purpose::Append).await? {
+            let by = (spec::user(), Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true));
+            let trouble = |why: &farshore_journal::store::StoreError| {
+                tracing::warn!(%store, error = %why, "the store does not take it; it is tried again");
+            };
+            match holds::release(source.reader(), hold, by, &trouble).await {
+                Ok(()) => released += 1,
+                Err(JournalError::NotHeld { .. }) => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
+    }
+    if released == 0 {
+        let happened = format!("no store of {name} has a hold {hold}");
+        return Err(OperatorMessage::new(
+            Code::HoldUnknown,
+            happened,
+            Safe::Known("other holds stay as they are".to_owned()),
+            format!("`farshore points holds {name}` lists them"),
+        )
+        .into());
+    }
+    context.output.say(&format!("released in {released} journals"))?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,326 @@
+//! The promise: what a rule, a hold, a backup or a running restore needs is never deleted; what none needs goes, a grace after it was marked; and whatever went, the
+//! journal reads, restores and is shipped on as before.
+//!
+//! Method: a day lasts some seconds, by a point of failure that the command has in tests alone. Each day a service ships a little, a base backup is taken, and the
+//! service stops.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
+
+mod service;
+
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, SystemTime};
+
+use farshore_journal::Offset;
+use farshore_testkit::pg::Server;
+use farshore_testkit::random::Random;
+use farshore_testkit::soak::Campaign;
+use farshore_testkit::user;
+use serde_json::Value;
+use service::{Node, all, flushed, keeping};
+
+/// How long a day is.
+const DAY: Duration = Duration::from_secs(6);
+
+/// A commit that was noted: its position, and how many rows there were.
+#[derive(Debug, Clone)]
+struct Noted {
+    day: u64,
+    at: SystemTime,
+    position: Offset,
+    rows: u64,
+}
+
+/// A primary with a node that has a rule.
+struct Story {
+    server: Server,
+    node: Node,
+    noted: Vec<Noted>,
+    day: u64,
+    began: SystemTime,
+}
+
+impl Story {
+    fn begin(rule: &str) -> Self {
+        let server = keeping().start();
+        server.sql("create table kept (day bigint, at bigint)");
+        let node = Node::new(&[&server]);
+        node.configure(|text| format!("{text}\n[databases.orders.retention]\n{rule}\n"));
+        Self { server, node, noted: Vec::new(), day: 0, began: SystemTime::now() }
+    }
+
+    /// A day's work: a base backup in its midst, and commits before and behind it.
+    fn day(&mut self, with_backup: bool) {
+        let service = self.node.start(None);
+        self.node.wait_connected();
+        self.note();
+        if self.day == 0 {
+            self.node.wait_backup(1);
+        } else if with_backup {
+            let output = self.node.run(&["backup", "run", "orders"]);
+            assert!(output.status.success(), "{output:?}\n{}", self.node.log());
+        }
+        self.note();
+        self.node.wait_end(1, flushed(&self.server));
+        service.stop();
+        self.day += 1;
+        let ends = self.began + DAY * u32::try_from(self.day).unwrap();
+        std::thread::sleep(ends.duration_since(SystemTime::now()).unwrap_or_default());
+    }
+
+    fn note(&mut self) {
+        self.server.sql(&format!("insert into kept select {}, generate_series(1, 500)", self.day));
+        let rows = self.server.sql("select count(*) from kept").parse().unwrap();
+        let position = flushed(&self.server);
+        self.noted.push(Noted { day: self.day, at: SystemTime::now(), position, rows });
+        // The next commit is another day's or comes later: what is noted is the last before it.
+        self.server.sql("select pg_switch_wal()");
+    }
+
+    fn expire(&self, more: &[&str]) -> Value {
+        let output = self.expire_until("", &[&["-o", "json"], more].concat());
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat())
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Asks for it with days of some seconds, and perhaps with a step at which it is ended as by a kill.
+    fn expire_until(&self, crash: &str, more: &[&str]) -> Output {
+        let days = format!("expire-day=return({}){crash}", DAY.as_secs());
+        let output = self.node.run_until(&days, &[&["--yes", "backup", "expire", "orders"], more].concat());
+        age_jobs(&self.node);
+        output
+    }
+
+    fn plan(&self, position: Offset) -> (Option<i32>, String) {
+        let target = position.to_string();
+        let output = self.node.run(&["restore", "orders", "--pos", &target, "--to", "/nowhere", "--dry-run"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Restores for real and counts.
+    fn restored_rows(&self, noted: &Noted) -> u64 {
+        let restored = self.node.restore(&["--pos", &noted.position.to_string()]);
+        restored.sql("select count(*) from kept").parse().unwrap()
+    }
+
+    fn is_whole(&self) {
+        let output = self.node.run(&["verify", "orders"]);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+    }
+
+    fn deleted(answer: &Value) -> (u64, u64) {
+        let number = |item: &Value, field: &str| item[field].as_u64().unwrap();
+        all(answer).iter().fold((0, 0), |(backups, objects), item| {
+            (backups + number(item, "deleted_backups"), objects + number(&item["deleted"], "objects"))
+        })
+    }
+}
+
+#[test]
+fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_restores_as_before() {
+    let mut story = Story::begin("window = \"3d\"\ncount = 2");
+    story.day(true);
+    story.day(true);
+    // A point of the second day is to stay for ever.
+    let held = story.noted[3].clone();
+    let position = held.position.to_string();
+    story.node.json(&["points", "hold", "orders", &position, "--reason", "end of the year"]);
+    for _ in 2..7 {
+        story.day(true);
+    }
+    let planned = story.expire(&["--dry-run"]);
+    assert_eq!(Story::deleted(&planned), (0, 0), "nothing was marked yet: {planned}");
+    let marked = story.expire(&[]);
+    let item = service::first(&marked).clone();
+    assert!(item["marked_backups"].as_u64().unwrap() >= 1, "{marked}");
+    assert_eq!(Story::deleted(&marked), (0, 0), "nothing goes on the day it is marked: {marked}");
+    let journal = story.node.folder().join("journal");
+    let objects = || walk(&journal);
+    let before = objects();
+    assert_eq!(Story::deleted(&story.expire(&[])), (0, 0));
+    assert_eq!(objects(), before, "asking again changes nothing");
+    story.day(true);
+    story.day(true);
+    let before = objects();
+    // Killed in the midst of it, and asked again.
+    for crash in [";expire-backup=return", ";expire-run=return"] {
+        let output = story.expire_until(crash, &[]);
+        assert!(output.status.code().is_none(), "{crash} was not reached: {output:?}");
+    }
+    let done = story.expire(&[]);
+    let after = walk(&story.node.folder().join("journal"));
+    assert!(after < before, "{done}: {after} of {before} objects");
+    story.is_whole();
+    let mut refused = 0;
+    for noted in &story.noted {
+        let (code, said) = story.plan(noted.position);
+        let is_held = noted.position == held.position;
+        match code {
+            Some(0) => {}
+            Some(4) if !is_held && SystemTime::now().duration_since(noted.at).unwrap() > DAY * 3 => {
+                refused += 1
+            }
+            _ => panic!("day {}: {code:?} {said}", noted.day),
+        }
+    }
+    assert!(refused >= 1, "what expired is refused before a byte is written");
+    assert_eq!(story.restored_rows(&held), held.rows);
+    let newest = story.noted.last().unwrap().clone();
+    assert_eq!(story.restored_rows(&newest), newest.rows);
+    // Shipping goes on, in the same incarnation and with the same bases; the catalog is made anew from what is left.
+    let backups = story.node.backups();
+    story.day(false);
+    assert_eq!((story.node.backups(), story.node.incarnations().len()), (backups, 1), "{}", story.node.log());
+    std::fs::remove_file(story.node.folder().join("farshore.db")).unwrap();
+    let rebuilt = story.node.run(&["catalog", "rebuild"]);
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    assert_eq!(story.restored_rows(&held), held.rows);
+    story.is_whole();
+}
+
+/// The process that was killed is taken for silent only by a service, fifteen seconds later; here its job is ended by hand, as a service would a day later.
+fn age_jobs(node: &Node) {
+    let catalog = node.folder().join("farshore.db");
+    let change = "update job set state = 'failed', finished_at = 1, updated_at = 1 where kind = 'expire' and finished_at is null";
+    let script = format!(
+        "import sqlite3; db = sqlite3.connect({:?}, timeout=30); db.execute({change:?}); db.commit()",
+        catalog.display().to_string()
+    );
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", &script]);
+    let output = user::run_as(python).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn walk(folder: &Path) -> usize {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() { walk(&entry.path()) } else { 1 }
+        })
+        .sum()
+}
+
+#[test]
+fn nothing_is_deleted_while_the_catalog_is_away_disagrees_or_a_restore_may_run() {
+    let mut story = Story::begin("window = \"1d\"\ncount = 1");
+    for _ in 0..4 {
+        story.day(true);
+    }
+    story.expire(&[]);
+    story.day(true);
+    let refused = |story: &Story, says: &str| {
+        let before = walk(&story.node.folder().join("journal"));
+        let days = format!("expire-day=return({})", DAY.as_secs());
+        let output = story.node.run_until(&days, &["-o", "json", "--yes", "backup", "expire", "orders"]);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success() && said.contains(says), "{says}: {said}");
+        assert_eq!(walk(&story.node.folder().join("journal")), before, "{says}");
+    };
+    let catalog = story.node.folder().join("farshore.db");
+    let aside = story.node.folder().join("aside.db");
+    std::fs::rename(&catalog, &aside).unwrap();
+    refused(&story, "there is no catalog");
+    for left in ["farshore.db", "farshore.db-wal", "farshore.db-shm"] {
+        let _ = std::fs::remove_file(story.node.folder().join(left));
+    }
+    std::fs::rename(&aside, &catalog).unwrap();
+    // A backup that the store lost.
+    let (_, reader) = story.node.incarnations().pop().unwrap();
+    let id = service::wait(farshore_journal::backup::list(&reader)).unwrap()[0];
+    let manifest =
+        story.node.folder().join("journal").join(reader.layout().backup_manifest(id).unwrap().to_string());
+    let lost = story.node.folder().join("lost");
+    std::fs::rename(&manifest, &lost).unwrap();
+    let marked = manifest.with_file_name("expiring").exists();
+    if !marked {
+        refused(&story, "does not have it");
+    }
+    std::fs::rename(&lost, &manifest).unwrap();
+    // A restore that may run.
+    let insert = "insert into job (id, kind, database_name, spec, asked_by, asked_via, asked_at, state, attempt, beat, silent, started_at, updated_at) select 'jb-0000000000', 'restore', 'orders', '{}', 'x', 'command', 1, 'running', 1, 1, 0, 1, 1";
+    let script = format!(
+        "import sqlite3; db = sqlite3.connect({:?}, timeout=30); db.execute({insert:?}); db.commit()",
+        catalog.display().to_string()
+    );
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", &script]);
+    let output = user::run_as(python).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    refused(&story, "may be under way");
+}
+
+#[test]
+fn soak_random_schedules_of_backup_hold_expire_restore_and_crash_lose_nothing() {
+    let mut campaign =
+        Campaign::start("random_schedules_of_backup_hold_expire_restore_and_crash_lose_nothing");
+    while campaign.next_round() {
+        let seed = campaign.random.number();
+        one_schedule(seed, &mut campaign);
+        if campaign.is_brief() {
+            break;
+        }
+    }
+    campaign.finish();
+}
+
+fn one_schedule(seed: u64, campaign: &mut Campaign) {
+    let mut random = Random::new(seed);
+    let (window, count) = (1 + random.below(3), 1 + random.below(2));
+    let mut story = Story::begin(&format!("window = \"{window}d\"\ncount = {count}"));
+    let mut held: Vec<Noted> = Vec::new();
+    for _ in 0..6 + random.below(4) {
+        story.day(random.below(4) > 0);
+        if random.below(3) == 0 {
+            let noted = story.noted[random.below(story.noted.len() as u64) as usize].clone();
+            let output = story.node.run(&[
+                "points",
+                "hold",
+                "orders",
+                &noted.position.to_string(),
+                "--reason",
+                "by chance",
+            ]);
+            if output.status.success() {
+                held.push(noted);
+                campaign.count("holds", 1);
+            }
+        }
+        for _ in 0..random.below(3) {
+            let crash = [";expire-backup=return", ";expire-run=return", "", ""][random.below(4) as usize];
+            let output = story.expire_until(crash, &[]);
+            campaign.count(if output.status.code().is_none() { "crashes" } else { "expiries" }, 1);
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(!said.contains("panicked"), "seed {seed}: {said}");
+        }
+        // Each noted commit behind the window's first base, and each held one.
+        for noted in story.noted.iter().filter(|noted| {
+            SystemTime::now().duration_since(noted.at).unwrap_or_default()
+                < DAY * u32::try_from(window).unwrap()
+                || held.iter().any(|held| held.position == noted.position)
+        }) {
+            let (code, said) = story.plan(noted.position);
+            let first_base_is_later = noted.day == 0;
+            assert!(
+                code == Some(0) || first_base_is_later,
+                "seed {seed}: day {} of {}: {code:?} {said}",
+                noted.day,
+                story.day
+            );
+            campaign.count("plans", 1);
+        }
+    }
+    story.is_whole();
+    for noted in held.iter().chain(story.noted.last()).take(2) {
+        assert_eq!(story.restored_rows(noted), noted.rows, "seed {seed}");
+        campaign.count("restores", 1);
+    }
+    campaign.count("schedules", 1);
+}
