@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
 mod service;
+mod sqlite;
 
 use std::path::Path;
 use std::process::Output;
@@ -18,7 +19,8 @@ use farshore_testkit::random::Random;
 use farshore_testkit::soak::Campaign;
 use farshore_testkit::user;
 use serde_json::Value;
-use service::{Node, all, flushed, keeping};
+use service::{Node, all, flushed, keeping, let_pass};
+use sqlite::application::Application;
 
 /// How long a day is.
 const DAY: Duration = Duration::from_secs(6);
@@ -66,7 +68,7 @@ impl Story {
         service.stop();
         self.day += 1;
         let ends = self.began + DAY * u32::try_from(self.day).unwrap();
-        std::thread::sleep(ends.duration_since(SystemTime::now()).unwrap_or_default());
+        let_pass(ends.duration_since(SystemTime::now()).unwrap_or_default());
     }
 
     fn note(&mut self) {
@@ -206,6 +208,61 @@ fn walk(folder: &Path) -> usize {
             if entry.file_type().unwrap().is_dir() { walk(&entry.path()) } else { 1 }
         })
         .sum()
+}
+
+#[test]
+fn a_sqlite_databases_log_expires_and_what_is_left_restores_in_the_same_incarnation() {
+    let node = sqlite::node(4096);
+    node.configure(|text| format!("{text}\n[databases.orders.retention]\nwindow = \"2d\"\ncount = 1\n"));
+    // It keeps the database open, so that the log goes on where no service runs.
+    let mut application = Application::open(&sqlite::database(&node));
+    application.ask("create table kept (day integer, content text)");
+    let days = format!("expire-day=return({})", DAY.as_secs());
+    let (mut noted, mut deleted) = (Vec::new(), 0);
+    for day in 0..9 {
+        let begun = SystemTime::now();
+        let service = node.start(None);
+        node.wait_connected();
+        application.ask(&format!("insert into kept select {day}, hex(randomblob(400))"));
+        if day == 0 {
+            node.wait_backup(1);
+        } else {
+            let output = node.run(&["backup", "run", "orders"]);
+            assert!(output.status.success(), "{output:?}\n{}", node.log());
+        }
+        application.ask(&format!("insert into kept select {day}, hex(randomblob(400))"));
+        sqlite::settle(&node);
+        noted.push((SystemTime::now(), node.end().unwrap().offset, 2 * (day + 1)));
+        service.stop();
+        let_pass((begun + DAY).duration_since(SystemTime::now()).unwrap_or_default());
+        let output = node.run_until(&days, &["-o", "json", "--yes", "backup", "expire", "orders"]);
+        if output.status.success() {
+            let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+            deleted += Story::deleted(&answer).1;
+        }
+    }
+    assert!(deleted > 0, "nothing ever expired");
+    assert_eq!(node.incarnations().len(), 1, "{}", node.log());
+    let verified = node.run(&["verify", "orders"]);
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    for (place, (_, position, rows)) in
+        noted.iter().filter(|(at, _, _)| at.elapsed().unwrap() < DAY * 2).enumerate()
+    {
+        let to = format!("copy-{place}");
+        let output = node.run(&["restore", "orders", "--pos", &position.to_string(), "--to", &to]);
+        assert!(output.status.success(), "{output:?}");
+        let mut copy = Application::open(&node.folder().join(&to).join("app.db"));
+        assert_eq!(copy.ask("select count(*) from kept"), format!("[[{rows}]]"));
+    }
+    // The catalog is made anew from what is left, and the shipper goes on.
+    std::fs::remove_file(node.folder().join("farshore.db")).unwrap();
+    assert!(node.run(&["catalog", "rebuild"]).status.success());
+    let service = node.start(None);
+    node.wait_connected();
+    application.ask("insert into kept values (99, 'more')");
+    sqlite::settle(&node);
+    service.stop();
+    assert_eq!(node.incarnations().len(), 1, "{}", node.log());
 }
 
 #[test]
