@@ -2,7 +2,7 @@
 //! configuration of a credential that may delete, which the shipper's need not.
 //!
 //! What always holds: nothing is deleted while the catalog is away, while it and the store name different backups, while a restore or a drill of the database may run, or on the word
-//! of a look that is older than [`FRESH`]. Cut off anywhere, the next run goes on. `journal/FORMAT.md` section 13 argues it.
+//! of a look that is older than `FRESH`. Cut off anywhere, the next run goes on. `journal/FORMAT.md` section 13 argues it.
 
 mod guard;
 

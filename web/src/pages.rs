@@ -3,7 +3,7 @@
 //! What always holds: nobody sees a page but the one to log in with, until he has; what changes anything is a form that repeats its
 //! session's token and comes from this place ([`visitor`]). Every page can be read and used without script; script only fetches parts of
 //! it anew, and says when it could not ([`assets`]). Nothing is fetched from elsewhere: the policy allows files of this service alone, no
-//! script and no style inside of a page. What is shown is escaped by the templates; what goes around them ([`words`], [`picture`]) is made of
+//! script and no style inside of a page. What is shown is escaped by the templates; what goes around them (`words`, `picture`) is made of
 //! numbers and times only.
 
 pub mod activity;

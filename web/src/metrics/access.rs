@@ -1,7 +1,7 @@
 //! Who may read `/metrics`: whoever has the role viewer, and while the catalog is away whoever was proved to have it before.
 //!
 //! What always holds: a token counts without the catalog only here, where nothing is said but what this process knows by itself; only if
-//! this process saw the catalog vouch for it within [`REMEMBERED`], and before its own end. A token that the catalog does not vouch
+//! this process saw the catalog vouch for it within `REMEMBERED`, and before its own end. A token that the catalog does not vouch
 //! for is forgotten. What is remembered is the digest of a secret, never the secret.
 
 use std::sync::{Mutex, PoisonError};
