@@ -189,7 +189,8 @@ pub fn decide(facts: &Facts, rule: Rule, newest: bool, now: DateTime<Utc>) -> Re
     needed.extend(facts.holds.iter().filter_map(|hold| hold.keeps.map(|(_, needs)| needs)));
     needed.push(to_the_end(facts.compared_from));
     for unfinished in &facts.unfinished {
-        match now - unfinished.newest_object > UNFINISHED {
+        // One that is marked was idle for long, or its deletion was begun.
+        match unfinished.marked.is_some() || now - unfinished.newest_object > UNFINISHED {
             true => decision.backups.push(unfinished.id),
             false => needed.push(to_the_end(unfinished.needs_from)),
         }

@@ -22,7 +22,7 @@ use farshore_journal::index::IndexName;
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::segments::SegmentName;
 use farshore_journal::store::{Key, KeyPrefix};
-use farshore_journal::{JournalError, Offset, Position, Sequence};
+use farshore_journal::{JournalError, Offset, Position, Sequence, expiry};
 use futures::StreamExt;
 use serde::Serialize;
 
@@ -346,6 +346,12 @@ async fn journal(
         let chunk = match chunk {
             Ok(chunk) => chunk,
             Err(JournalError::Store(why)) => return Err(why.into()),
+            // Deleted since it was listed.
+            Err(JournalError::Expired { .. }) => {
+                found.expired += 1;
+                (before, log, is_record) = (None, None, false);
+                continue;
+            }
             Err(why) => {
                 found.bad(&name, why);
                 wanted.named(number);
@@ -538,6 +544,8 @@ async fn one_backup(
     let standing = match backup::standing(reader, id).await {
         Ok(standing) => standing,
         Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
+        // What is left of one that expires.
+        Err(JournalError::Store(_)) if expiry::backup_marked(reader, id).await?.is_some() => return Ok(()),
         Err(why) => {
             found.bad(format!("backup {id}"), why);
             return Ok(());

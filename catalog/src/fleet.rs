@@ -1,7 +1,7 @@
 //! All databases at a glance, for whoever watches them all: metrics and notifications.
 //!
 //! What always holds: what is read is one state of the catalog, by one query per table however many databases there are; what was read is
-//! kept as it was written, and judged later against the clock of that moment ([`Fleet::standings`]), by the rules of [`crate::lag`] and
+//! kept as it was written, and judged later against the clock of that moment ([`Member::standing`]), by the rules of [`crate::lag`] and
 //! [`crate::window`]. A reading that is old says so by itself: whoever was heard last then counts as silent now. When the catalog is away
 //! nobody vouches for anything: each database is unknown, and its exposure grows.
 
@@ -283,11 +283,13 @@ fn last_backup(backups: &[Backup]) -> Option<LastBackup> {
 }
 
 async fn jobs_in_txn(txn: &mut Txn) -> Result<Vec<JobFacts>> {
-    // A cancelled job neither succeeded nor failed.
+    // A cancelled job neither succeeded nor failed. A verification that found damage and a drill that took too long were done, and are no good news.
     let statement = "select kind, database_name, \
                      count(case when state in ('running', 'cancelling') then 1 end) as running, \
-                     max(case when state = 'succeeded' then finished_at end) as last_success, \
-                     max(case when state = 'failed' then finished_at end) as last_failure \
+                     max(case when state = 'succeeded' and coalesce(result, '') not like '%\"sound\":false%' \
+                     and coalesce(result, '') not like '%\"verdict\":\"breached\"%' then finished_at end) as last_success, \
+                     max(case when state = 'failed' or (state = 'succeeded' and (result like '%\"sound\":false%' \
+                     or result like '%\"verdict\":\"breached\"%')) then finished_at end) as last_failure \
                      from job group by kind, database_name order by kind, database_name";
     let rows = txn.rows("job_facts", query(statement)).await?;
     rows.iter()

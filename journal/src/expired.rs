@@ -50,19 +50,26 @@ pub struct ExpiredRun {
 impl ExpiredRun {
     /// Whether these are the two chunks beside it. Neither is data, and so neither is ever deleted: the one before binds the run's generation, writer, timeline, start
     /// and the chain before it, the one behind the chain behind it and with it all that stood between.
-    pub fn stands_between(&self, before: &Header, behind: &Header) -> bool {
+    /// One that does not read is passed over, if the other does.
+    pub fn stands_between(&self, before: Option<&Header>, behind: Option<&Header>) -> bool {
         let run = &self.header;
         let is_border = |header: &Header| header.kind.is_chunk() && header.kind != Kind::Data;
-        is_border(before)
-            && is_border(behind)
-            && before.number.next() == Some(self.name.first)
-            && self.name.last.next() == Some(behind.number)
-            && (before.generation, before.writer, before.timeline)
-                == (run.generation, run.writer, run.timeline)
-            && before.end == run.start
-            && before.after == run.before
-            && behind.before == run.after
-            && (behind.kind == Kind::Timeline || (behind.timeline, behind.start) == (run.timeline, run.end))
+        let begins = |before: &Header| {
+            is_border(before)
+                && before.number.next() == Some(self.name.first)
+                && (before.generation, before.writer, before.timeline)
+                    == (run.generation, run.writer, run.timeline)
+                && before.end == run.start
+                && before.after == run.before
+        };
+        let ends = |behind: &Header| {
+            is_border(behind)
+                && self.name.last.next() == Some(behind.number)
+                && behind.before == run.after
+                && (behind.kind == Kind::Timeline
+                    || (behind.timeline, behind.start) == (run.timeline, run.end))
+        };
+        (before.is_some() || behind.is_some()) && before.is_none_or(begins) && behind.is_none_or(ends)
     }
 
     /// Whether an object at one of its numbers can be the chunk that stood there.

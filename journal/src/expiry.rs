@@ -1,7 +1,7 @@
 //! Deleting what no rule keeps: marks first, and a grace later what they mark. `FORMAT.md` section 13.
 //!
 //! What always holds: only data chunks and segments within a run that was marked, and indexes that touch it, are deleted, each after
-//! its own header was read; of a backup the manifest goes first and the mark last. Cut off anywhere, the next call goes on. No mark is ever taken back: whoever deletes asks
+//! its own header was read; of a backup the manifest goes first and the mark last. Cut off anywhere, the next call goes on. Whoever deletes asks
 //! anew whether anything keeps what is marked.
 //! What it does not do: it does not know what is kept (the applier's expiry decides it), nor how long a mark must stand.
 
@@ -105,6 +105,18 @@ pub async fn mark_backup(reader: &Reader, id: BackupId, marking: &Marking) -> Re
     }
 }
 
+/// Takes the mark of a backup that is kept again back, if its manifest is there: it is to have its whole grace anew. Only whoever is alone in expiring may.
+///
+/// # Errors
+/// When the store does not answer or refuses.
+pub async fn unmark_backup(reader: &Reader, id: BackupId) -> Result<(), JournalError> {
+    match reader.store().size(&reader.layout().backup_manifest(id)?).await {
+        Ok(_) => Ok(reader.store().delete(&reader.layout().backup_expiring(id)?).await?),
+        Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(why) => Err(why.into()),
+    }
+}
+
 /// Deletes a backup that was marked: its manifest, then its parts, its opening, and its mark last.
 ///
 /// # Errors
@@ -170,7 +182,10 @@ pub async fn mark_run(
     let encoded = draft.encode(&[piece], Compression::None, None).map_err(refuse)?;
     let run = ExpiredRun { name, header: encoded.header.clone(), body: said };
     let (before, behind) = (reader.object(before).await?, reader.object(behind).await?);
-    if first > last || begin.kind != Kind::Data || !run.stands_between(before.header(), behind.header()) {
+    if first > last
+        || begin.kind != Kind::Data
+        || !run.stands_between(Some(before.header()), Some(behind.header()))
+    {
         return Err(not_held());
     }
     let key = reader.layout().expired_run(&name)?;

@@ -191,15 +191,16 @@ impl Reader {
         let Some(run) = self.read_run(name).await? else { return Ok(None) };
         let before = name.first.get().checked_sub(1).map(Sequence::new);
         let (Some(before), Some(behind)) = (before, name.last.next()) else { return Ok(None) };
-        let mut beside = Vec::new();
-        for number in [before, behind] {
+        // One that rots must not make a hole of what expired beside it: the other still speaks. Whoever reads it meets the damage.
+        let mut beside = [None, None];
+        for (place, number) in beside.iter_mut().zip([before, behind]) {
             match self.object(number).await {
-                Ok(object) => beside.push(object.header().clone()),
+                Ok(object) => *place = Some(object.header().clone()),
                 Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
-                Err(_) => return Ok(None),
+                Err(_) => {}
             }
         }
-        Ok(run.stands_between(&beside[0], &beside[1]).then_some(run))
+        Ok(run.stands_between(beside[0].as_ref(), beside[1].as_ref()).then_some(run))
     }
 
     /// The runs of this journal of which anything was deleted, in order. What is left of them is nothing that a walk through the journal reads.

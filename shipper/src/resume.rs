@@ -112,10 +112,20 @@ pub async fn tail_before(
     let reaches = |header: &farshore_journal::format::Header| {
         header.timeline > timeline || (header.timeline == timeline && header.end >= until)
     };
-    let mut at = reader.first_where(last.header().number, reaches).await?.header().clone();
+    // What expired is held no more.
+    let chunk = |number| async move {
+        match reader.expected_chunk(number).await {
+            Ok(chunk) => Ok(Some(chunk.header().clone())),
+            Err(JournalError::Expired { .. }) => Ok(None),
+            Err(why) => Err(why),
+        }
+    };
+    let found = reader.first_in(Sequence::FIRST, last.header().number, reaches).await?;
+    let Some(mut at) = chunk(found).await? else { return Ok(None) };
     if at.timeline > timeline {
         let Some(before) = at.number.get().checked_sub(1) else { return Ok(None) };
-        at = reader.expected_chunk(Sequence::new(before)).await?.header().clone();
+        let Some(header) = chunk(Sequence::new(before)).await? else { return Ok(None) };
+        at = header;
     }
     if at.timeline != timeline {
         return Ok(None);

@@ -104,6 +104,7 @@ pub async fn run(context: &mut Context, config: &Config, args: ExpireArgs) -> an
         let asked = spec::asked(JobKind::Expire, Some(name), &json!({}));
         let own = asked.id;
         let held = record::begin(Some(&catalog), asked, &context.cancel).await;
+        guard::recorded(&catalog, name, own).await?;
         let work =
             Work { config, catalog: &catalog, name, settings, rule, args: &args, yes: context.global.yes };
         let begun = shown.len();
@@ -270,6 +271,12 @@ impl Work<'_> {
             if !self.args.dry_run {
                 expiry::mark_backup(reader, *id, &marking).await?;
             }
+        }
+        let kept_again =
+            facts.bases.iter().filter(|base| base.marked.is_some() && !decision.backups.contains(&base.id));
+        for base in kept_again.filter(|_| !self.args.dry_run) {
+            guard::others(self.catalog, self.name, own, Utc::now()).await?;
+            expiry::unmark_backup(reader, base.id).await?;
         }
         for stretch in &decision.stretches {
             let is_marked =

@@ -35,6 +35,7 @@ pub fn holds(metrics: &Metrics, database: &DatabaseName, now: DateTime<Utc>) -> 
     let standing = member.standing(now, false);
     let rpo = metrics.objectives().get(database).and_then(|promised| promised.rpo);
     standing.state == ShownState::Known(ShippingState::Connected)
+        && member.restorable.is_some()
         && rpo.is_none_or(|rpo| standing.exposure_seconds <= rpo.as_secs_f64())
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::fleet::{Fleet, Member};
 use farshore_catalog::job::JobKind;
 use farshore_catalog::lag::ShownState;
@@ -17,9 +17,6 @@ use crate::message::{Code, OperatorMessage, Safe};
 
 /// The topic of how a database stands.
 const STATE: &str = "state";
-
-/// A failure older than this is no news when it is first seen.
-const NEWS: TimeDelta = TimeDelta::hours(24);
 
 /// How something stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +46,11 @@ fn state(member: &Member, metrics: &Metrics, now: DateTime<Utc>) -> Condition {
     let standing = member.standing(now, false);
     let rpo = metrics.objectives().get(&member.database).and_then(|promised| promised.rpo);
     let breached = rpo.is_some_and(|rpo| member.breached(now, false, rpo.as_secs_f64()) == Some(true));
-    let word = word(standing.state, breached);
+    let word = match word(standing.state, breached) {
+        // What is shipped and cannot be restored is not well, and may be about to be.
+        Word::Well if member.restorable.is_none() => Word::Beginning,
+        word => word,
+    };
     let name = &member.database;
     let node = member.shipping.as_ref().and_then(|said| said.node.clone());
     let why = standing.why.map_or_else(String::new, |why| format!(": {why}"));
@@ -128,7 +129,7 @@ fn work(fleet: &Fleet, metrics: &Metrics, now: DateTime<Utc>) -> Vec<Condition> 
         let Some(database) = &job.database else { continue };
         let failed =
             job.last_failure.filter(|failed| job.last_success.is_none_or(|succeeded| *failed > succeeded));
-        let condition = match failed.filter(|failed| now - *failed < NEWS) {
+        let condition = match failed {
             Some(failed) => of_work(database, job.kind, Word::Failed, failed.timestamp_micros()),
             None => of_work(database, job.kind, Word::Well, 0),
         };

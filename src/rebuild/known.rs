@@ -7,7 +7,8 @@ use farshore_catalog::Catalog;
 use farshore_catalog::branch::Branch;
 use farshore_catalog::gap::Gap;
 use farshore_catalog::range::JournalRange;
-use farshore_journal::{JournalError, Offset, Position, Sequence, backup};
+use farshore_journal::store::StoreError;
+use farshore_journal::{JournalError, Offset, Position, Sequence, backup, expiry};
 
 use super::Held;
 
@@ -104,6 +105,13 @@ pub(super) async fn is_held(catalog: &Catalog, held: &Held) -> anyhow::Result<bo
         }
         match backup::standing(reader, known.id).await {
             Ok(standing) if standing.complete.is_some() => {}
+            // It expired, and whoever deleted it had the catalog forget it meanwhile; or it was another catalog's to forget.
+            Ok(_) | Err(JournalError::Store(StoreError::NotFound { .. }))
+                if catalog.backup_find(known.id).await?.is_none()
+                    || expiry::backup_marked(reader, known.id).await?.is_some() =>
+            {
+                catalog.backup_delete(known.id).await?;
+            }
             Ok(_) => return Ok(false),
             Err(why) if super::passed_over(&why) => return Ok(false),
             Err(why) => return Err(why.into()),

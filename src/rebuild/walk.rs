@@ -52,6 +52,8 @@ pub(super) struct Walk<'a> {
     range: Option<JournalRange>,
     /// A chunk on this stretch could not be opened: nothing behind it is called checked here.
     unseen: bool,
+    /// Log before this expired: where a record starts is not known until the decoder began anew.
+    behind_run: bool,
     commits: Vec<Commit>,
     unnumbered: Vec<Unnumbered>,
     marks: Vec<Mark>,
@@ -71,6 +73,7 @@ impl<'a> Walk<'a> {
             decoder: None,
             range: None,
             unseen: false,
+            behind_run: false,
             commits: Vec::new(),
             unnumbered: Vec::new(),
             marks: Vec::new(),
@@ -101,6 +104,7 @@ impl<'a> Walk<'a> {
                     self.flush().await?;
                     (self.decoder, self.unseen) = (None, false);
                 }
+                self.behind_run = true;
                 continue;
             }
             while !arrived.contains_key(&wanted) {
@@ -126,6 +130,7 @@ impl<'a> Walk<'a> {
                 Ok(chunk) => chunk,
                 Err(JournalError::Expired { run, .. }) => {
                     self.former = None;
+                    self.behind_run = true;
                     at = run.name.last.next().filter(|next| *next <= last).unwrap_or(last);
                     continue;
                 }
@@ -170,6 +175,7 @@ impl<'a> Walk<'a> {
         let newest = self.catalog.commit_at(incarnation, timeline, Position::new(timeline, from)).await?;
         self.anchor = newest.map(|commit| commit.xid + 1).or(self.anchor);
         self.skip_to = Some(from);
+        self.behind_run = false;
         self.former = None;
         Ok(goes_on)
     }
@@ -240,6 +246,8 @@ impl<'a> Walk<'a> {
             }
             Err(why) => return Err(why.into()),
         }
+        // A marked chunk ends where a record does.
+        self.behind_run &= header.mark.is_none();
         let checked = self.decoder.as_ref().and_then(Decoder::checked_end).filter(|_| !self.unseen);
         match &mut self.range {
             Some(range) => {
@@ -274,13 +282,14 @@ impl<'a> Walk<'a> {
         let mut at = Position::new(header.timeline, skip);
         if self.decoder.is_none() {
             // Behind what could not be opened a record's start is not known.
-            if self.unseen {
+            if self.unseen || self.behind_run {
                 let next = self.held.source.shape().next_begin(at.offset, false);
                 let Some(next) = next.filter(|next| *next < header.end) else { return Ok(()) };
                 from += usize::try_from(next.bytes_since(at.offset).unwrap_or(0))?;
                 at = Position::new(header.timeline, next);
             }
             let decoder = self.held.source.shape().decoder(at)?;
+            self.behind_run = false;
             self.decoder = Some(match self.anchor {
                 Some(next) => decoder.with_transaction_anchor(next),
                 None => decoder,

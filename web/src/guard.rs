@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::pages;
@@ -21,6 +21,9 @@ use crate::state::Shared;
 /// The longest a request may take from its head to its answer. Above the catalog's own deadline, which gives the better message, and what a
 /// caller may wait for a job.
 pub const DEADLINE: Duration = Duration::from_secs(45);
+
+/// How long a body may take to come.
+const BODY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The largest body that is read: a login, or a question for work.
 pub const BODY_BYTES: usize = 16 << 10;
@@ -37,7 +40,6 @@ pub async fn around(request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let by_person = pages::is_for_person(&request);
     let answer = tokio::time::timeout(DEADLINE, next.run(request)).await.unwrap_or_else(|_| {
-        use axum::response::IntoResponse;
         let detail = format!("there was no answer within {} s", DEADLINE.as_secs());
         Problem::new(Kind::TimedOut, detail).retry_after(5).into_response()
     });
@@ -68,7 +70,18 @@ pub async fn around(request: Request, next: Next) -> Response {
 }
 
 /// Waits until it is a request's turn to ask the catalog: a flood of them must not keep shipping's record from it.
-pub async fn in_turn(State(web): State<Shared>, mut request: Request, next: Next) -> Response {
+pub async fn in_turn(State(web): State<Shared>, request: Request, next: Next) -> Response {
+    // Read before the turn is taken: whoever sends his body slowly keeps it from nobody.
+    let (parts, body) = request.into_parts();
+    let body = match tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => {
+            let detail = format!("the body did not come within {} s", BODY_DEADLINE.as_secs());
+            return Problem::new(Kind::TimedOut, detail).retry_after(5).into_response();
+        }
+    };
+    let mut request = Request::from_parts(parts, axum::body::Body::from(body));
     let turn = Turn::default();
     turn.take(&web).await;
     request.extensions_mut().insert(turn.clone());

@@ -81,8 +81,10 @@ pub async fn read(
     };
     for id in backup::list(reader).await? {
         let objects = objects(source, id).await?;
-        let newest_object = objects.iter().map(|listed| listed.modified).max().unwrap_or(now);
-        let marked = expiry::backup_marked(reader, id).await?;
+        let mark = reader.layout().backup_expiring(id)?;
+        let marked = objects.iter().find(|listed| listed.key == mark).map(|listed| listed.modified);
+        let own = objects.iter().filter(|listed| listed.key != mark);
+        let newest_object = own.map(|listed| listed.modified).max().or(marked).unwrap_or(now);
         let manifest = reader.layout().backup_manifest(id)?;
         let Some(manifest) = objects.iter().find(|listed| listed.key == manifest) else {
             let needs_from = match backup::opening(reader, id).await {
@@ -101,7 +103,8 @@ pub async fn read(
     }
     for hold in holds::list(reader).await? {
         let over = hold.until.as_deref().map(DateTime::parse_from_rfc3339);
-        if matches!(over, Some(Ok(over)) if over <= now) {
+        // By the store's clock, as everything else.
+        if matches!(over, Some(Ok(over)) if over <= now.min(facts.newest_chunk)) {
             continue;
         }
         let keeps = kept_by(source, &branches, hold.point(), &facts.bases).await?;

@@ -155,7 +155,15 @@ impl<'a> Fetch<'a> {
             self.listed = Some(Instant::now());
             if let Some(last) = last.filter(|last| *last >= next) {
                 let mut ahead = Ahead::new(self.source, next, last);
-                while let Some(fetched) = ahead.next().await? {
+                loop {
+                    let fetched = match ahead.next().await {
+                        Ok(Some(fetched)) => fetched,
+                        Ok(None) => break,
+                        Err(JournalError::Expired { run, .. }) => {
+                            return Err(StandbyError::Gap { at: self.cursor, end: Some(run.name.end) });
+                        }
+                        Err(why) => return Err(why.into()),
+                    };
                     if let Go::No = self.take(fetched).await? {
                         return Ok(Go::No);
                     }

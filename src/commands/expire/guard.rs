@@ -61,12 +61,11 @@ pub(super) fn failed(name: &DatabaseName, store: &StoreName, why: &anyhow::Error
 
 /// Whether a job may read what would be deleted.
 fn is_in_the_way(job: &Job, now: DateTime<Utc>) -> bool {
-    let reads = matches!(job.asked.kind, JobKind::Restore | JobKind::Drill);
+    let reads = matches!(job.asked.kind, JobKind::Restore | JobKind::Drill | JobKind::Verify);
     let deletes = job.asked.kind == JobKind::Expire;
-    let runs = job.finished_at.is_none() && job.started_at.is_some();
     // One that nothing was heard of may be cut off from the catalog and go on.
     let may_run = job.silent && now - job.updated_at < SILENT;
-    (reads && (runs || may_run)) || (deletes && runs)
+    (reads || deletes) && (job.finished_at.is_none() || may_run)
 }
 
 async fn jobs(catalog: &Catalog, name: &DatabaseName) -> Result<Vec<Job>, OperatorMessage> {
@@ -114,6 +113,18 @@ async fn in_the_way(
                 job.asked.id
             ),
         )),
+    }
+}
+
+/// Refuses where the catalog did not take this process's own job: another expiry would not see it.
+pub(super) async fn recorded(
+    catalog: &Catalog,
+    name: &DatabaseName,
+    own: JobId,
+) -> Result<(), OperatorMessage> {
+    match catalog.job_get(own).await.map_err(|why| wiring::catalog_away(&why))? {
+        Some(_) => Ok(()),
+        None => Err(refused(name, "the catalog did not record that it is being expired", "run it again")),
     }
 }
 

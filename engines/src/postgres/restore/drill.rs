@@ -216,7 +216,10 @@ pub async fn checksums(bin: &Path, data: &Path) -> Answer {
             let bad = number(&printed, "Bad checksums:").filter(|bad| *bad > 0);
             match bad {
                 Some(bad) => Answer::DoesNot(format!("{bad} pages do not have their checksum")),
-                None => Answer::NotLookedAt(format!("pg_checksums could not look: {}", in_words(code))),
+                // It was begun and broke off: a page that cannot be read is no better than one that is wrong.
+                None => {
+                    Answer::DoesNot(format!("pg_checksums did not look at all pages: {}", in_words(code)))
+                }
             }
         }
         Err(why) => Answer::NotLookedAt(format!("pg_checksums could not look: {why}")),
