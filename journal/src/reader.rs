@@ -144,15 +144,20 @@ impl Reader {
                 }
                 _ => Ok(Chunk::Own(Arc::new(object))),
             },
-            (Err(why), None) if segments::is_absent(&why) => match self.expired_at(sequence, anew).await? {
-                Some(run) => Err(JournalError::Expired { number: sequence, run }),
-                None => Err(why),
-            },
-            // What is wrong with the segment that should hold it.
-            (Err(why), Some(bad)) if segments::is_absent(&why) && anew => match self.segment(&bad).await {
-                Err(why) => Err(why),
-                Ok(_) => Err(JournalError::Misplaced { key: self.layout.segment(&bad)?, field: "range" }),
-            },
+            (Err(why), bad) if segments::is_absent(&why) => {
+                match (self.expired_at(sequence, anew).await?, bad) {
+                    // A segment of it that was put late, or whose followers are gone already, is no finding.
+                    (Some(run), _) => Err(JournalError::Expired { number: sequence, run }),
+                    // What is wrong with the segment that should hold it.
+                    (None, Some(bad)) if anew => match self.segment(&bad).await {
+                        Err(why) => Err(why),
+                        Ok(_) => {
+                            Err(JournalError::Misplaced { key: self.layout.segment(&bad)?, field: "range" })
+                        }
+                    },
+                    (None, _) => Err(why),
+                }
+            }
             (Err(why), _) => Err(why),
         }
     }

@@ -203,6 +203,12 @@ fn late(bytes: Bytes, number: Sequence) -> Bytes {
     Bytes::from(bytes)
 }
 
+/// A segment that was put over numbers that had expired meanwhile, behind which nothing is left: the campaign found it taken for damage.
+#[tokio::test]
+async fn a_segment_that_comes_late_over_expired_chunks_is_no_damage() {
+    one_story(15_508_903_688_617_999_709).await;
+}
+
 #[tokio::test]
 async fn soak_expired_runs_mislead_no_reader() {
     let mut campaign = Campaign::start("expired_runs_mislead_no_reader");
