@@ -3,7 +3,7 @@
 use chrono::Utc;
 use farshore_catalog::access::Role;
 use farshore_catalog::activity::Activity;
-use farshore_catalog::job::{Holder, JobEnd, JobFilter, JobId, JobKind, NewJob, Via};
+use farshore_catalog::job::{Holder, JobEnd, JobId, JobKind, NewJob, Via};
 use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::target::{Failure, Target};
 use farshore_journal::{Offset, Position, Timeline};
@@ -235,6 +235,6 @@ async fn work_is_asked_for_under_the_name_of_who_asked_and_can_be_ended() {
     }
     let none = send(&rig, "/databases/none/backup", &person.cookie, &own).await;
     assert_eq!(none.status, 404, "{none:?}");
-    assert_eq!(rig.catalog.job_list(&JobFilter::default(), 10).await.unwrap().len(), 2);
+    assert_eq!(rig.jobs().await, 2);
     rig.end().await;
 }
