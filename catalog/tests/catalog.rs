@@ -161,4 +161,5 @@ on_both!(
     stories_fleet::the_fleet_says_of_each_database_what_its_status_says,
     stories_fleet::the_newest_success_and_failure_of_work_are_known_by_kind_and_database,
     stories_fleet::of_many_that_see_a_change_one_tells_it,
+    stories_fleet::of_many_that_would_tell_a_channel_one_does_and_what_it_heard_never_grows_older,
 );
