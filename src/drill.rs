@@ -14,6 +14,7 @@ pub mod clock;
 pub mod outcome;
 pub mod point;
 pub mod process;
+mod removal;
 pub mod scratch;
 
 use std::collections::BTreeMap;
@@ -177,7 +178,9 @@ async fn begun<'a>(
     let store = wanted.store.as_ref().map(|store| store.parse::<StoreName>()).transpose();
     let store = store.map_err(|why| point_unread("the store", &why))?;
     let history = History { store, incarnation: None };
-    let held = sources::chosen(means.config, name, &history).await.map_err(message)?;
+    let mut held = sources::chosen(means.config, name, &history).await.map_err(message)?;
+    // What replay made elsewhere would be left there, and the certificate would say that all was removed.
+    held.source = held.source.confined();
     let away = |why| restoring::unreachable(name, &PlanError::Journal(why), None);
     let (journal, damaged) = match held.source.reader().last().await {
         Ok(Some(last)) => {

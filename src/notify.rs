@@ -5,11 +5,13 @@
 //! No secret and no row value is sent; addresses and keys of channels are never printed.
 //!
 //! ```text
-//! Reading ─▶ observe (conditions) ─▶ transition (pure) ─▶ claim in the catalog ─▶ mpsc per channel, 64 ─▶ channel
+//! Reading ─▶ observe (conditions) ─▶ transition (pure) ─▶ what is to be told, in the catalog
+//!         │      ─▶ delivery (pure), per channel ─▶ claim in the catalog ─▶ mpsc per channel, 64 ─▶ channel ─▶ what it took, in the catalog
 //!         └▶ heartbeat, per database, while its objective is known to hold
 //! ```
 
 pub mod channel;
+pub mod delivery;
 pub mod heartbeat;
 pub mod observe;
 pub mod task;

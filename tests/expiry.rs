@@ -133,6 +133,20 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
     let held = story.noted[3].clone();
     let position = held.position.to_string();
     story.node.json(&["points", "hold", "orders", &position, "--reason", "end of the year"]);
+    // Who held what, and that it was let go, is in the record of activity; a hold that nobody has is no entry.
+    let other = story.noted[1].position.to_string();
+    let put = story.node.json(&["points", "hold", "orders", &other, "--reason", "for a while"]);
+    let hold = service::first(&put)["hold"].as_str().unwrap().to_owned();
+    assert!(story.node.run(&["points", "release", "orders", &hold]).status.success());
+    let nobodys = hold.chars().rev().collect::<String>();
+    assert!(!story.node.run(&["points", "release", "orders", &nobodys]).status.success());
+    let listed = story.node.json(&["activity", "list"]);
+    let entries = service::all(&listed);
+    let said: Vec<&str> = entries.iter().filter_map(|entry| entry["what"].as_str()).collect();
+    let of_holds = |what: &str| said.iter().filter(|said| **said == what).count();
+    assert_eq!((of_holds("points hold"), of_holds("points release")), (2, 1), "{entries:?}");
+    let let_go = entries.iter().find(|entry| entry["what"] == "points release").unwrap();
+    assert!(let_go["database"] == "orders" && let_go["detail"].as_str().unwrap().contains(&hold), "{let_go}");
     for _ in 2..7 {
         story.day(true);
     }

@@ -15,6 +15,9 @@ use sqlite::application::Application;
 use watching::receiver::{KEY, Receiver};
 use watching::{exposure, scrape, value};
 
+/// Longer than a channel that did not take something waits until it is told again, and what is well must stay so.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(150);
+
 fn node(more: &str, channels: &str) -> Node {
     Node::configured(|folder| {
         std::fs::write(folder.join("key"), KEY).unwrap();
@@ -99,5 +102,42 @@ fn a_dead_mans_switch_is_pressed_once_the_objective_is_known_to_hold_and_channel
     for counter in ["farshore_notifications_total", "farshore_notification_failures_total"] {
         assert!(value(&page, &format!("{counter}{{channel=\"pager\"}}")).is_some(), "{counter}: {page}");
     }
+    service.stop();
+}
+
+/// Three channels: one that is there, one that comes back while it is bad still, one that comes back when it is well again.
+#[test]
+fn each_channel_hears_of_what_is_bad_until_it_took_it_and_of_its_end_only_if_it_did() {
+    let (up, late, down) = (Receiver::start(), Receiver::start(), Receiver::start());
+    for away in [&late, &down] {
+        *away.status.lock().unwrap() = 503;
+    }
+    let channels = format!("{}{}{}", up.channel("up"), late.channel("late"), down.channel("down"));
+    let node = node("", &channels);
+    // The configuration names a database, and nobody ships it: there is no such file.
+    let service = node.start(None);
+    let told = |receiver: &Receiver| -> Vec<String> {
+        receiver.told("orders", "state").into_iter().map(|(_, word)| word).collect()
+    };
+    let heard = |receiver: &Receiver, words: &[&str]| {
+        let heard = wait_for(AGAIN, || (told(receiver) == words).then_some(()));
+        assert!(heard.is_some(), "{words:?}: {:?}\n{}", told(receiver), node.log());
+    };
+    heard(&up, &["unknown"]);
+    assert!(told(&late).is_empty());
+    *late.status.lock().unwrap() = 200;
+    heard(&late, &["unknown"]);
+    assert_eq!(told(&up), ["unknown"], "who took it is not told twice");
+    let mut application = Application::open(&node.folder().join("app.db"));
+    assert_eq!(application.ask("pragma journal_mode = wal"), "[[\"wal\"]]");
+    assert_eq!(application.ask("create table much (id integer primary key, v blob)"), "[]");
+    heard(&up, &["unknown", "well"]);
+    heard(&late, &["unknown", "well"]);
+    // It was told in vain; now there is nothing that it would have to know.
+    *down.status.lock().unwrap() = 200;
+    service::let_pass(std::time::Duration::from_secs(70));
+    assert!(told(&down).is_empty(), "{:?}", told(&down));
+    let was = up.received.lock().unwrap().last().map(|(_, told)| told["was"].clone());
+    assert_eq!(was, Some(Value::from("unknown")));
     service.stop();
 }

@@ -426,6 +426,15 @@ pub enum PlanError {
         /// The place.
         location: std::path::PathBuf,
     },
+    /// Replay would make a tablespace outside of a copy that must stay where it was put.
+    #[error(
+        "the log up to the target makes a tablespace at `{}`, and replay would make it at that same place here, outside of the copy's own directory: take a base backup behind it, or choose a target before it",
+        .location.display()
+    )]
+    TablespaceOutside {
+        /// The place.
+        location: std::path::PathBuf,
+    },
     /// A copy from this backup cannot be started safely.
     #[error("a copy would not be safe to start")]
     SafeStart(#[from] safe_start::PlanError),

@@ -30,6 +30,7 @@ pub struct Source {
     keys: Arc<Mutex<Keyring>>,
     shape: Shape,
     without_index: bool,
+    confined: bool,
 }
 
 /// An incarnation that cannot be restored by this build.
@@ -73,7 +74,7 @@ impl Source {
         })?;
         let reader = Reader::new(repository, &record)?;
         let keys = Arc::new(Mutex::new(Keyring::new(unlock.clone())));
-        Ok(Self { reader, record, unlock, keys, shape, without_index: false })
+        Ok(Self { reader, record, unlock, keys, shape, without_index: false, confined: false })
     }
 
     /// The journal.
@@ -101,6 +102,19 @@ impl Source {
     pub fn without_index(mut self) -> Self {
         self.without_index = true;
         self
+    }
+
+    /// Plans and restores only what stays in its directory and in the places that were given to the base's tablespaces: for whoever promised
+    /// where a copy is, and that it can be removed.
+    #[must_use]
+    pub fn confined(mut self) -> Self {
+        self.confined = true;
+        self
+    }
+
+    /// Whether a copy must stay where it was put.
+    pub fn is_confined(&self) -> bool {
+        self.confined
     }
 
     /// Whether a plan asks the journal's index.

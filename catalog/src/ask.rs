@@ -1,19 +1,24 @@
 //! Work that is asked for over a network: once, however often it is asked.
 //!
 //! What always holds: a key of whoever asks stands for one job, made in the same transaction as the key and the entry in the record of activity;
-//! who asks again within a day gets the first answer, and who means something else by the same key is told so. Keys of others are not met.
+//! who asks again within a day gets the first answer, and who means something else by the same key is told so. Keys of others are not met. No more than
+//! [`MOST_UNENDED`] jobs of a database wait or run once one was asked for.
 
 use chrono::TimeDelta;
 use sqlx::query;
 
 use crate::activity::{Activity, activity_append_in_txn};
 use crate::connection::in_local_txn;
-use crate::job::{JobId, NewJob, job_put_in_txn};
+use crate::job::{JobId, NewJob, job_put_in_txn, job_unended_count_in_txn};
 use crate::row::{Read as _, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// How long an answer is kept.
 pub const KEPT: TimeDelta = TimeDelta::hours(24);
+
+/// The most jobs of one database, and of those that are of none, that wait or run when another is asked for. A service does two at a time and
+/// of a kind one for a database: these are hours of work, more than anybody who asked still waits for, and few enough that a list of them is read.
+pub const MOST_UNENDED: u64 = 32;
 
 /// A question for work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +57,7 @@ impl Catalog {
     /// Puts a job into the queue, unless the same was asked before.
     ///
     /// # Errors
-    /// When the catalog is away: then it is not known whether it was queued, and the same may be asked again.
+    /// [`Error::QueueFull`] when [`MOST_UNENDED`] wait or run; nothing is kept of the question then, and the same may be asked again. When the catalog is away: then it is not known whether it was queued, and the same may be asked again.
     pub async fn job_ask(&self, ask: &Ask, now: Time) -> Result<Told> {
         in_local_txn!(self, job_ask_in_txn(ask, now))
     }
@@ -61,7 +66,7 @@ impl Catalog {
 /// As [`Catalog::job_ask`].
 ///
 /// # Errors
-/// When the catalog is away.
+/// [`Error::QueueFull`]: the transaction is to be given up. When the catalog is away.
 pub async fn job_ask_in_txn(txn: &mut Txn, ask: &Ask, now: Time) -> Result<Told> {
     let statement = "delete from idempotency where created_at < $1";
     txn.execute("job_ask", query(statement).bind(micros(now - KEPT))).await?;
@@ -75,8 +80,15 @@ pub async fn job_ask_in_txn(txn: &mut Txn, ask: &Ask, now: Time) -> Result<Told>
         .bind(ask.job.id.to_string())
         .bind(micros(now));
     if txn.execute("job_ask", bound).await? == 1 {
-        job_put_in_txn(txn, &ask.job, None, now).await?;
+        // The record's end is held from here to the commit: of those who ask at once each counts what the one before put.
         activity_append_in_txn(txn, &ask.activity).await?;
+        let unended = job_unended_count_in_txn(txn, ask.job.database.as_ref()).await?;
+        if unended >= MOST_UNENDED {
+            let about =
+                ask.job.database.as_ref().map_or_else(|| "no database".to_owned(), ToString::to_string);
+            return Err(Error::QueueFull { about, unended, most: MOST_UNENDED });
+        }
+        job_put_in_txn(txn, &ask.job, None, now).await?;
         return Ok(Told::First);
     }
     let statement =

@@ -154,6 +154,16 @@ pub enum Error {
         /// The timeline whose history was searched.
         of: Timeline,
     },
+    /// As much waits or runs as may.
+    #[error("{unended} jobs of {about} wait or run already, and {most} is the most that may be asked for")]
+    QueueFull {
+        /// Of what.
+        about: String,
+        /// How many there are.
+        unended: u64,
+        /// How many there may be.
+        most: u64,
+    },
     /// What is recorded already contradicts what was to be written, or the old state was not the expected one.
     #[error("the {what} {name} is recorded otherwise already: {reason}")]
     Conflict {
@@ -190,6 +200,7 @@ impl Error {
             | Self::NoToken { .. }
             | Self::NoUser { .. }
             | Self::NotInHistory { .. }
+            | Self::QueueFull { .. }
             | Self::Conflict { .. } => Retry::Never,
         }
     }

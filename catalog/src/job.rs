@@ -9,6 +9,7 @@ mod kind;
 mod read;
 pub mod spec;
 mod state;
+mod turn;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use sqlx::query;
 use self::change::Change;
 pub use self::kind::{JobId, JobKind, Via};
 pub use self::state::{JobEvent, JobState};
+pub use self::turn::{Busy, job_unended_count_in_txn};
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, big, big_known, duration, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
@@ -190,7 +192,8 @@ impl Catalog {
         in_snapshot!(self, job_list_in_txn(filter, limit))
     }
 
-    /// Those that have not ended, oldest first, at most 1000: what there is to claim and to watch.
+    /// Those that have not ended, oldest first, at most 1000; those that are held before those that wait. For show: what is to be claimed is
+    /// [`Self::job_next`].
     ///
     /// # Errors
     /// When the catalog is away.

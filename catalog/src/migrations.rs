@@ -32,6 +32,8 @@ const FILES: &[(i64, &str, &str)] = &[
     ),
     (20_261_127_030_000, "notices", include_str!("../../migrations/20261127030000_notices.sql")),
     (20_261_127_033_500, "exposure", include_str!("../../migrations/20261127033500_exposure.sql")),
+    (20_261_127_050_000, "turns", include_str!("../../migrations/20261127050000_turns.sql")),
+    (20_261_127_051_000, "notice_heard", include_str!("../../migrations/20261127051000_notice_heard.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

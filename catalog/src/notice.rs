@@ -1,8 +1,9 @@
-//! What was last told to people of a database, and by which service: of several one tells.
+//! What is to be told to people of a database, and what each channel of theirs has heard: of several services one tells.
 //!
-//! What always holds: what was told changes only from what it was known to be ([`Catalog::notice_claim`] tests the old row), so that of
-//! any number of services that see the same change one claims it. A claim that no channel took stays undelivered, and may be
-//! claimed again by anybody. What it does not do: decide what is worth telling (`src/notify/transition.rs` does).
+//! What always holds: what is to be told changes only from what it was known to be ([`Catalog::notice_claim`] tests the old row), and so does who tries to tell
+//! it to a channel ([`Catalog::notice_try`]): of any number of services that see the same one does it. What a channel heard changes
+//! only when it took it, and never to something older. What it does not do: decide what is worth telling (`src/notify/transition.rs` does), or to whom and
+//! when (`src/notify/delivery.rs`).
 
 use farshore_journal::DatabaseName;
 use sqlx::any::AnyRow;
@@ -12,7 +13,7 @@ use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, big, micros};
 use crate::{Catalog, Result, Time, Txn};
 
-/// What was told.
+/// What is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     /// Of which database.
@@ -25,16 +26,35 @@ pub struct Notice {
     pub mark: i64,
     /// How often it recovered of late.
     pub turns: u64,
-    /// When it was told.
+    /// Since when.
     pub told_at: Time,
-    /// By which node.
+    /// Which node saw it.
     pub node: String,
-    /// Whether a channel took it.
-    pub delivered: bool,
+}
+
+/// What a channel heard, and how it stands with what it has to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoticeHeard {
+    /// The channel's name. Services that give two channels the same name take them for one.
+    pub channel: String,
+    /// Of which database.
+    pub database: DatabaseName,
+    /// Of what.
+    pub topic: String,
+    /// How it stood by what the channel last took; `None` before it took anything.
+    pub word: Option<String>,
+    /// Of which event.
+    pub mark: i64,
+    /// The [`Notice::told_at`] of what was last tried to be told.
+    pub trying: Time,
+    /// How often that was tried and not taken, as far as is known.
+    pub tries: u64,
+    /// Before this nobody tries it again.
+    pub next_at: Time,
 }
 
 impl Catalog {
-    /// What was last told of each database and topic.
+    /// What is to be told of each database and topic.
     ///
     /// # Errors
     /// When the catalog is away.
@@ -45,22 +65,39 @@ impl Catalog {
     /// Takes it upon a node to tell `now`, where `before` was told last. Whether nobody else did meanwhile.
     ///
     /// # Errors
-    /// When the catalog is away: then it is not known whether it was claimed, and what was not delivered is claimed again later.
+    /// When the catalog is away: then it is not known whether it was claimed.
     pub async fn notice_claim(&self, before: Option<&Notice>, now: &Notice) -> Result<bool> {
         in_local_txn!(self, notice_claim_in_txn(before, now))
     }
 
-    /// A channel took it; nothing happens when something else was told since.
+    /// What each channel heard.
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn notice_delivered(&self, notice: &Notice) -> Result<()> {
-        in_local_txn!(self, notice_delivered_in_txn(notice))
+    pub async fn notice_heard_list(&self) -> Result<Vec<NoticeHeard>> {
+        in_snapshot!(self, notice_heard_list_in_txn())
+    }
+
+    /// Takes it upon the caller to tell a channel, where `before` is how it stood; `now` says what is tried, and before when nobody else does. What the channel
+    /// heard stays. Whether nobody else did meanwhile.
+    ///
+    /// # Errors
+    /// When the catalog is away: then it is not known whether it was claimed.
+    pub async fn notice_try(&self, before: Option<&NoticeHeard>, now: &NoticeHeard) -> Result<bool> {
+        in_local_txn!(self, notice_try_in_txn(before, now))
+    }
+
+    /// A channel took it; nothing happens when it took something newer since.
+    ///
+    /// # Errors
+    /// When the catalog is away: then it may be told again.
+    pub async fn notice_took(&self, channel: &str, notice: &Notice) -> Result<()> {
+        in_local_txn!(self, notice_took_in_txn(channel, notice))
     }
 }
 
 async fn notice_list_in_txn(txn: &mut Txn) -> Result<Vec<Notice>> {
-    let statement = "select database_name, topic, word, mark, turns, told_at, node, delivered from notice \
+    let statement = "select database_name, topic, word, mark, turns, told_at, node from notice \
                      order by database_name, topic";
     txn.rows("notice_list", query(statement)).await?.iter().map(from_row).collect()
 }
@@ -81,7 +118,7 @@ async fn notice_claim_in_txn(txn: &mut Txn, before: Option<&Notice>, now: &Notic
             txn.execute("notice_claim", bound).await?
         }
         Some(before) => {
-            let statement = "update notice set word = $1, mark = $2, turns = $3, told_at = $4, node = $5, delivered = 0 \
+            let statement = "update notice set word = $1, mark = $2, turns = $3, told_at = $4, node = $5 \
                              where database_name = $6 and topic = $7 and word = $8 and mark = $9 and told_at = $10";
             let bound = query(statement)
                 .bind(now.word.clone())
@@ -100,14 +137,63 @@ async fn notice_claim_in_txn(txn: &mut Txn, before: Option<&Notice>, now: &Notic
     Ok(changed == 1)
 }
 
-async fn notice_delivered_in_txn(txn: &mut Txn, notice: &Notice) -> Result<()> {
-    let statement = "update notice set delivered = 1 where database_name = $1 and topic = $2 and told_at = $3 and node = $4";
+async fn notice_heard_list_in_txn(txn: &mut Txn) -> Result<Vec<NoticeHeard>> {
+    let statement = "select channel, database_name, topic, word, mark, trying, tries, next_at from notice_heard \
+                     order by channel, database_name, topic";
+    let rows = txn.rows("notice_heard_list", query(statement)).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(NoticeHeard {
+                channel: row.text("channel")?,
+                database: row.parsed("database_name")?,
+                topic: row.text("topic")?,
+                word: row.maybe_text("word")?,
+                mark: row.integer("mark")?,
+                trying: row.time("trying")?,
+                tries: row.count("tries")?,
+                next_at: row.time("next_at")?,
+            })
+        })
+        .collect()
+}
+
+async fn notice_try_in_txn(txn: &mut Txn, before: Option<&NoticeHeard>, now: &NoticeHeard) -> Result<bool> {
+    let statement = match before {
+        None => {
+            "insert into notice_heard (channel, database_name, topic, mark, trying, tries, next_at) \
+             values ($1, $2, $3, 0, $4, $5, $6) on conflict (channel, database_name, topic) do nothing"
+        }
+        Some(_) => {
+            "update notice_heard set trying = $4, tries = $5, next_at = $6 \
+             where channel = $1 and database_name = $2 and topic = $3 \
+             and trying = $7 and tries = $8 and next_at = $9"
+        }
+    };
+    let mut bound = query(statement)
+        .bind(now.channel.clone())
+        .bind(now.database.to_string())
+        .bind(now.topic.clone())
+        .bind(micros(now.trying))
+        .bind(big("tries", now.tries)?)
+        .bind(micros(now.next_at));
+    if let Some(before) = before {
+        bound =
+            bound.bind(micros(before.trying)).bind(big("tries", before.tries)?).bind(micros(before.next_at));
+    }
+    Ok(txn.execute("notice_try", bound).await? == 1)
+}
+
+async fn notice_took_in_txn(txn: &mut Txn, channel: &str, notice: &Notice) -> Result<()> {
+    let statement = "update notice_heard set word = $1, mark = $2, took = $3, tries = 0 \
+                     where channel = $4 and database_name = $5 and topic = $6 and (took is null or took <= $3)";
     let bound = query(statement)
-        .bind(notice.database.to_string())
-        .bind(notice.topic.clone())
+        .bind(notice.word.clone())
+        .bind(notice.mark)
         .bind(micros(notice.told_at))
-        .bind(notice.node.clone());
-    txn.execute("notice_delivered", bound).await.map(|_| ())
+        .bind(channel.to_owned())
+        .bind(notice.database.to_string())
+        .bind(notice.topic.clone());
+    txn.execute("notice_took", bound).await.map(|_| ())
 }
 
 fn from_row(row: &AnyRow) -> Result<Notice> {
@@ -119,6 +205,5 @@ fn from_row(row: &AnyRow) -> Result<Notice> {
         turns: row.count("turns")?,
         told_at: row.time("told_at")?,
         node: row.text("node")?,
-        delivered: row.flag("delivered")?,
     })
 }

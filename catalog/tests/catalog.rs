@@ -127,9 +127,11 @@ on_both!(
     stories_jobs::jobs_are_listed_newest_first_page_by_page,
     stories_jobs::a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched,
     stories_jobs::a_due_time_is_answered_once_with_its_job,
+    stories_jobs::however_much_waits_of_one_database_the_others_have_their_turn,
     stories_jobs::a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores,
     stories_activity::writers_at_once_make_one_chain,
     stories_activity::work_that_is_asked_for_again_within_a_day_is_the_same_job,
+    stories_activity::no_more_work_of_a_database_is_asked_for_than_may_wait,
     stories_drills::drills_are_listed_newest_first_and_read_back_as_written,
     stories_drills::what_is_certified_of_a_drill_is_never_replaced,
     stories_access::a_token_lets_in_until_it_expires_or_is_revoked_and_nothing_else_does,
@@ -159,4 +161,5 @@ on_both!(
     stories_fleet::the_fleet_says_of_each_database_what_its_status_says,
     stories_fleet::the_newest_success_and_failure_of_work_are_known_by_kind_and_database,
     stories_fleet::of_many_that_see_a_change_one_tells_it,
+    stories_fleet::of_many_that_would_tell_a_channel_one_does_and_what_it_heard_never_grows_older,
 );

@@ -1,8 +1,10 @@
 //! `farshore points hold`, `holds` and `release`: points that expiry keeps, as documents in every store of the database.
 //!
-//! What always holds: a point counts as held in a store only when its hold is durable there and what it needs was still there behind it.
+//! What always holds: a point counts as held in a store only when its hold is durable there and what it needs was still there behind it. The stores say what is
+//! held; the record of activity says who did it, where the catalog can be written: one that is away keeps nobody from holding a point.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_applier::plan::AskedPosition;
@@ -14,14 +16,17 @@ use serde::Serialize;
 
 use crate::cli::time::Moment;
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context, expire};
-use crate::config::{Config, StoreName};
+use crate::commands::{self, Context, expire, token};
+use crate::config::{Config, DatabaseConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::spec;
+use crate::jobs::{self, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
 use crate::sources;
 use crate::wiring::{self, Purpose};
+
+/// How long the record of activity is waited for, which a hold could do without.
+const RECORDED: Duration = Duration::from_secs(5);
 
 /// A hold, as `-o json` shows it.
 #[derive(Debug, Serialize)]
@@ -101,6 +106,10 @@ pub(super) async fn put(
     match (held.is_empty(), refused) {
         (true, Some(why)) => Err(why),
         (_, refused) => {
+            let stores: Vec<String> =
+                held.iter().map(|one| format!("{} in {}", one.hold, one.store)).collect();
+            let detail = format!("{point}, as {}: {reason}", stores.join(", "));
+            record(config, name, "points hold", detail).await;
             context.output.list("farshore.holds/1", &held)?;
             Ok(if refused.is_some() { Exit::Partial } else { Exit::Done })
         }
@@ -199,21 +208,14 @@ pub(super) async fn release(
     hold: HoldId,
 ) -> anyhow::Result<Exit> {
     let (name, settings) = commands::database(config, Some(database))?;
-    let mut released = 0;
-    for store in &settings.stores {
-        for source in sources::all_for(config, name, store, Purpose::Append).await? {
-            let by = (spec::user(), Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true));
-            let trouble = |why: &farshore_journal::store::StoreError| {
-                tracing::warn!(%store, error = %why, "the store does not take it; it is tried again");
-            };
-            match holds::release(source.reader(), hold, by, &trouble).await {
-                Ok(()) => released += 1,
-                Err(JournalError::NotHeld { .. }) => {}
-                Err(why) => return Err(why.into()),
-            }
-        }
+    let mut released = Vec::new();
+    let done = release_everywhere((config, name, settings), hold, &mut released).await;
+    // Also where another store then failed: in these it is released.
+    if !released.is_empty() {
+        record(config, name, "points release", format!("{hold} in {}", released.join(", "))).await;
     }
-    if released == 0 {
+    done?;
+    if released.is_empty() {
         let happened = format!("no store of {name} has a hold {hold}");
         return Err(OperatorMessage::new(
             Code::HoldUnknown,
@@ -223,6 +225,43 @@ pub(super) async fn release(
         )
         .into());
     }
-    context.output.say(&format!("released in {released} journals"))?;
+    context.output.say(&format!("released in {} journals", released.len()))?;
     Ok(Exit::Done)
+}
+
+async fn release_everywhere(
+    (config, name, settings): (&Config, &DatabaseName, &DatabaseConfig),
+    hold: HoldId,
+    released: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    for store in &settings.stores {
+        for source in sources::all_for(config, name, store, Purpose::Append).await? {
+            let by = (spec::user(), Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true));
+            let trouble = |why: &farshore_journal::store::StoreError| {
+                tracing::warn!(%store, error = %why, "the store does not take it; it is tried again");
+            };
+            match holds::release(source.reader(), hold, by, &trouble).await {
+                Ok(()) => released.push(format!("{store}, incarnation {}", source.record().number)),
+                Err(JournalError::NotHeld { .. }) => {}
+                Err(why) => return Err(why.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says in the record of activity what somebody did, where there is a catalog that takes it.
+async fn record(config: &Config, name: &DatabaseName, what: &str, detail: String) {
+    let activity = token::activity(what, detail, Some(name.clone()));
+    let Some(catalog) = jobs::record::catalog(config).await else {
+        return tracing::warn!(
+            "`{what}` is done, and is not in the record of activity: there is no catalog that takes it"
+        );
+    };
+    let appended = tokio::time::timeout(RECORDED, catalog.activity_append(&activity)).await;
+    if !matches!(appended, Ok(Ok(_))) {
+        tracing::warn!(
+            "`{what}` is done, and may not be in the record of activity: the catalog did not take it"
+        );
+    }
 }

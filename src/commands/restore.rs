@@ -371,6 +371,7 @@ pub(crate) fn may_be_misled(why: &RestoreError, plan: &Plan) -> bool {
             PlanError::Damaged { .. }
             | PlanError::Minimal { .. }
             | PlanError::TablespaceInTheWay { .. }
+            | PlanError::TablespaceOutside { .. }
             | PlanError::TablespaceNowhere { .. },
         ) => plan.rests_on_index,
         _ => false,

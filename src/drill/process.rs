@@ -1,13 +1,15 @@
 //! Processes, told apart by more than their number: by when they started, and where they work.
 //!
-//! What always holds: a number alone is never believed, it is given again. Who is ended works in the directory that is cleared, and was looked at right before.
-//! Source: proc(5), `/proc/pid/stat` field 22 and `/proc/pid/cwd`.
+//! What always holds: a number alone is never believed, it is given again: a signal goes to a handle of the process, and what it works in is looked at
+//! behind the opening of that handle. Who is ended works in the directory that is cleared, which is known by an open handle too and not by its name.
+//! Source: proc(5), `/proc/pid/stat` field 22 and `/proc/pid/cwd`; pidfd_open(2).
 
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 /// How long a server is given to end at once, and then to be ended.
@@ -52,18 +54,39 @@ pub fn boot() -> String {
     id.map_or_else(|_| "unknown".to_owned(), |id| id.trim().to_owned())
 }
 
+/// Where an open directory is now, whatever it was opened as.
+fn place_of(directory: BorrowedFd<'_>) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())).ok()
+}
+
+fn works_in(process: Process, place: &Path) -> bool {
+    let works = std::fs::read_link(format!("/proc/{}/cwd", process.pid));
+    works.is_ok_and(|works| works.starts_with(place)) && process.is_alive()
+}
+
 /// Those that work in a directory or below it, and may be looked at by this user.
-pub fn all_in(directory: &Path) -> Vec<Process> {
-    let Ok(directory) = directory.canonicalize() else { return Vec::new() };
+fn all_in(place: &Path) -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let me = this();
-    let works_there = |pid: i32| {
-        let process = Process::of(pid)?;
-        let works = std::fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-        works.starts_with(&directory).then_some(process)
-    };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter_map(works_there).filter(|process| Some(*process) != me).collect()
+    let others = pids.filter_map(Process::of).filter(|process| Some(*process) != me);
+    others.filter(|process| works_in(*process, place)).collect()
+}
+
+/// Signals a process, if it is still the one that was seen and works there still. Whatever keeps that from being so, nobody else is signalled.
+fn signal(process: Process, place: &Path, signal: Signal) {
+    let Some(pid) = Pid::from_raw(process.pid) else { return };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        // From here on the handle means one process, and what is seen of its number is seen of that one or of one that came later: then its start differs.
+        Ok(handle) if works_in(process, place) => {
+            let _gone_meanwhile = pidfd_send_signal(handle.as_fd(), signal);
+        }
+        // Before Linux 5.3 there is only the number.
+        Err(Errno::NOSYS) if works_in(process, place) => {
+            let _gone_meanwhile = kill_process(pid, signal);
+        }
+        Ok(_) | Err(_) => {}
+    }
 }
 
 /// Ends all that work in a directory: as a server is told to end at once, and then for good. How many there were.
@@ -71,21 +94,22 @@ pub fn all_in(directory: &Path) -> Vec<Process> {
 /// # Errors
 /// In words, when one does not end.
 #[allow(clippy::disallowed_methods)] // on a thread for blocking work: the processes are no children of ours, so there is nothing to wait on
-pub fn end_all_in(directory: &Path) -> Result<usize, String> {
+pub fn end_all_in(directory: BorrowedFd<'_>) -> Result<usize, String> {
+    let place = place_of(directory).ok_or("it cannot be told by /proc where the directory is")?;
     let mut ended = std::collections::BTreeSet::new();
-    for signal in [Signal::SIGQUIT, Signal::SIGKILL] {
+    for how in [Signal::QUIT, Signal::KILL] {
         let deadline = Instant::now() + PATIENCE;
         let mut told = std::collections::BTreeSet::new();
         loop {
-            let there = all_in(directory);
+            let there = all_in(&place);
             if there.is_empty() {
                 return Ok(ended.len());
             }
             for process in there {
                 ended.insert((process.pid, process.started));
                 // Once each: a second one could reach what a server's end still has to do.
-                if told.insert((process.pid, process.started)) && process.is_alive() {
-                    let _gone_meanwhile = kill(Pid::from_raw(process.pid), signal);
+                if told.insert((process.pid, process.started)) {
+                    signal(process, &place, how);
                 }
             }
             if Instant::now() > deadline {
@@ -94,12 +118,31 @@ pub fn end_all_in(directory: &Path) -> Result<usize, String> {
             std::thread::sleep(LOOK);
         }
     }
-    Err(format!("processes in {} do not end", directory.display()))
+    Err(format!("processes in {} do not end", place.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_process_that_was_seen_and_works_there_still_is_signalled() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().canonicalize().unwrap();
+        let sleep =
+            |at: &Path| std::process::Command::new("/bin/sleep").arg("100").current_dir(at).spawn().unwrap();
+        let (mut inside, mut outside) = (sleep(&place), sleep(Path::new("/")));
+        let of = |child: &std::process::Child| Process::of(i32::try_from(child.id()).unwrap()).unwrap();
+        let (seen, other) = (of(&inside), of(&outside));
+        // A number that was given again, and one that works elsewhere.
+        signal(Process { started: seen.started + 1, ..seen }, &place, Signal::KILL);
+        signal(other, &place, Signal::KILL);
+        assert!(inside.try_wait().unwrap().is_none() && outside.try_wait().unwrap().is_none());
+        signal(seen, &place, Signal::KILL);
+        assert!(!inside.wait().unwrap().success());
+        outside.kill().unwrap();
+        outside.wait().unwrap();
+    }
 
     #[test]
     fn a_process_is_known_by_when_it_started() {

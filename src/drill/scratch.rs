@@ -2,7 +2,7 @@
 //!
 //! What always holds: nothing is removed but a directory of a drill's name whose marker says so, whose lock nobody holds and whose process is gone or this one; only processes
 //! whose working directory lies in it are ended, and they are looked at anew right before. The marker goes last: a removal that is cut off is gone on with. A directory of another machine is left
-//! to it.
+//! to it. What is cleared is known by handles that were opened once, the place's and the directory's: whoever puts a link in the way of a path meanwhile leads nobody anywhere (`removal.rs`).
 //! A crash leaves the directory, and perhaps a server in it; [`sweep`] of the next drill or service removes both. Between making a directory and marking it only an
 //! empty one can be left.
 //!
@@ -13,17 +13,21 @@
 //! ```
 
 use std::fs::{DirBuilder, File};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use farshore_journal::{DatabaseName, DrillId};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use super::process::{self, Process};
+use super::removal::{self, Folder};
 use crate::wiring;
 
 /// The marker's name.
@@ -54,7 +58,7 @@ struct Marker {
 /// A drill's own directory.
 #[derive(Debug)]
 pub struct Scratch {
-    directory: PathBuf,
+    folder: Folder,
     pointer: Option<PathBuf>,
     /// Held for as long as the drill goes on.
     lock: Flock<File>,
@@ -91,9 +95,13 @@ impl Scratch {
             let text = place.to_str().ok_or_else(|| format!("{} is no text", place.display()))?;
             std::fs::write(pointer, text).map_err(why("written", pointer))?;
         }
-        let _alone = lock(place).map_err(why("locked", place))?;
+        let alone = lock(place).map_err(why("locked", place))?;
         let directory = place.join(&name);
-        DirBuilder::new().mode(0o700).create(&directory).map_err(why("made", &directory))?;
+        let made = (|| {
+            mkdirat(alone.as_fd(), name.as_str(), Mode::S_IRWXU)?;
+            Folder::open(alone.try_clone()?.into(), &name, &directory)
+        })();
+        let folder = made.map_err(why("made", &directory))?;
         let marker = Marker {
             schema: SCHEMA.to_owned(),
             drill,
@@ -103,20 +111,20 @@ impl Scratch {
             process: me,
         };
         let bytes = serde_json::to_vec_pretty(&marker).unwrap_or_default();
-        let next = directory.join(NEXT);
         let marked = (|| {
-            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&next)?;
+            let flags =
+                OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let mut file = File::from(openat(folder.as_fd(), NEXT, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
             file.write_all(&bytes)?;
             file.sync_all()?;
             let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, why)| why)?;
-            std::fs::rename(&next, directory.join(MARKER))?;
+            renameat(folder.as_fd(), NEXT, folder.as_fd(), MARKER)?;
             io::Result::Ok(lock)
         })();
         match marked {
-            Ok(lock) => Ok(Self { directory, pointer, lock }),
+            Ok(lock) => Ok(Self { folder, pointer, lock }),
             Err(failed) => {
-                let _what_was_made = std::fs::remove_file(&next);
-                let _what_was_made = std::fs::remove_dir(&directory);
+                let _what_was_made = folder.remove(NEXT);
                 Err(why("marked", &directory)(failed))
             }
         }
@@ -124,7 +132,7 @@ impl Scratch {
 
     /// Where the copy goes.
     pub fn copy(&self) -> PathBuf {
-        self.directory.join("d")
+        self.folder.path().join("d")
     }
 
     /// Ends what runs in it and removes it.
@@ -132,7 +140,7 @@ impl Scratch {
     /// # Errors
     /// In words; the next drill tries again.
     pub fn remove(self) -> Result<(), String> {
-        let done = clear(&self.directory).map(|_| ());
+        let done = clear(&self.folder).map(|_| ());
         drop(self.lock);
         if done.is_ok()
             && let Some(pointer) = &self.pointer
@@ -198,20 +206,19 @@ fn sweep_place(place: &Path) -> Vec<Swept> {
     let mut over = Vec::new();
     {
         // A drill that begins just now has no marker yet, and holds this.
-        let Ok(_alone) = lock(place) else { return Vec::new() };
-        let Ok(entries) = std::fs::read_dir(place) else { return Vec::new() };
-        for entry in entries.filter_map(Result::ok) {
-            let directory = entry.path();
-            let is_named = entry.file_name().to_str().is_some_and(is_name);
-            if !is_named || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            match claim(&directory) {
-                Claimed::Over(lock) => over.push((directory, lock)),
+        let Ok(alone) = lock(place) else { return Vec::new() };
+        let Ok(names) = removal::names(alone.as_fd()) else { return Vec::new() };
+        for name in names.iter().filter_map(|name| name.to_str().ok()).filter(|name| is_name(name)) {
+            let directory = place.join(name);
+            let Ok(handle) = alone.try_clone() else { continue };
+            // What is no folder, or a link to one, is not looked at.
+            let Ok(folder) = Folder::open(handle.into(), name, &directory) else { continue };
+            match claim(&folder) {
+                Claimed::Over(lock) => over.push((folder, lock)),
                 Claimed::Unmarked => {
                     // Only what no drill got beyond: an empty one goes, anything else stays.
-                    let _not_there = std::fs::remove_file(directory.join(NEXT));
-                    if let Err(why) = std::fs::remove_dir(&directory) {
+                    let _not_there = unlinkat(folder.as_fd(), NEXT, UnlinkatFlags::NoRemoveDir);
+                    if let Err(why) = folder.remove_name() {
                         tracing::warn!(directory = %directory.display(), error = %why, "it has a drill's name and no marker: it is left as it is");
                     }
                 }
@@ -221,8 +228,9 @@ fn sweep_place(place: &Path) -> Vec<Swept> {
             }
         }
     }
-    let clear = |(directory, lock): (PathBuf, Flock<File>)| {
-        let done = clear(&directory);
+    let clear = |(folder, lock): (Folder, Flock<File>)| {
+        let done = clear(&folder);
+        let directory = folder.path().to_owned();
         drop(lock);
         let (ended, left) = match done {
             Ok(ended) => (ended, None),
@@ -243,12 +251,12 @@ enum Claimed {
     Others(&'static str),
 }
 
-fn claim(directory: &Path) -> Claimed {
-    let path = directory.join(MARKER);
-    let opened = File::options().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(&path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(why) if why.kind() == ErrorKind::NotFound => return Claimed::Unmarked,
+fn claim(folder: &Folder) -> Claimed {
+    // A marker that is none must not have us wait for whoever writes to it.
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(folder.as_fd(), MARKER, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::ENOENT) => return Claimed::Unmarked,
         Err(_) => return Claimed::Others("its marker cannot be opened"),
     };
     let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -256,11 +264,11 @@ fn claim(directory: &Path) -> Claimed {
         Err((_, Errno::EWOULDBLOCK)) => return Claimed::Others("its drill goes on"),
         Err(_) => return Claimed::Others("its marker cannot be locked"),
     };
-    let marker = read_small(&path).ok().and_then(|bytes| serde_json::from_slice::<Marker>(&bytes).ok());
+    let marker = read_from(&lock).ok().and_then(|bytes| serde_json::from_slice::<Marker>(&bytes).ok());
     let Some(marker) = marker.filter(|marker| marker.schema == SCHEMA) else {
         return Claimed::Others("its marker is none of this version");
     };
-    if directory.file_name().and_then(|name| name.to_str()) != Some(name_of(marker.drill).as_str()) {
+    if folder.name() != name_of(marker.drill) {
         return Claimed::Others("its marker is another's");
     }
     if marker.node != wiring::node() {
@@ -276,39 +284,19 @@ fn claim(directory: &Path) -> Claimed {
 
 /// Ends what runs in a directory and removes it, the marker last. How many processes were ended.
 #[allow(clippy::disallowed_methods)] // on a thread for blocking work, which waits for threads that write there for a moment yet
-fn clear(directory: &Path) -> Result<usize, String> {
-    let ended = process::end_all_in(directory)?;
+fn clear(folder: &Folder) -> Result<usize, String> {
+    let ended = process::end_all_in(folder.as_fd())?;
     let deadline = Instant::now() + REMOVING;
     loop {
-        let why = match remove_all(directory) {
+        let why = match folder.remove(MARKER) {
             Ok(()) => return Ok(ended),
             Err(why) => why,
         };
         if Instant::now() > deadline {
-            return Err(format!("{} cannot be removed: {why}", directory.display()));
+            return Err(format!("{} cannot be removed: {why}", folder.path().display()));
         }
         std::thread::sleep(AGAIN);
     }
-}
-
-fn remove_all(directory: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_name() == MARKER {
-            continue;
-        }
-        let path = entry.path();
-        match entry.file_type()?.is_dir() {
-            true => std::fs::remove_dir_all(&path)?,
-            false => std::fs::remove_file(&path)?,
-        }
-    }
-    std::fs::remove_file(directory.join(MARKER)).or_else(not_there)?;
-    std::fs::remove_dir(directory).or_else(not_there)
-}
-
-fn not_there(why: io::Error) -> io::Result<()> {
-    if why.kind() == ErrorKind::NotFound { Ok(()) } else { Err(why) }
 }
 
 fn make_place(place: &Path) -> io::Result<()> {
@@ -321,8 +309,12 @@ fn lock(place: &Path) -> io::Result<Flock<File>> {
 }
 
 fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    read_from(&File::open(path)?)
+}
+
+fn read_from(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LONGEST_MARKER).read_to_end(&mut bytes)?;
+    file.take(LONGEST_MARKER).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -357,7 +349,7 @@ mod tests {
             std::process::Command::new("/bin/sleep").arg("100").current_dir(over.copy()).spawn().unwrap();
         let mut other =
             std::process::Command::new("/bin/sleep").arg("100").current_dir(folder.path()).spawn().unwrap();
-        let directory = over.directory.clone();
+        let directory = over.folder.path().to_owned();
         drop(over);
         // Somebody reaps what was ended.
         let reaper = std::thread::spawn(move || left.wait().unwrap());
@@ -367,7 +359,7 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none(), "what runs beside it is nobody's to end");
         other.kill().unwrap();
         other.wait().unwrap();
-        assert!(!directory.exists() && going.directory.exists());
+        assert!(!directory.exists() && going.folder.path().exists());
         going.remove().unwrap();
         assert_eq!(count(folder.path()), 0);
     }
@@ -377,7 +369,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path();
         let over = made(place);
-        let directory = over.directory.clone();
+        let directory = over.folder.path().to_owned();
         drop(over);
         let text = std::fs::read_to_string(directory.join(MARKER)).unwrap();
         let marked = |text: &str| {
@@ -405,6 +397,21 @@ mod tests {
         assert!(place.join("drill-000000000001/file").exists() && place.join("drills-of-mine").exists());
         std::fs::write(directory.join(MARKER), &text).unwrap();
         assert_eq!(sweep(&[], place).len(), 1);
+    }
+
+    #[test]
+    fn a_link_of_a_drills_name_is_not_followed_and_what_it_leads_to_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, other) = (folder.path().join("place"), folder.path().join("other"));
+        let over = made(&other);
+        let directory = over.folder.path().to_owned();
+        std::fs::write(directory.join("file"), b"theirs").unwrap();
+        drop(over);
+        std::fs::create_dir(&place).unwrap();
+        let link = place.join(directory.file_name().unwrap());
+        std::os::unix::fs::symlink(&directory, &link).unwrap();
+        assert_eq!(sweep(&[], &place), []);
+        assert!(directory.join("file").exists() && link.symlink_metadata().is_ok());
     }
 
     #[test]

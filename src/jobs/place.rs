@@ -1,12 +1,18 @@
 //! Where a service may write a restore: beneath the folders that its operator named, and nowhere else.
 //!
-//! What always holds: a place is judged by where it really is, with every link followed; it is new, lies strictly beneath one of the folders, and without
-//! any named there is none. Whoever may write in such a folder by other means can change it meanwhile: it should be the service's alone.
+//! What always holds: a place is judged by where it really is, with every link followed; it is new, lies strictly beneath one of the folders and within
+//! nobody's copy, and without any folder named there is none. Whoever may write in such a folder by other means can change it meanwhile: it should be the service's alone.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use farshore_applier::{restore, standby};
+
+use crate::drill::scratch;
 use crate::message::{Code, OperatorMessage, Safe};
+
+/// What lies in a directory that is somebody's copy: a restore, a standby, a drill, a PostgreSQL server.
+const OF_A_COPY: [&str; 4] = [restore::MARKER, standby::STATE, scratch::MARKER, "PG_VERSION"];
 
 /// The place of a restore, without links.
 ///
@@ -24,20 +30,64 @@ pub fn judged(directory: &Path, roots: &[PathBuf]) -> Result<PathBuf, OperatorMe
     let place = real(directory).map_err(|why| {
         refused(&format!("the restore cannot go to `{}`: {why}", directory.display()), &next())
     })?;
-    let is_beneath = roots
+    let root = roots
         .iter()
         .filter_map(|root| root.canonicalize().ok())
-        .any(|root| place.starts_with(&root) && place != root);
-    match is_beneath {
-        true => Ok(place),
-        false => {
+        // Where one lies in another, the outer one: what lies between them is looked at too.
+        .filter(|root| place.starts_with(root) && place != *root)
+        .min_by_key(|root| root.as_os_str().len());
+    let Some(root) = root else {
+        let happened = format!(
+            "the service may not restore into `{}`: it is beneath none of its `restore_roots`",
+            directory.display()
+        );
+        return Err(refused(&happened, &next()));
+    };
+    match within_a_copy(&place, &root) {
+        Ok(None) => Ok(place),
+        Ok(Some(copy)) => {
             let happened = format!(
-                "the service may not restore into `{}`: it is beneath none of its `restore_roots`",
-                directory.display()
+                "the service may not restore into `{}`: it lies within another copy, in `{}`",
+                directory.display(),
+                copy.display()
             );
             Err(refused(&happened, &next()))
         }
+        Err(why) => {
+            let happened = format!("the restore cannot go to `{}`: {why}", directory.display());
+            Err(refused(&happened, &next()))
+        }
     }
+}
+
+/// The directory of somebody's copy that a place lies in, between it and `root`. What cannot be looked at is no answer.
+fn within_a_copy(place: &Path, root: &Path) -> Result<Option<PathBuf>, String> {
+    let between = place.ancestors().skip(1).take_while(|above| *above != root);
+    for above in between {
+        let why = |why: io::Error| format!("`{}` cannot be looked at: {why}", above.display());
+        let entries = match above.read_dir() {
+            Ok(entries) => entries,
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => continue,
+            Err(failed) => return Err(why(failed)),
+        };
+        for entry in entries {
+            let name = entry.map_err(why)?.file_name();
+            if name.to_str().is_some_and(is_of_a_copy) {
+                return Ok(Some(above.to_owned()));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a name is in somebody's copy, or is a server's own in a tablespace of one.
+/// Source: `TABLESPACE_VERSION_DIRECTORY`, src/include/common/relpath.h: `PG_`, the major version, `_` and the catalog's.
+fn is_of_a_copy(name: &str) -> bool {
+    let of_tablespace = || {
+        let (major, catalog) = name.strip_prefix("PG_")?.split_once('_')?;
+        Some(major.parse::<u32>().is_ok() && catalog.parse::<u32>().is_ok())
+    };
+    OF_A_COPY.contains(&name) || of_tablespace() == Some(true)
 }
 
 /// Where a path leads, whose end may be missing.
@@ -129,6 +179,43 @@ mod tests {
             assert_eq!(why.code, Code::RestorePlaceRefused, "{bad}: {why}");
         }
         assert!(super::judged(Path::new("root/new"), &roots).is_err());
+        // A folder in a folder: what is in the inner one is judged up to the outer one.
+        let nested = [folder.join("root/full"), folder.join("root")];
+        assert!(judged("root/full/new", &nested).is_ok());
         assert!(judged("root/new", &[]).is_err());
+    }
+
+    #[test]
+    fn a_service_restores_into_nobodys_copy_however_deep() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let roots = [root.clone()];
+        std::fs::create_dir_all(root.join("plain/folder")).unwrap();
+        assert!(judged(&root.join("plain/folder/new"), &roots).is_ok());
+        for name in [
+            "farshore-restore.json",
+            "farshore-standby.json",
+            "farshore-drill.json",
+            "PG_VERSION",
+            "PG_15_202209061",
+        ] {
+            let copy = root.join(format!("copy-{name}"));
+            std::fs::create_dir_all(copy.join("base/1")).unwrap();
+            std::fs::write(copy.join(name), "").unwrap();
+            for within in ["new", "base/new", "base/1/new", "not/there/yet", "base"] {
+                let place = copy.join(within);
+                if within == "base" {
+                    std::fs::remove_dir(copy.join("base/1")).unwrap();
+                }
+                let why = judged(&place, &roots).unwrap_err();
+                assert_eq!(why.code, Code::RestorePlaceRefused, "{}: {why}", place.display());
+                assert!(why.to_string().contains("another copy"), "{why}");
+            }
+            // Beside it, and the root itself though something of a copy lies there, is another matter.
+            assert!(judged(&root.join(format!("beside-{name}")), &roots).is_ok());
+        }
+        for other in ["PG_", "PG_15", "PG_a_b", "pg_version", "PG_VERSION.old"] {
+            assert!(!is_of_a_copy(other), "{other}");
+        }
     }
 }

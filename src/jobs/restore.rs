@@ -38,11 +38,19 @@ pub(super) async fn restored(
 ) -> Result<String, OperatorMessage> {
     let (name, settings) = commands::database(&means.config, Some(database))?;
     let directory = place::judged(asked.directory.as_ref(), &means.config.service.restore_roots)?;
-    let chosen = chosen(means, (name, settings), &asked.target, &asked.history).await?;
+    let mut chosen = chosen(means, (name, settings), &asked.target, &asked.history).await?;
+    // Whatever the log says, nothing is made outside of `restore_roots`.
+    chosen.source = chosen.source.confined();
     if let Shape::Sqlite { .. } = chosen.source.shape() {
         restore::no_server(name, asked.start.is_some(), false)?;
     }
     let mut planned: Planned = Box::pin(chosen.planned(&means.config, name)).await.map_err(message)?;
+    // Where the base's own tablespaces go: beside it, and judged like it before anything is written.
+    for tablespace in &planned.plan.tablespaces {
+        let mut beside = directory.clone().into_os_string();
+        beside.push(format!("-tablespace-{}", tablespace.oid));
+        place::judged(beside.as_ref(), &means.config.service.restore_roots)?;
+    }
     tracing::info!(database = %name, directory = %directory.display(), "{}", restore::describe(&planned, Zone::UTC));
     let start = asked.start.as_ref().map(|start| (start.port, wish::then(start.then)));
     let mut options: RestoreOptions = restore::options(settings, directory, start);

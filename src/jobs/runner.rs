@@ -1,6 +1,6 @@
 //! The service's part: claims what it may do, does it, and watches over those who do jobs.
 //!
-//! What always holds: at most `AT_ONCE` jobs at a time, and of a kind one for a database; a job that names another node is left to it, and so is work
+//! What always holds: at most `AT_ONCE` jobs at a time, and of a kind one for a database; databases take turns, however much waits of one; a job that names another node is left to it, and so is work
 //! that this version does not know. A service that ends gives back what may be begun anew and says of the rest that it was interrupted. The
 //! catalog being away stops no claim that is in hand, and nobody is called silent meanwhile. What a command did is left to whoever typed it.
 
@@ -99,15 +99,20 @@ impl Runner {
         {
             tracing::debug!(error = %why, "old jobs are not forgotten");
         }
-        let jobs = match self.catalog.job_unended().await {
-            Ok(jobs) => jobs,
+        match self.catalog.job_held().await {
+            Ok(held) => self.watch(&held).await,
             Err(why) => return tracing::debug!(error = %why, "the queue of jobs cannot be looked at"),
-        };
-        self.watch(&jobs).await;
-        if let Err(why) = self.answered.answer(&self.config, &self.catalog, &jobs).await {
+        }
+        if let Err(why) = self.answered.answer(&self.config, &self.catalog).await {
             tracing::debug!(error = %why, "what is due by schedule cannot be asked for");
         }
-        self.claim(&jobs, cancel).await;
+        if self.doing.len() >= AT_ONCE {
+            return;
+        }
+        match self.catalog.job_next(&self.me.node).await {
+            Ok(next) => self.claim(&next, cancel).await,
+            Err(why) => tracing::debug!(error = %why, "the queue of jobs cannot be looked at"),
+        }
     }
 
     fn ended(&mut self, ended: Result<(tokio::task::Id, ()), tokio::task::JoinError>) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
-use farshore_catalog::job::{Job, JobKind, NewJob, Via};
+use farshore_catalog::job::{JobKind, NewJob, Via};
 use farshore_catalog::schedule::Schedule;
 use farshore_journal::DatabaseName;
 
@@ -52,12 +52,11 @@ pub(super) struct Answered {
 }
 
 impl Answered {
-    /// Answers what is due now. `unended` are the jobs that wait or run.
+    /// Answers what is due now.
     pub(super) async fn answer(
         &mut self,
         config: &Config,
         catalog: &Catalog,
-        unended: &[Job],
     ) -> farshore_catalog::Result<()> {
         let now = Utc::now();
         let mut due = Vec::new();
@@ -74,13 +73,12 @@ impl Answered {
             return Ok(());
         }
         let known = catalog.schedule_list().await?;
+        let busy = catalog.job_busy().await?;
         self.asked = Some(Instant::now());
         for (key, schedule, last) in due {
             let (name, kind) = &key;
             let known = known.iter().find(|known| known.database == *name && known.kind == *kind);
-            let is_busy = unended
-                .iter()
-                .any(|job| job.asked.kind == *kind && job.asked.database.as_ref() == Some(name));
+            let is_busy = busy.contains(&(Some(name.clone()), *kind));
             one(catalog, (name, *kind), schedule, last, known, is_busy).await?;
             self.due.insert(key, last);
         }

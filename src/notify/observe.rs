@@ -1,6 +1,7 @@
 //! What stands how, of what was read: each database's state and its work, as something that could be told. Pure.
 //!
-//! What always holds: a state that is not known is `unknown`, never left out; what is safe is said from what is stored, or said not to be known.
+//! What always holds: a state that is not known is `unknown`, never left out, and neither is a database of the configuration of which the catalog
+//! knows nothing; what is safe is said from what is stored, or said not to be known.
 
 use std::collections::BTreeMap;
 
@@ -38,8 +39,34 @@ pub struct Condition {
 /// How everything stands that was read.
 pub fn conditions(fleet: &Fleet, metrics: &Metrics, now: DateTime<Utc>) -> Vec<Condition> {
     let mut all: Vec<Condition> = fleet.members.iter().map(|member| state(member, metrics, now)).collect();
+    let is_known = |name: &DatabaseName| fleet.members.iter().any(|member| member.database == *name);
+    all.extend(metrics.objectives().keys().filter(|name| !is_known(name)).map(nowhere));
     all.extend(work(fleet, metrics, now));
     all
+}
+
+/// A database of this service's configuration that has no row in the catalog.
+fn nowhere(name: &DatabaseName) -> Condition {
+    let happened = format!(
+        "nobody vouches for how {name} stands: the configuration names it, and the catalog knows nothing of it"
+    );
+    let message = OperatorMessage::new(
+        Code::StateUnknown,
+        happened,
+        Safe::Unknown("nobody said that anything is stored".to_owned()),
+        format!(
+            "see that `farshore run` ships it and writes this catalog; `farshore check {name}` says what is in its way"
+        ),
+    );
+    // Who ships it may just begin.
+    Condition {
+        database: name.clone(),
+        topic: STATE.to_owned(),
+        word: Word::Unknown,
+        mark: 0,
+        is_new: true,
+        message,
+    }
 }
 
 fn state(member: &Member, metrics: &Metrics, now: DateTime<Utc>) -> Condition {
@@ -183,5 +210,24 @@ mod tests {
             assert_ne!(word(ShownState::Known(state), true), Word::Well, "{state}");
         }
         assert_eq!(word(ShownState::Unknown, false), Word::Unknown);
+    }
+
+    #[test]
+    fn a_database_of_the_configuration_that_the_catalog_does_not_know_is_told_of_as_unknown() {
+        let objectives = BTreeMap::from([
+            ("orders".parse().unwrap(), farshore_web::Objectives::default()),
+            ("billing".parse().unwrap(), farshore_web::Objectives::default()),
+        ]);
+        let metrics = Metrics::new(objectives, Box::new(|_, _| None));
+        let now = Utc::now();
+        let fleet = Fleet { read_at: now, members: Vec::new(), jobs: Vec::new(), schedules: Vec::new() };
+        let told = conditions(&fleet, &metrics, now);
+        let names: Vec<String> = told.iter().map(|condition| condition.database.to_string()).collect();
+        assert_eq!(names, ["billing", "orders"]);
+        for condition in told {
+            assert_eq!((condition.word, condition.topic.as_str()), (Word::Unknown, STATE));
+            // A service that just begins has a moment to make its row.
+            assert!(condition.is_new && matches!(condition.message.safe, Safe::Unknown(_)));
+        }
     }
 }

@@ -2,12 +2,11 @@
 //!
 //! What always holds: what grew worse is told at once, but for what mends itself within seconds as a rule; what is well again is told once it
 //! stayed so, for longer each time it turned of late, so that what flaps is told some six times an hour and not without end. The same is not
-//! told twice, unless no channel took it.
+//! told twice. Who has heard of it is another question (`delivery.rs`).
 //!
 //! ```text
 //! well ──worse──▶ told at once ──well, held for 30 s · 2^turns──▶ told ──▶ well
-//!                  │  └─ well for less: nothing was told, and the same again is not told anew
-//!                  └─ no channel took it for 90 s: told again, by any service
+//!                     └─ well for less: nothing was told, and the same again is not told anew
 //! ```
 
 use std::time::Duration;
@@ -90,8 +89,6 @@ pub struct Last {
     pub ago: Duration,
     /// How often it recovered of late.
     pub turns: u64,
-    /// Whether a channel took it.
-    pub delivered: bool,
 }
 
 /// What is to be done.
@@ -115,20 +112,15 @@ const GOOD_MOST: Duration = Duration::from_secs(30 * 60);
 const LATE: Duration = Duration::from_secs(3600);
 /// How long a service that begins may take until it speaks of what it ships.
 pub const BEGIN: Duration = Duration::from_secs(15);
-/// How long it takes until what no channel took is told again: longer than all tries of one delivery.
-const RETOLD: Duration = Duration::from_secs(90);
 
 /// What is to be done about what is seen.
 pub fn step(last: Option<Last>, seen: Seen) -> Step {
-    let new = Last { word: Word::Well, mark: 0, ago: Duration::MAX, turns: 0, delivered: true };
+    let new = Last { word: Word::Well, mark: 0, ago: Duration::MAX, turns: 0 };
     let last = last.unwrap_or(new);
     let turns = if last.ago > LATE { 0 } else { last.turns };
     if (last.word, last.mark) == (seen.word, seen.mark) || (last.word == seen.word && seen.word == Word::Well)
     {
-        return match !last.delivered && last.ago >= RETOLD {
-            true => Step::Tell(turns),
-            false => Step::Nothing,
-        };
+        return Step::Nothing;
     }
     let settle = match seen.word {
         Word::Beginning => STUCK,
@@ -164,7 +156,7 @@ mod tests {
     }
 
     fn last(word: Word, ago: u64, turns: u64) -> Option<Last> {
-        Some(Last { word, mark: 0, ago: seconds(ago), turns, delivered: true })
+        Some(Last { word, mark: 0, ago: seconds(ago), turns })
     }
 
     fn seen(word: Word, held: u64) -> Seen {
@@ -208,15 +200,11 @@ mod tests {
     }
 
     #[test]
-    fn every_failure_is_told_once_and_what_no_channel_took_again() {
+    fn every_failure_is_told_once() {
         let failed = |mark| Seen { mark, ..seen(Word::Failed, 0) };
-        let told = |ago, delivered| {
-            Some(Last { word: Word::Failed, mark: 7, ago: seconds(ago), turns: 0, delivered })
-        };
-        assert_eq!(step(told(5, true), failed(7)), Step::Nothing);
-        assert_eq!(step(told(5, true), failed(8)), Step::Tell(0));
-        assert_eq!(step(told(89, false), failed(7)), Step::Nothing);
-        assert_eq!(step(told(90, false), failed(7)), Step::Tell(0));
+        let told = Some(Last { word: Word::Failed, mark: 7, ago: seconds(5), turns: 0 });
+        assert_eq!(step(told, failed(7)), Step::Nothing);
+        assert_eq!(step(told, failed(8)), Step::Tell(0));
     }
 
     #[test]
@@ -228,13 +216,7 @@ mod tests {
             if is != word {
                 (word, since) = (is, now);
             }
-            let last = told.map(|(word, at, turns)| Last {
-                word,
-                mark: 0,
-                ago: seconds(now - at),
-                turns,
-                delivered: true,
-            });
+            let last = told.map(|(word, at, turns)| Last { word, mark: 0, ago: seconds(now - at), turns });
             if let Step::Tell(turns) = step(last, seen(word, now - since)) {
                 told = Some((word, now, turns));
                 count += 1;

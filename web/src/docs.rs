@@ -109,7 +109,7 @@ fn describe_one(operation: &mut Operation, role: Option<Role>) {
                 refusals.push(if of == "tokens" { Kind::TokenUnknown } else { Kind::JobUnknown });
             }
             RefOr::T(one) if one.parameter_in == ParameterIn::Header => {
-                refusals.extend([Kind::DatabaseUnknown, Kind::KeyUsed]);
+                refusals.extend([Kind::DatabaseUnknown, Kind::KeyUsed, Kind::QueueFull]);
             }
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! What changes, for whoever listens: a bounded buffer of numbered events, and one look at the catalog for all listeners.
 //!
 //! What always holds: numbers rise by one; a listener that is behind the buffer, by reading slowly or by coming back late, hears `reset` and not a part of
-//! what it missed. Nothing is kept for a single listener but its place, so that none can hold memory. While nobody listens the catalog is not asked.
+//! what it missed. That the catalog is away is said to every listener, and that it is back. Nothing is kept for a single listener but its place, so that none can hold memory. While nobody listens the catalog is not asked.
 
 mod poll;
 
@@ -71,6 +71,8 @@ pub struct Events {
     next: watch::Sender<u64>,
     /// How often the catalog was looked at.
     looked: watch::Sender<u64>,
+    /// Whether the catalog did not answer when it was last looked at.
+    away: watch::Sender<bool>,
     /// Raised by each listener that comes.
     came: watch::Sender<u64>,
     /// Places of listeners.
@@ -87,6 +89,7 @@ impl Default for Events {
             kept: Mutex::new(Kept::default()),
             next: watch::channel(0).0,
             looked: watch::channel(0).0,
+            away: watch::channel(false).0,
             came: watch::channel(0).0,
             places: Arc::new(Semaphore::new(LISTENERS)),
         }
@@ -131,6 +134,15 @@ impl Events {
         let (epoch, number) = id.split_once('.')?;
         let number = number.parse::<u64>().ok().filter(|_| epoch == self.epoch)?.checked_add(1)?;
         self.since(number).map(|_| number)
+    }
+
+    /// Whether the catalog is away, and when that changes.
+    pub fn away(&self) -> watch::Receiver<bool> {
+        self.away.subscribe()
+    }
+
+    fn catalog_is(&self, away: bool) {
+        self.away.send_if_modified(|was| std::mem::replace(was, away) != away);
     }
 
     /// Wakes at the next event.

@@ -1,7 +1,8 @@
 //! A person's login, for the API and for the page: the name and the password are checked, and a session begins.
 //!
 //! What always holds: a login that fails says the same and takes the same time, whether the name, the password or the user's being
-//! disabled was the reason; an address with too many failures is refused before its password is looked at.
+//! disabled was the reason; an address with too many failures is refused before its password is looked at, also where it asks many times at once. While a
+//! password is checked, which takes a processor and no catalog, the turn is others'; no more than [`password::AT_ONCE`] are at once.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -10,6 +11,7 @@ use chrono::{TimeDelta, Utc};
 use farshore_catalog::access::{AccessName, Role, Secret};
 
 use crate::auth;
+use crate::guard::Turn;
 use crate::password;
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
@@ -34,7 +36,13 @@ pub struct Begun {
 ///
 /// # Errors
 /// [`Kind::NotAuthenticated`] when he is not, [`Kind::TooManyAttempts`] when his address failed too often.
-pub async fn begin(web: &Shared, address: IpAddr, name: &str, password: String) -> Result<Begun, Problem> {
+pub async fn begin(
+    web: &Shared,
+    turn: &Turn,
+    address: IpAddr,
+    name: &str,
+    password: String,
+) -> Result<Begun, Problem> {
     if let Some(problem) = auth::too_many(web, address, Instant::now()) {
         return Err(problem);
     }
@@ -44,26 +52,38 @@ pub async fn begin(web: &Shared, address: IpAddr, name: &str, password: String) 
         Some(name) => catalog.user_find(name).await?,
         None => None,
     };
+    turn.give_back();
     let checking = web.checking.clone().acquire_owned().await;
     let checking =
         checking.map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))?;
+    // Others of this address may have failed while this one waited.
+    if let Some(problem) = auth::too_many(web, address, Instant::now()) {
+        drop(checking);
+        turn.take(web).await;
+        return Err(problem);
+    }
     let kept = known.as_ref().map(|(_, kept)| kept.clone());
     let checked = tokio::task::spawn_blocking(move || {
-        let right = password::verify(&password, kept.as_ref());
-        drop(checking);
-        right
+        // The permit comes back with the answer: whoever hangs up meanwhile frees it only once his password was checked.
+        (password::verify(&password, kept.as_ref()), checking)
     });
-    let right = checked
+    let (right, checking) = checked
         .await
         .map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))?;
-    let failed = || {
+    let known = known.filter(|(user, _)| right && !user.disabled);
+    if known.is_none() {
+        // Counted before the next password is checked.
         web.attempts.failed(address, Instant::now());
-        Problem::new(Kind::NotAuthenticated, "the name or the password is wrong, or the user is disabled")
-    };
-    let Some((user, kept)) = known.filter(|(user, _)| right && !user.disabled) else { return Err(failed()) };
+    }
+    drop(checking);
+    turn.take(web).await;
+    let failed =
+        || Problem::new(Kind::NotAuthenticated, "the name or the password is wrong, or the user is disabled");
+    let Some((user, kept)) = known else { return Err(failed()) };
     let secret = Secret::mint()?;
     let now = Utc::now();
     if !catalog.session_begin(&user.name, &kept, secret.digest(), now, now + LASTS).await? {
+        web.attempts.failed(address, Instant::now());
         return Err(failed());
     }
     let seconds = u64::try_from(LASTS.num_seconds()).unwrap_or(0);

@@ -10,6 +10,9 @@ use farshore_catalog::Error;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// After how many seconds a full queue is worth another try: work takes minutes as a rule.
+const QUEUE_FULL: u32 = 60;
+
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -74,6 +77,8 @@ kinds! {
     PointAmbiguous = 409, "point-ambiguous", "Several points are meant by this";
     /// A job has ended already.
     JobEnded = 409, "job-ended", "The job has ended already";
+    /// As much of a database waits or runs as may.
+    QueueFull = 409, "queue-full", "As many jobs wait or run as may be asked for";
     /// What is recorded contradicts.
     Conflict = 409, "conflict", "What is recorded contradicts this";
     /// The body is too large.
@@ -237,6 +242,9 @@ impl From<Error> for Problem {
             Error::NoIncarnation { .. } => Self::new(Kind::IncarnationUnknown, why.to_string()),
             Error::NoToken { .. } => Self::new(Kind::TokenUnknown, why.to_string()),
             Error::NotInHistory { .. } => Self::new(Kind::PointUnknown, why.to_string()),
+            Error::QueueFull { .. } => Self::new(Kind::QueueFull, format!("{why}; nothing was queued"))
+                .hint("wait until some have ended, or end those that nobody needs: GET /api/v1/jobs?unended=true lists them, POST /api/v1/jobs/{id}/cancel ends one; then ask again with the same key")
+                .retry_after(QUEUE_FULL),
             Error::Conflict { .. } => Self::new(Kind::Conflict, why.to_string()),
             Error::Invalid { .. } | Error::TooLarge { .. } => Self::new(Kind::Invalid, why.to_string()),
             _ => Self::new(Kind::Unexpected, "farshore could not do this"),

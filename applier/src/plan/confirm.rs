@@ -18,16 +18,18 @@ use crate::source::Source;
 pub(crate) struct Confirmation {
     scan: Scan,
     base: Position,
+    confined: bool,
 }
 
 impl Confirmation {
     /// Of a plan; the log that follows begins where the base's is to be read from.
     pub fn of(source: &Source, plan: &Plan, manifest: &Manifest) -> Result<Self, PlanError> {
+        let confined = source.is_confined();
         let first = source.shape().read_from(manifest.start.offset);
         let base = Position::new(plan.resolved.timeline, first);
         let wanted = wanted(&plan.asked);
         let scan = Scan::new(source.shape(), base, manifest.start.offset, manifest.next_transaction, wanted);
-        Ok(Self { scan: scan.map_err(|source| damaged(base, None, source))?, base })
+        Ok(Self { scan: scan.map_err(|source| damaged(base, None, source))?, base, confined })
     }
 
     /// Takes the next bytes. Decoding takes a core for as long as a checksum of them does.
@@ -45,7 +47,7 @@ impl Confirmation {
             return Err(PlanError::Minimal { at });
         }
         let made = found.tablespaces.iter().filter(|(at, _)| *at >= manifest.start.offset);
-        tablespaces_possible(made.map(|(_, location)| std::path::Path::new(location)))?;
+        tablespaces_possible(made.map(|(_, location)| std::path::Path::new(location)), self.confined)?;
         Ok(difference(&found, plan, manifest))
     }
 }

@@ -20,11 +20,16 @@ const NO_PORT: u16 = 5432;
 const NO_SOCKET_DIR: &str = "/farshore";
 
 /// What a copy takes that stands at the target.
-pub(super) async fn takes(backup: &Backup, found: &Found, timeline: Timeline) -> Result<Takes, PlanError> {
+pub(super) async fn takes(
+    backup: &Backup,
+    found: &Found,
+    timeline: Timeline,
+    confined: bool,
+) -> Result<Takes, PlanError> {
     let manifest = backup.manifest();
     // Records in front of the base's start share its first segment and are not replayed.
     let made = found.tablespaces.iter().filter(|(at, _)| *at >= manifest.start.offset);
-    tablespaces_possible(made.map(|(_, location)| Path::new(location)))?;
+    tablespaces_possible(made.map(|(_, location)| Path::new(location)), confined)?;
     let control = control_file(backup).await?;
     let target = RecoveryTarget { record_start: found.record.start, timeline, end: found.record.end };
     let request = Request {
@@ -58,11 +63,19 @@ pub(super) async fn takes(backup: &Backup, found: &Found, timeline: Timeline) ->
 }
 
 /// Replay makes a tablespace at the place that the source named, whatever is there; on the source's own machine that is
-/// the live one. Only an empty directory can take it. One inside of the data directory has no such place.
-pub(super) fn tablespaces_possible<'a>(made: impl Iterator<Item = &'a Path>) -> Result<(), PlanError> {
-    let mut outside: Vec<&Path> = made.filter(|location| location.is_absolute()).collect();
+/// the live one. Only an empty directory can take it, and nothing can where the copy is `confined`: no setting of the server sends it
+/// elsewhere. One inside of the data directory has an empty name; any other that is not absolute no server ever wrote.
+/// Source: `create_tablespace_directories`, src/backend/commands/tablespace.c, the same in REL_14_STABLE to REL_18_STABLE but for the empty name (from 15 on).
+pub(super) fn tablespaces_possible<'a>(
+    made: impl Iterator<Item = &'a Path>,
+    confined: bool,
+) -> Result<(), PlanError> {
+    let mut outside: Vec<&Path> = made.filter(|location| !location.as_os_str().is_empty()).collect();
     outside.sort_unstable();
     outside.dedup();
+    if let Some(location) = outside.iter().find(|place| confined || !place.is_absolute()) {
+        return Err(PlanError::TablespaceOutside { location: location.to_path_buf() });
+    }
     let entries = |place: &Path| std::fs::read_dir(place).map(|mut entries| entries.next().is_some());
     // What cannot be looked at counts as something.
     let holds = |place: &Path| match entries(place) {
@@ -147,4 +160,33 @@ async fn entry_bytes(backup: &Backup, path: &str) -> Result<Option<Vec<u8>>, Pla
         bytes.extend(backup.part_range(part.number, range).await?);
     }
     Ok((bytes.len() as u64 == manifest.entries[index].size).then_some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_confined_copy_takes_no_tablespace_that_replay_would_make_outside_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path();
+        let judged = |place: &Path, confined| tablespaces_possible(std::iter::once(place), confined);
+        // An empty directory takes it, where nobody promised that the copy stays where it was put.
+        assert!(judged(empty, false).is_ok());
+        assert!(
+            matches!(judged(empty, true), Err(PlanError::TablespaceOutside { location }) if location == empty)
+        );
+        let nowhere = empty.join("nowhere");
+        assert!(matches!(judged(&nowhere, false), Err(PlanError::TablespaceNowhere { .. })));
+        assert!(matches!(judged(&nowhere, true), Err(PlanError::TablespaceOutside { .. })));
+        for confined in [false, true] {
+            // One in the data directory stays there.
+            assert!(judged(Path::new(""), confined).is_ok());
+            for forged in ["../beside", "beside", "./../../etc"] {
+                let why = judged(Path::new(forged), confined);
+                assert!(matches!(why, Err(PlanError::TablespaceOutside { .. })), "{forged}");
+            }
+            assert!(tablespaces_possible(std::iter::empty(), confined).is_ok());
+        }
+    }
 }

@@ -29,7 +29,7 @@ pub(super) async fn takes(
     timeline: Timeline,
 ) -> Result<Takes, PlanError> {
     match source.shape() {
-        Shape::Postgres(_) => postgres::takes(backup, found, timeline).await,
+        Shape::Postgres(_) => postgres::takes(backup, found, timeline, source.is_confined()).await,
         Shape::Sqlite { .. } => {
             let manifest = backup.manifest();
             sqlite::files(manifest).map_err(|source| PlanError::Files { backup: backup.id(), source })?;

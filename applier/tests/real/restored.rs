@@ -1,7 +1,7 @@
 //! Every kind of target brings back exactly the commits it names.
 
 use farshore_applier::heads::KnownHeads;
-use farshore_applier::plan::{Asked, AskedPosition, PlanError};
+use farshore_applier::plan::{Asked, AskedPosition, PlanError, resolve};
 use farshore_applier::restore::RestoreError;
 use farshore_applier::verify::verify;
 use farshore_applier::wal_fetch::{Fetched, fetch};
@@ -241,4 +241,44 @@ fn walk_log(directory: &std::path::Path, end: Offset) -> usize {
         bytes += content[from..].iter().filter(|byte| **byte != 0).count();
     }
     bytes
+}
+
+/// Replay makes a tablespace where the source had it. That place is an empty directory here, so that a restore by hand may fill it; whoever promised that
+/// a copy stays where it was put is refused before a byte is written, and a plan that was made without that promise is refused by the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_tablespace_of_the_log_is_made_outside_of_a_copy_that_is_to_stay_where_it_was_put() {
+    let mut rig = Rig::new(Major::V15, Recipients::default()).await;
+    rig.base().await;
+    let before = rig.commit().await;
+    let place = user::tempdir();
+    let location = place.path().join("later");
+    rig.server.sql(&format!("copy (select 1) to program 'mkdir {}'", location.display()));
+    rig.server.sql(&format!("create tablespace later location '{}'", location.display()));
+    rig.server.sql("drop tablespace later");
+    let last = rig.commit().await;
+    rig.ship().await;
+    let free = rig.source(Unlock::none());
+    let confined = rig.source(Unlock::none()).confined();
+    let by_hand = resolve(&free, Asked::Latest).await.unwrap();
+    assert_eq!(by_hand.resolved.xid, Some(last.xid));
+    let refused = resolve(&confined, Asked::Latest).await.unwrap_err();
+    assert!(
+        matches!(&refused, PlanError::TablespaceOutside { location: at } if *at == location),
+        "{refused}"
+    );
+    let directory = place.path().join("r");
+    let refused = restore(&confined, &by_hand, &directory, None).await.unwrap_err();
+    assert!(matches!(refused, RestoreError::Plan(PlanError::TablespaceOutside { .. })), "{refused}");
+    assert!(!directory.join("global/pg_control").exists(), "it can be started");
+    assert_eq!(std::fs::read_dir(&location).unwrap().count(), 0);
+    // To before it, and from a base behind it, nothing is in the way.
+    let early = resolve(&confined, at(before.position)).await.unwrap();
+    assert_eq!(restored_rows(&confined, &early, Then::Pause).await, up_to(before.id));
+    rig.base().await;
+    let newest = rig.commit().await;
+    rig.ship().await;
+    let confined = rig.source(Unlock::none()).confined();
+    let late = resolve(&confined, Asked::Latest).await.unwrap();
+    assert_eq!(restored_rows(&confined, &late, Then::Pause).await, up_to(newest.id));
+    assert_eq!(std::fs::read_dir(&location).unwrap().count(), 0);
 }

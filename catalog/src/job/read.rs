@@ -32,6 +32,32 @@ pub(super) const UNENDED: &str = select!(
      order by case when state = 'queued' then 1 else 0 end, asked_at, id limit $1"
 );
 
+/// Those that somebody does.
+pub(super) const HELD: &str =
+    select!("where state in ('running', 'cancelling') order by asked_at, id limit $1");
+/// Those of one database that have not ended, in the order of [`UNENDED`].
+pub(super) const UNENDED_OF: &str = select!(
+    "where database_name = $1 and state in ('queued', 'running', 'cancelling') \
+     order by case when state = 'queued' then 1 else 0 end, asked_at, id limit $2"
+);
+/// What a node may claim, in the order of turns. What names another node, and a restore that names none, is nobody's here and stands before nobody.
+pub(super) const NEXT: &str = concat!(
+    "with waiting as (select id, database_name, asked_at, \
+     row_number() over (partition by database_name, kind order by asked_at, id) as place \
+     from job where state = 'queued' and (wanted_node is null or wanted_node = $1) \
+     and (kind <> 'restore' or wanted_node is not null)), \
+     turn as (select id, asked_at, \
+     (select count(*) from job of_same where of_same.state in ('running', 'cancelling') \
+     and coalesce(of_same.database_name, '') = coalesce(waiting.database_name, '')) as held, \
+     coalesce((select max(of_same.started_at) from job of_same \
+     where of_same.database_name = waiting.database_name), 0) as begun \
+     from waiting where place = 1) ",
+    "select job.id, kind, database_name, spec, asked_by, asked_via, job.asked_at, wanted_node, state, attempt, holder_node, \
+     holder_process, beat, silent, phase, done_bytes, total_bytes, log_at_us, eta_us, started_at, finished_at, \
+     updated_at, cancel_by, cancel_at, result, problem from turn join job on job.id = turn.id \
+     order by held, begun, job.asked_at, job.id"
+);
+
 /// A job.
 pub(super) fn job(row: &AnyRow) -> Result<Job> {
     let holder = match (row.maybe_text("holder_node")?, row.maybe_text("holder_process")?) {

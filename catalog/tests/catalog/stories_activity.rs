@@ -2,9 +2,9 @@
 
 use chrono::TimeDelta;
 use farshore_catalog::activity::{Activity, Finding, activity_append_in_txn};
-use farshore_catalog::ask::{Ask, Told};
+use farshore_catalog::ask::{Ask, MOST_UNENDED, Told};
 use farshore_catalog::job::{JobFilter, JobId, JobKind, NewJob, Via};
-use farshore_catalog::{Catalog, Time};
+use farshore_catalog::{Catalog, Error, Time};
 use sqlx::AnyPool;
 use tokio::task::JoinSet;
 
@@ -165,4 +165,34 @@ pub async fn work_that_is_asked_for_again_within_a_day_is_the_same_job(catalog: 
     assert!(told.iter().all(|told| matches!(told, Told::First | Told::Again { .. })), "{told:?}");
     assert_eq!(jobs().await, 4);
     sound(&catalog, 4).await;
+}
+
+/// Whoever asks at once: so many wait as may, and of what was refused nothing is kept.
+pub async fn no_more_work_of_a_database_is_asked_for_than_may_wait(catalog: Catalog) {
+    let mut asking = JoinSet::new();
+    for number in 0..MOST_UNENDED + 8 {
+        let (catalog, ask) = (catalog.clone(), ask("token 1", &format!("k-{number}"), "backup"));
+        asking.spawn(async move { catalog.job_ask(&ask, time(0)).await });
+    }
+    let told = asking.join_all().await;
+    assert_eq!(told.iter().filter(|told| matches!(told, Ok(Told::First))).count() as u64, MOST_UNENDED);
+    let refused = told.iter().filter(|told| matches!(told, Err(Error::QueueFull { .. }))).count();
+    assert_eq!(refused, 8, "{told:?}");
+    let waiting = catalog.job_unended().await.unwrap();
+    assert_eq!(waiting.len() as u64, MOST_UNENDED);
+    sound(&catalog, MOST_UNENDED).await;
+    // Another database, and what is of none, has room of its own.
+    for database in [Some(name("billing")), None] {
+        let other = ask("token 1", &format!("other-{database:?}"), "backup");
+        let other = Ask { job: NewJob { database, ..other.job.clone() }, ..other };
+        assert_eq!(catalog.job_ask(&other, time(1)).await.unwrap(), Told::First);
+    }
+    // The same question is answered once there is room, as the first time.
+    let late = ask("token 1", "late", "backup");
+    assert!(matches!(
+        catalog.job_ask(&late, time(2)).await,
+        Err(Error::QueueFull { unended: 32, most: 32, .. })
+    ));
+    catalog.job_cancel(waiting[0].asked.id, "ana", time(3)).await.unwrap();
+    assert_eq!(catalog.job_ask(&late, time(4)).await.unwrap(), Told::First);
 }

@@ -262,3 +262,48 @@ pub async fn a_due_time_is_answered_once_with_its_job(catalog: Catalog) {
     let before = Schedule { cron: "0 4 * * *".to_owned(), due: time(5), ..schedule };
     assert_eq!(catalog.schedule_put(&before, time(32)).await.unwrap().due, time(30));
 }
+
+async fn put_for(catalog: &Catalog, database: &str, kind: JobKind, node: Option<&str>, at: i64) -> JobId {
+    let job = NewJob { database: Some(name(database)), wanted_node: node.map(str::to_owned), ..new(kind) };
+    catalog.job_put(&job, None, time(at)).await.unwrap();
+    job.id
+}
+
+async fn next(catalog: &Catalog) -> Vec<JobId> {
+    catalog.job_next("oslo-1").await.unwrap().into_iter().map(|job| job.asked.id).collect()
+}
+
+/// More wait of one database than any list gives; what another asked last of all is seen, and comes second.
+pub async fn however_much_waits_of_one_database_the_others_have_their_turn(catalog: Catalog) {
+    let first = put_for(&catalog, "orders", JobKind::Plan, None, 0).await;
+    for second in 1..1100 {
+        put_for(&catalog, "orders", JobKind::Plan, None, second).await;
+    }
+    // What names another node, and a restore that names none, is nobody's here and stands before nobody.
+    put_for(&catalog, "orders", JobKind::Restore, None, 1).await;
+    put_for(&catalog, "orders", JobKind::Verify, Some("oslo-2"), 1).await;
+    let restore = put_for(&catalog, "orders", JobKind::Restore, Some("oslo-1"), 2000).await;
+    let billing = put_for(&catalog, "billing", JobKind::Backup, None, 3000).await;
+    assert_eq!(next(&catalog).await, [first, restore, billing]);
+    let claim = catalog.job_claim(first, &holder("oslo-1"), time(3001)).await.unwrap().unwrap();
+    assert_eq!(
+        next(&catalog).await[0],
+        billing,
+        "of whom nothing is done, before those of whom something is"
+    );
+    let end = JobEnd::Succeeded("{}".to_owned());
+    catalog.job_end(&claim, &end, time(3002)).await.unwrap();
+    assert_eq!(next(&catalog).await[0], billing, "who had his turn stands behind those who had none");
+    let claim = catalog.job_claim(billing, &holder("oslo-1"), time(3003)).await.unwrap().unwrap();
+    catalog.job_end(&claim, &end, time(3004)).await.unwrap();
+    put_for(&catalog, "billing", JobKind::Backup, None, 3005).await;
+    assert_eq!(catalog.job_next("oslo-1").await.unwrap()[0].asked.database, Some(name("orders")));
+    let busy = catalog.job_busy().await.unwrap();
+    let held: Vec<_> = busy.iter().map(|(of, kind)| (of.clone().unwrap(), *kind)).collect();
+    assert!(
+        held.contains(&(name("billing"), JobKind::Backup))
+            && held.contains(&(name("orders"), JobKind::Verify))
+    );
+    assert_eq!(catalog.job_unended_of(&name("billing")).await.unwrap().len(), 1);
+    assert!(catalog.job_held().await.unwrap().is_empty());
+}

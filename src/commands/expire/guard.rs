@@ -72,8 +72,7 @@ async fn jobs(catalog: &Catalog, name: &DatabaseName) -> Result<Vec<Job>, Operat
     let filter = JobFilter { database: Some(name.clone()), unended: false, before: None };
     let mut jobs =
         catalog.job_list(&filter, LOOKED_THROUGH).await.map_err(|why| wiring::catalog_away(&why))?;
-    let unended = catalog.job_unended().await.map_err(|why| wiring::catalog_away(&why))?;
-    jobs.extend(unended.into_iter().filter(|job| job.asked.database.as_ref() == Some(name)));
+    jobs.extend(catalog.job_unended_of(name).await.map_err(|why| wiring::catalog_away(&why))?);
     Ok(jobs)
 }
 

@@ -38,7 +38,12 @@ pub(crate) fn unreachable(
             "`farshore verify` names what is wrong with the journal; mend the store, or restore from another one"
                 .to_owned()
         }
-        (None, PlanError::TablespaceInTheWay { .. } | PlanError::TablespaceNowhere { .. }) => {
+        (
+            None,
+            PlanError::TablespaceInTheWay { .. }
+            | PlanError::TablespaceNowhere { .. }
+            | PlanError::TablespaceOutside { .. },
+        ) => {
             "do one of what it says, then restore again".to_owned()
         }
         (None, _) => {

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::api::database::NoParameters;
 use crate::api::job::Job;
-use crate::api::named;
+use crate::api::{named, plan};
 use crate::ask::{self, Key, Work};
 use crate::auth::Who;
 use crate::body;
@@ -175,7 +175,8 @@ pub async fn ask(
 ) -> Result<Response, Problem> {
     let asked: BackupAsked = body::json(&headers, &body, "{\"database\": ..., \"store\": ...}")?;
     let database = ask::database(&web, &who, &asked.database).await?;
-    let spec = spec::Backup { store: asked.store };
+    let store = asked.store.as_deref().map(plan::store).transpose()?;
+    let spec = spec::Backup { store };
     let work = Work { kind: JobKind::Backup, database: &database.name, spec: &spec, node: None };
     ask::queue(&web, &who, key, work).await
 }

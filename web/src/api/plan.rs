@@ -70,15 +70,23 @@ impl Target {
     }
 }
 
+/// A store's name, whose letters are those of a database's.
+///
+/// # Errors
+/// [`Kind::Invalid`].
+pub fn store(text: &str) -> Result<String, Problem> {
+    match text.parse::<farshore_journal::DatabaseName>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(Problem::invalid("store", "is the name of a store: 1 to 63 of a-z, 0-9, _ and -")),
+    }
+}
+
 /// Which history, as far as it is named.
 ///
 /// # Errors
 /// When a name cannot be one.
 pub fn history(store: Option<String>, incarnation: Option<String>) -> Result<spec::History, Problem> {
-    // The letters of a store's name are those of a database's.
-    if store.as_ref().is_some_and(|store| store.parse::<farshore_journal::DatabaseName>().is_err()) {
-        return Err(Problem::invalid("store", "is the name of a store: 1 to 63 of a-z, 0-9, _ and -"));
-    }
+    let store = store.as_deref().map(self::store).transpose()?;
     let is_one = |text: &String| text.parse::<IncarnationId>().is_ok() || text.parse::<u64>().is_ok();
     if incarnation.as_ref().is_some_and(|text| !is_one(text)) {
         return Err(Problem::invalid("incarnation", "is an incarnation's number or its id"));

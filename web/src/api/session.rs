@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::auth::{self, Peer, Who};
 use crate::body;
+use crate::guard::Turn;
 use crate::login;
 use crate::problem::Problem;
 use crate::state::Shared;
@@ -47,11 +48,12 @@ pub struct Session {
 pub async fn begin(
     State(web): State<Shared>,
     Extension(Peer(address)): Extension<Peer>,
+    Extension(turn): Extension<Turn>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let login: Login = body::json(&headers, &body, "{\"name\": ..., \"password\": ...}")?;
-    let begun = login::begin(&web, address, &login.name, login.password).await?;
+    let begun = login::begin(&web, &turn, address, &login.name, login.password).await?;
     let session = Session {
         name: begun.name.to_string(),
         role: begun.role.word().to_owned(),

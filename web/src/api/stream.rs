@@ -1,7 +1,7 @@
 //! `/events/stream`: what changes, as it changes (server-sent events, HTML Living Standard section 9.2).
 //!
 //! What always holds: a listener hears only of databases that are there for him; one whose token or session is not valid any more, or has another role, is ended
-//! within `CHECK`, and hears nothing while it is not known whether it is. A stream ends by itself after some minutes: whoever goes on comes back with the id that he
+//! within `CHECK`, and hears nothing while it is not known whether it is, but that the catalog is away. A stream ends by itself after some minutes: whoever goes on comes back with the id that he
 //! heard last, and misses nothing or is told `reset`.
 
 use std::collections::VecDeque;
@@ -50,7 +50,8 @@ pub struct Asked {
 
 /// What changes, as it changes
 ///
-/// Types: `job` (its data is a job), `status` (a database's status), `reset` (events were missed: read what is now anew). `Last-Event-ID` goes on behind that event. A
+/// Types: `job` (its data is a job), `status` (a database's status), `reset` (events were missed: read what is now anew), `catalog` (`{"reachable": false}`: nothing is known
+/// from now on, and what was said before may not be so any more; `true`: it is read again, and what changed meanwhile follows). The last two come whatever `types` says. `Last-Event-ID` goes on behind that event. A
 /// stream lasts nine minutes; clients come back by themselves.
 #[utoipa::path(
     get,
@@ -83,6 +84,7 @@ pub async fn listen(
         Some(None) => (web.events.next(), false),
     };
     let waking = web.events.waking();
+    let away = web.events.away();
     turn.give_back();
     // What is read behind this answer's head is not older than the events in it.
     tokio::time::timeout(FIRST_LOOK, web.events.looked()).await.map_err(|_| Problem::away())?;
@@ -100,6 +102,8 @@ pub async fn listen(
         next,
         queue,
         waking,
+        away,
+        told_away: false,
         checked: now,
         ends: now + LASTS,
         _place: place,
@@ -124,6 +128,11 @@ fn reset(id: &str, is_known: bool) -> Sent {
     if is_known { event.id(id) } else { event }
 }
 
+/// Whether the catalog is read. Without an id: it is of no number, and who comes back goes on behind what he heard.
+fn catalog(reachable: bool) -> Sent {
+    Sent::default().event("catalog").data(format!("{{\"reachable\":{reachable}}}"))
+}
+
 struct Listener {
     web: Shared,
     who: Who,
@@ -134,6 +143,8 @@ struct Listener {
     next: u64,
     queue: VecDeque<Sent>,
     waking: watch::Receiver<u64>,
+    away: watch::Receiver<bool>,
+    told_away: bool,
     checked: Instant,
     ends: Instant,
     _place: OwnedSemaphorePermit,
@@ -143,6 +154,11 @@ impl Listener {
     /// The next event; `None` when the stream ends.
     async fn event(&mut self) -> Option<Sent> {
         loop {
+            let away = *self.away.borrow_and_update();
+            if away != self.told_away {
+                self.told_away = away;
+                return Some(catalog(!away));
+            }
             let is_known = match self.checked.elapsed() < CHECK {
                 true => true,
                 false => self.is_let_in().await?,
@@ -159,6 +175,7 @@ impl Listener {
             let check = if is_known { self.checked + CHECK } else { Instant::now() + CHECK };
             tokio::select! {
                 changed = self.waking.changed(), if is_known => changed.ok()?,
+                changed = self.away.changed() => changed.ok()?,
                 () = tokio::time::sleep_until(check) => {}
                 () = tokio::time::sleep_until(self.ends) => return None,
                 () = self.web.here.stop.cancelled() => return None,

@@ -1,7 +1,7 @@
 //! The one look at the catalog for all listeners.
 //!
 //! What always holds: what is the same as at the last look is no event; the first look makes none. A job that began and ended between two looks is told as it
-//! ended. A catalog that is away makes no event, and what changed meanwhile is told when it is back.
+//! ended. A catalog that is away, or does not answer for [`PATIENCE`], is said to be, and what changed meanwhile is told when it is back.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +19,8 @@ use crate::state::{Shared, Web};
 
 /// Between two looks at the jobs.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a look may take until the catalog counts as away.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Looks at the jobs between two at the databases: more is asked of the catalog for each of those.
 const STATUS_LOOKS: u32 = 5;
 /// Jobs that are looked at although they have ended: more do not end between two looks.
@@ -43,10 +45,12 @@ pub async fn poll(web: Shared, cancel: CancellationToken) {
             changed = came.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(LOOK), if goes_on => {}
         }
+        let looking = Box::pin(look(&web, &mut seen, looks.is_multiple_of(STATUS_LOOKS)));
         let looked = tokio::select! {
             () = cancel.cancelled() => return,
-            looked = Box::pin(look(&web, &mut seen, looks.is_multiple_of(STATUS_LOOKS))) => looked,
+            looked = slowly(&web, looking) => looked,
         };
+        web.events.catalog_is(looked.is_err());
         match looked {
             Ok(()) => {
                 looks = looks.wrapping_add(1);
@@ -55,6 +59,16 @@ pub async fn poll(web: Shared, cancel: CancellationToken) {
             Err(why) => tracing::debug!(error = %why, "what changed cannot be told: the catalog is away"),
         }
     }
+}
+
+/// A look, which is not given up when it takes long: what it told by then is not to be told twice.
+async fn slowly<T>(web: &Web, mut looking: impl Future<Output = T> + Unpin) -> T {
+    tokio::select! {
+        biased;
+        looked = &mut looking => return looked,
+        () = tokio::time::sleep(PATIENCE) => web.events.catalog_is(true),
+    }
+    looking.await
 }
 
 async fn look(web: &Web, seen: &mut Seen, databases: bool) -> farshore_catalog::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! What always holds: a token counts without the catalog only here, where nothing is said but what this process knows by itself; only if
 //! this process saw the catalog vouch for it within `REMEMBERED`, and before its own end. A token that the catalog does not vouch
-//! for is forgotten. What is remembered is the digest of a secret, never the secret.
+//! for is forgotten. Asking the catalog takes a turn as everywhere else, so that a flood of scrapes keeps nobody's record from it. What is remembered is the digest of a secret, never the secret.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -69,6 +69,10 @@ impl Proved {
 /// # Errors
 /// When nobody is known who may.
 pub async fn admit(web: &Shared, request: &Parts) -> Result<Who, Problem> {
+    let turn = tokio::time::timeout(PATIENCE, web.asking.acquire()).await;
+    let Ok(Ok(_turn)) = turn else {
+        return bearer(request).map_or_else(|| Err(Problem::away()), |bearer| remembered(web, &bearer));
+    };
     let Some(bearer) = bearer(request) else { return otherwise(web, request).await };
     let Ok(catalog) = web.catalog() else { return remembered(web, &bearer) };
     let token = match tokio::time::timeout(PATIENCE, catalog.token_proved(&bearer, Utc::now())).await {
@@ -107,4 +111,58 @@ fn bearer(request: &Parts) -> Option<Bearer> {
     let value = request.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, text) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| text.trim().parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use axum::http::Request;
+    use farshore_catalog::token::Token;
+    use farshore_catalog::{Catalog, Options};
+
+    use super::*;
+    use crate::problem::Kind;
+    use crate::state::{Here, Web};
+
+    fn asks(bearer: &Bearer) -> Parts {
+        let value = format!("Bearer {}", bearer.text());
+        Request::builder().header("authorization", value).body(()).unwrap().into_parts().0
+    }
+
+    /// As many ask as may: a scrape waits for its turn, and then is answered from what is remembered, or not at all.
+    #[tokio::test]
+    async fn a_scrape_does_not_pass_by_those_who_wait_for_the_catalog() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/catalog.db", folder.path().display());
+        let catalog = Catalog::open(&url, Options::default()).await.unwrap();
+        let web = Web::new(Some(catalog.clone()), BTreeMap::new(), Here::default(), false, true);
+        let (known, fresh) = (Bearer::mint().unwrap(), Bearer::mint().unwrap());
+        for (bearer, name) in [(&known, "known"), (&fresh, "fresh")] {
+            let token = Token {
+                id: bearer.id,
+                name: name.parse().unwrap(),
+                role: Role::Viewer,
+                database: None,
+                created_at: Utc::now(),
+                expires_at: None,
+                last_used_at: None,
+                revoked_at: None,
+            };
+            catalog.token_insert(&token, bearer.secret.digest()).await.unwrap();
+        }
+        assert_eq!(admit(&web, &asks(&known)).await.unwrap().name, "known");
+        let all = u32::try_from(web.asking.available_permits()).unwrap();
+        let turns = web.asking.acquire_many(all).await.unwrap();
+        assert_eq!(admit(&web, &asks(&known)).await.unwrap().name, "known");
+        let used = async || {
+            let tokens = catalog.token_list().await.unwrap();
+            tokens.into_iter().find(|token| token.name.to_string() == "fresh").unwrap().last_used_at
+        };
+        assert_eq!(admit(&web, &asks(&fresh)).await.unwrap_err().kind, Kind::CatalogAway);
+        assert_eq!(used().await, None, "the catalog was asked");
+        drop(turns);
+        assert_eq!(admit(&web, &asks(&fresh)).await.unwrap().name, "fresh");
+        assert!(used().await.is_some());
+    }
 }

@@ -28,7 +28,7 @@ families! {
         "The most that would be lost if the primary were lost now, as time; while a source is silent it grows, and +Inf is: nothing bounds it.";
     RPO_OBJECTIVE = Gauge "farshore_rpo_objective_seconds" ["database"] "The most that may be lost, from the configuration of this process.";
     RTO_OBJECTIVE = Gauge "farshore_rto_objective_seconds" ["database"] "The longest a recovery may take, from the configuration of this process.";
-    WINDOW_OPEN = Gauge "farshore_recovery_window_open" ["database"] "Whether anything of the current incarnation is known to be restorable.";
+    WINDOW_OPEN = Gauge "farshore_recovery_window_open" ["database"] "Whether anything of the current incarnation is known to be restorable; 0 while the catalog is away.";
     WINDOW_START = Gauge "farshore_recovery_window_start_timestamp_seconds" ["database"]
         "The time of the last commit at the start of what can be restored without a break.";
     WINDOW_END = Gauge "farshore_recovery_window_end_timestamp_seconds" ["database"] "The time of the newest commit that can be restored.";
@@ -47,7 +47,7 @@ families! {
     BACKUP_SIZE = Gauge "farshore_backup_last_size_bytes" ["database", "type"] "What it takes in its store.";
     SCHEDULE_DUE = Gauge "farshore_schedule_due_timestamp_seconds" ["database", "kind"]
         "When the next run of a schedule becomes overdue, unless one succeeds before.";
-    JOBS_RUNNING = Gauge "farshore_jobs_running" ["database", "kind"] "Jobs that run now.";
+    JOBS_RUNNING = Gauge "farshore_jobs_running" ["database", "kind"] "Jobs that run now; absent while the catalog is away.";
     JOB_SUCCESS = Gauge "farshore_job_last_success_timestamp_seconds" ["database", "kind"] "When such a job last succeeded; 0: none is known to have.";
     JOB_FAILURE = Gauge "farshore_job_last_failure_timestamp_seconds" ["database", "kind"] "When such a job last failed; 0: none is known to have.";
     NOTIFIED = Counter "farshore_notifications_total" ["channel"] "Notifications that a channel took, since this process began.";

@@ -67,7 +67,10 @@ pub(super) fn write(
     let jobs = reading.fleet.jobs.iter().filter(|job| job.database.as_ref().map_or(only.is_none(), sees));
     for job in jobs {
         let labels = [job.database.as_ref().map_or("", DatabaseName::as_str), job.kind.word()];
-        page.add(&f::JOBS_RUNNING, &labels, whole(job.running));
+        // What ran when the catalog was last read may have ended, and other work may run.
+        if !away {
+            page.add(&f::JOBS_RUNNING, &labels, whole(job.running));
+        }
         page.add(&f::JOB_SUCCESS, &labels, moment(job.last_success));
         page.add(&f::JOB_FAILURE, &labels, moment(job.last_failure));
     }
@@ -104,7 +107,8 @@ fn known(page: &mut Page, member: &Member, now: Time, away: bool, reading: Optio
     page.add(&f::CONTACT, &[name], moment(contact));
     log(page, member, &standing, now);
     let restorable = member.restorable.as_ref();
-    page.add(&f::WINDOW_OPEN, &[name], whole(u64::from(restorable.is_some())));
+    // Known, and not: was known when the catalog was last read.
+    page.add(&f::WINDOW_OPEN, &[name], whole(u64::from(restorable.is_some() && !away)));
     page.add(&f::WINDOW_GAPS, &[name], whole(restorable.map_or(0, |found| found.gaps as u64)));
     let ends =
         reading.and_then(|reading| reading.ends.get(&member.database)).filter(|_| restorable.is_some());

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use crate::auth::{self, Peer};
+use crate::guard::Turn;
 use crate::login;
 use crate::page::Query;
 use crate::pages::frame::{self, THEME_COOKIE, Theme};
@@ -71,6 +72,7 @@ async fn form(
 pub async fn begin(
     State(web): State<Shared>,
     Extension(Peer(address)): Extension<Peer>,
+    Extension(turn): Extension<Turn>,
     request: Request,
 ) -> Result<Response, Problem> {
     let headers = request.headers().clone();
@@ -78,7 +80,7 @@ pub async fn begin(
     let field = |name: &str| fields.iter().find(|(of, _)| of == name).map_or("", |(_, value)| value.as_str());
     let to = local(field("to")).unwrap_or("/");
     let name = field("name").trim();
-    match login::begin(&web, address, name, field("password").to_owned()).await {
+    match login::begin(&web, &turn, address, name, field("password").to_owned()).await {
         Ok(begun) => {
             let mut answer = Redirect::to(to).into_response();
             if let Ok(value) = HeaderValue::from_str(&begun.cookie) {

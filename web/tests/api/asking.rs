@@ -293,3 +293,53 @@ async fn what_is_asked_for_is_in_the_record_of_activity_once_with_its_asker() {
     }
     rig.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_of_one_database_fills_its_own_queue_and_nobody_elses() {
+    let rig = Rig::new().await;
+    let one = rig.token(Role::Operator, Some("orders")).await;
+    let body = json!({ "database": "orders" });
+    let mut queued = Vec::new();
+    let full = loop {
+        let answer = post(&rig, BACKUPS, &one, &format!("k-{}", queued.len()), &body).await;
+        match answer.status {
+            202 => queued.push(answer.header("location").to_owned()),
+            _ => break answer,
+        }
+        assert!(queued.len() <= 32, "it has no end");
+    };
+    assert_eq!((full.status, full.problem().as_str()), (409, "queue-full"), "{full:?}");
+    let said = full.json();
+    assert!(said["detail"].as_str().unwrap().contains("nothing was queued"), "{said}");
+    assert!(
+        said["hint"].as_str().unwrap().contains("cancel") && full.header("retry-after") == "60",
+        "{said}"
+    );
+    let all = rig.token(Role::Operator, None).await;
+    let other = post(&rig, BACKUPS, &all, "other", &json!({ "database": "billing" })).await;
+    assert_eq!(other.status, 202, "{other:?}");
+    // With the same key, once there is room.
+    let key = format!("k-{}", queued.len());
+    let ended = format!("{}/cancel", queued[0]);
+    let bearer = format!("Bearer {one}");
+    let cancelled = rig.send(Method::POST, &ended, &[("authorization", bearer.as_str())], "").await;
+    assert_eq!(cancelled.status, 200, "{cancelled:?}");
+    assert_eq!(post(&rig, BACKUPS, &one, &key, &body).await.status, 202);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_of_work_that_is_asked_for_is_a_name() {
+    let rig = Rig::new().await;
+    let token = rig.token(Role::Operator, None).await;
+    let before = jobs(&rig).await;
+    for (number, bad) in ["", "../main", "Main", "a b", &"m".repeat(64), "<b>"].into_iter().enumerate() {
+        let body = json!({ "database": "orders", "store": bad });
+        let answer = post(&rig, BACKUPS, &token, &format!("k-{number}"), &body).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (400, "request-invalid"), "{bad:?}");
+    }
+    assert_eq!(jobs(&rig).await, before);
+    let good = post(&rig, BACKUPS, &token, "good", &json!({ "database": "orders", "store": "main" })).await;
+    assert_eq!(good.status, 202, "{good:?}");
+    rig.end().await;
+}

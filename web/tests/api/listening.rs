@@ -233,3 +233,33 @@ async fn futures(
     });
     asking.join_all().await.into_iter().map(|answer| answer.unwrap()).collect()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_the_catalog_is_away_and_that_it_is_back_is_said_to_every_listener() {
+    let rig = Rig::new().await;
+    let token = rig.token(Role::Viewer, None).await;
+    let one = rig.token(Role::Viewer, Some("billing")).await;
+    let mut jobs = Listener::begin(&rig, &token, "?types=job", None).await;
+    let mut others = Listener::begin(&rig, &one, "?types=status", None).await;
+    let (file, elsewhere) = (rig.folder.path().join("catalog.db"), rig.folder.path().join("elsewhere.db"));
+    std::fs::rename(&file, &elsewhere).unwrap();
+    for listener in [&mut jobs, &mut others] {
+        let heard = listener.event().await;
+        assert_eq!((heard.kind.as_str(), heard.id.as_str()), ("catalog", ""), "{heard:?}");
+        assert_eq!(heard.data, serde_json::json!({ "reachable": false }));
+    }
+    std::fs::rename(&elsewhere, &file).unwrap();
+    for listener in [&mut jobs, &mut others] {
+        let heard = listener.event().await;
+        assert_eq!(
+            (heard.kind.as_str(), &heard.data),
+            ("catalog", &serde_json::json!({ "reachable": true }))
+        );
+    }
+    // It goes on where it was.
+    let id = queued(&rig, "orders").await;
+    let heard = jobs.event().await;
+    assert_eq!((heard.kind.as_str(), heard.data["id"].as_str()), ("job", Some(id.to_string().as_str())));
+    drop((jobs, others));
+    rig.end().await;
+}

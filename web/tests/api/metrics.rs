@@ -136,6 +136,9 @@ async fn without_the_catalog_no_metric_disappears_and_everything_is_unknown_and_
     assert_eq!(away.status, 200, "{away:?}");
     assert_eq!(value(&away.text, "farshore_catalog_up"), Some(0.0));
     assert_eq!(states(&away.text, "orders"), ["unknown"]);
+    // What was known is known no more: nothing is called restorable, and no job is said to run.
+    assert_eq!(value(&away.text, "farshore_recovery_window_open{database=\"orders\"}"), Some(0.0));
+    assert!(before.contains("\nfarshore_jobs_running{") && !away.text.contains("\nfarshore_jobs_running{"));
     let exposure = "farshore_rpo_exposure_seconds{database=\"orders\"}";
     let first = value(&away.text, exposure).unwrap();
     assert!(first > 0.0, "{first}");
@@ -156,6 +159,7 @@ async fn without_the_catalog_no_metric_disappears_and_everything_is_unknown_and_
         "farshore_log_lag_bytes",
         "farshore_source_retained_log_bytes",
         "farshore_source_log_time_to_full_seconds",
+        "farshore_jobs_running",
     ];
     assert!(gone.iter().all(|sample| measured.iter().any(|name| sample.starts_with(name))), "{gone:?}");
     // One that was proved and has ended since, and one that never was, are not let in.
@@ -165,6 +169,7 @@ async fn without_the_catalog_no_metric_disappears_and_everything_is_unknown_and_
     read(&rig).await;
     let back = rig.get(PATH, &token).await.text;
     assert_eq!(states(&back, "orders"), ["connected"], "{back}");
+    assert_eq!(value(&back, "farshore_recovery_window_open{database=\"orders\"}"), Some(1.0));
     rig.end().await;
 }
 

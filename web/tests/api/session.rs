@@ -1,8 +1,12 @@
 //! Logging in: what a person's browser is given, and what it must show.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use farshore_catalog::access::Role;
 use reqwest::Method;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::rig::{Answer, PASSWORD, Rig};
 
@@ -123,4 +127,47 @@ async fn a_token_made_over_http_is_shown_once_and_lets_nobody_in_once_revoked() 
     let listed = rig.send(Method::GET, "/api/v1/tokens", &[("authorization", &admin)], "").await;
     assert!(!listed.text.contains(hidden) && !format!("{entries:?}").contains(hidden));
     rig.end().await;
+}
+
+/// More log in at once than questions have turns; a password takes a processor, and whoever asks for something else meanwhile waits for none of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_checked_keeps_nobody_from_the_catalog() {
+    let rig = Arc::new(Rig::new().await);
+    rig.user("ana", Role::Viewer).await;
+    let token = rig.token(Role::Viewer, None).await;
+    let (done, mut logins) = (Arc::new(AtomicUsize::new(0)), JoinSet::new());
+    for _ in 0..16 {
+        let (rig, done) = (Arc::clone(&rig), Arc::clone(&done));
+        logins.spawn(async move {
+            let answer = login(&rig, "ana", PASSWORD).await;
+            done.fetch_add(1, Ordering::SeqCst);
+            answer.status
+        });
+    }
+    // The first has come back: all the others are here, and most of them wait.
+    while done.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.get("/api/v1/databases", &token).await.status, 200);
+    let before = done.load(Ordering::SeqCst);
+    assert!(before < 8, "it waited for {before} logins");
+    assert!(logins.join_all().await.into_iter().all(|status| status == 200));
+    Arc::into_inner(rig).unwrap().end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_guesses_many_passwords_at_once_has_no_more_tries_than_one_after_the_other() {
+    let rig = Arc::new(Rig::new().await);
+    rig.user("ana", Role::Viewer).await;
+    let mut logins = JoinSet::new();
+    for _ in 0..30 {
+        let rig = Arc::clone(&rig);
+        logins.spawn(async move { login(&rig, "ana", "a wrong password").await.status });
+    }
+    let answers = logins.join_all().await;
+    let looked_at = answers.iter().filter(|status| **status == 401).count();
+    // Ten, and the one that is checked beside the tenth.
+    assert!((10..=11).contains(&looked_at), "{answers:?}");
+    assert!(answers.iter().all(|status| matches!(status, 401 | 429)), "{answers:?}");
+    Arc::into_inner(rig).unwrap().end().await;
 }

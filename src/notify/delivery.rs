@@ -1,0 +1,122 @@
+//! Whether a channel is told something now: pure, times are passed in.
+//!
+//! What always holds: a channel is told what is, until it took it, and not what was meanwhile; who heard of a beginning is told of the end, and who
+//! did not is not. What it did not take is tried again after a pause that doubles; what is new is tried at once.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::transition::Word;
+
+/// The pause behind the first try that failed: longer than a delivery takes with all its tries and its time in a queue, so that there are not two of it at once.
+pub const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(60);
+/// The longest pause: how late somebody may hear of what is bad still, once his channel is back.
+const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(15);
+
+/// What a channel heard of something, and how it stands with what it has to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// What it took last; `None` before it took anything.
+    pub last: Option<(Word, i64)>,
+    /// Since when that is to be told which was last tried.
+    pub trying: DateTime<Utc>,
+    /// How often that was tried.
+    pub tries: u32,
+    /// Before this nobody tries it again.
+    pub next_at: DateTime<Utc>,
+}
+
+/// Whether what `is` since a moment is to be told to a channel now; how often that was tried before.
+pub fn due(
+    (word, mark): (Word, i64),
+    since: DateTime<Utc>,
+    heard: Option<&Heard>,
+    now: DateTime<Utc>,
+) -> Option<u32> {
+    // Nobody tells anybody that what he never heard of is well.
+    let (knows, of) = heard.and_then(|heard| heard.last).unwrap_or((Word::Well, 0));
+    if knows == word && (of == mark || word == Word::Well) {
+        return None;
+    }
+    match heard {
+        Some(heard) if heard.trying == since => {
+            // A clock that was set back must not silence anybody for longer than any pause.
+            let is_over = now >= heard.next_at || heard.next_at - now > LONGEST_PAUSE;
+            is_over.then_some(heard.tries)
+        }
+        _ => Some(0),
+    }
+}
+
+/// How long nobody tries again after so many tries.
+pub fn pause(tries: u32) -> TimeDelta {
+    let factor = 1_i32.checked_shl(tries.min(16)).unwrap_or(i32::MAX);
+    FIRST_PAUSE.checked_mul(factor).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_790_000_000 + second, 0).unwrap()
+    }
+
+    fn heard(last: Option<Word>, trying: i64, tries: u32, next: i64) -> Heard {
+        Heard { last: last.map(|word| (word, 0)), trying: at(trying), tries, next_at: at(next) }
+    }
+
+    #[test]
+    fn the_end_of_an_alarm_is_told_to_whoever_heard_of_its_beginning_and_to_nobody_else() {
+        let heard = |word| Heard { trying: at(0), tries: 0, next_at: at(60), last: Some((word, 0)) };
+        assert_eq!(due((Word::Well, 0), at(50), Some(&heard(Word::Unknown)), at(50)), Some(0));
+        assert_eq!(due((Word::Well, 0), at(50), Some(&heard(Word::Well)), at(50)), None);
+        assert_eq!(due((Word::Well, 0), at(50), None, at(50)), None);
+        let never = Heard { last: None, ..heard(Word::Well) };
+        assert_eq!(due((Word::Well, 0), at(50), Some(&never), at(500)), None);
+    }
+
+    #[test]
+    fn what_a_channel_did_not_take_is_told_again_later_and_later_until_it_did() {
+        // Away for six hours: when it is tried, by a service that looks each second.
+        let (mut now, mut tried) = (0, Vec::new());
+        let mut known: Option<Heard> = None;
+        while now < 6 * 3600 {
+            if let Some(tries) = due((Word::Breached, 0), at(0), known.as_ref(), at(now)) {
+                tried.push(now);
+                let next = now + pause(tries).num_seconds();
+                known = Some(heard(None, 0, tries + 1, next));
+            }
+            now += 1;
+        }
+        assert_eq!(tried[..6], [0, 60, 180, 420, 900, 1800]);
+        assert!(tried.windows(2).all(|pair| pair[1] - pair[0] <= 900), "{tried:?}");
+        assert!(tried.len() > 24, "{tried:?}");
+        let took = Heard { last: Some((Word::Breached, 0)), ..known.unwrap() };
+        assert_eq!(due((Word::Breached, 0), at(0), Some(&took), at(now)), None);
+        // One that is new, and one that took something else, hears it at once.
+        assert_eq!(due((Word::Breached, 0), at(0), None, at(now)), Some(0));
+        assert_eq!(due((Word::Failed, 9), at(now), Some(&took), at(now)), Some(0));
+    }
+
+    #[test]
+    fn what_is_new_waits_for_no_pause_and_what_is_over_is_told_to_nobody() {
+        let waiting = heard(Some(Word::Well), 0, 5, 900);
+        assert_eq!(due((Word::Breached, 0), at(0), Some(&waiting), at(100)), None);
+        assert_eq!(due((Word::Stopped, 0), at(100), Some(&waiting), at(100)), Some(0), "the latest wins");
+        assert_eq!(
+            due((Word::Well, 0), at(100), Some(&waiting), at(1000)),
+            None,
+            "nobody heard that it began"
+        );
+        let failed = Heard { last: Some((Word::Failed, 7)), ..waiting };
+        assert_eq!(due((Word::Failed, 7), at(100), Some(&failed), at(100)), None);
+        assert_eq!(due((Word::Failed, 8), at(100), Some(&failed), at(100)), Some(0), "each failure is one");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_silences_nobody() {
+        let known = heard(None, 0, 3, 86_400);
+        assert_eq!(due((Word::Unknown, 0), at(0), Some(&known), at(10)), Some(3));
+        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+    }
+}
