@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use farshore_catalog::access::Role;
-use farshore_catalog::job::{Claim, Holder, JobEnd, JobFilter, JobId, JobProgress};
+use farshore_catalog::job::{Claim, Holder, JobEnd, JobId, JobProgress};
 use farshore_testkit::pg::{Major, Server};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,10 +22,6 @@ async fn post(rig: &Rig, path: &str, token: &str, key: &str, body: &Value) -> An
     rig.send(Method::POST, path, &headers, &body.to_string()).await
 }
 
-async fn jobs(rig: &Rig) -> usize {
-    rig.catalog.job_list(&JobFilter::default(), 1000).await.unwrap().len()
-}
-
 async fn claimed(rig: &Rig, id: &str) -> Claim {
     let holder = Holder { node: "oslo".to_owned(), process: "p".to_owned() };
     let id: JobId = id.parse().unwrap();
@@ -36,7 +32,7 @@ async fn claimed(rig: &Rig, id: &str) -> Claim {
 async fn the_same_question_is_answered_as_it_first_was_and_begins_nothing_anew() {
     let rig = Rig::new().await;
     let token = rig.token(Role::Operator, None).await;
-    let before = jobs(&rig).await;
+    let before = rig.jobs().await;
     let first = post(&rig, BACKUPS, &token, "k-1", &json!({ "database": "orders" })).await;
     assert_eq!(first.status, 202, "{first:?}");
     let id = first.json()["id"].as_str().unwrap().to_owned();
@@ -60,7 +56,7 @@ async fn the_same_question_is_answered_as_it_first_was_and_begins_nothing_anew()
     assert_eq!((other.status, other.problem().as_str()), (422, "idempotency-key-used"));
     let other = post(&rig, "/api/v1/verifies", &token, "k-1", &json!({ "database": "orders" })).await;
     assert_eq!(other.problem(), "idempotency-key-used");
-    assert_eq!(jobs(&rig).await, before + 1);
+    assert_eq!(rig.jobs().await, before + 1);
     // Nobody meets another's keys.
     let stranger = rig.token(Role::Operator, None).await;
     let own = post(&rig, BACKUPS, &stranger, "k-1", &json!({ "database": "orders" })).await;
@@ -71,7 +67,7 @@ async fn the_same_question_is_answered_as_it_first_was_and_begins_nothing_anew()
     assert_eq!((bare.status, bare.problem().as_str()), (400, "idempotency-key-missing"));
     let odd = post(&rig, BACKUPS, &token, &"k".repeat(201), &json!({ "database": "orders" })).await;
     assert_eq!(odd.problem(), "idempotency-key-invalid");
-    assert_eq!(jobs(&rig).await, before + 2);
+    assert_eq!(rig.jobs().await, before + 2);
     rig.end().await;
 }
 
@@ -79,7 +75,7 @@ async fn the_same_question_is_answered_as_it_first_was_and_begins_nothing_anew()
 async fn twenty_at_once(rig: &Rig) {
     let token = rig.token(Role::Operator, None).await;
     for round in 0..5 {
-        let before = jobs(rig).await;
+        let before = rig.jobs().await;
         let mut asking = JoinSet::new();
         for _ in 0..20 {
             let request = rig.client.post(rig.url(BACKUPS)).bearer_auth(&token);
@@ -94,7 +90,7 @@ async fn twenty_at_once(rig: &Rig) {
         let answers = asking.join_all().await;
         assert_eq!(answers.len(), 20);
         assert!(answers.iter().all(|answer| answer.0 == 202 && *answer == answers[0]), "{answers:?}");
-        assert_eq!(jobs(rig).await, before + 1, "round {round}");
+        assert_eq!(rig.jobs().await, before + 1, "round {round}");
     }
 }
 
@@ -224,7 +220,7 @@ async fn jobs_are_listed_once_each_and_those_of_another_database_are_not_there()
 async fn a_restore_goes_beneath_a_named_folder_and_what_is_not_built_is_refused() {
     let rig = Rig::new().await;
     let token = rig.token(Role::Operator, None).await;
-    let before = jobs(&rig).await;
+    let before = rig.jobs().await;
     let whole = json!({ "database": "orders", "target": { "latest": true }, "directory": "/srv/restores/a" });
     let with = |changes: Value| {
         let mut body = whole.clone();
@@ -257,7 +253,7 @@ async fn a_restore_goes_beneath_a_named_folder_and_what_is_not_built_is_refused(
         let refused = post(&rig, "/api/v1/restores", &token, &format!("k-{at}"), &body).await;
         assert_eq!((refused.status, refused.problem().as_str()), (status, code), "{body}: {refused:?}");
     }
-    assert_eq!(jobs(&rig).await, before);
+    assert_eq!(rig.jobs().await, before);
     let body = with(json!({ "start": { "port": 5433 } }));
     let asked = post(&rig, "/api/v1/restores", &token, "yes", &body).await;
     assert_eq!(asked.status, 202, "{asked:?}");

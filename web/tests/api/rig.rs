@@ -13,7 +13,7 @@ use farshore_catalog::branch::Branch;
 use farshore_catalog::commit::Commit;
 use farshore_catalog::database::Database;
 use farshore_catalog::incarnation::Incarnation;
-use farshore_catalog::job::{Claim, Holder, JobEnd, JobKind, NewJob, Via};
+use farshore_catalog::job::{Claim, Holder, JobEnd, JobFilter, JobKind, NewJob, Via};
 use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::node::Node;
 use farshore_catalog::range::JournalRange;
@@ -130,6 +130,12 @@ impl Rig {
         let client = Client::builder().timeout(Duration::from_secs(60)).no_proxy();
         let client = client.redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { catalog, address, client, folder, metrics, cancel, _health: tell, served }
+    }
+
+    /// How many jobs were asked for, beside [`JOB`].
+    pub async fn jobs(&self) -> usize {
+        let jobs = self.catalog.job_list(&JobFilter::default(), 1000).await.unwrap();
+        jobs.iter().filter(|job| job.asked.id.to_string() != JOB).count()
     }
 
     /// Ends the server; it must end by itself.
