@@ -17,8 +17,8 @@ pub const NOTES: u32 = 12;
 
 pub struct Desk {
     pub node: Node,
-    pub service: Service,
-    pub application: Application,
+    _service: Service,
+    _application: Application,
     pub key: SigningKey,
     pub site: String,
 }
@@ -55,7 +55,7 @@ impl Desk {
         sqlite::settle(&node);
         service.wait_log("health endpoint listens");
         let site = address(&service);
-        Self { node, service, application, key, site }
+        Self { node, _service: service, _application: application, key, site }
     }
 
     /// Somebody with a password, who has logged in.
