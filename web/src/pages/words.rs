@@ -24,6 +24,7 @@ pub fn seconds(value: f64) -> String {
 pub fn took(time: std::time::Duration) -> String {
     match time.as_secs() {
         0 if time.as_millis() > 0 => format!("{} ms", time.as_millis()),
+        0 if !time.is_zero() => "< 1 ms".to_owned(),
         _ => seconds(time.as_secs_f64()),
     }
 }
@@ -165,7 +166,7 @@ mod tests {
     #[test]
     fn what_is_quick_is_told_to_a_millisecond_and_never_as_nothing() {
         let of = |micros| took(std::time::Duration::from_micros(micros));
-        assert_eq!([of(0), of(400), of(63_900), of(999_999)], ["0 s", "< 0.1 s", "63 ms", "999 ms"]);
+        assert_eq!([of(0), of(400), of(63_900), of(999_999)], ["0 s", "< 1 ms", "63 ms", "999 ms"]);
         assert_eq!([of(1_000_000), of(62_000_000)], ["1.0 s", "62 s"]);
     }
 
