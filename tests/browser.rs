@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
+#[path = "browser/desk.rs"]
+mod desk;
 #[path = "browser/rig.rs"]
 mod rig;
 mod service;
 mod sqlite;
+#[path = "browser/work.rs"]
+mod work;
 
 use std::time::Duration;
 
@@ -13,6 +17,7 @@ use farshore_testkit::browser::{Browser, axe, key};
 use farshore_testkit::process::wait_for;
 use nix::sys::signal::Signal;
 
+use desk::Desk;
 use rig::{Rig, STALE, pictures};
 use serde_json::{Value, json};
 use service::{SOON, let_pass};
@@ -145,6 +150,14 @@ fn every_page_can_be_used_by_everybody_light_and_dark_wide_and_narrow() {
     browser.go(&rig.url("/login"));
     let mut found = checked(&browser, "login");
     rig.log_in(&browser, "ana", "/");
+    // A service without folders to restore into, and with a database that was never drilled.
+    for (name, path) in [
+        ("drills-never", "/drills"),
+        ("restore-elsewhere", "/databases/orders/restore?at=2099-01-01T00:00:00Z"),
+    ] {
+        browser.go(&rig.url(path));
+        found.extend(checked(&browser, name));
+    }
     // A job, for its page.
     browser.go(&rig.url("/databases/orders"));
     browser.click("form[action$=verify] button");
@@ -157,8 +170,7 @@ fn every_page_can_be_used_by_everybody_light_and_dark_wide_and_narrow() {
         ("fleet", "/"),
         ("database", "/databases/orders"),
         ("restore-point", "/databases/orders/restore"),
-        ("restore-where", "/databases/orders/restore?at=2099-01-01T00:00:00Z"),
-        ("restore-review", "/databases/orders/restore?at=2099-01-01T00:00:00Z&to=/srv/copy"),
+        ("restore-review-elsewhere", "/databases/orders/restore?at=2099-01-01T00:00:00Z&to=/srv/copy"),
         ("jobs", "/jobs"),
         ("job", job.as_str()),
         ("activity", "/activity"),
@@ -167,6 +179,45 @@ fn every_page_can_be_used_by_everybody_light_and_dark_wide_and_narrow() {
     ] {
         browser.go(&rig.url(path));
         found.extend(checked(&browser, name));
+    }
+    assert!(found.is_empty(), "{}", serde_json::to_string_pretty(&found).unwrap());
+}
+
+#[test]
+fn pages_of_drills_and_of_a_restore_can_be_used_by_everybody_light_and_dark_wide_and_narrow() {
+    let desk = Desk::new();
+    for point in ["oldest", "random", "latest", "point:none"] {
+        // The last one leads nowhere: it failed, and is shown so.
+        let _drilled = desk.node.run(&["drill", "run", "orders", "--point", point]);
+    }
+    let browser = desk.logged_in("ana", "admin", true);
+    browser.wait_text("tr[data-database=orders]", SOON, |row| row.contains("failed"));
+    let mut found = checked(&browser, "fleet-drilled");
+    for (name, path) in [
+        ("drills", "/drills"),
+        ("drills-of-one", "/drills?database=orders"),
+        ("database-drilled", "/databases/orders"),
+        ("restore-where", "/databases/orders/restore?at=2099-01-01T00:00:00Z"),
+    ] {
+        browser.go(&desk.url(path));
+        found.extend(checked(&browser, name));
+    }
+    browser.click("#review");
+    browser.wait_text("#plan-part", SOON, |text| text.contains("Base backup"));
+    found.extend(checked(&browser, "restore-review"));
+    browser.click("#start");
+    browser.wait_text(".card.next", SOON, |text| text.contains("SQLite finds it whole"));
+    found.extend(checked(&browser, "restore-done"));
+    browser.go(&desk.url("/drills"));
+    for (name, css) in [("drill", ".state.protected"), ("drill-failed", ".state.unprotected")] {
+        let link = format!(
+            "return [...document.querySelectorAll('table tr')].find(row => row.querySelector('{css}') && \
+             row.querySelector('a[id^=drill-]')).querySelector('a[id^=drill-]').getAttribute('href')"
+        );
+        let link = browser.script(&link, &json!([]));
+        browser.go(&desk.url(link.as_str().expect("a drill")));
+        found.extend(checked(&browser, name));
+        browser.go(&desk.url("/drills"));
     }
     assert!(found.is_empty(), "{}", serde_json::to_string_pretty(&found).unwrap());
 }

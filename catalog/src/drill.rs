@@ -6,14 +6,15 @@
 use std::time::Duration;
 
 use farshore_journal::format::certificate::DrillVerdict;
-use farshore_journal::format::{Signature, VerifyKey};
+use farshore_journal::format::{Certificate, FormatError, Signature, VerifyKey};
 use farshore_journal::{DatabaseName, DrillId, IncarnationId};
 use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_local_txn, in_snapshot};
+use crate::proof;
 use crate::row::{Read as _, duration, micros};
-use crate::{Catalog, Error, Result, Time, Txn};
+use crate::{Catalog, Result, Time, Txn};
 
 /// The most drills that one call gives.
 const PAGE: u32 = 1000;
@@ -47,6 +48,34 @@ pub struct Drill {
     pub uncertified: Option<String>,
 }
 
+impl Drill {
+    /// Its certificate, as it is in the store; `None` where nobody signed it. Whether the signature holds is not looked at here.
+    ///
+    /// # Errors
+    /// When what the catalog has is none.
+    pub fn certificate(&self) -> std::result::Result<Option<Certificate>, FormatError> {
+        self.signed.map(|(key, signature)| Certificate::of_parts(&self.statement, key, signature)).transpose()
+    }
+}
+
+/// Which drills are listed: newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DrillFilter {
+    /// Of this database.
+    pub database: Option<DatabaseName>,
+    /// That did not begin before this.
+    pub since: Option<Time>,
+    /// Older than this one.
+    pub before: Option<(Time, DrillId)>,
+}
+
+impl DrillFilter {
+    /// All of a database, or of all.
+    pub fn of(database: Option<&DatabaseName>) -> Self {
+        Self { database: database.cloned(), ..Self::default() }
+    }
+}
+
 impl Catalog {
     /// Records a drill.
     ///
@@ -68,8 +97,8 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn drill_list(&self, database: Option<&DatabaseName>, limit: u32) -> Result<Vec<Drill>> {
-        in_snapshot!(self, drill_list_in_txn(database, limit))
+    pub async fn drill_list(&self, filter: &DrillFilter, limit: u32) -> Result<Vec<Drill>> {
+        in_snapshot!(self, drill_list_in_txn(filter, limit))
     }
 }
 
@@ -119,31 +148,32 @@ pub async fn drill_get_in_txn(txn: &mut Txn, id: DrillId) -> Result<Option<Drill
 ///
 /// # Errors
 /// When the catalog is away.
-pub async fn drill_list_in_txn(
-    txn: &mut Txn,
-    database: Option<&DatabaseName>,
-    limit: u32,
-) -> Result<Vec<Drill>> {
+pub async fn drill_list_in_txn(txn: &mut Txn, filter: &DrillFilter, limit: u32) -> Result<Vec<Drill>> {
     let statement = "select id, database_name, store, incarnation, verdict, began_at, ended_at, recovery_us, objective_us, \
                      statement, signing_key, signature, uncertified from drill \
-                     where $1 = '' or database_name = $1 order by began_at desc, id desc limit $2";
+                     where ($1 = '' or database_name = $1) and began_at >= $2 \
+                     and (began_at < $3 or (began_at = $3 and id < $4)) order by began_at desc, id desc limit $5";
+    let (before, id) = match filter.before {
+        Some((time, id)) => (micros(time), id.to_string()),
+        None => (i64::MAX, String::new()),
+    };
     let bound = query(statement)
-        .bind(database.map(ToString::to_string).unwrap_or_default())
+        .bind(filter.database.as_ref().map(ToString::to_string).unwrap_or_default())
+        .bind(filter.since.map_or(i64::MIN, micros))
+        .bind(before)
+        .bind(id)
         .bind(i64::from(limit.min(PAGE)));
     txn.rows("drill_list", bound).await?.iter().map(from_row).collect()
 }
 
 fn from_row(row: &AnyRow) -> Result<Drill> {
-    let word = row.text("verdict")?;
-    let verdict = DrillVerdict::ALL.into_iter().find(|verdict| verdict.word() == word);
     let time = |micros: Option<u64>| micros.map(Duration::from_micros);
     Ok(Drill {
         id: row.parsed("id")?,
         database: row.parsed("database_name")?,
         store: row.text("store")?,
         incarnation: row.parsed("incarnation")?,
-        verdict: verdict
-            .ok_or_else(|| Error::corrupt("verdict", "a word that this version does not know"))?,
+        verdict: proof::verdict(&row.text("verdict")?)?,
         began: row.time("began_at")?,
         ended: row.time("ended_at")?,
         recovery: time(row.maybe_count("recovery_us")?),

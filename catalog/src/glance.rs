@@ -17,6 +17,7 @@ use crate::database::{Database, database_list_in_txn};
 use crate::gap::{self, Gap};
 use crate::incarnation::{self, Incarnation};
 use crate::lag::{self, ShownState};
+use crate::proof::{Outline, Proof, drill_newest_in_txn};
 use crate::range::{self, JournalRange};
 use crate::shipping::{self, Shipping};
 use crate::status::{Backups, ships};
@@ -49,6 +50,8 @@ pub struct Member {
     pub backups: Backups,
     /// Its stores, by name.
     pub stores: Vec<String>,
+    /// What drills say of it.
+    pub proof: Proof,
 }
 
 /// How far back and forth the newest unbroken run of restorable positions reaches, in the store that has the newest.
@@ -139,6 +142,10 @@ pub async fn glance_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Member>> {
          state, checked, label, bad_pages from backup",
     );
     let backups = grouped(txn, statement, backup::from_row, |one: &Backup| one.incarnation).await?;
+    let mut drills: BTreeMap<DatabaseName, Vec<Outline>> = BTreeMap::new();
+    for drill in drill_newest_in_txn(txn, None).await? {
+        drills.entry(drill.database.clone()).or_default().push(drill);
+    }
     let of = |id: Option<IncarnationId>| Held {
         branches: id.and_then(|id| branches.get(&id)).map_or(&[], Vec::as_slice),
         ranges: id.and_then(|id| ranges.get(&id)).map_or(&[], Vec::as_slice),
@@ -149,7 +156,8 @@ pub async fn glance_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Member>> {
         let shipping = shippings.remove(&database.name).and_then(|mut all| all.pop());
         let targets = targets.remove(&database.name).unwrap_or_default();
         let current = incarnations.get(&database.name).and_then(|all| all.last()).map(|one| one.id);
-        member(now, database, shipping.as_ref(), &targets, &of(current))
+        let proof = Proof::of(current, drills.get(&database.name).map_or(&[], Vec::as_slice));
+        Member { proof, ..member(now, database, shipping.as_ref(), &targets, &of(current)) }
     };
     Ok(databases.into_iter().map(member).collect())
 }
@@ -190,6 +198,7 @@ fn member(
         window: timeline.and_then(|timeline| held.reach(timeline, newest_commit)),
         backups: held.counted(),
         stores: targets.iter().map(|target| target.store.clone()).collect(),
+        proof: Proof::default(),
     }
 }
 

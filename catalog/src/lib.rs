@@ -37,6 +37,7 @@ mod migrations;
 pub mod node;
 pub mod notice;
 pub mod points;
+pub mod proof;
 pub mod range;
 pub mod rebuild;
 mod row;

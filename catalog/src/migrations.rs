@@ -34,6 +34,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (20_261_127_033_500, "exposure", include_str!("../../migrations/20261127033500_exposure.sql")),
     (20_261_127_050_000, "turns", include_str!("../../migrations/20261127050000_turns.sql")),
     (20_261_127_051_000, "notice_heard", include_str!("../../migrations/20261127051000_notice_heard.sql")),
+    (20_261_127_060_000, "drill_proofs", include_str!("../../migrations/20261127060000_drill_proofs.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

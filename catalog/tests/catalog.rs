@@ -134,6 +134,7 @@ on_both!(
     stories_activity::no_more_work_of_a_database_is_asked_for_than_may_wait,
     stories_drills::drills_are_listed_newest_first_and_read_back_as_written,
     stories_drills::what_is_certified_of_a_drill_is_never_replaced,
+    stories_drills::a_database_is_proved_by_its_newest_drill_that_did_not_fail,
     stories_access::a_token_lets_in_until_it_expires_or_is_revoked_and_nothing_else_does,
     stories_access::a_valid_token_keeps_its_name_and_a_revoked_one_frees_it,
     stories_access::the_last_use_of_a_token_is_kept_to_a_minute,

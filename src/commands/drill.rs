@@ -7,7 +7,7 @@ mod shown;
 mod verify;
 
 use farshore_catalog::Catalog;
-use farshore_catalog::drill::Drill;
+use farshore_catalog::drill::{Drill, DrillFilter};
 use farshore_catalog::job::{JobKind, NewJob};
 use farshore_journal::{DatabaseName, DrillId};
 
@@ -102,7 +102,10 @@ async fn all(config: &Config, database: Option<&DatabaseName>) -> anyhow::Result
         commands::database(config, Some(name))?;
     }
     let catalog: Catalog = wiring::catalog(config).await?;
-    Ok(catalog.drill_list(database, LISTED).await.map_err(|why| wiring::catalog_away(&why))?)
+    Ok(catalog
+        .drill_list(&DrillFilter::of(database), LISTED)
+        .await
+        .map_err(|why| wiring::catalog_away(&why))?)
 }
 
 fn unknown(drill: DrillId) -> OperatorMessage {

@@ -1,29 +1,11 @@
 //! What is asked for here, and by whom. What exactly each kind of job is to do stands in the catalog's own `job::spec`.
 
 pub use farshore_catalog::job::spec::{
-    Backup, History, Plan, Resolved, Restore, Start, Target, Then, Verify,
+    Backup, Drill, History, Plan, Resolved, Restore, Start, Target, Then, Verify,
 };
 use farshore_catalog::job::{JobId, JobKind, NewJob, Via};
 use farshore_journal::DatabaseName;
-use serde::{Deserialize, Serialize};
-
-/// A drill. What is not said here the configuration says when it is done.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Drill {
-    /// The point, or the rule by which it is chosen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub point: Option<String>,
-    /// Where the copy goes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scratch: Option<std::path::PathBuf>,
-    /// The seed of a random choice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    /// The store to read from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
-}
+use serde::Serialize;
 
 /// What the user of this process asks for now, and this process does.
 pub fn asked<T: Serialize>(kind: JobKind, database: Option<&DatabaseName>, spec: &T) -> NewJob {

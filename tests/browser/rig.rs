@@ -55,10 +55,7 @@ impl Rig {
         sqlite::settle(&orders);
         let shows = billing.start(None);
         shows.wait_log("health endpoint listens");
-        let log = shows.log();
-        let line = log.lines().find(|line| line.contains("health endpoint listens")).unwrap();
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
-        let site = format!("http://{address}");
+        let site = address(&shows);
         let billed = wait_for(SOON, || {
             let output = billing.run(&["-o", "json", "status", "billing"]);
             String::from_utf8_lossy(&output.stdout).contains("\"connected\"").then_some(())
@@ -110,6 +107,14 @@ impl Rig {
         let mut command = user::run_as(command);
         command.env("PATH", format!("{}:/usr/bin:/bin", folder.display())).output().unwrap()
     }
+}
+
+/// Where a service's pages are.
+pub fn address(service: &Service) -> String {
+    let log = service.log();
+    let line = log.lines().find(|line| line.contains("health endpoint listens")).unwrap();
+    let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
+    format!("http://{address}")
 }
 
 /// Where pictures of pages are kept.

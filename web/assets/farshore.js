@@ -61,6 +61,9 @@
 
   function look() {
     if (live().length === 0) {
+      // What is fetched no more, because it does not change any more, is not old.
+      banner.hidden = true;
+      delete root.dataset.stale;
       return;
     }
     if (over) {

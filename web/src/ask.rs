@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
+use farshore_catalog::access::Secret;
 use farshore_catalog::activity::Activity;
 use farshore_catalog::ask::{Ask, Told};
 use farshore_catalog::database::Database;
@@ -19,11 +20,15 @@ use sha2::{Digest as _, Sha256};
 use crate::api::job::Job;
 use crate::api::named;
 use crate::auth::Who;
+use crate::pages::visitor::Posted;
 use crate::problem::{Kind, Problem};
 use crate::state::Web;
 
 /// The header that names a question for whoever asks.
 pub const KEY: &str = "idempotency-key";
+
+/// The field of a form that does the same.
+pub const FORM_KEY: &str = "key";
 
 /// The longest key.
 const KEY_BYTES: usize = 200;
@@ -43,12 +48,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Key {
     }
 }
 
+fn fits(key: &str) -> bool {
+    (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 fn key(headers: &HeaderMap) -> Result<String, Problem> {
     let given = headers.get(KEY).map(|value| value.to_str().unwrap_or_default().trim());
-    let fits =
-        |key: &&str| (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
     match given {
-        Some(key) if fits(&key) => Ok(key.to_owned()),
+        Some(key) if fits(key) => Ok(key.to_owned()),
         Some(_) => Err(Problem::new(
             Kind::KeyInvalid,
             format!("`{KEY}` is 1 to {KEY_BYTES} visible ASCII letters without spaces"),
@@ -69,6 +76,28 @@ pub async fn database(web: &Web, who: &Who, text: &str) -> Result<Database, Prob
     known.ok_or_else(|| farshore_catalog::Error::NoDatabase { name }.into())
 }
 
+impl Key {
+    /// What a form repeats: one for each time that it is shown, so that sending it twice asks once.
+    ///
+    /// # Errors
+    /// [`Kind::KeyMissing`] when it is not one.
+    pub fn of_form(posted: &Posted) -> Result<Self, Problem> {
+        let given = posted.field(FORM_KEY).filter(|key| fits(key));
+        given.map(|key| Self(key.to_owned())).ok_or_else(|| {
+            Problem::new(Kind::KeyMissing, "the form is missing the key that keeps it from asking twice")
+                .hint("load the page again and send its form")
+        })
+    }
+
+    /// A new one, for a form.
+    ///
+    /// # Errors
+    /// When the operating system has no randomness to give.
+    pub fn mint() -> Result<String, Problem> {
+        Ok(Secret::mint()?.text())
+    }
+}
+
 /// Work that was judged.
 pub struct Work<'a, T> {
     /// What is to be done.
@@ -81,16 +110,39 @@ pub struct Work<'a, T> {
     pub node: Option<String>,
 }
 
+/// Work that was queued, now or when it was first asked for.
+pub struct Queued {
+    /// Its job.
+    pub job: JobId,
+    /// What was answered the first time.
+    answer: String,
+}
+
 /// Queues work once, and answers with its job.
 ///
 /// # Errors
-/// When the key stands for something else, and when the catalog is away.
+/// As [`put`].
 pub async fn queue<T: Serialize + Sync>(
+    web: &Web,
+    who: &Who,
+    key: Key,
+    work: Work<'_, T>,
+) -> Result<Response, Problem> {
+    let Queued { job, answer } = put(web, who, key, work, "the API").await?;
+    Ok(accepted(job, answer))
+}
+
+/// Queues work once, with its entry in the record of activity and its key in one transaction. `way` says there how it was asked for.
+///
+/// # Errors
+/// When the key stands for something else, as much is queued as may be, and when the catalog is away.
+pub async fn put<T: Serialize + Sync>(
     web: &Web,
     who: &Who,
     Key(key): Key,
     work: Work<'_, T>,
-) -> Result<Response, Problem> {
+    way: &str,
+) -> Result<Queued, Problem> {
     let fault =
         |why: serde_json::Error| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why);
     let now = Utc::now();
@@ -116,18 +168,18 @@ pub async fn queue<T: Serialize + Sync>(
         who: who.name.clone(),
         what: format!("{} ask", asked.kind),
         database: asked.database.clone(),
-        detail: format!("{} via the API, by {}: {}", asked.id, who.id, asked.spec),
+        detail: format!("{} via {way}, by {}: {}", asked.id, who.id, asked.spec),
     };
     let id = asked.id;
     let ask = Ask { by: who.id.clone(), key, request, answer, job: asked, activity };
     match web.catalog()?.job_ask(&ask, now).await? {
-        Told::First => Ok(accepted(id, ask.answer)),
-        Told::Again { answer, job } => Ok(accepted(job, answer)),
+        Told::First => Ok(Queued { job: id, answer: ask.answer }),
+        Told::Again { answer, job } => Ok(Queued { job, answer }),
         Told::Otherwise => Err(Problem::new(
             Kind::KeyUsed,
             "this key stands for other work that you asked for within the last day",
         )
-        .hint("make up a new key for each piece of work")),
+        .hint("make up a new key for each piece of work; a form gets one when its page is loaded")),
     }
 }
 

@@ -48,6 +48,7 @@ pub const ROLE: &str = "x-farshore-role";
         (name = "points", description = "Commits and named points"),
         (name = "backups", description = "Base backups"),
         (name = "verifies", description = "What the stores hold, held against its checksums and its chain"),
+        (name = "drills", description = "Rehearsed recoveries: what each came to, and its certificate"),
         (name = "plans", description = "What a restore would do"),
         (name = "restores", description = "A database taken to a commit, in a new place"),
         (name = "jobs", description = "Long work: how far it is, what came of it, and how it is ended"),
@@ -106,7 +107,11 @@ fn describe_one(operation: &mut Operation, role: Option<Role>) {
                 refusals.push(Kind::DatabaseUnknown)
             }
             RefOr::T(one) if one.parameter_in == ParameterIn::Path => {
-                refusals.push(if of == "tokens" { Kind::TokenUnknown } else { Kind::JobUnknown });
+                refusals.push(match of.as_str() {
+                    "tokens" => Kind::TokenUnknown,
+                    "drills" => Kind::DrillUnknown,
+                    _ => Kind::JobUnknown,
+                });
             }
             RefOr::T(one) if one.parameter_in == ParameterIn::Header => {
                 refusals.extend([Kind::DatabaseUnknown, Kind::KeyUsed, Kind::QueueFull]);

@@ -9,11 +9,13 @@
 pub mod activity;
 pub mod assets;
 pub mod database;
+pub mod drills;
 pub mod enter;
 pub mod exposure;
 pub mod fleet;
 pub mod frame;
 pub mod jobs;
+pub mod proof;
 pub mod restore;
 pub mod settings;
 pub mod standing;
@@ -48,6 +50,8 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/", get(fleet::page))
         .route("/databases/{name}", get(database::page))
         .route("/databases/{name}/restore", get(restore::page))
+        .route("/drills", get(drills::page))
+        .route("/drills/{id}", get(drills::one::page))
         .route("/jobs", get(jobs::list))
         .route("/jobs/{id}", get(jobs::show))
         .route("/activity", get(activity::page))
@@ -55,9 +59,12 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/logout", post(enter::end))
         .route_layer(role(Role::Viewer));
     let operator = Router::new()
-        .route("/databases/{name}/backup", post(jobs::ask_backup))
-        .route("/databases/{name}/verify", post(jobs::ask_verify))
-        .route("/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/databases/{name}/backup", post(jobs::asking::backup))
+        .route("/databases/{name}/verify", post(jobs::asking::verify))
+        .route("/drills", post(drills::ask))
+        .route("/databases/{name}/restore/plan", post(restore::plan))
+        .route("/databases/{name}/restore", post(restore::begin))
+        .route("/jobs/{id}/cancel", post(jobs::asking::cancel))
         .route_layer(role(Role::Operator));
     open.merge(viewer).merge(operator)
 }

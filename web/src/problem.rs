@@ -65,6 +65,8 @@ kinds! {
     IncarnationUnknown = 404, "incarnation-unknown", "No such incarnation";
     /// No such point.
     PointUnknown = 404, "point-unknown", "The catalog knows no such point";
+    /// No such drill, or no certificate of it, for whoever asks.
+    DrillUnknown = 404, "drill-unknown", "No such drill, or no certificate of it";
     /// No such job, for whoever asks.
     JobUnknown = 404, "job-unknown", "No such job";
     /// Nothing has come of it yet.

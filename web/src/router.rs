@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    activity, backup, database, job, node, plan, points, resolve, restore, schedule, session, stream, token,
-    verify,
+    activity, backup, database, drill, job, node, plan, points, resolve, restore, schedule, session, stream,
+    token, verify,
 };
 use crate::health::{self, Health};
 use crate::metrics::{self, requests};
@@ -33,6 +33,9 @@ fn viewer() -> OpenApiRouter<Shared> {
         .routes(routes!(points::list))
         .routes(routes!(resolve::resolve))
         .routes(routes!(backup::list))
+        .routes(routes!(drill::list))
+        .routes(routes!(drill::show))
+        .routes(routes!(drill::certificate))
         .routes(routes!(job::list))
         .routes(routes!(job::show))
         .routes(routes!(job::result))
@@ -47,6 +50,7 @@ fn viewer() -> OpenApiRouter<Shared> {
 fn operator() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(backup::ask))
+        .routes(routes!(drill::ask))
         .routes(routes!(verify::ask))
         .routes(routes!(plan::ask))
         .routes(routes!(restore::ask))

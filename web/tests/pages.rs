@@ -9,8 +9,12 @@
 
 #[path = "pages/access.rs"]
 mod access;
+#[path = "pages/asking.rs"]
+mod asking;
 #[path = "pages/content.rs"]
 mod content;
+#[path = "pages/drills.rs"]
+mod drills;
 #[path = "pages/forms.rs"]
 mod forms;
 #[path = "pages/many.rs"]

@@ -112,6 +112,24 @@ pub struct Restore {
     pub resolved: Option<Resolved>,
 }
 
+/// A drill. What is not said here the configuration says when it is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drill {
+    /// The point, or the rule by which it is chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<String>,
+    /// Where the copy goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<std::path::PathBuf>,
+    /// The seed of a random choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// The store to read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
-use farshore_catalog::drill::Drill;
+use farshore_catalog::drill::{Drill, DrillFilter};
+use farshore_catalog::proof::Proof;
 use farshore_journal::format::certificate::DrillVerdict;
 use farshore_journal::format::{Signature, VerifyKey};
 use farshore_journal::{DrillId, IncarnationId};
@@ -42,8 +43,13 @@ pub async fn drills_are_listed_newest_first_and_read_back_as_written(catalog: Ca
     }
     let ids =
         |drills: Vec<Drill>| drills.into_iter().map(|drill| drill.id.as_bytes()[0]).collect::<Vec<u8>>();
-    assert_eq!(ids(catalog.drill_list(None, 10).await.unwrap()), [3, 2, 1]);
-    assert_eq!(ids(catalog.drill_list(Some(&name("orders")), 1).await.unwrap()), [2]);
+    let of = DrillFilter::of;
+    assert_eq!(ids(catalog.drill_list(&of(None), 10).await.unwrap()), [3, 2, 1]);
+    assert_eq!(ids(catalog.drill_list(&of(Some(&name("orders"))), 1).await.unwrap()), [2]);
+    let older = DrillFilter { before: Some((all[1].began, all[1].id)), ..of(None) };
+    assert_eq!(ids(catalog.drill_list(&older, 10).await.unwrap()), [1]);
+    let since = DrillFilter { since: Some(all[1].began), ..of(None) };
+    assert_eq!(ids(catalog.drill_list(&since, 10).await.unwrap()), [3, 2]);
     assert_eq!(catalog.drill_get(failed.id).await.unwrap(), Some(failed));
     assert_eq!(catalog.drill_get(all[0].id).await.unwrap().as_ref(), Some(&all[0]));
     assert_eq!(catalog.drill_get(DrillId::from_bytes([7; 16])).await.unwrap(), None);
@@ -61,4 +67,36 @@ pub async fn what_is_certified_of_a_drill_is_never_replaced(catalog: Catalog) {
         catalog.drill_put(&later).await.unwrap();
         assert_eq!(catalog.drill_get(certified.id).await.unwrap(), Some(certified.clone()));
     }
+}
+
+pub async fn a_database_is_proved_by_its_newest_drill_that_did_not_fail(catalog: Catalog) {
+    let failed = DrillVerdict::Failed;
+    let all = [
+        drill(1, "orders", 100),
+        drill(2, "orders", 200),
+        Drill { verdict: failed, recovery: None, ..drill(3, "orders", 300) },
+        Drill { incarnation: IncarnationId::from_bytes([8; 16]), ..drill(4, "orders", 400) },
+        Drill { verdict: failed, ..drill(5, "others", 500) },
+    ];
+    for one in &all {
+        catalog.drill_put(one).await.unwrap();
+    }
+    let newest = catalog.drill_newest(Some(&name("orders"))).await.unwrap();
+    let ids = |outlines: &[farshore_catalog::proof::Outline]| {
+        outlines.iter().map(|one| one.id.as_bytes()[0]).collect::<Vec<u8>>()
+    };
+    assert_eq!(ids(&newest), [4, 3, 2]);
+    assert_eq!(ids(&catalog.drill_newest(None).await.unwrap()), [4, 3, 2, 5]);
+    let proof = Proof::of(Some(all[0].incarnation), &newest);
+    assert_eq!(proof.last.map(|one| one.id), Some(all[2].id));
+    let proved = proof.proved.unwrap();
+    assert_eq!(
+        (proved.id, proved.recovery, proved.objective),
+        (all[1].id, all[1].recovery, all[1].objective)
+    );
+    assert!(proved.certified);
+    assert_eq!(proof.former, Some(all[3].ended));
+    let span = (all[1].began, all[4].began);
+    assert_eq!(ids(&catalog.drill_history(None, span).await.unwrap()), [4, 3, 2]);
+    assert_eq!(ids(&catalog.drill_history(Some(&name("others")), span).await.unwrap()), [] as [u8; 0]);
 }

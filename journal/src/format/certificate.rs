@@ -296,6 +296,15 @@ impl Certificate {
         }
     }
 
+    /// One of its parts, as a catalog keeps them. Its signature was not looked at.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn of_parts(statement: &str, key: VerifyKey, signature: Signature) -> Result<Self, FormatError> {
+        let signed = body::to_json("certificate", &Signed { key, signature })?;
+        Self::decode(&[statement.as_bytes(), b"\n", &signed, b"\n"].concat())
+    }
+
     /// What its signature is worth where these keys are pinned.
     pub fn standing(&self, pinned: &VerifyKeys) -> HeadStanding {
         if !self.key.signed(self.text.as_bytes(), &self.signature) {

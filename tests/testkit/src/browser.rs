@@ -21,6 +21,8 @@ use crate::{tools, user};
 
 /// How long a browser may take for anything, on a machine that does much else.
 const SOON: Duration = Duration::from_secs(60);
+/// Fields that a page has at most: a picture's points and a table's links among them.
+const TABS: usize = 300;
 /// The key that WebDriver gives an element's reference.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -36,6 +38,8 @@ pub mod key {
     pub const HOME: &str = "\u{e011}";
     /// End.
     pub const END: &str = "\u{e010}";
+    /// A blank, which presses a button.
+    pub const SPACE: &str = " ";
     /// To the next field.
     pub const TAB: &str = "\u{e004}";
     /// Enter.
@@ -110,6 +114,8 @@ impl Browser {
     pub fn view(&self, width: u32, height: u32, dark: bool) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", &size);
+        // A picture leaves them out, and would be narrower than the page by one.
+        self.devtools("Emulation.setScrollbarsHidden", &json!({"hidden": true}));
         let scheme = if dark { "dark" } else { "light" };
         let features = json!([{"name": "prefers-color-scheme", "value": scheme}]);
         self.devtools("Emulation.setEmulatedMedia", &json!({"features": features}));
@@ -184,6 +190,38 @@ impl Browser {
     /// Runs a script's text that calls its last argument with what it has to say.
     pub fn script_that_calls(&self, script: &str) -> Value {
         self.post("/execute/async", &json!({"script": script, "args": []}))
+    }
+
+    /// Has what is downloaded from now on put into a folder, which its user may write.
+    pub fn download_into(&self, folder: &Path) {
+        let settings = json!({"behavior": "allow", "downloadPath": folder});
+        self.devtools("Browser.setDownloadBehavior", &settings);
+    }
+
+    /// Goes from field to field by the keyboard, from where it is, until it is at what a selector finds first.
+    ///
+    /// # Panics
+    /// If the keyboard does not lead there.
+    #[track_caller]
+    pub fn tab_to(&self, css: &str) {
+        let is_there = "const at = document.activeElement; return at !== null && at === document.querySelector(arguments[0]);";
+        for _ in 0..TABS {
+            if self.script(is_there, &json!([css])) == true {
+                return;
+            }
+            self.press(key::TAB);
+        }
+        None::<()>.must(format_args!("the keyboard leads to {css} at {}", self.url()));
+    }
+
+    /// Presses keys one after the other, wherever the keyboard is.
+    pub fn press(&self, keys: &str) {
+        let each = keys.chars().flat_map(|key| {
+            let key = key.to_string();
+            [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})]
+        });
+        let actions = json!([{"type": "key", "id": "keyboard", "actions": each.collect::<Vec<_>>()}]);
+        self.post("/actions", &json!({"actions": actions}));
     }
 
     /// A picture of the whole page.

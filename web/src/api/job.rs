@@ -333,7 +333,7 @@ pub async fn cancel(
 ) -> Result<Response, Problem> {
     let job = one(&web, &who, &id).await?;
     let catalog = web.catalog()?;
-    match cancelled(catalog, &who, &job).await {
+    match cancelled(catalog, &who, &job, "the API").await {
         Ok(true) => {}
         Ok(false) => return Err(unknown()),
         Err(Error::Conflict { reason, .. }) => {
@@ -346,8 +346,16 @@ pub async fn cancel(
     Ok(Json(Job::new(job, Utc::now())).into_response())
 }
 
-/// The wish and its entry in the record of activity. Whether there is such a job.
-async fn cancelled(catalog: &Catalog, who: &Who, job: &known::Job) -> farshore_catalog::Result<bool> {
+/// The wish and its entry in the record of activity, in one transaction. Whether there is such a job.
+///
+/// # Errors
+/// [`Error::Conflict`] when it has ended already.
+pub async fn cancelled(
+    catalog: &Catalog,
+    who: &Who,
+    job: &known::Job,
+    way: &str,
+) -> farshore_catalog::Result<bool> {
     let now = Utc::now();
     let mut txn = catalog.begin_local().await?;
     let Some(state) = job_cancel_in_txn(&mut txn, job.asked.id, &who.name, now).await? else {
@@ -358,7 +366,7 @@ async fn cancelled(catalog: &Catalog, who: &Who, job: &known::Job) -> farshore_c
         who: who.name.clone(),
         what: "job cancel".to_owned(),
         database: job.asked.database.clone(),
-        detail: format!("{}, a {}, is {state}; via the API, by {}", job.asked.id, job.asked.kind, who.id),
+        detail: format!("{}, a {}, is {state}; via {way}, by {}", job.asked.id, job.asked.kind, who.id),
     };
     activity_append_in_txn(&mut txn, &activity).await?;
     txn.commit().await?;
@@ -366,7 +374,10 @@ async fn cancelled(catalog: &Catalog, who: &Who, job: &known::Job) -> farshore_c
 }
 
 /// A job that is there for whoever asks.
-async fn one(web: &Web, who: &Who, text: &str) -> Result<known::Job, Problem> {
+///
+/// # Errors
+/// [`Kind::JobUnknown`].
+pub async fn one(web: &Web, who: &Who, text: &str) -> Result<known::Job, Problem> {
     let id: JobId = text.parse().map_err(|_| unknown())?;
     let found = web.catalog()?.job_get(id).await?;
     let seen = |job: &known::Job| match &job.asked.database {

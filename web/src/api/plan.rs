@@ -37,6 +37,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// A position, as a form has it.
+    pub fn of_position(pos: Option<String>) -> Self {
+        Self { pos, ..Self::default() }
+    }
+
     /// The one that is given.
     ///
     /// # Errors

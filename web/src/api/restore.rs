@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use farshore_catalog::database::Database;
 use farshore_catalog::job::{JobKind, spec};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -21,7 +22,7 @@ use crate::auth::Who;
 use crate::body;
 use crate::page::Query;
 use crate::problem::{Kind, Problem};
-use crate::state::Shared;
+use crate::state::{Shared, Web};
 
 /// The engine whose databases are files and no servers.
 const SQLITE: &str = "sqlite";
@@ -99,7 +100,6 @@ pub async fn ask(
     let Some(directory) = asked.directory else {
         return Err(Problem::invalid("directory", "is missing: the new place of the restored database"));
     };
-    let directory = placed(&directory, &web.here.restore_roots)?;
     let target = asked.target.read()?;
     let start = match asked.start {
         None => None,
@@ -114,24 +114,37 @@ pub async fn ask(
         }
     };
     let history = history(asked.store, asked.incarnation)?;
-    let database = ask::database(&web, &who, &asked.database).await?;
-    if !web.objectives.contains_key(&database.name) {
-        let detail = "the service that is asked does not have this database in its configuration";
-        return Err(Problem::new(Kind::Refused, detail)
-            .hint("ask a service that has it; GET /api/v1/nodes names them"));
-    }
-    if start.is_some() && database.engine == SQLITE {
-        let detail = "this is a SQLite database, a file and no server: `start` means nothing for it";
-        return Err(Problem::new(Kind::Refused, detail).hint("leave `start` out"));
-    }
     let spec = spec::Restore { target, history, directory, start, resolved: None };
+    let database = judged(&web, &who, &asked.database, &spec).await?;
     let node = Some(web.here.node.clone());
     let work = Work { kind: JobKind::Restore, database: &database.name, spec: &spec, node };
     ask::queue(&web, &who, key, work).await
 }
 
-/// A place as the job keeps it, judged as a text.
-fn placed(directory: &str, roots: &[PathBuf]) -> Result<String, Problem> {
+/// The database of a restore that this service may do as it is asked for.
+///
+/// # Errors
+/// With the reason why it does not.
+pub async fn judged(web: &Web, who: &Who, database: &str, spec: &spec::Restore) -> Result<Database, Problem> {
+    placed(&spec.directory, &web.here.restore_roots)?;
+    let database = ask::database(web, who, database).await?;
+    if !web.objectives.contains_key(&database.name) {
+        let detail = "the service that is asked does not have this database in its configuration";
+        return Err(Problem::new(Kind::Refused, detail)
+            .hint("ask a service that has it; GET /api/v1/nodes names them"));
+    }
+    if spec.start.is_some() && database.engine == SQLITE {
+        let detail = "this is a SQLite database, a file and no server: `start` means nothing for it";
+        return Err(Problem::new(Kind::Refused, detail).hint("leave `start` out"));
+    }
+    Ok(database)
+}
+
+/// That a place is one that a service may restore into, as far as its text says.
+///
+/// # Errors
+/// With the reason why it is not.
+pub fn placed(directory: &str, roots: &[PathBuf]) -> Result<(), Problem> {
     if roots.is_empty() {
         return Err(Problem::new(Kind::Refused, "this service does no restores: its configuration names no folder for them")
             .hint("name one with `restore_roots` in [service], or restore with `farshore restore` on a machine of your choice"));
@@ -144,7 +157,7 @@ fn placed(directory: &str, roots: &[PathBuf]) -> Result<String, Problem> {
         return Err(Problem::invalid("directory", "is an absolute path without `..`"));
     }
     match roots.iter().any(|root| path.starts_with(root) && path != root) {
-        true => Ok(directory.to_owned()),
+        true => Ok(()),
         false => Err(Problem::new(
             Kind::Refused,
             "`directory` is not beneath one of the folders that this service may restore into",
@@ -160,7 +173,7 @@ mod tests {
     #[test]
     fn a_place_is_beneath_a_folder_that_the_operator_named_or_it_is_none() {
         let roots = [PathBuf::from("/srv/restores")];
-        assert_eq!(placed("/srv/restores/a/b", &roots).unwrap(), "/srv/restores/a/b");
+        assert_eq!(placed("/srv/restores/a/b", &roots), Ok(()));
         for (bad, kind) in [
             ("/srv/restores", Kind::Refused),
             ("/srv/restores/", Kind::Refused),

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::page::Query;
 use crate::pages::exposure::{Chart, chart};
 use crate::pages::frame::{self, Page, Part};
+use crate::pages::proof::{self, Proved};
 use crate::pages::standing::{Known, Level, Standing, standing};
 use crate::pages::visitor::Visitor;
 use crate::pages::words::{self, Moment};
@@ -56,6 +57,8 @@ struct Row {
     backups: u64,
     damaged: u64,
     seen: Option<Moment>,
+    /// What drills say of it.
+    proved: Proved,
 }
 
 /// What would be lost now, beside what may be.
@@ -101,6 +104,7 @@ struct FleetLive<'a> {
     now: String,
     total: usize,
     counts: Vec<Count>,
+    unproved: usize,
     rows: Vec<Row>,
     q: &'a str,
     level: &'a str,
@@ -169,6 +173,7 @@ fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]
         backups: member.backups.count,
         damaged: member.backups.damaged,
         seen: Moment::maybe(now, member.seen_at),
+        proved: proof::proved(now, &member.proof, promised.rto),
     }
 }
 
@@ -223,6 +228,7 @@ pub async fn page(
         })
         .collect();
     let total = all.len();
+    let unproved = all.iter().filter(|row| row.proved.at.is_none()).count();
     let counts = Level::ALL.into_iter().map(|level| Count {
         level,
         count: all.iter().filter(|row| row.level == level).count(),
@@ -241,6 +247,7 @@ pub async fn page(
         now: words::full(now),
         total,
         counts,
+        unproved,
         rows,
         q: asked.q.trim(),
         level,

@@ -56,6 +56,8 @@ impl Theme {
 pub enum Part {
     /// The databases.
     Fleet,
+    /// Rehearsed recoveries.
+    Drills,
     /// Long work.
     Jobs,
     /// Who did what.

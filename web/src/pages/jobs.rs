@@ -1,7 +1,9 @@
-//! Long work: what there is, how far it is, what came of it; asking for it, and ending it.
+//! Long work: what there is, how far it is, what came of it, and what to do next. `asking` asks for it and ends it.
 //!
-//! What always holds: a job whose holder has not spoken for a while is shown as unknown, never as running. Work is asked for by putting a job into
-//! the catalog's queue, and that is written down under the asker's name; nothing is done here.
+//! What always holds: a job whose holder has not spoken for a while is shown as unknown, never as running.
+
+mod after;
+pub mod asking;
 
 use std::time::Duration;
 
@@ -9,22 +11,22 @@ use askama::Template;
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_catalog::access::Role;
-use farshore_catalog::activity::Activity;
-use farshore_catalog::job::{Job, JobFilter, JobId, JobKind, JobState, NewJob, Via};
+use farshore_catalog::job::{Job, JobFilter, JobState};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::api::named;
+use self::after::After;
+use crate::api::{job, named};
 use crate::page::Query;
 use crate::pages::frame::{self, Page, Part};
 use crate::pages::standing::Level;
-use crate::pages::visitor::{Posted, Visitor};
+use crate::pages::visitor::Visitor;
 use crate::pages::words::{self, Moment};
 use crate::pages::{html, is_part, render};
-use crate::problem::{Kind, Problem};
+use crate::problem::Problem;
 use crate::state::Shared;
 
 /// After how much silence of its holder a job is no longer called running: as `farshore job list` has it.
@@ -33,42 +35,69 @@ const SILENT: Duration = Duration::from_secs(15);
 const LISTED: u32 = 100;
 
 /// A job as it is shown.
-struct Shown {
-    id: String,
-    kind: &'static str,
-    database: Option<String>,
+pub struct Shown {
+    /// Its name.
+    pub id: String,
+    /// What is done.
+    pub kind: &'static str,
+    /// To which database.
+    pub database: Option<String>,
     /// Its state's word; `unknown` of one that is held by who has not been heard of.
-    state: &'static str,
-    level: Level,
-    phase: Option<String>,
-    percent: Option<u64>,
-    done: Option<String>,
-    eta: Option<String>,
-    log_time: Option<Moment>,
-    asked: Moment,
-    began: Option<Moment>,
-    ended: Option<Moment>,
-    took: Option<String>,
-    by: String,
-    via: &'static str,
-    node: Option<String>,
-    attempt: u64,
-    cancelled_by: Option<String>,
-    problem: Option<Told>,
-    result: Option<String>,
-    damage: bool,
-    ends: bool,
+    pub state: &'static str,
+    /// Its shape and hue.
+    pub level: Level,
+    /// What is being done now.
+    pub phase: Option<String>,
+    /// How much of it, where all of it is known.
+    pub percent: Option<u64>,
+    /// How much, in words.
+    pub done: Option<String>,
+    /// How long its phase takes yet.
+    pub eta: Option<String>,
+    /// The commit time that was reached in the log.
+    pub log_time: Option<Moment>,
+    /// When it was asked for.
+    pub asked: Moment,
+    /// When it was first begun.
+    pub began: Option<Moment>,
+    /// When it ended.
+    pub ended: Option<Moment>,
+    /// How long it took so far.
+    pub took: Option<String>,
+    /// Who asked.
+    pub by: String,
+    /// How.
+    pub via: &'static str,
+    /// Who does it, or did it last.
+    pub node: Option<String>,
+    /// How often it was begun.
+    pub attempt: u64,
+    /// Who wanted it ended.
+    pub cancelled_by: Option<String>,
+    /// Why it failed, or what it left.
+    pub problem: Option<Told>,
+    /// What came of it.
+    pub result: Option<String>,
+    /// Whether what it found is not sound.
+    pub damage: bool,
+    /// Whether it can be ended yet.
+    pub ends: bool,
 }
 
 /// An operator message.
-struct Told {
-    code: String,
-    happened: String,
-    safe: String,
-    next: String,
+pub struct Told {
+    /// Its code.
+    pub code: String,
+    /// What happened.
+    pub happened: String,
+    /// What is safe.
+    pub safe: String,
+    /// What to do.
+    pub next: String,
 }
 
-fn shown(now: DateTime<Utc>, job: Job) -> Shown {
+/// A job, as it is shown now.
+pub fn shown(now: DateTime<Utc>, job: Job) -> Shown {
     // Only for show: clocks of two machines may differ, and nothing is decided by it.
     let silence = (now - job.updated_at).max(TimeDelta::zero()).to_std().unwrap_or_default();
     let state = match job.state.is_held() && silence >= SILENT {
@@ -207,6 +236,9 @@ pub async fn list(
 #[template(path = "job_live.html")]
 struct JobLive<'a> {
     job: Shown,
+    /// It will not change any more: whoever marks and copies from it is not disturbed.
+    settled: bool,
+    next: Option<After>,
     at: i64,
     now: String,
     operator: bool,
@@ -224,11 +256,16 @@ pub async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let now = Utc::now();
-    let job = web.catalog()?.job_get(job_id(&id)?).await?.ok_or_else(unknown)?;
+    let job = job::one(&web, &visitor.who, &id).await?;
+    let next = after::after(&job);
+    // One that was called failed because nothing was heard of it may yet say how it really ended.
+    let settled = matches!(job.state, JobState::Succeeded | JobState::Cancelled);
     let job = shown(now, job);
     let title = format!("{} {}", job.kind, job.id);
     let live = JobLive {
         job,
+        settled,
+        next,
         at: now.timestamp_millis(),
         now: words::full(now),
         operator: visitor.may(Role::Operator),
@@ -240,111 +277,6 @@ pub async fn show(
     }
     let trail = vec![("/jobs".to_owned(), "Jobs".to_owned())];
     frame::show(&Page { title, part: Part::Jobs, trail, said: None, body }, &visitor)
-}
-
-fn job_id(text: &str) -> Result<JobId, Problem> {
-    text.parse().map_err(|_| unknown())
-}
-
-fn unknown() -> Problem {
-    Problem::new(Kind::PathUnknown, "the catalog knows no such job")
-        .hint("those that ended more than 90 days ago are forgotten")
-}
-
-/// Wants a job ended.
-///
-/// # Errors
-/// When there is none, or it has ended already.
-pub async fn cancel(
-    State(web): State<Shared>,
-    Extension(visitor): Extension<Visitor>,
-    Path(id): Path<String>,
-    _form: Posted,
-) -> Result<Response, Problem> {
-    let id = job_id(&id)?;
-    let (catalog, now) = (web.catalog()?, Utc::now());
-    let job = catalog.job_get(id).await?.ok_or_else(unknown)?;
-    catalog.job_cancel(id, &visitor.who.name, now).await?.ok_or_else(unknown)?;
-    let activity = Activity {
-        at: now,
-        who: visitor.who.name.clone(),
-        what: "job cancel".to_owned(),
-        database: job.asked.database,
-        detail: format!("{} {id}", job.asked.kind),
-    };
-    written(&web, &activity).await;
-    Ok(Redirect::to(&format!("/jobs/{id}")).into_response())
-}
-
-/// Asks for a base backup.
-///
-/// # Errors
-/// When there is no such database for whoever asks, or the catalog is away.
-pub async fn ask_backup(
-    web: State<Shared>,
-    visitor: Extension<Visitor>,
-    name: Path<String>,
-    form: Posted,
-) -> Result<Response, Problem> {
-    ask(web, visitor, name, form, JobKind::Backup).await
-}
-
-/// Asks for a verification.
-///
-/// # Errors
-/// As [`ask_backup`].
-pub async fn ask_verify(
-    web: State<Shared>,
-    visitor: Extension<Visitor>,
-    name: Path<String>,
-    form: Posted,
-) -> Result<Response, Problem> {
-    ask(web, visitor, name, form, JobKind::Verify).await
-}
-
-async fn ask(
-    State(web): State<Shared>,
-    Extension(visitor): Extension<Visitor>,
-    Path(name): Path<String>,
-    _form: Posted,
-    kind: JobKind,
-) -> Result<Response, Problem> {
-    let name = named(&name, &visitor.who)?;
-    let (catalog, now) = (web.catalog()?, Utc::now());
-    if catalog.database_find(&name).await?.is_none() {
-        return Err(farshore_catalog::Error::NoDatabase { name }.into());
-    }
-    let job = NewJob {
-        id: JobId::mint(),
-        kind,
-        database: Some(name.clone()),
-        // Whatever is not said is as it is for all: into each of the database's stores.
-        spec: "{}".to_owned(),
-        asked_by: visitor.who.name.clone(),
-        via: Via::Api,
-        wanted_node: None,
-    };
-    catalog.job_put(&job, None, now).await?;
-    let activity = Activity {
-        at: now,
-        who: visitor.who.name.clone(),
-        what: format!("{kind} ask"),
-        database: Some(name.clone()),
-        detail: job.id.to_string(),
-    };
-    written(&web, &activity).await;
-    Ok(Redirect::to(&format!("/jobs/{}", job.id)).into_response())
-}
-
-/// Writes down who did what. What was done is done; that it is not written down is said in the log.
-async fn written(web: &Shared, activity: &Activity) {
-    let told = match web.catalog() {
-        Ok(catalog) => catalog.activity_append(activity).await.map(drop).map_err(Problem::from),
-        Err(problem) => Err(problem),
-    };
-    if let Err(problem) = told {
-        tracing::warn!(who = %activity.who, what = %activity.what, "what was done could not be written down: {}", problem.cause());
-    }
 }
 
 #[cfg(test)]

@@ -1,25 +1,35 @@
 //! A restore, step by step: point, where, review, run. Every step is an address, so that it can be gone back to, and sent to somebody else.
 //!
-//! What always holds: nothing is written here. What is reviewed is the commit that the catalog resolves, named by its position, so that the line
-//! to run leads to that commit and no other, whatever is committed meanwhile. The plan that the line makes first reads the store itself, and is
-//! what counts. Whatever a person typed is one word of the line, quoted.
+//! What always holds: looking at a step writes nothing. What is reviewed is the commit that the catalog resolves, named by its position, so that the line to run, the plan and the
+//! restore that is started here lead to that commit and no other, whatever is committed meanwhile. The plan reads the store itself, and is what counts. Whatever a person typed is one
+//! word of the line, quoted. Where this service may write a restore is judged as the REST API judges it.
+
+mod plan;
+mod run;
 
 use askama::Template;
 use axum::Extension;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::Utc;
+use farshore_catalog::access::Role;
+use farshore_journal::DatabaseName;
 use serde::Deserialize;
+
+pub use self::run::{begin, plan};
 
 use crate::api::named;
 use crate::api::resolve::{self, Resolved};
+use crate::api::restore::placed;
+use crate::ask::Key;
 use crate::page::Query;
 use crate::pages::frame::{self, Page, Part};
-use crate::pages::render;
 use crate::pages::visitor::Visitor;
 use crate::pages::words::{self, Moment};
+use crate::pages::{html, is_part, render};
 use crate::problem::{Kind, Problem};
-use crate::state::Shared;
+use crate::state::{Shared, Web};
 
 /// What was said so far.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -37,6 +47,9 @@ pub struct Asked {
     then: String,
     #[serde(default)]
     port: String,
+    /// The job that made the plan.
+    #[serde(default)]
+    plan: String,
 }
 
 /// What the restored server does.
@@ -75,6 +88,15 @@ struct RestorePage<'a> {
     dry: String,
     target: String,
     rto: Option<String>,
+    csrf: &'a str,
+    key: String,
+    operator: bool,
+    node: &'a str,
+    roots: Vec<String>,
+    /// Why it is not started here; `None`: it can be.
+    refused: Option<String>,
+    /// What the plan says, or how far it is.
+    plan: Option<String>,
 }
 
 /// The step that comes next.
@@ -85,6 +107,7 @@ pub async fn page(
     State(web): State<Shared>,
     Extension(visitor): Extension<Visitor>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
     let name = named(&name, &visitor.who)?;
@@ -116,16 +139,46 @@ pub async fn page(
         (Some(_), true) => 2,
         (Some(_), false) => 3,
     };
-    let then = THEN.iter().find(|(word, _)| *word == asked.then).map_or("pause", |(word, _)| *word);
+    let then = then(&asked.then);
     let store = found.as_ref().map_or("", |found| chosen(found, &asked.store)).to_owned();
     let position = found.as_ref().map_or("", |found| found.position.as_str()).to_owned();
     let line = line(name.as_str(), &position, target, &store, server.then_some((then, asked.port.trim())));
+    let refused = refused(&web, &visitor, &name, target);
+    let key = Key::mint()?;
+    let plan = match (step, asked.plan.trim()) {
+        (3, job) if !job.is_empty() => {
+            let of = plan::Of {
+                name: &name,
+                position: &position,
+                to: target,
+                store: &store,
+                then,
+                port: asked.port.trim(),
+                refused: refused.as_deref(),
+            };
+            let shown = plan::shown(&web, &visitor, &of, job, &key).await?;
+            if shown.is_none() {
+                problem = Some(
+                    "The plan that was made is of another point, store or database: make it anew.".to_owned(),
+                );
+            }
+            shown
+        }
+        _ => None,
+    };
+    if is_part(&headers)
+        && let Some(plan) = plan
+    {
+        return Ok(html(plan));
+    }
+    let roots: Vec<String> = web.here.restore_roots.iter().map(|root| root.display().to_string()).collect();
+    let suggested = suggested(&roots, &name, &position);
     let page = RestorePage {
         name: name.as_str(),
         step,
         asked: asked_text,
         problem,
-        to: target,
+        to: if target.is_empty() { &suggested } else { target },
         store,
         port: asked.port.trim(),
         server,
@@ -138,11 +191,52 @@ pub async fn page(
             .get(&name)
             .and_then(|promised| promised.rto)
             .map(|rto| words::seconds(rto.as_secs_f64())),
+        csrf: &visitor.csrf,
+        key,
+        operator: visitor.may(Role::Operator),
+        node: &web.here.node,
+        roots,
+        refused,
+        plan,
         found,
     };
     let trail = vec![("/".to_owned(), "Fleet".to_owned()), (format!("/databases/{name}"), name.to_string())];
     let body = render(&page)?;
     frame::show(&Page { title: "Restore".to_owned(), part: Part::Fleet, trail, said: None, body }, &visitor)
+}
+
+/// What a restored server does, by its word; it pauses where none is said.
+fn then(word: &str) -> &'static str {
+    THEN.iter().find(|(known, _)| *known == word).map_or("pause", |(known, _)| *known)
+}
+
+/// A new place of this service for a copy; empty where it restores nothing.
+fn suggested(roots: &[String], name: &DatabaseName, position: &str) -> String {
+    let plain = position.replace([':', '/'], "-");
+    roots.first().map_or_else(String::new, |root| format!("{}/{name}-{plain}", root.trim_end_matches('/')))
+}
+
+/// Why a restore is not started by this service.
+fn refused(web: &Web, visitor: &Visitor, name: &DatabaseName, to: &str) -> Option<String> {
+    let roots = &web.here.restore_roots;
+    if roots.is_empty() {
+        return Some("This service starts no restore: `restore_roots` in [service] of its farshore.toml names the folders that it may restore into, and none is named.".to_owned());
+    }
+    if !web.objectives.contains_key(name) {
+        return Some(format!(
+            "This service does not have {name} in its configuration, and so does not restore it: open the pages of one that has it."
+        ));
+    }
+    if !to.is_empty() && placed(to, roots).is_err() {
+        let named: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
+        return Some(format!(
+            "This service does not restore into that directory: it is not beneath {}, which `restore_roots` in [service] names.",
+            named.join(" or ")
+        ));
+    }
+    (!visitor.may(Role::Operator)).then(|| {
+        format!("To start a restore here takes the role operator, and yours is {}.", visitor.who.role.word())
+    })
 }
 
 /// What point is asked for, also in words; `None` when none is yet.
@@ -231,6 +325,16 @@ mod tests {
         assert_eq!(hostile, "farshore restore orders --pos 1:0/30 --to '/srv/$(reboot); a'\\''b'");
         let started = line("orders", "1:0/30", "/srv/c", "", Some(("promote", "5433")));
         assert!(started.ends_with("--then promote --start --port 5433"), "{started}");
+    }
+
+    #[test]
+    fn a_place_is_suggested_beneath_the_first_folder_and_is_one_that_may_be_used() {
+        let name: DatabaseName = "orders".parse().unwrap();
+        let roots = ["/srv/restores/".to_owned(), "/other".to_owned()];
+        let place = suggested(&roots, &name, "1:5F/3AA7B9A0");
+        assert_eq!(place, "/srv/restores/orders-1-5F-3AA7B9A0");
+        assert!(placed(&place, &["/srv/restores".into()]).is_ok());
+        assert_eq!(suggested(&[], &name, "1:0/30"), "");
     }
 
     #[test]

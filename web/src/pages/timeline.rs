@@ -69,6 +69,13 @@ const WIDTH: u32 = 10_000;
 /// Marks nearer than this are one: about five pixels of a wide page.
 const APART: u32 = 40;
 
+impl X {
+    /// In ten thousandths of the width.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
 impl std::fmt::Display for X {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{:02}%", self.0 / 100, self.0 % 100)

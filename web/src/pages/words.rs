@@ -20,6 +20,15 @@ pub fn seconds(value: f64) -> String {
     }
 }
 
+/// How long something took that may be quick: below a second to a millisecond.
+pub fn took(time: std::time::Duration) -> String {
+    match time.as_secs() {
+        0 if time.as_millis() > 0 => format!("{} ms", time.as_millis()),
+        0 if !time.is_zero() => "< 1 ms".to_owned(),
+        _ => seconds(time.as_secs_f64()),
+    }
+}
+
 fn with_rest(value: u64, unit: &str, rest: u64, small: &str) -> String {
     if rest == 0 { format!("{value} {unit}") } else { format!("{value} {unit} {rest} {small}") }
 }
@@ -152,6 +161,13 @@ mod tests {
             [bytes(0), bytes(1023), bytes(1024), bytes(1 << 40), bytes((1 << 30) - 1)],
             ["0 B", "1023 B", "1.0 KiB", "1.0 TiB", "1.0 GiB"]
         );
+    }
+
+    #[test]
+    fn what_is_quick_is_told_to_a_millisecond_and_never_as_nothing() {
+        let of = |micros| took(std::time::Duration::from_micros(micros));
+        assert_eq!([of(0), of(400), of(63_900), of(999_999)], ["0 s", "< 1 ms", "63 ms", "999 ms"]);
+        assert_eq!([of(1_000_000), of(62_000_000)], ["1.0 s", "62 s"]);
     }
 
     #[test]

@@ -332,13 +332,13 @@ async fn a_token_of_one_database_fills_its_own_queue_and_nobody_elses() {
 async fn the_store_of_work_that_is_asked_for_is_a_name() {
     let rig = Rig::new().await;
     let token = rig.token(Role::Operator, None).await;
-    let before = jobs(&rig).await;
+    let before = rig.jobs().await;
     for (number, bad) in ["", "../main", "Main", "a b", &"m".repeat(64), "<b>"].into_iter().enumerate() {
         let body = json!({ "database": "orders", "store": bad });
         let answer = post(&rig, BACKUPS, &token, &format!("k-{number}"), &body).await;
         assert_eq!((answer.status, answer.problem().as_str()), (400, "request-invalid"), "{bad:?}");
     }
-    assert_eq!(jobs(&rig).await, before);
+    assert_eq!(rig.jobs().await, before);
     let good = post(&rig, BACKUPS, &token, "good", &json!({ "database": "orders", "store": "main" })).await;
     assert_eq!(good.status, 202, "{good:?}");
     rig.end().await;

@@ -1,13 +1,17 @@
 //! The description: checked in, as it is served, true of the answers; and the page to read it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use farshore_catalog::access::Role;
+use farshore_catalog::drill::Drill;
+use farshore_journal::IncarnationId;
+use farshore_journal::format::certificate::DrillVerdict;
 use farshore_web::router::document;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::rig::{JOB, Rig};
+use crate::rig::{JOB, Rig, name, time};
 
 #[test]
 fn the_description_that_is_checked_in_is_the_one_that_is_served() {
@@ -28,6 +32,25 @@ fn the_description_that_is_checked_in_is_the_one_that_is_served() {
     let ids: Vec<&str> = operations.filter_map(|operation| operation["operationId"].as_str()).collect();
     let unlike: std::collections::BTreeSet<&str> = ids.iter().copied().collect();
     assert!(ids.len() >= 12 && unlike.len() == ids.len(), "programs are made from these: {ids:?}");
+}
+
+const DRILL: &str = "07070707070707070707070707070707";
+
+fn drill() -> Drill {
+    Drill {
+        id: DRILL.parse().unwrap(),
+        database: name("orders"),
+        store: "main".to_owned(),
+        incarnation: IncarnationId::from_bytes([1; 16]),
+        verdict: DrillVerdict::Passed,
+        began: time(0),
+        ended: time(9),
+        recovery: Some(Duration::from_millis(4200)),
+        objective: None,
+        statement: "{\"certificate\":\"farshore.drill-certificate/1\"}".to_owned(),
+        signed: None,
+        uncertified: Some("no signing_key is configured".to_owned()),
+    }
 }
 
 /// Where a value is not as a schema says; nothing where it is.
@@ -85,15 +108,17 @@ async fn answers_are_as_the_description_says() {
     let token = rig.token(Role::Admin, None).await;
     let served = rig.send(Method::GET, "/api/openapi.json", &[], "").await;
     let doc = served.json();
+    rig.catalog.drill_put(&drill()).await.unwrap();
     let mut seen = 0;
     for (path, item) in doc["paths"].as_object().unwrap() {
         let Some(operation) = item.get("get") else { continue };
-        if path.ends_with("/stream") {
-            // What it answers has no end, and is no JSON.
+        if path.ends_with("/stream") || path.ends_with("/certificate") {
+            // What it answers has no end, or is no JSON.
             continue;
         }
         let query = if path.ends_with("/resolve") { "?at=2026-03-29T14:00:12Z" } else { "" };
-        let path = path.replace("{name}", "orders").replace("{id}", JOB);
+        let id = if path.contains("/drills/") { DRILL } else { JOB };
+        let path = path.replace("{name}", "orders").replace("{id}", id);
         let answer = rig.get(&format!("{path}{query}"), &token).await;
         let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
         assert_eq!(differs(&doc, schema, &answer.json(), &path), None);

@@ -8,8 +8,10 @@ use crate::person::{get, log_in, post, send};
 use crate::rig::{PASSWORD, Rig, name};
 
 /// Every page, and the least role that sees it.
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 9] = [
     "/",
+    "/drills",
+    "/drills?database=orders&month=2026-01&day=2026-01-07",
     "/databases/orders",
     "/databases/billing",
     "/databases/orders/restore",
@@ -19,9 +21,12 @@ const PAGES: [&str; 7] = [
 ];
 
 /// Every form that changes something, and the least role that may send it.
-const FORMS: [(&str, Role); 4] = [
+const FORMS: [(&str, Role); 7] = [
     ("/databases/orders/backup", Role::Operator),
     ("/databases/orders/verify", Role::Operator),
+    ("/drills", Role::Operator),
+    ("/databases/orders/restore/plan", Role::Operator),
+    ("/databases/orders/restore", Role::Operator),
     ("/jobs/JOB/cancel", Role::Operator),
     ("/logout", Role::Viewer),
 ];
@@ -81,7 +86,15 @@ async fn each_role_sees_every_page_and_sends_the_forms_that_are_its_own() {
         let id = job(&rig).await;
         for (path, least) in FORMS {
             let path = path.replace("JOB", &id.to_string());
-            let sent = send(&rig, &path, &person.cookie, &[("csrf", &person.csrf)]).await;
+            let key = format!("{role}{path}");
+            let fields = [
+                ("csrf", person.csrf.as_str()),
+                ("key", &key),
+                ("database", "orders"),
+                ("pos", "1:0/258"),
+                ("to", "/srv/restores/copy"),
+            ];
+            let sent = send(&rig, &path, &person.cookie, &fields).await;
             let right = if role.may(least) { 303 } else { 403 };
             assert_eq!(sent.status, right, "{role} {path}: {sent:?}");
         }
@@ -119,7 +132,8 @@ async fn a_form_that_does_not_come_from_a_page_of_this_session_changes_nothing()
     assert_eq!(rig.jobs().await, 0);
     // As an older browser says it.
     let origin = format!("http://{}", rig.address);
-    let sent = post(&rig, path, &[own[0], ("origin", &origin)], &[("csrf", &ana.csrf)]).await;
+    let fields = [("csrf", ana.csrf.as_str()), ("key", "k")];
+    let sent = post(&rig, path, &[own[0], ("origin", &origin)], &fields).await;
     assert_eq!(sent.status, 303, "{sent:?}");
     assert_eq!(rig.jobs().await, 1);
     // Nor does another site log anybody in.

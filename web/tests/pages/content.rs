@@ -6,9 +6,11 @@ use farshore_catalog::activity::Activity;
 use farshore_catalog::job::{Holder, JobEnd, JobId, JobKind, NewJob, Via};
 use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::target::{Failure, Target};
-use farshore_journal::{Offset, Position, Timeline};
+use farshore_journal::format::certificate::DrillVerdict;
+use farshore_journal::{DrillId, Offset, Position, Timeline};
 
-use crate::person::{get, log_in, send};
+use crate::drills;
+use crate::person::{get, log_in};
 use crate::rig::{Rig, name, time};
 
 const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
@@ -62,6 +64,7 @@ async fn what_others_wrote_is_shown_as_text_on_every_page() {
     let claim = rig.catalog.job_claim(job.id, &holder, now).await.unwrap().unwrap();
     let problem = serde_json::json!({"code": "FS-1", "happened": HOSTILE, "safe": HOSTILE, "do": HOSTILE});
     rig.catalog.job_end(&claim, &JobEnd::Failed(problem.to_string()), now).await.unwrap();
+    let drill = odd_drill(&rig).await;
     let person = log_in(&rig, "ana").await;
     let escaped = "%3Cscript%3Ealert(1)%3C%2Fscript%3E%22";
     for path in [
@@ -73,6 +76,10 @@ async fn what_others_wrote_is_shown_as_text_on_every_page() {
         format!("/databases/orders?point={escaped}"),
         format!("/databases/orders/restore?pos=1:0/258&to=/srv/{escaped}"),
         format!("/databases/orders/restore?point={escaped}"),
+        "/drills".to_owned(),
+        format!("/drills?database=orders&month={escaped}&day={escaped}"),
+        format!("/drills/{drill}"),
+        format!("/drills/{escaped}"),
         "/jobs".to_owned(),
         format!("/jobs/{}", job.id),
         format!("/jobs/{escaped}"),
@@ -85,11 +92,23 @@ async fn what_others_wrote_is_shown_as_text_on_every_page() {
         assert!(matches!(page.status, 200 | 303 | 404), "{path}: {page:?}");
         assert!(!page.text.contains("<script>") && !page.text.contains("<img"), "{path}: {}", page.text);
     }
-    for path in ["/databases/orders?zoom=all", "/activity", "/jobs"] {
+    let of_drill = format!("/drills/{drill}");
+    for path in ["/databases/orders?zoom=all", "/activity", "/jobs", "/drills", &of_drill] {
         let page = get(&rig, path, &person.cookie).await;
         assert!(page.text.contains("&#60;script&#62;"), "{path} does not show it at all");
     }
     rig.end().await;
+}
+
+/// A drill whose every word is hostile.
+async fn odd_drill(rig: &Rig) -> DrillId {
+    let mut drill = drills::drill(7, DrillVerdict::Failed, time(0), None);
+    let said = drill.statement.replace("PLACE", HOSTILE.replace('"', "\\\"").as_str());
+    drill.statement = said;
+    drill.uncertified = Some(HOSTILE.to_owned());
+    drill.signed = None;
+    rig.catalog.drill_put(&drill).await.unwrap();
+    drill.id
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,6 +122,7 @@ async fn every_page_forbids_what_is_not_a_file_of_this_service() {
         ("/databases/orders", &person.cookie),
         ("/databases/orders/restore?pos=1:0/258&to=/srv/c", &person.cookie),
         ("/jobs", &person.cookie),
+        ("/drills", &person.cookie),
         ("/settings", &person.cookie),
         ("/databases/none", &person.cookie),
         ("/nothing", ""),
@@ -205,36 +225,5 @@ async fn the_timeline_goes_by_links_alone_to_the_commit_before_and_after() {
     assert_eq!(picked(&at), "1:0/10E");
     let refused = get(&rig, "/databases/orders?at=14:00", &person.cookie).await;
     assert!(refused.status == 200 && refused.text.contains("with its offset"), "{}", refused.text);
-    rig.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn work_is_asked_for_under_the_name_of_who_asked_and_can_be_ended() {
-    let rig = Rig::new().await;
-    rig.user("ana", Role::Operator).await;
-    let person = log_in(&rig, "ana").await;
-    let own = [("csrf", person.csrf.as_str())];
-    for (verb, kind) in [("backup", JobKind::Backup), ("verify", JobKind::Verify)] {
-        let asked = send(&rig, &format!("/databases/orders/{verb}"), &person.cookie, &own).await;
-        let path = asked.header("location").to_owned();
-        let id: JobId = path.strip_prefix("/jobs/").unwrap().parse().unwrap();
-        let job = rig.catalog.job_get(id).await.unwrap().unwrap();
-        assert_eq!((job.asked.kind, job.asked.asked_by.as_str(), job.asked.via), (kind, "ana", Via::Api));
-        assert_eq!((job.asked.database, job.asked.spec.as_str()), (Some(name("orders")), "{}"));
-        let page = get(&rig, &path, &person.cookie).await;
-        assert!(page.text.contains(">queued<") && page.text.contains("id=\"cancel\""), "{}", page.text);
-        let ended = send(&rig, &format!("{path}/cancel"), &person.cookie, &own).await;
-        assert_eq!(ended.status, 303, "{ended:?}");
-        assert!(get(&rig, &path, &person.cookie).await.text.contains(">cancelled<"));
-        let again = send(&rig, &format!("{path}/cancel"), &person.cookie, &own).await;
-        assert!(again.status == 409 && again.text.contains("ended already"), "{again:?}");
-        let written = rig.catalog.activity_list(None, 2).await.unwrap();
-        let said: Vec<(&str, &str)> =
-            written.iter().map(|one| (one.activity.who.as_str(), one.activity.what.as_str())).collect();
-        assert_eq!(said, [("ana", "job cancel"), ("ana", format!("{verb} ask").as_str())]);
-    }
-    let none = send(&rig, "/databases/none/backup", &person.cookie, &own).await;
-    assert_eq!(none.status, 404, "{none:?}");
-    assert_eq!(rig.jobs().await, 2);
     rig.end().await;
 }
