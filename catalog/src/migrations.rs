@@ -32,6 +32,7 @@ const FILES: &[(i64, &str, &str)] = &[
     ),
     (20_261_127_030_000, "notices", include_str!("../../migrations/20261127030000_notices.sql")),
     (20_261_127_033_500, "exposure", include_str!("../../migrations/20261127033500_exposure.sql")),
+    (20_261_127_060_000, "chronicles", include_str!("../../migrations/20261127060000_chronicles.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod backup;
 pub mod database;
+pub mod exposure;
 pub mod job;
 pub mod node;
 pub mod plan;
