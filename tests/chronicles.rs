@@ -102,6 +102,15 @@ fn wait_entry_free(node: &Node) {
     assert!(free.is_some(), "{:#?}\n{}", exposure(node, &[]), node.log());
 }
 
+/// Waits until a catalog that was made anew has taken the activity back.
+fn wait_taken_back(node: &Node) {
+    let taken = wait_for(SOON, || {
+        let listed = node.run(&["activity", "list"]);
+        String::from_utf8_lossy(&listed.stdout).contains("activity taken back").then_some(())
+    });
+    assert!(taken.is_some(), "{}", node.log());
+}
+
 fn delete_catalog(node: &Node) {
     for name in ["farshore.db", "farshore.db-wal", "farshore.db-shm"] {
         let _was_not_there = std::fs::remove_file(node.folder().join(name));
@@ -176,10 +185,7 @@ fn what_no_object_implies_survives_a_lost_catalog_and_time_without_a_look_is_an_
     // The service takes it back by itself, too, and goes on behind it.
     delete_catalog(&node);
     let service = node.start(None);
-    let taken = wait_for(SOON, || {
-        activity(&node, &[]).iter().any(|one| one["what"] == "activity taken back").then_some(())
-    });
-    assert!(taken.is_some(), "{}", node.log());
+    wait_taken_back(&node);
     say(&node, "three");
     wait_connected(&node);
     wait_sealed(&node);
@@ -278,10 +284,7 @@ fn pages_for_a_private_key_keep_the_chain_without_it_and_come_back_with_it() {
     }
     delete_catalog(&node);
     let service = node.start(None);
-    let taken = wait_for(SOON, || {
-        activity(&node, &[]).iter().any(|one| one["what"] == "activity taken back").then_some(())
-    });
-    assert!(taken.is_some(), "{}", node.log());
+    wait_taken_back(&node);
     say(&node, "later");
     wait_sealed_to(&node, done.len() as u64 + 2);
     service.kill9();

@@ -113,7 +113,15 @@ pub async fn entries(config: &Config, chronicle: &Chronicle, store: &StoreName) 
         )
         .into());
     }
-    let Some(line) = settle::newest(config, chronicle, store).await? else {
+    let found = settle::read(config, chronicle, store).await?;
+    let life = settle::newest_life(config, chronicle, store, &found).await?;
+    let line = life.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
+    let Some(line) = line else {
+        let flaws = found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string);
+        let flaws: Vec<String> = flaws.collect();
+        if !flaws.is_empty() {
+            return Err(settle::flawed(chronicle, store.as_str(), &flaws).into());
+        }
         return Err(OperatorMessage::new(
             Code::NothingStored,
             format!("the store {store} has nothing of {chronicle} that counts"),

@@ -79,6 +79,12 @@ async fn take(catalog: &Catalog, name: &DatabaseName, objective: u64, seen: Seen
 fn told(name: &DatabaseName, event: &Event) {
     let whys = &event.whys;
     match event.what {
+        // What somebody asked for is no reason to be called.
+        What::Opened | What::Grew
+            if whys.0.iter().all(|why| matches!(why, Why::SettingUp | Why::ServiceStopped)) =>
+        {
+            tracing::info!(database = %name, promise = RPO, from = %event.from, %whys, "the promise is not known to hold");
+        }
         What::Opened | What::Grew => {
             tracing::warn!(database = %name, promise = RPO, from = %event.from, %whys, "the promise does not hold, or is not known to");
         }

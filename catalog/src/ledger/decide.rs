@@ -66,7 +66,12 @@ pub struct Watch {
 impl Watch {
     /// What is known behind events that were taken back: up to their end and no further. `all` are those and what was appended since.
     pub(crate) fn behind(taken: &[Event], all: &[Event], now: Time) -> Option<Self> {
-        let last = taken.iter().map(|event| event.until.min(event.at)).max()?.min(now);
+        // What ended, or was kept, was seen kept up to when that was decided.
+        let known = |event: &Event| match event.what {
+            What::Ended | What::Kept => event.at,
+            What::Opened | What::Grew => event.until.min(event.at),
+        };
+        let last = taken.iter().map(known).max()?.min(now);
         let mut open: Option<Open> = None;
         for event in all {
             match event.what {

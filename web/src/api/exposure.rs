@@ -42,7 +42,7 @@ pub struct Exposure {
 #[utoipa::path(
     get,
     path = "/databases/{name}/exposure",
-    tag = "databases",
+    tag = "exposure",
     params(("name" = String, Path, description = "The database", example = "orders"), Asked),
     responses((status = 200, description = "A page of it", body = Page<Exposure>)))]
 pub async fn list(
