@@ -194,6 +194,7 @@ fn what_no_object_implies_survives_a_lost_catalog_and_time_without_a_look_is_an_
     assert_eq!(back.last().unwrap()["what"], "token create");
     let shown = exposure(&node, &[]);
     assert_eq!(shown[..closed.len()], closed);
+    // However short it was, from what was sealed last to when it was taken back.
     assert!(has_why(&shown[closed.len()], "not_looked"), "{shown:#?}");
     assert_eq!(verify(&node, "activity", &[]).0, Some(0));
     assert_eq!(verify(&node, "exposure", &[]).0, Some(0));

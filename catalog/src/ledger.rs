@@ -236,9 +236,13 @@ pub(crate) async fn watch_anew(
         let of = |events: &[Numbered]| -> Vec<Event> {
             events.iter().map(|one| one.event.clone()).filter(|event| event.promise == promise).collect()
         };
-        if let Some(watch) = Watch::behind(&of(taken), &of(all), Utc::now()) {
-            put_watch(txn, database, promise, &watch).await?;
+        let Some((watch, events)) = Watch::behind(&of(taken), &of(all), Utc::now()) else { continue };
+        let objective_ms = all.iter().rev().find(|one| one.event.promise == promise);
+        let objective_ms = objective_ms.map_or(0, |one| one.event.objective_ms);
+        for event in events {
+            append(txn, database, &Event { promise: promise.to_owned(), objective_ms, ..event }).await?;
         }
+        put_watch(txn, database, promise, &watch).await?;
     }
     Ok(())
 }

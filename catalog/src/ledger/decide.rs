@@ -64,8 +64,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// What is known behind events that were taken back: up to their end and no further. `all` are those and what was appended since.
-    pub(crate) fn behind(taken: &[Event], all: &[Event], now: Time) -> Option<Self> {
+    /// What is known behind events that were taken back: up to their end and no further, so that all time since then is in an entry, however short it
+    /// is: whoever looked then is lost. `all` are those and what was appended since.
+    pub(crate) fn behind(taken: &[Event], all: &[Event], now: Time) -> Option<(Self, Vec<Event>)> {
         // What ended, or was kept, was seen kept up to when that was decided.
         let known = |event: &Event| match event.what {
             What::Ended | What::Kept => event.at,
@@ -92,7 +93,9 @@ impl Watch {
                 What::Kept => {}
             }
         }
-        Some(Self { last, witnessed: last, open })
+        let (mut watch, mut events) = (Self { last: now, witnessed: now, open }, Vec::new());
+        widen(&mut watch, &mut events, (last, now), Why::NotLooked, None, now);
+        Some((watch, events))
     }
 }
 
