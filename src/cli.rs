@@ -6,6 +6,7 @@
 pub mod access;
 pub mod activity;
 pub mod drill;
+pub mod exposure;
 pub mod job;
 pub mod notify;
 pub mod restore;
@@ -23,6 +24,7 @@ use farshore_journal::{BackupId, DatabaseName, HoldId};
 
 use self::activity::ActivityCommand;
 use self::drill::DrillCommand;
+use self::exposure::ExposureCommand;
 use self::job::JobCommand;
 use self::notify::NotifyCommand;
 use self::restore::Incarnation;
@@ -194,6 +196,9 @@ pub enum Command {
     /// Who did what, and whether the record of it is as it was written
     #[command(subcommand)]
     Activity(ActivityCommand),
+    /// From when to when a promise did not hold, or was not known to, and why
+    #[command(subcommand)]
+    Exposure(ExposureCommand),
     /// Delete chunks that a merged segment replaces; the one verb whose credential may delete
     #[command(before_help = "Examples:
   farshore -c /etc/farshore/tidy.toml tidy --dry-run

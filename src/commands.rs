@@ -12,6 +12,7 @@ pub mod completions;
 pub mod demo;
 pub mod drill;
 pub mod expire;
+mod exposure;
 pub mod hold;
 pub mod init;
 pub mod job;
@@ -153,6 +154,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Notify(command) => notify::run(&mut context, command).await,
         Command::Schedule(command) => schedule::run(&mut context, command).await,
         Command::Activity(command) => activity::run(&mut context, command).await,
+        Command::Exposure(command) => exposure::run(&mut context, command).await,
         Command::Tidy(args) => tidy::run(&mut context, args).await,
         Command::Wal(args) => wal::run(&mut context, args).await,
         Command::Catalog(args) => catalog::run(&mut context, args).await,

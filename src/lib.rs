@@ -6,6 +6,7 @@
 pub mod base_backups;
 pub mod catalog_upkeep;
 pub mod check;
+mod chronicles;
 pub mod cli;
 pub mod commands;
 pub mod config;

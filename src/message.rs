@@ -105,6 +105,12 @@ codes! {
     HoldRefused = 412, Refused;
     /// No store has a hold of this id.
     HoldUnknown = 413, NotFound;
+    /// What a store has of the activity or of an exposure ledger is not as it was sealed.
+    ChronicleFlawed = 414, Findings;
+    /// A store has entries of the activity or of an exposure ledger that this catalog did not write.
+    ChronicleForked = 415, Findings;
+    /// The exposure ledger has no such entry.
+    ExposureUnknown = 416, NotFound;
     /// A restore in place was not confirmed by the database's name.
     RestoreNotConfirmed = 501, Refused;
     /// The target of a restore cannot be reached.

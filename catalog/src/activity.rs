@@ -6,11 +6,13 @@
 mod chain;
 
 use farshore_journal::DatabaseName;
+use farshore_journal::format::EntryDigest;
 use sqlx::any::AnyRow;
 use sqlx::query;
 
 pub use self::chain::Finding;
 use self::chain::{BEGIN, HEAD_LOST, Link, Walk, digest};
+use crate::chronicle::{Kept, Said};
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, big, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
@@ -197,6 +199,84 @@ async fn links(txn: &mut Txn, from: u64, before: u64) -> Result<Vec<Link>> {
             })
         })
         .collect()
+}
+
+/// The digest of an entry behind another.
+pub(crate) fn activity_digest(
+    former: Option<EntryDigest>,
+    number: u64,
+    activity: &Activity,
+) -> Option<EntryDigest> {
+    let former = former.map_or_else(|| BEGIN.to_owned(), |former| former.to_string());
+    digest(&former, number, activity).parse().ok()
+}
+
+/// Entries from a number on that are chained, oldest first: up to the first that is not, or that is gone.
+pub(crate) async fn chained_in_txn(txn: &mut Txn, from: u64, limit: u32) -> Result<Vec<Kept>> {
+    let mut kept = Vec::new();
+    let mut next = from;
+    'all: while kept.len() < limit as usize {
+        let links = links(txn, next, u64::MAX >> 1).await?;
+        if links.is_empty() {
+            break;
+        }
+        for link in links {
+            let (Some(former), Some(digest)) = (link.former, link.digest) else { break 'all };
+            if link.number != next || kept.len() == limit as usize {
+                break 'all;
+            }
+            let parsed = |text: &str| text.parse().map_err(|why| Error::unreadable("digest", &why));
+            let former = (former != BEGIN).then(|| parsed(&former)).transpose()?;
+            let said = Said::Activity(link.activity);
+            kept.push(Kept { number: link.number, former, digest: parsed(&digest)?, said });
+            next += 1;
+        }
+    }
+    Ok(kept)
+}
+
+/// Takes the end's row until the transaction ends.
+pub(crate) async fn hold_end_in_txn(txn: &mut Txn) -> Result<()> {
+    let statement = "update activity_head set number = number where one = 1";
+    txn.execute("activity_hold", query(statement)).await.map(drop)
+}
+
+/// Takes all entries out of the record, oldest first: whoever calls puts them back behind others.
+pub(crate) async fn take_all_in_txn(txn: &mut Txn) -> Result<Vec<Activity>> {
+    let (mut all, mut next) = (Vec::new(), 1);
+    loop {
+        let links = links(txn, next, u64::MAX >> 1).await?;
+        let Some(last) = links.last() else { break };
+        next = last.number + 1;
+        all.extend(links.into_iter().map(|link| link.activity));
+    }
+    txn.execute("activity_take", query("delete from activity")).await?;
+    Ok(all)
+}
+
+/// Writes an entry that was taken back at its own number; one that is there stays. How many were written.
+pub(crate) async fn insert_kept_in_txn(txn: &mut Txn, kept: &Kept) -> Result<u64> {
+    let Said::Activity(activity) = &kept.said else { return Ok(0) };
+    let statement = "insert into activity (number, at_us, who, what, database_name, detail, former, digest) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (number) do nothing";
+    let bound = query(statement)
+        .bind(big("activity number", kept.number)?)
+        .bind(micros(activity.at))
+        .bind(activity.who.clone())
+        .bind(activity.what.clone())
+        .bind(activity.database.as_ref().map(ToString::to_string))
+        .bind(activity.detail.clone())
+        .bind(kept.former.map_or_else(|| BEGIN.to_owned(), |former| former.to_string()))
+        .bind(kept.digest.to_string());
+    txn.execute("activity_insert", bound).await
+}
+
+/// Sets the record's end: what is appended next goes on behind it.
+pub(crate) async fn set_end_in_txn(txn: &mut Txn, number: u64, digest: EntryDigest) -> Result<()> {
+    let statement = "insert into activity_head (one, number, digest) values (1, $1, $2) \
+                     on conflict (one) do update set number = excluded.number, digest = excluded.digest";
+    let bound = query(statement).bind(big("activity number", number)?).bind(digest.to_string());
+    txn.execute("activity_end", bound).await.map(drop)
 }
 
 /// As [`Catalog::activity_verify`].

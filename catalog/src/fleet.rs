@@ -12,6 +12,7 @@ use sqlx::query;
 
 use crate::backup::{Backup, BackupState, backup_all_in_txn};
 use crate::branch::{Branch, Line, branch_all_in_txn};
+use crate::chronicle::{Seal, seal_list_in_txn};
 use crate::connection::in_snapshot;
 use crate::database::database_list_in_txn;
 use crate::gap::{Gap, gap_all_in_txn};
@@ -96,6 +97,8 @@ pub struct Fleet {
     pub schedules: Vec<Schedule>,
     /// How work went, by kind and database.
     pub jobs: Vec<JobFacts>,
+    /// How far each store has each chronicle, and the number of each one's newest entry.
+    pub seals: Vec<(Seal, u64)>,
 }
 
 /// How a database stands at a moment.
@@ -236,6 +239,7 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
         members,
         schedules: schedule_list_in_txn(txn).await?,
         jobs: jobs_in_txn(txn).await?,
+        seals: seal_list_in_txn(txn).await?,
     })
 }
 

@@ -18,6 +18,8 @@ mod stories;
 mod stories_access;
 #[path = "catalog/stories_activity.rs"]
 mod stories_activity;
+#[path = "catalog/stories_chronicles.rs"]
+mod stories_chronicles;
 #[path = "catalog/stories_drills.rs"]
 mod stories_drills;
 #[path = "catalog/stories_fleet.rs"]
@@ -132,6 +134,12 @@ on_both!(
     stories_activity::writers_at_once_make_one_chain,
     stories_activity::work_that_is_asked_for_again_within_a_day_is_the_same_job,
     stories_activity::no_more_work_of_a_database_is_asked_for_than_may_wait,
+    stories_chronicles::a_lost_record_of_activity_comes_back_and_goes_on_behind_its_end,
+    stories_chronicles::entries_that_could_not_be_opened_are_filled_in_later_and_only_the_right_ones,
+    stories_chronicles::a_catalog_that_was_not_lost_takes_nothing_from_another,
+    stories_chronicles::a_lost_ledger_comes_back_and_the_time_since_its_end_is_an_entry,
+    stories_chronicles::two_who_look_at_once_write_one_ledger,
+    stories_chronicles::how_far_a_store_has_a_chronicle_is_told_with_what_it_lacks,
     stories_drills::drills_are_listed_newest_first_and_read_back_as_written,
     stories_drills::what_is_certified_of_a_drill_is_never_replaced,
     stories_drills::a_database_is_proved_by_its_newest_drill_that_did_not_fail,

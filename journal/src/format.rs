@@ -14,6 +14,7 @@ pub mod index;
 pub mod mark;
 pub mod object;
 pub mod pack;
+pub mod page;
 pub mod segment;
 pub mod signing;
 
@@ -24,6 +25,7 @@ pub use head::{Head, HeadStanding, Statement};
 pub use header::{Cipher, Codec, Header, Kind};
 pub use mark::Mark;
 pub use object::{Decoded, Draft, FrameHead};
+pub use page::{Chronicle, EntryDigest, LifeId, Page};
 pub use segment::Segment;
 pub use signing::{Signature, SigningKey, VerifyKey, VerifyKeys};
 

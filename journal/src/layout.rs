@@ -1,6 +1,7 @@
 //! Names in a store: `FORMAT.md` section 1. Nothing else in farshore puts a key together.
 
 use crate::error::JournalError;
+use crate::format::Chronicle;
 use crate::identity::{BackupId, DatabaseName, DrillId, HoldId, IncarnationId, Sequence};
 use crate::index::IndexName;
 use crate::segments::SegmentName;
@@ -36,6 +37,25 @@ pub fn database(database: &DatabaseName) -> Result<KeyPrefix, JournalError> {
 /// Never in practice: every database name is a key.
 pub fn incarnations(database: &DatabaseName) -> Result<KeyPrefix, JournalError> {
     Ok(KeyPrefix::new(&format!("db/{database}/incarnations"))?)
+}
+
+/// Where the lives of a chronicle lie.
+///
+/// # Errors
+/// Never in practice: every database name is a key.
+pub fn chronicle(chronicle: &Chronicle) -> Result<KeyPrefix, JournalError> {
+    Ok(match chronicle {
+        Chronicle::Activity => KeyPrefix::new("activity")?,
+        Chronicle::Exposure(name) => database(name)?.join("exposure")?,
+    })
+}
+
+/// Where the lives of the activity that a database belongs to are named.
+///
+/// # Errors
+/// Never in practice: every database name is a key.
+pub fn activity_of(name: &DatabaseName) -> Result<KeyPrefix, JournalError> {
+    Ok(database(name)?.join("activity")?)
 }
 
 /// The names of one incarnation's objects.

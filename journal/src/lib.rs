@@ -3,9 +3,10 @@
 //! `FORMAT.md` beside this crate's sources is the specification; the code follows it. The way in: a
 //! [`registry::Repository`] is a founded store, a [`reader::Reader`] one incarnation's journal in it, a
 //! [`writer::Writer`] its one owner. A [`merge::Merger`] makes segments of its chunks, [`tidy`] deletes what they replace, an
-//! [`index::Indexer`] notes what is in them. What no rule keeps is [`expired`], and [`expiry`] deletes it; [`holds`] keep a point. [`heads`] are signed, so that a journal that was cut off or rewritten is found.
+//! [`index::Indexer`] notes what is in them. What no rule keeps is [`expired`], and [`expiry`] deletes it; [`holds`] keep a point. [`heads`] are signed, so that a journal that was cut off or rewritten is found. What no other object implies, a [`chronicle`] keeps.
 
 pub mod backup;
+pub mod chronicle;
 pub mod chunk;
 pub mod drills;
 pub mod error;

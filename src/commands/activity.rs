@@ -2,11 +2,17 @@
 //!
 //! What always holds: `verify` never calls a record sound that it could not read to its end.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::activity::{ActivityEntry, Verified};
+use farshore_catalog::chronicle::{Kept, Said};
 use farshore_journal::DatabaseName;
+use farshore_journal::format::Chronicle;
 use serde::Serialize;
 
+use crate::chronicles::held::{self, InStore};
+use crate::chronicles::settle;
 use crate::cli::activity::ActivityCommand;
 use crate::cli::zone::Zone;
 use crate::commands::Context;
@@ -44,6 +50,14 @@ impl From<ActivityEntry> for Shown {
     }
 }
 
+impl Shown {
+    /// As a store has it.
+    fn of(kept: Kept) -> Option<Self> {
+        let Said::Activity(activity) = kept.said else { return None };
+        Some(ActivityEntry { number: kept.number, activity, digest: Some(kept.digest.to_string()) }.into())
+    }
+}
+
 impl Row for Shown {
     const HEADER: &'static [&'static str] = &["NUMBER", "AT (UTC)", "WHO", "WHAT", "DATABASE", "DETAIL"];
 
@@ -74,6 +88,8 @@ struct Walked {
     last: u64,
     digest: String,
     findings: Vec<Found>,
+    /// How the stores have it.
+    stores: Vec<InStore>,
 }
 
 impl From<Verified> for Walked {
@@ -83,7 +99,7 @@ impl From<Verified> for Walked {
             .into_iter()
             .map(|(number, finding)| Found { number, finding: finding.to_string() })
             .collect();
-        Self { sound: findings.is_empty(), entries, last, digest, findings }
+        Self { sound: findings.is_empty(), entries, last, digest, findings, stores: Vec::new() }
     }
 }
 
@@ -97,7 +113,7 @@ impl Walked {
         for found in &self.findings {
             lines.push_str(&format!("FOUND      {}: {}\n", found.number, found.finding));
         }
-        if self.sound {
+        if self.findings.is_empty() {
             lines.push_str("sound      each entry is as it was written, and follows the one before\n");
         }
         lines
@@ -110,9 +126,17 @@ impl Walked {
 /// When the catalog is away.
 pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Result<Exit> {
     let config = context.config()?;
-    let catalog = wiring::catalog(&config).await?;
     match command {
-        ActivityCommand::List { before } => {
+        ActivityCommand::List { before, store: Some(store) } => {
+            let mut entries = held::entries(&config, &Chronicle::Activity, &store).await?;
+            entries.retain(|entry| before.is_none_or(|before| entry.number < before));
+            let newest = entries.into_iter().rev().take(LISTED as usize);
+            let shown: Vec<Shown> = newest.filter_map(Shown::of).collect();
+            context.output.list("farshore.activity/1", &shown)?;
+            Ok(Exit::Done)
+        }
+        ActivityCommand::List { before, store: None } => {
+            let catalog = wiring::catalog(&config).await?;
             // No number is that large: it is behind all of them.
             let before = before.filter(|before| i64::try_from(*before).is_ok());
             let entries =
@@ -121,10 +145,22 @@ pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Res
             context.output.list("farshore.activity/1", &shown)?;
             Ok(Exit::Done)
         }
-        ActivityCommand::Verify => {
+        ActivityCommand::Verify { store: Some(store) } => {
+            let held = vec![held::look(&config, &Chronicle::Activity, &store, None).await];
+            let sound = held.iter().all(|one| one.sound == Some(true));
+            let text = held::lines(&held);
+            context.output.one("farshore.activity-sealed/1", &BTreeMap::from([("stores", held)]), &text)?;
+            Ok(if sound { Exit::Done } else { Exit::Findings })
+        }
+        ActivityCommand::Verify { store: None } => {
+            let catalog = wiring::catalog(&config).await?;
             let verified = catalog.activity_verify().await.map_err(|why| wiring::catalog_away(&why))?;
-            let walked = Walked::from(verified);
-            let text = walked.text();
+            let mut walked = Walked::from(verified);
+            for store in settle::stores(&config, &Chronicle::Activity) {
+                walked.stores.push(held::look(&config, &Chronicle::Activity, &store, Some(&catalog)).await);
+            }
+            walked.sound &= walked.stores.iter().all(|one| one.sound == Some(true));
+            let text = walked.text() + &held::lines(&walked.stores);
             context.output.one("farshore.activity-verify/1", &walked, &text)?;
             Ok(if walked.sound { Exit::Done } else { Exit::Findings })
         }

@@ -3,6 +3,7 @@
 use farshore_journal::DatabaseName;
 use serde::Serialize;
 
+use crate::chronicles::settle;
 use crate::cli::CatalogCommand;
 use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
@@ -59,6 +60,14 @@ pub async fn run(context: &mut Context, args: CatalogCommand) -> anyhow::Result<
             }
             let incarnation = held.source.record().incarnation.to_string();
             shown.push(Shown { database: name.clone(), store: held.store.clone(), incarnation, report });
+        }
+    }
+    for chronicle in settle::all(&config) {
+        // A catalog that is not lost was settled long ago: nothing is taken back into it.
+        settle::settle(&config, &catalog, &chronicle, true).await?;
+        let filled = settle::fill(&config, &catalog, &chronicle).await?;
+        if filled > 0 {
+            tracing::info!(%chronicle, entries = filled, "opened, and taken back");
         }
     }
     context.output.list("farshore.catalog-rebuild/1", &shown)?;

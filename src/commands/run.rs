@@ -129,6 +129,8 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     if let Some(catalog) = &catalog {
         let own = config.databases.keys().cloned().collect();
         pictures.spawn(crate::exposure::keep(catalog.clone(), own, cancel.clone()));
+        pictures.spawn(crate::chronicles::ledger::keep(Arc::clone(&config), catalog.clone(), cancel.clone()));
+        pictures.spawn(crate::chronicles::keep(Arc::clone(&config), catalog.clone(), cancel.clone()));
     }
     pictures.spawn(crate::base_backups::keep_taken(
         Arc::clone(&config),

@@ -4,6 +4,7 @@ pub mod activity;
 pub mod backup;
 pub mod database;
 pub mod drill;
+pub mod exposure;
 pub mod job;
 pub mod node;
 pub mod plan;

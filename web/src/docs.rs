@@ -45,6 +45,7 @@ pub const ROLE: &str = "x-farshore-role";
     components(schemas(problem::Body)),
     tags(
         (name = "databases", description = "What is protected, how it stands, and what can be restored"),
+        (name = "exposure", description = "From when to when a promise did not hold"),
         (name = "points", description = "Commits and named points"),
         (name = "backups", description = "Base backups"),
         (name = "verifies", description = "What the stores hold, held against its checksums and its chain"),

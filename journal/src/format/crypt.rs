@@ -56,6 +56,25 @@ impl Recipients {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Bytes sealed for every recipient, as an armored age file.
+    ///
+    /// # Errors
+    /// [`FormatError::Key`] without recipients, or when age refuses one.
+    pub(super) fn seal(&self, bytes: &[u8]) -> Result<String, FormatError> {
+        let to = self.0.iter().map(|r| r as &dyn age::Recipient);
+        let encryptor = age::Encryptor::with_recipients(to).map_err(|why| key_error(why.to_string()))?;
+        let mut out = Vec::new();
+        let wrapped = (|| {
+            let armor = age::armor::ArmoredWriter::wrap_output(&mut out, age::armor::Format::AsciiArmor)?;
+            let mut writer = encryptor.wrap_output(armor)?;
+            std::io::Write::write_all(&mut writer, bytes)?;
+            writer.finish()?.finish()?;
+            Ok::<_, std::io::Error>(())
+        })();
+        wrapped.map_err(|why| key_error(why.to_string()))?;
+        String::from_utf8(out).map_err(|_| key_error("its armor is not text".to_owned()))
+    }
 }
 
 /// Private keys that open what was wrapped for them: the restore side only.
@@ -99,22 +118,32 @@ impl Unlock {
     /// # Errors
     /// [`FormatError::Key`] when none of them opens it, or it is not a data key.
     pub fn unwrap(&self, wrapped: &str) -> Result<DataKey, FormatError> {
-        if self.0.is_empty() {
-            return Err(FormatError::KeyMissing);
-        }
         if wrapped.len() > MAX_WRAPPED_BYTES {
             return Err(key_error("its wrapping is longer than any that farshore writes".to_owned()));
         }
-        let armored = age::armor::ArmoredReader::new(wrapped.as_bytes());
+        let secret: [u8; 32] = self
+            .open(wrapped, 32)?
+            .try_into()
+            .map_err(|_| key_error("what was wrapped is not 32 bytes".to_owned()))?;
+        Ok(DataKey(secret))
+    }
+
+    /// Opens what was sealed for one of these keys, at most `limit` bytes of it and one more.
+    ///
+    /// # Errors
+    /// [`FormatError::KeyMissing`] without a key, [`FormatError::Key`] when none of them opens it.
+    pub(super) fn open(&self, sealed: &str, limit: u64) -> Result<Vec<u8>, FormatError> {
+        if self.0.is_empty() {
+            return Err(FormatError::KeyMissing);
+        }
+        let armored = age::armor::ArmoredReader::new(sealed.as_bytes());
         let decryptor = age::Decryptor::new(armored).map_err(|why| key_error(why.to_string()))?;
         let reader = decryptor
             .decrypt(self.0.iter().map(|key| key as &dyn age::Identity))
             .map_err(|_| key_error("no private key at hand opens it".to_owned()))?;
-        let mut secret = Vec::with_capacity(33);
-        reader.take(33).read_to_end(&mut secret).map_err(|why| key_error(why.to_string()))?;
-        let secret: [u8; 32] =
-            secret.try_into().map_err(|_| key_error("what was wrapped is not 32 bytes".to_owned()))?;
-        Ok(DataKey(secret))
+        let mut plain = Vec::new();
+        reader.take(limit + 1).read_to_end(&mut plain).map_err(|why| key_error(why.to_string()))?;
+        Ok(plain)
     }
 }
 
@@ -132,21 +161,11 @@ impl DataKey {
     /// # Errors
     /// [`FormatError::Key`] without recipients, or when age refuses one.
     pub fn wrap(&self, recipients: &Recipients) -> Result<String, FormatError> {
-        let to = recipients.0.iter().map(|r| r as &dyn age::Recipient);
-        let encryptor = age::Encryptor::with_recipients(to).map_err(|why| key_error(why.to_string()))?;
-        let mut out = Vec::new();
-        let wrapped = (|| {
-            let armor = age::armor::ArmoredWriter::wrap_output(&mut out, age::armor::Format::AsciiArmor)?;
-            let mut writer = encryptor.wrap_output(armor)?;
-            std::io::Write::write_all(&mut writer, &self.0)?;
-            writer.finish()?.finish()?;
-            Ok::<_, std::io::Error>(())
-        })();
-        wrapped.map_err(|why| key_error(why.to_string()))?;
+        let out = recipients.seal(&self.0)?;
         if out.len() > MAX_WRAPPED_BYTES {
             return Err(key_error("there are more recipients than a data key can be wrapped for".to_owned()));
         }
-        String::from_utf8(out).map_err(|_| key_error("its armor is not text".to_owned()))
+        Ok(out)
     }
 
     /// The key of the object with this salt.

@@ -51,6 +51,11 @@ impl VerifyKeys {
         Self(keys)
     }
 
+    /// Which they are.
+    pub fn keys(&self) -> &[VerifyKey] {
+        &self.0
+    }
+
     /// Whether no key is pinned: no signature counts for anything then.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -37,6 +37,8 @@ families! {
         "Bytes of the source's log that are not received (stage receive), or not in a store (stage store); absent while the source is silent.";
     LOG_STORED = Counter "farshore_log_stored_bytes_total" ["database"]
         "Where in its log the database is stored up to, in bytes; a new incarnation begins anew.";
+    UNSEALED = Gauge "farshore_chronicle_unsealed_entries" ["database", "target"]
+        "Entries of the exposure ledger, or with an empty database of the record of activity, that are in the catalog and not known to be in a store.";
     RETAINED = Gauge "farshore_source_retained_log_bytes" ["database"] "Bytes of log that the source keeps for farshore, while they are measured.";
     TO_FULL = Gauge "farshore_source_log_time_to_full_seconds" ["database"]
         "Seconds until the disk of the source's log is full at the present rate, while that is measured and it fills.";

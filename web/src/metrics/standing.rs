@@ -55,6 +55,12 @@ pub(super) fn write(
         }
     }
     let Some(reading) = reading else { return };
+    for (seal, last) in &reading.fleet.seals {
+        let of = seal.chronicle.strip_prefix("exposure/").unwrap_or_default();
+        if only.is_none_or(|only| only.as_str() == of) {
+            page.add(&f::UNSEALED, &[of, &seal.store], whole(last.saturating_sub(seal.number)));
+        }
+    }
     for schedule in reading.fleet.schedules.iter().filter(|schedule| sees(&schedule.database)) {
         if let Some(due) = metrics.overdue(schedule, &reading.fleet) {
             page.add(

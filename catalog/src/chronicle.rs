@@ -1,0 +1,373 @@
+//! Chronicles: the records of the catalog that no store object implies, as the stores keep them, and taking them back.
+//!
+//! What always holds: an entry that is given out has the digest that the catalog keeps; what is taken back was held against its digests and is written in one
+//! transaction with the record's end behind it, and what this catalog wrote before goes on behind that. Nothing that has a place is ever replaced.
+//! What it does not do: it reads no store (the service and `catalog rebuild` do).
+
+mod said;
+
+use std::collections::BTreeMap;
+
+use chrono::{TimeDelta, Utc};
+use farshore_journal::format::{Chronicle, EntryDigest, LifeId};
+use sqlx::query;
+
+pub use self::said::{Kept, Said};
+use crate::activity::{self, Activity};
+use crate::connection::{in_local_txn, in_snapshot};
+use crate::ledger;
+use crate::row::{Read as _, big, micros};
+use crate::{Catalog, Error, Result, Time, Txn};
+
+/// How far a store's clock may be ahead of this machine's.
+const APART: TimeDelta = TimeDelta::minutes(5);
+
+/// Where a chronicle stands in this catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether the stores were asked for what an earlier catalog wrote: before that nothing is sealed.
+    pub settled: bool,
+    /// The number of the first entry that this catalog wrote, or will.
+    pub first: u64,
+    /// Whose entries those are, once there is one.
+    pub life: Option<LifeId>,
+    /// The number of the newest entry, 0 without one.
+    pub last: u64,
+}
+
+/// What an earlier catalog wrote, as a store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// The number of its newest entry.
+    pub last: u64,
+    /// That entry's digest.
+    pub digest: EntryDigest,
+    /// Its entries as far as they could be opened, each held against its digest.
+    pub entries: Vec<Kept>,
+    /// When the store got its newest page.
+    pub written: Time,
+}
+
+/// What settling came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It was settled before.
+    Before,
+    /// Nothing of an earlier catalog was there.
+    Nothing,
+    /// This catalog was there before the other wrote last: it is no lost one, and stays another's.
+    Another,
+    /// What was there stands before all that this catalog writes.
+    TakenBack {
+        /// The number of its newest entry.
+        last: u64,
+        /// How many entries of it are in the catalog.
+        entries: u64,
+    },
+}
+
+/// How far a store has a chronicle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seal {
+    /// The chronicle's name.
+    pub chronicle: String,
+    /// The store's name in the configuration.
+    pub store: String,
+    /// The number of the newest entry that it confirmed, 0 when none.
+    pub number: u64,
+    /// That entry's digest; empty when none.
+    pub digest: String,
+    /// When that was written.
+    pub at: Time,
+    /// What last went wrong; cleared by what goes well.
+    pub trouble: Option<String>,
+}
+
+impl Catalog {
+    /// Where a chronicle stands.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn chronicle_standing(&self, chronicle: &Chronicle) -> Result<Standing> {
+        in_snapshot!(self, chronicle_standing_in_txn(chronicle))
+    }
+
+    /// Entries from a number on, oldest first.
+    ///
+    /// # Errors
+    /// When the catalog is away, or an entry has no digest or another than what it says.
+    pub async fn chronicle_entries(&self, chronicle: &Chronicle, from: u64, limit: u32) -> Result<Vec<Kept>> {
+        in_snapshot!(self, chronicle_entries_in_txn(chronicle, from, limit))
+    }
+
+    /// Takes what an earlier catalog wrote before all that this one does, once.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn chronicle_settle(&self, chronicle: &Chronicle, former: Option<&Former>) -> Result<Settled> {
+        in_local_txn!(self, chronicle_settle_in_txn(chronicle, former))
+    }
+
+    /// Adds entries that an earlier catalog wrote and that could not be opened when they were taken back. How many were added.
+    ///
+    /// # Errors
+    /// When the catalog is away, or they do not lead to what this catalog's first entry follows.
+    pub async fn chronicle_fill(&self, chronicle: &Chronicle, former: &Former) -> Result<u64> {
+        in_local_txn!(self, chronicle_fill_in_txn(chronicle, former))
+    }
+
+    /// Begins another life at a number: what a store has from there on is not what this catalog wrote.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn chronicle_branch(&self, chronicle: &Chronicle, first: u64) -> Result<()> {
+        in_local_txn!(self, chronicle_branch_in_txn(chronicle, first))
+    }
+
+    /// Says how far a store has a chronicle.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn seal_put(&self, seal: &Seal) -> Result<()> {
+        in_local_txn!(self, seal_put_in_txn(seal))
+    }
+
+    /// How far each store has each chronicle, and the number of each one's newest entry.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn seal_list(&self) -> Result<Vec<(Seal, u64)>> {
+        in_snapshot!(self, seal_list_in_txn())
+    }
+}
+
+/// Takes a chronicle's row until the transaction ends; from which number on this catalog writes, and whether that is settled.
+pub(crate) async fn take_in_txn(txn: &mut Txn, chronicle: &Chronicle) -> Result<(u64, bool)> {
+    let statement = "insert into chronicle (name, first_number) values ($1, 1) on conflict (name) do nothing";
+    txn.execute("chronicle_take", query(statement).bind(chronicle.to_string())).await?;
+    let statement =
+        "update chronicle set first_number = first_number where name = $1 returning first_number, settled_us";
+    let row = txn.row("chronicle_take", query(statement).bind(chronicle.to_string())).await?;
+    let row = row.ok_or_else(|| Error::corrupt("chronicle", "gone while it was held"))?;
+    Ok((row.count("first_number")?, row.maybe_integer("settled_us")?.is_some()))
+}
+
+/// As [`Catalog::chronicle_standing`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn chronicle_standing_in_txn(txn: &mut Txn, chronicle: &Chronicle) -> Result<Standing> {
+    let statement = "select first_number, settled_us from chronicle where name = $1";
+    let row = txn.row("chronicle_standing", query(statement).bind(chronicle.to_string())).await?;
+    let (first, settled) = match &row {
+        Some(row) => (row.count("first_number")?, row.maybe_integer("settled_us")?.is_some()),
+        None => (1, false),
+    };
+    let begins = chronicle_entries_in_txn(txn, chronicle, first, 1).await?.pop();
+    let life = begins.filter(|entry| entry.number == first).map(|entry| LifeId::of(&entry.digest));
+    let last = match chronicle {
+        Chronicle::Activity => {
+            activity::activity_list_in_txn(txn, None, 1).await?.pop().map_or(0, |entry| entry.number)
+        }
+        Chronicle::Exposure(database) => ledger::end(txn, database).await?.map_or(0, |(number, _)| number),
+    };
+    Ok(Standing { settled, first, life, last })
+}
+
+/// As [`Catalog::chronicle_entries`].
+///
+/// # Errors
+/// As there.
+pub async fn chronicle_entries_in_txn(
+    txn: &mut Txn,
+    chronicle: &Chronicle,
+    from: u64,
+    limit: u32,
+) -> Result<Vec<Kept>> {
+    let all: Vec<Kept> = match chronicle {
+        Chronicle::Activity => activity::chained_in_txn(txn, from, limit).await?,
+        Chronicle::Exposure(database) => {
+            let events = ledger::events_in_txn(txn, database, from, limit).await?;
+            events.into_iter().map(Kept::from).collect()
+        }
+    };
+    match all.iter().find(|entry| !entry.holds(chronicle)) {
+        // What was changed is not sealed: the stores would call it right for ever.
+        Some(entry) => Err(Error::corrupt(
+            "digest",
+            format!("entry {} of {chronicle} is not as it was written", entry.number),
+        )),
+        None => Ok(all),
+    }
+}
+
+/// As [`Catalog::chronicle_settle`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn chronicle_settle_in_txn(
+    txn: &mut Txn,
+    chronicle: &Chronicle,
+    former: Option<&Former>,
+) -> Result<Settled> {
+    if *chronicle == Chronicle::Activity {
+        activity::hold_end_in_txn(txn).await?;
+    }
+    let (_, settled) = take_in_txn(txn, chronicle).await?;
+    if settled {
+        return Ok(Settled::Before);
+    }
+    let own = first_at(txn, chronicle).await?;
+    let Some(former) = former else {
+        settle_at(txn, chronicle, 1).await?;
+        return Ok(Settled::Nothing);
+    };
+    if own.is_some_and(|own| own + APART < former.written) {
+        settle_at(txn, chronicle, 1).await?;
+        return Ok(Settled::Another);
+    }
+    match chronicle {
+        Chronicle::Activity => {
+            let mut behind = activity::take_all_in_txn(txn).await?;
+            for entry in &former.entries {
+                activity::insert_kept_in_txn(txn, entry).await?;
+            }
+            activity::set_end_in_txn(txn, former.last, former.digest).await?;
+            let note = Activity {
+                at: Utc::now(),
+                who: "farshore".to_owned(),
+                what: "activity taken back".to_owned(),
+                database: None,
+                detail: format!(
+                    "from a store, up to entry {}, {}; {} of them could be opened",
+                    former.last,
+                    former.digest,
+                    former.entries.len()
+                ),
+            };
+            behind.push(note);
+            for activity in &behind {
+                activity::activity_append_in_txn(txn, activity).await?;
+            }
+        }
+        Chronicle::Exposure(database) => {
+            let own = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
+            let statement = "delete from exposure_event where database_name = $1";
+            txn.execute("chronicle_settle", query(statement).bind(database.to_string())).await?;
+            let taken: Vec<ledger::Numbered> = former.entries.iter().filter_map(Kept::event).collect();
+            for event in &taken {
+                ledger::insert(txn, database, event).await?;
+            }
+            for event in own {
+                ledger::append(txn, database, &event.event).await?;
+            }
+            let all = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
+            ledger::watch_anew(txn, database, &taken, &all).await?;
+        }
+    }
+    settle_at(txn, chronicle, former.last + 1).await?;
+    Ok(Settled::TakenBack { last: former.last, entries: former.entries.len() as u64 })
+}
+
+/// As [`Catalog::chronicle_fill`].
+///
+/// # Errors
+/// As there.
+pub async fn chronicle_fill_in_txn(txn: &mut Txn, chronicle: &Chronicle, former: &Former) -> Result<u64> {
+    let (first, _) = take_in_txn(txn, chronicle).await?;
+    let follows = chronicle_entries_in_txn(txn, chronicle, first, 1).await?.pop();
+    let follows = follows.filter(|entry| entry.number == first).and_then(|entry| entry.former);
+    if first != former.last + 1 || follows != Some(former.digest) {
+        return Ok(0);
+    }
+    let mut added = 0;
+    if *chronicle == Chronicle::Activity {
+        for entry in &former.entries {
+            added += activity::insert_kept_in_txn(txn, entry).await?;
+        }
+    }
+    Ok(added)
+}
+
+/// As [`Catalog::chronicle_branch`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn chronicle_branch_in_txn(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<()> {
+    take_in_txn(txn, chronicle).await?;
+    settle_at(txn, chronicle, first).await
+}
+
+async fn settle_at(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<()> {
+    let statement = "update chronicle set first_number = $1, settled_us = $2 where name = $3";
+    let bound = query(statement)
+        .bind(big("entry number", first)?)
+        .bind(micros(Utc::now()))
+        .bind(chronicle.to_string());
+    txn.execute("chronicle_settle", bound).await.map(drop)
+}
+
+/// When this catalog's own first entry was made.
+async fn first_at(txn: &mut Txn, chronicle: &Chronicle) -> Result<Option<Time>> {
+    let row = match chronicle {
+        Chronicle::Activity => {
+            let statement = "select at_us from activity order by number limit 1";
+            txn.row("chronicle_settle", query(statement)).await?
+        }
+        Chronicle::Exposure(database) => {
+            let statement =
+                "select at_us from exposure_event where database_name = $1 order by number limit 1";
+            txn.row("chronicle_settle", query(statement).bind(database.to_string())).await?
+        }
+    };
+    row.map(|row| row.time("at_us")).transpose()
+}
+
+/// As [`Catalog::seal_put`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn seal_put_in_txn(txn: &mut Txn, seal: &Seal) -> Result<()> {
+    let statement = "insert into chronicle_seal (chronicle, store, number, digest, at_us, trouble) values ($1, $2, $3, $4, $5, $6) \
+                     on conflict (chronicle, store) do update set number = excluded.number, digest = excluded.digest, \
+                     at_us = excluded.at_us, trouble = excluded.trouble";
+    let bound = query(statement)
+        .bind(seal.chronicle.clone())
+        .bind(seal.store.clone())
+        .bind(big("entry number", seal.number)?)
+        .bind(seal.digest.clone())
+        .bind(micros(seal.at))
+        .bind(seal.trouble.clone());
+    txn.execute("seal_put", bound).await.map(drop)
+}
+
+/// As [`Catalog::seal_list`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn seal_list_in_txn(txn: &mut Txn) -> Result<Vec<(Seal, u64)>> {
+    let statement = "select number from activity order by number desc limit 1";
+    let newest = txn.row("seal_list", query(statement)).await?;
+    let activity = newest.map_or(Ok(0), |row| row.count("number"))?;
+    let statement = "select database_name, max(number) as number from exposure_event group by database_name";
+    let mut newest = BTreeMap::from([("activity".to_owned(), activity)]);
+    for row in &txn.rows("seal_list", query(statement)).await? {
+        newest.insert(format!("exposure/{}", row.text("database_name")?), row.count("number")?);
+    }
+    let statement = "select chronicle, store, number, digest, at_us, trouble from chronicle_seal order by chronicle, store";
+    let rows = txn.rows("seal_list", query(statement)).await?;
+    rows.iter()
+        .map(|row| {
+            let seal = Seal {
+                chronicle: row.text("chronicle")?,
+                store: row.text("store")?,
+                number: row.count("number")?,
+                digest: row.text("digest")?,
+                at: row.time("at_us")?,
+                trouble: row.maybe_text("trouble")?,
+            };
+            let last = newest.get(&seal.chronicle).copied().unwrap_or(0);
+            Ok((seal, last))
+        })
+        .collect()
+}

@@ -1,0 +1,194 @@
+//! What no store implies: the exposure ledger, and taking both chronicles back behind a lost catalog.
+
+use chrono::{TimeDelta, Utc};
+use farshore_catalog::activity::Activity;
+use farshore_catalog::chronicle::{Former, Said, Seal, Settled};
+use farshore_catalog::ledger::{RPO, Seen, What, Why, entries};
+use farshore_catalog::{Catalog, Options, Time};
+use farshore_journal::format::{Chronicle, LifeId};
+use tokio::task::JoinSet;
+
+use crate::make::name;
+
+fn activity(what: &str, at: Time) -> Activity {
+    Activity {
+        at,
+        who: "ana".to_owned(),
+        what: what.to_owned(),
+        database: None,
+        detail: "a \"b\"".to_owned(),
+    }
+}
+
+/// A catalog that is lost later.
+async fn other() -> (tempfile::TempDir, Catalog) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}/other.db", folder.path().display());
+    let catalog = Catalog::open(&url, Options::default()).await.unwrap();
+    (folder, catalog)
+}
+
+/// All of a chronicle, as a store would give it back.
+async fn former(catalog: &Catalog, chronicle: &Chronicle, written: Time) -> Former {
+    let entries = catalog.chronicle_entries(chronicle, 1, 1000).await.unwrap();
+    let last = entries.last().unwrap();
+    Former { last: last.number, digest: last.digest, written, entries: entries.clone() }
+}
+
+/// Entries keep their numbers and digests, what a new catalog wrote meanwhile goes on behind them, and it is done once.
+pub async fn a_lost_record_of_activity_comes_back_and_goes_on_behind_its_end(catalog: Catalog) {
+    let (_folder, lost) = other().await;
+    for n in 0..7 {
+        lost.activity_append(&activity(&format!("lost {n}"), Utc::now())).await.unwrap();
+    }
+    let chronicle = Chronicle::Activity;
+    let former = former(&lost, &chronicle, Utc::now()).await;
+    catalog.activity_append(&activity("new", Utc::now())).await.unwrap();
+    assert!(!catalog.chronicle_standing(&chronicle).await.unwrap().settled);
+    let settled = catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap();
+    assert_eq!(settled, Settled::TakenBack { last: 7, entries: 7 });
+    assert_eq!(catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap(), Settled::Before);
+    catalog.activity_append(&activity("newer", Utc::now())).await.unwrap();
+    let all = catalog.chronicle_entries(&chronicle, 1, 1000).await.unwrap();
+    assert_eq!(all[..7], former.entries);
+    let said = |at: usize| match &all[at].said {
+        Said::Activity(activity) => activity.what.clone(),
+        Said::Event(_) => String::new(),
+    };
+    assert_eq!([7, 8, 9].map(said), ["new", "activity taken back", "newer"]);
+    let verified = catalog.activity_verify().await.unwrap();
+    assert_eq!((verified.entries, verified.findings.as_slice()), (10, &[][..]));
+    let standing = catalog.chronicle_standing(&chronicle).await.unwrap();
+    assert_eq!((standing.first, standing.last, standing.life), (8, 10, Some(LifeId::of(&all[7].digest))));
+}
+
+/// Without a private key only the end is known: the chain goes on behind it, and the entries come when they can be opened.
+pub async fn entries_that_could_not_be_opened_are_filled_in_later_and_only_the_right_ones(catalog: Catalog) {
+    let (_folder, lost) = other().await;
+    for n in 0..5 {
+        lost.activity_append(&activity(&format!("lost {n}"), Utc::now())).await.unwrap();
+    }
+    let chronicle = Chronicle::Activity;
+    let former = former(&lost, &chronicle, Utc::now()).await;
+    let sealed = Former { entries: Vec::new(), ..former.clone() };
+    catalog.chronicle_settle(&chronicle, Some(&sealed)).await.unwrap();
+    assert!(!catalog.activity_verify().await.unwrap().findings.is_empty(), "what is missing is said");
+    let (_folder, stranger) = other().await;
+    for n in 0..5 {
+        stranger.activity_append(&activity(&format!("another's {n}"), Utc::now())).await.unwrap();
+    }
+    let wrong = self::former(&stranger, &chronicle, Utc::now()).await;
+    assert_eq!(catalog.chronicle_fill(&chronicle, &wrong).await.unwrap(), 0);
+    assert_eq!(catalog.chronicle_fill(&chronicle, &former).await.unwrap(), 5);
+    assert_eq!(catalog.chronicle_fill(&chronicle, &former).await.unwrap(), 0);
+    assert_eq!(catalog.activity_verify().await.unwrap().findings, []);
+    assert_eq!(catalog.chronicle_entries(&chronicle, 1, 5).await.unwrap(), former.entries);
+}
+
+/// Two catalogs may write of one database: the one that was there before the other wrote last has lost nothing.
+pub async fn a_catalog_that_was_not_lost_takes_nothing_from_another(catalog: Catalog) {
+    let (_folder, lost) = other().await;
+    lost.activity_append(&activity("another's", Utc::now())).await.unwrap();
+    let long_ago = Utc::now() - TimeDelta::days(3);
+    catalog.activity_append(&activity("own", long_ago)).await.unwrap();
+    let chronicle = Chronicle::Activity;
+    let former = former(&lost, &chronicle, Utc::now()).await;
+    assert_eq!(catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap(), Settled::Another);
+    assert_eq!(catalog.activity_verify().await.unwrap().entries, 1);
+}
+
+/// The ledger comes back with its entries; what happened since its end is not known, and an entry.
+pub async fn a_lost_ledger_comes_back_and_the_time_since_its_end_is_an_entry(catalog: Catalog) {
+    let (_folder, lost) = other().await;
+    let (orders, begin) = (name("orders"), Utc::now() - TimeDelta::seconds(3001));
+    let at = |seconds: i64| begin + TimeDelta::seconds(seconds);
+    let look = async |catalog: &Catalog, seen, seconds| {
+        catalog.exposure_look(&orders, RPO, 1000, seen, at(seconds)).await.unwrap()
+    };
+    look(&lost, Seen::Kept(0), 0).await;
+    look(&lost, Seen::Not(Why::TargetFailing, Some(4000)), 5).await;
+    look(&lost, Seen::Not(Why::SourceSilent, None), 10).await;
+    for seconds in [15, 20, 25, 30, 35] {
+        look(&lost, Seen::Kept(10), seconds).await;
+    }
+    let told = lost.ledger_of(&orders).await.unwrap();
+    let words: Vec<What> = told.events.iter().map(|one| one.event.what).collect();
+    assert_eq!(words, [What::Kept, What::Opened, What::Grew, What::Ended]);
+    let shown = entries(&told, at(36));
+    assert_eq!(
+        (shown.len(), shown[0].from, shown[0].until),
+        (1, told.events[1].event.from, Some(told.events[3].event.until))
+    );
+    assert_eq!(
+        (shown[0].whys.to_string(), shown[0].worst_ms),
+        ("target_failing,source_silent".to_owned(), Some(4000))
+    );
+    assert_eq!(entries(&told, at(90)).pop().map(|entry| entry.number), Some(None), "nobody looks");
+
+    let chronicle = Chronicle::Exposure(orders.clone());
+    let former = former(&lost, &chronicle, at(40)).await;
+    look(&catalog, Seen::Kept(0), 3000).await;
+    let settled = catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap();
+    assert_eq!(settled, Settled::TakenBack { last: 4, entries: 4 });
+    look(&catalog, Seen::Kept(0), 3005).await;
+    let ledger = catalog.ledger_of(&orders).await.unwrap();
+    assert_eq!(ledger.events[..4], told.events);
+    let shown = entries(&ledger, at(3006));
+    assert_eq!((shown.len(), shown[1].whys.to_string(), shown[1].until), (2, "not_looked".to_owned(), None));
+    assert!(shown[1].from <= at(36), "{shown:?}");
+    // However short the time is: what the lost catalog saw last vouches for nothing behind it.
+    assert_eq!(
+        ledger.events.iter().map(|one| one.event.what).skip(4).collect::<Vec<_>>(),
+        [What::Kept, What::Opened]
+    );
+    // Every event follows the one before.
+    let all = catalog.chronicle_entries(&chronicle, 1, 1000).await.unwrap();
+    assert!(all.windows(2).all(|pair| pair[1].former == Some(pair[0].digest)), "{all:?}");
+}
+
+/// Two services look at once, and the events are one chain.
+pub async fn two_who_look_at_once_write_one_ledger(catalog: Catalog) {
+    let (orders, begin) = (name("orders"), Utc::now());
+    let mut looks = JoinSet::new();
+    for which in 0..2 {
+        let (catalog, orders) = (catalog.clone(), orders.clone());
+        looks.spawn(async move {
+            for round in 0..40 {
+                let seen = match (round + which) % 4 {
+                    0 => Seen::Not(Why::ALL[round % Why::ALL.len()], Some(9)),
+                    _ => Seen::Kept(0),
+                };
+                let now = begin + TimeDelta::seconds(i64::try_from(round).unwrap() * 20);
+                catalog.exposure_look(&orders, RPO, 1, seen, now).await.unwrap();
+            }
+        });
+    }
+    while let Some(ended) = looks.join_next().await {
+        ended.unwrap();
+    }
+    let ledger = catalog.ledger_of(&orders).await.unwrap();
+    let numbers: Vec<u64> = ledger.events.iter().map(|one| one.number).collect();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    let all = catalog.chronicle_entries(&Chronicle::Exposure(orders), 1, 1000).await.unwrap();
+    assert!(all.windows(2).all(|pair| pair[1].former == Some(pair[0].digest)));
+}
+
+/// What a store does not have yet is counted.
+pub async fn how_far_a_store_has_a_chronicle_is_told_with_what_it_lacks(catalog: Catalog) {
+    for _ in 0..3 {
+        catalog.activity_append(&activity("what", Utc::now())).await.unwrap();
+    }
+    let seal = Seal {
+        chronicle: Chronicle::Activity.to_string(),
+        store: "main".to_owned(),
+        number: 1,
+        digest: "ab".to_owned(),
+        at: crate::make::time(1),
+        trouble: Some("away".to_owned()),
+    };
+    catalog.seal_put(&seal).await.unwrap();
+    assert_eq!(catalog.seal_list().await.unwrap(), [(seal.clone(), 3)]);
+    let seal = Seal { number: 3, trouble: None, ..seal };
+    catalog.seal_put(&seal).await.unwrap();
+    assert_eq!(catalog.fleet(Utc::now()).await.unwrap().seals, [(seal, 3)]);
+}

@@ -1,0 +1,89 @@
+//! What no store object implies, sealed into the stores, and taken back from there: the exposure ledger and the record of who did what.
+//!
+//! What always holds: nothing waits for this and nothing here waits for anything else; each store has a task of its own, so that one that is away holds up no
+//! other. Before a chronicle is sealed for the first time the stores are asked what an earlier catalog sealed, and this one goes on behind that. How far each store
+//! has it is in the catalog, and what it lacks is said.
+//! A crash leaves a page that is there or is not: the next start looks.
+
+pub mod found;
+pub mod held;
+pub mod ledger;
+mod seal;
+pub mod settle;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farshore_catalog::Catalog;
+use farshore_journal::DatabaseName;
+use farshore_journal::format::{Chronicle, SigningKey, Unlock, VerifyKeys};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, StoreName};
+use crate::wiring;
+
+/// How often it is looked for what is not sealed yet.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Settles and seals until cancelled; what is there at the end is sealed once more.
+pub async fn keep(config: Arc<Config>, catalog: Catalog, cancel: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    let settling = settle::Settling::new(Arc::clone(&config), catalog.clone());
+    tasks.spawn(settling.run(EVERY, cancel.clone()));
+    for store in config.stores.keys().filter(|store| !databases_in(&config, store).is_empty()) {
+        let sealer = seal::Sealer::new(Arc::clone(&config), catalog.clone(), store.clone());
+        tasks.spawn(sealer.run(EVERY, cancel.clone()));
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(why) = ended {
+            tracing::error!(error = %why, "what seals the record of activity and the exposure ledger broke off: both stay in the catalog alone until the service is started anew");
+        }
+    }
+}
+
+/// The databases that are shipped into a store.
+fn databases_in<'a>(config: &'a Config, store: &StoreName) -> Vec<&'a DatabaseName> {
+    let has = |settings: &crate::config::DatabaseConfig| settings.stores.contains(store);
+    config.databases.iter().filter(|(_, settings)| has(settings)).map(|(name, _)| name).collect()
+}
+
+/// The chronicles that a store gets.
+fn chronicles_in(config: &Config, store: &StoreName) -> Vec<Chronicle> {
+    let ledgers = databases_in(config, store).into_iter().cloned().map(Chronicle::Exposure);
+    std::iter::once(Chronicle::Activity).chain(ledgers).collect()
+}
+
+/// The keys whose signature counts for a chronicle in a store: of activity those of every database that is shipped there.
+pub fn pinned(config: &Config, chronicle: &Chronicle, store: &StoreName) -> VerifyKeys {
+    let of = databases_in(config, store);
+    let of = of.into_iter().filter(|name| chronicle.database().is_none_or(|one| one == *name));
+    let keys: BTreeSet<_> =
+        of.flat_map(|name| config.databases[name].verify_keys.keys().iter().copied()).collect();
+    VerifyKeys::new(keys.into_iter().collect())
+}
+
+/// The key that signs a chronicle in a store, where one reads: the database's, and of activity the first's that has one.
+fn signing_key(config: &Config, chronicle: &Chronicle, store: &StoreName) -> Option<SigningKey> {
+    let of = databases_in(config, store);
+    let of = of.into_iter().filter(|name| chronicle.database().is_none_or(|one| one == *name));
+    of.filter_map(|name| {
+        let settings = &config.databases[name];
+        wiring::signing_key(settings.signing_key.as_ref()?, &settings.verify_keys).ok()
+    })
+    .next()
+}
+
+/// The private keys with which a store's pages are opened, where they read.
+pub fn unlock(config: &Config, store: &StoreName) -> Unlock {
+    config.stores.get(store).and_then(|settings| wiring::unlock(settings).ok()).unwrap_or_default()
+}
+
+/// The verb that shows a chronicle.
+const fn word(chronicle: &Chronicle) -> &'static str {
+    match chronicle {
+        Chronicle::Activity => "activity",
+        Chronicle::Exposure(_) => "exposure",
+    }
+}
