@@ -220,7 +220,13 @@ mod tests {
         ]);
         let metrics = Metrics::new(objectives, Box::new(|_, _| None));
         let now = Utc::now();
-        let fleet = Fleet { read_at: now, members: Vec::new(), jobs: Vec::new(), schedules: Vec::new() };
+        let fleet = Fleet {
+            read_at: now,
+            members: Vec::new(),
+            jobs: Vec::new(),
+            schedules: Vec::new(),
+            seals: Vec::new(),
+        };
         let told = conditions(&fleet, &metrics, now);
         let names: Vec<String> = told.iter().map(|condition| condition.database.to_string()).collect();
         assert_eq!(names, ["billing", "orders"]);

@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    activity, backup, database, drill, exposure, job, node, plan, points, resolve, restore, schedule, session,
-    stream, token, verify,
+    activity, backup, database, drill, exposure, job, node, plan, points, resolve, restore, schedule,
+    session, stream, token, verify,
 };
 use crate::health::{self, Health};
 use crate::metrics::{self, requests};
