@@ -8,6 +8,8 @@
 pub mod found;
 pub mod held;
 pub mod ledger;
+mod opened;
+mod patience;
 mod seal;
 pub mod settle;
 

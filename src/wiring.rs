@@ -69,6 +69,21 @@ pub fn opener(
     Ok((Arc::new(move || store::open(&address, &options)), url))
 }
 
+/// As [`opener`], and nothing is opened to see whether it can be: whoever opens it says so.
+///
+/// # Errors
+/// When a secret cannot be read.
+pub fn unopened(
+    config: &Config,
+    name: &StoreName,
+    purpose: Purpose,
+) -> Result<(founding::Open, String), OperatorMessage> {
+    let settings = config.stores.get(name).ok_or_else(|| no_such_store(name))?;
+    let (url, options) = (settings.url.to_string(), store_options(settings, purpose)?);
+    let address = url.clone();
+    Ok((Arc::new(move || store::open(&address, &options)), url))
+}
+
 fn no_such_store(name: &StoreName) -> OperatorMessage {
     OperatorMessage::new(
         Code::StoreUnusable,

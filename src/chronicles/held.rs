@@ -59,10 +59,10 @@ async fn look_into(
         Some(catalog) => Some(catalog.chronicle_standing(chronicle).await?),
         None => None,
     };
-    let found = settle::read(config, chronicle, store).await?;
+    let (repository, found) = settle::read(config, chronicle, store).await?;
     shown.findings.extend(found.strangers.iter().map(|key| format!("{key} is no page of it")));
     let own = standing.and_then(|standing| standing.life).filter(|life| found.strands.contains_key(life));
-    let newest = settle::newest_life(config, chronicle, store, &found).await?;
+    let newest = settle::newest_life(config, chronicle, store, &repository, &found).await?;
     let Some(life) = own.or(newest) else {
         // Pages of which none counts.
         let flaws = found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string);
@@ -113,8 +113,8 @@ pub async fn entries(config: &Config, chronicle: &Chronicle, store: &StoreName) 
         )
         .into());
     }
-    let found = settle::read(config, chronicle, store).await?;
-    let life = settle::newest_life(config, chronicle, store, &found).await?;
+    let (repository, found) = settle::read(config, chronicle, store).await?;
+    let life = settle::newest_life(config, chronicle, store, &repository, &found).await?;
     let line = life.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
     let Some(line) = line else {
         let flaws = found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string);

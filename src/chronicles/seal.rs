@@ -15,18 +15,22 @@ use farshore_journal::format::page::{PAGE_ENTRIES, Place};
 use farshore_journal::format::{Chronicle, EntryDigest, LifeId, Page, Recipients};
 use farshore_journal::registry::Repository;
 use farshore_journal::{DatabaseName, StoreId};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
-use crate::wiring::{self, Purpose};
+use crate::wiring::Purpose;
+
+use super::opened::Opened;
+use super::patience::Patience;
 
 /// Pages of a chronicle that are put in one turn: the others' turn comes too.
 const PAGES: usize = 16;
 /// The most bytes of what a page's entries say; one entry of more goes alone.
 const BYTES: usize = 1 << 20;
-/// How many failures in a row are nobody's business: a store that is founded this moment, or away for a minute.
-const QUIET_FAILURES: u32 = 30;
+/// For how long failing is nobody's business: a store that is founded this moment, or away for a minute.
+const QUIET: Duration = Duration::from_secs(60);
 /// How long one turn may take at the end.
 const LAST: Duration = Duration::from_secs(5);
 
@@ -46,7 +50,9 @@ pub struct Sealer {
     store: StoreName,
     ends: BTreeMap<Chronicle, End>,
     said: BTreeMap<Chronicle, (u64, Option<String>)>,
-    failures: BTreeMap<Chronicle, u32>,
+    opened: Option<Opened>,
+    patience: BTreeMap<Chronicle, Patience>,
+    warned: BTreeSet<Chronicle>,
     belongs: BTreeSet<(StoreId, DatabaseName, LifeId)>,
 }
 
@@ -59,7 +65,9 @@ impl Sealer {
             store,
             ends: BTreeMap::new(),
             said: BTreeMap::new(),
-            failures: BTreeMap::new(),
+            opened: None,
+            patience: BTreeMap::new(),
+            warned: BTreeSet::new(),
             belongs: BTreeSet::new(),
         }
     }
@@ -69,7 +77,7 @@ impl Sealer {
         loop {
             tokio::select! {
                 () = cancel.cancelled() => break,
-                () = self.turn() => {}
+                () = self.turn(false) => {}
             }
             tokio::select! {
                 () = cancel.cancelled() => break,
@@ -77,11 +85,16 @@ impl Sealer {
             }
         }
         // What is cut off here is sealed by the next start.
-        let _ = tokio::time::timeout(LAST, self.turn()).await;
+        let _ = tokio::time::timeout(LAST, self.turn(true)).await;
     }
 
-    async fn turn(&mut self) {
+    /// Seals what may be tried now; at the end all.
+    async fn turn(&mut self, is_last: bool) {
         for chronicle in super::chronicles_in(&self.config, &self.store) {
+            let patience = self.patience.get(&chronicle).copied().unwrap_or_default();
+            if !is_last && !patience.is_due(Instant::now()) {
+                continue;
+            }
             let sealed = self.seal(&chronicle).await;
             let trouble = match sealed {
                 Ok(()) => None,
@@ -97,14 +110,24 @@ impl Sealer {
 
     /// Says in the catalog how far the store is, when that changed.
     async fn tell(&mut self, chronicle: &Chronicle, trouble: Option<String>) {
-        let failures = self.failures.entry(chronicle.clone()).or_default();
-        *failures = if trouble.is_some() { failures.saturating_add(1) } else { 0 };
-        let failures = *failures;
+        let patience = self.patience.entry(chronicle.clone()).or_default();
+        let failing = match trouble {
+            Some(_) => {
+                patience.failed(Instant::now());
+                patience.failing_for(Instant::now())
+            }
+            None => {
+                patience.well();
+                self.warned.remove(chronicle);
+                Duration::ZERO
+            }
+        };
         let known = self.said.get(chronicle).cloned();
         let end = self.ends.get(chronicle).copied();
         let number = end.map_or_else(|| known.as_ref().map_or(0, |(number, _)| *number), |end| end.next - 1);
         if let Some(why) = &trouble
-            && failures == QUIET_FAILURES
+            && failing >= QUIET
+            && self.warned.insert(chronicle.clone())
         {
             tracing::warn!(%chronicle, store = %self.store, error = why, "not sealed: it is tried again, and until then this is in the catalog alone");
         }
@@ -131,8 +154,12 @@ impl Sealer {
         if known.is_some_and(|end| standing.last < end.next) {
             return Ok(());
         }
-        // Opened each time: it may be another store by now.
-        let repository = wiring::repository_for(&self.config, &self.store, Purpose::Append).await?;
+        let opened = match self.opened.take() {
+            Some(opened) => opened,
+            None => Opened::new(&self.config, &self.store, Purpose::Append)?,
+        };
+        // Put back before it is awaited: whoever is cut off here has not forgotten what is under way.
+        let repository = self.opened.insert(opened).repository().await?;
         anyhow::ensure!(
             self.is_shipped(&repository, chronicle).await?,
             "nothing was shipped there yet, or the store lost it"

@@ -3,7 +3,7 @@
 //! What always holds: what is taken back is what the chain holds, and what speaks against it is said; a catalog that was there before the other one wrote last
 //! takes nothing. When every store answers, the longest is taken; one that stays away is not waited for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,15 +11,24 @@ use farshore_catalog::Catalog;
 use farshore_catalog::chronicle::Settled;
 use farshore_journal::chronicle as stored;
 use farshore_journal::format::{Chronicle, LifeId};
+use farshore_journal::registry::Repository;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::found::{self, Found, Line};
+use super::opened::Opened;
+use super::patience::Patience;
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
-use crate::wiring;
+use crate::wiring::Purpose;
 
-/// How often all stores are waited for before those that answer suffice.
-const PATIENCE: u32 = 15;
+/// For how long all stores are waited for before those that answer suffice.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The stores that were asked, opened as far as they could be.
+#[derive(Default)]
+pub struct Stores(BTreeMap<StoreName, Opened>);
 
 /// The task that settles.
 pub struct Settling {
@@ -35,24 +44,28 @@ impl Settling {
 
     /// Settles what is not, until cancelled: a catalog that is deleted under the service is another, and is settled anew.
     pub async fn run(self, every: Duration, cancel: CancellationToken) {
-        let mut tries = 0;
+        let mut stores = Stores::default();
+        let mut patience: BTreeMap<Chronicle, Patience> = BTreeMap::new();
         loop {
-            let mut is_settled = true;
             for chronicle in all(&self.config) {
-                let patient = tries < PATIENCE;
+                let patience = patience.entry(chronicle.clone()).or_default();
+                let now = Instant::now();
+                if !patience.is_due(now) {
+                    continue;
+                }
+                let is_patient = patience.failing_for(now) < PATIENCE;
                 let settled = tokio::select! {
                     () = cancel.cancelled() => return,
-                    settled = settle(&self.config, &self.catalog, &chronicle, patient) => settled,
+                    settled = settle(&self.config, &self.catalog, &mut stores, &chronicle, is_patient) => settled,
                 };
                 match settled {
-                    Ok(done) => is_settled &= done,
+                    Ok(()) => patience.well(),
                     Err(why) => {
-                        is_settled = false;
+                        patience.failed(Instant::now());
                         tracing::debug!(%chronicle, error = %format!("{why:#}"), "the stores could not be asked yet what an earlier catalog sealed");
                     }
                 }
             }
-            tries = if is_settled { 0 } else { tries + 1 };
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
@@ -67,22 +80,23 @@ pub fn all(config: &Config) -> Vec<Chronicle> {
     std::iter::once(Chronicle::Activity).chain(ledgers).collect()
 }
 
-/// Settles one chronicle where it is not; whether it is now. With patience every store must answer, else one.
+/// Settles one chronicle where it is not. With patience every store must answer, else one. The stores are asked side by side.
 ///
 /// # Errors
 /// When the catalog is away or no store answers.
 pub async fn settle(
-    config: &Config,
+    config: &Arc<Config>,
     catalog: &Catalog,
+    opened: &mut Stores,
     chronicle: &Chronicle,
     patient: bool,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<()> {
     if catalog.chronicle_standing(chronicle).await?.settled {
-        return Ok(true);
+        return Ok(());
     }
     let (mut best, mut answered, mut failed) = (None::<(StoreName, Line)>, 0, None);
-    for store in stores(config, chronicle) {
-        match newest(config, chronicle, &store).await {
+    for (store, line) in ask(config, opened, chronicle).await {
+        match line {
             Ok(line) => {
                 answered += 1;
                 let Some(line) = line else { continue };
@@ -106,7 +120,48 @@ pub async fn settle(
     if let Some((store, line)) = &best {
         told(chronicle, store, line, settled);
     }
-    Ok(true)
+    Ok(())
+}
+
+/// Asks every store of a chronicle at once for the line to go on from; in the order of their names.
+async fn ask(
+    config: &Arc<Config>,
+    opened: &mut Stores,
+    chronicle: &Chronicle,
+) -> BTreeMap<StoreName, anyhow::Result<Option<Line>>> {
+    let (mut asking, mut answers) = (JoinSet::new(), BTreeMap::new());
+    for store in stores(config, chronicle) {
+        let one = match opened.0.remove(&store) {
+            Some(one) => Ok(one),
+            None => Opened::new(config, &store, Purpose::Read),
+        };
+        match one {
+            Err(why) => {
+                answers.insert(store, Err(why));
+            }
+            Ok(mut one) => {
+                let (config, chronicle) = (Arc::clone(config), chronicle.clone());
+                asking.spawn(async move {
+                    let line = newest(&config, &chronicle, &store, &mut one).await;
+                    (store, one, line)
+                });
+            }
+        }
+    }
+    while let Some(ended) = asking.join_next().await {
+        match ended {
+            Ok((store, one, line)) => {
+                opened.0.insert(store.clone(), one);
+                answers.insert(store, line);
+            }
+            // Every store must be in the answers: one that is not would pass for one that has nothing.
+            Err(why) => tracing::error!(%chronicle, error = %why, "asking a store broke off"),
+        }
+    }
+    for store in stores(config, chronicle) {
+        answers.entry(store).or_insert_with(|| Err(anyhow::anyhow!("asking it broke off")));
+    }
+    answers
 }
 
 /// Adds what an earlier catalog sealed and could not be opened when it was taken back. How many entries.
@@ -118,7 +173,7 @@ pub async fn fill(config: &Config, catalog: &Catalog, chronicle: &Chronicle) -> 
     let Some(life) = standing.life.filter(|_| standing.first > 1) else { return Ok(0) };
     let mut added = 0;
     for store in stores(config, chronicle) {
-        let Ok(found) = read(config, chronicle, &store).await else { continue };
+        let Ok((_, found)) = read(config, chronicle, &store).await else { continue };
         let Some(line) = found.line(chronicle, life, &super::unlock(config, &store)) else { continue };
         let mut former = line.former;
         former.entries.retain(|entry| entry.number < standing.first);
@@ -136,26 +191,33 @@ pub fn stores(config: &Config, chronicle: &Chronicle) -> Vec<StoreName> {
     all.into_iter().collect()
 }
 
-/// What a store has of a chronicle.
+/// What a store has of a chronicle, and the store.
 ///
 /// # Errors
 /// When it does not answer.
-pub async fn read(config: &Config, chronicle: &Chronicle, store: &StoreName) -> anyhow::Result<Found> {
-    let repository = wiring::repository(config, store).await?;
-    Ok(found::read(&repository, chronicle, &super::pinned(config, chronicle, store)).await?)
+pub async fn read(
+    config: &Config,
+    chronicle: &Chronicle,
+    store: &StoreName,
+) -> anyhow::Result<(Repository, Found)> {
+    let repository = Opened::new(config, store, Purpose::Read)?.repository().await?;
+    let found = found::read(&repository, chronicle, &super::pinned(config, chronicle, store)).await?;
+    Ok((repository, found))
 }
 
 /// The line to go on from in a store. Of activity only what a database of this configuration belongs to: two catalogs may share a store.
 ///
 /// # Errors
 /// When it does not answer.
-pub async fn newest(
+async fn newest(
     config: &Config,
     chronicle: &Chronicle,
     store: &StoreName,
+    opened: &mut Opened,
 ) -> anyhow::Result<Option<Line>> {
-    let found = read(config, chronicle, store).await?;
-    let leaf = newest_life(config, chronicle, store, &found).await?;
+    let repository = opened.repository().await?;
+    let found = found::read(&repository, chronicle, &super::pinned(config, chronicle, store)).await?;
+    let leaf = newest_life(config, chronicle, store, &repository, &found).await?;
     Ok(leaf.and_then(|life| found.line(chronicle, life, &super::unlock(config, store))))
 }
 
@@ -167,15 +229,15 @@ pub async fn newest_life(
     config: &Config,
     chronicle: &Chronicle,
     store: &StoreName,
+    repository: &Repository,
     found: &Found,
 ) -> anyhow::Result<Option<LifeId>> {
     if matches!(chronicle, Chronicle::Exposure(_)) {
         return Ok(found.leaf(None));
     }
-    let repository = wiring::repository(config, store).await?;
     let mut lives: BTreeSet<LifeId> = BTreeSet::new();
     for name in super::databases_in(config, store) {
-        lives.extend(stored::belongs(&repository, name).await?);
+        lives.extend(stored::belongs(repository, name).await?);
     }
     Ok(found.leaf(Some(&lives)))
 }

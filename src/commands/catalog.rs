@@ -1,5 +1,7 @@
 //! `farshore catalog`: makes the catalog anew from the stores.
 
+use std::sync::Arc;
+
 use farshore_journal::DatabaseName;
 use serde::Serialize;
 
@@ -42,7 +44,7 @@ impl Row for Shown {
 /// database was read.
 pub async fn run(context: &mut Context, args: CatalogCommand) -> anyhow::Result<Exit> {
     let CatalogCommand::Rebuild = args;
-    let config = context.config()?;
+    let config = Arc::new(context.config()?);
     let catalog = wiring::catalog_made(&config).await?;
     let mut shown = Vec::new();
     for (name, settings) in commands::databases(&config, None)? {
@@ -62,9 +64,10 @@ pub async fn run(context: &mut Context, args: CatalogCommand) -> anyhow::Result<
             shown.push(Shown { database: name.clone(), store: held.store.clone(), incarnation, report });
         }
     }
+    let mut stores = settle::Stores::default();
     for chronicle in settle::all(&config) {
         // A catalog that is not lost was settled long ago: nothing is taken back into it.
-        settle::settle(&config, &catalog, &chronicle, true).await?;
+        settle::settle(&config, &catalog, &mut stores, &chronicle, true).await?;
         let filled = settle::fill(&config, &catalog, &chronicle).await?;
         if filled > 0 {
             tracing::info!(%chronicle, entries = filled, "opened, and taken back");
