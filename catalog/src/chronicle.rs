@@ -19,6 +19,9 @@ use crate::ledger;
 use crate::row::{Read as _, big, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
+/// The most entries that one transaction takes back: a row or two each, well within the catalog's deadline on either kind of catalog. Others write in between.
+pub const BATCH: usize = 200;
+
 /// How far a store's clock may be ahead of this machine's.
 const APART: TimeDelta = TimeDelta::minutes(5);
 
@@ -61,7 +64,7 @@ pub enum Settled {
     TakenBack {
         /// The number of its newest entry.
         last: u64,
-        /// How many entries of it are in the catalog.
+        /// How many entries of it could be opened; of those the newest are in the catalog.
         entries: u64,
     },
 }
@@ -108,12 +111,20 @@ impl Catalog {
         in_local_txn!(self, chronicle_settle_in_txn(chronicle, former))
     }
 
-    /// Adds entries that an earlier catalog wrote and that could not be opened when they were taken back. How many were added.
+    /// Adds entries that an earlier catalog wrote and that are not here yet: the newest [`BATCH`] of these, which must lead to an entry that is here. How many were added.
     ///
     /// # Errors
-    /// When the catalog is away, or they do not lead to what this catalog's first entry follows.
+    /// When the catalog is away.
     pub async fn chronicle_fill(&self, chronicle: &Chronicle, former: &Former) -> Result<u64> {
         in_local_txn!(self, chronicle_fill_in_txn(chronicle, former))
+    }
+
+    /// The lowest number from which on every entry is here; `None` without any.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn chronicle_oldest(&self, chronicle: &Chronicle) -> Result<Option<u64>> {
+        in_snapshot!(self, chronicle_oldest_in_txn(chronicle))
     }
 
     /// Begins another life at a number: what a store has from there on is not what this catalog wrote.
@@ -226,10 +237,12 @@ pub async fn chronicle_settle_in_txn(
         settle_at(txn, chronicle, 1).await?;
         return Ok(Settled::Another);
     }
+    // The end alone, and what is newest; what is older is filled in behind it, however long it is.
+    let newest = &former.entries[former.entries.len().saturating_sub(BATCH)..];
     match chronicle {
         Chronicle::Activity => {
             let mut behind = activity::take_all_in_txn(txn).await?;
-            for entry in &former.entries {
+            for entry in newest {
                 activity::insert_kept_in_txn(txn, entry).await?;
             }
             activity::set_end_in_txn(txn, former.last, former.digest).await?;
@@ -254,15 +267,17 @@ pub async fn chronicle_settle_in_txn(
             let own = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
             let statement = "delete from exposure_event where database_name = $1";
             txn.execute("chronicle_settle", query(statement).bind(database.to_string())).await?;
+            for event in newest.iter().filter_map(Kept::event) {
+                ledger::insert(txn, database, &event).await?;
+            }
+            // The numbers go on behind what is stored, be its newest entries here or not.
+            let mut end = Some((former.last, former.digest));
+            for event in &own {
+                end = Some(ledger::append_behind(txn, database, end, &event.event).await?);
+            }
             let taken: Vec<ledger::Numbered> = former.entries.iter().filter_map(Kept::event).collect();
-            for event in &taken {
-                ledger::insert(txn, database, event).await?;
-            }
-            for event in own {
-                ledger::append(txn, database, &event.event).await?;
-            }
-            let all = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
-            ledger::watch_anew(txn, database, &taken, &all).await?;
+            let all: Vec<ledger::Numbered> = taken.iter().cloned().chain(own).collect();
+            ledger::watch_anew(txn, database, end, &taken, &all).await?;
         }
     }
     settle_at(txn, chronicle, former.last + 1).await?;
@@ -274,19 +289,46 @@ pub async fn chronicle_settle_in_txn(
 /// # Errors
 /// As there.
 pub async fn chronicle_fill_in_txn(txn: &mut Txn, chronicle: &Chronicle, former: &Former) -> Result<u64> {
-    let (first, _) = take_in_txn(txn, chronicle).await?;
-    let follows = chronicle_entries_in_txn(txn, chronicle, first, 1).await?.pop();
-    let follows = follows.filter(|entry| entry.number == first).and_then(|entry| entry.former);
-    if first != former.last + 1 || follows != Some(former.digest) {
+    take_in_txn(txn, chronicle).await?;
+    let follows = chronicle_entries_in_txn(txn, chronicle, former.last + 1, 1).await?.pop();
+    let follows = follows.filter(|entry| entry.number == former.last + 1).and_then(|entry| entry.former);
+    if follows != Some(former.digest) {
         return Ok(0);
     }
     let mut added = 0;
-    if *chronicle == Chronicle::Activity {
-        for entry in &former.entries {
-            added += activity::insert_kept_in_txn(txn, entry).await?;
-        }
+    for entry in &former.entries[former.entries.len().saturating_sub(BATCH)..] {
+        added += match entry.event() {
+            Some(event) => ledger::insert(txn, event_of(chronicle)?, &event).await?,
+            None => activity::insert_kept_in_txn(txn, entry).await?,
+        };
     }
     Ok(added)
+}
+
+fn event_of(chronicle: &Chronicle) -> Result<&farshore_journal::DatabaseName> {
+    chronicle.database().ok_or_else(|| Error::corrupt("chronicle", "activity holds no event of a ledger"))
+}
+
+/// As [`Catalog::chronicle_oldest`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn chronicle_oldest_in_txn(txn: &mut Txn, chronicle: &Chronicle) -> Result<Option<u64>> {
+    // The lowest number whose followers are all there: entries are filled in from the end on.
+    let row = match chronicle {
+        Chronicle::Activity => {
+            let statement = "select a.number as number from activity a where not exists \
+                             (select 1 from activity b where b.number = a.number - 1) order by a.number desc limit 1";
+            txn.row("chronicle_oldest", query(statement)).await?
+        }
+        Chronicle::Exposure(database) => {
+            let statement = "select a.number as number from exposure_event a where a.database_name = $1 and not exists \
+                             (select 1 from exposure_event b where b.database_name = a.database_name and b.number = a.number - 1) \
+                             order by a.number desc limit 1";
+            txn.row("chronicle_oldest", query(statement).bind(database.to_string())).await?
+        }
+    };
+    row.map(|row| row.count("number")).transpose()
 }
 
 /// As [`Catalog::chronicle_branch`].

@@ -131,10 +131,21 @@ pub(crate) async fn put_watch(
 /// Appends an event behind the ledger's end, whose row was taken.
 pub(crate) async fn append(txn: &mut Txn, database: &DatabaseName, event: &Event) -> Result<()> {
     let end = end(txn, database).await?;
+    append_behind(txn, database, end, event).await.map(drop)
+}
+
+/// Appends an event behind an end; the end then.
+pub(crate) async fn append_behind(
+    txn: &mut Txn,
+    database: &DatabaseName,
+    end: Option<(u64, EntryDigest)>,
+    event: &Event,
+) -> Result<(u64, EntryDigest)> {
     let (number, former) = end.map_or((1, None), |(number, digest)| (number + 1, Some(digest)));
     let event = event.clone().rounded();
     let digest = event.digest(former, number, database);
-    insert(txn, database, &Numbered { number, event, former, digest }).await
+    insert(txn, database, &Numbered { number, event, former, digest }).await?;
+    Ok((number, digest))
 }
 
 /// The number and digest of the newest event.
@@ -145,8 +156,8 @@ pub(crate) async fn end(txn: &mut Txn, database: &DatabaseName) -> Result<Option
     row.map(|row| Ok((row.count("number")?, row.parsed("digest")?))).transpose()
 }
 
-/// Writes an event at its number; one that is there stays.
-pub(crate) async fn insert(txn: &mut Txn, database: &DatabaseName, one: &Numbered) -> Result<()> {
+/// Writes an event at its number; one that is there stays. How many were written.
+pub(crate) async fn insert(txn: &mut Txn, database: &DatabaseName, one: &Numbered) -> Result<u64> {
     let statement = "insert into exposure_event (database_name, number, at_us, promise, what, from_us, until_us, whys, worst_ms, \
                      objective_ms, former, digest) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
                      on conflict (database_name, number) do nothing";
@@ -164,7 +175,7 @@ pub(crate) async fn insert(txn: &mut Txn, database: &DatabaseName, one: &Numbere
         .bind(big("objective", event.objective_ms)?)
         .bind(one.former.map(|former| former.to_string()).unwrap_or_default())
         .bind(one.digest.to_string());
-    txn.execute("exposure_append", bound).await.map(drop)
+    txn.execute("exposure_append", bound).await
 }
 
 /// As [`Catalog::ledger_of`].
@@ -226,6 +237,7 @@ fn from_row(row: &AnyRow) -> Result<Numbered> {
 pub(crate) async fn watch_anew(
     txn: &mut Txn,
     database: &DatabaseName,
+    mut end: Option<(u64, EntryDigest)>,
     taken: &[Numbered],
     all: &[Numbered],
 ) -> Result<()> {
@@ -240,7 +252,8 @@ pub(crate) async fn watch_anew(
         let objective_ms = all.iter().rev().find(|one| one.event.promise == promise);
         let objective_ms = objective_ms.map_or(0, |one| one.event.objective_ms);
         for event in events {
-            append(txn, database, &Event { promise: promise.to_owned(), objective_ms, ..event }).await?;
+            let event = Event { promise: promise.to_owned(), objective_ms, ..event };
+            end = Some(append_behind(txn, database, end, &event).await?);
         }
         put_watch(txn, database, promise, &watch).await?;
     }

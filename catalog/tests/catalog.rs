@@ -136,6 +136,8 @@ on_both!(
     stories_activity::no_more_work_of_a_database_is_asked_for_than_may_wait,
     stories_chronicles::a_lost_record_of_activity_comes_back_and_goes_on_behind_its_end,
     stories_chronicles::entries_that_could_not_be_opened_are_filled_in_later_and_only_the_right_ones,
+    stories_chronicles::a_long_record_is_taken_back_in_parts_that_each_lead_to_what_is_there,
+    stories_chronicles::a_ledger_whose_end_could_not_be_opened_goes_on_behind_that_end,
     stories_chronicles::a_catalog_that_was_not_lost_takes_nothing_from_another,
     stories_chronicles::a_lost_ledger_comes_back_and_the_time_since_its_end_is_an_entry,
     stories_chronicles::two_who_look_at_once_write_one_ledger,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
-use farshore_catalog::chronicle::Settled;
+use farshore_catalog::chronicle::{BATCH, Settled};
 use farshore_journal::chronicle as stored;
 use farshore_journal::format::{Chronicle, LifeId};
 use farshore_journal::registry::Repository;
@@ -46,6 +46,7 @@ impl Settling {
     pub async fn run(self, every: Duration, cancel: CancellationToken) {
         let mut stores = Stores::default();
         let mut patience: BTreeMap<Chronicle, Patience> = BTreeMap::new();
+        let mut filled: BTreeSet<Chronicle> = BTreeSet::new();
         loop {
             for chronicle in all(&self.config) {
                 let patience = patience.entry(chronicle.clone()).or_default();
@@ -54,12 +55,25 @@ impl Settling {
                     continue;
                 }
                 let is_patient = patience.failing_for(now) < PATIENCE;
+                let settled = async {
+                    if settle(&self.config, &self.catalog, &mut stores, &chronicle, is_patient).await? {
+                        filled.remove(&chronicle);
+                    }
+                    if !filled.contains(&chronicle) {
+                        fill(&self.config, &self.catalog, &mut stores, &chronicle).await?;
+                    }
+                    anyhow::Ok(())
+                };
                 let settled = tokio::select! {
                     () = cancel.cancelled() => return,
-                    settled = settle(&self.config, &self.catalog, &mut stores, &chronicle, is_patient) => settled,
+                    settled = settled => settled,
                 };
                 match settled {
-                    Ok(()) => patience.well(),
+                    // What no store gives now is asked for again by the next start, or by `catalog rebuild`.
+                    Ok(()) => {
+                        patience.well();
+                        filled.insert(chronicle);
+                    }
                     Err(why) => {
                         patience.failed(Instant::now());
                         tracing::debug!(%chronicle, error = %format!("{why:#}"), "the stores could not be asked yet what an earlier catalog sealed");
@@ -80,7 +94,7 @@ pub fn all(config: &Config) -> Vec<Chronicle> {
     std::iter::once(Chronicle::Activity).chain(ledgers).collect()
 }
 
-/// Settles one chronicle where it is not. With patience every store must answer, else one. The stores are asked side by side.
+/// Settles one chronicle where it is not; whether it was not. With patience every store must answer, else one. The stores are asked side by side.
 ///
 /// # Errors
 /// When the catalog is away or no store answers.
@@ -90,9 +104,9 @@ pub async fn settle(
     opened: &mut Stores,
     chronicle: &Chronicle,
     patient: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     if catalog.chronicle_standing(chronicle).await?.settled {
-        return Ok(());
+        return Ok(false);
     }
     let (mut best, mut answered, mut failed) = (None::<(StoreName, Line)>, 0, None);
     for (store, line) in ask(config, opened, chronicle).await {
@@ -120,7 +134,7 @@ pub async fn settle(
     if let Some((store, line)) = &best {
         told(chronicle, store, line, settled);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Asks every store of a chronicle at once for the line to go on from; in the order of their names.
@@ -164,24 +178,51 @@ async fn ask(
     answers
 }
 
-/// Adds what an earlier catalog sealed and could not be opened when it was taken back. How many entries.
+/// Adds what an earlier catalog sealed and is not in this one, in transactions of a few entries, the newest first: whoever is cut off goes on where it ended.
+/// How many entries.
 ///
 /// # Errors
-/// When the catalog is away.
-pub async fn fill(config: &Config, catalog: &Catalog, chronicle: &Chronicle) -> anyhow::Result<u64> {
-    let standing = catalog.chronicle_standing(chronicle).await?;
-    let Some(life) = standing.life.filter(|_| standing.first > 1) else { return Ok(0) };
-    let mut added = 0;
-    for store in stores(config, chronicle) {
-        let Ok((_, found)) = read(config, chronicle, &store).await else { continue };
-        let Some(line) = found.line(chronicle, life, &super::unlock(config, &store)) else { continue };
-        let mut former = line.former;
-        former.entries.retain(|entry| entry.number < standing.first);
-        let Some(last) = former.entries.last() else { continue };
-        (former.last, former.digest) = (last.number, last.digest);
-        added += catalog.chronicle_fill(chronicle, &former).await?;
+/// When the catalog is away, or a store that may have them does not answer.
+pub async fn fill(
+    config: &Arc<Config>,
+    catalog: &Catalog,
+    opened: &mut Stores,
+    chronicle: &Chronicle,
+) -> anyhow::Result<u64> {
+    let first = catalog.chronicle_standing(chronicle).await?.first;
+    let Some(mut oldest) = catalog.chronicle_oldest(chronicle).await? else { return Ok(0) };
+    // A hole in what this catalog wrote itself is somebody's doing: `verify` names it, and nothing covers it up.
+    if oldest <= 1 || oldest > first {
+        return Ok(0);
     }
-    Ok(added)
+    let (mut added, mut failed) = (0, None);
+    for (store, line) in ask(config, opened, chronicle).await {
+        let mut former = match line {
+            Ok(Some(line)) => line.former,
+            Ok(None) => continue,
+            Err(why) => {
+                failed = Some(why.context(format!("store {store}")));
+                continue;
+            }
+        };
+        loop {
+            former.entries.retain(|entry| entry.number < oldest);
+            let Some(last) = former.entries.last().filter(|last| last.number + 1 == oldest) else { break };
+            (former.last, former.digest) = (last.number, last.digest);
+            match catalog.chronicle_fill(chronicle, &former).await? {
+                0 => break,
+                more => added += more,
+            }
+            oldest = former.entries[former.entries.len().saturating_sub(BATCH)].number;
+            if oldest <= 1 {
+                return Ok(added);
+            }
+        }
+    }
+    match failed {
+        Some(why) => Err(why),
+        None => Ok(added),
+    }
 }
 
 /// The stores that a chronicle is in.

@@ -68,7 +68,7 @@ pub async fn run(context: &mut Context, args: CatalogCommand) -> anyhow::Result<
     for chronicle in settle::all(&config) {
         // A catalog that is not lost was settled long ago: nothing is taken back into it.
         settle::settle(&config, &catalog, &mut stores, &chronicle, true).await?;
-        let filled = settle::fill(&config, &catalog, &chronicle).await?;
+        let filled = settle::fill(&config, &catalog, &mut stores, &chronicle).await?;
         if filled > 0 {
             tracing::info!(%chronicle, entries = filled, "opened, and taken back");
         }

@@ -2,7 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use farshore_catalog::activity::Activity;
-use farshore_catalog::chronicle::{Former, Said, Seal, Settled};
+use farshore_catalog::chronicle::{BATCH, Former, Said, Seal, Settled};
 use farshore_catalog::ledger::{RPO, Seen, What, Why, entries};
 use farshore_catalog::{Catalog, Options, Time};
 use farshore_journal::format::{Chronicle, LifeId};
@@ -83,6 +83,53 @@ pub async fn entries_that_could_not_be_opened_are_filled_in_later_and_only_the_r
     assert_eq!(catalog.chronicle_fill(&chronicle, &former).await.unwrap(), 0);
     assert_eq!(catalog.activity_verify().await.unwrap().findings, []);
     assert_eq!(catalog.chronicle_entries(&chronicle, 1, 5).await.unwrap(), former.entries);
+}
+
+/// However long the record is, one transaction takes back a bounded part of it, from the end on; a crash between two leaves what is whole from a number on.
+pub async fn a_long_record_is_taken_back_in_parts_that_each_lead_to_what_is_there(catalog: Catalog) {
+    let (_folder, lost) = other().await;
+    let long = 2 * BATCH as u64 + 7;
+    for n in 0..long {
+        lost.activity_append(&activity(&format!("lost {n}"), Utc::now())).await.unwrap();
+    }
+    let chronicle = Chronicle::Activity;
+    let mut former = former(&lost, &chronicle, Utc::now()).await;
+    let all = former.entries.clone();
+    let settled = catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap();
+    assert_eq!(settled, Settled::TakenBack { last: long, entries: long });
+    let mut parts = 0;
+    loop {
+        let oldest = catalog.chronicle_oldest(&chronicle).await.unwrap().unwrap();
+        let here = catalog.chronicle_entries(&chronicle, oldest, 1000).await.unwrap();
+        assert_eq!(here.last().unwrap().number, long + 1, "unbroken from {oldest} on");
+        former.entries.retain(|entry| entry.number < oldest);
+        let Some(last) = former.entries.last() else { break };
+        (former.last, former.digest) = (last.number, last.digest);
+        let added = catalog.chronicle_fill(&chronicle, &former).await.unwrap();
+        assert!((1..=BATCH as u64).contains(&added), "{added}");
+        parts += 1;
+    }
+    assert_eq!(parts, 2);
+    assert_eq!(catalog.chronicle_entries(&chronicle, 1, 1000).await.unwrap()[..all.len()], all);
+    assert_eq!(catalog.activity_verify().await.unwrap().findings, []);
+}
+
+/// What is stored may end in an entry that nobody can open: numbers go on behind it all the same, or nothing could be sealed there.
+pub async fn a_ledger_whose_end_could_not_be_opened_goes_on_behind_that_end(catalog: Catalog) {
+    let (_folder, lost) = other().await;
+    let orders = name("orders");
+    for (seen, seconds) in [(Seen::Kept(0), -90), (Seen::Not(Why::Behind, Some(9)), -85)] {
+        let at = Utc::now() + TimeDelta::seconds(seconds);
+        lost.exposure_look(&orders, RPO, 1000, seen, at).await.unwrap();
+    }
+    let chronicle = Chronicle::Exposure(orders.clone());
+    let mut former = former(&lost, &chronicle, Utc::now()).await;
+    former.entries.pop();
+    catalog.exposure_look(&orders, RPO, 1000, Seen::Kept(0), Utc::now()).await.unwrap();
+    catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap();
+    let standing = catalog.chronicle_standing(&chronicle).await.unwrap();
+    let begins = catalog.chronicle_entries(&chronicle, standing.first, 1).await.unwrap();
+    assert_eq!((begins[0].number, begins[0].former), (former.last + 1, Some(former.digest)));
 }
 
 /// Two catalogs may write of one database: the one that was there before the other wrote last has lost nothing.
