@@ -66,15 +66,29 @@ pub fn pinned(config: &Config, chronicle: &Chronicle, store: &StoreName) -> Veri
     VerifyKeys::new(keys.into_iter().collect())
 }
 
-/// The key that signs a chronicle in a store, where one reads: the database's, and of activity the first's that has one.
-fn signing_key(config: &Config, chronicle: &Chronicle, store: &StoreName) -> Option<SigningKey> {
+/// The key that signs a chronicle in a store: the database's, and of activity the first's whose key reads; `None` where none is configured.
+///
+/// # Errors
+/// When keys are pinned and none that is configured reads: a page that nobody signed would count for nothing there.
+fn signing_key(
+    config: &Config,
+    chronicle: &Chronicle,
+    store: &StoreName,
+) -> anyhow::Result<Option<SigningKey>> {
     let of = databases_in(config, store);
     let of = of.into_iter().filter(|name| chronicle.database().is_none_or(|one| one == *name));
-    of.filter_map(|name| {
-        let settings = &config.databases[name];
-        wiring::signing_key(settings.signing_key.as_ref()?, &settings.verify_keys).ok()
-    })
-    .next()
+    let mut unread = None;
+    for settings in of.map(|name| &config.databases[name]) {
+        let Some(path) = &settings.signing_key else { continue };
+        match wiring::signing_key(path, &settings.verify_keys) {
+            Ok(key) => return Ok(Some(key)),
+            Err(why) => unread = Some(why),
+        }
+    }
+    match unread {
+        Some(why) if !pinned(config, chronicle, store).is_empty() => Err(anyhow::anyhow!(why)),
+        _ => Ok(None),
+    }
 }
 
 /// The private keys with which a store's pages are opened, where they read.

@@ -32,6 +32,8 @@ pub struct Found {
 pub struct Line {
     /// The life.
     pub life: LifeId,
+    /// The number that it begins with: 1, unless its beginning is lost.
+    pub begins: u64,
     /// Its end, and the entries that could be opened.
     pub former: Former,
     /// Entries that are sealed and were not opened.
@@ -91,6 +93,13 @@ fn vouched(mut strand: Strand, pinned: &VerifyKeys) -> Strand {
     strand
 }
 
+impl Line {
+    /// Entries that lead to its end without a break, opened or not: what a store's word is worth.
+    pub const fn unbroken(&self) -> u64 {
+        self.former.last + 1 - self.begins
+    }
+}
+
 impl Found {
     /// The life to go on from, among these: the one with the newest page of those that no other goes on from. The others stay where they are.
     pub fn leaf(&self, among: Option<&BTreeSet<LifeId>>) -> Option<LifeId> {
@@ -114,25 +123,41 @@ impl Found {
 
     /// What leads to the end of a life; `None` where nothing of it counts.
     pub fn line(&self, chronicle: &Chronicle, life: LifeId, unlock: &Unlock) -> Option<Line> {
-        let (last, digest) = self.strands.get(&life)?.end()?;
+        self.strands.get(&life)?.end()?;
         let (path, lost) = lives_before(&self.strands, life);
         let mut flaws: Vec<Flaw> = lost.into_iter().collect();
         let (mut entries, mut sealed) = (Vec::new(), 0);
-        for (life, through) in path {
+        let (mut end, mut beginning) = (None, None);
+        // Behind a page that does not hold nothing counts: what is left out in the midst would read as kept.
+        'line: for (life, through) in path {
             let Some(strand) = self.strands.get(&life) else { continue };
             flaws.extend(strand.flaws.iter().filter(|flaw| begins(flaw) <= through).cloned());
             for page in strand.pages.iter().filter(|page| page.place().first <= through) {
+                let first = page.place().first;
                 match opened(chronicle, page, unlock) {
                     Ok(Some(kept)) => {
-                        entries.extend(kept.into_iter().filter(|entry| entry.number <= through));
+                        let kept = kept.into_iter().filter(|entry| entry.number <= through);
+                        for entry in kept {
+                            end = Some((entry.number, entry.digest));
+                            entries.push(entry);
+                        }
                     }
-                    Ok(None) => sealed += page.last().min(through) + 1 - page.place().first,
-                    Err(flaw) => flaws.push(flaw),
+                    Ok(None) => {
+                        sealed += page.last().min(through) + 1 - first;
+                        // Of a page that is not opened the last digest alone is known; a life that branches from its midst is in no path.
+                        end = Some((page.last(), page.after()));
+                    }
+                    Err(flaw) => {
+                        flaws.push(flaw);
+                        break 'line;
+                    }
                 }
+                beginning.get_or_insert(first);
             }
         }
+        let ((last, digest), begins) = (end?, beginning?);
         let written = self.newest.get(&life).copied().unwrap_or_default();
-        Some(Line { life, former: Former { last, digest, entries, written }, sealed, flaws })
+        Some(Line { life, begins, former: Former { last, digest, entries, written }, sealed, flaws })
     }
 }
 
@@ -166,5 +191,66 @@ fn begins(flaw: &Flaw) -> u64 {
     match flaw {
         Flaw::Missing { from, .. } => *from,
         Flaw::Broken { at } | Flaw::Unread { at, .. } => *at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_catalog::activity::{Activity, activity_digest};
+    use farshore_catalog::chronicle::Said;
+    use farshore_journal::StoreId;
+    use farshore_journal::format::Recipients;
+    use farshore_journal::format::page::Place;
+
+    use super::*;
+
+    /// Entries of a record, and their pages of two each.
+    fn pages(entries: u64, forged: Option<u64>) -> (LifeId, Vec<(u64, Result<Page, String>)>) {
+        let mut former = None;
+        let mut kept = Vec::new();
+        for number in 1..=entries {
+            let at = DateTime::<Utc>::UNIX_EPOCH;
+            let what = format!("what {number}");
+            let activity =
+                Activity { at, who: "ana".to_owned(), what, database: None, detail: String::new() };
+            let digest = activity_digest(former, number, &activity).unwrap();
+            kept.push(Kept { number, former, digest, said: Said::Activity(activity) });
+            former = Some(digest);
+        }
+        let life = LifeId::of(&kept[0].digest);
+        let page = |kept: &[Kept]| {
+            let (first, before) = (kept[0].number, kept[0].former);
+            let mut entries: Vec<_> = kept.iter().map(|one| one.entry().unwrap()).collect();
+            if forged == Some(first) {
+                entries[0].said["what"] = "another".into();
+            }
+            let store = StoreId::from_bytes([1; 16]);
+            let place = Place { store, chronicle: Chronicle::Activity, life, first, before };
+            (first, Ok(Page::make(place, entries, &Recipients::default(), None).unwrap()))
+        };
+        (life, kept.chunks(2).map(page).collect())
+    }
+
+    fn line(forged: Option<u64>) -> Line {
+        let (life, pages) = pages(8, forged);
+        let strands = BTreeMap::from([(life, Strand::of(life, pages))]);
+        let found = Found { strands, ..Found::default() };
+        found.line(&Chronicle::Activity, life, &Unlock::none()).unwrap()
+    }
+
+    #[test]
+    fn a_line_ends_before_the_first_page_that_does_not_hold_and_is_worth_what_leads_to_there() {
+        let whole = line(None);
+        assert_eq!((whole.former.last, whole.unbroken(), whole.flaws.len()), (8, 8, 0));
+        for forged in [3, 5, 7] {
+            let cut = line(Some(forged));
+            assert_eq!((cut.former.last, cut.unbroken()), (forged - 1, forged - 1));
+            assert_eq!(cut.former.entries.last().unwrap().digest, cut.former.digest);
+            assert!(
+                matches!(cut.flaws.as_slice(), [Flaw::Unread { at, .. }] if *at == forged),
+                "{:?}",
+                cut.flaws
+            );
+        }
     }
 }

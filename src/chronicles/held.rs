@@ -78,6 +78,7 @@ async fn look_into(
         shown.findings.extend(flaws.iter().map(ToString::to_string));
     }
     let Some(line) = found.line(chronicle, life, &super::unlock(config, store)) else {
+        shown.findings.push("not one entry of it holds".to_owned());
         shown.lacks = standing.map(|standing| standing.last);
         return Ok(());
     };
@@ -85,7 +86,7 @@ async fn look_into(
         (line.former.last, Some(line.former.digest), line.sealed);
     shown.findings.extend(line.flaws.iter().map(ToString::to_string));
     let (Some(catalog), Some(standing)) = (catalog, standing) else { return Ok(()) };
-    shown.lacks = Some(standing.last.saturating_sub(shown.sealed_to));
+    shown.lacks = Some(standing.last.saturating_sub(shown.sealed_to) + line.begins - 1);
     let kept = catalog.chronicle_entries(chronicle, shown.sealed_to, 1).await?.pop();
     match kept.filter(|kept| kept.number == shown.sealed_to) {
         Some(kept) if Some(kept.digest) == shown.digest => {}
@@ -149,7 +150,9 @@ pub fn lines(all: &[InStore]) -> String {
         let lacks = match (one.sound, one.lacks) {
             (None, _) => "not known".to_owned(),
             (_, Some(0)) => format!("has all, up to {}", one.sealed_to),
-            (_, Some(lacks)) => format!("up to {}; {lacks} newer are in the catalog alone", one.sealed_to),
+            (_, Some(lacks)) => {
+                format!("up to {}; {lacks} more are in the catalog, and not there", one.sealed_to)
+            }
             (_, None) => format!("up to {}", one.sealed_to),
         };
         text.push_str(&format!("store      {}: {lacks}\n", one.store));

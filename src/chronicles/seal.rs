@@ -14,7 +14,7 @@ use farshore_journal::chronicle::{self, Put};
 use farshore_journal::format::page::{PAGE_ENTRIES, Place};
 use farshore_journal::format::{Chronicle, EntryDigest, LifeId, Page, Recipients};
 use farshore_journal::registry::Repository;
-use farshore_journal::{DatabaseName, StoreId};
+use farshore_journal::{DatabaseName, JournalError, StoreId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,7 @@ use crate::wiring::Purpose;
 
 use super::opened::Opened;
 use super::patience::Patience;
+use super::settle;
 
 /// Pages of a chronicle that are put in one turn: the others' turn comes too.
 const PAGES: usize = 16;
@@ -184,7 +185,7 @@ impl Sealer {
                 Put::There(other) => *other,
             };
             if !self.is_own(chronicle, &there).await? {
-                return self.branch(chronicle, there.place().first).await;
+                return self.branch(chronicle, there.place().first, end.next.checked_sub(1)).await;
             }
             end = End { next: there.last() + 1, before: Some(there.after()), ..end };
         }
@@ -249,7 +250,7 @@ impl Sealer {
             first: end.next,
             before: end.before,
         };
-        let key = super::signing_key(&self.config, chronicle, &self.store);
+        let key = super::signing_key(&self.config, chronicle, &self.store)?;
         Ok(Some(Page::make(place, taken, &recipients, key.as_ref())?))
     }
 
@@ -268,21 +269,32 @@ impl Sealer {
             let before = begins.and_then(|entry| entry.former);
             return Ok(Some(End { store: repository.id(), life, next: standing.first, before }));
         };
-        let page = chronicle::read(repository, chronicle, life, newest).await?;
-        if self.is_own(chronicle, &page).await? {
-            let (next, before) = (page.last() + 1, Some(page.after()));
-            return Ok(Some(End { store: repository.id(), life, next, before }));
-        }
-        // The newest page that is this catalog's, if any: what follows it is another's.
-        let mut foreign = newest;
-        while let Some(first) = firsts.pop() {
-            let page = chronicle::read(repository, chronicle, life, first).await?;
-            if self.is_own(chronicle, &page).await? {
-                break;
+        // What does not read is not this catalog's, and stops nothing: a life is begun beside it.
+        let (mut own, mut foreign, mut unread) = (None, None, None);
+        for first in std::iter::once(newest).chain(firsts.into_iter().rev()) {
+            match chronicle::read(repository, chronicle, life, first).await {
+                Ok(page) if self.is_own(chronicle, &page).await? => {
+                    own = Some(page);
+                    break;
+                }
+                Ok(_) => {}
+                Err(JournalError::Store(why)) => return Err(why.into()),
+                Err(why) => unread = Some(why),
             }
-            foreign = first;
+            foreign = Some(first);
         }
-        self.branch(chronicle, foreign).await?;
+        let end = |page: &Page| End {
+            store: repository.id(),
+            life,
+            next: page.last() + 1,
+            before: Some(page.after()),
+        };
+        let Some(foreign) = foreign else { return Ok(own.as_ref().map(end)) };
+        if let Some(why) = unread {
+            let said = settle::flawed(chronicle, self.store.as_str(), &[why.to_string()]);
+            tracing::error!("{said}");
+        }
+        self.branch(chronicle, foreign, own.map(|page| page.last())).await?;
         Ok(None)
     }
 
@@ -292,11 +304,10 @@ impl Sealer {
         Ok(own.is_some_and(|own| own.number == page.last() && own.digest == page.after()))
     }
 
-    /// Begins another life beside what the store has from a number on.
-    async fn branch(&self, chronicle: &Chronicle, foreign: u64) -> anyhow::Result<()> {
+    /// Begins another life beside what the store has from a number on; `own` is the last entry there that is this catalog's.
+    async fn branch(&self, chronicle: &Chronicle, foreign: u64, own: Option<u64>) -> anyhow::Result<()> {
         let standing = self.catalog.chronicle_standing(chronicle).await?;
-        // A life's name is its first entry's: where even that one is in a page of another's, the next entry begins it.
-        let first = if foreign > standing.first { foreign } else { standing.last + 1 };
+        let first = begins_at(own, standing.first, standing.last);
         let message = OperatorMessage::new(
             Code::ChronicleForked,
             format!(
@@ -308,5 +319,35 @@ impl Sealer {
         );
         tracing::error!("{message}");
         Ok(self.catalog.chronicle_branch(chronicle, first).await?)
+    }
+}
+
+/// Where a life begins beside pages that are not this catalog's: behind the last entry of the store that is, whatever number the others claim. A life's name is
+/// its first entry's, so that one that has a name already is left: of it the first entry alone is taken for said there.
+fn begins_at(own: Option<u64>, first: u64, last: u64) -> u64 {
+    own.map_or(0, |own| own + 1).max(first + 1).min(last.max(first) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begins_at;
+
+    #[test]
+    fn a_life_beside_foreign_pages_begins_behind_the_last_own_entry_has_a_name_of_its_own_and_leaves_nothing_unsealed()
+     {
+        // A stray page far ahead: what follows the own pages is sealed, and no number is waited for that never comes.
+        assert_eq!(begins_at(Some(40), 1, 57), 41);
+        // All own entries are there already: the next one begins it.
+        assert_eq!(begins_at(Some(57), 1, 57), 58);
+        // A copy that was put back from within the life's first page: its own entries from there on are sealed.
+        assert_eq!(begins_at(None, 8, 20), 9);
+        assert_eq!(begins_at(Some(7), 8, 20), 9);
+        assert_eq!(begins_at(None, 8, 8), 9);
+        for own in (0..30).map(|own| (own > 0).then_some(own)) {
+            for (first, last) in [(1, 0), (1, 1), (1, 29), (8, 20), (8, 8)] {
+                let begins = begins_at(own, first, last);
+                assert!(first < begins && begins <= last.max(first) + 1, "{own:?} {first} {last}: {begins}");
+            }
+        }
     }
 }

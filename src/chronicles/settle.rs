@@ -115,8 +115,8 @@ pub async fn settle(
                 answered += 1;
                 let Some(line) = line else { continue };
                 let is_better = best.as_ref().is_none_or(|(_, best)| {
-                    (line.former.last, line.former.entries.len())
-                        > (best.former.last, best.former.entries.len())
+                    (line.unbroken(), line.former.entries.len())
+                        > (best.unbroken(), best.former.entries.len())
                 });
                 if is_better {
                     best = Some((store, line));
@@ -259,7 +259,16 @@ async fn newest(
     let repository = opened.repository().await?;
     let found = found::read(&repository, chronicle, &super::pinned(config, chronicle, store)).await?;
     let leaf = newest_life(config, chronicle, store, &repository, &found).await?;
-    Ok(leaf.and_then(|life| found.line(chronicle, life, &super::unlock(config, store))))
+    let line = leaf.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
+    if line.is_none() && !found.strands.is_empty() && *chronicle != Chronicle::Activity {
+        let mut flaws: Vec<String> =
+            found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string).collect();
+        flaws.push(
+            "not one entry of it counts, so nothing of the time before is taken back from there".to_owned(),
+        );
+        tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
+    }
+    Ok(line)
 }
 
 /// The life at the end of that line.
