@@ -86,8 +86,12 @@ pub async fn exposure_look_in_txn(
     now: Time,
 ) -> Result<Vec<Event>> {
     take_end(txn, database).await?;
-    let before = take_watch(txn, database, promise).await?;
-    let (watch, decided) = look(before.as_ref(), seen, now);
+    let mut before = take_watch(txn, database, promise).await?;
+    if let Some(kept) = before.as_mut().and_then(|watch| watch.under(objective_ms)) {
+        append(txn, database, &Event { promise: promise.to_owned(), ..kept }).await?;
+    }
+    let (mut watch, decided) = look(before.as_ref(), seen, now);
+    watch.objective_ms = Some(objective_ms);
     for event in &decided {
         let event = Event { promise: promise.to_owned(), objective_ms, ..event.clone() };
         append(txn, database, &event).await?;

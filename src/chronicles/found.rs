@@ -196,13 +196,17 @@ fn begins(flaw: &Flaw) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use farshore_catalog::activity::{Activity, activity_digest};
     use farshore_catalog::chronicle::Said;
+    use farshore_catalog::ledger::{Event, RPO, What, Whys};
     use farshore_journal::StoreId;
     use farshore_journal::format::Recipients;
     use farshore_journal::format::page::Place;
 
     use super::*;
+
+    fn chronicle() -> Chronicle {
+        Chronicle::Exposure("orders".parse().unwrap())
+    }
 
     /// Entries of a record, and their pages of two each.
     fn pages(entries: u64, forged: Option<u64>) -> (LifeId, Vec<(u64, Result<Page, String>)>) {
@@ -210,11 +214,18 @@ mod tests {
         let mut kept = Vec::new();
         for number in 1..=entries {
             let at = DateTime::<Utc>::UNIX_EPOCH;
-            let what = format!("what {number}");
-            let activity =
-                Activity { at, who: "ana".to_owned(), what, database: None, detail: String::new() };
-            let digest = activity_digest(former, number, &activity).unwrap();
-            kept.push(Kept { number, former, digest, said: Said::Activity(activity) });
+            let event = Event {
+                at,
+                promise: RPO.to_owned(),
+                what: What::Kept,
+                from: at,
+                until: at,
+                whys: Whys::default(),
+                worst_ms: None,
+                objective_ms: number,
+            };
+            let digest = event.digest(former, number, &"orders".parse().unwrap());
+            kept.push(Kept { number, former, digest, said: Said::Event(event) });
             former = Some(digest);
         }
         let life = LifeId::of(&kept[0].digest);
@@ -222,10 +233,10 @@ mod tests {
             let (first, before) = (kept[0].number, kept[0].former);
             let mut entries: Vec<_> = kept.iter().map(|one| one.entry().unwrap()).collect();
             if forged == Some(first) {
-                entries[0].said["what"] = "another".into();
+                entries[0].said["worst_ms"] = 7.into();
             }
             let store = StoreId::from_bytes([1; 16]);
-            let place = Place { store, chronicle: Chronicle::Activity, life, first, before };
+            let place = Place { store, chronicle: chronicle(), life, first, before };
             (first, Ok(Page::make(place, entries, &Recipients::default(), None).unwrap()))
         };
         (life, kept.chunks(2).map(page).collect())
@@ -235,7 +246,7 @@ mod tests {
         let (life, pages) = pages(8, forged);
         let strands = BTreeMap::from([(life, Strand::of(life, pages))]);
         let found = Found { strands, ..Found::default() };
-        found.line(&Chronicle::Activity, life, &Unlock::none()).unwrap()
+        found.line(&chronicle(), life, &Unlock::none()).unwrap()
     }
 
     #[test]

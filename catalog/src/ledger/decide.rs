@@ -61,9 +61,25 @@ pub struct Watch {
     pub witnessed: Time,
     /// The entry that is open.
     pub open: Option<Open>,
+    /// What was promised at the last look; not known of looks before it was kept.
+    #[serde(default)]
+    pub objective_ms: Option<u64>,
 }
 
 impl Watch {
+    /// Goes on under what is promised now. Where that is another promise, the time that the one before was kept is said up to the last look, under what was
+    /// promised then: nobody has seen the new one kept in it.
+    pub(crate) fn under(&mut self, objective_ms: u64) -> Option<Event> {
+        let before = self.objective_ms.replace(objective_ms).filter(|before| *before != objective_ms)?;
+        if self.open.is_some() {
+            return None;
+        }
+        let span = (self.witnessed.min(self.last), self.last);
+        self.witnessed = self.last;
+        let kept = said(What::Kept, span, Whys::default(), None, self.last);
+        Some(Event { objective_ms: before, ..kept })
+    }
+
     /// What is known behind events that were taken back: up to their end and no further, so that all time since then is in an entry, however short it
     /// is: whoever looked then is lost. `all` are those and what was appended since.
     pub(crate) fn behind(taken: &[Event], all: &[Event], now: Time) -> Option<(Self, Vec<Event>)> {
@@ -93,7 +109,8 @@ impl Watch {
                 What::Kept => {}
             }
         }
-        let (mut watch, mut events) = (Self { last: now, witnessed: now, open }, Vec::new());
+        let (mut watch, mut events) =
+            (Self { last: now, witnessed: now, open, objective_ms: None }, Vec::new());
         widen(&mut watch, &mut events, (last, now), Why::NotLooked, None, now);
         Some((watch, events))
     }
@@ -125,7 +142,7 @@ pub fn look(before: Option<&Watch>, seen: Seen, now: Time) -> (Watch, Vec<Event>
 }
 
 fn first(seen: Seen, now: Time) -> (Watch, Vec<Event>) {
-    let mut watch = Watch { last: now, witnessed: now, open: None };
+    let mut watch = Watch { last: now, witnessed: now, open: None, objective_ms: None };
     let mut events = Vec::new();
     match seen {
         Seen::Kept(worst) => events.push(said(What::Kept, (now, now), Whys::default(), Some(worst), now)),
@@ -259,6 +276,16 @@ mod tests {
                 (What::Grew, 10, 26, "unknown,not_looked".to_owned())
             ]
         );
+    }
+
+    #[test]
+    fn what_was_kept_under_one_promise_is_not_said_of_another() {
+        let mut watch = run(&[(0, Seen::Kept(0)), (10, Seen::Kept(0))]).0.unwrap();
+        assert_eq!((watch.under(1000), watch.under(1000)), (None, None));
+        let kept = watch.under(60_000).unwrap();
+        assert_eq!((kept.what, kept.from, kept.until, kept.objective_ms), (What::Kept, at(0), at(10), 1000));
+        let (next, events) = look(Some(&watch), Seen::Kept(0), at(10) + WITNESS);
+        assert_eq!((next.objective_ms, events[0].from >= at(10)), (Some(60_000), true));
     }
 
     fn seen() -> impl Strategy<Value = Seen> {
