@@ -34,8 +34,9 @@ use super::wal_file::{Encoder, WalFile, WalReadError};
 /// Frames from which the log is begun anew: before SQLite's own thousand. From there on every commit of an application would try to copy back what
 /// our read keeps from being copied back whole.
 pub const LOG_FRAMES: u32 = 700;
-/// Most bytes of records that no target has when the log is begun anew: they are kept beside it. More: it is not begun anew.
-pub const SPOOL_BYTES: usize = 8 << 20;
+/// Most bytes of records that no target has when the log is begun anew: they are kept beside it. More: it is not begun anew. Half a second
+/// of a writer as fast as it goes.
+pub const SPOOL_BYTES: u64 = 64 << 20;
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,7 +265,7 @@ impl<'a, L: Listener> Follower<'a, L> {
             })?;
             let head = encoder.head(&transaction, number);
             self.at = At { number, offset: self.at.offset + head.bytes };
-            self.recent.end(Boundary::behind(&head, self.at.offset));
+            self.recent.end(Boundary::behind(&head, self.at.offset))?;
             self.last = Some(head);
         }
         Ok(fresh.place())
@@ -318,7 +319,7 @@ impl<'a, L: Listener> Follower<'a, L> {
         self.listener.log(&record, false)?;
         self.at.offset += head.bytes;
         self.recent.push(&record);
-        self.recent.end(Boundary::behind(&head, self.at.offset));
+        self.recent.end(Boundary::behind(&head, self.at.offset))?;
         Ok(())
     }
 

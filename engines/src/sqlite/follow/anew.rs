@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::holding::{FIRST_PATIENCE, How, beat};
-use super::spool::{self, Kept};
+use super::spool::Anew;
 use super::{FollowError, Follower, Listener, Next};
 use crate::sqlite::hold::{Beat, Bridge};
 
@@ -30,6 +30,7 @@ impl<L: Listener> Follower<'_, L> {
         // The bulk, with nobody held. Never all: were this process to end then, another's transaction would begin the log anew.
         let counted = connections.counted()?;
         if counted.frames > bridge.frames {
+            // Something stands behind the bridge, so it keeps that from being copied back.
             connections.copy_back()?;
         } else if !self.is_little(counted.frames - counted.copied, REST_BYTES) {
             // Nothing stands behind the bridge: a row of ours shall, and the bulk is copied back up to it.
@@ -89,7 +90,7 @@ impl<L: Listener> Follower<'_, L> {
         }
         self.look()?;
         // A bridge that stands behind everything stays.
-        if self.connections.counted()?.frames != bridge.frames {
+        if !bridge.exact || self.connections.counted()?.frames != bridge.frames {
             let Some(next) = self.connections.bridge(Some(*bridge))? else { return Ok(false) };
             self.connections.end_bridge(*bridge)?;
             *bridge = next;
@@ -106,10 +107,7 @@ impl<L: Listener> Follower<'_, L> {
     pub(super) fn keep(&mut self, row: Beat) -> Result<bool, FollowError> {
         let Some(log) = &self.log else { return Ok(false) };
         self.recent.release(self.listener.released());
-        let Some((before, records)) = self.recent.all() else { return Ok(false) };
-        let kept = Kept { before, salts: log.header.salts, beat: row };
-        spool::write(&self.options.spool, &kept, records)?;
-        Ok(true)
+        Ok(self.recent.keep(Anew { salts: log.header.salts, beat: row })?)
     }
 
     /// Whether what SQLite counts behind what was shipped is at most so many bytes.
