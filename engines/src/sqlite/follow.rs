@@ -196,6 +196,8 @@ pub struct Follower<'a, L> {
     /// The head of the last record, which a point repeats.
     last: Option<Head>,
     tried: Option<Instant>,
+    /// When the log was begun anew last, and how long writers were held for it.
+    begun: Option<(Instant, Duration)>,
     /// Writers are held.
     hurry: bool,
     taken: Taken,
@@ -265,7 +267,7 @@ impl<'a, L: Listener> Follower<'a, L> {
             })?;
             let head = encoder.head(&transaction, number);
             self.at = At { number, offset: self.at.offset + head.bytes };
-            self.recent.end(Boundary::behind(&head, self.at.offset))?;
+            self.recent.end(Boundary::behind(&head, self.at.offset));
             self.last = Some(head);
         }
         Ok(fresh.place())
@@ -282,6 +284,7 @@ impl<'a, L: Listener> Follower<'a, L> {
         loop {
             self.look()?;
             self.recent.release(self.listener.released());
+            self.recent.sweep();
             if self.is_large()
                 && self.recent.are_all()
                 && let Some(bridge) = self.connections.bridge(None)?
@@ -319,7 +322,7 @@ impl<'a, L: Listener> Follower<'a, L> {
         self.listener.log(&record, false)?;
         self.at.offset += head.bytes;
         self.recent.push(&record);
-        self.recent.end(Boundary::behind(&head, self.at.offset))?;
+        self.recent.end(Boundary::behind(&head, self.at.offset));
         Ok(())
     }
 

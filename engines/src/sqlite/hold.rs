@@ -334,8 +334,7 @@ impl Connections {
     /// Begins a second read that is held, while another is: the other may end then. `None`, and nothing was begun, when
     /// the log is all copied back. `beside` is the bridge that holds, if one does.
     ///
-    /// The other holds the log from before its end, so no more is copied back than what lies before this read: it is on a slot above zero,
-    /// wherever writers have come to meanwhile.
+    /// While not all is copied back, a read is on a slot above zero, wherever writers have come to meanwhile.
     ///
     /// # Errors
     /// When SQLite does not do it.
@@ -351,12 +350,13 @@ impl Connections {
         let read = self.bridges[at].query_row("select count(*) from sqlite_schema", [], |row| row.get(0));
         let read: Result<i64, _> = read.map_err(failed(reading));
         match read.and_then(|_| self.counted()) {
-            Ok(after) => {
+            // All copied back meanwhile: it may have taken slot zero.
+            Ok(after) if after.copied < after.frames => {
                 Ok(Some(Bridge { at, frames: after.frames, exact: after.frames == before.frames }))
             }
-            Err(why) => {
+            other => {
                 self.bridges[at].execute_batch("rollback").map_err(failed("a second read cannot end"))?;
-                Err(why)
+                other.map(|_| None)
             }
         }
     }

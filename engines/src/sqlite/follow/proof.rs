@@ -32,6 +32,8 @@ impl<'a, L: Listener> Follower<'a, L> {
     ) -> Result<Self, FollowError> {
         let doubt = |why: &str| FollowError::Doubt { number: start.number, why: why.to_owned() };
         connections.check_in_place()?;
+        // Another life that is still at it may keep what is looked for here: it is waited for.
+        let spool = Spool::open(&options.spool)?;
         let begin =
             Boundary { offset: start.offset, number: start.number, digest: start.behind.unwrap_or_default() };
         let mut pending = None;
@@ -60,7 +62,6 @@ impl<'a, L: Listener> Follower<'a, L> {
             None if start.behind.is_none() => None,
             None => return Err(doubt("its log is empty")),
         };
-        let recent = Recent::behind(begin, Spool::open(&options.spool)?, SPOOL_BYTES);
         Ok(Self {
             connections,
             listener,
@@ -69,10 +70,11 @@ impl<'a, L: Listener> Follower<'a, L> {
             fresh,
             at: At { number: start.number, offset: start.offset },
             pending,
-            recent,
+            recent: Recent::behind(begin, spool, SPOOL_BYTES),
             seen_micros: i64::MIN,
             last: None,
             tried: None,
+            begun: None,
             hurry: false,
             taken: Taken::default(),
         })
@@ -106,7 +108,7 @@ impl<'a, L: Listener> Follower<'a, L> {
             rest = behind;
             self.listener.log(record, false)?;
             self.recent.push(record);
-            self.recent.end(end)?;
+            self.recent.end(end);
             self.at = At { number: end.number, offset: end.offset };
         }
         self.seen_micros = seen_micros;

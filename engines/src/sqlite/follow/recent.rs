@@ -75,29 +75,25 @@ impl Recent {
     }
 
     /// The record ends here.
-    ///
-    /// # Errors
-    /// When records cannot be written to the spool.
-    pub fn end(&mut self, boundary: Boundary) -> io::Result<()> {
+    pub fn end(&mut self, boundary: Boundary) {
         if self.cut {
             self.begin_behind(boundary);
-            return Ok(());
+            return;
         }
         self.ends.push_back(boundary);
         if self.bytes.len() < SPILL_BYTES {
-            return Ok(());
+            return;
         }
-        if self.spool.bytes() + self.bytes.len() as u64 > self.most_bytes {
+        let fits = self.spool.bytes() + self.bytes.len() as u64 <= self.most_bytes;
+        let before = self.before_memory().filter(|_| fits);
+        // Where there is no space for them, following goes on: the log is not begun anew until they are released.
+        if before.is_some_and(|before| self.spool.append(before, slices(&self.bytes)).is_ok()) {
+            self.bytes.clear();
+            self.from = boundary.offset;
+        } else {
             self.spool.forget();
             self.begin_behind(boundary);
-            return Ok(());
         }
-        if let Some(before) = self.before_memory() {
-            self.spool.append(before, slices(&self.bytes))?;
-        }
-        self.bytes.clear();
-        self.from = boundary.offset;
-        Ok(())
     }
 
     /// Keeps what comes behind this one, and nothing before it.
@@ -139,6 +135,19 @@ impl Recent {
         Ok(true)
     }
 
+    /// Keeps nothing that a log could be known by.
+    ///
+    /// # Errors
+    /// When what was kept before is still there.
+    pub fn void(&mut self) -> io::Result<()> {
+        self.spool.void()
+    }
+
+    /// Removes files that are of no more use. Not while writers are held.
+    pub fn sweep(&mut self) {
+        self.spool.sweep();
+    }
+
     fn before_memory(&self) -> Option<Boundary> {
         let at = self.ends.partition_point(|end| end.offset < self.from);
         self.ends.get(at).copied()
@@ -177,7 +186,7 @@ mod tests {
         fn record(&mut self, byte: u8, bytes: usize) {
             let end = self.recent.ends.back().unwrap().offset + bytes as u64;
             self.recent.push(&vec![byte; bytes]);
-            self.recent.end(at(end)).unwrap();
+            self.recent.end(at(end));
         }
 
         /// Where what is kept begins, and its records.
@@ -224,7 +233,12 @@ mod tests {
         }
         kit.recent.release(21 * RECORD as u64);
         assert_eq!(kit.kept(), Some((21 * RECORD as u64, vec![])));
-        assert_eq!(std::fs::read_dir(kit.folder.path()).unwrap().count(), 1, "no part is left");
+        kit.recent.sweep();
+        assert_eq!(
+            std::fs::read_dir(kit.folder.path()).unwrap().count(),
+            2,
+            "the head and the lock are left"
+        );
     }
 
     #[test]
@@ -248,6 +262,18 @@ mod tests {
     }
 
     #[test]
+    fn where_the_files_cannot_be_written_following_goes_on_and_keeps_again_once_it_is_released() {
+        let mut kit = Kit::new(100 << 20);
+        // The next part cannot be made.
+        std::fs::create_dir(kit.folder.path().join("spool.0")).unwrap();
+        kit.record(1, 2 << 20);
+        kit.record(2, 10);
+        assert_eq!(kit.kept(), None);
+        kit.recent.release(2 << 20);
+        assert_eq!(kit.kept(), Some((2 << 20, vec![2; 10])));
+    }
+
+    #[test]
     fn a_record_that_is_too_large_for_memory_is_not_kept_nor_is_what_came_before_it() {
         let mut kit = Kit::new(100 << 20);
         kit.record(1, 2 << 20);
@@ -255,7 +281,7 @@ mod tests {
         kit.recent.push(&[2]);
         assert_eq!(kit.kept(), None);
         let end = (2 << 20) + MEMORY_BYTES as u64 + 1;
-        kit.recent.end(at(end)).unwrap();
+        kit.recent.end(at(end));
         kit.recent.release(end - 1);
         assert_eq!(kit.kept(), None);
         kit.record(3, 10);

@@ -4,6 +4,7 @@
 //! ```text
 //! the head:  magic "FSHRSQL1" | bytes of what follows (4) | JSON | the newest records | BLAKE3 of all before it (32)
 //! a part:    <the head's name>.<number>: older records, one behind the other
+//! a lock:    <the head's name>.lock: held by whoever keeps
 //! ```
 //! The JSON names the parts in their order, for each the record's boundary that it begins at, how many of its bytes count, and their BLAKE3.
 //!
@@ -11,14 +12,18 @@
 //! before the row that begins the log anew; a crash between the two leaves a log that still holds all that is in it. There is one, of the last such moment. A
 //! part only grows, so it reads as the head names it whatever was appended since; no two have one number while a head may name
 //! either; one that the head names is removed only once all of it is released: whoever follows again begins behind it. One that is missing or does not read
-//! hides those before it and itself, never those behind it.
+//! hides those before it and itself, never those behind it. Two lives never keep at once: the former may still be at it when its service is gone, and
+//! what it keeps then is what the next one needs.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use blake3::Hasher;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use super::recent::Boundary;
@@ -31,6 +36,8 @@ const DIGEST_BYTES: usize = 32;
 const MOST_BYTES: u64 = 64 << 20;
 /// Bytes from which the next records go to another part: one is removed as a whole.
 const PART_BYTES: u64 = 4 << 20;
+/// How long another life is waited for. It ends once it sees that nobody tells it anything, between two tries at most.
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// What the log is that is begun anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +90,11 @@ pub(super) struct Spool {
     parts: VecDeque<Part>,
     /// The parts that the head names.
     named: Vec<u64>,
+    /// Parts that are of no more use, and are not removed yet.
+    gone: Vec<u64>,
     next: u64,
+    /// Locked for as long as it is open.
+    _lock: Flock<File>,
 }
 
 #[derive(Debug)]
@@ -102,20 +113,24 @@ impl Part {
 }
 
 impl Spool {
-    /// Begins behind what is kept there, which stays as it is until it is kept anew. Parts that its head does not name are removed.
+    /// Begins behind what is kept there, which stays as it is until it is kept anew. Parts that its head does not name are removed. Waits for another
+    /// life to end.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// When the folder cannot be read; [`io::ErrorKind::WouldBlock`] when another life does not end.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let lock = lock(&beside(path, "lock"))?;
         let named = match head(path)? {
             Some((head, _)) => head.parts.iter().map(|part| part.number).collect(),
             None => Vec::new(),
         };
-        let spool = Self { path: path.to_owned(), parts: VecDeque::new(), named, next: 0 };
-        let found = spool.found()?;
-        let next = found.iter().chain(&spool.named).max().map_or(0, |number| number + 1);
-        found.iter().filter(|number| !spool.named.contains(number)).for_each(|number| spool.remove(*number));
-        Ok(Self { next, ..spool })
+        let found = found(path)?;
+        let next = found.iter().chain(&named).max().map_or(0, |number| number.saturating_add(1));
+        let gone = found.into_iter().filter(|number| !named.contains(number)).collect();
+        let mut spool =
+            Self { path: path.to_owned(), parts: VecDeque::new(), named, gone, next, _lock: lock };
+        spool.sweep();
+        Ok(spool)
     }
 
     /// Bytes in parts that are not released.
@@ -132,8 +147,8 @@ impl Spool {
             self.parts.back().is_some_and(|part| part.end() == before.offset && part.bytes < PART_BYTES);
         if !goes_on {
             let number = self.next;
-            self.next += 1;
-            let file = File::create(self.part(number))?;
+            self.next = number.checked_add(1).ok_or(io::ErrorKind::QuotaExceeded)?;
+            let file = File::create_new(part(&self.path, number))?;
             self.parts.push_back(Part { number, before, bytes: 0, hasher: Hasher::new(), file });
         }
         let Some(part) = self.parts.back_mut() else { return Ok(()) };
@@ -147,8 +162,9 @@ impl Spool {
 
     /// All up to `offset` is released.
     pub fn release(&mut self, offset: u64) {
-        while let Some(part) = self.parts.pop_front_if(|part| part.end() <= offset) {
-            self.let_go(part.number);
+        while self.parts.front().is_some_and(|part| part.end() <= offset) {
+            let part = self.parts.pop_front();
+            part.into_iter().for_each(|part| self.let_go(part.number));
         }
     }
 
@@ -156,6 +172,30 @@ impl Spool {
     pub fn forget(&mut self) {
         while let Some(part) = self.parts.pop_front() {
             self.let_go(part.number);
+        }
+    }
+
+    /// Removes what is of no more use. Not while writers are held: it takes a while.
+    pub fn sweep(&mut self) {
+        for number in std::mem::take(&mut self.gone) {
+            // What stays takes space until the next life, and is named by no head.
+            let _ = std::fs::remove_file(part(&self.path, number));
+        }
+    }
+
+    /// Keeps nothing any more that a log could be known by.
+    ///
+    /// # Errors
+    /// When the head is still there.
+    pub fn void(&mut self) -> io::Result<()> {
+        match std::fs::remove_file(&self.path) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+            _ => {
+                let mut gone = std::mem::take(&mut self.named);
+                gone.retain(|number| self.parts.iter().all(|part| part.number != *number));
+                self.gone.extend(gone);
+                Ok(())
+            }
         }
     }
 
@@ -187,41 +227,51 @@ impl Spool {
         file.write_all(hasher.finalize().as_bytes())?;
         std::fs::rename(fresh, &self.path)?;
         let before = std::mem::replace(&mut self.named, named);
-        let gone = before.into_iter().filter(|number| !self.named.contains(number));
-        gone.for_each(|number| self.remove(number));
+        self.gone.extend(before.into_iter().filter(|number| !self.named.contains(number)));
         Ok(())
     }
 
     /// One that the head names stays until there is another head.
-    fn let_go(&self, number: u64) {
+    fn let_go(&mut self, number: u64) {
         if !self.named.contains(&number) {
-            self.remove(number);
+            self.gone.push(number);
         }
     }
+}
 
-    fn remove(&self, number: u64) {
-        // What stays takes space until the next begin, and is named by no head.
-        let _ = std::fs::remove_file(self.part(number));
-    }
-
-    fn part(&self, number: u64) -> PathBuf {
-        part(&self.path, number)
-    }
-
-    /// The numbers of all parts that are there.
-    fn found(&self) -> io::Result<Vec<u64>> {
-        let (Some(folder), Some(name)) = (self.path.parent(), self.path.file_name()) else {
-            return Ok(Vec::new());
+/// The lock, once no other life has it.
+fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((file, Errno::EWOULDBLOCK)) if Instant::now() < until => file,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let why = format!("another process follows the database and has `{}` locked", path.display());
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, why));
+            }
+            Err((_, why)) => return Err(why.into()),
         };
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            let other = entry?.file_name();
-            let number = other.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
-            let number = number.and_then(|rest| std::str::from_utf8(rest.strip_prefix(b".")?).ok());
-            found.extend(number.and_then(|number| number.parse::<u64>().ok()));
-        }
-        Ok(found)
+        // A plain thread of a process that does nothing else.
+        #[allow(clippy::disallowed_methods)]
+        std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// The numbers of all parts that are there.
+fn found(path: &Path) -> io::Result<Vec<u64>> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let other = entry?.file_name();
+        let ending = other.as_encoded_bytes().strip_prefix(name.as_encoded_bytes());
+        let ending = ending.and_then(|rest| std::str::from_utf8(rest.strip_prefix(b".")?).ok());
+        let number = ending.and_then(|ending| ending.parse::<u64>().ok().filter(|n| n.to_string() == ending));
+        found.extend(number);
+    }
+    Ok(found)
 }
 
 /// What is kept; `None` when there is nothing whole.
@@ -230,30 +280,35 @@ impl Spool {
 /// When it cannot be read.
 pub(super) fn read(path: &Path) -> io::Result<Option<Kept>> {
     let Some((head, newest)) = head(path)? else { return Ok(None) };
-    let (mut before, mut parts) = (head.before, vec![newest]);
+    let (mut before, mut from) = (head.before, head.parts.len());
     for named in head.parts.iter().rev() {
-        if named.before.offset.checked_add(named.bytes) != Some(before.offset) {
+        let dense = named.before.offset.checked_add(named.bytes) == Some(before.offset);
+        if !dense || !named.is_there(path)? {
             break;
         }
-        let Some(records) = named.read(path)? else { break };
         before = named.before;
-        parts.push(records);
+        from -= 1;
     }
-    parts.reverse();
-    Ok(Some(Kept { before, anew: head.anew, records: parts.concat() }))
+    // Twice through the files, and once in memory.
+    let mut records = Vec::with_capacity((head.before.offset - before.offset) as usize + newest.len());
+    for named in head.parts.get(from..).unwrap_or_default() {
+        File::open(part(path, named.number))?.take(named.bytes).read_to_end(&mut records)?;
+    }
+    records.extend(newest);
+    Ok(Some(Kept { before, anew: head.anew, records }))
 }
 
 impl Named {
-    /// Its records; `None` when it is not there, or is another.
-    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    /// Whether it is there as it was named.
+    fn is_there(&self, path: &Path) -> io::Result<bool> {
         let file = match File::open(part(path, self.number)) {
             Ok(file) => file,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(why) => return Err(why),
         };
-        let mut bytes = Vec::new();
-        file.take(self.bytes).read_to_end(&mut bytes)?;
-        Ok((*blake3::hash(&bytes).as_bytes() == self.digest).then_some(bytes))
+        let mut hasher = Hasher::new();
+        hasher.update_reader(file.take(self.bytes))?;
+        Ok(*hasher.finalize().as_bytes() == self.digest)
     }
 }
 
@@ -305,6 +360,7 @@ mod tests {
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap().flatten();
         let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != "spool.lock");
         names.sort();
         names
     }
@@ -338,12 +394,15 @@ mod tests {
         spool.append(at(21), [b"newest, and more", b""]).unwrap();
         assert_eq!(spool.bytes(), 27);
         assert_eq!(read(&path).unwrap(), kept(10, b"onetwothreenewest"));
+        drop(spool);
         // Another life's part does not take the place of one that the head names.
         let mut next = Spool::open(&path).unwrap();
         next.append(at(40), [b"another life", b""]).unwrap();
         assert_eq!(read(&path).unwrap(), kept(10, b"onetwothreenewest"));
         assert_eq!(names(folder.path()), ["spool", "spool.0", "spool.1"]);
         next.keep(at(52), ANEW, [b"", b""]).unwrap();
+        assert_eq!(names(folder.path()), ["spool", "spool.0", "spool.1"], "writers are held");
+        next.sweep();
         assert_eq!(read(&path).unwrap(), kept(40, b"another life"));
         assert_eq!(names(folder.path()), ["spool", "spool.1"]);
     }
@@ -370,6 +429,40 @@ mod tests {
         assert_eq!(read(&path).unwrap(), kept(3 * PART_BYTES, b"newest"));
         spool.forget();
         spool.keep(at(3 * PART_BYTES), ANEW, [b"newest", b""]).unwrap();
+        spool.sweep();
         assert_eq!(names(folder.path()), ["spool"]);
+        spool.void().unwrap();
+        assert_eq!(read(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn a_second_life_keeps_nothing_and_removes_nothing_while_the_first_is_at_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        let mut first = Spool::open(&path).unwrap();
+        first.append(at(0), [b"records", b""]).unwrap();
+        let second = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                let spool = Spool::open(&path).unwrap();
+                (read(&path).unwrap(), spool.named.len())
+            }
+        });
+        // It waits: what is not named yet is not removed.
+        first.keep(at(7), ANEW, [b"", b""]).unwrap();
+        drop(first);
+        assert_eq!(second.join().unwrap(), (kept(0, b"records"), 1));
+    }
+
+    #[test]
+    fn only_what_is_a_part_by_name_is_taken_for_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("spool");
+        for name in ["spool.+5", "spool.05", "spool.part", "spools.1", "other.1", "spool.7"] {
+            std::fs::write(folder.path().join(name), b"x").unwrap();
+        }
+        let spool = Spool::open(&path).unwrap();
+        assert_eq!(spool.next, 8);
+        assert_eq!(names(folder.path()), ["other.1", "spool.+5", "spool.05", "spool.part", "spools.1"]);
     }
 }
