@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a measuring program: it panics and prints
 #![allow(clippy::disallowed_methods)] // it sleeps
 
+use std::collections::VecDeque;
 use std::io::{BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -45,7 +46,10 @@ fn main() {
         }
     }
     if wants("writers") {
-        writers();
+        writers("full", Duration::ZERO);
+        writers("normal", Duration::ZERO);
+        // As where a service stores what came each 200 ms.
+        writers("normal", Duration::from_millis(250));
     }
     if wants("copy") {
         copy();
@@ -78,12 +82,12 @@ fn python(folder: &TempDir, body: &str) {
 }
 
 /// One small transaction after another, `rate` a second, or as fast as they go. Says when each was committed.
-fn writer(folder: &TempDir, seconds: f64, rate: Option<u32>) -> Child {
+fn writer(folder: &TempDir, synchronous: &str, seconds: f64, rate: Option<u32>) -> Child {
     let pace = rate.map_or(String::new(), |rate| {
         format!("\n  d = b + n / {rate} - time.monotonic()\n  if d > 0: time.sleep(d)")
     });
     let body = format!(
-        "b = time.monotonic(); n = 0; out = []\nwhile time.monotonic() < b + {seconds}:\n  n += 1\n  c.execute('insert into t (a, b) values (?, ?)', (n, os.urandom(150)))\n  out.append(time.time_ns()){pace}\nprint(*out)\n"
+        "c.execute('pragma synchronous = {synchronous}')\nb = time.monotonic(); n = 0; out = []\nwhile time.monotonic() < b + {seconds}:\n  n += 1\n  c.execute('insert into t (a, b) values (?, ?)', (n, os.urandom(150)))\n  out.append(time.time_ns()){pace}\nprint(*out)\n"
     );
     script(folder, &body).stdout(Stdio::piped()).spawn().unwrap()
 }
@@ -153,7 +157,7 @@ fn lag(rate: u32, every: Duration) {
     // Until it holds the log.
     while !matches!(process.next(), Some(Message::End(_))) {}
     let (cpu, begun) = (process.cpu(), Instant::now());
-    let writer = writer(&folder, SECONDS, Some(rate));
+    let writer = writer(&folder, "full", SECONDS, Some(rate));
     let mut decoder = RecordDecoder::new(Offset::new(0));
     // The first record came before: it is our row's, as are those whose pages are the first one's.
     let (mut came, mut taken, mut pages) = (Vec::new(), Taken::default(), Vec::new());
@@ -210,29 +214,34 @@ fn lag(rate: u32, every: Duration) {
     );
 }
 
-/// Transactions a second of a writer as fast as it goes, without and with the process that follows, in turn.
-fn writers() {
+/// Transactions a second of a writer as fast as it goes, without and with the process that follows, in turn. What came is
+/// released so much later.
+fn writers(synchronous: &str, behind: Duration) {
     const SECONDS: f64 = 5.0;
     let mut ratios = Vec::new();
     for _ in 0..5 {
         let alone = {
             let folder = database();
-            commits(writer(&folder, SECONDS, None)).len()
+            commits(writer(&folder, synchronous, SECONDS, None)).len()
         };
         let folder = database();
         let mut process = Process::start(&folder, Duration::from_millis(5));
         while !matches!(process.next(), Some(Message::End(_))) {}
-        let writer = writer(&folder, SECONDS, None);
+        let writer = writer(&folder, synchronous, SECONDS, None);
         let begun = Instant::now();
-        let (mut offset, mut taken) = (0, Taken::default());
+        let (mut offset, mut taken, mut waiting) = (0, Taken::default(), VecDeque::new());
         while begun.elapsed().as_secs_f64() < SECONDS + 0.5 {
             match process.next().expect("it lives") {
                 Message::Log(bytes) => {
                     offset += bytes.len() as u64;
-                    process.tell(&Tell::Released(offset));
+                    waiting.push_back((Instant::now() + behind, offset));
                 }
                 Message::Alive(now) => taken = now,
                 _ => {}
+            }
+            let due = waiting.iter().take_while(|(at, _)| *at <= Instant::now()).count();
+            if let Some((_, offset)) = waiting.drain(..due).next_back() {
+                process.tell(&Tell::Released(offset));
             }
         }
         let beside = commits(writer).len();
@@ -240,7 +249,10 @@ fn writers() {
         ratios.push(beside as f64 / alone as f64);
     }
     ratios.sort_by(f64::total_cmp);
-    println!("writer followed to writer alone: {:.3} ({:.3}-{:.3})", ratios[2], ratios[0], ratios[4]);
+    println!(
+        "synchronous = {synchronous}, released {behind:?} behind: writer followed to writer alone: {:.3} ({:.3}-{:.3})",
+        ratios[2], ratios[0], ratios[4]
+    );
 }
 
 /// The first copy of a large database.

@@ -348,8 +348,8 @@ fn judge_space(free: Option<u64>, looked: &Looked, findings: &mut Vec<Finding>) 
 fn judge_spool(spool: &SpoolFacts, findings: &mut Vec<Finding>) {
     let code = "space.spool";
     let (folder, there) = (spool.folder.display(), spool.there.display());
-    // Beside the old one a new one is written.
-    let needed = 2 * SPOOL_BYTES as u64;
+    // Beside those of before new ones are written.
+    let needed = 2 * SPOOL_BYTES;
     findings.push(match (spool.writable, spool.free_bytes) {
         (None, _) | (_, None) => Finding::unknown_until(
             code,

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use bytes::Bytes;
+
 use super::wal::Place;
 use super::wal_file::{Encoder, Transaction, WalReadError, last_images};
 
@@ -34,19 +36,20 @@ pub fn beneath(log: Encoder<'_>, place: Place) -> Result<Option<Transaction>, Wa
     }))
 }
 
-/// Gives the file's bytes to `sink`, in order; how many there were. The file may grow or shrink meanwhile.
+/// Gives the file's bytes to `sink`, in order, which may keep them; how many there were. The file may grow or shrink meanwhile.
 ///
 /// # Errors
 /// When it cannot be read, or `sink` fails.
-pub fn copy(file: &File, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {
-    let mut buffer = vec![0; READ_BYTES];
+pub fn copy(file: &File, sink: &mut dyn FnMut(Bytes) -> io::Result<()>) -> io::Result<u64> {
     let mut at = 0;
     loop {
+        let mut buffer = vec![0; READ_BYTES];
         let count = file.read_at(&mut buffer, at)?;
         if count == 0 {
             return Ok(at);
         }
-        sink(&buffer[..count])?;
+        buffer.truncate(count);
+        sink(buffer.into())?;
         at += count as u64;
     }
 }

@@ -34,8 +34,9 @@ use super::wal_file::{Encoder, WalFile, WalReadError};
 /// Frames from which the log is begun anew: before SQLite's own thousand. From there on every commit of an application would try to copy back what
 /// our read keeps from being copied back whole.
 pub const LOG_FRAMES: u32 = 700;
-/// Most bytes of records that no target has when the log is begun anew: they are kept beside it. More: it is not begun anew.
-pub const SPOOL_BYTES: usize = 8 << 20;
+/// Most bytes of records that no target has when the log is begun anew: they are kept beside it. More: it is not begun anew. Half a second
+/// of a writer as fast as it goes.
+pub const SPOOL_BYTES: u64 = 64 << 20;
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +196,8 @@ pub struct Follower<'a, L> {
     /// The head of the last record, which a point repeats.
     last: Option<Head>,
     tried: Option<Instant>,
+    /// When the log was begun anew last, and how long writers were held for it.
+    begun: Option<(Instant, Duration)>,
     /// Writers are held.
     hurry: bool,
     taken: Taken,
@@ -281,6 +284,7 @@ impl<'a, L: Listener> Follower<'a, L> {
         loop {
             self.look()?;
             self.recent.release(self.listener.released());
+            self.recent.sweep();
             if self.is_large()
                 && self.recent.are_all()
                 && let Some(bridge) = self.connections.bridge(None)?

@@ -107,8 +107,10 @@ pub trait Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bridge {
     at: usize,
-    /// Frames that were counted when it began: so many may be copied back.
+    /// It stands behind this frame or before it.
     pub frames: u32,
+    /// It stands behind this frame.
+    pub exact: bool,
 }
 
 /// The connections. See the module's head for what always holds.
@@ -330,7 +332,9 @@ impl Connections {
     }
 
     /// Begins a second read that is held, while another is: the other may end then. `None`, and nothing was begun, when
-    /// the log grew meanwhile or is all copied back. `beside` is the bridge that holds, if one does.
+    /// the log is all copied back. `beside` is the bridge that holds, if one does.
+    ///
+    /// While not all is copied back, a read is on a slot above zero, wherever writers have come to meanwhile.
     ///
     /// # Errors
     /// When SQLite does not do it.
@@ -345,11 +349,13 @@ impl Connections {
         self.bridges[at].execute_batch("begin").map_err(failed(reading))?;
         let read = self.bridges[at].query_row("select count(*) from sqlite_schema", [], |row| row.get(0));
         let read: Result<i64, _> = read.map_err(failed(reading));
-        let bridge = Bridge { at, frames: before.frames };
         match read.and_then(|_| self.counted()) {
-            Ok(after) if after.frames == before.frames => Ok(Some(bridge)),
+            // All copied back meanwhile: it may have taken slot zero.
+            Ok(after) if after.copied < after.frames => {
+                Ok(Some(Bridge { at, frames: after.frames, exact: after.frames == before.frames }))
+            }
             other => {
-                self.end_bridge(bridge)?;
+                self.bridges[at].execute_batch("rollback").map_err(failed("a second read cannot end"))?;
                 other.map(|_| None)
             }
         }

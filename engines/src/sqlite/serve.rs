@@ -309,7 +309,7 @@ impl Listener for Told<'_> {
         self.copying = Some(std::thread::spawn(move || {
             base::copy(&file, &mut |bytes| {
                 said.room()?;
-                said.say(Message::Copy(Bytes::copy_from_slice(bytes)));
+                said.say(Message::Copy(bytes));
                 Ok(())
             })
         }));

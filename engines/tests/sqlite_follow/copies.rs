@@ -61,7 +61,7 @@ impl Listener for Copying {
         self.copying = Some(std::thread::spawn(move || {
             let mut out = Vec::new();
             copy(&file, &mut |bytes| {
-                out.extend_from_slice(bytes);
+                out.extend_from_slice(&bytes);
                 farshore_testkit::process::let_pass(Duration::from_millis(20));
                 Ok(())
             })

@@ -4,10 +4,11 @@
 //! kept beside it. A crash at any line leaves a log that still holds what was shipped last, or a spool that leads on from it; only between the
 //! last copying back and our row another's transaction can begin the log anew, which is doubt.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::holding::{FIRST_PATIENCE, How, beat};
-use super::spool::{self, Kept};
+use super::spool::Anew;
 use super::{FollowError, Follower, Listener, Next};
 use crate::sqlite::hold::{Beat, Bridge};
 
@@ -22,6 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const TRIES: usize = 8;
 /// How many times larger than it should be the log may become before writers are held until all of it is taken.
 const FASTEST: u32 = 16;
+/// How many times longer than they were held writers are left alone, unless the log becomes that large meanwhile.
+const FREE: u32 = 8;
+
+/// What came of taking the rest with writers held.
+pub(super) enum Rest {
+    /// It is taken, and the log may be begun anew.
+    Taken,
+    /// There is more of it, or it could not be copied back: it may be tried again at once.
+    More,
+    /// What no target has could not be kept: that does not heal at once.
+    NotKept,
+}
 
 impl<L: Listener> Follower<'_, L> {
     /// Begins the log anew while `bridge` holds it; where that does not come about, holds it as it is.
@@ -30,6 +43,7 @@ impl<L: Listener> Follower<'_, L> {
         // The bulk, with nobody held. Never all: were this process to end then, another's transaction would begin the log anew.
         let counted = connections.counted()?;
         if counted.frames > bridge.frames {
+            // Something stands behind the bridge, so it keeps that from being copied back.
             connections.copy_back()?;
         } else if !self.is_little(counted.frames - counted.copied, REST_BYTES) {
             // Nothing stands behind the bridge: a row of ours shall, and the bulk is copied back up to it.
@@ -40,16 +54,21 @@ impl<L: Listener> Follower<'_, L> {
             self.look()?;
             self.taken.tried += 1;
             // The rest, with writers held: little, and no more comes.
+            let mut held = Duration::ZERO;
             let ready = connections.with_writers_held(PATIENCE, || {
                 let begun = Instant::now();
                 let ready = self.hurried(|this| this.take_rest(&mut bridge, row));
-                self.taken.held(begun.elapsed());
+                held = begun.elapsed();
+                self.taken.held(held);
                 ready
             });
+            self.recent.sweep();
+            self.begun = Some((Instant::now(), held));
             match ready {
-                Ok(ready) => match ready? {
-                    true => {}
-                    false => continue,
+                Ok(rest) => match rest? {
+                    Rest::Taken => {}
+                    Rest::More => continue,
+                    Rest::NotKept => break,
                 },
                 Err(why) if why.is_busy() => break,
                 Err(why) => return Err(why.into()),
@@ -81,35 +100,39 @@ impl<L: Listener> Follower<'_, L> {
 
     /// With writers held: takes what is left, moves the bridge behind it, copies it back, and keeps what no target has yet. Whether the
     /// log may be begun anew then, by this row.
-    pub(super) fn take_rest(&mut self, bridge: &mut Bridge, row: Beat) -> Result<bool, FollowError> {
+    pub(super) fn take_rest(&mut self, bridge: &mut Bridge, row: Beat) -> Result<Rest, FollowError> {
         // The log must not grow without bound.
         let fast = self.has_frames(FASTEST.saturating_mul(self.options.log_frames));
         if !self.rest_is_within(if fast { MOST_REST_BYTES } else { REST_BYTES })? {
-            return Ok(false);
+            return Ok(Rest::More);
         }
         self.look()?;
+        let counted = self.connections.counted()?;
+        // All is copied back, which a bridge before the end would have kept from being so.
+        bridge.exact |= counted.frames == bridge.frames && counted.copied == counted.frames;
         // A bridge that stands behind everything stays.
-        if self.connections.counted()?.frames != bridge.frames {
-            let Some(next) = self.connections.bridge(Some(*bridge))? else { return Ok(false) };
+        if !bridge.exact || counted.frames != bridge.frames {
+            let Some(next) = self.connections.bridge(Some(*bridge))? else { return Ok(Rest::More) };
             self.connections.end_bridge(*bridge)?;
             *bridge = next;
         }
-        if !self.keep(row)? {
-            return Ok(false);
+        // Where there is no space to keep it, the log stays as it is.
+        if !self.keep(row).unwrap_or(false) {
+            return Ok(Rest::NotKept);
         }
         // Last: from here on whoever writes next begins the log anew, should this process end.
         let counted = self.connections.copy_back()?;
-        Ok(counted.is_some_and(|counted| counted.copied == counted.frames))
+        Ok(match counted {
+            Some(counted) if counted.copied == counted.frames => Rest::Taken,
+            _ => Rest::More,
+        })
     }
 
     /// Keeps what no target has yet, for a log that is begun anew by this row. Whether that is all.
-    pub(super) fn keep(&mut self, row: Beat) -> Result<bool, FollowError> {
+    pub(super) fn keep(&mut self, row: Beat) -> io::Result<bool> {
         let Some(log) = &self.log else { return Ok(false) };
         self.recent.release(self.listener.released());
-        let Some((before, records)) = self.recent.all() else { return Ok(false) };
-        let kept = Kept { before, salts: log.header.salts, beat: row };
-        spool::write(&self.options.spool, &kept, records)?;
-        Ok(true)
+        self.recent.keep(Anew { salts: log.header.salts, beat: row })
     }
 
     /// Whether what SQLite counts behind what was shipped is at most so many bytes.
@@ -127,6 +150,8 @@ impl<L: Listener> Follower<'_, L> {
     pub(super) fn is_large(&self) -> bool {
         self.has_frames(self.options.log_frames)
             && self.tried.is_none_or(|tried| tried.elapsed() >= self.options.pause)
+            && (self.has_frames(FASTEST.saturating_mul(self.options.log_frames))
+                || self.begun.is_none_or(|(begun, held)| begun.elapsed() >= held * FREE))
     }
 
     pub(super) fn has_frames(&self, frames: u32) -> bool {

@@ -146,7 +146,9 @@ impl<L: Listener> Turn for Holding<'_, '_, L> {
             How::Anew(_) => {
                 if let Row::Behind = self.follower.find_row(beat)? {
                     // It did not begin the log anew, so no log that is begun anew later may be known by it.
-                    self.follower.keep(self::beat()?)?;
+                    if !self.follower.keep(self::beat()?).unwrap_or(false) {
+                        self.follower.recent.void()?;
+                    }
                 }
             }
         }

@@ -9,7 +9,8 @@ use std::path::Path;
 use farshore_journal::Offset;
 
 use super::recent::{Boundary, Recent};
-use super::{At, FollowError, Follower, Listener, Log, Options, SPOOL_BYTES, Start, Taken, spool};
+use super::spool::{self, Kept, Spool};
+use super::{At, FollowError, Follower, Listener, Log, Options, SPOOL_BYTES, Start, Taken};
 use crate::sqlite::decoder::{Part, RecordDecoder};
 use crate::sqlite::hold::Connections;
 use crate::sqlite::wal::{Place, PlaceDigest, WalHeader};
@@ -31,6 +32,8 @@ impl<'a, L: Listener> Follower<'a, L> {
     ) -> Result<Self, FollowError> {
         let doubt = |why: &str| FollowError::Doubt { number: start.number, why: why.to_owned() };
         connections.check_in_place()?;
+        // Another life that is still at it may keep what is looked for here: it is waited for.
+        let spool = Spool::open(&options.spool)?;
         let begin =
             Boundary { offset: start.offset, number: start.number, digest: start.behind.unwrap_or_default() };
         let mut pending = None;
@@ -67,10 +70,11 @@ impl<'a, L: Listener> Follower<'a, L> {
             fresh,
             at: At { number: start.number, offset: start.offset },
             pending,
-            recent: Recent::behind(begin, SPOOL_BYTES),
+            recent: Recent::behind(begin, spool, SPOOL_BYTES),
             seen_micros: i64::MIN,
             last: None,
             tried: None,
+            begun: None,
             hurry: false,
             taken: Taken::default(),
         })
@@ -156,10 +160,10 @@ fn kept(
     header: WalHeader,
     counted: u32,
 ) -> Result<Option<(Pending, Place)>, FollowError> {
-    let Some((kept, mut records)) = spool::read(spool)? else { return Ok(None) };
-    let mut ends = vec![kept.before];
+    let Some(Kept { before, anew, mut records }) = spool::read(spool)? else { return Ok(None) };
+    let mut ends = vec![before];
     let mut seen_micros = i64::MIN;
-    let mut decoder = RecordDecoder::new(Offset::new(kept.before.offset));
+    let mut decoder = RecordDecoder::new(Offset::new(before.offset));
     let decoded = decoder.push(&records, &mut |part| {
         if let Part::End(ended) = part {
             ends.push(Boundary::behind(&ended.head, ended.end.get()));
@@ -169,21 +173,21 @@ fn kept(
     let Some(last) = ends.last().copied() else { return Ok(None) };
     let dense =
         ends.windows(2).all(|two| two[1].number == two[0].number || two[1].number == two[0].number + 1);
-    let whole = decoded.is_ok() && dense && last.offset - kept.before.offset == records.len() as u64;
+    let whole = decoded.is_ok() && dense && last.offset - before.offset == records.len() as u64;
     let Some(at) = ends.iter().position(|end| *end == begin).filter(|_| whole) else { return Ok(None) };
     let mut all = wal.transactions(header, header.begin(), counted);
-    let place = if header.salts.follow(kept.salts) {
+    let place = if header.salts.follow(anew.salts) {
         let begun_by_it = match all.next()? {
             // A row of ours that stood elsewhere before has the same bytes, and a VACUUM or a DROP may move its page into the first
             // transaction: never alone.
-            Some(first) => first.pages.len() == 1 && Encoder { wal, header }.holds(&first, &kept.beat)?,
+            Some(first) => first.pages.len() == 1 && Encoder { wal, header }.holds(&first, &anew.beat)?,
             None => false,
         };
         begun_by_it.then_some(header.begin())
     } else {
         find(&mut all, Some(last.digest))?.then_some(all.place())
     };
-    records.drain(..(begin.offset - kept.before.offset) as usize);
+    records.drain(..(begin.offset - before.offset) as usize);
     ends.drain(..=at);
     Ok(place.map(|place| (Pending { records, ends, seen_micros }, place)))
 }

@@ -1,11 +1,18 @@
-//! The newest records of our log, as long as no target has them.
+//! The newest records of our log, as long as no target has them: the last in memory, those before them in files.
 
 use std::collections::VecDeque;
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::spool::{Anew, Spool};
 use crate::sqlite::record::Head;
 use crate::sqlite::wal::PlaceDigest;
+
+/// Bytes in memory from which whole records go to the spool. A target that keeps up lets it never come to that.
+const SPILL_BYTES: usize = 1 << 20;
+/// Most bytes in memory: of one record, as a rule.
+const MEMORY_BYTES: usize = 8 << 20;
 
 /// Where a record ends, and what the database's own log is known again by there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,26 +34,40 @@ impl Boundary {
 /// use once all before it is released.
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// The boundary before the bytes, then one behind each record.
+    /// The boundary before the records, then one behind each.
     ends: VecDeque<Boundary>,
+    /// Those before the ones in memory.
+    spool: Spool,
+    /// Those in memory.
     bytes: VecDeque<u8>,
+    /// Where they begin: one of the boundaries.
+    from: u64,
     /// There were too many: none is kept up to the end of the record that comes.
     cut: bool,
     released: u64,
-    most_bytes: usize,
+    most_bytes: u64,
 }
 
 impl Recent {
     /// None yet, behind this one, up to which all is released.
-    pub fn behind(begin: Boundary, most_bytes: usize) -> Self {
-        Self { released: begin.offset, ends: [begin].into(), bytes: VecDeque::new(), cut: false, most_bytes }
+    pub fn behind(begin: Boundary, spool: Spool, most_bytes: u64) -> Self {
+        Self {
+            ends: [begin].into(),
+            spool,
+            bytes: VecDeque::new(),
+            from: begin.offset,
+            cut: false,
+            released: begin.offset,
+            most_bytes,
+        }
     }
 
     /// Takes bytes of the next record.
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.bytes.len() + bytes.len() > self.most_bytes {
+        if self.bytes.len() + bytes.len() > MEMORY_BYTES {
             self.cut = true;
             self.bytes = VecDeque::new();
+            self.spool.forget();
         }
         if !self.cut {
             self.bytes.extend(bytes);
@@ -56,39 +77,127 @@ impl Recent {
     /// The record ends here.
     pub fn end(&mut self, boundary: Boundary) {
         if self.cut {
-            self.ends.clear();
-            self.cut = false;
+            self.begin_behind(boundary);
+            return;
         }
         self.ends.push_back(boundary);
+        if self.bytes.len() < SPILL_BYTES {
+            return;
+        }
+        let fits = self.spool.bytes() + self.bytes.len() as u64 <= self.most_bytes;
+        let before = self.before_memory().filter(|_| fits);
+        // Where there is no space for them, following goes on: the log is not begun anew until they are released.
+        if before.is_some_and(|before| self.spool.append(before, slices(&self.bytes)).is_ok()) {
+            self.bytes.clear();
+            self.from = boundary.offset;
+        } else {
+            self.spool.forget();
+            self.begin_behind(boundary);
+        }
+    }
+
+    /// Keeps what comes behind this one, and nothing before it.
+    fn begin_behind(&mut self, boundary: Boundary) {
+        self.ends = [boundary].into();
+        self.bytes = VecDeque::new();
+        self.from = boundary.offset;
+        self.cut = false;
     }
 
     /// All up to `offset` is released: what ends there or before is forgotten.
     pub fn release(&mut self, offset: u64) {
         self.released = self.released.max(offset);
-        while let (Some(first), Some(second)) = (self.ends.front(), self.ends.get(1))
-            && second.offset <= self.released
-        {
-            let count = (second.offset - first.offset) as usize;
-            self.bytes.drain(..count.min(self.bytes.len()));
+        while self.ends.get(1).is_some_and(|second| second.offset <= self.released) {
             self.ends.pop_front();
         }
+        let Some(first) = self.ends.front() else { return };
+        if first.offset > self.from {
+            let count = (first.offset - self.from) as usize;
+            self.bytes.drain(..count.min(self.bytes.len()));
+            self.from = first.offset;
+        }
+        self.spool.release(first.offset);
     }
 
-    /// Whether [`all`](Self::all) gives them.
+    /// Whether [`keep`](Self::keep) keeps them.
     pub fn are_all(&self) -> bool {
         !self.cut && self.ends.front().is_some_and(|begin| begin.offset <= self.released)
     }
 
-    /// All records that are not released, and the boundary before them; `None` where some were let go that are not.
-    pub fn all(&mut self) -> Option<(Boundary, &[u8])> {
-        let begin = *self.ends.front()?;
-        self.are_all().then(|| (begin, &*self.bytes.make_contiguous()))
+    /// Keeps all records that are not released, for a log that is begun anew; `false` where some were let go that are not. With nothing behind the
+    /// last boundary.
+    ///
+    /// # Errors
+    /// When they cannot be written: what was kept before is there.
+    pub fn keep(&mut self, anew: Anew) -> io::Result<bool> {
+        let Some(before) = self.before_memory().filter(|_| self.are_all()) else { return Ok(false) };
+        self.spool.keep(before, anew, slices(&self.bytes))?;
+        Ok(true)
     }
+
+    /// Keeps nothing that a log could be known by.
+    ///
+    /// # Errors
+    /// When what was kept before is still there.
+    pub fn void(&mut self) -> io::Result<()> {
+        self.spool.void()
+    }
+
+    /// Removes files that are of no more use. Not while writers are held.
+    pub fn sweep(&mut self) {
+        self.spool.sweep();
+    }
+
+    fn before_memory(&self) -> Option<Boundary> {
+        let at = self.ends.partition_point(|end| end.offset < self.from);
+        self.ends.get(at).copied()
+    }
+}
+
+fn slices(bytes: &VecDeque<u8>) -> [&[u8]; 2] {
+    let (first, second) = bytes.as_slices();
+    [first, second]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::sqlite::follow::spool::{Kept, read};
+    use crate::sqlite::wal::Salts;
+
+    const ANEW: Anew = Anew { salts: Salts { rising: 3, random: 4 }, beat: [5; 16] };
+
+    struct Kit {
+        recent: Recent,
+        path: PathBuf,
+        folder: tempfile::TempDir,
+    }
+
+    impl Kit {
+        fn new(most_bytes: usize) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("spool");
+            let recent = Recent::behind(at(0), Spool::open(&path).unwrap(), most_bytes as u64);
+            Self { recent, path, folder }
+        }
+
+        fn record(&mut self, byte: u8, bytes: usize) {
+            let end = self.recent.ends.back().unwrap().offset + bytes as u64;
+            self.recent.push(&vec![byte; bytes]);
+            self.recent.end(at(end));
+        }
+
+        /// Where what is kept begins, and its records.
+        fn kept(&mut self) -> Option<(u64, Vec<u8>)> {
+            let kept = self.recent.keep(ANEW).unwrap();
+            kept.then(|| {
+                let Kept { before, records, .. } = read(&self.path).unwrap().unwrap();
+                (before.offset, records)
+            })
+        }
+    }
 
     fn at(offset: u64) -> Boundary {
         Boundary { offset, number: offset, digest: [0; 8] }
@@ -96,35 +205,87 @@ mod tests {
 
     #[test]
     fn what_is_not_released_is_there_from_a_records_begin_on() {
-        let mut recent = Recent::behind(at(0), 100);
-        for record in 1..=4u64 {
-            recent.push(&[record as u8; 10]);
-            recent.end(at(record * 10));
+        let mut kit = Kit::new(100 << 20);
+        (1..=4).for_each(|record| kit.record(record, 10));
+        kit.recent.release(25);
+        let (begin, bytes) = kit.kept().unwrap();
+        assert_eq!((begin, bytes.len(), bytes[0]), (20, 20, 3));
+        kit.recent.release(40);
+        assert_eq!(kit.kept(), Some((40, vec![])));
+    }
+
+    #[test]
+    fn what_is_too_much_for_memory_is_kept_in_files_until_it_is_released() {
+        const RECORD: usize = 700 << 10;
+        let mut kit = Kit::new(100 << 20);
+        (1..=21).for_each(|record| kit.record(record, RECORD));
+        assert!(kit.recent.bytes.len() < SPILL_BYTES && kit.recent.spool.bytes() > 10 << 20);
+        for first in [1, 2, 3, 11, 20, 21] {
+            let begin = (first as usize - 1) * RECORD;
+            kit.recent.release(begin as u64 + 1);
+            let (from, bytes) = kit.kept().unwrap();
+            // A part is let go as a whole.
+            assert!(from <= begin as u64, "{first}");
+            let skip = begin - from as usize;
+            assert!(skip < 6 << 20, "{first}");
+            let wanted: Vec<u8> = (first..=21u8).flat_map(|record| vec![record; RECORD]).collect();
+            assert!(bytes[skip..] == wanted, "{first}");
         }
-        recent.release(25);
-        let (begin, bytes) = recent.all().unwrap();
-        assert_eq!((begin.offset, bytes.len(), bytes[0]), (20, 20, 3));
-        recent.release(40);
-        assert_eq!(recent.all(), Some((at(40), &[][..])));
+        kit.recent.release(21 * RECORD as u64);
+        assert_eq!(kit.kept(), Some((21 * RECORD as u64, vec![])));
+        kit.recent.sweep();
+        assert_eq!(
+            std::fs::read_dir(kit.folder.path()).unwrap().count(),
+            2,
+            "the head and the lock are left"
+        );
     }
 
     #[test]
     fn after_too_much_there_is_nothing_until_what_was_let_go_is_released() {
-        let mut recent = Recent::behind(at(0), 100);
-        recent.push(&[1; 60]);
-        recent.push(&[1; 60]);
-        assert_eq!(recent.all(), None);
-        recent.end(at(120));
-        recent.release(119);
-        assert_eq!(recent.all(), None);
+        let mut kit = Kit::new(3 << 20);
+        let mut end = 0;
+        for record in 1..=4 {
+            kit.record(record, 1 << 20);
+            end += 1 << 20;
+        }
+        assert_eq!(kit.kept(), None);
+        kit.recent.release(end - 1);
+        assert_eq!(kit.kept(), None);
         // A target that is always a record behind.
-        recent.push(&[2; 10]);
-        recent.end(at(130));
-        recent.push(&[3; 10]);
-        recent.end(at(140));
-        recent.release(130);
-        assert_eq!(recent.all(), Some((at(130), &[3; 10][..])));
-        recent.release(140);
-        assert_eq!(recent.all(), Some((at(140), &[][..])));
+        kit.record(5, 10);
+        kit.record(6, 10);
+        kit.recent.release(end + 10);
+        assert_eq!(kit.kept(), Some((end + 10, vec![6; 10])));
+        kit.recent.release(end + 20);
+        assert_eq!(kit.kept(), Some((end + 20, vec![])));
+    }
+
+    #[test]
+    fn where_the_files_cannot_be_written_following_goes_on_and_keeps_again_once_it_is_released() {
+        let mut kit = Kit::new(100 << 20);
+        // The next part cannot be made.
+        std::fs::create_dir(kit.folder.path().join("spool.0")).unwrap();
+        kit.record(1, 2 << 20);
+        kit.record(2, 10);
+        assert_eq!(kit.kept(), None);
+        kit.recent.release(2 << 20);
+        assert_eq!(kit.kept(), Some((2 << 20, vec![2; 10])));
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_for_memory_is_not_kept_nor_is_what_came_before_it() {
+        let mut kit = Kit::new(100 << 20);
+        kit.record(1, 2 << 20);
+        kit.recent.push(&vec![2; MEMORY_BYTES]);
+        kit.recent.push(&[2]);
+        assert_eq!(kit.kept(), None);
+        let end = (2 << 20) + MEMORY_BYTES as u64 + 1;
+        kit.recent.end(at(end));
+        kit.recent.release(end - 1);
+        assert_eq!(kit.kept(), None);
+        kit.record(3, 10);
+        kit.recent.release(end);
+        assert_eq!(kit.kept(), Some((end, vec![3; 10])));
     }
 }
