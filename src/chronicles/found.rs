@@ -208,8 +208,10 @@ mod tests {
         Chronicle::Exposure("orders".parse().unwrap())
     }
 
+    type Pages = Vec<(u64, Result<Page, String>)>;
+
     /// Entries of a record, and their pages of two each.
-    fn pages(entries: u64, forged: Option<u64>) -> (LifeId, Vec<(u64, Result<Page, String>)>) {
+    fn pages(entries: u64, forged: Option<u64>) -> (LifeId, Pages) {
         let mut former = None;
         let mut kept = Vec::new();
         for number in 1..=entries {
