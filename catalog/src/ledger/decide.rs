@@ -135,7 +135,7 @@ pub fn look(before: Option<&Watch>, seen: Seen, now: Time) -> (Watch, Vec<Event>
     }
     match seen {
         Seen::Not(why, worst) => widen(&mut watch, &mut events, (from, until), why, worst, now),
-        Seen::Kept(worst) => kept(&mut watch, &mut events, worst, now),
+        Seen::Kept(worst) => kept(&mut watch, &mut events, from, worst, now),
         Seen::InDoubt => {}
     }
     (watch, events)
@@ -178,7 +178,8 @@ fn widen(
     }
 }
 
-fn kept(watch: &mut Watch, events: &mut Vec<Event>, worst: u64, now: Time) {
+/// `from` is the earlier of the look before and this one: nobody vouches for the time from there where that one did not see it kept.
+fn kept(watch: &mut Watch, events: &mut Vec<Event>, from: Time, worst: u64, now: Time) {
     let Some(open) = &mut watch.open else {
         if (now - watch.witnessed).abs() >= WITNESS {
             let span = (watch.witnessed.min(now), now);
@@ -187,6 +188,11 @@ fn kept(watch: &mut Watch, events: &mut Vec<Event>, worst: u64, now: Time) {
         }
         return;
     };
+    // The clock went back a little, by less than what is an entry of its own.
+    if open.kept_since.is_none() && from < open.from {
+        open.from = from;
+        events.push(said(What::Grew, (open.from, open.until), open.whys.clone(), open.worst_ms, now));
+    }
     let since = open.kept_since.map_or(now, |since| since.min(now));
     open.kept_since = Some(since);
     if now - since >= SETTLE {
@@ -286,6 +292,14 @@ mod tests {
         assert_eq!((kept.what, kept.from, kept.until, kept.objective_ms), (What::Kept, at(0), at(10), 1000));
         let (next, events) = look(Some(&watch), Seen::Kept(0), at(10) + WITNESS);
         assert_eq!((next.objective_ms, events[0].from >= at(10)), (Some(60_000), true));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_a_little_behind_a_broken_promise_leaves_no_moment_out() {
+        let (watch, events) = run(&[(0, Seen::Not(Why::Behind, Some(0))), (-3, Seen::Kept(3))]);
+        let open = watch.unwrap().open.unwrap();
+        assert_eq!((open.from, open.until), (at(-3), at(0)));
+        assert_eq!((events[1].what, events[1].from), (What::Grew, at(-3)));
     }
 
     fn seen() -> impl Strategy<Value = Seen> {
