@@ -4,6 +4,8 @@
 //! cannot be, and one that is too long are refused with 400. A cursor is no proof of anything: what it leads to is judged like
 //! any other question.
 
+use std::str::FromStr;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
@@ -11,6 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -128,6 +131,16 @@ pub fn place<T: DeserializeOwned>(of: &str, cursor: &str) -> Result<T, Problem> 
         (sealed.of == of && cursor.len() <= CURSOR_BYTES).then_some(sealed.at)
     };
     read().ok_or_else(cursor_invalid)
+}
+
+/// The place that a cursor leads to in a list that is in the order of time: a moment, microseconds since 1970, and an id at it.
+///
+/// # Errors
+/// As [`place`].
+pub fn moment<Id: FromStr>(of: &str, cursor: &str) -> Result<(DateTime<Utc>, Id), Problem> {
+    let (at, id): (i64, String) = place(of, cursor)?;
+    let at = DateTime::from_timestamp_micros(at).ok_or_else(cursor_invalid)?;
+    Ok((at, id.parse().map_err(|_| cursor_invalid())?))
 }
 
 /// A cursor that no answer gave.

@@ -24,7 +24,7 @@ use crate::api::plan::history;
 use crate::ask::{self, Key, Work};
 use crate::auth::Who;
 use crate::body;
-use crate::page::{self, Page, Query, cursor_invalid};
+use crate::page::{self, Page, Query};
 use crate::problem::{Kind, Problem};
 use crate::state::{Shared, Web};
 
@@ -118,13 +118,7 @@ pub async fn list(
         Some(text) => Some(named(text, &who)?),
         None => who.database.clone(),
     };
-    let before: Option<(i64, String)> = asked.cursor.map(|cursor| page::place(LIST, &cursor)).transpose()?;
-    let before = before
-        .map(|(at, id)| {
-            let at = DateTime::from_timestamp_micros(at).ok_or_else(cursor_invalid)?;
-            Ok::<_, Problem>((at, id.parse::<DrillId>().map_err(|_| cursor_invalid())?))
-        })
-        .transpose()?;
+    let before = asked.cursor.map(|cursor| page::moment(LIST, &cursor)).transpose()?;
     let filter = DrillFilter { database, since: None, before };
     let found = web.catalog()?.drill_list(&filter, limit).await?;
     // A page that is full may be the last: the one behind it is empty then.

@@ -23,7 +23,7 @@ use crate::api::database::NoParameters;
 use crate::api::named;
 use crate::auth::Who;
 use crate::guard::Turn;
-use crate::page::{self, Page, Query, cursor_invalid};
+use crate::page::{self, Page, Query};
 use crate::problem::{Kind, Problem};
 use crate::state::{Shared, Web};
 
@@ -189,13 +189,7 @@ pub async fn list(
         Some(text) => Some(named(text, &who)?),
         None => who.database.clone(),
     };
-    let before: Option<(i64, String)> = asked.cursor.map(|cursor| page::place(LIST, &cursor)).transpose()?;
-    let before = before
-        .map(|(at, id)| {
-            let at = DateTime::from_timestamp_micros(at).ok_or_else(cursor_invalid)?;
-            Ok::<_, Problem>((at, id.parse::<JobId>().map_err(|_| cursor_invalid())?))
-        })
-        .transpose()?;
+    let before = asked.cursor.map(|cursor| page::moment(LIST, &cursor)).transpose()?;
     let filter = JobFilter { database, unended: asked.unended, before };
     let found = web.catalog()?.job_list(&filter, limit).await?;
     // One that is full may be the last: the page behind it is empty then.
