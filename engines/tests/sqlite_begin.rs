@@ -70,7 +70,7 @@ impl Listener for Holds {
         true
     }
 
-    fn next(&mut self, _: Taken) -> Order {
+    fn next(&mut self, _: Taken, _: bool) -> Order {
         self.0 += 1;
         Order::Stop
     }

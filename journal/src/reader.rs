@@ -21,7 +21,7 @@ use crate::format::segment::Outline;
 use crate::format::{ChainValue, Cipher, DataKey, Decoded, FormatError, Header, Kind, Segment, Unlock};
 use crate::identity::{Generation, IncarnationId, Sequence, StoreId};
 use crate::layout::Layout;
-use crate::position::Timeline;
+use crate::position::{Position, Timeline};
 use crate::registry::Repository;
 use crate::segments::{self, SegmentName, Segments};
 use crate::store::{Key, ObjectStore, StoreError};
@@ -465,9 +465,30 @@ impl Reader {
         }
     }
 
+    /// Where the last chunk that the store shows says that it ends. It is for being told beside damage, where [`last`](Self::last) fails because that chunk
+    /// does not stand on the ones before it: they are not read. Nothing may be restored, appended or released by it.
+    ///
+    /// `None` where there is no chunk.
+    ///
+    /// # Errors
+    /// As [`expected_chunk`](Self::expected_chunk), of that chunk alone.
+    pub async fn claimed_end(&self) -> Result<Option<Position>, JournalError> {
+        let mut end = self.end().await?;
+        // Once for each hole.
+        while let Some(behind) = self.listed_behind(end.get().checked_sub(1).map(Sequence::new)).await? {
+            end = self.end_from(behind.get()).await?;
+        }
+        let Some(last) = end.get().checked_sub(1).map(Sequence::new) else { return Ok(None) };
+        Ok(Some(self.expected_header(last).await?.end_position()))
+    }
+
     /// The first number without an object, as far as numbers go that no segment covers.
     async fn end(&self) -> Result<Sequence, JournalError> {
-        let mut present = self.known.load(Ordering::Relaxed);
+        self.end_from(self.known.load(Ordering::Relaxed)).await
+    }
+
+    /// The first number without an object at or behind `present`, below which all are there or were.
+    async fn end_from(&self, mut present: u64) -> Result<Sequence, JournalError> {
         let mut step = 1u64;
         let mut absent = present.saturating_add(step);
         while self.is_there(Sequence::new(absent - 1)).await? {

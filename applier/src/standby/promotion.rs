@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use farshore_engines::sqlite::check::{Checked, check_in_use};
 use farshore_engines::sqlite::standby::{CopyError, Standing, proof};
+use farshore_journal::Offset;
 use tokio_util::sync::CancellationToken;
 
 use super::fetch::Way;
@@ -97,7 +98,7 @@ pub async fn promote(
             Ok(true) => {}
             Ok(false) => return Err(StandbyError::CutOff),
             Err(why) if why.is_of_the_journal() => {
-                let left = followed.stored.and_then(|end| end.bytes_since(followed.standing.end));
+                let left = behind(source, followed.stored, followed.standing.end).await;
                 let standing = Box::new(followed.standing);
                 return Err(StandbyError::Behind { standing, left, why: Box::new(why) });
             }
@@ -107,6 +108,16 @@ pub async fn promote(
     }
     let finished = tokio::task::spawn_blocking(move || finish(standby));
     finished.await.map_err(|_| StandbyError::CutOff)?
+}
+
+/// Bytes of log that the journal shows behind a copy that could not be brought to its end; `None` where nothing shows it. They are told, and nothing follows from them.
+async fn behind(source: &Source, stored: Option<Offset>, copy: Offset) -> Option<u64> {
+    let stored = match stored {
+        Some(end) => Some(end),
+        // The look for the end met what is damaged itself.
+        None => source.reader().claimed_end().await.ok().flatten().map(|end| end.offset),
+    };
+    stored.and_then(|end| end.bytes_since(copy))
 }
 
 /// The standby in a directory, which nobody else has.

@@ -38,6 +38,9 @@ pub const LOG_FRAMES: u32 = 700;
 /// of a writer as fast as it goes.
 pub const SPOOL_BYTES: u64 = 64 << 20;
 
+/// How long it takes what is new before it asks whether anything else is wanted: a writer may be faster than that, and would have it take for ever.
+const SLICE: Duration = Duration::from_millis(200);
+
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
@@ -107,8 +110,9 @@ pub trait Listener {
     /// Whether anyone still takes what is said. Asked while a writer is waited for.
     fn listens(&self) -> bool;
 
-    /// Waits until there may be something to do. `taken` is what was taken of the writers so far.
-    fn next(&mut self, taken: Taken) -> Order;
+    /// Waits until there may be something to do; with `more` there is, and it only asks whether anything else is wanted first. `taken` is what was
+    /// taken of the writers so far.
+    fn next(&mut self, taken: Taken, more: bool) -> Order;
 
     /// The time now, microseconds since 1970 UTC.
     fn now_micros(&mut self) -> i64;
@@ -241,21 +245,33 @@ impl<'a, L: Listener> Follower<'a, L> {
 
     /// Takes all that SQLite counts.
     fn look(&mut self) -> Result<(), FollowError> {
-        self.connections.check_in_place()?;
-        let Some(log) = self.log.take() else { return Ok(()) };
-        let counted = self.connections.counted()?.frames;
-        self.taken.most_frames = self.taken.most_frames.max(counted);
-        let taken = self.take(&log, counted);
-        let Log { wal, header, .. } = log;
-        self.log = Some(Log { wal, header, shipped: taken? });
-        Ok(())
+        self.look_until(None, None).map(|_| ())
     }
 
-    fn take(&mut self, log: &Log, counted: u32) -> Result<Place, FollowError> {
+    /// Takes what SQLite counts, or up to `goal` of it, for a [`SLICE`]. Where it is not all taken, the goal to go on to.
+    fn look_on(&mut self, goal: Option<u32>) -> Result<Option<u32>, FollowError> {
+        self.look_until(goal, Some(Instant::now() + SLICE))
+    }
+
+    /// Takes what SQLite counts, or up to `goal` of it, which it counted before; until `until`, but one transaction at least. Where it is not all
+    /// taken, the goal to go on to.
+    fn look_until(&mut self, goal: Option<u32>, until: Option<Instant>) -> Result<Option<u32>, FollowError> {
+        self.connections.check_in_place()?;
+        let Some(log) = self.log.take() else { return Ok(None) };
+        let counted = self.connections.counted()?.frames;
+        self.taken.most_frames = self.taken.most_frames.max(counted);
         if counted < log.shipped.frames || log.wal.header()? != Some(log.header) || !log.wal.is_in_place()? {
             return Err(self.doubt("its log was begun anew or replaced"));
         }
-        let mut fresh = log.wal.transactions(log.header, log.shipped, counted);
+        let goal = goal.map_or(counted, |goal| goal.min(counted));
+        let shipped = self.take(&log, goal, until)?;
+        let Log { wal, header, .. } = log;
+        self.log = Some(Log { wal, header, shipped });
+        Ok(Some(goal).filter(|goal| shipped.frames < *goal))
+    }
+
+    fn take(&mut self, log: &Log, goal: u32, until: Option<Instant>) -> Result<Place, FollowError> {
+        let mut fresh = log.wal.transactions(log.header, log.shipped, goal);
         while let Some(transaction) = fresh.next()? {
             let encoder = Encoder { wal: &log.wal, header: log.header };
             let number = self.at.number + 1;
@@ -269,6 +285,9 @@ impl<'a, L: Listener> Follower<'a, L> {
             self.at = At { number, offset: self.at.offset + head.bytes };
             self.recent.end(Boundary::behind(&head, self.at.offset));
             self.last = Some(head);
+            if until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
         }
         Ok(fresh.place())
     }
@@ -281,18 +300,25 @@ impl<'a, L: Listener> Follower<'a, L> {
 
     /// Follows while the log is held.
     fn follow(&mut self) -> Result<Next, FollowError> {
+        let mut goal = None;
         loop {
-            self.look()?;
+            goal = self.look_on(goal)?;
             self.recent.release(self.listener.released());
             self.recent.sweep();
+            if goal.is_some() {
+                self.slow_down()?;
+                goal = goal.filter(|goal| !self.has_frames(*goal));
+            }
             if self.is_large()
                 && self.recent.are_all()
                 && let Some(bridge) = self.connections.bridge(None)?
             {
                 return Ok(Next::Bridged(bridge));
             }
-            self.listener.end(self.at);
-            match self.listener.next(self.taken) {
+            if goal.is_none() {
+                self.listener.end(self.at);
+            }
+            match self.listener.next(self.taken, goal.is_some()) {
                 Order::Look => {}
                 Order::Stop => {
                     self.look()?;
@@ -302,11 +328,9 @@ impl<'a, L: Listener> Follower<'a, L> {
                 Order::Point(name) => {
                     self.look()?;
                     self.point(&name)?;
+                    goal = None;
                 }
-                Order::Base => {
-                    self.look()?;
-                    self.base()?;
-                }
+                Order::Base => self.base()?,
             }
         }
     }

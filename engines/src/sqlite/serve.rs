@@ -345,7 +345,7 @@ impl Listener for Told<'_> {
         !self.said.waiting().deaf
     }
 
-    fn next(&mut self, taken: Taken) -> Order {
+    fn next(&mut self, taken: Taken, more: bool) -> Order {
         self.said.waiting().taken = taken;
         if self.said.room().is_err() {
             return Order::Stop;
@@ -368,6 +368,7 @@ impl Listener for Told<'_> {
                     return Order::Look;
                 }
                 Ok(Tell::Stop) | Err(TryRecvError::Disconnected) => return Order::Stop,
+                Err(TryRecvError::Empty) if more => return Order::Look,
                 Err(TryRecvError::Empty) => match self.wake.wait() {
                     Woken::Rung => {}
                     Woken::Look => return Order::Look,

@@ -68,7 +68,7 @@ impl Listener for Breaking {
         (self.log.len() as u64).saturating_sub(self.behind).max(self.had)
     }
 
-    fn next(&mut self, _: Taken) -> Order {
+    fn next(&mut self, _: Taken, _: bool) -> Order {
         let _ = self.looks.recv_timeout(Duration::from_millis(1));
         self.idle += 1;
         // The writer has ended.

@@ -83,7 +83,7 @@ impl Listener for Copying {
         u64::MAX
     }
 
-    fn next(&mut self, _: Taken) -> Order {
+    fn next(&mut self, _: Taken, _: bool) -> Order {
         self.looks += 1;
         if self.copying.as_ref().is_some_and(JoinHandle::is_finished) {
             self.finish();

@@ -11,5 +11,6 @@ mod replica;
 mod absences;
 mod broken_off;
 mod copies;
+mod faster;
 mod overwritten;
 mod writers;

@@ -90,7 +90,7 @@ impl Listener for Taking<'_> {
         u64::MAX
     }
 
-    fn next(&mut self, _: Taken) -> Order {
+    fn next(&mut self, _: Taken, _: bool) -> Order {
         match self.end.recv_timeout(self.every) {
             Err(RecvTimeoutError::Timeout) => Order::Look,
             _ => Order::Stop,
