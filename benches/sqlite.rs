@@ -206,11 +206,14 @@ fn cpu_seconds(service: &Child) -> f64 {
     .sum()
 }
 
-/// What a writer that goes as fast as it can commits with the service beside it, to what it commits alone; pairs in turn.
+/// What a writer that goes as fast as it can commits with the service beside it, to what it commits alone; pairs in turn. What the service
+/// computed meanwhile says how much of the machine it took.
 fn rate() {
+    const SECONDS: f64 = 6.0;
     let mut ratios = Vec::new();
     for pair in 0..5 {
-        let commits = |with: bool| {
+        let mut cores = 0.0;
+        let mut commits = |with: bool| {
             let place = Place::new("200ms");
             place.make();
             let service = with.then(|| {
@@ -218,7 +221,11 @@ fn rate() {
                 place.wait_backup();
                 service
             });
-            let said = place.python(WRITER, &["6", "0"]).wait_with_output().unwrap();
+            let before = service.as_ref().map(cpu_seconds);
+            let said = place.python(WRITER, &[&SECONDS.to_string(), "0"]).wait_with_output().unwrap();
+            if let (Some(service), Some(before)) = (&service, before) {
+                cores = (cpu_seconds(service) - before) / SECONDS;
+            }
             service.into_iter().for_each(end);
             String::from_utf8(said.stdout).unwrap().split_whitespace().count() as f64
         };
@@ -230,7 +237,10 @@ fn rate() {
             }
             _ => (commits(true), commits(false)),
         };
-        println!("pair {pair}: {with} with, {alone} alone: {:.3}", with / alone);
+        println!(
+            "pair {pair}: {with} with, {alone} alone: {:.3}; the service took {cores:.2} cores",
+            with / alone
+        );
         ratios.push(with / alone);
     }
     ratios.sort_by(f64::total_cmp);

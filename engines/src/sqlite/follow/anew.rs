@@ -113,6 +113,7 @@ impl<L: Listener> Follower<'_, L> {
             if !self.recent.are_all() || self.rest_is_within(MOST_REST_BYTES)? {
                 break;
             }
+            let before = self.at;
             let connections = self.connections;
             let held = connections.with_writers_held(PATIENCE, || {
                 let begun = Instant::now();
@@ -127,6 +128,10 @@ impl<L: Listener> Follower<'_, L> {
             }
             self.recent.release(self.listener.released());
             self.recent.sweep();
+            if self.at == before {
+                // A transaction that is too large to be taken with writers held.
+                break;
+            }
         }
         Ok(())
     }
