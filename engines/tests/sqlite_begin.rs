@@ -7,6 +7,7 @@ mod sqlite;
 use std::io;
 use std::process::{Child, Command, Stdio};
 
+use bytes::Bytes;
 use farshore_engines::sqlite::follow::{At, Follower, Listener, Order, Start, Taken};
 use farshore_engines::sqlite::hold::Connections;
 
@@ -56,7 +57,7 @@ impl Listener for Holds {
 
     fn base(&mut self, _: At) {}
 
-    fn log(&mut self, _: &[u8], _: bool) -> io::Result<()> {
+    fn log(&mut self, _: Bytes, _: bool) -> io::Result<()> {
         Ok(())
     }
 

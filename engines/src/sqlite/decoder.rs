@@ -122,7 +122,7 @@ pub struct RecordDecoder {
     before: Option<u64>,
     whole_from: Option<Offset>,
     whole: Option<Whole>,
-    mark: Mark,
+    last: Option<Head>,
     failed: Option<RecordError>,
 }
 
@@ -149,7 +149,7 @@ impl RecordDecoder {
             before: None,
             whole_from: None,
             whole: None,
-            mark: Mark::NONE,
+            last: None,
             failed: None,
         }
     }
@@ -189,7 +189,7 @@ impl RecordDecoder {
 
     /// What is to be known of the last whole record's end, so that following can go on from there.
     pub fn mark(&self) -> Mark {
-        self.mark
+        self.last.as_ref().map_or(Mark::NONE, mark::of)
     }
 
     /// The next byte wanted, where nothing failed.
@@ -283,7 +283,7 @@ impl RecordDecoder {
                 self.whole_from = self.whole_from.or(Some(start));
                 let next_transaction = head.number.checked_add(1);
                 self.whole = Some(Whole { to: end, last_record: start, next_transaction });
-                self.mark = mark::of(&head);
+                self.last = Some(head);
                 self.stage = Stage::Head;
                 sink(Part::End(&Ended { start, end, head, seen_micros, name }));
             }

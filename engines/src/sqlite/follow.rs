@@ -21,15 +21,16 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::proof::Pending;
-use self::recent::{Boundary, Recent};
+use self::recent::{End, Recent};
 use super::base;
 use super::hold::{Bridge, Connections, HoldError};
 use super::record::Head;
 use super::wal::{Place, PlaceDigest, WalHeader};
-use super::wal_file::{Encoder, WalFile, WalReadError};
+use super::wal_file::{Encoder, Transactions, WalFile, WalReadError};
 
 /// Frames from which the log is begun anew: before SQLite's own thousand. From there on every commit of an application would try to copy back what
 /// our read keeps from being copied back whole.
@@ -40,6 +41,9 @@ pub const SPOOL_BYTES: u64 = 64 << 20;
 
 /// How long it takes what is new before it asks whether anything else is wanted: a writer may be faster than that, and would have it take for ever.
 const SLICE: Duration = Duration::from_millis(200);
+
+/// Bytes from which whole records are given out; a record of more is given out by itself.
+const TOGETHER_BYTES: usize = 128 << 10;
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,11 +99,11 @@ pub trait Listener {
     /// it and the records from `at` up to the copy's end.
     fn base(&mut self, at: At);
 
-    /// Bytes that continue our log, a record's or a part of one's. With `hurry` writers are held, and nobody may be waited for.
+    /// Bytes that continue our log: whole records, or a part of one. With `hurry` writers are held, and nobody may be waited for.
     ///
     /// # Errors
     /// Ends the following.
-    fn log(&mut self, bytes: &[u8], hurry: bool) -> io::Result<()>;
+    fn log(&mut self, bytes: Bytes, hurry: bool) -> io::Result<()>;
 
     /// All that was committed when the database was looked at last was given: our log ends here.
     fn end(&mut self, at: At);
@@ -215,6 +219,13 @@ struct Log {
     shipped: Place,
 }
 
+/// Whole records that were not given out yet, and where each ends.
+#[derive(Debug, Default)]
+struct Records {
+    bytes: Vec<u8>,
+    ends: Vec<End>,
+}
+
 /// Why holding ended.
 enum Next {
     Stop,
@@ -270,25 +281,62 @@ impl<'a, L: Listener> Follower<'a, L> {
     }
 
     fn take(&mut self, log: &Log, goal: u32, until: Option<Instant>) -> Result<Place, FollowError> {
+        let encoder = Encoder { wal: &log.wal, header: log.header };
         let mut fresh = log.wal.transactions(log.header, log.shipped, goal);
+        let mut whole = Records::default();
+        let taken = self.take_into(&mut whole, encoder, &mut fresh, until);
+        // What came before something that failed was taken all the same.
+        self.give(whole)?;
+        taken?;
+        Ok(fresh.place())
+    }
+
+    fn take_into(
+        &mut self,
+        whole: &mut Records,
+        encoder: Encoder<'_>,
+        fresh: &mut Transactions<'_>,
+        until: Option<Instant>,
+    ) -> Result<(), FollowError> {
         while let Some(transaction) = fresh.next()? {
-            let encoder = Encoder { wal: &log.wal, header: log.header };
             let number = self.at.number + 1;
             let seen = self.now();
-            let (listener, recent, hurry) = (&mut *self.listener, &mut self.recent, self.hurry);
-            encoder.encode(&transaction, number, seen, &mut |bytes| {
-                recent.push(bytes);
-                listener.log(bytes, hurry)
-            })?;
             let head = encoder.head(&transaction, number);
-            self.at = At { number, offset: self.at.offset + head.bytes };
-            self.recent.end(Boundary::behind(&head, self.at.offset));
+            let end = End::behind(&head, self.at.offset + head.bytes);
+            let fits = head.bytes <= TOGETHER_BYTES as u64;
+            if fits && encoder.append(fresh, &transaction, &head, seen, &mut whole.bytes) {
+                whole.ends.push(end);
+            } else {
+                // A long one begins a piece of its own, and nothing else is in its pieces.
+                self.give(std::mem::take(whole))?;
+                let (listener, recent, hurry) = (&mut *self.listener, &mut self.recent, self.hurry);
+                encoder.encode(&transaction, number, seen, &mut |bytes| {
+                    let bytes = Bytes::copy_from_slice(bytes);
+                    recent.push(bytes.clone());
+                    listener.log(bytes, hurry)
+                })?;
+                self.recent.end(end);
+            }
+            self.at = At { number, offset: end.offset };
             self.last = Some(head);
+            if whole.bytes.len() >= TOGETHER_BYTES {
+                self.give(std::mem::take(whole))?;
+            }
             if until.is_some_and(|until| Instant::now() >= until) {
                 break;
             }
         }
-        Ok(fresh.place())
+        Ok(())
+    }
+
+    /// Gives whole records out.
+    fn give(&mut self, Records { bytes, ends }: Records) -> io::Result<()> {
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let bytes = Bytes::from(bytes);
+        self.recent.records(bytes.clone(), &ends);
+        self.listener.log(bytes, self.hurry)
     }
 
     /// Never before the last record's.
@@ -339,10 +387,8 @@ impl<'a, L: Listener> Follower<'a, L> {
         let mut record = head.encode().to_vec();
         record.extend_from_slice(name.as_bytes());
         record.extend_from_slice(&super::record::foot(crc32c::crc32c(name.as_bytes()), seen));
-        self.listener.log(&record, false)?;
         self.at.offset += head.bytes;
-        self.recent.push(&record);
-        self.recent.end(Boundary::behind(&head, self.at.offset));
+        self.give(Records { bytes: record, ends: vec![End::behind(&head, self.at.offset)] })?;
         Ok(())
     }
 

@@ -284,12 +284,12 @@ struct Told<'a> {
 }
 
 impl Listener for Told<'_> {
-    fn log(&mut self, bytes: &[u8], hurry: bool) -> io::Result<()> {
-        for piece in bytes.chunks(MOST_BYTES) {
+    fn log(&mut self, mut bytes: Bytes, hurry: bool) -> io::Result<()> {
+        while !bytes.is_empty() {
             if !hurry {
                 self.said.room()?;
             }
-            let message = Message::Log(Bytes::copy_from_slice(piece));
+            let message = Message::Log(bytes.split_to(bytes.len().min(MOST_BYTES)));
             if hurry { self.said.say(message) } else { self.said.put(message) }
         }
         Ok(())

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use farshore_journal::Offset;
+use nix::fcntl::{FcntlArg, fcntl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -28,6 +29,8 @@ const PROOF: Duration = Duration::from_secs(120);
 const LITTLE_BYTES: usize = 16 << 10;
 /// Bytes that the buffer has room for, where no message needs more.
 const READ_BYTES: usize = 256 << 10;
+/// Bytes that the pipe holds which records come through.
+const PIPE_BYTES: i32 = 1 << 20;
 /// How long it may need to take an order, and to end when it is told to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -84,11 +87,11 @@ pub enum Error {
 /// What a stream brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Bytes of the log: of one record.
+    /// Bytes of the log: whole records, or a part of one.
     Log {
         /// The bytes.
         bytes: Bytes,
-        /// Whether the record goes on behind them.
+        /// Whether a record goes on behind them.
         goes_on: bool,
     },
     /// All that was committed when the database was looked at was given, up to here.
@@ -154,6 +157,8 @@ impl Stream {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed(io::ErrorKind::BrokenPipe.into()));
         };
+        // Fewer changes of who runs. Where so much is not allowed it stays as it is.
+        let _ = fcntl(&output, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
         let begin = Begin {
             path: settings.path.clone(),
             number: start.number,
@@ -307,12 +312,7 @@ impl Stream {
         let bytes = self.buffer.split_to(length).freeze();
         Ok(Some(match Message::parse(kind, bytes).map_err(|why| self.process(why))? {
             Message::Log(bytes) => {
-                let left = match self.record_left {
-                    // One that is no record's is refused by whoever decodes it.
-                    0 => Head::of(&bytes).map_or(0, |head| head.bytes),
-                    left => left,
-                };
-                self.record_left = left.saturating_sub(bytes.len() as u64);
+                self.record_left = left_behind(self.record_left, &bytes);
                 Event::Log { bytes, goes_on: self.record_left > 0 }
             }
             Message::End(at) => Event::End(Offset::new(at.offset)),
@@ -329,4 +329,19 @@ impl Stream {
             }
         }))
     }
+}
+
+/// Bytes of a record that are to come behind these, of which `left` are the rest of one that began before.
+fn left_behind(mut left: u64, mut bytes: &[u8]) -> u64 {
+    while !bytes.is_empty() {
+        if left == 0 {
+            // One that is no record's is refused by whoever decodes it.
+            let Some(head) = Head::of(bytes) else { return 0 };
+            left = head.bytes;
+        }
+        let now = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        left -= now as u64;
+        bytes = &bytes[now..];
+    }
+    left
 }

@@ -179,15 +179,31 @@ impl Transactions<'_> {
         Err(WalReadError::Broken { frame: self.counted, counted: self.counted })
     }
 
-    /// One frame's bytes.
+    /// The page in this frame, if it is still in memory: the very bytes that were checked.
+    fn checked(&self, frame: u32) -> Option<&[u8]> {
+        let is_checked = frame < self.at.frames && self.buffered.contains(&frame);
+        let size = self.header.frame_bytes();
+        let at = is_checked.then(|| (frame - self.buffered.start) as usize * size)?;
+        self.buffer.get(at + FRAME_HEAD_BYTES..at + size)
+    }
+
+    /// One frame's bytes. Frames are read once each, in order: those of the transaction that began before stay, where they are few.
     fn frame(&mut self, number: u32) -> Result<&[u8], WalReadError> {
         let size = self.header.frame_bytes();
         if !self.buffered.contains(&number) {
-            let many = u32::try_from(READ_BYTES / size).unwrap_or(1).max(1).min(self.counted - number);
-            self.buffer.resize(many as usize * size, 0);
+            let many = u32::try_from(READ_BYTES / size).unwrap_or(1).max(1);
+            let begun = self.at.frames;
+            let stays =
+                self.buffered.contains(&begun) && self.buffered.end == number && number - begun < many;
+            let from = if stays { begun } else { number };
+            let kept = (number - from) as usize * size;
+            let tail = self.buffer.len() - kept;
+            self.buffer.copy_within(tail.., 0);
             self.buffered = 0..0;
-            self.wal.read_frames(&mut self.buffer, self.header.frame_at(number))?;
-            self.buffered = number..number + many;
+            let many = many.min(self.counted - number);
+            self.buffer.resize(kept + many as usize * size, 0);
+            self.wal.read_frames(&mut self.buffer[kept..], self.header.frame_at(number))?;
+            self.buffered = from..number + many;
         }
         let at = (number - self.buffered.start) as usize * size;
         Ok(&self.buffer[at..at + size])
@@ -239,6 +255,32 @@ impl Encoder<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Appends the record to `out`, made of the very bytes that were checked. `false`, and nothing is appended, where `checked` has not all of them
+    /// any more.
+    pub fn append(
+        &self,
+        checked: &Transactions<'_>,
+        transaction: &Transaction,
+        head: &Head,
+        seen_micros: i64,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let begun = out.len();
+        out.extend_from_slice(&head.encode());
+        let body = out.len();
+        for &(page, frame) in &transaction.pages {
+            let Some(image) = checked.checked(frame) else {
+                out.truncate(begun);
+                return false;
+            };
+            out.extend_from_slice(&page.to_le_bytes());
+            out.extend_from_slice(image);
+        }
+        let sum = crc32c::crc32c(&out[body..]);
+        out.extend_from_slice(&record::foot(sum, seen_micros));
+        true
     }
 
     /// Gives the record's bytes to `sink`, in pieces of a page and more. The frames are read again: where the log was begun anew

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use bytes::Bytes;
 use farshore_engines::sqlite::decoder::{Part, RecordDecoder};
 use farshore_engines::sqlite::follow::{At, Follower, Listener, Options, Order, Start, Taken};
 use farshore_engines::sqlite::hold::Connections;
@@ -41,12 +42,12 @@ impl Listener for Breaking {
 
     fn base(&mut self, _: At) {}
 
-    fn log(&mut self, bytes: &[u8], _: bool) -> io::Result<()> {
+    fn log(&mut self, bytes: Bytes, _: bool) -> io::Result<()> {
         self.idle = 0;
         self.left = self.left.checked_sub(1).ok_or_else(|| io::Error::other("broken off"))?;
-        self.log.extend_from_slice(bytes);
+        self.log.extend_from_slice(&bytes);
         let ends = &mut self.ends;
-        let decoded = self.decoder.push(bytes, &mut |part| {
+        let decoded = self.decoder.push(&bytes, &mut |part| {
             if let Part::End(ended) = part {
                 let behind = Some(ended.head.place.digest());
                 ends.push(Start { number: ended.head.number, offset: ended.end.get(), behind });

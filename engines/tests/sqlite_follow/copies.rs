@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use farshore_engines::sqlite::apply::Apply;
 use farshore_engines::sqlite::base::copy;
 use farshore_engines::sqlite::decoder::RecordDecoder;
@@ -72,8 +73,8 @@ impl Listener for Copying {
         self.copies.push(Copy { file: Vec::new(), beneath, from: at.offset, to: 0 });
     }
 
-    fn log(&mut self, bytes: &[u8], _: bool) -> io::Result<()> {
-        self.log.extend_from_slice(bytes);
+    fn log(&mut self, bytes: Bytes, _: bool) -> io::Result<()> {
+        self.log.extend_from_slice(&bytes);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use farshore_engines::sqlite::follow::{At, Follower, Listener, Options, Order, Taken};
 use farshore_engines::sqlite::hold::Connections;
 use farshore_testkit::process::let_pass;
@@ -12,7 +13,7 @@ use crate::sqlite::Database;
 
 const TRANSACTIONS: u64 = 2000;
 
-/// Takes a millisecond for each record.
+/// Takes half a megabyte in a second.
 struct Slow<'a> {
     database: &'a Database,
     written: bool,
@@ -35,9 +36,9 @@ impl Listener for Slow<'_> {
         self.based = Some(at);
     }
 
-    fn log(&mut self, _: &[u8], hurry: bool) -> io::Result<()> {
+    fn log(&mut self, bytes: Bytes, hurry: bool) -> io::Result<()> {
         if !hurry && self.written {
-            let_pass(Duration::from_millis(1));
+            let_pass(Duration::from_micros(2 * bytes.len() as u64));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use farshore_engines::sqlite::decoder::{Ended, Part, RecordDecoder};
 use farshore_engines::sqlite::follow::{At, Listener, Order, Start, Taken};
 use farshore_engines::sqlite::record::Kind;
@@ -75,13 +76,13 @@ impl Listener for Taking<'_> {
 
     fn base(&mut self, _: At) {}
 
-    fn log(&mut self, bytes: &[u8], _: bool) -> io::Result<()> {
+    fn log(&mut self, bytes: Bytes, _: bool) -> io::Result<()> {
         if let Some(log) = &mut self.log {
-            log.extend_from_slice(bytes);
+            log.extend_from_slice(&bytes);
             return Ok(());
         }
         let replica = &mut self.replica;
-        self.decoder.push(bytes, &mut |part| replica.take(part)).map_err(io::Error::other)
+        self.decoder.push(&bytes, &mut |part| replica.take(part)).map_err(io::Error::other)
     }
 
     fn end(&mut self, _: At) {}

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::Path;
 
+use bytes::Bytes;
 use farshore_journal::Offset;
 
 use super::recent::{Boundary, Recent};
@@ -102,13 +103,11 @@ impl<'a, L: Listener> Follower<'a, L> {
     /// Gives what was kept when the log was begun anew.
     pub(super) fn give_pending(&mut self) -> Result<(), FollowError> {
         let Some(Pending { records, ends, seen_micros }) = self.pending.take() else { return Ok(()) };
-        let mut rest = &records[..];
+        let mut rest = Bytes::from(records);
         for end in ends {
-            let (record, behind) = rest.split_at((end.offset - self.at.offset) as usize);
-            rest = behind;
+            let record = rest.split_to((end.offset - self.at.offset) as usize);
+            self.recent.records(record.clone(), &[end.into()]);
             self.listener.log(record, false)?;
-            self.recent.push(record);
-            self.recent.end(end);
             self.at = At { number: end.number, offset: end.offset };
         }
         self.seen_micros = seen_micros;

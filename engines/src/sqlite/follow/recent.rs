@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::io;
 
+use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
 use super::spool::{Anew, Spool};
 use crate::sqlite::record::Head;
-use crate::sqlite::wal::PlaceDigest;
+use crate::sqlite::wal::{Place, PlaceDigest};
 
 /// Bytes in memory from which whole records go to the spool. A target that keeps up lets it never come to that.
 const SPILL_BYTES: usize = 1 << 20;
@@ -26,7 +27,42 @@ pub(super) struct Boundary {
 impl Boundary {
     /// Behind the record with this head.
     pub fn behind(head: &Head, offset: u64) -> Self {
-        Self { offset, number: head.number, digest: head.place.digest() }
+        End::behind(head, offset).boundary()
+    }
+}
+
+/// Where a record ends, as it is known while it is followed: few of many are ever asked for their digest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    pub offset: u64,
+    number: u64,
+    known: Known,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    Place(Place),
+    Digest(PlaceDigest),
+}
+
+impl End {
+    /// Behind the record with this head.
+    pub fn behind(head: &Head, offset: u64) -> Self {
+        Self { offset, number: head.number, known: Known::Place(head.place) }
+    }
+
+    fn boundary(self) -> Boundary {
+        let digest = match self.known {
+            Known::Place(place) => place.digest(),
+            Known::Digest(digest) => digest,
+        };
+        Boundary { offset: self.offset, number: self.number, digest }
+    }
+}
+
+impl From<Boundary> for End {
+    fn from(Boundary { offset, number, digest }: Boundary) -> Self {
+        Self { offset, number, known: Known::Digest(digest) }
     }
 }
 
@@ -35,11 +71,13 @@ impl Boundary {
 #[derive(Debug)]
 pub(super) struct Recent {
     /// The boundary before the records, then one behind each.
-    ends: VecDeque<Boundary>,
+    ends: VecDeque<End>,
     /// Those before the ones in memory.
     spool: Spool,
-    /// Those in memory.
-    bytes: VecDeque<u8>,
+    /// Those in memory, which whoever is told of them shares.
+    pieces: VecDeque<Bytes>,
+    /// Their bytes.
+    bytes: usize,
     /// Where they begin: one of the boundaries.
     from: u64,
     /// There were too many: none is kept up to the end of the record that comes.
@@ -52,9 +90,10 @@ impl Recent {
     /// None yet, behind this one, up to which all is released.
     pub fn behind(begin: Boundary, spool: Spool, most_bytes: u64) -> Self {
         Self {
-            ends: [begin].into(),
+            ends: [begin.into()].into(),
             spool,
-            bytes: VecDeque::new(),
+            pieces: VecDeque::new(),
+            bytes: 0,
             from: begin.offset,
             cut: false,
             released: begin.offset,
@@ -62,46 +101,62 @@ impl Recent {
         }
     }
 
+    /// Takes whole records, which end here each.
+    pub fn records(&mut self, bytes: Bytes, ends: &[End]) {
+        let Some((last, before)) = ends.split_last() else { return };
+        self.push(bytes);
+        if !self.cut {
+            self.ends.extend(before);
+        }
+        self.end(*last);
+    }
+
     /// Takes bytes of the next record.
-    pub fn push(&mut self, bytes: &[u8]) {
-        if self.bytes.len() + bytes.len() > MEMORY_BYTES {
+    pub fn push(&mut self, bytes: Bytes) {
+        if self.bytes + bytes.len() > MEMORY_BYTES {
             self.cut = true;
-            self.bytes = VecDeque::new();
+            self.let_go();
             self.spool.forget();
         }
         if !self.cut {
-            self.bytes.extend(bytes);
+            self.bytes += bytes.len();
+            self.pieces.push_back(bytes);
         }
     }
 
     /// The record ends here.
-    pub fn end(&mut self, boundary: Boundary) {
+    pub fn end(&mut self, end: End) {
         if self.cut {
-            self.begin_behind(boundary);
+            self.begin_behind(end);
             return;
         }
-        self.ends.push_back(boundary);
-        if self.bytes.len() < SPILL_BYTES {
+        self.ends.push_back(end);
+        if self.bytes < SPILL_BYTES {
             return;
         }
-        let fits = self.spool.bytes() + self.bytes.len() as u64 <= self.most_bytes;
+        let fits = self.spool.bytes() + self.bytes as u64 <= self.most_bytes;
         let before = self.before_memory().filter(|_| fits);
         // Where there is no space for them, following goes on: the log is not begun anew until they are released.
-        if before.is_some_and(|before| self.spool.append(before, slices(&self.bytes)).is_ok()) {
-            self.bytes.clear();
-            self.from = boundary.offset;
+        if before.is_some_and(|before| self.spool.append(before, &self.pieces).is_ok()) {
+            self.let_go();
+            self.from = end.offset;
         } else {
             self.spool.forget();
-            self.begin_behind(boundary);
+            self.begin_behind(end);
         }
     }
 
     /// Keeps what comes behind this one, and nothing before it.
-    fn begin_behind(&mut self, boundary: Boundary) {
-        self.ends = [boundary].into();
-        self.bytes = VecDeque::new();
-        self.from = boundary.offset;
+    fn begin_behind(&mut self, end: End) {
+        self.ends = [end].into();
+        self.let_go();
+        self.from = end.offset;
         self.cut = false;
+    }
+
+    fn let_go(&mut self) {
+        self.pieces.clear();
+        self.bytes = 0;
     }
 
     /// All up to `offset` is released: what ends there or before is forgotten.
@@ -112,8 +167,18 @@ impl Recent {
         }
         let Some(first) = self.ends.front() else { return };
         if first.offset > self.from {
-            let count = (first.offset - self.from) as usize;
-            self.bytes.drain(..count.min(self.bytes.len()));
+            let mut count = (first.offset - self.from) as usize;
+            self.bytes -= count.min(self.bytes);
+            while count > 0
+                && let Some(piece) = self.pieces.front_mut()
+            {
+                let gone = count.min(piece.len());
+                piece.advance(gone);
+                count -= gone;
+                if piece.is_empty() {
+                    self.pieces.pop_front();
+                }
+            }
             self.from = first.offset;
         }
         self.spool.release(first.offset);
@@ -131,7 +196,7 @@ impl Recent {
     /// When they cannot be written: what was kept before is there.
     pub fn keep(&mut self, anew: Anew) -> io::Result<bool> {
         let Some(before) = self.before_memory().filter(|_| self.are_all()) else { return Ok(false) };
-        self.spool.keep(before, anew, slices(&self.bytes))?;
+        self.spool.keep(before, anew, &self.pieces)?;
         Ok(true)
     }
 
@@ -150,13 +215,8 @@ impl Recent {
 
     fn before_memory(&self) -> Option<Boundary> {
         let at = self.ends.partition_point(|end| end.offset < self.from);
-        self.ends.get(at).copied()
+        self.ends.get(at).copied().map(End::boundary)
     }
-}
-
-fn slices(bytes: &VecDeque<u8>) -> [&[u8]; 2] {
-    let (first, second) = bytes.as_slices();
-    [first, second]
 }
 
 #[cfg(test)]
@@ -185,8 +245,8 @@ mod tests {
 
         fn record(&mut self, byte: u8, bytes: usize) {
             let end = self.recent.ends.back().unwrap().offset + bytes as u64;
-            self.recent.push(&vec![byte; bytes]);
-            self.recent.end(at(end));
+            self.recent.push(vec![byte; bytes].into());
+            self.recent.end(at(end).into());
         }
 
         /// Where what is kept begins, and its records.
@@ -219,7 +279,7 @@ mod tests {
         const RECORD: usize = 700 << 10;
         let mut kit = Kit::new(100 << 20);
         (1..=21).for_each(|record| kit.record(record, RECORD));
-        assert!(kit.recent.bytes.len() < SPILL_BYTES && kit.recent.spool.bytes() > 10 << 20);
+        assert!(kit.recent.bytes < SPILL_BYTES && kit.recent.spool.bytes() > 10 << 20);
         for first in [1, 2, 3, 11, 20, 21] {
             let begin = (first as usize - 1) * RECORD;
             kit.recent.release(begin as u64 + 1);
@@ -277,11 +337,11 @@ mod tests {
     fn a_record_that_is_too_large_for_memory_is_not_kept_nor_is_what_came_before_it() {
         let mut kit = Kit::new(100 << 20);
         kit.record(1, 2 << 20);
-        kit.recent.push(&vec![2; MEMORY_BYTES]);
-        kit.recent.push(&[2]);
+        kit.recent.push(vec![2; MEMORY_BYTES].into());
+        kit.recent.push(vec![2].into());
         assert_eq!(kit.kept(), None);
         let end = (2 << 20) + MEMORY_BYTES as u64 + 1;
-        kit.recent.end(at(end));
+        kit.recent.end(at(end).into());
         kit.recent.release(end - 1);
         assert_eq!(kit.kept(), None);
         kit.record(3, 10);

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use blake3::Hasher;
+use bytes::Bytes;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -142,7 +143,7 @@ impl Spool {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn append(&mut self, before: Boundary, records: [&[u8]; 2]) -> io::Result<()> {
+    pub fn append(&mut self, before: Boundary, records: &VecDeque<Bytes>) -> io::Result<()> {
         let goes_on =
             self.parts.back().is_some_and(|part| part.end() == before.offset && part.bytes < PART_BYTES);
         if !goes_on {
@@ -204,7 +205,7 @@ impl Spool {
     ///
     /// # Errors
     /// When it cannot be written: what was kept before is there.
-    pub fn keep(&mut self, before: Boundary, anew: Anew, newest: [&[u8]; 2]) -> io::Result<()> {
+    pub fn keep(&mut self, before: Boundary, anew: Anew, newest: &VecDeque<Bytes>) -> io::Result<()> {
         let parts: Vec<Named> = self
             .parts
             .iter()
@@ -220,7 +221,8 @@ impl Spool {
         let length = u32::try_from(head.len()).map_err(io::Error::other)?;
         let fresh = beside(&self.path, "new");
         let (mut hasher, mut file) = (Hasher::new(), File::create(&fresh)?);
-        for part in [&MAGIC[..], &length.to_le_bytes(), &head, newest[0], newest[1]] {
+        let head = [&MAGIC[..], &length.to_le_bytes(), &head].concat();
+        for part in std::iter::once(&head[..]).chain(newest.iter().map(|bytes| &bytes[..])) {
             hasher.update(part);
             file.write_all(part)?;
         }
@@ -349,6 +351,10 @@ mod tests {
 
     const ANEW: Anew = Anew { salts: Salts { rising: 3, random: 4 }, beat: [5; 16] };
 
+    fn records(pieces: &[&[u8]]) -> VecDeque<Bytes> {
+        pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect()
+    }
+
     fn at(offset: u64) -> Boundary {
         Boundary { offset, number: 7, digest: [1; 8] }
     }
@@ -371,8 +377,8 @@ mod tests {
         let path = folder.path().join("spool");
         assert_eq!(read(&path).unwrap(), None);
         let mut spool = Spool::open(&path).unwrap();
-        spool.keep(at(99), ANEW, [b"older", b""]).unwrap();
-        spool.keep(at(99), ANEW, [b"rec", b"ords"]).unwrap();
+        spool.keep(at(99), ANEW, &records(&[b"older"])).unwrap();
+        spool.keep(at(99), ANEW, &records(&[b"rec", b"ords"])).unwrap();
         assert_eq!(read(&path).unwrap(), kept(99, b"records"));
         let bytes = std::fs::read(&path).unwrap();
         for at in 0..bytes.len() {
@@ -388,19 +394,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spool");
         let mut spool = Spool::open(&path).unwrap();
-        spool.append(at(10), [b"one", b"two"]).unwrap();
-        spool.append(at(16), [b"three", b""]).unwrap();
-        spool.keep(at(21), ANEW, [b"newest", b""]).unwrap();
-        spool.append(at(21), [b"newest, and more", b""]).unwrap();
+        spool.append(at(10), &records(&[b"one", b"two"])).unwrap();
+        spool.append(at(16), &records(&[b"three"])).unwrap();
+        spool.keep(at(21), ANEW, &records(&[b"newest"])).unwrap();
+        spool.append(at(21), &records(&[b"newest, and more"])).unwrap();
         assert_eq!(spool.bytes(), 27);
         assert_eq!(read(&path).unwrap(), kept(10, b"onetwothreenewest"));
         drop(spool);
         // Another life's part does not take the place of one that the head names.
         let mut next = Spool::open(&path).unwrap();
-        next.append(at(40), [b"another life", b""]).unwrap();
+        next.append(at(40), &records(&[b"another life"])).unwrap();
         assert_eq!(read(&path).unwrap(), kept(10, b"onetwothreenewest"));
         assert_eq!(names(folder.path()), ["spool", "spool.0", "spool.1"]);
-        next.keep(at(52), ANEW, [b"", b""]).unwrap();
+        next.keep(at(52), ANEW, &records(&[])).unwrap();
         assert_eq!(names(folder.path()), ["spool", "spool.0", "spool.1"], "writers are held");
         next.sweep();
         assert_eq!(read(&path).unwrap(), kept(40, b"another life"));
@@ -415,9 +421,9 @@ mod tests {
         let large = vec![1; PART_BYTES as usize];
         let ends: Vec<u64> = (0..3).map(|number| number * PART_BYTES).collect();
         for end in &ends {
-            spool.append(at(*end), [&large, b""]).unwrap();
+            spool.append(at(*end), &records(&[&large])).unwrap();
         }
-        spool.keep(at(3 * PART_BYTES), ANEW, [b"newest", b""]).unwrap();
+        spool.keep(at(3 * PART_BYTES), ANEW, &records(&[b"newest"])).unwrap();
         assert_eq!(read(&path).unwrap().unwrap().records.len() as u64, 3 * PART_BYTES + 6);
         // What the head names stays, though it is released.
         spool.release(PART_BYTES);
@@ -428,7 +434,7 @@ mod tests {
         std::fs::remove_file(part(&path, 2)).unwrap();
         assert_eq!(read(&path).unwrap(), kept(3 * PART_BYTES, b"newest"));
         spool.forget();
-        spool.keep(at(3 * PART_BYTES), ANEW, [b"newest", b""]).unwrap();
+        spool.keep(at(3 * PART_BYTES), ANEW, &records(&[b"newest"])).unwrap();
         spool.sweep();
         assert_eq!(names(folder.path()), ["spool"]);
         spool.void().unwrap();
@@ -440,7 +446,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("spool");
         let mut first = Spool::open(&path).unwrap();
-        first.append(at(0), [b"records", b""]).unwrap();
+        first.append(at(0), &records(&[b"records"])).unwrap();
         let second = std::thread::spawn({
             let path = path.clone();
             move || {
@@ -449,7 +455,7 @@ mod tests {
             }
         });
         // It waits: what is not named yet is not removed.
-        first.keep(at(7), ANEW, [b"", b""]).unwrap();
+        first.keep(at(7), ANEW, &records(&[])).unwrap();
         drop(first);
         assert_eq!(second.join().unwrap(), (kept(0, b"records"), 1));
     }
