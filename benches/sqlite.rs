@@ -1,7 +1,8 @@
 //! What shipping a SQLite database costs and brings: lag from a commit's return to its chunk in the store, what is left of a writer's
 //! own rate, the first copy, and a restore.
 //!
-//! `cargo bench --bench sqlite [-- lag | rate | copy]`. The writer is python's own SQLite, `synchronous = normal`, a process of its own. A chunk
+//! `cargo bench --bench sqlite [-- lag | rate | copy]`. The writer is python's own SQLite, a process of its own, with `synchronous = normal`; the writer's rate
+//! also with `full`, which is SQLite's own default. A chunk
 //! is taken as stored when its name appears in the store's folder. Figures are this machine's; compare ratios within one run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)] // a measuring program: it panics and prints
@@ -23,7 +24,7 @@ use tempfile::TempDir;
 const WRITER: &str = "
 import sqlite3, sys, time
 c = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
-c.execute('pragma synchronous = normal')
+c.execute('pragma synchronous = ' + (sys.argv[4] if len(sys.argv) > 4 else 'normal'))
 c.execute('create table if not exists a (id integer primary key, v blob)')
 c.execute('create table if not exists b (id integer primary key, v blob)')
 seconds, rate = float(sys.argv[2]), float(sys.argv[3])
@@ -208,7 +209,7 @@ fn cpu_seconds(service: &Child) -> f64 {
 
 /// What a writer that goes as fast as it can commits with the service beside it, to what it commits alone; pairs in turn. What the service
 /// computed meanwhile says how much of the machine it took.
-fn rate() {
+fn rate(synchronous: &str) {
     const SECONDS: f64 = 6.0;
     let mut ratios = Vec::new();
     for pair in 0..5 {
@@ -222,7 +223,8 @@ fn rate() {
                 service
             });
             let before = service.as_ref().map(cpu_seconds);
-            let said = place.python(WRITER, &[&SECONDS.to_string(), "0"]).wait_with_output().unwrap();
+            let said =
+                place.python(WRITER, &[&SECONDS.to_string(), "0", synchronous]).wait_with_output().unwrap();
             if let (Some(service), Some(before)) = (&service, before) {
                 cores = (cpu_seconds(service) - before) / SECONDS;
             }
@@ -238,14 +240,14 @@ fn rate() {
             _ => (commits(true), commits(false)),
         };
         println!(
-            "pair {pair}: {with} with, {alone} alone: {:.3}; the service took {cores:.2} cores",
+            "{synchronous}, pair {pair}: {with} with, {alone} alone: {:.3}; the service took {cores:.2} cores",
             with / alone
         );
         ratios.push(with / alone);
     }
     ratios.sort_by(f64::total_cmp);
     println!(
-        "writer's rate with the service to alone: median {:.3} ({:.3} to {:.3})",
+        "synchronous = {synchronous}: writer's rate with the service to alone: median {:.3} ({:.3} to {:.3})",
         ratios[2], ratios[0], ratios[4]
     );
 }
@@ -281,7 +283,8 @@ fn main() {
         }
     }
     if wants("rate") {
-        rate();
+        rate("normal");
+        rate("full");
     }
     if wants("copy") {
         copy();

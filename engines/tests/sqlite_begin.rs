@@ -6,6 +6,7 @@ mod sqlite;
 
 use std::io;
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use bytes::Bytes;
 use farshore_engines::sqlite::follow::{At, Follower, Listener, Order, Start, Taken};
@@ -57,7 +58,7 @@ impl Listener for Holds {
 
     fn base(&mut self, _: At) {}
 
-    fn log(&mut self, _: Bytes, _: bool) -> io::Result<()> {
+    fn log(&mut self, _: Bytes, _: Option<Instant>) -> io::Result<()> {
         Ok(())
     }
 

@@ -13,6 +13,7 @@
 
 mod anew;
 mod holding;
+mod pace;
 mod proof;
 mod recent;
 mod spool;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use self::pace::Pace;
 use self::proof::Pending;
 use self::recent::{End, Recent};
 use super::base;
@@ -37,10 +39,12 @@ use super::wal_file::{Encoder, Transactions, WalFile, WalReadError};
 pub const LOG_FRAMES: u32 = 700;
 /// Most bytes of records that no target has when the log is begun anew: they are kept beside it. More: it is not begun anew. Half a second
 /// of a writer as fast as it goes.
-pub const SPOOL_BYTES: u64 = 64 << 20;
+pub const SPOOL_BYTES: u64 = 128 << 20;
 
-/// How long it takes what is new before it asks whether anything else is wanted: a writer may be faster than that, and would have it take for ever.
-const SLICE: Duration = Duration::from_millis(200);
+/// How long writers are waited for that are to be held because they are faster.
+const BRAKE_PATIENCE: Duration = Duration::from_millis(200);
+/// Most bytes of a transaction that is taken with such writers held.
+const BRAKED_BYTES: u64 = 16 << 20;
 
 /// Bytes from which whole records are given out; a record of more is given out by itself.
 const TOGETHER_BYTES: usize = 128 << 10;
@@ -99,11 +103,12 @@ pub trait Listener {
     /// it and the records from `at` up to the copy's end.
     fn base(&mut self, at: At);
 
-    /// Bytes that continue our log: whole records, or a part of one. With `hurry` writers are held, and nobody may be waited for.
+    /// Bytes that continue our log: whole records, or a part of one. Waits no longer than `until`, where that is given, for whoever takes them: writers are
+    /// held, and there is room for what cannot wait.
     ///
     /// # Errors
     /// Ends the following.
-    fn log(&mut self, bytes: Bytes, hurry: bool) -> io::Result<()>;
+    fn log(&mut self, bytes: Bytes, until: Option<Instant>) -> io::Result<()>;
 
     /// All that was committed when the database was looked at last was given: our log ends here.
     fn end(&mut self, at: At);
@@ -204,10 +209,13 @@ pub struct Follower<'a, L> {
     /// The head of the last record, which a point repeats.
     last: Option<Head>,
     tried: Option<Instant>,
+    /// A row was put behind a bridge that nothing stood behind, and no try came to more since.
+    behind: bool,
     /// When the log was begun anew last, and how long writers were held for it.
     begun: Option<(Instant, Duration)>,
-    /// Writers are held.
-    hurry: bool,
+    pace: Pace,
+    /// Writers are held, so nobody is waited for any longer.
+    hurry: Option<Instant>,
     taken: Taken,
 }
 
@@ -248,41 +256,88 @@ impl<'a, L: Listener> Follower<'a, L> {
 
     /// Does it with writers held: nobody else may be waited for.
     fn hurried<T>(&mut self, does: impl FnOnce(&mut Self) -> T) -> T {
-        self.hurry = true;
+        self.hurried_until(Instant::now(), does)
+    }
+
+    fn hurried_until<T>(&mut self, until: Instant, does: impl FnOnce(&mut Self) -> T) -> T {
+        self.hurry = Some(until);
         let result = does(self);
-        self.hurry = false;
+        self.hurry = None;
         result
     }
 
     /// Takes all that SQLite counts.
     fn look(&mut self) -> Result<(), FollowError> {
-        self.look_until(None, None).map(|_| ())
+        self.look_until(None, None, u64::MAX).map(|_| ())
     }
 
-    /// Takes what SQLite counts, or up to `goal` of it, for a [`SLICE`]. Where it is not all taken, the goal to go on to.
+    /// Takes what SQLite counts, or up to `goal` of it, for a while. Where it is not all taken, the goal to go on to.
     fn look_on(&mut self, goal: Option<u32>) -> Result<Option<u32>, FollowError> {
-        self.look_until(goal, Some(Instant::now() + SLICE))
+        self.look_until(goal, Some(Instant::now() + self.pace.free()), u64::MAX)
     }
 
-    /// Takes what SQLite counts, or up to `goal` of it, which it counted before; until `until`, but one transaction at least. Where it is not all taken, the goal to go on to.
-    fn look_until(&mut self, goal: Option<u32>, until: Option<Instant>) -> Result<Option<u32>, FollowError> {
+    /// Holds writers for a moment where they are faster than following, and takes what it can of what they wrote.
+    fn slow_down(&mut self) -> Result<(), FollowError> {
+        let Some((counted, taken)) = self.stands()? else { return Ok(()) };
+        let Some(hold) = self.pace.look(counted, taken) else { return Ok(()) };
+        let connections = self.connections;
+        let looked = connections.with_writers_braked(BRAKE_PATIENCE, || {
+            let begun = Instant::now();
+            let until = begun + hold;
+            let looked = self.hurried_until(until, |this| this.look_until(None, Some(until), BRAKED_BYTES));
+            self.taken.held(begun.elapsed());
+            looked
+        });
+        match looked {
+            Ok(looked) => looked?,
+            // One writer writes for long: nobody else can, and its transaction is not there yet.
+            Err(why) if why.is_busy() => None,
+            Err(why) => return Err(why.into()),
+        };
+        if let Some((counted, taken)) = self.stands()? {
+            self.pace.held(counted, taken);
+        }
+        Ok(())
+    }
+
+    /// Bytes of the log that SQLite counts, and of them taken.
+    fn stands(&self) -> Result<Option<(u64, u64)>, FollowError> {
+        let Some(log) = &self.log else { return Ok(None) };
+        let bytes = |frames: u32| u64::from(frames) * log.header.frame_bytes() as u64;
+        Ok(Some((bytes(self.connections.counted()?.frames), bytes(log.shipped.frames))))
+    }
+
+    /// Takes what SQLite counts, or up to `goal` of it, which it counted before; until `until`, but one transaction at least, and none of more than `most` bytes.
+    /// Where it is not all taken, the goal to go on to.
+    fn look_until(
+        &mut self,
+        goal: Option<u32>,
+        until: Option<Instant>,
+        most: u64,
+    ) -> Result<Option<u32>, FollowError> {
         self.connections.check_in_place()?;
-        let Some(log) = self.log.take() else { return Ok(None) };
         let counted = self.connections.counted()?.frames;
+        let Some(log) = self.log.take() else { return Ok(None) };
         self.taken.most_frames = self.taken.most_frames.max(counted);
         if counted < log.shipped.frames || log.wal.header()? != Some(log.header) || !log.wal.is_in_place()? {
             return Err(self.doubt("its log was begun anew or replaced"));
         }
         let goal = goal.map_or(counted, |goal| goal.min(counted));
-        let shipped = self.take(&log, goal, until)?;
+        let shipped = self.take(&log, goal, until, most)?;
         let Log { wal, header, .. } = log;
         self.log = Some(Log { wal, header, shipped });
         Ok(Some(goal).filter(|goal| shipped.frames < *goal))
     }
 
-    fn take(&mut self, log: &Log, goal: u32, until: Option<Instant>) -> Result<Place, FollowError> {
+    fn take(
+        &mut self,
+        log: &Log,
+        goal: u32,
+        until: Option<Instant>,
+        most: u64,
+    ) -> Result<Place, FollowError> {
         let encoder = Encoder { wal: &log.wal, header: log.header };
-        let mut fresh = log.wal.transactions(log.header, log.shipped, goal);
+        let mut fresh = log.wal.transactions(log.header, log.shipped, goal).of_at_most(most);
         let mut whole = Records::default();
         let taken = self.take_into(&mut whole, encoder, &mut fresh, until);
         // What came before something that failed was taken all the same.
@@ -350,14 +405,16 @@ impl<'a, L: Listener> Follower<'a, L> {
         let mut goal = None;
         loop {
             goal = self.look_on(goal)?;
+            if goal.is_some() {
+                self.slow_down()?;
+            }
             self.recent.release(self.listener.released());
             self.recent.sweep();
-            if goal.is_none()
-                && self.is_large()
-                && self.recent.are_all()
-                && let Some(bridge) = self.connections.bridge(None)?
-            {
-                return Ok(Next::Bridged(bridge));
+            if goal.is_none() && self.is_large() && self.recent.are_all() {
+                self.synchronise()?;
+                if let Some(bridge) = self.connections.bridge(None)? {
+                    return Ok(Next::Bridged(bridge));
+                }
             }
             if goal.is_none() {
                 self.listener.end(self.at);

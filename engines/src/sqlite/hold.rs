@@ -1,7 +1,7 @@
 //! The connections of ours to a live database, and the read transaction that keeps its log from being begun anew.
 //!
 //! What always holds: while a read of ours is *held* it is on a slot above zero, so nobody can begin the log anew over frames that
-//! were not taken; writers are held only in [`Connections::with_writers_held`] and in [`Turn::before`], and until our row is written. A crash here leaves at most one row of ours, in a table of our own.
+//! were not taken; writers are held only in [`Connections::with_writers_held`], in [`Connections::with_writers_braked`] and in [`Turn::before`], and until our row is written. A crash here leaves at most one row of ours, in a table of our own.
 //! Source: `walTryBeginRead`, `walRestartLog`, `sqlite3WalCheckpoint`, wal.c of SQLite 3.51.
 //!
 //! **Descriptors.** POSIX takes all of a process's locks on a file when *any* descriptor of it is closed. So in a process that has a
@@ -22,11 +22,13 @@ use super::wal_file::FileId;
 
 /// The table that is added to the database: one row, written whenever our read begins anew.
 pub const TABLE: &str = "_farshore_hold";
-/// How often in a second a writer's lock is tried for. SQLite's own waiting sleeps ever longer, up to a tenth of a second, and comes
+/// After how long a writer's lock is tried for again. SQLite's own waiting sleeps ever longer, up to a tenth of a second, and comes
 /// too late for ever where writers follow one another closely.
-const LOOKS_PER_SECOND: u32 = 2000;
+const LOOKS: Duration = Duration::from_micros(500);
+/// How long it is tried for all the time before.
+const SOON: Duration = Duration::from_millis(10);
 /// Bytes that the log's file keeps when it is begun anew.
-const LOG_FILE_BYTES: u64 = 16 << 20;
+const LOG_FILE_BYTES: u64 = 64 << 20;
 /// How long it is waited for that SQLite says how far it counts.
 const COUNTING: Duration = Duration::from_secs(2);
 /// How long other statements of ours wait.
@@ -120,6 +122,8 @@ pub struct Connections {
     row: Connection,
     /// Hold meanwhile, in turn, by a transaction that reads.
     bridges: [Connection; 2],
+    /// Holds writers while a read is held: the connection that reads cannot any more once anyone has committed.
+    brake: Connection,
     /// Asks and copies back; never in a transaction.
     probe: Connection,
     path: PathBuf,
@@ -151,9 +155,11 @@ impl Connections {
         let file = Arc::new(File::open(path).map_err(HoldError::File)?);
         let bridges = [opened()?, opened()?];
         let holds_writers = Arc::default();
-        let connections =
-            Self { row: opened()?, bridges, probe: opened()?, path: path.to_owned(), file, holds_writers };
-        connections.row.busy_timeout(Duration::ZERO).map_err(failed("its patience cannot be set"))?;
+        let (row, brake, probe) = (opened()?, opened()?, opened()?);
+        let connections = Self { row, bridges, brake, probe, path: path.to_owned(), file, holds_writers };
+        for connection in [&connections.row, &connections.brake] {
+            connection.busy_timeout(Duration::ZERO).map_err(failed("its patience cannot be set"))?;
+        }
         // Its row begins the log anew, so it is ours to give back what one large transaction, or a store that was away, made of the file.
         let give_back = format!("pragma journal_size_limit = {LOG_FILE_BYTES}");
         connections.row.execute_batch(&give_back).map_err(failed("its log's size cannot be bounded"))?;
@@ -224,12 +230,41 @@ impl Connections {
         }
     }
 
+    /// The same, once it counts more than `frames`, for which it waits for so long.
+    ///
+    /// # Errors
+    /// As [`counted`](Self::counted).
+    pub fn counted_behind(&self, frames: u32, patience: Duration) -> Result<Counted, HoldError> {
+        let until = Instant::now() + patience;
+        loop {
+            let counted = self.counted()?;
+            if counted.frames > frames || Instant::now() >= until {
+                return Ok(counted);
+            }
+            pause();
+        }
+    }
+
     /// Copies back as much of the log as no reader needs, without waiting for anybody. `None` when another process is at that.
     ///
     /// # Errors
     /// When that fails.
     pub fn copy_back(&self) -> Result<Option<Counted>, HoldError> {
         self.checkpoint("pragma wal_checkpoint(passive)", "its log cannot be copied back")
+    }
+
+    /// The same, and waits for so long for another process that is at that.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn copy_back_within(&self, patience: Duration) -> Result<Option<Counted>, HoldError> {
+        let until = Instant::now() + patience;
+        loop {
+            match self.copy_back()? {
+                None if Instant::now() < until => pause(),
+                copied => return Ok(copied),
+            }
+        }
     }
 
     /// `None` when it was busy, in the words of the row that SQLite answers with.
@@ -249,16 +284,39 @@ impl Connections {
     /// # Errors
     /// When they cannot be held in so much time.
     pub fn with_writers_held<T>(&self, patience: Duration, held: impl FnOnce() -> T) -> Result<T, HoldError> {
-        self.hold_writers(patience)?;
+        self.while_held_by(&self.row, patience, held)
+    }
+
+    /// The same while a read is held by [`hold`](Self::hold).
+    ///
+    /// # Errors
+    /// When they cannot be held in so much time.
+    pub fn with_writers_braked<T>(
+        &self,
+        patience: Duration,
+        held: impl FnOnce() -> T,
+    ) -> Result<T, HoldError> {
+        self.while_held_by(&self.brake, patience, held)
+    }
+
+    fn while_held_by<T>(
+        &self,
+        connection: &Connection,
+        patience: Duration,
+        held: impl FnOnce() -> T,
+    ) -> Result<T, HoldError> {
+        self.hold_writers(connection, patience)?;
         let result = held();
-        self.free_writers()?;
+        self.free_writers(connection)?;
         Ok(result)
     }
 
-    fn hold_writers(&self, patience: Duration) -> Result<(), HoldError> {
-        let until = Instant::now() + patience;
+    fn hold_writers(&self, connection: &Connection, patience: Duration) -> Result<(), HoldError> {
+        let (begun, until) = (Instant::now(), Instant::now() + patience);
         loop {
-            match self.row.execute_batch("begin immediate").map_err(failed("its writers cannot be held")) {
+            match connection.execute_batch("begin immediate").map_err(failed("its writers cannot be held")) {
+                // As a rule it is a moment, in which what is left grows, and between two transactions there is hardly any.
+                Err(why) if why.is_busy() && begun.elapsed() < SOON => std::thread::yield_now(),
                 Err(why) if why.is_busy() && Instant::now() < until => pause(),
                 other => {
                     self.holds_writers.store(other.is_ok(), Ordering::Relaxed);
@@ -268,8 +326,8 @@ impl Connections {
         }
     }
 
-    fn free_writers(&self) -> Result<(), HoldError> {
-        let freed = self.row.execute_batch("rollback");
+    fn free_writers(&self, connection: &Connection) -> Result<(), HoldError> {
+        let freed = connection.execute_batch("rollback");
         self.holds_writers.store(false, Ordering::Relaxed);
         freed.map_err(failed("a transaction of ours cannot be undone"))
     }
@@ -288,22 +346,22 @@ impl Connections {
         beat: Beat,
         turn: &mut T,
     ) -> Result<Option<T::Held>, T::Error> {
-        self.hold_writers(patience)?;
+        self.hold_writers(&self.row, patience)?;
         match turn.before() {
             Ok(true) => {}
             Ok(false) => {
-                self.free_writers()?;
+                self.free_writers(&self.row)?;
                 return Ok(None);
             }
             Err(why) => {
-                self.free_writers()?;
+                self.free_writers(&self.row)?;
                 return Err(why);
             }
         }
         let result = self.row_and_read(beat, || turn.held(beat));
         if result.is_err() {
             // Ends the transaction, if it is not over: without one this fails, and says nothing new.
-            let _ = self.free_writers();
+            let _ = self.free_writers(&self.row);
         }
         Ok(Some(result?))
     }
@@ -374,5 +432,5 @@ impl Connections {
 fn pause() {
     // A plain thread of a process that does nothing else.
     #[allow(clippy::disallowed_methods)]
-    std::thread::sleep(Duration::from_secs(1) / LOOKS_PER_SECOND);
+    std::thread::sleep(LOOKS);
 }

@@ -1,7 +1,7 @@
 //! The process that a database is followed in: told what to do by lines, says what it comes to by messages.
 //!
 //! What always holds: nobody else in this process opens the database (see [`super::hold`]), so it does nothing else; it ends when its
-//! orders do, and with it every hold on the database; while writers are held it waits for nobody, since what it says then waits in memory. A
+//! orders do, and with it every hold on the database; while writers are held it waits for nobody longer than they are to be held: what it says then waits in memory. A
 //! crash leaves what [`super::follow`] says.
 
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -158,11 +158,25 @@ impl Said {
 
     /// Waits until not too much waits to be said.
     fn room(&self) -> io::Result<()> {
+        self.room_until(None)
+    }
+
+    /// The same, no longer than until then: with writers held, what is said waits in memory, and nobody has to be there to hear it.
+    fn room_until(&self, until: Option<Instant>) -> io::Result<()> {
         let mut waiting = self.waiting();
         while waiting.bytes >= WAITING_BYTES && !waiting.deaf {
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = match until {
+                None => self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(until) => match until.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => {
+                        let waited = self.changed.wait_timeout(waiting, left);
+                        waited.unwrap_or_else(PoisonError::into_inner).0
+                    }
+                    _ => return Ok(()),
+                },
+            };
         }
-        match waiting.deaf {
+        match waiting.deaf && until.is_none() {
             true => Err(io::ErrorKind::BrokenPipe.into()),
             false => Ok(()),
         }
@@ -284,13 +298,11 @@ struct Told<'a> {
 }
 
 impl Listener for Told<'_> {
-    fn log(&mut self, mut bytes: Bytes, hurry: bool) -> io::Result<()> {
+    fn log(&mut self, mut bytes: Bytes, until: Option<Instant>) -> io::Result<()> {
         while !bytes.is_empty() {
-            if !hurry {
-                self.said.room()?;
-            }
+            self.said.room_until(until)?;
             let message = Message::Log(bytes.split_to(bytes.len().min(MOST_BYTES)));
-            if hurry { self.said.say(message) } else { self.said.put(message) }
+            if until.is_some() { self.said.say(message) } else { self.said.put(message) }
         }
         Ok(())
     }

@@ -96,6 +96,14 @@ impl WalFile {
         Ok(FileId::at(&self.path)? == Some(self.id))
     }
 
+    /// Waits until what was written to it is on the disk.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn synchronise(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// Its header; `None` when nothing was ever written to it.
     ///
     /// # Errors
@@ -120,7 +128,8 @@ impl WalFile {
 
     /// The transactions behind `from`, up to the frame that SQLite counts.
     pub fn transactions(&self, header: WalHeader, from: Place, counted: u32) -> Transactions<'_> {
-        Transactions { wal: self, header, at: from, counted, buffer: Vec::new(), buffered: 0..0 }
+        let most = u32::MAX;
+        Transactions { wal: self, header, at: from, counted, most, buffer: Vec::new(), buffered: 0..0 }
     }
 }
 
@@ -142,18 +151,26 @@ pub struct Transactions<'a> {
     header: WalHeader,
     at: Place,
     counted: u32,
+    /// Most frames of a transaction.
+    most: u32,
     buffer: Vec<u8>,
     /// Frames (from zero) in the buffer.
     buffered: std::ops::Range<u32>,
 }
 
 impl Transactions<'_> {
+    /// Ends before a transaction of more bytes.
+    pub fn of_at_most(mut self, bytes: u64) -> Self {
+        self.most = u32::try_from(bytes / self.header.frame_bytes() as u64).unwrap_or(u32::MAX);
+        self
+    }
+
     /// The place behind the last transaction that was given.
     pub fn place(&self) -> Place {
         self.at
     }
 
-    /// The next one; `None` behind the last that SQLite counts.
+    /// The next one; `None` behind the last that SQLite counts, and before one that is [too large](Self::of_at_most).
     ///
     /// # Errors
     /// [`WalReadError::Broken`] when the log is not what SQLite says it is.
@@ -171,7 +188,12 @@ impl Transactions<'_> {
             let Some(frame) = header.frame_behind(place, bytes) else { return Err(broken) };
             pages.push((frame.page, place.frames));
             place = frame.behind;
-            let Some(database_pages) = frame.commit else { continue };
+            let Some(database_pages) = frame.commit else {
+                if place.frames - self.at.frames >= self.most {
+                    return Ok(None);
+                }
+                continue;
+            };
             self.at = place;
             let pages = last_images(pages, database_pages);
             return Ok(Some(Transaction { pages, database_pages, place }));

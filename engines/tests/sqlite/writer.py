@@ -4,6 +4,7 @@ usage: writer.py DATABASE SEED SECONDS KIND [PER_SECOND]
 
 KIND: steady    small transactions, by SQLite's own defaults
       uncopied  the same, and never copies the log back
+      large     one of few rows is written over by a MiB each time
       mixed     inserts, updates, deletes, schema changes, large blobs, VACUUM, and checkpoints of all kinds
       reader    reads that overlap, so that there is always one
 Prints how many transactions it committed.
@@ -17,6 +18,8 @@ import time
 database, seed, seconds, kind = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
 per_second = float(sys.argv[5]) if len(sys.argv) > 5 else None
 chance = random.Random(seed)
+# Pages that would stay as they are are not written.
+BLOBS = [chance.randbytes(1 << 20) for _ in range(2)] if kind == "large" else []
 end = time.monotonic() + seconds
 
 
@@ -35,6 +38,13 @@ def steady(connection, number):
         (seed, number, chance.randbytes(chance.randrange(10, 400))),
     )
     connection.execute("commit")
+
+
+def large(connection, number):
+    connection.execute(
+        "insert or replace into ledger (id, writer, number, content) values (?, ?, ?, ?)",
+        (1 + number % 16, seed, number, BLOBS[number // 16 % 2]),
+    )
 
 
 def mixed(connection, number):
@@ -93,7 +103,7 @@ def main():
             if kind == "reader":
                 reader(connections, number)
             else:
-                (mixed if kind == "mixed" else steady)(connections[0], number)
+                {"mixed": mixed, "large": large}.get(kind, steady)(connections[0], number)
         except sqlite3.OperationalError as why:
             if "locked" not in str(why) and "busy" not in str(why):
                 raise
@@ -101,6 +111,9 @@ def main():
                 connections[0].execute("rollback")
         if per_second:
             ahead = begun + number / per_second - time.monotonic()
+            if kind == "large":
+                # Who waited has lost the time.
+                ahead = 1 / per_second
             if ahead > 0:
                 time.sleep(ahead)
     print(number)

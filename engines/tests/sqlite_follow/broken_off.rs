@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farshore_engines::sqlite::decoder::{Part, RecordDecoder};
@@ -42,7 +42,7 @@ impl Listener for Breaking {
 
     fn base(&mut self, _: At) {}
 
-    fn log(&mut self, bytes: Bytes, _: bool) -> io::Result<()> {
+    fn log(&mut self, bytes: Bytes, _: Option<Instant>) -> io::Result<()> {
         self.idle = 0;
         self.left = self.left.checked_sub(1).ok_or_else(|| io::Error::other("broken off"))?;
         self.log.extend_from_slice(&bytes);

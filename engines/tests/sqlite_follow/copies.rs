@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farshore_engines::sqlite::apply::Apply;
@@ -73,7 +73,7 @@ impl Listener for Copying {
         self.copies.push(Copy { file: Vec::new(), beneath, from: at.offset, to: 0 });
     }
 
-    fn log(&mut self, bytes: Bytes, _: bool) -> io::Result<()> {
+    fn log(&mut self, bytes: Bytes, _: Option<Instant>) -> io::Result<()> {
         self.log.extend_from_slice(&bytes);
         Ok(())
     }

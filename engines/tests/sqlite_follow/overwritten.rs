@@ -55,3 +55,24 @@ fn a_log_that_an_application_cuts_off_while_it_is_read_was_begun_anew_and_is_no_
     assert!(FollowError::from(read.unwrap_err()).is_doubt());
     app.close();
 }
+
+/// Writers are held while it is taken, and one transaction may be as long as it likes.
+#[test]
+fn taking_ends_before_a_transaction_that_is_larger_than_it_may_be() {
+    let database = Database::new(4096, "select 1");
+    let mut app = App::open(&database.path());
+    app.sql("insert into ledger (content) values ('one')");
+    app.sql("insert into ledger (content) values (zeroblob(500000))");
+    let connections = Connections::open(&database.path()).unwrap();
+    let wal = WalFile::open(&connections.wal_path()).unwrap();
+    let header = wal.header().unwrap().unwrap();
+    let counted = connections.counted().unwrap().frames;
+    let mut all = wal.transactions(header, header.begin(), counted).of_at_most(100 << 10);
+    let first = all.next().unwrap().unwrap();
+    assert_eq!(all.next().unwrap(), None);
+    assert_eq!(all.next().unwrap(), None, "it stays there");
+    assert_eq!(all.place(), first.place);
+    let mut behind = wal.transactions(header, first.place, counted).of_at_most(1 << 20);
+    assert_eq!(behind.next().unwrap().map(|second| second.place.frames), Some(counted));
+    app.close();
+}

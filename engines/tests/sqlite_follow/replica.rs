@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use farshore_engines::sqlite::decoder::{Ended, Part, RecordDecoder};
@@ -76,7 +76,7 @@ impl Listener for Taking<'_> {
 
     fn base(&mut self, _: At) {}
 
-    fn log(&mut self, bytes: Bytes, _: bool) -> io::Result<()> {
+    fn log(&mut self, bytes: Bytes, _: Option<Instant>) -> io::Result<()> {
         if let Some(log) = &mut self.log {
             log.extend_from_slice(&bytes);
             return Ok(());

@@ -17,14 +17,33 @@ const REST_BYTES: u64 = 4 << 20;
 /// The same where there is no other way: writers that are faster than following are held for as long as following needs. It waits
 /// in memory.
 pub(super) const MOST_REST_BYTES: u64 = 64 << 20;
+/// What is so little is copied back at once, and what is not is copied back with nobody held.
+const LITTLE_BYTES: u64 = 1 << 20;
+/// How long the bulk is taken at a time, and how often in a row before orders are heard.
+const SLICE: Duration = Duration::from_millis(200);
+const LOOKS: usize = 4;
+/// How long it is waited for that something stands behind a bridge.
+const BEHIND_PATIENCE: Duration = Duration::from_millis(5);
 /// How long they are waited for to begin the log anew, which can be tried again.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long, with writers held, an application's own checkpoint is waited for, which one of its commits begins: it has an end, since nobody commits.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(50);
 /// How often in a row that is tried.
 const TRIES: usize = 8;
 /// How many times larger than it should be the log may become before writers are held until all of it is taken.
 const FASTEST: u32 = 16;
 /// How many times longer than they were held writers are left alone, unless the log becomes that large meanwhile.
 const FREE: u32 = 8;
+
+/// What came of taking and copying back the bulk with nobody held.
+enum Bulk {
+    /// Little is left, or what is left does not become less.
+    Settled,
+    /// There is more than can be taken in a moment.
+    More,
+    /// Nothing stands behind the bridge, and much is not copied back.
+    NothingBehind,
+}
 
 /// What came of taking the rest with writers held.
 pub(super) enum Rest {
@@ -40,21 +59,22 @@ impl<L: Listener> Follower<'_, L> {
     /// Begins the log anew while `bridge` holds it; where that does not come about, holds it as it is.
     pub(super) fn begin_anew(&mut self, mut bridge: Bridge) -> Result<Next, FollowError> {
         let connections = self.connections;
-        // The bulk, with nobody held. Never all: were this process to end then, another's transaction would begin the log anew.
-        let counted = connections.counted()?;
-        if counted.frames > bridge.frames {
-            // Something stands behind the bridge, so it keeps that from being copied back.
-            connections.copy_back()?;
-        } else if !self.is_little(counted.frames - counted.copied, REST_BYTES) {
-            // Nothing stands behind the bridge: a row of ours shall, and the bulk is copied back up to it.
-            return self.as_it_is(bridge);
-        }
-        let row = beat()?;
         for _ in 0..TRIES {
-            // More than can be taken in a moment: nobody is held for that, and orders are not left unheard.
-            if self.look_on(None)?.is_some() {
-                break;
+            // Its own for each try: after a power loss the spool may read as the try before left it, and nothing but the row tells the two apart.
+            let row = beat()?;
+            match self.settle(&mut bridge)? {
+                Bulk::Settled => self.behind = false,
+                // Nobody is held for that, and orders are not left unheard.
+                Bulk::More => break,
+                // A row of ours shall stand behind it, and the bulk is copied back up to it. That is no failed try, where it was not just done.
+                Bulk::NothingBehind if !self.behind => {
+                    self.behind = true;
+                    return self.as_it_is(bridge);
+                }
+                Bulk::NothingBehind => break,
             }
+            // What is written to the spool now is not while writers wait.
+            self.recent.spill();
             self.taken.tried += 1;
             // The rest, with writers held: little, and no more comes.
             let mut held = Duration::ZERO;
@@ -84,12 +104,68 @@ impl<L: Listener> Follower<'_, L> {
                 Err(why) => return Err(why),
             }
         }
+        self.tried = Some(Instant::now());
         self.as_it_is(bridge)
+    }
+
+    /// Takes and copies back the bulk with nobody held, then what came meanwhile, and so on while that is less each time. Never all is copied back: were this
+    /// process to end then, another's transaction would begin the log anew.
+    fn settle(&mut self, bridge: &mut Bridge) -> Result<Bulk, FollowError> {
+        let connections = self.connections;
+        let mut before = u32::MAX;
+        loop {
+            if !self.take_bulk()? {
+                return Ok(Bulk::More);
+            }
+            let counted = connections.counted_behind(bridge.frames, BEHIND_PATIENCE)?;
+            if counted.frames <= bridge.frames {
+                let is_little = self.is_little(counted.frames - counted.copied, REST_BYTES);
+                return Ok(if is_little { Bulk::Settled } else { Bulk::NothingBehind });
+            }
+            // Something stands behind the bridge, so it keeps that from being copied back.
+            connections.copy_back()?;
+            if !self.is_little(counted.frames - counted.copied, LITTLE_BYTES) {
+                // Copying back all, with writers held, would wait for the disk to have all of this.
+                self.synchronise()?;
+            }
+            let counted = connections.counted()?;
+            let taken = self.log.as_ref().map_or(0, |log| log.shipped.frames);
+            let left = counted.frames - counted.copied.min(taken).min(counted.frames);
+            if self.is_little(left, LITTLE_BYTES) || left > before / 4 * 3 {
+                return Ok(Bulk::Settled);
+            }
+            before = left;
+            // The next copying back comes right behind it, or an application's commit would do it.
+            if let Some(next) = connections.bridge(Some(*bridge))? {
+                connections.end_bridge(*bridge)?;
+                *bridge = next;
+            }
+        }
+    }
+
+    /// Takes what there is, and slows writers down that are faster. Whether it came to an end of it.
+    fn take_bulk(&mut self) -> Result<bool, FollowError> {
+        let mut goal = None;
+        for _ in 0..LOOKS {
+            goal = self.look_until(goal, Some(Instant::now() + SLICE), u64::MAX)?;
+            if goal.is_none() {
+                return Ok(true);
+            }
+            self.slow_down()?;
+        }
+        Ok(false)
+    }
+
+    /// What was written to the database and to its log is on the disk: whoever copies back next, and be it an application, has to wait for little then.
+    pub(super) fn synchronise(&self) -> io::Result<()> {
+        if let Some(log) = &self.log {
+            log.wal.synchronise()?;
+        }
+        self.connections.file().sync_data()
     }
 
     /// Holds by a row that stands wherever it comes to stand.
     pub(super) fn as_it_is(&mut self, bridge: Bridge) -> Result<Next, FollowError> {
-        self.tried = Some(Instant::now());
         loop {
             match self.hold(FIRST_PATIENCE, How::AsItIs(bridge), beat()?) {
                 Ok(Some(next)) => return next,
@@ -108,7 +184,10 @@ impl<L: Listener> Follower<'_, L> {
     pub(super) fn take_rest(&mut self, bridge: &mut Bridge, row: Beat) -> Result<Rest, FollowError> {
         // The log must not grow without bound.
         let fast = self.has_frames(FASTEST.saturating_mul(self.options.log_frames));
-        if !self.rest_is_within(if fast { MOST_REST_BYTES } else { REST_BYTES })? {
+        let most = if fast { MOST_REST_BYTES } else { REST_BYTES };
+        let counted = self.connections.counted()?;
+        let is_little = self.is_little(counted.frames - counted.copied, most);
+        if !is_little || !self.rest_is_within(most)? {
             return Ok(Rest::More);
         }
         self.look()?;
@@ -126,7 +205,7 @@ impl<L: Listener> Follower<'_, L> {
             return Ok(Rest::NotKept);
         }
         // Last: from here on whoever writes next begins the log anew, should this process end.
-        let counted = self.connections.copy_back()?;
+        let counted = self.connections.copy_back_within(CHECKPOINT_PATIENCE)?;
         Ok(match counted {
             Some(counted) if counted.copied == counted.frames => Rest::Taken,
             _ => Rest::More,

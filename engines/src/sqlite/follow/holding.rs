@@ -16,9 +16,14 @@ pub(super) const FIRST_PATIENCE: Duration = Duration::from_secs(30);
 impl<L: Listener> Follower<'_, L> {
     /// Holds for the first time, behind all that there is.
     pub(super) fn first_hold(&mut self) -> Result<Next, FollowError> {
+        let mut goal = None;
         loop {
             if !self.fresh {
-                self.look()?;
+                goal = self.look_on(goal)?;
+                if goal.is_some() {
+                    self.slow_down()?;
+                    continue;
+                }
             }
             match self.hold(FIRST_PATIENCE, How::Behind, beat()?) {
                 Ok(Some(held)) => return held,
@@ -44,6 +49,7 @@ impl<L: Listener> Follower<'_, L> {
     /// Whether the row that was just written is the next transaction, in the log as it was or in one begun anew: then nothing lies
     /// between what was shipped and it.
     fn find_row(&mut self, beat: Beat) -> Result<Row, FollowError> {
+        let counted = self.connections.counted()?.frames;
         let before = self.log.take();
         let now = match before {
             Some(Log { wal, shipped, .. }) if wal.is_in_place()? => {
@@ -64,7 +70,7 @@ impl<L: Listener> Follower<'_, L> {
             Some(_) => return Err(self.doubt("its log was begun anew more than once")),
             None => (header.begin(), Row::First),
         };
-        let mut fresh = wal.transactions(header, from, self.connections.counted()?.frames);
+        let mut fresh = wal.transactions(header, from, counted);
         let ours = match fresh.next()? {
             // The bytes are new: nobody else can have them.
             Some(transaction) => Encoder { wal: &wal, header }.holds(&transaction, &beat)?,

@@ -9,6 +9,7 @@ use std::path::Path;
 use bytes::Bytes;
 use farshore_journal::Offset;
 
+use super::pace::Pace;
 use super::recent::{Boundary, Recent};
 use super::spool::{self, Kept, Spool};
 use super::{At, FollowError, Follower, Listener, Log, Options, SPOOL_BYTES, Start, Taken};
@@ -75,8 +76,10 @@ impl<'a, L: Listener> Follower<'a, L> {
             seen_micros: i64::MIN,
             last: None,
             tried: None,
+            behind: false,
             begun: None,
-            hurry: false,
+            pace: Pace::new(),
+            hurry: None,
             taken: Taken::default(),
         })
     }
@@ -107,7 +110,7 @@ impl<'a, L: Listener> Follower<'a, L> {
         for end in ends {
             let record = rest.split_to((end.offset - self.at.offset) as usize);
             self.recent.records(record.clone(), &[end.into()]);
-            self.listener.log(record, false)?;
+            self.listener.log(record, None)?;
             self.at = At { number: end.number, offset: end.offset };
         }
         self.seen_micros = seen_micros;

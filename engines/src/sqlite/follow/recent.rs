@@ -12,6 +12,8 @@ use crate::sqlite::wal::{Place, PlaceDigest};
 
 /// Bytes in memory from which whole records go to the spool. A target that keeps up lets it never come to that.
 const SPILL_BYTES: usize = 1 << 20;
+/// Bytes that are not worth it.
+const LITTLE_BYTES: usize = 64 << 10;
 /// Most bytes in memory: of one record, as a rule.
 const MEMORY_BYTES: usize = 8 << 20;
 
@@ -131,9 +133,16 @@ impl Recent {
             return;
         }
         self.ends.push_back(end);
-        if self.bytes < SPILL_BYTES {
-            return;
+        if self.bytes >= SPILL_BYTES {
+            self.spill();
         }
+    }
+
+    /// Writes what is in memory to files, where it is not little. At a record's end.
+    pub fn spill(&mut self) {
+        let Some(end) = self.ends.back().copied().filter(|_| self.bytes >= LITTLE_BYTES && !self.cut) else {
+            return;
+        };
         let fits = self.spool.bytes() + self.bytes as u64 <= self.most_bytes;
         let before = self.before_memory().filter(|_| fits);
         // Where there is no space for them, following goes on: the log is not begun anew until they are released.
@@ -296,8 +305,8 @@ mod tests {
         kit.recent.sweep();
         assert_eq!(
             std::fs::read_dir(kit.folder.path()).unwrap().count(),
-            2,
-            "the head and the lock are left"
+            3,
+            "the head, what it is written over, and the lock are left"
         );
     }
 

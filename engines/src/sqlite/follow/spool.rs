@@ -17,14 +17,14 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use blake3::Hasher;
 use bytes::Bytes;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use serde::{Deserialize, Serialize};
 
 use super::recent::Boundary;
@@ -201,7 +201,8 @@ impl Spool {
     }
 
     /// Keeps the parts and the newest records, which begin at `before`, in the place of what was kept before. It is not synchronised: writers wait
-    /// meanwhile. A process that is killed leaves it as it is; after a power loss it may be gone or not read, which is doubt, and never wrong.
+    /// meanwhile. A process that is killed leaves it as it is; after a power loss it may be gone or not read, or an older one may read, which another row was to
+    /// begin the log anew by: that is doubt, and never wrong, as long as no two are kept with one row.
     ///
     /// # Errors
     /// When it cannot be written: what was kept before is there.
@@ -220,14 +221,20 @@ impl Spool {
         let head = serde_json::to_vec(&Head { before, anew, parts }).map_err(io::Error::other)?;
         let length = u32::try_from(head.len()).map_err(io::Error::other)?;
         let fresh = beside(&self.path, "new");
-        let (mut hasher, mut file) = (Hasher::new(), File::create(&fresh)?);
+        // The head before the last, written over: a file that is made anew each time takes longer than what is in it.
+        let mut file = File::options().create(true).truncate(false).write(true).open(&fresh)?;
+        let mut hasher = Hasher::new();
         let head = [&MAGIC[..], &length.to_le_bytes(), &head].concat();
         for part in std::iter::once(&head[..]).chain(newest.iter().map(|bytes| &bytes[..])) {
             hasher.update(part);
             file.write_all(part)?;
         }
         file.write_all(hasher.finalize().as_bytes())?;
-        std::fs::rename(fresh, &self.path)?;
+        let end = file.stream_position()?;
+        if file.metadata()?.len() != end {
+            file.set_len(end)?;
+        }
+        exchange(&fresh, &self.path)?;
         let before = std::mem::replace(&mut self.named, named);
         self.gone.extend(before.into_iter().filter(|number| !self.named.contains(number)));
         Ok(())
@@ -238,6 +245,15 @@ impl Spool {
         if !self.named.contains(&number) {
             self.gone.push(number);
         }
+    }
+}
+
+/// Puts `fresh` in the place of what is at `path`, which is at `fresh` then, where the file system can do that.
+fn exchange(fresh: &Path, path: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, fresh, AT_FDCWD, path, RenameFlags::RENAME_EXCHANGE) {
+        Ok(()) => Ok(()),
+        // Nothing is there yet, or this file system does not exchange.
+        Err(_) => std::fs::rename(fresh, path),
     }
 }
 
@@ -366,7 +382,8 @@ mod tests {
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap().flatten();
         let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
-        names.retain(|name| name != "spool.lock");
+        // What was there before the head waits beside it to be written over.
+        names.retain(|name| name != "spool.lock" && name != "spool.new");
         names.sort();
         names
     }
