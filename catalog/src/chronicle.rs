@@ -4,14 +4,15 @@
 //! transaction with the record's end behind it, and what this catalog wrote before goes on behind that. Nothing that has a place is ever replaced.
 //! What it does not do: it reads no store (the service and `catalog rebuild` do).
 
+mod own;
 mod said;
-
-use std::collections::BTreeMap;
 
 use chrono::{TimeDelta, Utc};
 use farshore_journal::format::{Chronicle, EntryDigest, LifeId};
 use sqlx::query;
 
+use self::own::own_in_txn;
+pub use self::own::{Own, unsealed_anywhere};
 pub use self::said::{Kept, Said};
 use crate::activity::{self, Activity};
 use crate::connection::{in_local_txn, in_snapshot};
@@ -76,6 +77,8 @@ pub struct Seal {
     pub chronicle: String,
     /// The store's name in the configuration.
     pub store: String,
+    /// The number of the entry from which on it holds all up to `number`: more than 1 where it lacks what is before.
+    pub first: u64,
     /// The number of the newest entry that it confirmed, 0 when none.
     pub number: u64,
     /// That entry's digest; empty when none.
@@ -84,6 +87,14 @@ pub struct Seal {
     pub at: Time,
     /// What last went wrong; cleared by what goes well.
     pub trouble: Option<String>,
+}
+
+impl Seal {
+    /// How many of so many entries the store is not known to hold.
+    pub const fn lacks(&self, last: u64) -> u64 {
+        let held = if self.number == 0 { 0 } else { (self.number + 1).saturating_sub(self.first) };
+        last.saturating_sub(held)
+    }
 }
 
 impl Catalog {
@@ -127,12 +138,12 @@ impl Catalog {
         in_snapshot!(self, chronicle_oldest_in_txn(chronicle))
     }
 
-    /// Begins another life at a number: what a store has from there on is not what this catalog wrote.
+    /// The digests of what is here of a chronicle, up to its newest entry.
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn chronicle_branch(&self, chronicle: &Chronicle, first: u64) -> Result<()> {
-        in_local_txn!(self, chronicle_branch_in_txn(chronicle, first))
+    pub async fn chronicle_own(&self, chronicle: &Chronicle) -> Result<Own> {
+        in_snapshot!(self, own_in_txn(chronicle))
     }
 
     /// Says how far a store has a chronicle.
@@ -141,6 +152,19 @@ impl Catalog {
     /// When the catalog is away.
     pub async fn seal_put(&self, seal: &Seal) -> Result<()> {
         in_local_txn!(self, seal_put_in_txn(seal))
+    }
+
+    /// Says what keeps a store from having more of a chronicle, and leaves standing how far it has it.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn seal_trouble(
+        &self,
+        chronicle: &Chronicle,
+        store: &str,
+        trouble: Option<&str>,
+    ) -> Result<()> {
+        in_local_txn!(self, seal_trouble_in_txn(chronicle, store, trouble))
     }
 
     /// How far each store has each chronicle, and the number of each one's newest entry.
@@ -331,15 +355,6 @@ pub async fn chronicle_oldest_in_txn(txn: &mut Txn, chronicle: &Chronicle) -> Re
     row.map(|row| row.count("number")).transpose()
 }
 
-/// As [`Catalog::chronicle_branch`].
-///
-/// # Errors
-/// When the catalog is away.
-pub async fn chronicle_branch_in_txn(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<()> {
-    take_in_txn(txn, chronicle).await?;
-    settle_at(txn, chronicle, first).await
-}
-
 async fn settle_at(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<()> {
     let statement = "update chronicle set first_number = $1, settled_us = $2 where name = $3";
     let bound = query(statement)
@@ -370,12 +385,13 @@ async fn first_at(txn: &mut Txn, chronicle: &Chronicle) -> Result<Option<Time>> 
 /// # Errors
 /// When the catalog is away.
 pub async fn seal_put_in_txn(txn: &mut Txn, seal: &Seal) -> Result<()> {
-    let statement = "insert into chronicle_seal (chronicle, store, number, digest, at_us, trouble) values ($1, $2, $3, $4, $5, $6) \
-                     on conflict (chronicle, store) do update set number = excluded.number, digest = excluded.digest, \
-                     at_us = excluded.at_us, trouble = excluded.trouble";
+    let statement = "insert into chronicle_seal (chronicle, store, first_number, number, digest, at_us, trouble) values ($1, $2, $3, $4, $5, $6, $7) \
+                     on conflict (chronicle, store) do update set first_number = excluded.first_number, number = excluded.number, \
+                     digest = excluded.digest, at_us = excluded.at_us, trouble = excluded.trouble";
     let bound = query(statement)
         .bind(seal.chronicle.clone())
         .bind(seal.store.clone())
+        .bind(big("entry number", seal.first)?)
         .bind(big("entry number", seal.number)?)
         .bind(seal.digest.clone())
         .bind(micros(seal.at))
@@ -383,33 +399,49 @@ pub async fn seal_put_in_txn(txn: &mut Txn, seal: &Seal) -> Result<()> {
     txn.execute("seal_put", bound).await.map(drop)
 }
 
-/// As [`Catalog::seal_list`].
+/// As [`Catalog::seal_trouble`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn seal_trouble_in_txn(
+    txn: &mut Txn,
+    chronicle: &Chronicle,
+    store: &str,
+    trouble: Option<&str>,
+) -> Result<()> {
+    let statement = "insert into chronicle_seal (chronicle, store, number, digest, at_us, trouble) values ($1, $2, 0, '', $3, $4) \
+                     on conflict (chronicle, store) do update set at_us = excluded.at_us, trouble = excluded.trouble";
+    let bound = query(statement)
+        .bind(chronicle.to_string())
+        .bind(store.to_owned())
+        .bind(micros(Utc::now()))
+        .bind(trouble.map(str::to_owned));
+    txn.execute("seal_trouble", bound).await.map(drop)
+}
+
+/// As [`Catalog::seal_list`]. The newest numbers are looked up at the end of an index: a reading of the fleet costs no more for a long record.
 ///
 /// # Errors
 /// When the catalog is away.
 pub async fn seal_list_in_txn(txn: &mut Txn) -> Result<Vec<(Seal, u64)>> {
-    let statement = "select number from activity order by number desc limit 1";
-    let newest = txn.row("seal_list", query(statement)).await?;
-    let activity = newest.map_or(Ok(0), |row| row.count("number"))?;
-    let statement = "select database_name, max(number) as number from exposure_event group by database_name";
-    let mut newest = BTreeMap::from([("activity".to_owned(), activity)]);
-    for row in &txn.rows("seal_list", query(statement)).await? {
-        newest.insert(format!("exposure/{}", row.text("database_name")?), row.count("number")?);
-    }
-    let statement = "select chronicle, store, number, digest, at_us, trouble from chronicle_seal order by chronicle, store";
+    let statement = "select s.chronicle as chronicle, s.store as store, s.first_number as first_number, s.number as number, s.digest as digest, \
+                     s.at_us as at_us, s.trouble as trouble, coalesce(case when s.chronicle = 'activity' \
+                     then (select a.number from activity a order by a.number desc limit 1) \
+                     else (select e.number from exposure_event e where e.database_name = substr(s.chronicle, 10) \
+                     order by e.number desc limit 1) end, 0) as newest from chronicle_seal s order by s.chronicle, s.store";
     let rows = txn.rows("seal_list", query(statement)).await?;
     rows.iter()
         .map(|row| {
             let seal = Seal {
                 chronicle: row.text("chronicle")?,
                 store: row.text("store")?,
+                first: row.count("first_number")?,
                 number: row.count("number")?,
                 digest: row.text("digest")?,
                 at: row.time("at_us")?,
                 trouble: row.maybe_text("trouble")?,
             };
-            let last = newest.get(&seal.chronicle).copied().unwrap_or(0);
-            Ok((seal, last))
+            Ok((seal, row.count("newest")?))
         })
         .collect()
 }

@@ -38,6 +38,8 @@ pub struct Line {
     pub former: Former,
     /// Entries that are sealed and were not opened.
     pub sealed: u64,
+    /// The digests that are known, by rising number: each entry's that was opened, and of what was not the last of each page.
+    pub marks: Vec<(u64, EntryDigest)>,
     /// What speaks against it.
     pub flaws: Vec<Flaw>,
 }
@@ -127,7 +129,7 @@ impl Found {
         let (path, lost) = lives_before(&self.strands, life);
         let mut flaws: Vec<Flaw> = lost.into_iter().collect();
         let (mut entries, mut sealed) = (Vec::new(), 0);
-        let (mut end, mut beginning) = (None, None);
+        let (mut marks, mut beginning) = (Vec::new(), None);
         // Behind a page that does not hold nothing counts: what is left out in the midst would read as kept.
         'line: for (life, through) in path {
             let Some(strand) = self.strands.get(&life) else { continue };
@@ -138,14 +140,14 @@ impl Found {
                     Ok(Some(kept)) => {
                         let kept = kept.into_iter().filter(|entry| entry.number <= through);
                         for entry in kept {
-                            end = Some((entry.number, entry.digest));
+                            marks.push((entry.number, entry.digest));
                             entries.push(entry);
                         }
                     }
                     Ok(None) => {
                         sealed += page.last().min(through) + 1 - first;
                         // Of a page that is not opened the last digest alone is known; a life that branches from its midst is in no path.
-                        end = Some((page.last(), page.after()));
+                        marks.push((page.last(), page.after()));
                     }
                     Err(flaw) => {
                         flaws.push(flaw);
@@ -155,14 +157,14 @@ impl Found {
                 beginning.get_or_insert(first);
             }
         }
-        let ((last, digest), begins) = (end?, beginning?);
+        let ((last, digest), begins) = (marks.last().copied()?, beginning?);
         let written = self.newest.get(&life).copied().unwrap_or_default();
-        Some(Line { life, begins, former: Former { last, digest, entries, written }, sealed, flaws })
+        Some(Line { life, begins, former: Former { last, digest, entries, written }, sealed, marks, flaws })
     }
 }
 
 /// The entries of a page; `None` where no key at hand opens it.
-fn opened(chronicle: &Chronicle, page: &Page, unlock: &Unlock) -> Result<Option<Vec<Kept>>, Flaw> {
+pub fn opened(chronicle: &Chronicle, page: &Page, unlock: &Unlock) -> Result<Option<Vec<Kept>>, Flaw> {
     let place = page.place();
     let entries = match page.entries(unlock) {
         Ok(entries) => entries,

@@ -12,6 +12,7 @@ use farshore_catalog::chronicle::{BATCH, Settled};
 use farshore_journal::chronicle as stored;
 use farshore_journal::format::{Chronicle, LifeId};
 use farshore_journal::registry::Repository;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,16 +31,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct Stores(BTreeMap<StoreName, Opened>);
 
+/// The chronicles whose filling from the stores is not waited for any longer, each with a number that rises when it brought more: whoever seals looks anew then.
+pub type Filled = BTreeMap<Chronicle, u64>;
+
 /// The task that settles.
 pub struct Settling {
     config: Arc<Config>,
     catalog: Catalog,
+    filled: watch::Sender<Filled>,
 }
 
 impl Settling {
     /// Of this configuration.
-    pub fn new(config: Arc<Config>, catalog: Catalog) -> Self {
-        Self { config, catalog }
+    pub const fn new(config: Arc<Config>, catalog: Catalog, filled: watch::Sender<Filled>) -> Self {
+        Self { config, catalog, filled }
     }
 
     /// Settles what is not, until cancelled: a catalog that is deleted under the service is another, and is settled anew.
@@ -58,6 +63,9 @@ impl Settling {
                 let settled = async {
                     if settle(&self.config, &self.catalog, &mut stores, &chronicle, is_patient).await? {
                         filled.remove(&chronicle);
+                        self.filled.send_modify(|all| {
+                            all.remove(&chronicle);
+                        });
                     }
                     if !filled.contains(&chronicle) {
                         fill(&self.config, &self.catalog, &mut stores, &chronicle).await?;
@@ -72,10 +80,18 @@ impl Settling {
                     // What no store gives now is asked for again by the next start, or by `catalog rebuild`.
                     Ok(()) => {
                         patience.well();
-                        filled.insert(chronicle);
+                        if filled.insert(chronicle.clone()) {
+                            self.filled.send_modify(|all| *all.entry(chronicle).or_default() += 1);
+                        }
                     }
                     Err(why) => {
                         patience.failed(Instant::now());
+                        // A store that stays away holds up no other's sealing: what it gives later is sealed then.
+                        if patience.failing_for(Instant::now()) >= PATIENCE {
+                            self.filled.send_modify(|all| {
+                                all.entry(chronicle.clone()).or_default();
+                            });
+                        }
                         tracing::debug!(%chronicle, error = %format!("{why:#}"), "the stores could not be asked yet what an earlier catalog sealed");
                     }
                 }

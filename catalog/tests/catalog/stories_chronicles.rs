@@ -228,6 +228,7 @@ pub async fn how_far_a_store_has_a_chronicle_is_told_with_what_it_lacks(catalog:
     let seal = Seal {
         chronicle: Chronicle::Activity.to_string(),
         store: "main".to_owned(),
+        first: 1,
         number: 1,
         digest: "ab".to_owned(),
         at: crate::make::time(1),
@@ -235,7 +236,12 @@ pub async fn how_far_a_store_has_a_chronicle_is_told_with_what_it_lacks(catalog:
     };
     catalog.seal_put(&seal).await.unwrap();
     assert_eq!(catalog.seal_list().await.unwrap(), [(seal.clone(), 3)]);
-    let seal = Seal { number: 3, trouble: None, ..seal };
+    catalog.seal_trouble(&Chronicle::Activity, "main", Some("full")).await.unwrap();
+    let listed = catalog.seal_list().await.unwrap().pop().unwrap().0;
+    assert_eq!((listed.number, listed.trouble), (1, Some("full".to_owned())), "what it has, it has");
+    // It holds the newest alone: what is before counts too.
+    let seal = Seal { first: 2, number: 3, trouble: None, ..seal };
+    assert_eq!(seal.lacks(3), 1);
     catalog.seal_put(&seal).await.unwrap();
     assert_eq!(catalog.fleet(Utc::now()).await.unwrap().seals, [(seal, 3)]);
 }
