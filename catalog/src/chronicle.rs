@@ -7,7 +7,7 @@
 mod own;
 mod said;
 
-use chrono::{TimeDelta, Utc};
+use chrono::Utc;
 use farshore_journal::format::{Chronicle, EntryDigest, LifeId};
 use sqlx::query;
 
@@ -22,9 +22,6 @@ use crate::{Catalog, Error, Result, Time, Txn};
 
 /// The most entries that one transaction takes back: a row or two each, well within the catalog's deadline on either kind of catalog. Others write in between.
 pub const BATCH: usize = 200;
-
-/// How far a store's clock may be ahead of this machine's.
-const APART: TimeDelta = TimeDelta::minutes(5);
 
 /// Where a chronicle stands in this catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +49,22 @@ pub struct Former {
     pub written: Time,
 }
 
+/// What the stores have of a chronicle that a catalog is to go on from.
+#[derive(Debug, Clone, Copy)]
+pub enum Before<'a> {
+    /// Nothing.
+    Nothing,
+    /// Pages, of which none counts: damaged, foreign, or signed by nobody who is known.
+    Unvouched {
+        /// When the store got the oldest of them, by its clock.
+        since: Time,
+        /// What is promised now, in milliseconds; of activity 0.
+        objective_ms: u64,
+    },
+    /// This.
+    Former(&'a Former),
+}
+
 /// What settling came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -59,8 +72,10 @@ pub enum Settled {
     Before,
     /// Nothing of an earlier catalog was there.
     Nothing,
-    /// This catalog was there before the other wrote last: it is no lost one, and stays another's.
-    Another,
+    /// The end of what was there is an entry of this catalog: it is the one that wrote it.
+    Own,
+    /// What is there counts for nothing. The ledger says that nobody vouches for the time since then.
+    Unvouched,
     /// What was there stands before all that this catalog writes.
     TakenBack {
         /// The number of its newest entry.
@@ -118,8 +133,8 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn chronicle_settle(&self, chronicle: &Chronicle, former: Option<&Former>) -> Result<Settled> {
-        in_local_txn!(self, chronicle_settle_in_txn(chronicle, former))
+    pub async fn chronicle_settle(&self, chronicle: &Chronicle, before: Before<'_>) -> Result<Settled> {
+        in_local_txn!(self, chronicle_settle_in_txn(chronicle, before))
     }
 
     /// Adds entries that an earlier catalog wrote and that are not here yet: the newest [`BATCH`] of these, which must lead to an entry that is here. How many were added.
@@ -243,7 +258,7 @@ pub async fn chronicle_entries_in_txn(
 pub async fn chronicle_settle_in_txn(
     txn: &mut Txn,
     chronicle: &Chronicle,
-    former: Option<&Former>,
+    before: Before<'_>,
 ) -> Result<Settled> {
     if *chronicle == Chronicle::Activity {
         activity::hold_end_in_txn(txn).await?;
@@ -252,14 +267,24 @@ pub async fn chronicle_settle_in_txn(
     if settled {
         return Ok(Settled::Before);
     }
-    let own = first_at(txn, chronicle).await?;
-    let Some(former) = former else {
-        settle_at(txn, chronicle, 1).await?;
-        return Ok(Settled::Nothing);
+    let former = match before {
+        Before::Nothing => {
+            settle_at(txn, chronicle, 1).await?;
+            return Ok(Settled::Nothing);
+        }
+        Before::Unvouched { since, objective_ms } => {
+            unvouched_in_txn(txn, chronicle, since, objective_ms).await?;
+            settle_at(txn, chronicle, 1).await?;
+            return Ok(Settled::Unvouched);
+        }
+        Before::Former(former) => former,
     };
-    if own.is_some_and(|own| own + APART < former.written) {
+    // Digests decide, and no clock: what this catalog wrote before it asked is in no store, and goes on behind what is there. Should another that lives go on
+    // from the same end, both meet at one name in the store.
+    let own = chronicle_entries_in_txn(txn, chronicle, former.last, 1).await;
+    if own.is_ok_and(|own| own.iter().any(|own| own.number == former.last && own.digest == former.digest)) {
         settle_at(txn, chronicle, 1).await?;
-        return Ok(Settled::Another);
+        return Ok(Settled::Own);
     }
     // The end alone, and what is newest; what is older is filled in behind it, however long it is.
     let newest = &former.entries[former.entries.len().saturating_sub(BATCH)..];
@@ -364,20 +389,39 @@ async fn settle_at(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<(
     txn.execute("chronicle_settle", bound).await.map(drop)
 }
 
-/// When this catalog's own first entry was made.
-async fn first_at(txn: &mut Txn, chronicle: &Chronicle) -> Result<Option<Time>> {
-    let row = match chronicle {
-        Chronicle::Activity => {
-            let statement = "select at_us from activity order by number limit 1";
-            txn.row("chronicle_settle", query(statement)).await?
-        }
-        Chronicle::Exposure(database) => {
-            let statement =
-                "select at_us from exposure_event where database_name = $1 order by number limit 1";
-            txn.row("chronicle_settle", query(statement).bind(database.to_string())).await?
-        }
+/// Says in the chronicle that what was before is not known: pages were there, and none counts.
+async fn unvouched_in_txn(txn: &mut Txn, chronicle: &Chronicle, since: Time, objective_ms: u64) -> Result<()> {
+    let now = Utc::now();
+    let Chronicle::Exposure(database) = chronicle else {
+        let said = Activity {
+            at: now,
+            who: "farshore".to_owned(),
+            what: "activity not taken back".to_owned(),
+            database: None,
+            detail: format!("a store has pages of it since {since}, and not one of them counts: who did what before is not known here"),
+        };
+        return activity::activity_append_in_txn(txn, &said).await.map(drop);
     };
-    row.map(|row| row.time("at_us")).transpose()
+    let own = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
+    let statement = "delete from exposure_event where database_name = $1";
+    txn.execute("chronicle_settle", query(statement).bind(database.to_string())).await?;
+    let event = ledger::Event {
+        at: now,
+        promise: ledger::RPO.to_owned(),
+        what: ledger::What::Opened,
+        from: since.min(now),
+        until: now,
+        whys: ledger::Why::NotLooked.into(),
+        worst_ms: None,
+        objective_ms,
+    }
+    .rounded();
+    let mut end = Some(ledger::append_behind(txn, database, None, &event).await?);
+    for event in &own {
+        end = Some(ledger::append_behind(txn, database, end, &event.event).await?);
+    }
+    let all = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
+    ledger::watch_anew(txn, database, end, &all[..1], &all).await
 }
 
 /// As [`Catalog::seal_put`].

@@ -23,6 +23,8 @@ pub struct Found {
     pub strands: BTreeMap<LifeId, Strand>,
     /// When the store got each one's newest page.
     pub newest: BTreeMap<LifeId, DateTime<Utc>>,
+    /// When it got the oldest page.
+    pub oldest: Option<DateTime<Utc>>,
     /// Names that are none of it.
     pub strangers: Vec<store::Key>,
 }
@@ -54,7 +56,12 @@ pub async fn read(
     pinned: &VerifyKeys,
 ) -> Result<Found, JournalError> {
     let names = chronicle::names(repository, chronicle).await?;
-    let mut found = Found { newest: names.newest, strangers: names.strangers, ..Found::default() };
+    let mut found = Found {
+        newest: names.newest,
+        oldest: names.oldest,
+        strangers: names.strangers,
+        ..Found::default()
+    };
     for (life, firsts) in names.lives {
         let mut read = Vec::with_capacity(firsts.len());
         for firsts in firsts.chunks(AHEAD) {
@@ -103,7 +110,8 @@ impl Line {
 }
 
 impl Found {
-    /// The life to go on from, among these: the one with the newest page of those that no other goes on from. The others stay where they are.
+    /// The life to go on from, among these: the one that reaches the highest number of those that no other goes on from; a clock decides between equals alone. The
+    /// others stay where they are.
     pub fn leaf(&self, among: Option<&BTreeSet<LifeId>>) -> Option<LifeId> {
         let counts = |life: &LifeId| {
             among.is_none_or(|among| among.contains(life))
@@ -120,7 +128,8 @@ impl Found {
             })
             .collect();
         let leaves = self.strands.keys().filter(|life| counts(life) && !gone_on_from.contains(life));
-        leaves.max_by_key(|life| self.newest.get(life)).copied()
+        let reaches = |life: &LifeId| self.strands.get(life).and_then(Strand::end).map(|(last, _)| last);
+        leaves.max_by_key(|life| (reaches(life), self.newest.get(life))).copied()
     }
 
     /// What leads to the end of a life; `None` where nothing of it counts.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
-use farshore_catalog::chronicle::{BATCH, Settled};
+use chrono::{DateTime, Utc};
+use farshore_catalog::chronicle::{BATCH, Before, Settled};
 use farshore_journal::chronicle as stored;
 use farshore_journal::format::{Chronicle, LifeId};
 use farshore_journal::registry::Repository;
@@ -124,12 +125,20 @@ pub async fn settle(
     if catalog.chronicle_standing(chronicle).await?.settled {
         return Ok(false);
     }
-    let (mut best, mut answered, mut failed) = (None::<(StoreName, Line)>, 0, None);
+    let (mut best, mut answered, mut failed) = (None::<(StoreName, Box<Line>)>, 0, None);
+    let mut unvouched = None::<DateTime<Utc>>;
     for (store, line) in ask(config, opened, chronicle).await {
         match line {
             Ok(line) => {
                 answered += 1;
-                let Some(line) = line else { continue };
+                let line = match line {
+                    Newest::Line(line) => line,
+                    Newest::Unvouched(since) => {
+                        unvouched = Some(unvouched.map_or(since, |one| one.min(since)));
+                        continue;
+                    }
+                    Newest::Nothing => continue,
+                };
                 let is_better = best.as_ref().is_none_or(|(_, best)| {
                     (line.unbroken(), line.former.entries.len())
                         > (best.unbroken(), best.former.entries.len())
@@ -146,7 +155,17 @@ pub async fn settle(
     {
         return Err(why);
     }
-    let settled = catalog.chronicle_settle(chronicle, best.as_ref().map(|(_, line)| &line.former)).await?;
+    let objective = chronicle.database().and_then(|name| config.databases.get(name)?.rpo);
+    let before = match (&best, unvouched) {
+        (Some((_, line)), _) => Before::Former(&line.former),
+        // Of a database of which nothing is promised there is no ledger.
+        (None, Some(since)) if *chronicle == Chronicle::Activity || objective.is_some() => Before::Unvouched {
+            since,
+            objective_ms: objective.map_or(0, |rpo| u64::try_from(rpo.get().as_millis()).unwrap_or(u64::MAX)),
+        },
+        _ => Before::Nothing,
+    };
+    let settled = catalog.chronicle_settle(chronicle, before).await?;
     if let Some((store, line)) = &best {
         told(chronicle, store, line, settled);
     }
@@ -158,7 +177,7 @@ async fn ask(
     config: &Arc<Config>,
     opened: &mut Stores,
     chronicle: &Chronicle,
-) -> BTreeMap<StoreName, anyhow::Result<Option<Line>>> {
+) -> BTreeMap<StoreName, anyhow::Result<Newest>> {
     let (mut asking, mut answers) = (JoinSet::new(), BTreeMap::new());
     for store in stores(config, chronicle) {
         let one = match opened.0.remove(&store) {
@@ -214,8 +233,8 @@ pub async fn fill(
     let (mut added, mut failed) = (0, None);
     for (store, line) in ask(config, opened, chronicle).await {
         let mut former = match line {
-            Ok(Some(line)) => line.former,
-            Ok(None) => continue,
+            Ok(Newest::Line(line)) => line.former,
+            Ok(Newest::Unvouched(_) | Newest::Nothing) => continue,
             Err(why) => {
                 failed = Some(why.context(format!("store {store}")));
                 continue;
@@ -271,20 +290,49 @@ async fn newest(
     chronicle: &Chronicle,
     store: &StoreName,
     opened: &mut Opened,
-) -> anyhow::Result<Option<Line>> {
+) -> anyhow::Result<Newest> {
     let repository = opened.repository().await?;
     let found = found::read(&repository, chronicle, &super::pinned(config, chronicle, store)).await?;
     let leaf = newest_life(config, chronicle, store, &repository, &found).await?;
     let line = leaf.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
-    if line.is_none() && !found.strands.is_empty() && *chronicle != Chronicle::Activity {
-        let mut flaws: Vec<String> =
-            found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string).collect();
-        flaws.push(
-            "not one entry of it counts, so nothing of the time before is taken back from there".to_owned(),
-        );
-        tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
+    if let Some(line) = line {
+        return Ok(Newest::Line(Box::new(line)));
     }
-    Ok(line)
+    let of_others = match chronicle {
+        // A store that several share has others' activity: ours is what belongs to a database of this configuration.
+        Chronicle::Activity => lives_of(config, store, &repository).await?.is_empty(),
+        Chronicle::Exposure(_) => false,
+    };
+    let Some(since) = found.oldest.filter(|_| !of_others) else { return Ok(Newest::Nothing) };
+    let mut flaws: Vec<String> =
+        found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string).collect();
+    flaws.extend(found.strangers.iter().map(|key| format!("{key} is no page of it")));
+    flaws.push("not one entry of it counts, so nothing of the time before is taken back from there".to_owned());
+    tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
+    Ok(Newest::Unvouched(since))
+}
+
+/// What a store has to go on from.
+enum Newest {
+    /// This line.
+    Line(Box<Line>),
+    /// Pages since then, of which none counts.
+    Unvouched(DateTime<Utc>),
+    /// Nothing.
+    Nothing,
+}
+
+/// The lives of activity that belong to the databases of this configuration.
+async fn lives_of(
+    config: &Config,
+    store: &StoreName,
+    repository: &Repository,
+) -> anyhow::Result<BTreeSet<LifeId>> {
+    let mut lives = BTreeSet::new();
+    for name in super::databases_in(config, store) {
+        lives.extend(stored::belongs(repository, name).await?);
+    }
+    Ok(lives)
 }
 
 /// The life at the end of that line.
@@ -301,10 +349,7 @@ pub async fn newest_life(
     if matches!(chronicle, Chronicle::Exposure(_)) {
         return Ok(found.leaf(None));
     }
-    let mut lives: BTreeSet<LifeId> = BTreeSet::new();
-    for name in super::databases_in(config, store) {
-        lives.extend(stored::belongs(repository, name).await?);
-    }
+    let lives = lives_of(config, store, repository).await?;
     Ok(found.leaf(Some(&lives)))
 }
 
@@ -317,10 +362,7 @@ fn told(chronicle: &Chronicle, store: &StoreName, line: &Line, settled: Settled)
                     "encrypted, and no private key is at hand: `farshore catalog rebuild` brings these entries back where one is");
             }
         }
-        Settled::Another => {
-            tracing::warn!(%chronicle, %store, life = %line.life, "another catalog writes of this database into the store: nothing is taken from it");
-        }
-        Settled::Before | Settled::Nothing => return,
+        Settled::Before | Settled::Nothing | Settled::Own | Settled::Unvouched => return,
     }
     if !line.flaws.is_empty() {
         tracing::error!(
