@@ -390,7 +390,12 @@ async fn settle_at(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<(
 }
 
 /// Says in the chronicle that what was before is not known: pages were there, and none counts.
-async fn unvouched_in_txn(txn: &mut Txn, chronicle: &Chronicle, since: Time, objective_ms: u64) -> Result<()> {
+async fn unvouched_in_txn(
+    txn: &mut Txn,
+    chronicle: &Chronicle,
+    since: Time,
+    objective_ms: u64,
+) -> Result<()> {
     let now = Utc::now();
     let Chronicle::Exposure(database) = chronicle else {
         let said = Activity {
@@ -398,7 +403,9 @@ async fn unvouched_in_txn(txn: &mut Txn, chronicle: &Chronicle, since: Time, obj
             who: "farshore".to_owned(),
             what: "activity not taken back".to_owned(),
             database: None,
-            detail: format!("a store has pages of it since {since}, and not one of them counts: who did what before is not known here"),
+            detail: format!(
+                "a store has pages of it since {since}, and not one of them counts: who did what before is not known here"
+            ),
         };
         return activity::activity_append_in_txn(txn, &said).await.map(drop);
     };

@@ -21,9 +21,9 @@ pub use self::decide::{BEARABLE, Open, SETTLE, Seen, WITNESS, Watch, look};
 pub use self::entry::{Entry, entries, is_over};
 pub use self::event::{Event, What, Why, Whys};
 pub use self::walk::walk;
+use crate::activity::Verified;
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, big, big_known, micros};
-use crate::activity::Verified;
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// The promise that is kept a ledger of: no more than this is not stored.

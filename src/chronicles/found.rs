@@ -32,8 +32,6 @@ pub struct Found {
 /// What leads to the end of a life.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// The life.
-    pub life: LifeId,
     /// The number that it begins with: 1, unless its beginning is lost.
     pub begins: u64,
     /// Its end, and the entries that could be opened.
@@ -56,12 +54,8 @@ pub async fn read(
     pinned: &VerifyKeys,
 ) -> Result<Found, JournalError> {
     let names = chronicle::names(repository, chronicle).await?;
-    let mut found = Found {
-        newest: names.newest,
-        oldest: names.oldest,
-        strangers: names.strangers,
-        ..Found::default()
-    };
+    let mut found =
+        Found { newest: names.newest, oldest: names.oldest, strangers: names.strangers, ..Found::default() };
     for (life, firsts) in names.lives {
         let mut read = Vec::with_capacity(firsts.len());
         for firsts in firsts.chunks(AHEAD) {
@@ -168,7 +162,7 @@ impl Found {
         }
         let ((last, digest), begins) = (marks.last().copied()?, beginning?);
         let written = self.newest.get(&life).copied().unwrap_or_default();
-        Some(Line { life, begins, former: Former { last, digest, entries, written }, sealed, marks, flaws })
+        Some(Line { begins, former: Former { last, digest, entries, written }, sealed, marks, flaws })
     }
 }
 

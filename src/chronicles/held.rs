@@ -97,8 +97,14 @@ pub fn catalog_flawed(chronicle: &Chronicle, why: &str) -> OperatorMessage {
     OperatorMessage::new(
         Code::ChronicleFlawed,
         format!("what the catalog has of {chronicle} is not as it was written: {why}"),
-        Safe::Unknown("whether what is shown of it is what happened; journals and backups are not touched by this".to_owned()),
-        format!("`farshore {} verify` holds it against the stores, and `list --store NAME` shows what one of them has", super::word(chronicle)),
+        Safe::Unknown(
+            "whether what is shown of it is what happened; journals and backups are not touched by this"
+                .to_owned(),
+        ),
+        format!(
+            "`farshore {} verify` holds it against the stores, and `list --store NAME` shows what one of them has",
+            super::word(chronicle)
+        ),
     )
 }
 
@@ -184,6 +190,24 @@ fn compare(line: &Line, own: &Own, shown: &mut InStore) {
     }
 }
 
+/// What speaks against a store's pages of a chronicle whoever signed them: damaged, missing, or not what they state. A store that could not be read is among it.
+pub async fn damaged(config: &Config, chronicle: &Chronicle, store: &StoreName) -> Vec<String> {
+    let found = match settle::read_as_it_is(config, chronicle, store).await {
+        Ok(found) => found,
+        Err(why) => return vec![format!("it could not be read: {why:#}")],
+    };
+    let unlock = super::unlock(config, store);
+    let mut all: Vec<String> = found.strangers.iter().map(|key| format!("{key} is no page of it")).collect();
+    for (life, strand) in &found.strands {
+        let line = found.line(chronicle, *life, &unlock);
+        let flaws = line.as_ref().map_or(&strand.flaws, |line| &line.flaws);
+        all.extend(
+            flaws.iter().map(ToString::to_string).filter(|flaw| !all.contains(flaw)).collect::<Vec<_>>(),
+        );
+    }
+    all
+}
+
 /// The entries that a store alone gives, oldest first, and what speaks against them.
 ///
 /// # Errors
@@ -247,7 +271,10 @@ pub fn lines(all: &[InStore]) -> String {
             ));
         }
         if one.sealed_from > 1 {
-            text.push_str(&format!("           begins with {}: what is before is not there\n", one.sealed_from));
+            text.push_str(&format!(
+                "           begins with {}: what is before is not there\n",
+                one.sealed_from
+            ));
         }
         if let Some(many) = one.not_compared.filter(|many| *many > 0) {
             text.push_str(&format!(

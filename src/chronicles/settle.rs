@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use farshore_catalog::Catalog;
 use chrono::{DateTime, Utc};
+use farshore_catalog::Catalog;
 use farshore_catalog::chronicle::{BATCH, Before, Settled};
 use farshore_journal::chronicle as stored;
-use farshore_journal::format::{Chronicle, LifeId};
+use farshore_journal::format::{Chronicle, LifeId, VerifyKeys};
 use farshore_journal::registry::Repository;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -159,10 +159,13 @@ pub async fn settle(
     let before = match (&best, unvouched) {
         (Some((_, line)), _) => Before::Former(&line.former),
         // Of a database of which nothing is promised there is no ledger.
-        (None, Some(since)) if *chronicle == Chronicle::Activity || objective.is_some() => Before::Unvouched {
-            since,
-            objective_ms: objective.map_or(0, |rpo| u64::try_from(rpo.get().as_millis()).unwrap_or(u64::MAX)),
-        },
+        (None, Some(since)) if *chronicle == Chronicle::Activity || objective.is_some() => {
+            Before::Unvouched {
+                since,
+                objective_ms: objective
+                    .map_or(0, |rpo| u64::try_from(rpo.get().as_millis()).unwrap_or(u64::MAX)),
+            }
+        }
         _ => Before::Nothing,
     };
     let settled = catalog.chronicle_settle(chronicle, before).await?;
@@ -281,6 +284,19 @@ pub async fn read(
     Ok((repository, found))
 }
 
+/// The same, whoever signed it.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn read_as_it_is(
+    config: &Config,
+    chronicle: &Chronicle,
+    store: &StoreName,
+) -> anyhow::Result<Found> {
+    let repository = Opened::new(config, store, Purpose::Read)?.repository().await?;
+    Ok(found::read(&repository, chronicle, &VerifyKeys::default()).await?)
+}
+
 /// The line to go on from in a store. Of activity only what a database of this configuration belongs to: two catalogs may share a store.
 ///
 /// # Errors
@@ -307,7 +323,9 @@ async fn newest(
     let mut flaws: Vec<String> =
         found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string).collect();
     flaws.extend(found.strangers.iter().map(|key| format!("{key} is no page of it")));
-    flaws.push("not one entry of it counts, so nothing of the time before is taken back from there".to_owned());
+    flaws.push(
+        "not one entry of it counts, so nothing of the time before is taken back from there".to_owned(),
+    );
     tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
     Ok(Newest::Unvouched(since))
 }

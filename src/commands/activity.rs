@@ -103,7 +103,9 @@ pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Res
             let before = before.filter(|before| i64::try_from(*before).is_ok());
             let entries =
                 catalog.activity_list(before, LISTED).await.map_err(|why| wiring::catalog_away(&why))?;
-            if let Some(first) = entries.last().filter(|first| first.digest.is_some()).map(|first| first.number) {
+            if let Some(first) =
+                entries.last().filter(|first| first.digest.is_some()).map(|first| first.number)
+            {
                 let held = catalog.chronicle_entries(&Chronicle::Activity, first, LISTED).await;
                 let why = match held {
                     Ok(held) if held.len() >= entries.len() => None,
