@@ -305,6 +305,90 @@ fn pages_for_a_private_key_keep_the_chain_without_it_and_come_back_with_it() {
     assert_eq!(verify(&node, "activity", &[]).0, Some(0), "{}", verify(&node, "activity", &[]).1);
 }
 
+/// Waits until so many stores have all of the activity.
+fn wait_sealed_everywhere(node: &Node, stores: usize) {
+    let sealed = wait_for(SOON, || {
+        let shown = verify(node, "activity", &[]).1;
+        let all = shown["stores"].as_array().cloned().unwrap_or_default();
+        let has = |one: &Value| one["lacks"] == 0 && one["sound"] == true;
+        (all.len() == stores && all.iter().all(has)).then_some(())
+    });
+    assert!(sealed.is_some(), "{:#}\n{}", verify(node, "activity", &[]).1, node.log());
+}
+
+/// What a catalog took back from one store is sealed into another that never had it: the loss of the first, and of the catalog, loses nothing then.
+#[test]
+fn a_store_that_was_added_later_gets_the_activity_from_its_first_entry_on() {
+    let (node, _application) = beside("");
+    let service = node.start(None);
+    wait_connected(&node);
+    say(&node, "one");
+    wait_sealed(&node);
+    service.kill9();
+    delete_catalog(&node);
+    let mut invoices = Application::open(&node.folder().join("invoices.db"));
+    assert_eq!(invoices.ask("pragma journal_mode = wal"), "[[\"wal\"]]");
+    assert_eq!(invoices.ask("create table t (id integer primary key, v blob)"), "[]");
+    node.configure(|text| {
+        format!(
+            "{text}\n[stores.second]\nurl = \"file:{}\"\n[databases.invoices]\nengine = \"sqlite\"\npath = \"invoices.db\"\n\
+             stores = [\"second\"]\n",
+            node.folder().join("second").display()
+        )
+    });
+    user::give(node.folder());
+    let service = node.start(None);
+    wait_taken_back(&node);
+    say(&node, "two");
+    wait_sealed_everywhere(&node, 2);
+    service.kill9();
+    for store in ["main", "second"] {
+        let shown = activity(&node, &["--store", store]);
+        assert_eq!(shown, activity(&node, &[]), "{store}");
+        assert_eq!(shown[0]["number"], 1, "{store}");
+    }
+}
+
+/// A catalog that is put back from a copy beside its later self goes on beside what that one sealed, and says so.
+#[test]
+fn a_catalog_that_was_put_back_from_a_copy_says_so_and_loses_neither_branch() {
+    let (node, _application) = beside("");
+    let service = node.start(None);
+    wait_connected(&node);
+    say(&node, "both");
+    wait_sealed(&node);
+    service.stop();
+    let catalog = node.folder().join("farshore.db");
+    let copy = std::fs::read(&catalog).unwrap();
+    let service = node.start(None);
+    wait_connected(&node);
+    say(&node, "later-self");
+    wait_sealed(&node);
+    service.stop();
+    let later = activity(&node, &["--store", "main"]);
+    delete_catalog(&node);
+    std::fs::write(&catalog, copy).unwrap();
+    user::give(node.folder());
+    let service = node.start(None);
+    say(&node, "copy");
+    let said = wait_for(SOON, || node.log().contains("FS-0415").then_some(()));
+    assert!(said.is_some(), "{}", node.log());
+    wait_connected(&node);
+    wait_sealed(&node);
+    service.stop();
+    let (code, shown) = verify(&node, "activity", &[]);
+    assert_eq!((code, &shown["stores"][0]["branches"]), (Some(0), &Value::from(1)), "{shown:#}");
+    // Both are in the store: the one that this catalog has, and the other's.
+    let own = activity(&node, &[]);
+    let whole = |all: &[Value]| all.iter().map(|one| one["digest"].to_string()).collect::<Vec<_>>();
+    let in_store: String =
+        pages(&node, "activity").iter().map(|page| std::fs::read_to_string(page).unwrap()).collect();
+    for digest in whole(&own).iter().chain(&whole(&later)) {
+        assert!(in_store.contains(digest), "{digest}");
+    }
+    assert_ne!(own, later);
+}
+
 /// Waits until the store has activity up to a number.
 fn wait_sealed_to(node: &Node, number: u64) {
     let sealed = wait_for(SOON, || {

@@ -36,6 +36,11 @@ const FILES: &[(i64, &str, &str)] = &[
     (20_261_127_051_000, "notice_heard", include_str!("../../migrations/20261127051000_notice_heard.sql")),
     (20_261_127_060_000, "drill_proofs", include_str!("../../migrations/20261127060000_drill_proofs.sql")),
     (20_261_127_070_000, "chronicles", include_str!("../../migrations/20261127070000_chronicles.sql")),
+    (
+        20_261_127_124_500,
+        "chronicle_places",
+        include_str!("../../migrations/20261127124500_chronicle_places.sql"),
+    ),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

@@ -23,6 +23,8 @@ pub struct Found {
     pub strands: BTreeMap<LifeId, Strand>,
     /// When the store got each one's newest page.
     pub newest: BTreeMap<LifeId, DateTime<Utc>>,
+    /// When it got the oldest page.
+    pub oldest: Option<DateTime<Utc>>,
     /// Names that are none of it.
     pub strangers: Vec<store::Key>,
 }
@@ -30,14 +32,14 @@ pub struct Found {
 /// What leads to the end of a life.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// The life.
-    pub life: LifeId,
     /// The number that it begins with: 1, unless its beginning is lost.
     pub begins: u64,
     /// Its end, and the entries that could be opened.
     pub former: Former,
     /// Entries that are sealed and were not opened.
     pub sealed: u64,
+    /// The digests that are known, by rising number: each entry's that was opened, and of what was not the last of each page.
+    pub marks: Vec<(u64, EntryDigest)>,
     /// What speaks against it.
     pub flaws: Vec<Flaw>,
 }
@@ -52,7 +54,8 @@ pub async fn read(
     pinned: &VerifyKeys,
 ) -> Result<Found, JournalError> {
     let names = chronicle::names(repository, chronicle).await?;
-    let mut found = Found { newest: names.newest, strangers: names.strangers, ..Found::default() };
+    let mut found =
+        Found { newest: names.newest, oldest: names.oldest, strangers: names.strangers, ..Found::default() };
     for (life, firsts) in names.lives {
         let mut read = Vec::with_capacity(firsts.len());
         for firsts in firsts.chunks(AHEAD) {
@@ -101,7 +104,8 @@ impl Line {
 }
 
 impl Found {
-    /// The life to go on from, among these: the one with the newest page of those that no other goes on from. The others stay where they are.
+    /// The life to go on from, among these: the one that reaches the highest number of those that no other goes on from; a clock decides between equals alone. The
+    /// others stay where they are.
     pub fn leaf(&self, among: Option<&BTreeSet<LifeId>>) -> Option<LifeId> {
         let counts = |life: &LifeId| {
             among.is_none_or(|among| among.contains(life))
@@ -118,7 +122,8 @@ impl Found {
             })
             .collect();
         let leaves = self.strands.keys().filter(|life| counts(life) && !gone_on_from.contains(life));
-        leaves.max_by_key(|life| self.newest.get(life)).copied()
+        let reaches = |life: &LifeId| self.strands.get(life).and_then(Strand::end).map(|(last, _)| last);
+        leaves.max_by_key(|life| (reaches(life), self.newest.get(life))).copied()
     }
 
     /// What leads to the end of a life; `None` where nothing of it counts.
@@ -127,7 +132,7 @@ impl Found {
         let (path, lost) = lives_before(&self.strands, life);
         let mut flaws: Vec<Flaw> = lost.into_iter().collect();
         let (mut entries, mut sealed) = (Vec::new(), 0);
-        let (mut end, mut beginning) = (None, None);
+        let (mut marks, mut beginning) = (Vec::new(), None);
         // Behind a page that does not hold nothing counts: what is left out in the midst would read as kept.
         'line: for (life, through) in path {
             let Some(strand) = self.strands.get(&life) else { continue };
@@ -138,14 +143,14 @@ impl Found {
                     Ok(Some(kept)) => {
                         let kept = kept.into_iter().filter(|entry| entry.number <= through);
                         for entry in kept {
-                            end = Some((entry.number, entry.digest));
+                            marks.push((entry.number, entry.digest));
                             entries.push(entry);
                         }
                     }
                     Ok(None) => {
                         sealed += page.last().min(through) + 1 - first;
                         // Of a page that is not opened the last digest alone is known; a life that branches from its midst is in no path.
-                        end = Some((page.last(), page.after()));
+                        marks.push((page.last(), page.after()));
                     }
                     Err(flaw) => {
                         flaws.push(flaw);
@@ -155,14 +160,14 @@ impl Found {
                 beginning.get_or_insert(first);
             }
         }
-        let ((last, digest), begins) = (end?, beginning?);
+        let ((last, digest), begins) = (marks.last().copied()?, beginning?);
         let written = self.newest.get(&life).copied().unwrap_or_default();
-        Some(Line { life, begins, former: Former { last, digest, entries, written }, sealed, flaws })
+        Some(Line { begins, former: Former { last, digest, entries, written }, sealed, marks, flaws })
     }
 }
 
 /// The entries of a page; `None` where no key at hand opens it.
-fn opened(chronicle: &Chronicle, page: &Page, unlock: &Unlock) -> Result<Option<Vec<Kept>>, Flaw> {
+pub fn opened(chronicle: &Chronicle, page: &Page, unlock: &Unlock) -> Result<Option<Vec<Kept>>, Flaw> {
     let place = page.place();
     let entries = match page.entries(unlock) {
         Ok(entries) => entries,

@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
-use farshore_catalog::chronicle::{BATCH, Settled};
+use farshore_catalog::chronicle::{BATCH, Before, Settled};
 use farshore_journal::chronicle as stored;
-use farshore_journal::format::{Chronicle, LifeId};
+use farshore_journal::format::{Chronicle, LifeId, VerifyKeys};
 use farshore_journal::registry::Repository;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -30,16 +32,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct Stores(BTreeMap<StoreName, Opened>);
 
+/// The chronicles whose filling from the stores is not waited for any longer, each with a number that rises when it brought more: whoever seals looks anew then.
+pub type Filled = BTreeMap<Chronicle, u64>;
+
 /// The task that settles.
 pub struct Settling {
     config: Arc<Config>,
     catalog: Catalog,
+    filled: watch::Sender<Filled>,
 }
 
 impl Settling {
     /// Of this configuration.
-    pub fn new(config: Arc<Config>, catalog: Catalog) -> Self {
-        Self { config, catalog }
+    pub const fn new(config: Arc<Config>, catalog: Catalog, filled: watch::Sender<Filled>) -> Self {
+        Self { config, catalog, filled }
     }
 
     /// Settles what is not, until cancelled: a catalog that is deleted under the service is another, and is settled anew.
@@ -58,6 +64,9 @@ impl Settling {
                 let settled = async {
                     if settle(&self.config, &self.catalog, &mut stores, &chronicle, is_patient).await? {
                         filled.remove(&chronicle);
+                        self.filled.send_modify(|all| {
+                            all.remove(&chronicle);
+                        });
                     }
                     if !filled.contains(&chronicle) {
                         fill(&self.config, &self.catalog, &mut stores, &chronicle).await?;
@@ -72,10 +81,18 @@ impl Settling {
                     // What no store gives now is asked for again by the next start, or by `catalog rebuild`.
                     Ok(()) => {
                         patience.well();
-                        filled.insert(chronicle);
+                        if filled.insert(chronicle.clone()) {
+                            self.filled.send_modify(|all| *all.entry(chronicle).or_default() += 1);
+                        }
                     }
                     Err(why) => {
                         patience.failed(Instant::now());
+                        // A store that stays away holds up no other's sealing: what it gives later is sealed then.
+                        if patience.failing_for(Instant::now()) >= PATIENCE {
+                            self.filled.send_modify(|all| {
+                                all.entry(chronicle.clone()).or_default();
+                            });
+                        }
                         tracing::debug!(%chronicle, error = %format!("{why:#}"), "the stores could not be asked yet what an earlier catalog sealed");
                     }
                 }
@@ -108,12 +125,20 @@ pub async fn settle(
     if catalog.chronicle_standing(chronicle).await?.settled {
         return Ok(false);
     }
-    let (mut best, mut answered, mut failed) = (None::<(StoreName, Line)>, 0, None);
+    let (mut best, mut answered, mut failed) = (None::<(StoreName, Box<Line>)>, 0, None);
+    let mut unvouched = None::<DateTime<Utc>>;
     for (store, line) in ask(config, opened, chronicle).await {
         match line {
             Ok(line) => {
                 answered += 1;
-                let Some(line) = line else { continue };
+                let line = match line {
+                    Newest::Line(line) => line,
+                    Newest::Unvouched(since) => {
+                        unvouched = Some(unvouched.map_or(since, |one| one.min(since)));
+                        continue;
+                    }
+                    Newest::Nothing => continue,
+                };
                 let is_better = best.as_ref().is_none_or(|(_, best)| {
                     (line.unbroken(), line.former.entries.len())
                         > (best.unbroken(), best.former.entries.len())
@@ -130,7 +155,20 @@ pub async fn settle(
     {
         return Err(why);
     }
-    let settled = catalog.chronicle_settle(chronicle, best.as_ref().map(|(_, line)| &line.former)).await?;
+    let objective = chronicle.database().and_then(|name| config.databases.get(name)?.rpo);
+    let before = match (&best, unvouched) {
+        (Some((_, line)), _) => Before::Former(&line.former),
+        // Of a database of which nothing is promised there is no ledger.
+        (None, Some(since)) if *chronicle == Chronicle::Activity || objective.is_some() => {
+            Before::Unvouched {
+                since,
+                objective_ms: objective
+                    .map_or(0, |rpo| u64::try_from(rpo.get().as_millis()).unwrap_or(u64::MAX)),
+            }
+        }
+        _ => Before::Nothing,
+    };
+    let settled = catalog.chronicle_settle(chronicle, before).await?;
     if let Some((store, line)) = &best {
         told(chronicle, store, line, settled);
     }
@@ -142,7 +180,7 @@ async fn ask(
     config: &Arc<Config>,
     opened: &mut Stores,
     chronicle: &Chronicle,
-) -> BTreeMap<StoreName, anyhow::Result<Option<Line>>> {
+) -> BTreeMap<StoreName, anyhow::Result<Newest>> {
     let (mut asking, mut answers) = (JoinSet::new(), BTreeMap::new());
     for store in stores(config, chronicle) {
         let one = match opened.0.remove(&store) {
@@ -198,8 +236,8 @@ pub async fn fill(
     let (mut added, mut failed) = (0, None);
     for (store, line) in ask(config, opened, chronicle).await {
         let mut former = match line {
-            Ok(Some(line)) => line.former,
-            Ok(None) => continue,
+            Ok(Newest::Line(line)) => line.former,
+            Ok(Newest::Unvouched(_) | Newest::Nothing) => continue,
             Err(why) => {
                 failed = Some(why.context(format!("store {store}")));
                 continue;
@@ -246,6 +284,19 @@ pub async fn read(
     Ok((repository, found))
 }
 
+/// The same, whoever signed it.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn read_as_it_is(
+    config: &Config,
+    chronicle: &Chronicle,
+    store: &StoreName,
+) -> anyhow::Result<Found> {
+    let repository = Opened::new(config, store, Purpose::Read)?.repository().await?;
+    Ok(found::read(&repository, chronicle, &VerifyKeys::default()).await?)
+}
+
 /// The line to go on from in a store. Of activity only what a database of this configuration belongs to: two catalogs may share a store.
 ///
 /// # Errors
@@ -255,20 +306,51 @@ async fn newest(
     chronicle: &Chronicle,
     store: &StoreName,
     opened: &mut Opened,
-) -> anyhow::Result<Option<Line>> {
+) -> anyhow::Result<Newest> {
     let repository = opened.repository().await?;
     let found = found::read(&repository, chronicle, &super::pinned(config, chronicle, store)).await?;
     let leaf = newest_life(config, chronicle, store, &repository, &found).await?;
     let line = leaf.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
-    if line.is_none() && !found.strands.is_empty() && *chronicle != Chronicle::Activity {
-        let mut flaws: Vec<String> =
-            found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string).collect();
-        flaws.push(
-            "not one entry of it counts, so nothing of the time before is taken back from there".to_owned(),
-        );
-        tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
+    if let Some(line) = line {
+        return Ok(Newest::Line(Box::new(line)));
     }
-    Ok(line)
+    let of_others = match chronicle {
+        // A store that several share has others' activity: ours is what belongs to a database of this configuration.
+        Chronicle::Activity => lives_of(config, store, &repository).await?.is_empty(),
+        Chronicle::Exposure(_) => false,
+    };
+    let Some(since) = found.oldest.filter(|_| !of_others) else { return Ok(Newest::Nothing) };
+    let mut flaws: Vec<String> =
+        found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string).collect();
+    flaws.extend(found.strangers.iter().map(|key| format!("{key} is no page of it")));
+    flaws.push(
+        "not one entry of it counts, so nothing of the time before is taken back from there".to_owned(),
+    );
+    tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
+    Ok(Newest::Unvouched(since))
+}
+
+/// What a store has to go on from.
+enum Newest {
+    /// This line.
+    Line(Box<Line>),
+    /// Pages since then, of which none counts.
+    Unvouched(DateTime<Utc>),
+    /// Nothing.
+    Nothing,
+}
+
+/// The lives of activity that belong to the databases of this configuration.
+async fn lives_of(
+    config: &Config,
+    store: &StoreName,
+    repository: &Repository,
+) -> anyhow::Result<BTreeSet<LifeId>> {
+    let mut lives = BTreeSet::new();
+    for name in super::databases_in(config, store) {
+        lives.extend(stored::belongs(repository, name).await?);
+    }
+    Ok(lives)
 }
 
 /// The life at the end of that line.
@@ -285,10 +367,7 @@ pub async fn newest_life(
     if matches!(chronicle, Chronicle::Exposure(_)) {
         return Ok(found.leaf(None));
     }
-    let mut lives: BTreeSet<LifeId> = BTreeSet::new();
-    for name in super::databases_in(config, store) {
-        lives.extend(stored::belongs(repository, name).await?);
-    }
+    let lives = lives_of(config, store, repository).await?;
     Ok(found.leaf(Some(&lives)))
 }
 
@@ -301,10 +380,7 @@ fn told(chronicle: &Chronicle, store: &StoreName, line: &Line, settled: Settled)
                     "encrypted, and no private key is at hand: `farshore catalog rebuild` brings these entries back where one is");
             }
         }
-        Settled::Another => {
-            tracing::warn!(%chronicle, %store, life = %line.life, "another catalog writes of this database into the store: nothing is taken from it");
-        }
-        Settled::Before | Settled::Nothing => return,
+        Settled::Before | Settled::Nothing | Settled::Own | Settled::Unvouched => return,
     }
     if !line.flaws.is_empty() {
         tracing::error!(

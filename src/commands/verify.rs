@@ -4,9 +4,11 @@ use farshore_applier::heads::unwitnessed;
 use farshore_applier::verify::{Verified, verify};
 use farshore_catalog::job::{JobKind, JobProgress};
 use farshore_journal::DatabaseName;
+use farshore_journal::format::Chronicle;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::chronicles::{held, settle};
 use crate::cli::VerifyArgs;
 use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
@@ -27,6 +29,8 @@ struct Shown {
     /// The number that its store's record gives the incarnation.
     incarnation_number: u64,
     sound: bool,
+    /// What speaks against the store's pages of the database's exposure ledger and of the record of activity; with the newest incarnation.
+    pages: Vec<String>,
     #[serde(flatten)]
     found: Verified,
 }
@@ -55,7 +59,7 @@ impl Row for Shown {
             self.incarnation.clone(),
             self.found.objects.to_string(),
             self.found.bytes.to_string(),
-            (self.found.bad.len() as u64 + self.found.more).to_string(),
+            (self.found.bad.len() as u64 + self.found.more + self.pages.len() as u64).to_string(),
             self.found.gaps.len().to_string(),
             head,
             self.signed(),
@@ -74,6 +78,7 @@ impl Shown {
             "bytes": self.found.bytes,
             "bad": self.found.bad.len() as u64 + self.found.more,
             "gaps": self.found.gaps.len(),
+            "pages": self.pages.len(),
         })
     }
 
@@ -245,12 +250,23 @@ async fn of_store(
         if found.sealed > 0 {
             tracing::warn!(database = %name, objects = found.sealed, "not opened: no private key is at hand; checksums and chain were checked");
         }
+        let mut pages = Vec::new();
+        if at + 1 == sources.len() {
+            for chronicle in [Chronicle::Exposure(name.clone()), Chronicle::Activity] {
+                let damaged = Box::pin(held::damaged(config, &chronicle, store)).await;
+                if !damaged.is_empty() {
+                    tracing::error!(database = %name, store = %store, "{}", settle::flawed(&chronicle, store.as_str(), &damaged));
+                }
+                pages.extend(damaged.into_iter().map(|what| format!("{chronicle}: {what}")));
+            }
+        }
         shown.push(Shown {
             database: name.clone(),
             store: store.to_string(),
             incarnation: source.record().incarnation.to_string(),
             incarnation_number: source.record().number,
-            sound: found.is_sound(),
+            sound: found.is_sound() && pages.is_empty(),
+            pages,
             found,
         });
     }
