@@ -323,13 +323,6 @@ pub async fn backup_page_in_txn(
     rows.iter().map(|row| Ok((row.parsed("database_name")?, from_row(row)?))).collect()
 }
 
-/// The backups of all incarnations, oldest first.
-pub(crate) async fn backup_all_in_txn(txn: &mut Txn) -> Result<Vec<Backup>> {
-    let statement = "select id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
-                     bytes, stored_bytes, state, checked, label, bad_pages from backup order by started_at, id";
-    txn.rows("backup_all", query(statement)).await?.iter().map(from_row).collect()
-}
-
 pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
     Ok(Backup {
         id: row.parsed("id")?,

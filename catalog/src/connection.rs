@@ -84,6 +84,8 @@ struct Shared {
     renewing: tokio::sync::Mutex<()>,
     /// Writes that began and were not committed.
     untold: Arc<AtomicU64>,
+    /// Statements that were asked.
+    asked: Arc<AtomicU64>,
 }
 
 /// A catalog. Clones share their connections, and all of them see it when one opens it anew.
@@ -129,6 +131,7 @@ impl Drop for Telling {
 pub struct Txn {
     inner: Transaction<'static, Any>,
     telling: Telling,
+    asked: Arc<AtomicU64>,
     deadline: Duration,
 }
 
@@ -225,6 +228,7 @@ impl Catalog {
             opened: RwLock::new(None),
             renewing: tokio::sync::Mutex::new(()),
             untold: Arc::new(AtomicU64::new(0)),
+            asked: Arc::new(AtomicU64::new(0)),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -274,6 +278,12 @@ impl Catalog {
     /// or it is not known whether it is. It only rises.
     pub fn untold(&self) -> u64 {
         self.shared.untold.load(Ordering::Relaxed)
+    }
+
+    /// How many statements were asked through this handle and its clones, beside those that begin and end transactions. It only rises: whoever wants
+    /// to know what something asks looks before and behind it.
+    pub fn asked(&self) -> u64 {
+        self.shared.asked.load(Ordering::Relaxed)
     }
 
     /// The address without its secrets, for messages.
@@ -376,7 +386,12 @@ impl Catalog {
         open.still_there()?;
         let inner =
             open.pool.begin_with(start).await.map_err(|source| Error::Query { query: "begin", source })?;
-        Ok(Txn { inner, telling, deadline: self.shared.options.deadline })
+        Ok(Txn {
+            inner,
+            telling,
+            asked: Arc::clone(&self.shared.asked),
+            deadline: self.shared.options.deadline,
+        })
     }
 
     /// Waits for `work`, but no longer than the deadline.
@@ -441,6 +456,7 @@ impl Txn {
 
     /// Runs a statement; the count of rows it changed.
     pub(crate) async fn execute(&mut self, query: &'static str, bound: Bound) -> Result<u64> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let connection: &mut AnyConnection = &mut self.inner;
         let done = within(self.deadline, query, bound.execute(connection)).await?;
         Ok(done.rows_affected())
@@ -448,12 +464,14 @@ impl Txn {
 
     /// All rows of a query. Each query bounds their number itself.
     pub(crate) async fn rows(&mut self, query: &'static str, bound: Bound) -> Result<Vec<AnyRow>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let connection: &mut AnyConnection = &mut self.inner;
         within(self.deadline, query, bound.fetch_all(connection)).await
     }
 
     /// The first row of a query, when there is one.
     pub(crate) async fn row(&mut self, query: &'static str, bound: Bound) -> Result<Option<AnyRow>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let connection: &mut AnyConnection = &mut self.inner;
         within(self.deadline, query, bound.fetch_optional(connection)).await
     }

@@ -53,20 +53,21 @@ impl Minute {
 /// The minutes of a row's text, oldest first.
 fn minutes(hour: Time, body: &str) -> Result<Vec<Minute>> {
     let wrong = || Error::corrupt("body", "what is no minute of an hour");
-    let mut all: BTreeMap<u32, Minute> = BTreeMap::new();
+    let mut all = [None::<Minute>; 60];
     for entry in body.split_terminator(';') {
         let (minute, said) = entry.split_once(':').ok_or_else(wrong)?;
-        let minute: u32 = minute.parse().ok().filter(|minute| *minute < 60).ok_or_else(wrong)?;
+        let minute: u8 = minute.parse().map_err(|_| wrong())?;
+        let place = all.get_mut(usize::from(minute)).ok_or_else(wrong)?;
         let (known, unknown) = said.strip_suffix('?').map_or((said, false), |known| (known, true));
         let worst = match known {
             "" => None,
             known => Some(known.parse().map_err(|_| wrong())?),
         };
-        let at = hour + MINUTE * i32::try_from(minute).unwrap_or(0);
-        let read = Minute::of(at, worst, unknown);
-        all.entry(minute).and_modify(|one| *one = one.with(read)).or_insert(read);
+        let at = hour + MINUTE * i32::from(minute);
+        let read = Minute { at, worst, unknown: unknown || worst.is_none() };
+        *place = Some(place.map_or(read, |one| one.with(read)));
     }
-    Ok(all.into_values().collect())
+    Ok(all.into_iter().flatten().collect())
 }
 
 impl Catalog {

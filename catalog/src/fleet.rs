@@ -10,20 +10,18 @@ use std::collections::BTreeMap;
 use farshore_journal::{DatabaseName, IncarnationId, Timeline};
 use sqlx::query;
 
-use crate::backup::{Backup, BackupState, backup_all_in_txn};
-use crate::branch::{Branch, Line, branch_all_in_txn};
+use crate::backup::Backup;
 use crate::chronicle::{Seal, seal_list_in_txn};
 use crate::connection::in_snapshot;
 use crate::database::database_list_in_txn;
-use crate::gap::{Gap, gap_all_in_txn};
 use crate::incarnation::{Incarnation, incarnation_all_in_txn};
 use crate::job::JobKind;
+use crate::journals::{Journal, journals_in_txn};
 use crate::lag::{self, ShownState};
-use crate::range::{JournalRange, range_all_in_txn};
 use crate::row::Read as _;
 use crate::schedule::{Schedule, schedule_list_in_txn};
 use crate::shipping::{Shipping, shipping_all_in_txn};
-use crate::status::{Along, furthest, newest_timeline, ships, shown_timeline, windows_by_store};
+use crate::status::{Along, ships, shown_timeline};
 use crate::target::{Target, target_all_in_txn};
 use crate::window::Span;
 use crate::{Catalog, Result, Time, Txn};
@@ -209,24 +207,18 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
     // Each database's oldest first: the last one is the current one.
     let mut current: BTreeMap<DatabaseName, Incarnation> =
         incarnation_all_in_txn(txn).await?.into_iter().map(|one| (one.database.clone(), one)).collect();
-    let journals = Journals {
-        branches: branch_all_in_txn(txn).await?,
-        ranges: range_all_in_txn(txn).await?,
-        gaps: gap_all_in_txn(txn).await?,
-        backups: backup_all_in_txn(txn).await?,
-    };
+    let journals = journals_in_txn(txn).await?;
     let members = databases.into_iter().map(|database| {
         let shipping = shipping.remove(&database.name);
         let incarnation = current.remove(&database.name);
-        let backups: Vec<Backup> =
-            incarnation.as_ref().map_or_else(Vec::new, |one| journals.backups_of(one.id));
+        let journal = incarnation.as_ref().and_then(|one| Some((one.id, journals.get(&one.id)?)));
         Member {
-            restorable: incarnation.as_ref().and_then(|one| {
+            restorable: journal.and_then(|(id, journal)| {
                 let state = lag::shown_state(now, shipping.as_ref());
-                journals.restorable(one.id, state, shipping.as_ref().and_then(|said| said.timeline), &backups)
+                restorable(id, journal, state, shipping.as_ref().and_then(|said| said.timeline))
             }),
-            last_backup: last_backup(&backups),
-            major_version: incarnation.and_then(|one| one.major_version),
+            last_backup: journal.and_then(|(_, journal)| last_backup(journal.newest.as_ref()?)),
+            major_version: incarnation.as_ref().and_then(|one| one.major_version),
             targets: targets.remove(&database.name).unwrap_or_default(),
             database: database.name,
             engine: database.engine,
@@ -243,47 +235,22 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
     })
 }
 
-/// What is recorded of all journals.
-struct Journals {
-    branches: Vec<Branch>,
-    ranges: Vec<JournalRange>,
-    gaps: Vec<Gap>,
-    backups: Vec<Backup>,
+fn restorable(
+    incarnation: IncarnationId,
+    journal: &Journal,
+    state: ShownState,
+    shipped: Option<Timeline>,
+) -> Option<Restorable> {
+    let timeline = shown_timeline(state, shipped, journal.newest_timeline())?;
+    let (span, _, windows) = journal.furthest(timeline)?;
+    // As many as the window of `status` has.
+    let gaps = windows.breaks.len().min(windows.spans.len());
+    Some(Restorable { incarnation, timeline, span, gaps })
 }
 
-impl Journals {
-    fn backups_of(&self, incarnation: IncarnationId) -> Vec<Backup> {
-        self.backups.iter().filter(|backup| backup.incarnation == incarnation).cloned().collect()
-    }
-
-    fn restorable(
-        &self,
-        incarnation: IncarnationId,
-        state: ShownState,
-        shipped: Option<Timeline>,
-        backups: &[Backup],
-    ) -> Option<Restorable> {
-        let branches: Vec<Branch> =
-            self.branches.iter().filter(|branch| branch.incarnation == incarnation).cloned().collect();
-        let ranges: Vec<JournalRange> =
-            self.ranges.iter().filter(|range| range.incarnation == incarnation).cloned().collect();
-        let gaps: Vec<Gap> = self.gaps.iter().filter(|gap| gap.incarnation == incarnation).cloned().collect();
-        let timeline = shown_timeline(state, shipped, newest_timeline(&branches, &ranges))?;
-        let line = Line::to(timeline, &branches);
-        let (span, _, windows) = furthest(windows_by_store(&line, &ranges, &gaps, backups))?;
-        // As many as the window of `status` has.
-        let gaps = windows.breaks.len().min(windows.spans.len());
-        Some(Restorable { incarnation, timeline, span, gaps })
-    }
-}
-
-fn last_backup(backups: &[Backup]) -> Option<LastBackup> {
-    let complete = backups.iter().filter(|backup| backup.state == BackupState::Complete);
-    let ended = complete.filter_map(|backup| {
-        let (started_at, finished_at) = (backup.started_at, backup.finished_at?);
-        Some(LastBackup { started_at, finished_at, stored_bytes: backup.stored_bytes })
-    });
-    ended.max_by_key(|backup| backup.finished_at)
+fn last_backup(newest: &Backup) -> Option<LastBackup> {
+    let (started_at, finished_at) = (newest.started_at, newest.finished_at?);
+    Some(LastBackup { started_at, finished_at, stored_bytes: newest.stored_bytes })
 }
 
 async fn jobs_in_txn(txn: &mut Txn) -> Result<Vec<JobFacts>> {

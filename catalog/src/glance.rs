@@ -6,23 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use farshore_journal::{BackupId, DatabaseName, IncarnationId, Offset, Timeline};
-use sqlx::any::AnyRow;
-use sqlx::query;
+use farshore_journal::{DatabaseName, IncarnationId, Timeline};
 
-use crate::backup::{self, Backup, BackupState};
-use crate::branch::{self, Branch, Line};
 use crate::connection::in_snapshot;
 use crate::database::{Database, database_list_in_txn};
-use crate::gap::{self, Gap};
-use crate::incarnation::{self, Incarnation};
+use crate::incarnation::incarnation_all_in_txn;
+use crate::journals::{Journal, journals_in_txn};
 use crate::lag::{self, ShownState};
 use crate::proof::{Outline, Proof, drill_newest_in_txn};
-use crate::range::{self, JournalRange};
-use crate::shipping::{self, Shipping};
-use crate::status::{Backups, ships};
-use crate::target::{self, Target};
-use crate::window::{self, Windows};
+use crate::shipping::{Shipping, shipping_all_in_txn};
+use crate::status::{Backups, shown_timeline};
+use crate::target::{Target, target_all_in_txn};
 use crate::{Catalog, Result, Time, Txn};
 
 /// A database among others.
@@ -77,97 +71,34 @@ impl Catalog {
     }
 }
 
-/// What is read of one kind, by what it belongs to.
-async fn grouped<K: Ord, T>(
-    txn: &mut Txn,
-    (name, statement): (&'static str, &'static str),
-    read: fn(&AnyRow) -> Result<T>,
-    key: fn(&T) -> K,
-) -> Result<BTreeMap<K, Vec<T>>> {
-    let mut by: BTreeMap<K, Vec<T>> = BTreeMap::new();
-    for row in &txn.rows(name, query(statement)).await? {
-        let one = read(row)?;
-        by.entry(key(&one)).or_default().push(one);
-    }
-    Ok(by)
-}
-
 /// As [`Catalog::glance`].
 ///
 /// # Errors
 /// When the catalog is away.
 pub async fn glance_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Member>> {
     let databases = database_list_in_txn(txn).await?;
-    let statement = (
-        "fleet_shipping",
-        "select database_name, state, timeline, received, stored, reported, released, source_offset, retained_bytes, \
-         seconds_to_full, heartbeat_us, last_contact_at, last_stored_commit_at, oldest_unstored_commit_at, updated_at, node \
-         from shipping",
-    );
-    let mut shippings =
-        grouped(txn, statement, shipping::from_row, |one: &Shipping| one.database.clone()).await?;
-    let statement = (
-        "fleet_target",
-        "select database_name, store, url, state, stored_timeline, stored_offset, updated_at, failure_code, failure_message, \
-         failed_at from target order by database_name, store",
-    );
-    let mut targets = grouped(txn, statement, target::from_row, |one: &Target| one.database.clone()).await?;
-    // Oldest first: the last one of a database is its current one.
-    let statement = (
-        "fleet_incarnation",
-        "select id, database_name, engine_identity, created_at, parent, reason, segment_bytes, major_version, record_number \
-         from incarnation order by database_name, coalesce(record_number, -1), created_at, id",
-    );
-    let incarnations =
-        grouped(txn, statement, incarnation::from_row, |one: &Incarnation| one.database.clone()).await?;
-    let statement = (
-        "fleet_branch",
-        "select incarnation, timeline, parent_timeline, fork_offset, first_seen_at from branch order by incarnation, timeline",
-    );
-    let branches = grouped(txn, statement, branch::from_row, |one: &Branch| one.incarnation).await?;
-    let statement = (
-        "fleet_range",
-        "select incarnation, store, timeline, start_offset, end_offset, checked_end, first_sequence, last_sequence \
-         from journal_range order by incarnation, store, timeline, start_offset",
-    );
-    let ranges = grouped(txn, statement, range::from_row, |one: &JournalRange| one.incarnation).await?;
-    let statement = (
-        "fleet_gap",
-        "select incarnation, store, timeline, start_offset, end_offset, reason, seen_at from journal_gap",
-    );
-    let gaps = grouped(txn, statement, gap::from_row, |one: &Gap| one.incarnation).await?;
-    let statement = (
-        "fleet_backup",
-        "select id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, bytes, stored_bytes, \
-         state, checked, label, bad_pages from backup",
-    );
-    let backups = grouped(txn, statement, backup::from_row, |one: &Backup| one.incarnation).await?;
+    let mut shipping: BTreeMap<DatabaseName, Shipping> =
+        shipping_all_in_txn(txn).await?.into_iter().map(|said| (said.database.clone(), said)).collect();
+    let mut targets: BTreeMap<DatabaseName, Vec<Target>> = BTreeMap::new();
+    for target in target_all_in_txn(txn).await? {
+        targets.entry(target.database.clone()).or_default().push(target);
+    }
+    // Each database's oldest first: the last one is the current one.
+    let current: BTreeMap<DatabaseName, IncarnationId> =
+        incarnation_all_in_txn(txn).await?.into_iter().map(|one| (one.database, one.id)).collect();
+    let journals = journals_in_txn(txn).await?;
     let mut drills: BTreeMap<DatabaseName, Vec<Outline>> = BTreeMap::new();
     for drill in drill_newest_in_txn(txn, None).await? {
         drills.entry(drill.database.clone()).or_default().push(drill);
     }
-    let of = |id: Option<IncarnationId>| Held {
-        branches: id.and_then(|id| branches.get(&id)).map_or(&[], Vec::as_slice),
-        ranges: id.and_then(|id| ranges.get(&id)).map_or(&[], Vec::as_slice),
-        gaps: id.and_then(|id| gaps.get(&id)).map_or(&[], Vec::as_slice),
-        backups: id.and_then(|id| backups.get(&id)).map_or(&[], Vec::as_slice),
-    };
     let member = |database: Database| {
-        let shipping = shippings.remove(&database.name).and_then(|mut all| all.pop());
-        let targets = targets.remove(&database.name).unwrap_or_default();
-        let current = incarnations.get(&database.name).and_then(|all| all.last()).map(|one| one.id);
-        let proof = Proof::of(current, drills.get(&database.name).map_or(&[], Vec::as_slice));
-        Member { proof, ..member(now, database, shipping.as_ref(), &targets, &of(current)) }
+        let (said, targets) = (shipping.remove(&database.name), targets.remove(&database.name));
+        let id = current.get(&database.name).copied();
+        let proof = Proof::of(id, drills.get(&database.name).map_or(&[], Vec::as_slice));
+        let journal = id.and_then(|id| journals.get(&id));
+        Member { proof, ..member(now, database, said.as_ref(), &targets.unwrap_or_default(), journal) }
     };
     Ok(databases.into_iter().map(member).collect())
-}
-
-/// What is known of an incarnation's journal.
-struct Held<'a> {
-    branches: &'a [Branch],
-    ranges: &'a [JournalRange],
-    gaps: &'a [Gap],
-    backups: &'a [Backup],
 }
 
 fn member(
@@ -175,14 +106,12 @@ fn member(
     database: Database,
     said: Option<&Shipping>,
     targets: &[Target],
-    held: &Held<'_>,
+    journal: Option<&Journal>,
 ) -> Member {
     let state = lag::shown_state(now, said);
     let silent = said.is_none_or(|said| lag::is_silent(now, said.last_contact_at, said.heartbeat));
     let shipped = said.and_then(|said| said.timeline);
-    let newest = held.newest_timeline();
-    // As in `status`: while nothing ships, the timeline shipped last may be one that the journal has left behind.
-    let timeline = if ships(state) { shipped.or(newest) } else { newest.or(shipped) };
+    let timeline = shown_timeline(state, shipped, journal.and_then(Journal::newest_timeline));
     let (source, stored) = (said.and_then(|said| said.source), said.and_then(|said| said.stored));
     let oldest = said.and_then(|said| said.oldest_unstored_commit_at);
     let newest_commit = said.and_then(|said| said.last_stored_commit_at);
@@ -195,56 +124,21 @@ fn member(
         why: lag::why(now, said, targets),
         ship_lag_bytes: lag::lag_bytes(source, stored).filter(|_| !silent),
         ship_lag_seconds: lag::lag_seconds(now, silent, source, stored, oldest),
-        window: timeline.and_then(|timeline| held.reach(timeline, newest_commit)),
-        backups: held.counted(),
+        window: timeline.zip(journal).and_then(|(timeline, journal)| reach(journal, timeline, newest_commit)),
+        backups: journal.map_or_else(Backups::default, |journal| journal.counted.clone()),
         stores: targets.iter().map(|target| target.store.clone()).collect(),
         proof: Proof::default(),
     }
 }
 
-impl Held<'_> {
-    fn newest_timeline(&self) -> Option<Timeline> {
-        let stored = self.ranges.iter().map(|range| range.timeline);
-        self.branches.iter().map(|branch| branch.timeline).chain(stored).max()
-    }
-
-    /// The window of the store that reaches furthest.
-    fn reach(&self, timeline: Timeline, newest_commit: Option<Time>) -> Option<Reach> {
-        let line = Line::to(timeline, self.branches);
-        let of_stores = self.ranges.chunk_by(|a, b| a.store == b.store).filter_map(|ranges| {
-            let store = ranges.first()?.store.clone();
-            let gaps: Vec<Gap> = self.gaps.iter().filter(|gap| gap.store == store).cloned().collect();
-            let backups: Vec<Backup> =
-                self.backups.iter().filter(|one| one.store == store).cloned().collect();
-            Some((store, window::windows(&line, ranges, &gaps, &backups)))
-        });
-        let reaches = of_stores.filter_map(|(store, windows)| {
-            let newest = windows.spans.last()?.clone();
-            Some((store, newest, windows))
-        });
-        let key = |(_, newest, _): &(String, window::Span, Windows)| -> (Offset, std::cmp::Reverse<Offset>) {
-            (newest.to.offset, std::cmp::Reverse(newest.from.offset))
-        };
-        let (store, newest, windows) = reaches.max_by_key(key)?;
-        let cut_off = windows.breaks.len() >= windows.spans.len();
-        Some(Reach {
-            store,
-            from: self.finished(newest.oldest_backup),
-            to: newest_commit.filter(|_| !cut_off),
-            gaps: windows.breaks.len(),
-        })
-    }
-
-    fn finished(&self, id: BackupId) -> Option<Time> {
-        self.backups.iter().find(|backup| backup.id == id).and_then(|backup| backup.finished_at)
-    }
-
-    fn counted(&self) -> Backups {
-        let complete = || self.backups.iter().filter(|backup| backup.state == BackupState::Complete);
-        Backups {
-            count: complete().count() as u64,
-            damaged: complete().filter(|backup| backup.bad_pages > 0).count() as u64,
-            last_at: complete().filter_map(|backup| backup.finished_at).max(),
-        }
-    }
+/// The window of the store that reaches furthest.
+fn reach(journal: &Journal, timeline: Timeline, newest_commit: Option<Time>) -> Option<Reach> {
+    let (newest, store, windows) = journal.furthest(timeline)?;
+    let cut_off = windows.breaks.len() >= windows.spans.len();
+    Some(Reach {
+        store,
+        from: journal.begins(&newest).and_then(|backup| backup.finished_at),
+        to: newest_commit.filter(|_| !cut_off),
+        gaps: windows.breaks.len(),
+    })
 }

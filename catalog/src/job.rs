@@ -28,6 +28,9 @@ use crate::{Catalog, Error, Result, Time, Txn};
 const TRIES: usize = 32;
 /// How long nothing is heard of a holder before it counts as silent, by the clock of whoever watches.
 pub const LEASE: Duration = Duration::from_secs(15);
+/// The lists' queries, so that the plan test sees the very texts that run.
+#[cfg(test)]
+pub(crate) const LISTS: [&str; 4] = [read::LIST, read::LIST_OF, read::LIST_UNENDED, read::LIST_UNENDED_OF];
 /// The most jobs that one call gives.
 const PAGE: u32 = 1000;
 
@@ -311,12 +314,16 @@ pub async fn job_list_in_txn(txn: &mut Txn, filter: &JobFilter, limit: u32) -> R
         Some((time, id)) => (micros(time), id.to_string()),
         None => (i64::MAX, String::new()),
     };
-    let bound = query(read::LIST)
-        .bind(before)
-        .bind(id)
-        .bind(filter.database.as_ref().map(ToString::to_string).unwrap_or_default())
-        .bind(i64::from(filter.unended))
-        .bind(i64::from(limit.min(PAGE)));
+    let statement = match (&filter.database, filter.unended) {
+        (None, false) => read::LIST,
+        (Some(_), false) => read::LIST_OF,
+        (None, true) => read::LIST_UNENDED,
+        (Some(_), true) => read::LIST_UNENDED_OF,
+    };
+    let mut bound = query(statement).bind(before).bind(id).bind(i64::from(limit.min(PAGE)));
+    if let Some(database) = &filter.database {
+        bound = bound.bind(database.to_string());
+    }
     txn.rows("job_list", bound).await?.iter().map(read::job).collect()
 }
 

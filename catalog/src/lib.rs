@@ -32,6 +32,7 @@ pub mod glance;
 pub mod head;
 pub mod incarnation;
 pub mod job;
+mod journals;
 pub mod lag;
 pub mod ledger;
 pub mod mark;

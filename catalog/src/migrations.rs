@@ -37,6 +37,11 @@ const FILES: &[(i64, &str, &str)] = &[
     (20_261_127_060_000, "drill_proofs", include_str!("../../migrations/20261127060000_drill_proofs.sql")),
     (20_261_127_070_000, "chronicles", include_str!("../../migrations/20261127070000_chronicles.sql")),
     (
+        20_261_127_081_000,
+        "many_databases",
+        include_str!("../../migrations/20261127081000_many_databases.sql"),
+    ),
+    (
         20_261_127_124_500,
         "chronicle_places",
         include_str!("../../migrations/20261127124500_chronicle_places.sql"),

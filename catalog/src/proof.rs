@@ -100,15 +100,10 @@ impl Catalog {
 /// # Errors
 /// When the catalog is away.
 pub async fn drill_newest_in_txn(txn: &mut Txn, database: Option<&DatabaseName>) -> Result<Vec<Outline>> {
-    // The inner part reads an index alone: statements are long.
-    let statement = "select drill.id, drill.database_name, drill.incarnation, drill.verdict, drill.began_at, drill.ended_at, \
-                     drill.recovery_us, drill.objective_us, drill.signing_key \
-                     from (select database_name, incarnation, verdict, max(began_at) as began_at from drill \
-                     where $1 = '' or database_name = $1 group by database_name, incarnation, verdict) newest \
-                     join drill on drill.database_name = newest.database_name and drill.incarnation = newest.incarnation \
-                     and drill.verdict = newest.verdict and drill.began_at = newest.began_at \
-                     order by drill.database_name, drill.began_at desc, drill.id desc";
-    let bound = query(statement).bind(database.map(ToString::to_string).unwrap_or_default());
+    let bound = match database {
+        None => query(text::NEWEST),
+        Some(database) => query(text::NEWEST_OF).bind(database.to_string()),
+    };
     txn.rows("drill_newest", bound).await?.iter().map(outline).collect()
 }
 
@@ -121,15 +116,48 @@ pub async fn drill_history_in_txn(
     database: Option<&DatabaseName>,
     (from, until): (Time, Time),
 ) -> Result<Vec<Outline>> {
-    let statement = "select id, database_name, incarnation, verdict, began_at, ended_at, recovery_us, objective_us, signing_key \
-                     from drill where ($1 = '' or database_name = $1) and began_at >= $2 and began_at < $3 \
-                     order by began_at desc, id desc limit $4";
-    let bound = query(statement)
-        .bind(database.map(ToString::to_string).unwrap_or_default())
+    let mut bound = query(if database.is_some() { text::HISTORY_OF } else { text::HISTORY })
         .bind(micros(from))
         .bind(micros(until))
         .bind(i64::from(PAGE));
+    if let Some(database) = database {
+        bound = bound.bind(database.to_string());
+    }
     txn.rows("drill_history", bound).await?.iter().map(outline).collect()
+}
+
+/// The queries, so that the plan test sees the very texts that run.
+pub(crate) mod text {
+    macro_rules! newest {
+        ($which:literal) => {
+            concat!(
+                "select drill.id, drill.database_name, drill.incarnation, drill.verdict, drill.began_at, drill.ended_at, \
+                 drill.recovery_us, drill.objective_us, drill.signing_key \
+                 from (select database_name, incarnation, verdict, max(began_at) as began_at from drill ",
+                $which,
+                " group by database_name, incarnation, verdict) newest \
+                 join drill on drill.database_name = newest.database_name and drill.incarnation = newest.incarnation \
+                 and drill.verdict = newest.verdict and drill.began_at = newest.began_at \
+                 order by drill.database_name, drill.began_at desc, drill.id desc"
+            )
+        };
+    }
+    macro_rules! history {
+        ($which:literal) => {
+            concat!(
+                "select id, database_name, incarnation, verdict, began_at, ended_at, recovery_us, objective_us, signing_key \
+                 from drill where ",
+                $which,
+                "began_at >= $1 and began_at < $2 order by began_at desc, id desc limit $3"
+            )
+        };
+    }
+
+    // The inner part reads an index alone: statements are long.
+    pub(crate) const NEWEST: &str = newest!("");
+    pub(crate) const NEWEST_OF: &str = newest!("where database_name = $1");
+    pub(crate) const HISTORY: &str = history!("");
+    pub(crate) const HISTORY_OF: &str = history!("database_name = $4 and ");
 }
 
 fn outline(row: &AnyRow) -> Result<Outline> {

@@ -128,7 +128,7 @@ pub struct WindowGap {
 }
 
 /// The complete base backups of the current incarnation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Backups {
     /// How many.
     pub count: u64,
@@ -214,7 +214,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let silent =
         shipping.as_ref().is_none_or(|said| lag::is_silent(now, said.last_contact_at, said.heartbeat));
 
-    let (mut window, mut backups) = (None, Backups { count: 0, damaged: 0, last_at: None });
+    let (mut window, mut backups) = (None, Backups::default());
     if let Some(incarnation) = incarnation {
         let shipped = shipping.as_ref().and_then(|shipping| shipping.timeline);
         let newest = newest_timeline_in_txn(txn, incarnation).await?;

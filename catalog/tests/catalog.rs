@@ -103,6 +103,8 @@ async fn what_is_done_to_the_record_of_activity_behind_our_back_is_found_on_both
 
 on_both!(
     stories_glance::a_database_among_others_is_told_of_as_by_itself,
+    stories_glance::as_much_is_asked_of_the_catalog_for_many_databases_as_for_one,
+    stories_glance::the_window_of_one_among_many_is_that_of_all_its_rows,
     stories_glance::how_the_exposure_went_is_kept_by_the_minute_and_what_nobody_looked_at_is_not_there,
     stories::a_database_keeps_its_engine,
     stories::deleting_a_database_takes_all_it_had,

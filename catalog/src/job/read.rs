@@ -21,10 +21,23 @@ macro_rules! select {
 
 /// One, by id.
 pub(super) const ONE: &str = select!("where id = $1");
-/// Those older than a moment and an id, of one database or ($3 empty) of all, ended ones too unless $4.
-pub(super) const LIST: &str = select!(
-    "where (asked_at < $1 or (asked_at = $1 and id < $2)) and ($3 = '' or database_name = $3) \
-     and ($4 = 0 or state in ('queued', 'running', 'cancelling')) order by asked_at desc, id desc limit $5"
+/// Those older than a moment and an id. Each list has a text of its own, so that each searches an index: one text for all reads what it does not list.
+pub(super) const LIST: &str =
+    select!("where (asked_at, id) < ($1, $2) order by asked_at desc, id desc limit $3");
+/// The same of one database.
+pub(super) const LIST_OF: &str = select!(
+    "where database_name = $4 and (asked_at, id) < ($1, $2) order by asked_at desc, id desc limit $3"
+);
+/// Those of them that have not ended. They are few beside those that have: they are looked for by their states, and never by their age, for
+/// which `+ 0` keeps an index from being taken.
+pub(super) const LIST_UNENDED: &str = select!(
+    "where state in ('queued', 'running', 'cancelling') and (asked_at + 0, id) < ($1, $2) \
+     order by asked_at + 0 desc, id desc limit $3"
+);
+/// The same of one database.
+pub(super) const LIST_UNENDED_OF: &str = select!(
+    "where state in ('queued', 'running', 'cancelling') and database_name || '' = $4 and (asked_at + 0, id) < ($1, $2) \
+     order by asked_at + 0 desc, id desc limit $3"
 );
 /// Those that have not ended: those that are being done first, so that however many wait, nobody's silence is overlooked.
 pub(super) const UNENDED: &str = select!(

@@ -3,9 +3,11 @@
 use chrono::TimeDelta;
 use farshore_catalog::Catalog;
 use farshore_catalog::database::Database;
+use farshore_catalog::drill::DrillFilter;
 use farshore_catalog::exposure::Minute;
+use farshore_catalog::job::JobFilter;
 use farshore_catalog::shipping::{Shipping, ShippingState};
-use farshore_journal::{IncarnationId, Timeline};
+use farshore_journal::{BackupId, IncarnationId, Offset, Timeline};
 
 use crate::make::{backup, branch, gap, incarnation, name, orders, range, shipping, time, usable};
 
@@ -89,4 +91,135 @@ pub async fn how_the_exposure_went_is_kept_by_the_minute_and_what_nobody_looked_
     assert_eq!(catalog.exposure_of(&orders, time(0)).await.unwrap(), [told[2]]);
     catalog.database_delete(&orders).await.unwrap();
     assert!(catalog.exposure_of_all(time(0)).await.unwrap().is_empty());
+}
+
+/// One of which little is known, with two base backups in each of two stores.
+async fn add(catalog: &Catalog, number: u8) {
+    let called = format!("db-{number:03}");
+    let database = Database { name: name(&called), engine: "postgres".to_owned(), added_at: time(0) };
+    catalog.database_put(&database).await.unwrap();
+    let mut one = incarnation(100, &called);
+    one.id = IncarnationId::from_bytes([number; 16]);
+    one.parent = None;
+    catalog.incarnation_put(&one).await.unwrap();
+    catalog.branch_put(&branch(one.id, 1, None)).await.unwrap();
+    for (at, store) in ["main", "other"].into_iter().enumerate() {
+        catalog.range_extend(&range(one.id, store, 1, 0, 900)).await.unwrap();
+        for (of, start) in [(1, 100), (2, 600)] {
+            let mut backup = usable(one.id, of, start, start + 100);
+            let mut id = [number; 16];
+            id[0] = of + 2 * u8::try_from(at).unwrap();
+            (backup.id, backup.store) = (BackupId::from_bytes(id), store.to_owned());
+            catalog.backup_insert(&backup).await.unwrap();
+        }
+    }
+    let told = [(name(&called), Minute::of(time(0), Some(5), false))];
+    catalog.exposure_add(&told).await.unwrap();
+    catalog.shipping_put(&Shipping { database: name(&called), ..shipping(time(1000)) }).await.unwrap();
+}
+
+pub async fn as_much_is_asked_of_the_catalog_for_many_databases_as_for_one(catalog: Catalog) {
+    let mut counts = Vec::new();
+    for until in [1, 30] {
+        for number in until..until * 2 {
+            add(&catalog, number).await;
+        }
+        let before = catalog.asked();
+        catalog.glance(time(1000)).await.unwrap();
+        let glance = catalog.asked();
+        catalog.fleet(time(1000)).await.unwrap();
+        let fleet = catalog.asked();
+        catalog.exposure_of_all(time(0)).await.unwrap();
+        catalog.job_list(&JobFilter::default(), 100).await.unwrap();
+        catalog.drill_list(&DrillFilter::default(), 100).await.unwrap();
+        catalog.drill_newest(None).await.unwrap();
+        counts.push([glance - before, fleet - glance, catalog.asked() - fleet]);
+    }
+    assert_eq!(counts[0], counts[1]);
+    assert_eq!(counts[0][2], 4, "each list is one question");
+}
+
+/// Numbers that look random, the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Histories of every kind: whole and torn log, one store and two, timelines that branched, base backups that are usable, lie across a gap, or beyond the
+/// checked end. Of each the window is what all of its rows say, though not all of them are read.
+pub async fn the_window_of_one_among_many_is_that_of_all_its_rows(catalog: Catalog) {
+    let mut numbers = Numbers(20_261_127);
+    let now = time(1000);
+    for number in 0..60_u8 {
+        let called = format!("db-{number:03}");
+        let database = Database { name: name(&called), engine: "postgres".to_owned(), added_at: time(0) };
+        catalog.database_put(&database).await.unwrap();
+        let mut one = incarnation(100, &called);
+        one.id = IncarnationId::from_bytes([number; 16]);
+        one.parent = None;
+        catalog.incarnation_put(&one).await.unwrap();
+        let branches = numbers.below(2);
+        catalog.branch_put(&branch(one.id, 1, None)).await.unwrap();
+        if branches == 1 {
+            catalog.branch_put(&branch(one.id, 2, Some((1, 400 + 10 * numbers.below(20))))).await.unwrap();
+        }
+        for store in &["main", "other"][..1 + usize::from(numbers.below(3) == 0)] {
+            for timeline in 1..=u32::try_from(branches).unwrap() + 1 {
+                let mut start = 10 * numbers.below(30);
+                for _ in 0..=numbers.below(2) {
+                    let mut some =
+                        range(one.id, store, timeline, start, start + 300 + 10 * numbers.below(30));
+                    some.checked_end = Offset::new(some.end.get() - numbers.below(40));
+                    catalog.range_extend(&some).await.unwrap();
+                    start = some.end.get() + 10 + 10 * numbers.below(5);
+                }
+            }
+        }
+        if numbers.below(4) == 0 {
+            let start = 10 * numbers.below(60);
+            catalog.gap_put(&gap(one.id, start, start + 10)).await.unwrap();
+        }
+        for of in 0..numbers.below(7) {
+            let start = 10 * numbers.below(80);
+            let mut backup = usable(one.id, u8::try_from(of).unwrap(), start, start + 10 * numbers.below(20));
+            let mut id = [number; 16];
+            id[0] = u8::try_from(of).unwrap();
+            backup.id = BackupId::from_bytes(id);
+            backup.timeline = Timeline::new(1 + u32::try_from(numbers.below(branches + 1)).unwrap());
+            backup.checked = numbers.below(5) > 0;
+            if numbers.below(4) == 0 {
+                backup.store = "other".to_owned();
+            }
+            catalog.backup_insert(&backup).await.unwrap();
+        }
+        let timeline = Some(Timeline::new(1 + u32::try_from(numbers.below(branches + 1)).unwrap()));
+        let said = Shipping { database: name(&called), timeline, ..shipping(now) };
+        catalog.shipping_put(&said).await.unwrap();
+    }
+    let (fleet, glance) = (catalog.fleet(now).await.unwrap(), catalog.glance(now).await.unwrap());
+    let (mut windows, mut gaps) = (0, 0);
+    for (member, one) in fleet.members.iter().zip(&glance) {
+        let alone = catalog.status(&member.database, now).await.unwrap();
+        let found = member.restorable.as_ref().map(|found| (found.span.from, found.span.to, found.gaps));
+        let window = alone.window.as_ref();
+        let known = window.map(|window| (window.from_position, window.to_position, window.gaps.len()));
+        assert_eq!(found, known, "{}", member.database);
+        let reach = one.window.as_ref().map(|reach| (reach.store.as_str(), reach.gaps));
+        assert_eq!(
+            reach,
+            window.map(|window| (window.store.as_str(), window.gaps.len())),
+            "{}",
+            one.database
+        );
+        assert_eq!(one.backups, alone.backups, "{}", one.database);
+        assert_eq!(member.last_backup.map(|backup| backup.finished_at), alone.backups.last_at);
+        windows += usize::from(window.is_some());
+        gaps += window.map_or(0, |window| window.gaps.len());
+    }
+    // Each kind is among them.
+    assert!((15..60).contains(&windows) && gaps > 3, "{windows} windows, {gaps} gaps");
 }

@@ -253,12 +253,14 @@ fn trends(
 ) -> (Vec<Trend>, usize) {
     let wanted = members.iter().map(|member| &member.database);
     let wanted = wanted.filter(|database| name.is_none_or(|name| name == *database));
-    let mut all = wanted.filter_map(|database| {
-        let own: Vec<Outline> = lately.iter().filter(|drill| drill.database == *database).cloned().collect();
-        (!own.is_empty()).then(|| trend::trend(now, database.as_str(), &own, rto(web, database)))
-    });
-    let shown = all.by_ref().take(TRENDS).collect();
-    (shown, all.count())
+    let mut drilled: BTreeMap<&DatabaseName, Vec<Outline>> = BTreeMap::new();
+    for drill in lately {
+        drilled.entry(&drill.database).or_default().push(drill.clone());
+    }
+    let mut all = wanted.filter_map(|database| Some((database, drilled.get(database)?)));
+    let shown = all.by_ref().take(TRENDS);
+    let shown = shown.map(|(database, own)| trend::trend(now, database.as_str(), own, rto(web, database)));
+    (shown.collect(), all.count())
 }
 
 fn line(now: DateTime<Utc>, drill: &Drill) -> Line {

@@ -15,7 +15,7 @@ use farshore_catalog::shipping::ShippingState;
 use serde::Deserialize;
 
 use crate::page::Query;
-use crate::pages::exposure::{Chart, chart};
+use crate::pages::exposure::{Spark, spark};
 use crate::pages::frame::{self, Page, Part};
 use crate::pages::proof::{self, Proved};
 use crate::pages::standing::{Known, Level, Standing, standing};
@@ -51,7 +51,7 @@ struct Row {
     state: &'static str,
     exposure: Exposure,
     /// How it went lately; `None` when nothing was kept.
-    spark: Option<Chart>,
+    spark: Option<Spark>,
     window: Option<Window>,
     backup: Option<Moment>,
     backups: u64,
@@ -163,7 +163,7 @@ fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]
         engine: member.engine,
         exposure: Exposure::new(member.ship_lag_seconds, member.state, promised),
         spark: (!kept.is_empty())
-            .then(|| chart(now - SPARK, now, kept, promised.rpo.map(|rpo| rpo.as_secs_f64()))),
+            .then(|| spark(now - SPARK, now, kept, promised.rpo.map(|rpo| rpo.as_secs_f64()))),
         level,
         because,
         why: member.why,

@@ -130,6 +130,31 @@ async fn a_row_of_the_fleet_says_what_the_status_of_its_database_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_asks_as_much_of_the_catalog_however_many_databases_there_are() {
+    let rig = Rig::new().await;
+    rig.user("ana", Role::Viewer).await;
+    let person = log_in(&rig, "ana").await;
+    let mut counts = Vec::new();
+    for _ in 0..2 {
+        for number in if counts.is_empty() { 0..2 } else { 2..40 } {
+            add(&rig, number, 2).await;
+        }
+        let mut asked = Vec::new();
+        for path in ["/", "/?q=db-001", "/drills", "/jobs", "/activity", "/settings", "/databases/db-001"] {
+            let before = rig.catalog.asked();
+            let page = get(&rig, path, &person.cookie).await;
+            assert_eq!(page.status, 200);
+            asked.push((path, rig.catalog.asked() - before));
+        }
+        counts.push(asked);
+    }
+    assert_eq!(counts[0], counts[1]);
+    let fleet = counts[0][0].1;
+    assert!((5..30).contains(&fleet), "the fleet's page is counted: {fleet}");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_databases_are_shown_in_time() {
     let rig = Rig::new().await;
     rig.user("ana", Role::Viewer).await;

@@ -1,0 +1,168 @@
+//! What is recorded of all journals, by incarnation: what [`crate::fleet`] and [`crate::glance`] tell of hundreds of databases.
+//!
+//! What always holds: it is read in as many queries however many databases, stores and base backups there are; and [`Journal::furthest`] is the window that
+//! [`crate::status`] tells of one database from all of its rows. For that not all base backups are read. Where a store's log is one range on a timeline that
+//! branched from none, and no gap is known, the window begins with the first one to end of those that lie in that range: that one alone is read. Of every
+//! other incarnation all are.
+
+use std::collections::BTreeMap;
+
+use farshore_journal::{IncarnationId, Timeline};
+use sqlx::query;
+
+use crate::backup::{self, Backup};
+use crate::branch::{Branch, Line, branch_all_in_txn};
+use crate::gap::{Gap, gap_all_in_txn};
+use crate::range::{JournalRange, range_all_in_txn};
+use crate::row::Read as _;
+use crate::status::{Backups, furthest, newest_timeline, windows_by_store};
+use crate::window::{Span, Windows};
+use crate::{Result, Txn};
+
+/// What is recorded of an incarnation's journal.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    branches: Vec<Branch>,
+    ranges: Vec<JournalRange>,
+    gaps: Vec<Gap>,
+    /// Those that a window can begin with.
+    bases: Vec<Backup>,
+    /// How many there are.
+    pub(crate) counted: Backups,
+    /// The one that was complete last.
+    pub(crate) newest: Option<Backup>,
+}
+
+/// What is recorded of all journals.
+pub(crate) type Journals = BTreeMap<IncarnationId, Journal>;
+
+macro_rules! backups {
+    ($rest:literal) => {
+        concat!(
+            "select backup.id, backup.incarnation, backup.store, backup.timeline, backup.start_offset, backup.end_offset, backup.started_at, \
+             backup.finished_at, backup.bytes, backup.stored_bytes, backup.state, backup.checked, backup.label, backup.bad_pages from ",
+            $rest
+        )
+    };
+}
+
+/// Of each range the base backup that a window in it begins with, where nothing splits the range.
+const FIRST: &str = backups!(
+    "journal_range join backup on backup.id = (select inner_one.id from backup inner_one \
+     where inner_one.incarnation = journal_range.incarnation and inner_one.store = journal_range.store \
+     and inner_one.timeline = journal_range.timeline and inner_one.end_offset <= journal_range.checked_end \
+     and inner_one.state = 'complete' and inner_one.checked = 1 and inner_one.start_offset >= journal_range.start_offset \
+     and inner_one.start_offset <= inner_one.end_offset order by inner_one.end_offset, inner_one.id limit 1)"
+);
+/// All of incarnations whose log is not whole, or has branched.
+const ALL_OF_TORN: &str = backups!(
+    "backup where state = 'complete' and checked = 1 and incarnation in (select incarnation from journal_gap \
+     union select incarnation from branch where parent_timeline is not null \
+     union select incarnation from journal_range group by incarnation, store having count(*) > 1)"
+);
+/// The newest of each incarnation, or several that ended in the same moment.
+const NEWEST: &str = backups!(
+    "(select incarnation, max(finished_at) as finished_at from backup where state = 'complete' group by incarnation) newest \
+     join backup on backup.incarnation = newest.incarnation and backup.state = 'complete' and backup.finished_at = newest.finished_at"
+);
+/// How many there are of each incarnation.
+const COUNTED: &str = "select incarnation, count(*) as complete, count(case when bad_pages > 0 then 1 end) as damaged, \
+                       max(finished_at) as last_at from backup where state = 'complete' group by incarnation";
+
+/// All journals.
+///
+/// # Errors
+/// When the catalog is away.
+pub(crate) async fn journals_in_txn(txn: &mut Txn) -> Result<Journals> {
+    let mut all = Journals::new();
+    for branch in branch_all_in_txn(txn).await? {
+        all.entry(branch.incarnation).or_default().branches.push(branch);
+    }
+    for range in range_all_in_txn(txn).await? {
+        all.entry(range.incarnation).or_default().ranges.push(range);
+    }
+    for gap in gap_all_in_txn(txn).await? {
+        all.entry(gap.incarnation).or_default().gaps.push(gap);
+    }
+    // One that is read twice changes nothing: of those that can begin a window the first counts.
+    for (name, statement) in [("backup_first", FIRST), ("backup_of_torn", ALL_OF_TORN)] {
+        for row in &txn.rows(name, query(statement)).await? {
+            let one = backup::from_row(row)?;
+            all.entry(one.incarnation).or_default().bases.push(one);
+        }
+    }
+    for row in &txn.rows("backup_newest", query(NEWEST)).await? {
+        let one = backup::from_row(row)?;
+        let id = one.incarnation;
+        all.entry(id).or_default().newest = Some(one);
+    }
+    for row in &txn.rows("backup_counted", query(COUNTED)).await? {
+        all.entry(row.parsed("incarnation")?).or_default().counted = Backups {
+            count: row.count("complete")?,
+            damaged: row.count("damaged")?,
+            last_at: row.maybe_time("last_at")?,
+        };
+    }
+    Ok(all)
+}
+
+impl Journal {
+    /// The newest timeline that the catalog has heard of.
+    pub(crate) fn newest_timeline(&self) -> Option<Timeline> {
+        newest_timeline(&self.branches, &self.ranges)
+    }
+
+    /// What can be restored along the line to a timeline by the store that reaches furthest: its newest unbroken run, its name, and all of its windows.
+    pub(crate) fn furthest(&self, timeline: Timeline) -> Option<(Span, String, Windows)> {
+        let line = Line::to(timeline, &self.branches);
+        furthest(windows_by_store(&line, &self.ranges, &self.gaps, &self.bases))
+    }
+
+    /// The base backup that a span begins with.
+    pub(crate) fn begins(&self, span: &Span) -> Option<&Backup> {
+        self.bases.iter().find(|backup| backup.id == span.oldest_backup)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+    use crate::{Catalog, Options, drill, job, proof};
+
+    #[tokio::test]
+    async fn what_pages_of_many_databases_ask_searches_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/plan.db", folder.path().display());
+        let catalog = Catalog::open(&url, Options::default()).await.unwrap();
+        for (statement, index, may_scan) in [
+            // One look-up for each range; the ranges themselves are all read.
+            (
+                FIRST,
+                "SEARCH inner_one USING INDEX backup_by_end (incarnation=? AND store=? AND timeline=? AND end_offset<?",
+                true,
+            ),
+            (COUNTED, "COVERING INDEX backup_by_state", true),
+            (NEWEST, "COVERING INDEX backup_by_state", true),
+            (job::LISTS[0], "SEARCH job USING INDEX job_by_age", false),
+            (job::LISTS[1], "SEARCH job USING INDEX job_by_database (database_name=?", false),
+            (job::LISTS[2], "SEARCH job USING INDEX job_by_state (state=?", false),
+            (job::LISTS[3], "SEARCH job USING INDEX job_by_state (state=?", false),
+            (drill::text::LIST, "SEARCH drill USING INDEX drill_by_age", false),
+            (drill::text::LIST_OF, "SEARCH drill USING INDEX drill_by_database (database_name=?", false),
+            (proof::text::HISTORY, "SEARCH drill USING INDEX drill_by_age", false),
+            (proof::text::HISTORY_OF, "SEARCH drill USING INDEX drill_by_database (database_name=?", false),
+            (proof::text::NEWEST, "COVERING INDEX drill_by_verdict", true),
+            (proof::text::NEWEST_OF, "COVERING INDEX drill_by_verdict (database_name=?", true),
+        ] {
+            let mut txn = catalog.begin_snapshot_unbounded().await.unwrap();
+            let explain = query(AssertSqlSafe(format!("explain query plan {statement}")));
+            let rows = txn.rows("plan", explain).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.text("detail").unwrap()).collect();
+            let plan = plan.join("\n");
+            assert!(plan.contains(index), "{statement}\n{plan}");
+            assert!(may_scan || !plan.contains("SCAN"), "{statement}\n{plan}");
+        }
+    }
+}
