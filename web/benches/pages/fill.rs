@@ -112,7 +112,7 @@ pub async fn fill(url: &str, databases: u16) {
 /// What is so of a database now.
 async fn database(txn: &mut Txn, now: Time, number: u16) {
     let (database, begun) = (name(number), now - TimeDelta::days(DAYS));
-    let engine = if number % 3 == 0 { "sqlite" } else { "postgres" };
+    let engine = if number.is_multiple_of(3) { "sqlite" } else { "postgres" };
     let record = Database { name: database.clone(), engine: engine.to_owned(), added_at: begun };
     database_put_in_txn(txn, &record).await.unwrap();
     let incarnation = IncarnationId::from_bytes(id(1, number, 0));
@@ -131,7 +131,7 @@ async fn database(txn: &mut Txn, now: Time, number: u16) {
     let (timeline, end) = (Timeline::new(1), offset(now, now));
     let branch = Branch { incarnation, timeline, fork: None, first_seen_at: begun };
     branch_put_in_txn(txn, &branch).await.unwrap();
-    for store in &STORES[..1 + usize::from(number % 5 == 0)] {
+    for store in &STORES[..1 + usize::from(number.is_multiple_of(5))] {
         let range = JournalRange {
             incarnation,
             store: (*store).to_owned(),
@@ -218,7 +218,7 @@ async fn work(txn: &mut Txn, at: Time, number: u16, day: i64) {
     job(txn, at, number, JobKind::Backup, "{\"backup\":\"taken\",\"stored_bytes\":1073741824}").await;
     let incarnation = IncarnationId::from_bytes(id(1, number, 0));
     if day < BACKUPS {
-        for (of, store) in STORES[..1 + usize::from(number % 5 == 0)].iter().enumerate() {
+        for (of, store) in STORES[..1 + usize::from(number.is_multiple_of(5))].iter().enumerate() {
             let now = at + TimeDelta::days(day) + TimeDelta::hours(2);
             let backup = Backup {
                 id: BackupId::from_bytes(id(2 + u8::try_from(of).unwrap(), number, day)),

@@ -62,14 +62,14 @@ pub(super) fn write(
             page.add(&f::UNSEALED, &[of, &seal.store], whole(seal.lacks(*last)));
         }
     }
-    let mut held: BTreeMap<&str, (u64, Vec<(u64, u64)>)> = BTreeMap::new();
-    for (seal, last) in &reading.fleet.seals {
-        let of = held.entry(seal.chronicle.as_str()).or_insert_with(|| (*last, Vec::new()));
-        of.1.push((seal.first, seal.number));
-    }
-    for (chronicle, (last, held)) in held {
+    // The last entry of each chronicle.
+    let chronicles: BTreeMap<&str, u64> =
+        reading.fleet.seals.iter().map(|(seal, last)| (seal.chronicle.as_str(), *last)).collect();
+    for (chronicle, last) in chronicles {
         let of = chronicle.strip_prefix("exposure/").unwrap_or_default();
         if only.is_none_or(|only| only.as_str() == of) {
+            let seals = reading.fleet.seals.iter().filter(|(seal, _)| seal.chronicle == chronicle);
+            let held: Vec<(u64, u64)> = seals.map(|(seal, _)| (seal.first, seal.number)).collect();
             page.add(&f::UNSEALED_ANYWHERE, &[of], whole(unsealed_anywhere(last, &held)));
         }
     }
