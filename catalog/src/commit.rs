@@ -505,8 +505,6 @@ fn rows_limit(limit: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::AssertSqlSafe;
-
     use super::*;
     use crate::Options;
 
@@ -528,11 +526,7 @@ mod tests {
             (text::BEFORE, KEY),
             (text::NEXT, KEY),
         ] {
-            let mut txn = catalog.begin_snapshot_unbounded().await.unwrap();
-            let explain = query(AssertSqlSafe(format!("explain query plan {statement}")));
-            let rows = txn.rows("plan", explain).await.unwrap();
-            let plan: Vec<String> = rows.iter().map(|row| row.text("detail").unwrap()).collect();
-            let plan = plan.join("\n");
+            let plan = catalog.plan_of(statement).await;
             assert!(plan.contains(index), "{statement}\n{plan}");
             let sorts = plan.contains("USE TEMP B-TREE");
             let scans = plan.contains("SCAN");

@@ -394,6 +394,17 @@ impl Catalog {
         })
     }
 
+    /// How SQLite goes about a statement, for tests that hold it to its indexes.
+    #[cfg(test)]
+    pub(crate) async fn plan_of(&self, statement: &str) -> String {
+        use crate::row::Read as _;
+        let mut txn = self.begin_snapshot_unbounded().await.unwrap();
+        let explain = sqlx::query(sqlx::AssertSqlSafe(format!("explain query plan {statement}")));
+        let rows = txn.rows("plan", explain).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.text("detail").unwrap()).collect();
+        plan.join("\n")
+    }
+
     /// Waits for `work`, but no longer than the deadline.
     pub(crate) async fn bounded<T>(
         &self,

@@ -126,8 +126,6 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::AssertSqlSafe;
-
     use super::*;
     use crate::{Catalog, Options, drill, job, proof};
 
@@ -156,11 +154,7 @@ mod tests {
             (proof::text::NEWEST, "COVERING INDEX drill_by_verdict", true),
             (proof::text::NEWEST_OF, "COVERING INDEX drill_by_verdict (database_name=?", true),
         ] {
-            let mut txn = catalog.begin_snapshot_unbounded().await.unwrap();
-            let explain = query(AssertSqlSafe(format!("explain query plan {statement}")));
-            let rows = txn.rows("plan", explain).await.unwrap();
-            let plan: Vec<String> = rows.iter().map(|row| row.text("detail").unwrap()).collect();
-            let plan = plan.join("\n");
+            let plan = catalog.plan_of(statement).await;
             assert!(plan.contains(index), "{statement}\n{plan}");
             assert!(may_scan || !plan.contains("SCAN"), "{statement}\n{plan}");
         }

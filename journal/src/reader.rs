@@ -465,7 +465,7 @@ impl Reader {
         }
     }
 
-    /// Where the last chunk that the store shows says that it ends. It is for being told beside damage, where [`last`](Self::last) fails because that chunk
+    /// Where the last chunk that the store shows says that it ends; with very many holes before it, one that is there. It is for being told beside damage, where [`last`](Self::last) fails because that chunk
     /// does not stand on the ones before it: they are not read. Nothing may be restored, appended or released by it.
     ///
     /// `None` where there is no chunk.
@@ -475,8 +475,11 @@ impl Reader {
     pub async fn claimed_end(&self) -> Result<Option<Position>, JournalError> {
         let mut end = self.end().await?;
         // Once for each hole.
-        while let Some(behind) = self.listed_behind(end.get().checked_sub(1).map(Sequence::new)).await? {
-            end = self.end_from(behind.get()).await?;
+        for _ in 0..STEPPED_OVER {
+            match self.listed_behind(end.get().checked_sub(1).map(Sequence::new)).await? {
+                Some(behind) => end = self.end_from(behind.get()).await?.max(end),
+                None => break,
+            }
         }
         let Some(last) = end.get().checked_sub(1).map(Sequence::new) else { return Ok(None) };
         Ok(Some(self.expected_header(last).await?.end_position()))
@@ -497,7 +500,7 @@ impl Reader {
             absent = absent.saturating_add(step);
         }
         // Everything below `present` is there; the object before `absent` is not.
-        while present + 1 < absent {
+        while present.saturating_add(1) < absent {
             let middle = present + (absent - present) / 2;
             match self.is_there(Sequence::new(middle - 1)).await? {
                 true => present = middle,

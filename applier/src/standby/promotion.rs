@@ -98,7 +98,8 @@ pub async fn promote(
             Ok(true) => {}
             Ok(false) => return Err(StandbyError::CutOff),
             Err(why) if why.is_of_the_journal() => {
-                let left = behind(source, followed.stored, followed.standing.end).await;
+                let left = behind(source, followed.stored, followed.standing.end);
+                let left = cancelled.run_until_cancelled(left).await.flatten();
                 let standing = Box::new(followed.standing);
                 return Err(StandbyError::Behind { standing, left, why: Box::new(why) });
             }

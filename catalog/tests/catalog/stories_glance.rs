@@ -5,9 +5,11 @@ use farshore_catalog::Catalog;
 use farshore_catalog::database::Database;
 use farshore_catalog::drill::DrillFilter;
 use farshore_catalog::exposure::Minute;
+use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::job::JobFilter;
 use farshore_catalog::shipping::{Shipping, ShippingState};
 use farshore_journal::{BackupId, IncarnationId, Offset, Timeline};
+use farshore_testkit::random::Random;
 
 use crate::make::{backup, branch, gap, incarnation, name, orders, range, shipping, time, usable};
 
@@ -93,8 +95,8 @@ pub async fn how_the_exposure_went_is_kept_by_the_minute_and_what_nobody_looked_
     assert!(catalog.exposure_of_all(time(0)).await.unwrap().is_empty());
 }
 
-/// One of which little is known, with two base backups in each of two stores.
-async fn add(catalog: &Catalog, number: u8) {
+/// One with a timeline, and how it is called.
+async fn begun(catalog: &Catalog, number: u8) -> (String, Incarnation) {
     let called = format!("db-{number:03}");
     let database = Database { name: name(&called), engine: "postgres".to_owned(), added_at: time(0) };
     catalog.database_put(&database).await.unwrap();
@@ -103,6 +105,12 @@ async fn add(catalog: &Catalog, number: u8) {
     one.parent = None;
     catalog.incarnation_put(&one).await.unwrap();
     catalog.branch_put(&branch(one.id, 1, None)).await.unwrap();
+    (called, one)
+}
+
+/// One of which little is known, with two base backups in each of two stores.
+async fn add(catalog: &Catalog, number: u8) {
+    let (called, one) = begun(catalog, number).await;
     for (at, store) in ["main", "other"].into_iter().enumerate() {
         catalog.range_extend(&range(one.id, store, 1, 0, 900)).await.unwrap();
         for (of, start) in [(1, 100), (2, 600)] {
@@ -139,31 +147,14 @@ pub async fn as_much_is_asked_of_the_catalog_for_many_databases_as_for_one(catal
     assert_eq!(counts[0][2], 4, "each list is one question");
 }
 
-/// Numbers that look random, the same in each run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
-
 /// Histories of every kind: whole and torn log, one store and two, timelines that branched, base backups that are usable, lie across a gap, or beyond the
 /// checked end. Of each the window is what all of its rows say, though not all of them are read.
 pub async fn the_window_of_one_among_many_is_that_of_all_its_rows(catalog: Catalog) {
-    let mut numbers = Numbers(20_261_127);
+    let mut numbers = Random::new(20_261_127);
     let now = time(1000);
     for number in 0..60_u8 {
-        let called = format!("db-{number:03}");
-        let database = Database { name: name(&called), engine: "postgres".to_owned(), added_at: time(0) };
-        catalog.database_put(&database).await.unwrap();
-        let mut one = incarnation(100, &called);
-        one.id = IncarnationId::from_bytes([number; 16]);
-        one.parent = None;
-        catalog.incarnation_put(&one).await.unwrap();
+        let (called, one) = begun(&catalog, number).await;
         let branches = numbers.below(2);
-        catalog.branch_put(&branch(one.id, 1, None)).await.unwrap();
         if branches == 1 {
             catalog.branch_put(&branch(one.id, 2, Some((1, 400 + 10 * numbers.below(20))))).await.unwrap();
         }

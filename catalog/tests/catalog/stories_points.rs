@@ -7,6 +7,7 @@ use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::points::{Around, Cursor, PointsQuery};
 use farshore_catalog::{Catalog, Error};
 use farshore_journal::{IncarnationId, Offset, Timeline};
+use farshore_testkit::random::Random;
 
 use crate::make::{at, branch, commit, orders, time};
 
@@ -25,24 +26,14 @@ pub async fn commits_added_twice_count_once(catalog: Catalog) {
     assert!(matches!(refused, Err(Error::NoIncarnation { .. })));
 }
 
-/// Numbers that look random and are the same each time; the seed is the story's.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
 /// Commit times that step back, batches in any order and overlapping, two timelines: each answer is compared with
 /// reading the whole log in order, as replay does.
 pub async fn a_time_resolves_in_log_order_whatever_order_they_came_in(catalog: Catalog) {
     let id = orders(&catalog).await;
     catalog.branch_put(&branch(id, 1, None)).await.unwrap();
     catalog.branch_put(&branch(id, 2, Some((1, 4_050)))).await.unwrap();
-    let mut numbers = Numbers(20_261_121);
-    let on = |timeline: u32, from: u64, numbers: &mut Numbers| -> Vec<Commit> {
+    let mut numbers = Random::new(20_261_121);
+    let on = |timeline: u32, from: u64, numbers: &mut Random| -> Vec<Commit> {
         (from..from + 80)
             .map(|n| {
                 let jitter = numbers.below(12) as i64 - if numbers.below(25) == 0 { 40 } else { 0 };
@@ -98,7 +89,7 @@ pub async fn blocks_answer_as_reading_the_whole_log_in_order_does(catalog: Catal
     const ALL: u64 = 3_000;
     let id = orders(&catalog).await;
     catalog.branch_put(&branch(id, 1, None)).await.unwrap();
-    let mut numbers = Numbers(20_261_126);
+    let mut numbers = Random::new(20_261_126);
     let mut log: Vec<Commit> = (1..=ALL)
         .map(|n| {
             let back = if numbers.below(400) == 0 { 500 } else { 0 };

@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use self::anew::MOST_REST_BYTES;
 use self::proof::Pending;
 use self::recent::{Boundary, Recent};
 use super::base;
@@ -254,8 +253,7 @@ impl<'a, L: Listener> Follower<'a, L> {
         self.look_until(goal, Some(Instant::now() + SLICE))
     }
 
-    /// Takes what SQLite counts, or up to `goal` of it, which it counted before; until `until`, but one transaction at least, of any size where writers
-    /// are free. Where it is not all taken, the goal to go on to.
+    /// Takes what SQLite counts, or up to `goal` of it, which it counted before; until `until`, but one transaction at least. Where it is not all taken, the goal to go on to.
     fn look_until(&mut self, goal: Option<u32>, until: Option<Instant>) -> Result<Option<u32>, FollowError> {
         self.connections.check_in_place()?;
         let Some(log) = self.log.take() else { return Ok(None) };
@@ -273,9 +271,6 @@ impl<'a, L: Listener> Follower<'a, L> {
 
     fn take(&mut self, log: &Log, goal: u32, until: Option<Instant>) -> Result<Place, FollowError> {
         let mut fresh = log.wal.transactions(log.header, log.shipped, goal);
-        if self.hurry && until.is_some() {
-            fresh = fresh.of_at_most(MOST_REST_BYTES);
-        }
         while let Some(transaction) = fresh.next()? {
             let encoder = Encoder { wal: &log.wal, header: log.header };
             let number = self.at.number + 1;
@@ -309,11 +304,8 @@ impl<'a, L: Listener> Follower<'a, L> {
             goal = self.look_on(goal)?;
             self.recent.release(self.listener.released());
             self.recent.sweep();
-            if goal.is_some() {
-                self.slow_down()?;
-                goal = goal.filter(|goal| !self.has_frames(*goal));
-            }
-            if self.is_large()
+            if goal.is_none()
+                && self.is_large()
                 && self.recent.are_all()
                 && let Some(bridge) = self.connections.bridge(None)?
             {

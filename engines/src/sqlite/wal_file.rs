@@ -120,8 +120,7 @@ impl WalFile {
 
     /// The transactions behind `from`, up to the frame that SQLite counts.
     pub fn transactions(&self, header: WalHeader, from: Place, counted: u32) -> Transactions<'_> {
-        let (buffer, buffered) = (Vec::new(), 0..0);
-        Transactions { wal: self, header, at: from, counted, most_bytes: u64::MAX, buffer, buffered }
+        Transactions { wal: self, header, at: from, counted, buffer: Vec::new(), buffered: 0..0 }
     }
 }
 
@@ -143,7 +142,6 @@ pub struct Transactions<'a> {
     header: WalHeader,
     at: Place,
     counted: u32,
-    most_bytes: u64,
     buffer: Vec<u8>,
     /// Frames (from zero) in the buffer.
     buffered: std::ops::Range<u32>,
@@ -153,12 +151,6 @@ impl Transactions<'_> {
     /// The place behind the last transaction that was given.
     pub fn place(&self) -> Place {
         self.at
-    }
-
-    /// None of more than so many bytes: before such a one is the end.
-    #[must_use]
-    pub fn of_at_most(self, bytes: u64) -> Self {
-        Self { most_bytes: bytes, ..self }
     }
 
     /// The next one; `None` behind the last that SQLite counts.
@@ -175,9 +167,6 @@ impl Transactions<'_> {
         while place.frames < self.counted {
             let broken = WalReadError::Broken { frame: place.frames + 1, counted: self.counted };
             let header = self.header;
-            if !header.is_within(place.frames - self.at.frames + 1, self.most_bytes) {
-                return Ok(None);
-            }
             let bytes = self.frame(place.frames)?;
             let Some(frame) = header.frame_behind(place, bytes) else { return Err(broken) };
             pages.push((frame.page, place.frames));

@@ -17,9 +17,6 @@ const REST_BYTES: u64 = 4 << 20;
 /// The same where there is no other way: writers that are faster than following are held for as long as following needs. It waits
 /// in memory.
 pub(super) const MOST_REST_BYTES: u64 = 64 << 20;
-/// How long they are held at a time where there is more than that, and how often in a row. What is taken meanwhile waits in memory.
-const INSTANT: Duration = Duration::from_millis(100);
-const MOST_INSTANTS: usize = 5;
 /// How long they are waited for to begin the log anew, which can be tried again.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often in a row that is tried.
@@ -54,8 +51,10 @@ impl<L: Listener> Follower<'_, L> {
         }
         let row = beat()?;
         for _ in 0..TRIES {
-            self.look_on(None)?;
-            self.slow_down()?;
+            // More than can be taken in a moment: nobody is held for that, and orders are not left unheard.
+            if self.look_on(None)?.is_some() {
+                break;
+            }
             self.taken.tried += 1;
             // The rest, with writers held: little, and no more comes.
             let mut held = Duration::ZERO;
@@ -102,38 +101,6 @@ impl<L: Listener> Follower<'_, L> {
                 Err(why) => return Err(why),
             }
         }
-    }
-
-    /// Where writers are faster than following, which would never come to their end then: takes what there is with them held, an instant at a
-    /// time, until no more is left than may be taken at once. Else the log would grow without bound.
-    ///
-    /// Not while a target lacks more than is kept beside the log: that is no reason to slow an application down.
-    pub(super) fn slow_down(&mut self) -> Result<(), FollowError> {
-        for _ in 0..MOST_INSTANTS {
-            if !self.recent.are_all() || self.rest_is_within(MOST_REST_BYTES)? {
-                break;
-            }
-            let before = self.at;
-            let connections = self.connections;
-            let held = connections.with_writers_held(PATIENCE, || {
-                let begun = Instant::now();
-                let taken = self.hurried(|this| this.look_until(None, Some(begun + INSTANT)));
-                self.taken.held(begun.elapsed());
-                taken
-            });
-            match held {
-                Ok(taken) => taken.map(|_| ())?,
-                Err(why) if why.is_busy() => break,
-                Err(why) => return Err(why.into()),
-            }
-            self.recent.release(self.listener.released());
-            self.recent.sweep();
-            if self.at == before {
-                // A transaction that is too large to be taken with writers held.
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// With writers held: takes what is left, moves the bridge behind it, copies it back, and keeps what no target has yet. Whether the

@@ -10,22 +10,15 @@ use super::{FollowError, Follower, Listener, Log, Next, proof};
 use crate::sqlite::hold::{Beat, Bridge, Turn};
 use crate::sqlite::wal_file::Encoder;
 
-/// How often what there is is taken with writers free before the first read is held. They are faster than that, then, and slowed down.
-const FREE_LOOKS: u32 = 3;
 /// How long writers are waited for before a read is first held.
 pub(super) const FIRST_PATIENCE: Duration = Duration::from_secs(30);
 
 impl<L: Listener> Follower<'_, L> {
     /// Holds for the first time, behind all that there is.
     pub(super) fn first_hold(&mut self) -> Result<Next, FollowError> {
-        let mut looks = 0;
         loop {
             if !self.fresh {
                 self.look()?;
-                looks += 1;
-            }
-            if looks > FREE_LOOKS {
-                self.slow_down()?;
             }
             match self.hold(FIRST_PATIENCE, How::Behind, beat()?) {
                 Ok(Some(held)) => return held,
