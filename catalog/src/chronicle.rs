@@ -11,8 +11,8 @@ use chrono::Utc;
 use farshore_journal::format::{Chronicle, EntryDigest, LifeId};
 use sqlx::query;
 
-use self::own::own_in_txn;
 pub use self::own::{Own, unsealed_anywhere};
+use self::own::{digest_in_txn, own_in_txn};
 pub use self::said::{Kept, Said};
 use crate::activity::{self, Activity};
 use crate::connection::{in_local_txn, in_snapshot};
@@ -161,6 +161,14 @@ impl Catalog {
         in_snapshot!(self, own_in_txn(chronicle))
     }
 
+    /// The digest of an entry, as it is here now: its own, or what the one behind it names; `None` where neither is here.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn chronicle_digest(&self, chronicle: &Chronicle, number: u64) -> Result<Option<EntryDigest>> {
+        in_snapshot!(self, digest_in_txn(chronicle, number))
+    }
+
     /// Says how far a store has a chronicle.
     ///
     /// # Errors
@@ -180,6 +188,15 @@ impl Catalog {
         trouble: Option<&str>,
     ) -> Result<()> {
         in_local_txn!(self, seal_trouble_in_txn(chronicle, store, trouble))
+    }
+
+    /// How far a store has a chronicle.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn seal_of(&self, chronicle: &Chronicle, store: &str) -> Result<Option<Seal>> {
+        let all = self.seal_list().await?.into_iter().map(|(seal, _)| seal);
+        Ok(all.into_iter().find(|seal| seal.chronicle == chronicle.to_string() && seal.store == store))
     }
 
     /// How far each store has each chronicle, and the number of each one's newest entry.

@@ -145,6 +145,8 @@ on_both!(
     stories_chronicles::a_lost_ledger_comes_back_and_the_time_since_its_end_is_an_entry,
     stories_chronicles::two_who_look_at_once_write_one_ledger,
     stories_chronicles::how_far_a_store_has_a_chronicle_is_told_with_what_it_lacks,
+    stories_chronicles::the_digest_of_an_entry_is_told_by_itself_or_by_the_one_behind_it,
+    stories_chronicles::how_far_a_store_had_a_chronicle_is_forgotten_with_the_store,
     stories_drills::drills_are_listed_newest_first_and_read_back_as_written,
     stories_drills::what_is_certified_of_a_drill_is_never_replaced,
     stories_drills::a_database_is_proved_by_its_newest_drill_that_did_not_fail,

@@ -114,6 +114,37 @@ pub(super) async fn own_in_txn(txn: &mut Txn, chronicle: &Chronicle) -> Result<O
     }
 }
 
+/// The digest of one entry, or what the one behind it names as that.
+///
+/// # Errors
+/// When the catalog is away.
+pub(super) async fn digest_in_txn(
+    txn: &mut Txn,
+    chronicle: &Chronicle,
+    number: u64,
+) -> Result<Option<EntryDigest>> {
+    let number = big("entry number", number)?;
+    let bound = match chronicle {
+        Chronicle::Activity => query(
+            "select number, former, digest from activity where number in ($1, $2) and digest is not null order by number limit 1",
+        ),
+        Chronicle::Exposure(_) => query(
+            "select number, former, digest from exposure_event where number in ($1, $2) and database_name = $3 order by number limit 1",
+        ),
+    };
+    let bound = bound.bind(number).bind(number.saturating_add(1));
+    let bound = match chronicle {
+        Chronicle::Activity => bound,
+        Chronicle::Exposure(database) => bound.bind(database.to_string()),
+    };
+    let Some(row) = txn.row("chronicle_digest", bound).await? else { return Ok(None) };
+    if row.count("number")? == number.unsigned_abs() {
+        return row.parsed("digest").map(Some);
+    }
+    let former = row.maybe_text("former")?.filter(|former| !former.is_empty());
+    former.map(|former| former.parse().map_err(|why| Error::unreadable("former", &why))).transpose()
+}
+
 /// How many entries of a chronicle no store holds, given what each does: from which entry on without a hole, and up to which; 0 where none.
 pub fn unsealed_anywhere(last: u64, held: &[(u64, u64)]) -> u64 {
     let mut held: Vec<(u64, u64)> = held.iter().copied().filter(|(_, last)| *last > 0).collect();

@@ -277,3 +277,49 @@ pub async fn how_far_a_store_has_a_chronicle_is_told_with_what_it_lacks(catalog:
     catalog.seal_put(&seal).await.unwrap();
     assert_eq!(catalog.fleet(Utc::now()).await.unwrap().seals, [(seal, 3)]);
 }
+
+/// Another catalog has other digests, however long it is; of the one before the oldest entry the next tells.
+pub async fn the_digest_of_an_entry_is_told_by_itself_or_by_the_one_behind_it(catalog: Catalog) {
+    let (_folder, lost) = other().await;
+    for n in 0..3 {
+        lost.activity_append(&activity(&format!("lost {n}"), Utc::now())).await.unwrap();
+    }
+    let chronicle = Chronicle::Activity;
+    let former = former(&lost, &chronicle, Utc::now()).await;
+    assert_eq!(catalog.chronicle_digest(&chronicle, 3).await.unwrap(), None);
+    let sealed = Former { entries: Vec::new(), ..former.clone() };
+    catalog.chronicle_settle(&chronicle, Before::Former(&sealed)).await.unwrap();
+    let all = catalog.chronicle_entries(&chronicle, 4, 9).await.unwrap();
+    assert_eq!((all.len(), all[0].number), (1, 4));
+    for (number, digest) in
+        [(0, None), (2, None), (3, Some(former.digest)), (4, Some(all[0].digest)), (5, None)]
+    {
+        assert_eq!(catalog.chronicle_digest(&chronicle, number).await.unwrap(), digest, "{number}");
+    }
+    let orders = name("orders");
+    catalog.exposure_look(&orders, RPO, 1000, Seen::Kept(0), Utc::now()).await.unwrap();
+    let own = catalog.chronicle_own(&Chronicle::Exposure(orders.clone())).await.unwrap();
+    let ledger = Chronicle::Exposure(orders);
+    assert_eq!(catalog.chronicle_digest(&ledger, 1).await.unwrap(), own.digest(1));
+    let another = Chronicle::Exposure(name("invoices"));
+    assert_eq!(catalog.chronicle_digest(&another, 1).await.unwrap(), None);
+}
+
+/// A store that is no longer a database's holds nothing that counts.
+pub async fn how_far_a_store_had_a_chronicle_is_forgotten_with_the_store(catalog: Catalog) {
+    let (orders, invoices) = (name("orders"), name("invoices"));
+    for chronicle in [&orders, &invoices].map(|name| Chronicle::Exposure(name.clone())) {
+        catalog.seal_trouble(&chronicle, "old", Some("away")).await.unwrap();
+    }
+    catalog.seal_trouble(&Chronicle::Activity, "old", None).await.unwrap();
+    catalog.seal_trouble(&Chronicle::Activity, "kept", None).await.unwrap();
+    let rows = async || -> Vec<String> {
+        let all = catalog.seal_list().await.unwrap();
+        all.into_iter().map(|(seal, _)| format!("{} in {}", seal.chronicle, seal.store)).collect()
+    };
+    assert_eq!(catalog.store_list(&orders).await.unwrap(), ["old"]);
+    catalog.store_forget(&orders, "old").await.unwrap();
+    assert_eq!(rows().await, ["activity in kept", "activity in old", "exposure/invoices in old"]);
+    catalog.store_forget(&invoices, "old").await.unwrap();
+    assert_eq!(rows().await, ["activity in kept"]);
+}
