@@ -5,6 +5,7 @@
 //! has it is in the catalog, and what it lacks is said.
 //! A crash leaves a page that is there or is not: the next start looks.
 
+pub mod damage;
 pub mod found;
 pub mod held;
 pub mod ledger;

@@ -5,11 +5,12 @@
 use farshore_catalog::Catalog;
 use farshore_catalog::activity::{Finding, Verified};
 use farshore_catalog::chronicle::{Kept, Own};
-use farshore_journal::chronicle::lives_before;
-use farshore_journal::format::{Chronicle, EntryDigest};
+use farshore_journal::chronicle::Strand;
+use farshore_journal::format::{Chronicle, EntryDigest, LifeId};
 use serde::Serialize;
 
-use super::found::Line;
+use super::damage;
+use super::found::{Found as Stored, Line};
 use super::place::{self, agreement};
 use super::settle;
 use crate::config::{Config, StoreName};
@@ -34,7 +35,7 @@ pub struct InStore {
     pub lacks: Option<u64>,
     /// Entries that no private key at hand opened: their chain is followed, and what they say was not looked at.
     pub not_opened: u64,
-    /// Lives that no other goes on from, besides the newest: branches, or another catalog's.
+    /// Lives that end elsewhere and that no other goes on from at their ends: branches, or another catalog's.
     pub branches: u64,
     /// What speaks against it.
     pub findings: Vec<String>,
@@ -130,14 +131,19 @@ async fn look_into(
     catalog: Option<&Catalog>,
     shown: &mut InStore,
 ) -> anyhow::Result<()> {
+    // Before the store: what was confirmed by then is in it. Behind it the catalog: what is sealed meanwhile is in that.
+    let confirmed = match catalog {
+        Some(catalog) => catalog.seal_of(chronicle, store.as_str()).await?,
+        None => None,
+    };
     let (repository, found) = settle::read(config, chronicle, store).await?;
-    // Behind the store: what is sealed meanwhile is in it.
     let own = match catalog {
         Some(catalog) => Some(catalog.chronicle_own(chronicle).await?),
         None => None,
     };
     let unlock = super::unlock(config, store);
     shown.findings.extend(found.strangers.iter().map(|key| format!("{key} is no page of it")));
+    shown.findings.extend(confirmed.and_then(|seal| damage::gone(&found, chronicle, &unlock, &seal)));
     shown.lacks = own.as_ref().map(Own::last);
     shown.not_compared = own.as_ref().map(|_| 0);
     let agreed = own.as_ref().and_then(|own| place::agreed(&found, chronicle, &unlock, own));
@@ -148,8 +154,6 @@ async fn look_into(
         shown.findings.extend(flaws);
         return Ok(());
     };
-    let (path, _) = lives_before(&found.strands, life);
-    shown.branches = (found.strands.len() - path.len().min(found.strands.len())) as u64;
     if let Some(flaws) =
         found.strands.get(&life).filter(|strand| strand.end().is_none()).map(|strand| &strand.flaws)
     {
@@ -159,13 +163,26 @@ async fn look_into(
         shown.findings.push("not one entry of it holds".to_owned());
         return Ok(());
     };
+    shown.branches = branches(&found, life, &line);
     (shown.sealed_from, shown.sealed_to) = (line.begins, line.former.last);
     (shown.digest, shown.not_opened) = (Some(line.former.digest), line.sealed);
-    shown.findings.extend(line.flaws.iter().map(ToString::to_string));
+    shown.findings.extend(line.all_flaws());
     if let Some(own) = &own {
         compare(&line, own, shown);
     }
     Ok(())
+}
+
+/// Lives besides one that end elsewhere than on its line, and that no other goes on from at their ends.
+fn branches(found: &Stored, life: LifeId, line: &Line) -> u64 {
+    let apart = |(other, strand): &(&LifeId, &Strand)| {
+        let Some((last, digest)) = strand.end() else { return **other != life };
+        let on_line = line.marks.binary_search_by_key(&last, |(number, _)| *number);
+        let on_line = on_line.is_ok_and(|at| line.marks[at].1 == digest);
+        let goes_on = |next: &Strand| next.base == last && next.before == Some(digest);
+        **other != life && !on_line && !found.strands.values().any(goes_on)
+    };
+    found.strands.iter().filter(apart).count() as u64
 }
 
 /// Holds what leads to the store's end against the catalog, entry by entry.
@@ -190,38 +207,12 @@ fn compare(line: &Line, own: &Own, shown: &mut InStore) {
     }
 }
 
-/// What speaks against a store's pages of a chronicle whoever signed them: damaged, missing, or not what they state. A store that could not be read is among it.
-pub async fn damaged(config: &Config, chronicle: &Chronicle, store: &StoreName) -> Vec<String> {
-    let found = match settle::read_as_it_is(config, chronicle, store).await {
-        Ok(found) => found,
-        Err(why) => return vec![format!("it could not be read: {why:#}")],
-    };
-    let unlock = super::unlock(config, store);
-    let mut all: Vec<String> = found.strangers.iter().map(|key| format!("{key} is no page of it")).collect();
-    for (life, strand) in &found.strands {
-        let line = found.line(chronicle, *life, &unlock);
-        let flaws = line.as_ref().map_or(&strand.flaws, |line| &line.flaws);
-        all.extend(
-            flaws.iter().map(ToString::to_string).filter(|flaw| !all.contains(flaw)).collect::<Vec<_>>(),
-        );
-    }
-    all
-}
-
 /// The entries that a store alone gives, oldest first, and what speaks against them.
 ///
 /// # Errors
 /// When it does not answer, or has none.
 pub async fn entries(config: &Config, chronicle: &Chronicle, store: &StoreName) -> anyhow::Result<Vec<Kept>> {
-    if !settle::stores(config, chronicle).contains(store) {
-        return Err(OperatorMessage::new(
-            Code::StoreUnknown,
-            format!("{store} is no store of {chronicle}"),
-            Safe::Known("nothing was asked".to_owned()),
-            "name a store that a database of the configuration is shipped into",
-        )
-        .into());
-    }
+    settle::known(config, Some(chronicle), store)?;
     let (repository, found) = settle::read(config, chronicle, store).await?;
     let life = settle::newest_life(config, chronicle, store, &repository, &found).await?;
     let line = life.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
@@ -241,8 +232,8 @@ pub async fn entries(config: &Config, chronicle: &Chronicle, store: &StoreName) 
         )
         .into());
     };
-    if !line.flaws.is_empty() {
-        let flaws: Vec<String> = line.flaws.iter().map(ToString::to_string).collect();
+    let flaws = line.all_flaws();
+    if !flaws.is_empty() {
         tracing::error!("{}", settle::flawed(chronicle, store.as_str(), &flaws));
     }
     if line.sealed > 0 {

@@ -46,7 +46,7 @@ pub fn agreement(marks: &[(u64, EntryDigest)], own: &Own) -> Agreement {
 }
 
 /// The life of a store that has the most of what the catalog has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Agreed {
     /// The life.
     pub life: LifeId,
@@ -58,6 +58,8 @@ pub struct Agreed {
     pub digest: EntryDigest,
     /// Whether the life's pages end there.
     pub is_end: bool,
+    /// The entries up to there behind which a life may begin so that it is linked to them by whoever reads without a private key: of a sealed page the last alone.
+    pub links: Vec<u64>,
 }
 
 /// Finds it; `None` where no entry is known to be in both.
@@ -67,9 +69,14 @@ pub fn agreed(found: &Found, chronicle: &Chronicle, unlock: &Unlock, own: &Own) 
         let (through, digest) = agreement(&line.marks, own).through?;
         let strand = found.strands.get(life)?;
         let is_end = strand.flaws.is_empty() && strand.end() == Some((through, digest));
-        Some(Agreed { life: *life, begins: line.begins, through, digest, is_end })
+        Some((line, *life, through, digest, is_end))
     };
-    found.strands.keys().filter_map(of).max_by_key(|one| (one.through, one.is_end, Reverse(one.begins)))
+    let best = found.strands.keys().filter_map(of);
+    let (line, life, through, digest, is_end) =
+        best.max_by_key(|(line, _, through, _, is_end)| (*through, *is_end, Reverse(line.begins)))?;
+    let links = line.marks.iter().map(|(number, _)| *number);
+    let links = links.filter(|number| *number <= through && !line.hidden.contains(number)).collect();
+    Some(Agreed { life, begins: line.begins, through, digest, is_end, links })
 }
 
 /// Where pages are put next.
@@ -93,19 +100,28 @@ pub fn run(agreed: Option<&Agreed>, own: &Own, names: &BTreeSet<LifeId>, foreign
         return Run { life: Some(life), next: through + 1, before: Some(digest), begins };
     }
     let behind = agreed.map_or_else(|| own.oldest(), |one| one.through + 1);
+    let begins = agreed.map_or(behind, |one| one.begins);
+    let at = |life, next: u64, begins| Run { life, next, before: own.digest(next - 1), begins };
+    // The entry that gives the name is not written yet.
+    if behind > own.last() {
+        return at(None, behind, begins);
+    }
     let named = |number: u64| {
         let life = LifeId::of(&own.digest(number).filter(|_| number >= own.oldest())?);
         (!names.contains(&life) && !foreign.contains(&life)).then_some((life, number))
     };
-    // A life is named after its first entry. Where that name is taken, an entry that the store has already gives another one, and nothing is left out; only where
-    // none does, one that it has not is.
-    let earlier = agreed.map_or(behind, |one| if one.begins == 1 { 1 } else { one.begins + 1 });
-    let found = named(behind)
-        .or_else(|| (earlier..behind).rev().find_map(named))
-        .or_else(|| (behind + 1..=own.last()).find_map(named));
-    let (life, next) = found.map_or((None, behind), |(life, next)| (Some(life), next));
-    let begins = agreed.filter(|_| next <= behind).map_or(next, |one| one.begins);
-    Run { life, next, before: own.digest(next - 1), begins }
+    // A life is named after its first entry. Where that name is taken, or no reader would see what it goes on from, it begins at an older entry that the store has
+    // already, and nothing is left out. Where none will do it begins with the oldest that gives a name: what is before that is a hole.
+    let linked = |number: &u64| agreed.is_none_or(|one| one.links.binary_search(&(number - 1)).is_ok());
+    let joined = (begins + 1..=behind).rev().filter(linked).find_map(named);
+    let joined = joined.or_else(|| named(behind).filter(|_| agreed.is_none()));
+    match joined {
+        Some((life, next)) => at(Some(life), next, begins),
+        None => match (own.oldest()..=own.last()).find_map(named) {
+            Some((life, next)) => at(Some(life), next, next),
+            None => at(None, behind, begins),
+        },
+    }
 }
 
 /// Whether a page has the entries that the catalog has at its numbers. Of one that does not open its two ends are compared: the last digest stands for all before
@@ -166,21 +182,21 @@ mod tests {
         assert_eq!(agreement(&marks(2, 1, 2), &own(5, 9)).through, None, "nothing that could be compared");
     }
 
+    fn agreed(begins: u64, through: u64, is_end: bool) -> Agreed {
+        let (life, digest) = (life(begins), digest(1, through));
+        Agreed { life, begins, through, digest, is_end, links: (begins..=through).collect() }
+    }
+
+    fn run_of(agreed: Option<&Agreed>, own: &Own, names: &[u64]) -> (Option<LifeId>, u64, u64) {
+        let names = names.iter().copied().map(life).collect();
+        let run = run(agreed, own, &names, &BTreeSet::new());
+        assert_eq!(run.before, own.digest(run.next - 1));
+        (run.life, run.next, run.begins)
+    }
+
     #[test]
     fn a_store_goes_on_behind_what_it_has_and_one_that_is_new_gets_all_that_the_catalog_has() {
-        let (none, agreed) = (BTreeSet::new(), |begins, through, is_end| Agreed {
-            life: life(begins),
-            begins,
-            through,
-            digest: digest(1, through),
-            is_end,
-        });
-        let of = |agreed: Option<&Agreed>, own: &Own, names: &[u64]| {
-            let names = names.iter().copied().map(life).collect();
-            let run = run(agreed, own, &names, &none);
-            assert_eq!(run.before, own.digest(run.next - 1));
-            (run.life, run.next, run.begins)
-        };
+        let of = run_of;
         // New, and new where the catalog has not all.
         assert_eq!(of(None, &own(1, 9), &[]), (Some(life(1)), 1, 1));
         assert_eq!(of(None, &own(4, 9), &[]), (Some(life(4)), 4, 4));
@@ -189,14 +205,35 @@ mod tests {
         // Another's pages stand behind what is ours; and one that no listing shows yet.
         assert_eq!(of(Some(&agreed(1, 5, false)), &own(1, 9), &[1]), (Some(life(6)), 6, 1));
         let foreign = BTreeSet::from([life(1)]);
-        assert_eq!(run(Some(&agreed(1, 5, true)), &own(1, 9), &none, &foreign).life, Some(life(6)));
+        assert_eq!(
+            run(Some(&agreed(1, 5, true)), &own(1, 9), &BTreeSet::new(), &foreign).life,
+            Some(life(6))
+        );
         // The name is taken: an older entry gives one, and nothing is left out.
         assert_eq!(of(Some(&agreed(1, 5, false)), &own(1, 9), &[1, 6]), (Some(life(5)), 5, 1));
-        assert_eq!(of(Some(&agreed(4, 5, false)), &own(1, 9), &[4, 6, 5]), (Some(life(7)), 7, 7));
+        // None of those does: the oldest that the catalog has gives one, all is put anew.
+        assert_eq!(of(Some(&agreed(4, 5, false)), &own(1, 9), &[4, 6, 5]), (Some(life(1)), 1, 1));
+        assert_eq!(of(Some(&agreed(4, 5, false)), &own(4, 9), &[4, 6, 5]), (Some(life(7)), 7, 7));
         // The very first page is damaged: of what gives no name, one entry is left out, and that is a hole.
         assert_eq!(of(None, &own(1, 9), &[1]), (Some(life(2)), 2, 2));
         // Nothing there yet that gives a name.
         assert_eq!(of(None, &own(1, 1), &[1]), (None, 1, 1));
-        assert_eq!(of(Some(&agreed(1, 9, false)), &own(1, 9), &[1, 2, 3, 4, 5, 6, 7, 8, 9]), (None, 10, 1));
+        assert_eq!(of(Some(&agreed(1, 9, false)), &own(1, 9), &[1]), (None, 10, 1));
+        assert_eq!(of(Some(&agreed(1, 8, false)), &own(1, 9), &[1, 2, 3, 4, 5, 6, 7, 8, 9]), (None, 9, 1));
+    }
+
+    #[test]
+    fn a_life_begins_where_a_reader_without_a_private_key_sees_what_it_goes_on_from_or_with_the_oldest_entry()
+    {
+        // Sealed pages of 1 to 3 and 4 to 8; a private key shows that they are the catalog's up to 5.
+        let sealed = Agreed { links: vec![3], ..agreed(1, 5, false) };
+        assert_eq!(run_of(Some(&sealed), &own(1, 9), &[1]), (Some(life(4)), 4, 1));
+        // That name is taken: never within a page but with a beginning of its own.
+        assert_eq!(run_of(Some(&sealed), &own(1, 9), &[1, 4]), (Some(life(2)), 2, 2));
+        let other = Agreed { links: vec![6], ..agreed(4, 8, false) };
+        assert_eq!(run_of(Some(&other), &own(1, 9), &[4, 7]), (Some(life(1)), 1, 1));
+        // Where it ends with the page it is linked as ever.
+        let whole = Agreed { links: vec![3, 5], ..agreed(1, 5, false) };
+        assert_eq!(run_of(Some(&whole), &own(1, 9), &[1]), (Some(life(6)), 6, 1));
     }
 }

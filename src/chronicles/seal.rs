@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
-use farshore_catalog::chronicle::{Kept, Seal};
+use farshore_catalog::chronicle::{Kept, Seal, Standing};
 use farshore_journal::chronicle::{self, Put};
 use farshore_journal::format::page::{PAGE_ENTRIES, Place};
 use farshore_journal::format::{Chronicle, LifeId, Page, Recipients, VerifyKeys};
@@ -47,6 +47,8 @@ struct End {
     catalog: Option<LifeId>,
     /// How often the catalog had been filled by then.
     filled: u64,
+    /// The number of its newest entry then: where none gave a life its name, only a newer one can.
+    seen: u64,
     /// Behind all that the store has.
     run: Run,
     /// Before what the store has: where, up to which number, and from where on it has all then.
@@ -71,6 +73,8 @@ pub struct Sealer {
     /// Lives in which a page stands that is not this catalog's: said once, and not gone on in.
     foreign: BTreeSet<(Chronicle, LifeId)>,
     flawed: BTreeSet<(Chronicle, LifeId)>,
+    /// What waits for the catalog to be filled, and of which catalog: until then looking anew tells nothing new.
+    waiting: BTreeMap<Chronicle, Option<LifeId>>,
 }
 
 impl Sealer {
@@ -94,6 +98,7 @@ impl Sealer {
             belongs: BTreeSet::new(),
             foreign: BTreeSet::new(),
             flawed: BTreeSet::new(),
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -183,12 +188,12 @@ impl Sealer {
             return Ok(());
         }
         let filled = self.filled.borrow().get(chronicle).copied();
-        let known = self.ends.get(chronicle).copied().filter(|end| {
-            end.catalog == standing.life
-                && (end.run.begins == 1 || filled.is_none_or(|filled| filled == end.filled))
-                && (end.run.life.is_some() || standing.last < end.run.next)
-        });
-        if known.is_some_and(|end| standing.last < end.run.next && end.lower.is_none()) {
+        if filled.is_none() && self.waiting.get(chronicle) == Some(&standing.life) {
+            return Ok(());
+        }
+        let known = self.known(chronicle, &standing, filled).await?;
+        let is_done = |end: &End| standing.last < end.run.next || end.run.life.is_none();
+        if known.is_some_and(|end| is_done(&end) && end.lower.is_none()) {
             return Ok(());
         }
         let opened = match self.opened.take() {
@@ -244,6 +249,24 @@ impl Sealer {
         }
         self.ends.insert(chronicle.clone(), end);
         Ok(())
+    }
+
+    /// What was found when the store was looked at, where nothing says that this is another catalog now. One that was put back from an older copy under this service
+    /// has the same first entry: whether it still has what was sealed last decides, be it shorter now or longer.
+    async fn known(
+        &self,
+        chronicle: &Chronicle,
+        standing: &Standing,
+        filled: Option<u64>,
+    ) -> anyhow::Result<Option<End>> {
+        let known = self.ends.get(chronicle).copied().filter(|end| {
+            end.catalog == standing.life
+                && (end.run.begins == 1 || filled.is_none_or(|filled| filled == end.filled))
+                && (end.run.life.is_some() || standing.last <= end.seen)
+        });
+        let Some(end) = known else { return Ok(None) };
+        let here = self.catalog.chronicle_digest(chronicle, end.run.next - 1).await?;
+        Ok((here == end.run.before).then_some(end))
     }
 
     /// Puts the next page of a run, up to a number.
@@ -353,19 +376,34 @@ impl Sealer {
         catalog: Option<LifeId>,
         filled: Option<u64>,
     ) -> anyhow::Result<Option<End>> {
-        let own = self.catalog.chronicle_own(chronicle).await?;
         // What has the catalog's digests needs nobody's signature here.
         let found = found::read(repository, chronicle, &VerifyKeys::default()).await?;
+        // Behind the store: what another service seals meanwhile is in the catalog by then, and no other's.
+        let own = self.catalog.chronicle_own(chronicle).await?;
         let unlock = super::unlock(&self.config, &self.store);
         let agreed = place::agreed(&found, chronicle, &unlock, &own);
-        if filled.is_none() && own.oldest() > 1 && agreed.is_none_or(|one| one.begins > 1) {
+        if filled.is_none() && own.oldest() > 1 && agreed.as_ref().is_none_or(|one| one.begins > 1) {
+            self.waiting.insert(chronicle.clone(), catalog);
             return Ok(None);
         }
-        if let Some(one) = agreed.filter(|one| !one.is_end) {
-            match found.strands.get(&one.life).map(|strand| strand.flaws.as_slice()) {
-                Some([_, ..]) => {}
-                _ => self.say_forked(chronicle, one.life, one.through + 1),
+        self.waiting.remove(chronicle);
+        let forked = match &agreed {
+            Some(one) => (!one.is_end).then_some((one.life, one.through + 1)),
+            None => {
+                let newest =
+                    settle::newest_life(&self.config, chronicle, &self.store, repository, &found).await?;
+                newest.and_then(|life| {
+                    let met = place::agreement(&found.line(chronicle, life, &unlock)?.marks, &own);
+                    // What is older than all that the catalog has cannot be compared: it may be what it could not open.
+                    let from = met.differs.or(met.newer.map(|(first, _)| first))?;
+                    Some((life, from))
+                })
             }
+        };
+        if let Some((life, from)) = forked
+            && found.strands.get(&life).is_none_or(|strand| strand.flaws.is_empty())
+        {
+            self.say_forked(chronicle, life, from);
         }
         for (life, strand) in found.strands.iter().filter(|(_, strand)| !strand.flaws.is_empty()) {
             let flaws: Vec<String> = strand.flaws.iter().map(ToString::to_string).collect();
@@ -379,9 +417,10 @@ impl Sealer {
             let agreed = place::agreed(&found, chronicle, &unlock, &own);
             (place::run(agreed.as_ref(), &own, &names, &foreign), run.begins - 1)
         });
-        // Where nothing gives the lower part a name there is none.
-        let lower = lower.filter(|(lower, through)| lower.life.is_some() && lower.next <= *through + 1);
-        Ok(Some(End { store: repository.id(), catalog, filled: filled.unwrap_or_default(), run, lower }))
+        // Where nothing gives the lower part a name there is none; nor where all of it is there, though nothing links it.
+        let lower = lower.filter(|(lower, through)| lower.life.is_some() && lower.next <= *through);
+        let (store, seen) = (repository.id(), own.last());
+        Ok(Some(End { store, catalog, filled: filled.unwrap_or_default(), seen, run, lower }))
     }
 
     /// Whether a page is this catalog's: held against it entry by entry where it opens, and by where it begins and ends where it does not.
@@ -430,3 +469,6 @@ enum Placed {
     /// What stands there is not this catalog's.
     Foreign,
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The stores that were asked, opened as far as they could be.
 #[derive(Default)]
-pub struct Stores(BTreeMap<StoreName, Opened>);
+pub struct Stores {
+    opened: BTreeMap<StoreName, Opened>,
+    /// Those that did not answer in this round: each is waited for once in it, however many chronicles are asked for.
+    away: BTreeMap<StoreName, String>,
+}
+
+impl Stores {
+    /// Begins a round: every store is asked again.
+    fn again(&mut self) {
+        self.away.clear();
+    }
+}
 
 /// The chronicles whose filling from the stores is not waited for any longer, each with a number that rises when it brought more: whoever seals looks anew then.
 pub type Filled = BTreeMap<Chronicle, u64>;
@@ -54,6 +65,7 @@ impl Settling {
         let mut patience: BTreeMap<Chronicle, Patience> = BTreeMap::new();
         let mut filled: BTreeSet<Chronicle> = BTreeSet::new();
         loop {
+            stores.again();
             for chronicle in all(&self.config) {
                 let patience = patience.entry(chronicle.clone()).or_default();
                 let now = Instant::now();
@@ -183,7 +195,11 @@ async fn ask(
 ) -> BTreeMap<StoreName, anyhow::Result<Newest>> {
     let (mut asking, mut answers) = (JoinSet::new(), BTreeMap::new());
     for store in stores(config, chronicle) {
-        let one = match opened.0.remove(&store) {
+        if let Some(why) = opened.away.get(&store) {
+            answers.insert(store, Err(anyhow::anyhow!("it did not answer a moment ago: {why}")));
+            continue;
+        }
+        let one = match opened.opened.remove(&store) {
             Some(one) => Ok(one),
             None => Opened::new(config, &store, Purpose::Read),
         };
@@ -203,7 +219,10 @@ async fn ask(
     while let Some(ended) = asking.join_next().await {
         match ended {
             Ok((store, one, line)) => {
-                opened.0.insert(store.clone(), one);
+                opened.opened.insert(store.clone(), one);
+                if let Err(why) = &line {
+                    opened.away.insert(store.clone(), format!("{why:#}"));
+                }
                 answers.insert(store, line);
             }
             // Every store must be in the answers: one that is not would pass for one that has nothing.
@@ -270,6 +289,29 @@ pub fn stores(config: &Config, chronicle: &Chronicle) -> Vec<StoreName> {
     all.into_iter().collect()
 }
 
+/// Refuses a store that the chronicle is not in, or, where none is named, none of any database: asking nobody must not read as a good answer.
+///
+/// # Errors
+/// Then; it names those that there are.
+pub fn known(
+    config: &Config,
+    chronicle: Option<&Chronicle>,
+    store: &StoreName,
+) -> Result<(), OperatorMessage> {
+    let all = stores(config, chronicle.unwrap_or(&Chronicle::Activity));
+    if all.contains(store) {
+        return Ok(());
+    }
+    let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+    let of = chronicle.map_or_else(|| "any database".to_owned(), ToString::to_string);
+    Err(OperatorMessage::new(
+        Code::StoreUnknown,
+        format!("{store} is no store of {of}"),
+        Safe::Known("nothing was asked".to_owned()),
+        format!("name one of the stores that there are: {}", all.join(", ")),
+    ))
+}
+
 /// What a store has of a chronicle, and the store.
 ///
 /// # Errors
@@ -292,9 +334,10 @@ pub async fn read_as_it_is(
     config: &Config,
     chronicle: &Chronicle,
     store: &StoreName,
-) -> anyhow::Result<Found> {
+) -> anyhow::Result<(Repository, Found)> {
     let repository = Opened::new(config, store, Purpose::Read)?.repository().await?;
-    Ok(found::read(&repository, chronicle, &VerifyKeys::default()).await?)
+    let found = found::read(&repository, chronicle, &VerifyKeys::default()).await?;
+    Ok((repository, found))
 }
 
 /// The line to go on from in a store. Of activity only what a database of this configuration belongs to: two catalogs may share a store.
@@ -353,6 +396,23 @@ async fn lives_of(
     Ok(lives)
 }
 
+/// The lives of a store that are of this configuration: of activity those of its databases, for several catalogs may share a store.
+///
+/// # Errors
+/// As [`newest`].
+pub async fn own_lives(
+    config: &Config,
+    chronicle: &Chronicle,
+    store: &StoreName,
+    repository: &Repository,
+    found: &Found,
+) -> anyhow::Result<BTreeSet<LifeId>> {
+    match chronicle {
+        Chronicle::Activity => lives_of(config, store, repository).await,
+        Chronicle::Exposure(_) => Ok(found.strands.keys().copied().collect()),
+    }
+}
+
 /// The life at the end of that line.
 ///
 /// # Errors
@@ -364,11 +424,8 @@ pub async fn newest_life(
     repository: &Repository,
     found: &Found,
 ) -> anyhow::Result<Option<LifeId>> {
-    if matches!(chronicle, Chronicle::Exposure(_)) {
-        return Ok(found.leaf(None));
-    }
-    let lives = lives_of(config, store, repository).await?;
-    Ok(found.leaf(Some(&lives)))
+    let lives = own_lives(config, chronicle, store, repository, found).await?;
+    Ok(found.leaf(&lives))
 }
 
 fn told(chronicle: &Chronicle, store: &StoreName, line: &Line, settled: Settled) {
@@ -382,15 +439,9 @@ fn told(chronicle: &Chronicle, store: &StoreName, line: &Line, settled: Settled)
         }
         Settled::Before | Settled::Nothing | Settled::Own | Settled::Unvouched => return,
     }
-    if !line.flaws.is_empty() {
-        tracing::error!(
-            "{}",
-            flawed(
-                chronicle,
-                store.as_str(),
-                &line.flaws.iter().map(ToString::to_string).collect::<Vec<_>>()
-            )
-        );
+    let flaws = line.all_flaws();
+    if !flaws.is_empty() {
+        tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
     }
 }
 
@@ -402,4 +453,59 @@ pub fn flawed(chronicle: &Chronicle, store: &str, flaws: &[String]) -> OperatorM
         Safe::Known("each entry that is shown has the digest of what it says; journals and backups are not touched by this".to_owned()),
         "put the pages back from another store or a version of this one; who may write to the store can have changed them",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(folder: &std::path::Path) -> Arc<Config> {
+        let text = format!(
+            "[stores.main]\nurl = \"file:{0}/main\"\n[stores.second]\nurl = \"file:{0}/second\"\n[stores.spare]\nurl = \"file:{0}/spare\"\n\
+             [databases.orders]\nengine = \"sqlite\"\npath = \"a.db\"\nstores = [\"main\"]\n\
+             [databases.invoices]\nengine = \"sqlite\"\npath = \"b.db\"\nstores = [\"main\", \"second\"]\n",
+            folder.display()
+        );
+        let nothing = crate::config::Environment::new();
+        Arc::new(crate::config::parse(&folder.join("farshore.toml"), folder, &text, &nothing).unwrap())
+    }
+
+    #[test]
+    fn a_store_that_no_database_is_shipped_into_is_refused_and_those_that_there_are_are_named() {
+        let config = config(std::path::Path::new("/nowhere"));
+        let orders = Chronicle::Exposure("orders".parse().unwrap());
+        let refused = |chronicle: Option<&Chronicle>, store: &str| {
+            known(&config, chronicle, &store.parse().unwrap()).err().map(|why| why.to_string())
+        };
+        assert_eq!(refused(None, "second"), None);
+        assert_eq!(refused(Some(&orders), "main"), None);
+        for (chronicle, store, names) in [
+            (None, "mian", "main, second"),
+            (None, "spare", "main, second"),
+            (Some(&orders), "second", ": main"),
+        ] {
+            let why = refused(chronicle, store).unwrap();
+            assert!(why.contains("FS-0108") && why.contains(store) && why.contains(names), "{why}");
+        }
+    }
+
+    /// However many chronicles there are, one that hangs is waited for once in a round.
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_asked_once_in_a_round_and_again_in_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let mut stores = Stores::default();
+        let main: StoreName = "main".parse().unwrap();
+        let mut whys = Vec::new();
+        for chronicle in all(&config) {
+            let mut answers = ask(&config, &mut stores, &chronicle).await;
+            whys.push(format!("{:#}", answers.remove(&main).unwrap().err().unwrap()));
+        }
+        assert!(!whys[0].contains("a moment ago"), "{whys:?}");
+        assert!(whys.len() == 3 && whys[1..].iter().all(|why| why.contains("a moment ago")), "{whys:?}");
+        stores.again();
+        let mut answers = ask(&config, &mut stores, &Chronicle::Activity).await;
+        let why = format!("{:#}", answers.remove(&main).unwrap().err().unwrap());
+        assert!(!why.contains("a moment ago"), "{why}");
+    }
 }

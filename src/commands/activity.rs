@@ -121,6 +121,7 @@ pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Res
             Ok(Exit::Done)
         }
         ActivityCommand::Verify { store: Some(store) } => {
+            settle::known(&config, None, &store)?;
             let held = vec![held::look(&config, &Chronicle::Activity, &store, None).await];
             let sound = held.iter().all(|one| one.sound == Some(true));
             let text = held::lines(&held);

@@ -115,11 +115,7 @@ pub async fn run(context: &mut Context, command: ExposureCommand) -> anyhow::Res
     match command {
         ExposureCommand::List { database, store } => {
             let mut shown = Vec::new();
-            for (name, settings) in commands::databases(&config, database.as_ref())? {
-                if database.is_none() && store.as_ref().is_some_and(|store| !settings.stores.contains(store))
-                {
-                    continue;
-                }
+            for name in chosen(&config, database.as_ref(), store.as_ref())? {
                 let ledger = ledger_of(&config, name, store.as_ref()).await?;
                 shown.extend(
                     ledger::entries(&ledger, Utc::now()).into_iter().map(|entry| Shown::new(name, entry)),
@@ -140,12 +136,13 @@ pub async fn run(context: &mut Context, command: ExposureCommand) -> anyhow::Res
             Ok(Exit::Done)
         }
         ExposureCommand::Verify { database, store } => {
+            let chosen = chosen(&config, database.as_ref(), store.as_ref())?;
             let catalog = match &store {
                 Some(_) => None,
                 None => Some(wiring::catalog(&config).await?),
             };
             let (mut text, mut all) = (String::new(), Vec::new());
-            for (name, _) in commands::databases(&config, database.as_ref())? {
+            for name in chosen {
                 let chronicle = Chronicle::Exposure(name.clone());
                 let mut stores = Vec::new();
                 let chain = match &catalog {
@@ -172,6 +169,23 @@ pub async fn run(context: &mut Context, command: ExposureCommand) -> anyhow::Res
             Ok(if sound { Exit::Done } else { Exit::Findings })
         }
     }
+}
+
+/// The databases that are asked for: with a store those that are shipped there.
+///
+/// # Errors
+/// When there is none: what nobody has looked at must not read as sound.
+fn chosen<'a>(
+    config: &'a Config,
+    database: Option<&DatabaseName>,
+    store: Option<&StoreName>,
+) -> anyhow::Result<Vec<&'a DatabaseName>> {
+    if let Some(store) = store {
+        settle::known(config, database.cloned().map(Chronicle::Exposure).as_ref(), store)?;
+    }
+    let all = commands::databases(config, database)?.into_iter();
+    let all = all.filter(|(_, settings)| store.is_none_or(|store| settings.stores.contains(store)));
+    Ok(all.map(|(name, _)| name).collect())
 }
 
 /// A ledger from the catalog, or from a store alone.

@@ -4,11 +4,10 @@ use farshore_applier::heads::unwitnessed;
 use farshore_applier::verify::{Verified, verify};
 use farshore_catalog::job::{JobKind, JobProgress};
 use farshore_journal::DatabaseName;
-use farshore_journal::format::Chronicle;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::chronicles::{held, settle};
+use crate::chronicles::damage::Pages;
 use crate::cli::VerifyArgs;
 use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
@@ -118,11 +117,14 @@ pub async fn run(context: &mut Context, args: VerifyArgs) -> anyhow::Result<Exit
     let mut all = Found::default();
     let mut interrupted = false;
     let catalog = record::catalog(&config).await;
+    let mut pages = Pages::new(catalog.as_ref()).await;
     for (name, settings) in chosen {
         let asked = spec::asked(JobKind::Verify, Some(name), &spec::Verify {});
         let held = record::begin(catalog.as_ref(), asked, &context.cancel).await;
         let reporter = held.reporter();
-        let Some(found) = held.beside(Box::pin(verified(&config, name, settings, &reporter))).await else {
+        let Some(found) =
+            held.beside(Box::pin(verified(&config, name, settings, &reporter, &mut pages))).await
+        else {
             held.end_stopped().await;
             // What was found before is told all the same.
             interrupted = true;
@@ -181,10 +183,11 @@ pub async fn verified(
     name: &DatabaseName,
     settings: &DatabaseConfig,
     reporter: &Reporter,
+    pages: &mut Pages,
 ) -> Found {
     let mut found = Found::default();
     for store in &settings.stores {
-        let one = of_store(config, (name, settings), store, reporter, &mut found.shown);
+        let one = of_store(config, (name, settings), store, reporter, pages, &mut found.shown);
         if let Err(why) = Box::pin(one).await {
             tracing::error!(database = %name, store = %store, "not verified: {why}");
             found.failed.get_or_insert(why);
@@ -199,6 +202,7 @@ async fn of_store(
     (name, settings): (&DatabaseName, &DatabaseConfig),
     store: &StoreName,
     reporter: &Reporter,
+    sealed: &mut Pages,
     shown: &mut Vec<Shown>,
 ) -> anyhow::Result<()> {
     // First, so that what it knows was stored before the store is read.
@@ -250,16 +254,10 @@ async fn of_store(
         if found.sealed > 0 {
             tracing::warn!(database = %name, objects = found.sealed, "not opened: no private key is at hand; checksums and chain were checked");
         }
-        let mut pages = Vec::new();
-        if at + 1 == sources.len() {
-            for chronicle in [Chronicle::Exposure(name.clone()), Chronicle::Activity] {
-                let damaged = Box::pin(held::damaged(config, &chronicle, store)).await;
-                if !damaged.is_empty() {
-                    tracing::error!(database = %name, store = %store, "{}", settle::flawed(&chronicle, store.as_str(), &damaged));
-                }
-                pages.extend(damaged.into_iter().map(|what| format!("{chronicle}: {what}")));
-            }
-        }
+        let pages = match at + 1 == sources.len() {
+            true => Box::pin(sealed.of(config, name, store)).await,
+            false => Vec::new(),
+        };
         shown.push(Shown {
             database: name.clone(),
             store: store.to_string(),
