@@ -5,11 +5,13 @@
 //! has it is in the catalog, and what it lacks is said.
 //! A crash leaves a page that is there or is not: the next start looks.
 
+pub mod damage;
 pub mod found;
 pub mod held;
 pub mod ledger;
 mod opened;
 mod patience;
+pub mod place;
 mod seal;
 pub mod settle;
 
@@ -32,10 +34,11 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Settles and seals until cancelled; what is there at the end is sealed once more.
 pub async fn keep(config: Arc<Config>, catalog: Catalog, cancel: CancellationToken) {
     let mut tasks = JoinSet::new();
-    let settling = settle::Settling::new(Arc::clone(&config), catalog.clone());
+    let (filling, filled) = tokio::sync::watch::channel(settle::Filled::new());
+    let settling = settle::Settling::new(Arc::clone(&config), catalog.clone(), filling);
     tasks.spawn(settling.run(EVERY, cancel.clone()));
     for store in config.stores.keys().filter(|store| !databases_in(&config, store).is_empty()) {
-        let sealer = seal::Sealer::new(Arc::clone(&config), catalog.clone(), store.clone());
+        let sealer = seal::Sealer::new(Arc::clone(&config), catalog.clone(), store.clone(), filled.clone());
         tasks.spawn(sealer.run(EVERY, cancel.clone()));
     }
     while let Some(ended) = tasks.join_next().await {

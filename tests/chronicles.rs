@@ -226,6 +226,13 @@ fn two_who_seal_at_once_harm_nothing_and_what_is_forged_cut_or_gone_is_found() {
     second.kill9();
     service.kill9();
     assert_eq!(verify(&node, "activity", &[]).0, Some(0));
+    // Nobody is asked, and that is no good answer.
+    for verb in [["exposure", "verify"], ["exposure", "list"], ["activity", "verify"], ["activity", "list"]] {
+        let refused = node.run(&[&verb[..], &["--store", "typo"]].concat());
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(3) && said.contains("FS-0108"), "{verb:?}: {said}");
+        assert!(said.contains("there are: main"), "{verb:?}: {said}");
+    }
     for (verb, of) in [("activity", "activity"), ("exposure", "db/orders/exposure")] {
         let all = pages(&node, of);
         assert!(all.len() > 1, "{all:?}");
@@ -255,6 +262,19 @@ fn two_who_seal_at_once_harm_nothing_and_what_is_forged_cut_or_gone_is_found() {
         found("forged");
         std::fs::write(page, &kept).unwrap();
         assert_eq!(verify(&node, verb, &["--store", "main"]).0, Some(0));
+        // The newest is gone: the store alone cannot tell, the catalog can.
+        let (page, kept) = (&all[all.len() - 1], std::fs::read(&all[all.len() - 1]).unwrap());
+        std::fs::remove_file(page).unwrap();
+        assert_eq!(verify(&node, verb, &["--store", "main"]).0, Some(0));
+        let (code, shown) = verify(&node, verb, &[]);
+        assert_eq!(code, Some(9), "{shown}");
+        assert!(shown.to_string().contains("once, as the catalog says"), "{shown}");
+        let whole = node.run(&["verify"]);
+        let said = String::from_utf8_lossy(&whole.stderr).into_owned();
+        assert!(whole.status.code() == Some(9) && said.contains("once, as the catalog says"), "{said}");
+        std::fs::write(page, kept).unwrap();
+        user::give(node.folder());
+        assert_eq!(verify(&node, verb, &[]).0, Some(0));
     }
     // Said by nobody who has a key that counts.
     node.sign_heads();
@@ -303,6 +323,95 @@ fn pages_for_a_private_key_keep_the_chain_without_it_and_come_back_with_it() {
     assert!(rebuilt.status.success(), "{rebuilt:?}");
     assert_eq!(activity(&node, &[])[..done.len()], done);
     assert_eq!(verify(&node, "activity", &[]).0, Some(0), "{}", verify(&node, "activity", &[]).1);
+}
+
+/// Waits until so many stores have all of the activity.
+fn wait_sealed_everywhere(node: &Node, stores: usize) {
+    let sealed = wait_for(SOON, || {
+        let shown = verify(node, "activity", &[]).1;
+        let all = shown["stores"].as_array().cloned().unwrap_or_default();
+        let has = |one: &Value| one["lacks"] == 0 && one["sound"] == true;
+        (all.len() == stores && all.iter().all(has)).then_some(())
+    });
+    assert!(sealed.is_some(), "{:#}\n{}", verify(node, "activity", &[]).1, node.log());
+}
+
+/// What a catalog took back from one store is sealed into another that never had it: the loss of the first, and of the catalog, loses nothing then.
+#[test]
+fn a_store_that_was_added_later_gets_the_activity_from_its_first_entry_on() {
+    let (node, _application) = beside("");
+    let service = node.start(None);
+    sqlite::settle(&node);
+    say(&node, "one");
+    wait_sealed(&node);
+    service.kill9();
+    delete_catalog(&node);
+    let mut invoices = Application::open(&node.folder().join("invoices.db"));
+    assert_eq!(invoices.ask("pragma journal_mode = wal"), "[[\"wal\"]]");
+    assert_eq!(invoices.ask("create table t (id integer primary key, v blob)"), "[]");
+    node.configure(|text| {
+        format!(
+            "{text}\n[stores.second]\nurl = \"file:{}\"\n[databases.invoices]\nengine = \"sqlite\"\npath = \"invoices.db\"\n\
+             stores = [\"second\"]\n",
+            node.folder().join("second").display()
+        )
+    });
+    // Its folder is made by whoever mounts it, never by the service.
+    std::fs::create_dir(node.folder().join("second")).unwrap();
+    user::give(node.folder());
+    let service = node.start(None);
+    wait_taken_back(&node);
+    say(&node, "two");
+    wait_sealed_everywhere(&node, 2);
+    service.kill9();
+    for store in ["main", "second"] {
+        let shown = activity(&node, &["--store", store]);
+        assert_eq!(shown, activity(&node, &[]), "{store}");
+        assert_eq!(shown[0]["number"], 1, "{store}");
+    }
+}
+
+/// A catalog that is put back from a copy beside its later self goes on beside what that one sealed, and says so.
+#[test]
+fn a_catalog_that_was_put_back_from_a_copy_says_so_and_loses_neither_branch() {
+    let (node, _application) = beside("");
+    let service = node.start(None);
+    sqlite::settle(&node);
+    say(&node, "both");
+    wait_sealed(&node);
+    service.stop();
+    // What is not in the file yet is in its log.
+    let files = ["farshore.db", "farshore.db-wal"].map(|name| node.folder().join(name));
+    let copy = files.clone().map(|file| std::fs::read(file).ok());
+    let service = node.start(None);
+    sqlite::settle(&node);
+    say(&node, "later-self");
+    wait_sealed(&node);
+    service.stop();
+    let later = activity(&node, &["--store", "main"]);
+    delete_catalog(&node);
+    for (file, copy) in files.iter().zip(copy) {
+        copy.into_iter().for_each(|bytes| std::fs::write(file, bytes).unwrap());
+    }
+    user::give(node.folder());
+    let service = node.start(None);
+    say(&node, "copy");
+    let said = wait_for(SOON, || node.log().contains("FS-0415").then_some(()));
+    assert!(said.is_some(), "{}", node.log());
+    sqlite::settle(&node);
+    wait_sealed(&node);
+    service.stop();
+    let (code, shown) = verify(&node, "activity", &[]);
+    assert_eq!((code, &shown["stores"][0]["branches"]), (Some(0), &Value::from(1)), "{shown:#}");
+    // Both are in the store: the one that this catalog has, and the other's.
+    let own = activity(&node, &[]);
+    let whole = |all: &[Value]| all.iter().map(|one| one["digest"].to_string()).collect::<Vec<_>>();
+    let in_store: String =
+        pages(&node, "activity").iter().map(|page| std::fs::read_to_string(page).unwrap()).collect();
+    for digest in whole(&own).iter().chain(&whole(&later)) {
+        assert!(in_store.contains(digest), "{digest}");
+    }
+    assert_ne!(own, later);
 }
 
 /// Waits until the store has activity up to a number.

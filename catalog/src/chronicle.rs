@@ -4,14 +4,15 @@
 //! transaction with the record's end behind it, and what this catalog wrote before goes on behind that. Nothing that has a place is ever replaced.
 //! What it does not do: it reads no store (the service and `catalog rebuild` do).
 
+mod own;
 mod said;
 
-use std::collections::BTreeMap;
-
-use chrono::{TimeDelta, Utc};
+use chrono::Utc;
 use farshore_journal::format::{Chronicle, EntryDigest, LifeId};
 use sqlx::query;
 
+pub use self::own::{Own, unsealed_anywhere};
+use self::own::{digest_in_txn, own_in_txn};
 pub use self::said::{Kept, Said};
 use crate::activity::{self, Activity};
 use crate::connection::{in_local_txn, in_snapshot};
@@ -21,9 +22,6 @@ use crate::{Catalog, Error, Result, Time, Txn};
 
 /// The most entries that one transaction takes back: a row or two each, well within the catalog's deadline on either kind of catalog. Others write in between.
 pub const BATCH: usize = 200;
-
-/// How far a store's clock may be ahead of this machine's.
-const APART: TimeDelta = TimeDelta::minutes(5);
 
 /// Where a chronicle stands in this catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +49,22 @@ pub struct Former {
     pub written: Time,
 }
 
+/// What the stores have of a chronicle that a catalog is to go on from.
+#[derive(Debug, Clone, Copy)]
+pub enum Before<'a> {
+    /// Nothing.
+    Nothing,
+    /// Pages, of which none counts: damaged, foreign, or signed by nobody who is known.
+    Unvouched {
+        /// When the store got the oldest of them, by its clock.
+        since: Time,
+        /// What is promised now, in milliseconds; of activity 0.
+        objective_ms: u64,
+    },
+    /// This.
+    Former(&'a Former),
+}
+
 /// What settling came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
@@ -58,8 +72,10 @@ pub enum Settled {
     Before,
     /// Nothing of an earlier catalog was there.
     Nothing,
-    /// This catalog was there before the other wrote last: it is no lost one, and stays another's.
-    Another,
+    /// The end of what was there is an entry of this catalog: it is the one that wrote it.
+    Own,
+    /// What is there counts for nothing. The ledger says that nobody vouches for the time since then.
+    Unvouched,
     /// What was there stands before all that this catalog writes.
     TakenBack {
         /// The number of its newest entry.
@@ -76,6 +92,8 @@ pub struct Seal {
     pub chronicle: String,
     /// The store's name in the configuration.
     pub store: String,
+    /// The number of the entry from which on it holds all up to `number`: more than 1 where it lacks what is before.
+    pub first: u64,
     /// The number of the newest entry that it confirmed, 0 when none.
     pub number: u64,
     /// That entry's digest; empty when none.
@@ -84,6 +102,14 @@ pub struct Seal {
     pub at: Time,
     /// What last went wrong; cleared by what goes well.
     pub trouble: Option<String>,
+}
+
+impl Seal {
+    /// How many of so many entries the store is not known to hold.
+    pub const fn lacks(&self, last: u64) -> u64 {
+        let held = if self.number == 0 { 0 } else { (self.number + 1).saturating_sub(self.first) };
+        last.saturating_sub(held)
+    }
 }
 
 impl Catalog {
@@ -107,8 +133,8 @@ impl Catalog {
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn chronicle_settle(&self, chronicle: &Chronicle, former: Option<&Former>) -> Result<Settled> {
-        in_local_txn!(self, chronicle_settle_in_txn(chronicle, former))
+    pub async fn chronicle_settle(&self, chronicle: &Chronicle, before: Before<'_>) -> Result<Settled> {
+        in_local_txn!(self, chronicle_settle_in_txn(chronicle, before))
     }
 
     /// Adds entries that an earlier catalog wrote and that are not here yet: the newest [`BATCH`] of these, which must lead to an entry that is here. How many were added.
@@ -127,12 +153,20 @@ impl Catalog {
         in_snapshot!(self, chronicle_oldest_in_txn(chronicle))
     }
 
-    /// Begins another life at a number: what a store has from there on is not what this catalog wrote.
+    /// The digests of what is here of a chronicle, up to its newest entry.
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn chronicle_branch(&self, chronicle: &Chronicle, first: u64) -> Result<()> {
-        in_local_txn!(self, chronicle_branch_in_txn(chronicle, first))
+    pub async fn chronicle_own(&self, chronicle: &Chronicle) -> Result<Own> {
+        in_snapshot!(self, own_in_txn(chronicle))
+    }
+
+    /// The digest of an entry, as it is here now: its own, or what the one behind it names; `None` where neither is here.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn chronicle_digest(&self, chronicle: &Chronicle, number: u64) -> Result<Option<EntryDigest>> {
+        in_snapshot!(self, digest_in_txn(chronicle, number))
     }
 
     /// Says how far a store has a chronicle.
@@ -141,6 +175,28 @@ impl Catalog {
     /// When the catalog is away.
     pub async fn seal_put(&self, seal: &Seal) -> Result<()> {
         in_local_txn!(self, seal_put_in_txn(seal))
+    }
+
+    /// Says what keeps a store from having more of a chronicle, and leaves standing how far it has it.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn seal_trouble(
+        &self,
+        chronicle: &Chronicle,
+        store: &str,
+        trouble: Option<&str>,
+    ) -> Result<()> {
+        in_local_txn!(self, seal_trouble_in_txn(chronicle, store, trouble))
+    }
+
+    /// How far a store has a chronicle.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn seal_of(&self, chronicle: &Chronicle, store: &str) -> Result<Option<Seal>> {
+        let all = self.seal_list().await?.into_iter().map(|(seal, _)| seal);
+        Ok(all.into_iter().find(|seal| seal.chronicle == chronicle.to_string() && seal.store == store))
     }
 
     /// How far each store has each chronicle, and the number of each one's newest entry.
@@ -219,7 +275,7 @@ pub async fn chronicle_entries_in_txn(
 pub async fn chronicle_settle_in_txn(
     txn: &mut Txn,
     chronicle: &Chronicle,
-    former: Option<&Former>,
+    before: Before<'_>,
 ) -> Result<Settled> {
     if *chronicle == Chronicle::Activity {
         activity::hold_end_in_txn(txn).await?;
@@ -228,14 +284,24 @@ pub async fn chronicle_settle_in_txn(
     if settled {
         return Ok(Settled::Before);
     }
-    let own = first_at(txn, chronicle).await?;
-    let Some(former) = former else {
-        settle_at(txn, chronicle, 1).await?;
-        return Ok(Settled::Nothing);
+    let former = match before {
+        Before::Nothing => {
+            settle_at(txn, chronicle, 1).await?;
+            return Ok(Settled::Nothing);
+        }
+        Before::Unvouched { since, objective_ms } => {
+            unvouched_in_txn(txn, chronicle, since, objective_ms).await?;
+            settle_at(txn, chronicle, 1).await?;
+            return Ok(Settled::Unvouched);
+        }
+        Before::Former(former) => former,
     };
-    if own.is_some_and(|own| own + APART < former.written) {
+    // Digests decide, and no clock: what this catalog wrote before it asked is in no store, and goes on behind what is there. Should another that lives go on
+    // from the same end, both meet at one name in the store.
+    let own = chronicle_entries_in_txn(txn, chronicle, former.last, 1).await;
+    if own.is_ok_and(|own| own.iter().any(|own| own.number == former.last && own.digest == former.digest)) {
         settle_at(txn, chronicle, 1).await?;
-        return Ok(Settled::Another);
+        return Ok(Settled::Own);
     }
     // The end alone, and what is newest; what is older is filled in behind it, however long it is.
     let newest = &former.entries[former.entries.len().saturating_sub(BATCH)..];
@@ -331,15 +397,6 @@ pub async fn chronicle_oldest_in_txn(txn: &mut Txn, chronicle: &Chronicle) -> Re
     row.map(|row| row.count("number")).transpose()
 }
 
-/// As [`Catalog::chronicle_branch`].
-///
-/// # Errors
-/// When the catalog is away.
-pub async fn chronicle_branch_in_txn(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<()> {
-    take_in_txn(txn, chronicle).await?;
-    settle_at(txn, chronicle, first).await
-}
-
 async fn settle_at(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<()> {
     let statement = "update chronicle set first_number = $1, settled_us = $2 where name = $3";
     let bound = query(statement)
@@ -349,20 +406,46 @@ async fn settle_at(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<(
     txn.execute("chronicle_settle", bound).await.map(drop)
 }
 
-/// When this catalog's own first entry was made.
-async fn first_at(txn: &mut Txn, chronicle: &Chronicle) -> Result<Option<Time>> {
-    let row = match chronicle {
-        Chronicle::Activity => {
-            let statement = "select at_us from activity order by number limit 1";
-            txn.row("chronicle_settle", query(statement)).await?
-        }
-        Chronicle::Exposure(database) => {
-            let statement =
-                "select at_us from exposure_event where database_name = $1 order by number limit 1";
-            txn.row("chronicle_settle", query(statement).bind(database.to_string())).await?
-        }
+/// Says in the chronicle that what was before is not known: pages were there, and none counts.
+async fn unvouched_in_txn(
+    txn: &mut Txn,
+    chronicle: &Chronicle,
+    since: Time,
+    objective_ms: u64,
+) -> Result<()> {
+    let now = Utc::now();
+    let Chronicle::Exposure(database) = chronicle else {
+        let said = Activity {
+            at: now,
+            who: "farshore".to_owned(),
+            what: "activity not taken back".to_owned(),
+            database: None,
+            detail: format!(
+                "a store has pages of it since {since}, and not one of them counts: who did what before is not known here"
+            ),
+        };
+        return activity::activity_append_in_txn(txn, &said).await.map(drop);
     };
-    row.map(|row| row.time("at_us")).transpose()
+    let own = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
+    let statement = "delete from exposure_event where database_name = $1";
+    txn.execute("chronicle_settle", query(statement).bind(database.to_string())).await?;
+    let event = ledger::Event {
+        at: now,
+        promise: ledger::RPO.to_owned(),
+        what: ledger::What::Opened,
+        from: since.min(now),
+        until: now,
+        whys: ledger::Why::NotLooked.into(),
+        worst_ms: None,
+        objective_ms,
+    }
+    .rounded();
+    let mut end = Some(ledger::append_behind(txn, database, None, &event).await?);
+    for event in &own {
+        end = Some(ledger::append_behind(txn, database, end, &event.event).await?);
+    }
+    let all = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
+    ledger::watch_anew(txn, database, end, &all[..1], &all).await
 }
 
 /// As [`Catalog::seal_put`].
@@ -370,12 +453,13 @@ async fn first_at(txn: &mut Txn, chronicle: &Chronicle) -> Result<Option<Time>> 
 /// # Errors
 /// When the catalog is away.
 pub async fn seal_put_in_txn(txn: &mut Txn, seal: &Seal) -> Result<()> {
-    let statement = "insert into chronicle_seal (chronicle, store, number, digest, at_us, trouble) values ($1, $2, $3, $4, $5, $6) \
-                     on conflict (chronicle, store) do update set number = excluded.number, digest = excluded.digest, \
-                     at_us = excluded.at_us, trouble = excluded.trouble";
+    let statement = "insert into chronicle_seal (chronicle, store, first_number, number, digest, at_us, trouble) values ($1, $2, $3, $4, $5, $6, $7) \
+                     on conflict (chronicle, store) do update set first_number = excluded.first_number, number = excluded.number, \
+                     digest = excluded.digest, at_us = excluded.at_us, trouble = excluded.trouble";
     let bound = query(statement)
         .bind(seal.chronicle.clone())
         .bind(seal.store.clone())
+        .bind(big("entry number", seal.first)?)
         .bind(big("entry number", seal.number)?)
         .bind(seal.digest.clone())
         .bind(micros(seal.at))
@@ -383,33 +467,49 @@ pub async fn seal_put_in_txn(txn: &mut Txn, seal: &Seal) -> Result<()> {
     txn.execute("seal_put", bound).await.map(drop)
 }
 
-/// As [`Catalog::seal_list`].
+/// As [`Catalog::seal_trouble`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn seal_trouble_in_txn(
+    txn: &mut Txn,
+    chronicle: &Chronicle,
+    store: &str,
+    trouble: Option<&str>,
+) -> Result<()> {
+    let statement = "insert into chronicle_seal (chronicle, store, number, digest, at_us, trouble) values ($1, $2, 0, '', $3, $4) \
+                     on conflict (chronicle, store) do update set at_us = excluded.at_us, trouble = excluded.trouble";
+    let bound = query(statement)
+        .bind(chronicle.to_string())
+        .bind(store.to_owned())
+        .bind(micros(Utc::now()))
+        .bind(trouble.map(str::to_owned));
+    txn.execute("seal_trouble", bound).await.map(drop)
+}
+
+/// As [`Catalog::seal_list`]. The newest numbers are looked up at the end of an index: a reading of the fleet costs no more for a long record.
 ///
 /// # Errors
 /// When the catalog is away.
 pub async fn seal_list_in_txn(txn: &mut Txn) -> Result<Vec<(Seal, u64)>> {
-    let statement = "select number from activity order by number desc limit 1";
-    let newest = txn.row("seal_list", query(statement)).await?;
-    let activity = newest.map_or(Ok(0), |row| row.count("number"))?;
-    let statement = "select database_name, max(number) as number from exposure_event group by database_name";
-    let mut newest = BTreeMap::from([("activity".to_owned(), activity)]);
-    for row in &txn.rows("seal_list", query(statement)).await? {
-        newest.insert(format!("exposure/{}", row.text("database_name")?), row.count("number")?);
-    }
-    let statement = "select chronicle, store, number, digest, at_us, trouble from chronicle_seal order by chronicle, store";
+    let statement = "select s.chronicle as chronicle, s.store as store, s.first_number as first_number, s.number as number, s.digest as digest, \
+                     s.at_us as at_us, s.trouble as trouble, coalesce(case when s.chronicle = 'activity' \
+                     then (select a.number from activity a order by a.number desc limit 1) \
+                     else (select e.number from exposure_event e where e.database_name = substr(s.chronicle, 10) \
+                     order by e.number desc limit 1) end, 0) as newest from chronicle_seal s order by s.chronicle, s.store";
     let rows = txn.rows("seal_list", query(statement)).await?;
     rows.iter()
         .map(|row| {
             let seal = Seal {
                 chronicle: row.text("chronicle")?,
                 store: row.text("store")?,
+                first: row.count("first_number")?,
                 number: row.count("number")?,
                 digest: row.text("digest")?,
                 at: row.time("at_us")?,
                 trouble: row.maybe_text("trouble")?,
             };
-            let last = newest.get(&seal.chronicle).copied().unwrap_or(0);
-            Ok((seal, last))
+            Ok((seal, row.count("newest")?))
         })
         .collect()
 }

@@ -7,6 +7,7 @@
 mod decide;
 mod entry;
 mod event;
+mod walk;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ use sqlx::query;
 pub use self::decide::{BEARABLE, Open, SETTLE, Seen, WITNESS, Watch, look};
 pub use self::entry::{Entry, entries, is_over};
 pub use self::event::{Event, What, Why, Whys};
+pub use self::walk::walk;
+use crate::activity::Verified;
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, big, big_known, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
@@ -62,6 +65,14 @@ impl Catalog {
         now: Time,
     ) -> Result<Vec<Event>> {
         in_local_txn!(self, exposure_look_in_txn(database, promise, objective_ms, seen, now))
+    }
+
+    /// Walks a database's ledger, and finds what was changed, removed or put elsewhere.
+    ///
+    /// # Errors
+    /// When the catalog is away, or a row does not read.
+    pub async fn ledger_verify(&self, database: &DatabaseName) -> Result<Verified> {
+        in_snapshot!(self, ledger_verify_in_txn(database))
     }
 
     /// The ledger of a database.
@@ -180,6 +191,19 @@ pub(crate) async fn insert(txn: &mut Txn, database: &DatabaseName, one: &Numbere
         .bind(one.former.map(|former| former.to_string()).unwrap_or_default())
         .bind(one.digest.to_string());
     txn.execute("exposure_append", bound).await
+}
+
+/// As [`Catalog::ledger_verify`].
+///
+/// # Errors
+/// As there.
+pub async fn ledger_verify_in_txn(txn: &mut Txn, database: &DatabaseName) -> Result<Verified> {
+    let events = events_in_txn(txn, database, 1, u32::MAX).await?;
+    let statement = "select number from chronicle_seal where chronicle = $1 order by number desc limit 1";
+    let of = farshore_journal::format::Chronicle::Exposure(database.clone()).to_string();
+    let row = txn.row("ledger_verify", query(statement).bind(of)).await?;
+    let sealed_to = row.map_or(Ok(0), |row| row.count("number"))?;
+    Ok(walk(database, &events, sealed_to))
 }
 
 /// As [`Catalog::ledger_of`].

@@ -41,6 +41,11 @@ const FILES: &[(i64, &str, &str)] = &[
         "many_databases",
         include_str!("../../migrations/20261127081000_many_databases.sql"),
     ),
+    (
+        20_261_127_124_500,
+        "chronicle_places",
+        include_str!("../../migrations/20261127124500_chronicle_places.sql"),
+    ),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

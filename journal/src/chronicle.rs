@@ -39,6 +39,8 @@ pub struct Names {
     pub lives: BTreeMap<LifeId, Vec<u64>>,
     /// When the newest page of each was written, by the store's clock. For a choice that may be wrong, never for order.
     pub newest: BTreeMap<LifeId, DateTime<Utc>>,
+    /// When the oldest of all was written, by the same clock.
+    pub oldest: Option<DateTime<Utc>>,
     /// What farshore never put there.
     pub strangers: Vec<Key>,
 }
@@ -116,6 +118,7 @@ pub async fn names(repository: &Repository, chronicle: &Chronicle) -> Result<Nam
     let prefix = layout::chronicle(chronicle)?;
     let mut names = Names::default();
     for listed in repository.store().list(&prefix, None, None).await? {
+        names.oldest = Some(names.oldest.map_or(listed.modified, |oldest| oldest.min(listed.modified)));
         let parts: Vec<&str> =
             listed.key.below(&prefix).map(|rest| rest.split('/').collect()).unwrap_or_default();
         let parsed = match parts.as_slice() {

@@ -3,11 +3,15 @@
 //! What always holds: a store that could not be read is said, and never called one that has anything; what a store lacks is counted.
 
 use farshore_catalog::Catalog;
-use farshore_catalog::chronicle::Kept;
-use farshore_journal::chronicle::lives_before;
-use farshore_journal::format::{Chronicle, EntryDigest};
+use farshore_catalog::activity::{Finding, Verified};
+use farshore_catalog::chronicle::{Kept, Own};
+use farshore_journal::chronicle::Strand;
+use farshore_journal::format::{Chronicle, EntryDigest, LifeId};
 use serde::Serialize;
 
+use super::damage;
+use super::found::{Found as Stored, Line};
+use super::place::{self, agreement};
 use super::settle;
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
@@ -19,18 +23,90 @@ pub struct InStore {
     pub store: String,
     /// Whether everything that was asked holds; `None` when it could not be read.
     pub sound: Option<bool>,
+    /// The number of the entry from which on it holds all up to `sealed_to`; 0 where none.
+    pub sealed_from: u64,
     /// The number of the newest entry that it holds; 0 where none.
     pub sealed_to: u64,
     /// That entry's digest.
     pub digest: Option<EntryDigest>,
-    /// Entries of the catalog that it does not hold; `None` where the catalog was not asked.
+    /// Entries that it holds and the catalog does not, so that nothing could be compared; `None` where the catalog was not asked.
+    pub not_compared: Option<u64>,
+    /// Entries of the catalog's record that it does not hold, or holds as others; `None` where the catalog was not asked.
     pub lacks: Option<u64>,
     /// Entries that no private key at hand opened: their chain is followed, and what they say was not looked at.
     pub not_opened: u64,
-    /// Lives that no other goes on from, besides the newest: branches, or another catalog's.
+    /// Lives that end elsewhere and that no other goes on from at their ends: branches, or another catalog's.
     pub branches: u64,
     /// What speaks against it.
     pub findings: Vec<String>,
+}
+
+/// What speaks against an entry of the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    number: u64,
+    finding: String,
+}
+
+/// The catalog's own chain, walked from its first entry on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Chain {
+    /// Whether nothing speaks against it.
+    pub sound: bool,
+    entries: u64,
+    last: u64,
+    digest: String,
+    findings: Vec<Found>,
+}
+
+impl From<Verified> for Chain {
+    fn from(verified: Verified) -> Self {
+        let Verified { entries, last, digest, findings } = verified;
+        let found = |(number, finding): (u64, Finding)| Found { number, finding: finding.to_string() };
+        let findings: Vec<Found> = findings.into_iter().map(found).collect();
+        Self { sound: findings.is_empty(), entries, last, digest, findings }
+    }
+}
+
+impl Chain {
+    /// As lines for people.
+    pub fn text(&self) -> String {
+        let end = match self.digest.as_str() {
+            "" => "no entry is chained yet".to_owned(),
+            digest => format!("number {}, {digest}", self.last),
+        };
+        let mut lines = format!("entries    {}\nend        {end}\n", self.entries);
+        for found in &self.findings {
+            lines.push_str(&format!("FOUND      {}: {}\n", found.number, found.finding));
+        }
+        if self.findings.is_empty() {
+            lines.push_str("sound      each entry is as it was written, and follows the one before\n");
+        }
+        lines
+    }
+
+    /// What it means that it is not sound.
+    pub fn message(&self, chronicle: &Chronicle) -> OperatorMessage {
+        let all: Vec<String> =
+            self.findings.iter().map(|found| format!("{}: {}", found.number, found.finding)).collect();
+        catalog_flawed(chronicle, &all.join("; "))
+    }
+}
+
+/// What it means that the catalog does not have a chronicle as it was written.
+pub fn catalog_flawed(chronicle: &Chronicle, why: &str) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::ChronicleFlawed,
+        format!("what the catalog has of {chronicle} is not as it was written: {why}"),
+        Safe::Unknown(
+            "whether what is shown of it is what happened; journals and backups are not touched by this"
+                .to_owned(),
+        ),
+        format!(
+            "`farshore {} verify` holds it against the stores, and `list --store NAME` shows what one of them has",
+            super::word(chronicle)
+        ),
+    )
 }
 
 /// Looks at a chronicle in a store; with a catalog it is held against that.
@@ -55,49 +131,80 @@ async fn look_into(
     catalog: Option<&Catalog>,
     shown: &mut InStore,
 ) -> anyhow::Result<()> {
-    let standing = match catalog {
-        Some(catalog) => Some(catalog.chronicle_standing(chronicle).await?),
+    // Before the store: what was confirmed by then is in it. Behind it the catalog: what is sealed meanwhile is in that.
+    let confirmed = match catalog {
+        Some(catalog) => catalog.seal_of(chronicle, store.as_str()).await?,
         None => None,
     };
     let (repository, found) = settle::read(config, chronicle, store).await?;
+    let own = match catalog {
+        Some(catalog) => Some(catalog.chronicle_own(chronicle).await?),
+        None => None,
+    };
+    let unlock = super::unlock(config, store);
     shown.findings.extend(found.strangers.iter().map(|key| format!("{key} is no page of it")));
-    let own = standing.and_then(|standing| standing.life).filter(|life| found.strands.contains_key(life));
+    shown.findings.extend(confirmed.and_then(|seal| damage::gone(&found, chronicle, &unlock, &seal)));
+    shown.lacks = own.as_ref().map(Own::last);
+    shown.not_compared = own.as_ref().map(|_| 0);
+    let agreed = own.as_ref().and_then(|own| place::agreed(&found, chronicle, &unlock, own));
     let newest = settle::newest_life(config, chronicle, store, &repository, &found).await?;
-    let Some(life) = own.or(newest) else {
+    let Some(life) = agreed.map(|one| one.life).or(newest) else {
         // Pages of which none counts.
         let flaws = found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string);
         shown.findings.extend(flaws);
-        shown.lacks = standing.map(|standing| standing.last);
         return Ok(());
     };
-    let (path, _) = lives_before(&found.strands, life);
-    shown.branches = (found.strands.len() - path.len().min(found.strands.len())) as u64;
     if let Some(flaws) =
         found.strands.get(&life).filter(|strand| strand.end().is_none()).map(|strand| &strand.flaws)
     {
         shown.findings.extend(flaws.iter().map(ToString::to_string));
     }
-    let Some(line) = found.line(chronicle, life, &super::unlock(config, store)) else {
+    let Some(line) = found.line(chronicle, life, &unlock) else {
         shown.findings.push("not one entry of it holds".to_owned());
-        shown.lacks = standing.map(|standing| standing.last);
         return Ok(());
     };
-    (shown.sealed_to, shown.digest, shown.not_opened) =
-        (line.former.last, Some(line.former.digest), line.sealed);
-    shown.findings.extend(line.flaws.iter().map(ToString::to_string));
-    let (Some(catalog), Some(standing)) = (catalog, standing) else { return Ok(()) };
-    shown.lacks = Some(standing.last.saturating_sub(shown.sealed_to) + line.begins - 1);
-    let kept = catalog.chronicle_entries(chronicle, shown.sealed_to, 1).await?.pop();
-    match kept.filter(|kept| kept.number == shown.sealed_to) {
-        Some(kept) if Some(kept.digest) == shown.digest => {}
-        Some(_) => {
-            shown.findings.push(format!("entry {} is another one than in the catalog", shown.sealed_to));
-        }
-        None => shown
-            .findings
-            .push(format!("it has entries up to {}, which the catalog has not", shown.sealed_to)),
+    shown.branches = branches(&found, life, &line);
+    (shown.sealed_from, shown.sealed_to) = (line.begins, line.former.last);
+    (shown.digest, shown.not_opened) = (Some(line.former.digest), line.sealed);
+    shown.findings.extend(line.all_flaws());
+    if let Some(own) = &own {
+        compare(&line, own, shown);
     }
     Ok(())
+}
+
+/// Lives besides one that end elsewhere than on its line, and that no other goes on from at their ends.
+fn branches(found: &Stored, life: LifeId, line: &Line) -> u64 {
+    let apart = |(other, strand): &(&LifeId, &Strand)| {
+        let Some((last, digest)) = strand.end() else { return **other != life };
+        let on_line = line.marks.binary_search_by_key(&last, |(number, _)| *number);
+        let on_line = on_line.is_ok_and(|at| line.marks[at].1 == digest);
+        let goes_on = |next: &Strand| next.base == last && next.before == Some(digest);
+        **other != life && !on_line && !found.strands.values().any(goes_on)
+    };
+    found.strands.iter().filter(apart).count() as u64
+}
+
+/// Holds what leads to the store's end against the catalog, entry by entry.
+fn compare(line: &Line, own: &Own, shown: &mut InStore) {
+    let met = agreement(&line.marks, own);
+    let held = met.through.map_or(0, |(through, _)| (through + 1).saturating_sub(line.begins));
+    shown.lacks = Some(own.last().saturating_sub(held));
+    shown.not_compared = Some(met.older.map_or(0, |(_, last)| last + 1 - line.begins));
+    if let Some(number) = met.differs {
+        let whose = match met.through {
+            Some((through, _)) => format!("up to {through} both have the same"),
+            None => "no entry before it is in both".to_owned(),
+        };
+        shown.findings.push(format!(
+            "entry {number} is another one than in the catalog, and each behind it: {whose}; which of the two was written first no digest tells"
+        ));
+    }
+    if let Some((first, last)) = met.newer {
+        shown.findings.push(format!(
+            "it has entries {first} to {last}, which the catalog has not: that was put back from an older copy or cut, or another writes there"
+        ));
+    }
 }
 
 /// The entries that a store alone gives, oldest first, and what speaks against them.
@@ -105,15 +212,7 @@ async fn look_into(
 /// # Errors
 /// When it does not answer, or has none.
 pub async fn entries(config: &Config, chronicle: &Chronicle, store: &StoreName) -> anyhow::Result<Vec<Kept>> {
-    if !settle::stores(config, chronicle).contains(store) {
-        return Err(OperatorMessage::new(
-            Code::StoreUnknown,
-            format!("{store} is no store of {chronicle}"),
-            Safe::Known("nothing was asked".to_owned()),
-            "name a store that a database of the configuration is shipped into",
-        )
-        .into());
-    }
+    settle::known(config, Some(chronicle), store)?;
     let (repository, found) = settle::read(config, chronicle, store).await?;
     let life = settle::newest_life(config, chronicle, store, &repository, &found).await?;
     let line = life.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
@@ -133,8 +232,8 @@ pub async fn entries(config: &Config, chronicle: &Chronicle, store: &StoreName) 
         )
         .into());
     };
-    if !line.flaws.is_empty() {
-        let flaws: Vec<String> = line.flaws.iter().map(ToString::to_string).collect();
+    let flaws = line.all_flaws();
+    if !flaws.is_empty() {
         tracing::error!("{}", settle::flawed(chronicle, store.as_str(), &flaws));
     }
     if line.sealed > 0 {
@@ -151,15 +250,26 @@ pub fn lines(all: &[InStore]) -> String {
             (None, _) => "not known".to_owned(),
             (_, Some(0)) => format!("has all, up to {}", one.sealed_to),
             (_, Some(lacks)) => {
-                format!("up to {}; {lacks} more are in the catalog, and not there", one.sealed_to)
+                format!("up to {}; {lacks} that the catalog counts are not there", one.sealed_to)
             }
             (_, None) => format!("up to {}", one.sealed_to),
         };
         text.push_str(&format!("store      {}: {lacks}\n", one.store));
         if one.not_opened > 0 {
             text.push_str(&format!(
-                "           {} are sealed, and no key at hand opened them\n",
+                "           {} are sealed, and no key at hand opened them: their chain was followed, and what they say was not looked at\n",
                 one.not_opened
+            ));
+        }
+        if one.sealed_from > 1 {
+            text.push_str(&format!(
+                "           begins with {}: what is before is not there\n",
+                one.sealed_from
+            ));
+        }
+        if let Some(many) = one.not_compared.filter(|many| *many > 0) {
+            text.push_str(&format!(
+                "           {many} are there and not in the catalog: whether they are what it wrote is known by the chain alone\n"
             ));
         }
         if one.branches > 0 {

@@ -1,7 +1,8 @@
 //! Puts what a store lacks of each chronicle there, page by page.
 //!
 //! What always holds: a page goes to the number behind the last one that is known to stand there, so two who seal at once never overlap: one is taken, and the other reads it and
-//! goes on behind it. What the store has and this catalog did not write is never gone on from: a life begins beside it, and that is said.
+//! goes on behind it. Each store has a place of its own, found by digests (`place.rs`): one that is new or behind gets all that the catalog has. What the store
+//! has and this catalog did not write is never gone on from: a life begins beside it, and that is said.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use farshore_catalog::Catalog;
 use farshore_catalog::chronicle::{Kept, Seal, Standing};
 use farshore_journal::chronicle::{self, Put};
 use farshore_journal::format::page::{PAGE_ENTRIES, Place};
-use farshore_journal::format::{Chronicle, EntryDigest, LifeId, Page, Recipients};
+use farshore_journal::format::{Chronicle, LifeId, Page, Recipients, VerifyKeys};
 use farshore_journal::registry::Repository;
 use farshore_journal::{DatabaseName, JournalError, StoreId};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +24,11 @@ use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring::Purpose;
 
+use super::found;
 use super::opened::Opened;
 use super::patience::Patience;
-use super::settle;
+use super::place::{self, Run};
+use super::settle::{self, Filled};
 
 /// Pages of a chronicle that are put in one turn: the others' turn comes too.
 const PAGES: usize = 16;
@@ -35,41 +39,66 @@ const QUIET: Duration = Duration::from_secs(60);
 /// How long one turn may take at the end.
 const LAST: Duration = Duration::from_secs(5);
 
-/// Where a life ends in the store.
+/// Where pages go next in the store.
 #[derive(Debug, Clone, Copy)]
 struct End {
     store: StoreId,
-    life: LifeId,
-    next: u64,
-    before: Option<EntryDigest>,
+    /// Whose first entry the catalog's was when it was looked: another catalog is looked at anew.
+    catalog: Option<LifeId>,
+    /// How often the catalog had been filled by then.
+    filled: u64,
+    /// The number of its newest entry then: where none gave a life its name, only a newer one can.
+    seen: u64,
+    /// Behind all that the store has.
+    run: Run,
+    /// Before what the store has: where, up to which number, and from where on it has all then.
+    lower: Option<(Run, u64)>,
 }
+
+/// How it stood when it was told last.
+type Told = (Option<(u64, u64)>, Option<String>);
 
 /// One store's sealer.
 pub struct Sealer {
     config: Arc<Config>,
     catalog: Catalog,
     store: StoreName,
+    filled: watch::Receiver<Filled>,
     ends: BTreeMap<Chronicle, End>,
-    said: BTreeMap<Chronicle, (u64, Option<String>)>,
+    said: BTreeMap<Chronicle, Told>,
     opened: Option<Opened>,
     patience: BTreeMap<Chronicle, Patience>,
     warned: BTreeSet<Chronicle>,
     belongs: BTreeSet<(StoreId, DatabaseName, LifeId)>,
+    /// Lives in which a page stands that is not this catalog's: said once, and not gone on in.
+    foreign: BTreeSet<(Chronicle, LifeId)>,
+    flawed: BTreeSet<(Chronicle, LifeId)>,
+    /// What waits for the catalog to be filled, and of which catalog: until then looking anew tells nothing new.
+    waiting: BTreeMap<Chronicle, Option<LifeId>>,
 }
 
 impl Sealer {
     /// Of a store.
-    pub fn new(config: Arc<Config>, catalog: Catalog, store: StoreName) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        catalog: Catalog,
+        store: StoreName,
+        filled: watch::Receiver<Filled>,
+    ) -> Self {
         Self {
             config,
             catalog,
             store,
+            filled,
             ends: BTreeMap::new(),
             said: BTreeMap::new(),
             opened: None,
             patience: BTreeMap::new(),
             warned: BTreeSet::new(),
             belongs: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            flawed: BTreeSet::new(),
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -99,11 +128,8 @@ impl Sealer {
             let sealed = self.seal(&chronicle).await;
             let trouble = match sealed {
                 Ok(()) => None,
-                Err(why) => {
-                    // What is known of the store's end may be old.
-                    self.ends.remove(&chronicle);
-                    Some(format!("{why:#}"))
-                }
+                // What is known of the store's end stays: a page that may stand is found at its number.
+                Err(why) => Some(format!("{why:#}")),
             };
             self.tell(&chronicle, trouble).await;
         }
@@ -123,36 +149,51 @@ impl Sealer {
                 Duration::ZERO
             }
         };
-        let known = self.said.get(chronicle).cloned();
-        let end = self.ends.get(chronicle).copied();
-        let number = end.map_or_else(|| known.as_ref().map_or(0, |(number, _)| *number), |end| end.next - 1);
         if let Some(why) = &trouble
             && failing >= QUIET
             && self.warned.insert(chronicle.clone())
         {
             tracing::warn!(%chronicle, store = %self.store, error = why, "not sealed: it is tried again, and until then this is in the catalog alone");
         }
-        if known.as_ref() == Some(&(number, trouble.clone())) {
+        let end = self.ends.get(chronicle).map(|end| end.run);
+        let told = (end.map(|run| (run.begins, run.next - 1)), trouble);
+        if self.said.get(chronicle) == Some(&told) {
             return;
         }
-        let seal = Seal {
-            chronicle: chronicle.to_string(),
-            store: self.store.to_string(),
-            number,
-            digest: end.and_then(|end| end.before).map(|digest| digest.to_string()).unwrap_or_default(),
-            at: Utc::now(),
-            trouble: trouble.clone(),
+        let said = match end {
+            // What was confirmed before this service looked stays as it is.
+            None => self.catalog.seal_trouble(chronicle, self.store.as_str(), told.1.as_deref()).await,
+            Some(run) => {
+                let has = run.next > run.begins;
+                let seal = Seal {
+                    chronicle: chronicle.to_string(),
+                    store: self.store.to_string(),
+                    first: run.begins,
+                    number: if has { run.next - 1 } else { 0 },
+                    digest: run.before.filter(|_| has).map(|digest| digest.to_string()).unwrap_or_default(),
+                    at: Utc::now(),
+                    trouble: told.1.clone(),
+                };
+                self.catalog.seal_put(&seal).await
+            }
         };
-        if self.catalog.seal_put(&seal).await.is_ok() {
-            self.said.insert(chronicle.clone(), (number, trouble));
+        if said.is_ok() {
+            self.said.insert(chronicle.clone(), told);
         }
     }
 
     async fn seal(&mut self, chronicle: &Chronicle) -> anyhow::Result<()> {
         let standing = self.catalog.chronicle_standing(chronicle).await?;
-        let (true, Some(life)) = (standing.settled, standing.life) else { return Ok(()) };
-        let known = self.ends.get(chronicle).copied().filter(|end| end.life == life);
-        if known.is_some_and(|end| standing.last < end.next) {
+        if !standing.settled || standing.last == 0 {
+            return Ok(());
+        }
+        let filled = self.filled.borrow().get(chronicle).copied();
+        if filled.is_none() && self.waiting.get(chronicle) == Some(&standing.life) {
+            return Ok(());
+        }
+        let known = self.known(chronicle, &standing, filled).await?;
+        let is_done = |end: &End| standing.last < end.run.next || end.run.life.is_none();
+        if known.is_some_and(|end| is_done(&end) && end.lower.is_none()) {
             return Ok(());
         }
         let opened = match self.opened.take() {
@@ -161,36 +202,108 @@ impl Sealer {
         };
         // Put back before it is awaited: whoever is cut off here has not forgotten what is under way.
         let repository = self.opened.insert(opened).repository().await?;
-        anyhow::ensure!(
-            self.is_shipped(&repository, chronicle).await?,
-            "nothing was shipped there yet, or the store lost it"
-        );
+        if !self.is_shipped(&repository, chronicle).await? {
+            self.ends.remove(chronicle);
+            anyhow::bail!("nothing was shipped there yet, or the store lost it");
+        }
         let mut end = match known.filter(|end| end.store == repository.id()) {
             Some(end) => end,
-            None => match self.look(&repository, chronicle, &standing, life).await? {
+            None => match self.look(&repository, chronicle, standing.life, filled).await? {
                 Some(end) => end,
                 None => return Ok(()),
             },
         };
-        if *chronicle == Chronicle::Activity {
+        self.ends.insert(chronicle.clone(), end);
+        if *chronicle == Chronicle::Activity
+            && let Some(life) = end.run.life
+        {
             self.belong(&repository, life).await?;
         }
+        let (mut lower, mut through) = (end.lower.map(|(run, _)| run), end.lower.map(|(_, through)| through));
         for _ in 0..PAGES {
-            self.ends.insert(chronicle.clone(), end);
-            let limit = u32::try_from(PAGE_ENTRIES)?;
-            let entries = self.catalog.chronicle_entries(chronicle, end.next, limit).await?;
-            let Some(page) = self.page(chronicle, end, &entries)? else { return Ok(()) };
-            let there = match chronicle::put(&repository, &page).await? {
-                Put::Done => page,
-                Put::There(other) => *other,
+            let (run, upto) = match (&mut lower, through) {
+                (Some(lower), Some(through)) if standing.last < end.run.next => (lower, through),
+                _ => (&mut end.run, u64::MAX),
             };
-            if !self.is_own(chronicle, &there).await? {
-                return self.branch(chronicle, there.place().first, end.next.checked_sub(1)).await;
+            match self.put(&repository, chronicle, run, upto).await? {
+                Placed::Page => {}
+                Placed::Nothing if end.lower.is_some() && standing.last < end.run.next => {
+                    // It joins what was there, or the catalog has it no longer; whether there is more before it, the next look tells.
+                    if let Some((joined, _)) =
+                        lower.zip(through).filter(|(lower, through)| lower.next > *through)
+                    {
+                        end.run.begins = joined.begins;
+                    }
+                    (lower, through) = (None, None);
+                    end.lower = None;
+                    end.filled = u64::MAX;
+                }
+                Placed::Nothing => break,
+                Placed::Foreign => {
+                    self.ends.remove(chronicle);
+                    return Ok(());
+                }
             }
-            end = End { next: there.last() + 1, before: Some(there.after()), ..end };
+            end.lower = lower.zip(through);
+            self.ends.insert(chronicle.clone(), end);
         }
         self.ends.insert(chronicle.clone(), end);
         Ok(())
+    }
+
+    /// What was found when the store was looked at, where nothing says that this is another catalog now. One that was put back from an older copy under this service
+    /// has the same first entry: whether it still has what was sealed last decides, be it shorter now or longer.
+    async fn known(
+        &self,
+        chronicle: &Chronicle,
+        standing: &Standing,
+        filled: Option<u64>,
+    ) -> anyhow::Result<Option<End>> {
+        let known = self.ends.get(chronicle).copied().filter(|end| {
+            end.catalog == standing.life
+                && (end.run.begins == 1 || filled.is_none_or(|filled| filled == end.filled))
+                && (end.run.life.is_some() || standing.last <= end.seen)
+        });
+        let Some(end) = known else { return Ok(None) };
+        let here = self.catalog.chronicle_digest(chronicle, end.run.next - 1).await?;
+        Ok((here == end.run.before).then_some(end))
+    }
+
+    /// Puts the next page of a run, up to a number.
+    async fn put(
+        &mut self,
+        repository: &Repository,
+        chronicle: &Chronicle,
+        run: &mut Run,
+        through: u64,
+    ) -> anyhow::Result<Placed> {
+        let Some(life) = run.life else { return Ok(Placed::Nothing) };
+        let limit = u64::try_from(PAGE_ENTRIES)?
+            .min((through + u64::from(through < u64::MAX)).saturating_sub(run.next));
+        if limit == 0 {
+            return Ok(Placed::Nothing);
+        }
+        let entries = self.catalog.chronicle_entries(chronicle, run.next, u32::try_from(limit)?).await?;
+        let Some(page) = self.page(repository.id(), chronicle, (life, run), &entries)? else {
+            return Ok(Placed::Nothing);
+        };
+        let there = match chronicle::put(repository, &page).await {
+            Ok(Put::Done) => page,
+            Ok(Put::There(other)) => *other,
+            // Something stands there that is no page: nothing is gone on from it.
+            Err(why @ (JournalError::Object { .. } | JournalError::Misplaced { .. })) => {
+                self.say_flawed(chronicle, life, &[why.to_string()]);
+                self.foreign.insert((chronicle.clone(), life));
+                return Ok(Placed::Foreign);
+            }
+            Err(why) => return Err(why.into()),
+        };
+        if !self.is_own(chronicle, &there).await? {
+            self.say_forked(chronicle, life, there.place().first);
+            return Ok(Placed::Foreign);
+        }
+        (run.next, run.before) = (there.last() + 1, Some(there.after()));
+        Ok(Placed::Page)
     }
 
     /// Says which databases the activity is of: whoever has one of them finds it by that.
@@ -221,7 +334,13 @@ impl Sealer {
     }
 
     /// The next page; `None` where nothing is left to seal.
-    fn page(&self, chronicle: &Chronicle, end: End, entries: &[Kept]) -> anyhow::Result<Option<Page>> {
+    fn page(
+        &self,
+        store: StoreId,
+        chronicle: &Chronicle,
+        (life, run): (LifeId, &Run),
+        entries: &[Kept],
+    ) -> anyhow::Result<Option<Page>> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
         for kept in entries {
             let entry = kept.entry()?;
@@ -233,8 +352,8 @@ impl Sealer {
         }
         let Some(first) = entries.first() else { return Ok(None) };
         anyhow::ensure!(
-            first.former == end.before,
-            "entry {} does not follow what the store has",
+            first.number == run.next && first.former == run.before,
+            "entry {} of the catalog does not follow what the store has",
             first.number
         );
         let settings = &self.config.stores[&self.store];
@@ -243,111 +362,113 @@ impl Sealer {
             // Times and words of a closed set: no more than the times of the journal's objects tell.
             Chronicle::Exposure(_) => Recipients::default(),
         };
-        let place = Place {
-            store: end.store,
-            chronicle: chronicle.clone(),
-            life: end.life,
-            first: end.next,
-            before: end.before,
-        };
+        let place = Place { store, chronicle: chronicle.clone(), life, first: run.next, before: run.before };
         let key = super::signing_key(&self.config, chronicle, &self.store)?;
         Ok(Some(Page::make(place, taken, &recipients, key.as_ref())?))
     }
 
-    /// Where the store's pages of this life end; `None` when they are not this catalog's, and another life was begun.
+    /// Where the store's pages and the catalog's entries agree, and so where the next one goes; `None` while what the store lacks may still be taken back into
+    /// the catalog.
     async fn look(
-        &self,
+        &mut self,
         repository: &Repository,
         chronicle: &Chronicle,
-        standing: &Standing,
-        life: LifeId,
+        catalog: Option<LifeId>,
+        filled: Option<u64>,
     ) -> anyhow::Result<Option<End>> {
-        let mut firsts =
-            chronicle::names(repository, chronicle).await?.lives.remove(&life).unwrap_or_default();
-        let Some(newest) = firsts.pop() else {
-            let begins = self.catalog.chronicle_entries(chronicle, standing.first, 1).await?.pop();
-            let before = begins.and_then(|entry| entry.former);
-            return Ok(Some(End { store: repository.id(), life, next: standing.first, before }));
-        };
-        // What does not read is not this catalog's, and stops nothing: a life is begun beside it.
-        let (mut own, mut foreign, mut unread) = (None, None, None);
-        for first in std::iter::once(newest).chain(firsts.into_iter().rev()) {
-            match chronicle::read(repository, chronicle, life, first).await {
-                Ok(page) if self.is_own(chronicle, &page).await? => {
-                    own = Some(page);
-                    break;
-                }
-                Ok(_) => {}
-                Err(JournalError::Store(why)) => return Err(why.into()),
-                Err(why) => unread = Some(why),
+        // What has the catalog's digests needs nobody's signature here.
+        let found = found::read(repository, chronicle, &VerifyKeys::default()).await?;
+        // Behind the store: what another service seals meanwhile is in the catalog by then, and no other's.
+        let own = self.catalog.chronicle_own(chronicle).await?;
+        let unlock = super::unlock(&self.config, &self.store);
+        let agreed = place::agreed(&found, chronicle, &unlock, &own);
+        if filled.is_none() && own.oldest() > 1 && agreed.as_ref().is_none_or(|one| one.begins > 1) {
+            self.waiting.insert(chronicle.clone(), catalog);
+            return Ok(None);
+        }
+        self.waiting.remove(chronicle);
+        let forked = match &agreed {
+            Some(one) => (!one.is_end).then_some((one.life, one.through + 1)),
+            None => {
+                let newest =
+                    settle::newest_life(&self.config, chronicle, &self.store, repository, &found).await?;
+                newest.and_then(|life| {
+                    let met = place::agreement(&found.line(chronicle, life, &unlock)?.marks, &own);
+                    // What is older than all that the catalog has cannot be compared: it may be what it could not open.
+                    let from = met.differs.or(met.newer.map(|(first, _)| first))?;
+                    Some((life, from))
+                })
             }
-            foreign = Some(first);
-        }
-        let end = |page: &Page| End {
-            store: repository.id(),
-            life,
-            next: page.last() + 1,
-            before: Some(page.after()),
         };
-        let Some(foreign) = foreign else { return Ok(own.as_ref().map(end)) };
-        if let Some(why) = unread {
-            let said = settle::flawed(chronicle, self.store.as_str(), &[why.to_string()]);
-            tracing::error!("{said}");
+        if let Some((life, from)) = forked
+            && found.strands.get(&life).is_none_or(|strand| strand.flaws.is_empty())
+        {
+            self.say_forked(chronicle, life, from);
         }
-        self.branch(chronicle, foreign, own.map(|page| page.last())).await?;
-        Ok(None)
+        for (life, strand) in found.strands.iter().filter(|(_, strand)| !strand.flaws.is_empty()) {
+            let flaws: Vec<String> = strand.flaws.iter().map(ToString::to_string).collect();
+            self.say_flawed(chronicle, *life, &flaws);
+        }
+        let names: BTreeSet<LifeId> = found.strands.keys().copied().collect();
+        let foreign = self.foreign.iter().filter(|(of, _)| of == chronicle).map(|(_, life)| *life).collect();
+        let run = place::run(agreed.as_ref(), &own, &names, &foreign);
+        let lower = (run.begins > own.oldest().max(1)).then(|| {
+            let own = own.through(run.begins - 1);
+            let agreed = place::agreed(&found, chronicle, &unlock, &own);
+            (place::run(agreed.as_ref(), &own, &names, &foreign), run.begins - 1)
+        });
+        // Where nothing gives the lower part a name there is none; nor where all of it is there, though nothing links it.
+        let lower = lower.filter(|(lower, through)| lower.life.is_some() && lower.next <= *through);
+        let (store, seen) = (repository.id(), own.last());
+        Ok(Some(End { store, catalog, filled: filled.unwrap_or_default(), seen, run, lower }))
     }
 
-    /// Whether a page ends with an entry of this catalog, which stands for all before it.
+    /// Whether a page is this catalog's: held against it entry by entry where it opens, and by where it begins and ends where it does not.
     async fn is_own(&self, chronicle: &Chronicle, page: &Page) -> anyhow::Result<bool> {
-        let own = self.catalog.chronicle_entries(chronicle, page.last(), 1).await?.pop();
-        Ok(own.is_some_and(|own| own.number == page.last() && own.digest == page.after()))
+        let first = page.place().first;
+        let many = page.last().saturating_add(1).saturating_sub(first);
+        let Ok(limit) = u32::try_from(many) else { return Ok(false) };
+        let own = self.catalog.chronicle_entries(chronicle, first, limit).await?;
+        Ok(place::is_same(
+            &own,
+            page,
+            found::opened(chronicle, page, &super::unlock(&self.config, &self.store)),
+        ))
     }
 
-    /// Begins another life beside what the store has from a number on; `own` is the last entry there that is this catalog's.
-    async fn branch(&self, chronicle: &Chronicle, foreign: u64, own: Option<u64>) -> anyhow::Result<()> {
-        let standing = self.catalog.chronicle_standing(chronicle).await?;
-        let first = begins_at(own, standing.first, standing.last);
+    /// Says once of a life that what stands there from a number on is not this catalog's. Nothing is gone on from it.
+    fn say_forked(&mut self, chronicle: &Chronicle, life: LifeId, from: u64) {
+        if !self.foreign.insert((chronicle.clone(), life)) {
+            return;
+        }
         let message = OperatorMessage::new(
             Code::ChronicleForked,
             format!(
-                "the store {} has entries of {chronicle} from {foreign} on that this catalog did not write: it was put back from an older copy, or two are used in its place",
+                "the store {} has entries of {chronicle} from {from} on that this catalog did not write: it was put back from an older copy, or two are used in its place",
                 self.store
             ),
             Safe::Known("both stay in the store, and neither replaces the other; from here on this catalog's go beside those".to_owned()),
             format!("`farshore {} list --store {}` shows what the store has", super::word(chronicle), self.store),
         );
         tracing::error!("{message}");
-        Ok(self.catalog.chronicle_branch(chronicle, first).await?)
     }
-}
 
-/// Where a life begins beside pages that are not this catalog's: behind the last entry of the store that is, whatever number the others claim. A life's name is
-/// its first entry's, so that one that has a name already is left: of it the first entry alone is taken for said there.
-fn begins_at(own: Option<u64>, first: u64, last: u64) -> u64 {
-    own.map_or(0, |own| own + 1).max(first + 1).min(last.max(first) + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::begins_at;
-
-    #[test]
-    fn a_life_beside_foreign_pages_begins_behind_the_last_own_entry_has_a_name_of_its_own_and_leaves_nothing_unsealed()
-     {
-        // A stray page far ahead: what follows the own pages is sealed, and no number is waited for that never comes.
-        assert_eq!(begins_at(Some(40), 1, 57), 41);
-        // All own entries are there already: the next one begins it.
-        assert_eq!(begins_at(Some(57), 1, 57), 58);
-        // A copy that was put back from within the life's first page: its own entries from there on are sealed.
-        assert_eq!(begins_at(None, 8, 20), 9);
-        assert_eq!(begins_at(Some(7), 8, 20), 9);
-        assert_eq!(begins_at(None, 8, 8), 9);
-        for own in (0..30).map(|own| (own > 0).then_some(own)) {
-            for (first, last) in [(1, 0), (1, 1), (1, 29), (8, 20), (8, 8)] {
-                let begins = begins_at(own, first, last);
-                assert!(first < begins && begins <= last.max(first) + 1, "{own:?} {first} {last}: {begins}");
-            }
+    fn say_flawed(&mut self, chronicle: &Chronicle, life: LifeId, flaws: &[String]) {
+        if self.flawed.insert((chronicle.clone(), life)) {
+            tracing::error!("{}", settle::flawed(chronicle, self.store.as_str(), flaws));
         }
     }
 }
+
+/// What putting a page came to.
+enum Placed {
+    /// It stands there, or one with the same entries does.
+    Page,
+    /// There was none to put.
+    Nothing,
+    /// What stands there is not this catalog's.
+    Foreign,
+}
+
+#[cfg(test)]
+mod tests;

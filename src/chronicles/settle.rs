@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
-use farshore_catalog::chronicle::{BATCH, Settled};
+use farshore_catalog::chronicle::{BATCH, Before, Settled};
 use farshore_journal::chronicle as stored;
-use farshore_journal::format::{Chronicle, LifeId};
+use farshore_journal::format::{Chronicle, LifeId, VerifyKeys};
 use farshore_journal::registry::Repository;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,18 +30,33 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The stores that were asked, opened as far as they could be.
 #[derive(Default)]
-pub struct Stores(BTreeMap<StoreName, Opened>);
+pub struct Stores {
+    opened: BTreeMap<StoreName, Opened>,
+    /// Those that did not answer in this round: each is waited for once in it, however many chronicles are asked for.
+    away: BTreeMap<StoreName, String>,
+}
+
+impl Stores {
+    /// Begins a round: every store is asked again.
+    fn again(&mut self) {
+        self.away.clear();
+    }
+}
+
+/// The chronicles whose filling from the stores is not waited for any longer, each with a number that rises when it brought more: whoever seals looks anew then.
+pub type Filled = BTreeMap<Chronicle, u64>;
 
 /// The task that settles.
 pub struct Settling {
     config: Arc<Config>,
     catalog: Catalog,
+    filled: watch::Sender<Filled>,
 }
 
 impl Settling {
     /// Of this configuration.
-    pub fn new(config: Arc<Config>, catalog: Catalog) -> Self {
-        Self { config, catalog }
+    pub const fn new(config: Arc<Config>, catalog: Catalog, filled: watch::Sender<Filled>) -> Self {
+        Self { config, catalog, filled }
     }
 
     /// Settles what is not, until cancelled: a catalog that is deleted under the service is another, and is settled anew.
@@ -48,6 +65,7 @@ impl Settling {
         let mut patience: BTreeMap<Chronicle, Patience> = BTreeMap::new();
         let mut filled: BTreeSet<Chronicle> = BTreeSet::new();
         loop {
+            stores.again();
             for chronicle in all(&self.config) {
                 let patience = patience.entry(chronicle.clone()).or_default();
                 let now = Instant::now();
@@ -58,6 +76,9 @@ impl Settling {
                 let settled = async {
                     if settle(&self.config, &self.catalog, &mut stores, &chronicle, is_patient).await? {
                         filled.remove(&chronicle);
+                        self.filled.send_modify(|all| {
+                            all.remove(&chronicle);
+                        });
                     }
                     if !filled.contains(&chronicle) {
                         fill(&self.config, &self.catalog, &mut stores, &chronicle).await?;
@@ -72,10 +93,18 @@ impl Settling {
                     // What no store gives now is asked for again by the next start, or by `catalog rebuild`.
                     Ok(()) => {
                         patience.well();
-                        filled.insert(chronicle);
+                        if filled.insert(chronicle.clone()) {
+                            self.filled.send_modify(|all| *all.entry(chronicle).or_default() += 1);
+                        }
                     }
                     Err(why) => {
                         patience.failed(Instant::now());
+                        // A store that stays away holds up no other's sealing: what it gives later is sealed then.
+                        if patience.failing_for(Instant::now()) >= PATIENCE {
+                            self.filled.send_modify(|all| {
+                                all.entry(chronicle.clone()).or_default();
+                            });
+                        }
                         tracing::debug!(%chronicle, error = %format!("{why:#}"), "the stores could not be asked yet what an earlier catalog sealed");
                     }
                 }
@@ -108,12 +137,20 @@ pub async fn settle(
     if catalog.chronicle_standing(chronicle).await?.settled {
         return Ok(false);
     }
-    let (mut best, mut answered, mut failed) = (None::<(StoreName, Line)>, 0, None);
+    let (mut best, mut answered, mut failed) = (None::<(StoreName, Box<Line>)>, 0, None);
+    let mut unvouched = None::<DateTime<Utc>>;
     for (store, line) in ask(config, opened, chronicle).await {
         match line {
             Ok(line) => {
                 answered += 1;
-                let Some(line) = line else { continue };
+                let line = match line {
+                    Newest::Line(line) => line,
+                    Newest::Unvouched(since) => {
+                        unvouched = Some(unvouched.map_or(since, |one| one.min(since)));
+                        continue;
+                    }
+                    Newest::Nothing => continue,
+                };
                 let is_better = best.as_ref().is_none_or(|(_, best)| {
                     (line.unbroken(), line.former.entries.len())
                         > (best.unbroken(), best.former.entries.len())
@@ -130,7 +167,20 @@ pub async fn settle(
     {
         return Err(why);
     }
-    let settled = catalog.chronicle_settle(chronicle, best.as_ref().map(|(_, line)| &line.former)).await?;
+    let objective = chronicle.database().and_then(|name| config.databases.get(name)?.rpo);
+    let before = match (&best, unvouched) {
+        (Some((_, line)), _) => Before::Former(&line.former),
+        // Of a database of which nothing is promised there is no ledger.
+        (None, Some(since)) if *chronicle == Chronicle::Activity || objective.is_some() => {
+            Before::Unvouched {
+                since,
+                objective_ms: objective
+                    .map_or(0, |rpo| u64::try_from(rpo.get().as_millis()).unwrap_or(u64::MAX)),
+            }
+        }
+        _ => Before::Nothing,
+    };
+    let settled = catalog.chronicle_settle(chronicle, before).await?;
     if let Some((store, line)) = &best {
         told(chronicle, store, line, settled);
     }
@@ -142,10 +192,14 @@ async fn ask(
     config: &Arc<Config>,
     opened: &mut Stores,
     chronicle: &Chronicle,
-) -> BTreeMap<StoreName, anyhow::Result<Option<Line>>> {
+) -> BTreeMap<StoreName, anyhow::Result<Newest>> {
     let (mut asking, mut answers) = (JoinSet::new(), BTreeMap::new());
     for store in stores(config, chronicle) {
-        let one = match opened.0.remove(&store) {
+        if let Some(why) = opened.away.get(&store) {
+            answers.insert(store, Err(anyhow::anyhow!("it did not answer a moment ago: {why}")));
+            continue;
+        }
+        let one = match opened.opened.remove(&store) {
             Some(one) => Ok(one),
             None => Opened::new(config, &store, Purpose::Read),
         };
@@ -165,7 +219,10 @@ async fn ask(
     while let Some(ended) = asking.join_next().await {
         match ended {
             Ok((store, one, line)) => {
-                opened.0.insert(store.clone(), one);
+                opened.opened.insert(store.clone(), one);
+                if let Err(why) = &line {
+                    opened.away.insert(store.clone(), format!("{why:#}"));
+                }
                 answers.insert(store, line);
             }
             // Every store must be in the answers: one that is not would pass for one that has nothing.
@@ -198,8 +255,8 @@ pub async fn fill(
     let (mut added, mut failed) = (0, None);
     for (store, line) in ask(config, opened, chronicle).await {
         let mut former = match line {
-            Ok(Some(line)) => line.former,
-            Ok(None) => continue,
+            Ok(Newest::Line(line)) => line.former,
+            Ok(Newest::Unvouched(_) | Newest::Nothing) => continue,
             Err(why) => {
                 failed = Some(why.context(format!("store {store}")));
                 continue;
@@ -232,6 +289,29 @@ pub fn stores(config: &Config, chronicle: &Chronicle) -> Vec<StoreName> {
     all.into_iter().collect()
 }
 
+/// Refuses a store that the chronicle is not in, or, where none is named, none of any database: asking nobody must not read as a good answer.
+///
+/// # Errors
+/// Then; it names those that there are.
+pub fn known(
+    config: &Config,
+    chronicle: Option<&Chronicle>,
+    store: &StoreName,
+) -> Result<(), OperatorMessage> {
+    let all = stores(config, chronicle.unwrap_or(&Chronicle::Activity));
+    if all.contains(store) {
+        return Ok(());
+    }
+    let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+    let of = chronicle.map_or_else(|| "any database".to_owned(), ToString::to_string);
+    Err(OperatorMessage::new(
+        Code::StoreUnknown,
+        format!("{store} is no store of {of}"),
+        Safe::Known("nothing was asked".to_owned()),
+        format!("name one of the stores that there are: {}", all.join(", ")),
+    ))
+}
+
 /// What a store has of a chronicle, and the store.
 ///
 /// # Errors
@@ -246,6 +326,20 @@ pub async fn read(
     Ok((repository, found))
 }
 
+/// The same, whoever signed it.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn read_as_it_is(
+    config: &Config,
+    chronicle: &Chronicle,
+    store: &StoreName,
+) -> anyhow::Result<(Repository, Found)> {
+    let repository = Opened::new(config, store, Purpose::Read)?.repository().await?;
+    let found = found::read(&repository, chronicle, &VerifyKeys::default()).await?;
+    Ok((repository, found))
+}
+
 /// The line to go on from in a store. Of activity only what a database of this configuration belongs to: two catalogs may share a store.
 ///
 /// # Errors
@@ -255,20 +349,68 @@ async fn newest(
     chronicle: &Chronicle,
     store: &StoreName,
     opened: &mut Opened,
-) -> anyhow::Result<Option<Line>> {
+) -> anyhow::Result<Newest> {
     let repository = opened.repository().await?;
     let found = found::read(&repository, chronicle, &super::pinned(config, chronicle, store)).await?;
     let leaf = newest_life(config, chronicle, store, &repository, &found).await?;
     let line = leaf.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
-    if line.is_none() && !found.strands.is_empty() && *chronicle != Chronicle::Activity {
-        let mut flaws: Vec<String> =
-            found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string).collect();
-        flaws.push(
-            "not one entry of it counts, so nothing of the time before is taken back from there".to_owned(),
-        );
-        tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
+    if let Some(line) = line {
+        return Ok(Newest::Line(Box::new(line)));
     }
-    Ok(line)
+    let of_others = match chronicle {
+        // A store that several share has others' activity: ours is what belongs to a database of this configuration.
+        Chronicle::Activity => lives_of(config, store, &repository).await?.is_empty(),
+        Chronicle::Exposure(_) => false,
+    };
+    let Some(since) = found.oldest.filter(|_| !of_others) else { return Ok(Newest::Nothing) };
+    let mut flaws: Vec<String> =
+        found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string).collect();
+    flaws.extend(found.strangers.iter().map(|key| format!("{key} is no page of it")));
+    flaws.push(
+        "not one entry of it counts, so nothing of the time before is taken back from there".to_owned(),
+    );
+    tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
+    Ok(Newest::Unvouched(since))
+}
+
+/// What a store has to go on from.
+enum Newest {
+    /// This line.
+    Line(Box<Line>),
+    /// Pages since then, of which none counts.
+    Unvouched(DateTime<Utc>),
+    /// Nothing.
+    Nothing,
+}
+
+/// The lives of activity that belong to the databases of this configuration.
+async fn lives_of(
+    config: &Config,
+    store: &StoreName,
+    repository: &Repository,
+) -> anyhow::Result<BTreeSet<LifeId>> {
+    let mut lives = BTreeSet::new();
+    for name in super::databases_in(config, store) {
+        lives.extend(stored::belongs(repository, name).await?);
+    }
+    Ok(lives)
+}
+
+/// The lives of a store that are of this configuration: of activity those of its databases, for several catalogs may share a store.
+///
+/// # Errors
+/// As [`newest`].
+pub async fn own_lives(
+    config: &Config,
+    chronicle: &Chronicle,
+    store: &StoreName,
+    repository: &Repository,
+    found: &Found,
+) -> anyhow::Result<BTreeSet<LifeId>> {
+    match chronicle {
+        Chronicle::Activity => lives_of(config, store, repository).await,
+        Chronicle::Exposure(_) => Ok(found.strands.keys().copied().collect()),
+    }
 }
 
 /// The life at the end of that line.
@@ -282,14 +424,8 @@ pub async fn newest_life(
     repository: &Repository,
     found: &Found,
 ) -> anyhow::Result<Option<LifeId>> {
-    if matches!(chronicle, Chronicle::Exposure(_)) {
-        return Ok(found.leaf(None));
-    }
-    let mut lives: BTreeSet<LifeId> = BTreeSet::new();
-    for name in super::databases_in(config, store) {
-        lives.extend(stored::belongs(repository, name).await?);
-    }
-    Ok(found.leaf(Some(&lives)))
+    let lives = own_lives(config, chronicle, store, repository, found).await?;
+    Ok(found.leaf(&lives))
 }
 
 fn told(chronicle: &Chronicle, store: &StoreName, line: &Line, settled: Settled) {
@@ -301,20 +437,11 @@ fn told(chronicle: &Chronicle, store: &StoreName, line: &Line, settled: Settled)
                     "encrypted, and no private key is at hand: `farshore catalog rebuild` brings these entries back where one is");
             }
         }
-        Settled::Another => {
-            tracing::warn!(%chronicle, %store, life = %line.life, "another catalog writes of this database into the store: nothing is taken from it");
-        }
-        Settled::Before | Settled::Nothing => return,
+        Settled::Before | Settled::Nothing | Settled::Own | Settled::Unvouched => return,
     }
-    if !line.flaws.is_empty() {
-        tracing::error!(
-            "{}",
-            flawed(
-                chronicle,
-                store.as_str(),
-                &line.flaws.iter().map(ToString::to_string).collect::<Vec<_>>()
-            )
-        );
+    let flaws = line.all_flaws();
+    if !flaws.is_empty() {
+        tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
     }
 }
 
@@ -326,4 +453,59 @@ pub fn flawed(chronicle: &Chronicle, store: &str, flaws: &[String]) -> OperatorM
         Safe::Known("each entry that is shown has the digest of what it says; journals and backups are not touched by this".to_owned()),
         "put the pages back from another store or a version of this one; who may write to the store can have changed them",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(folder: &std::path::Path) -> Arc<Config> {
+        let text = format!(
+            "[stores.main]\nurl = \"file:{0}/main\"\n[stores.second]\nurl = \"file:{0}/second\"\n[stores.spare]\nurl = \"file:{0}/spare\"\n\
+             [databases.orders]\nengine = \"sqlite\"\npath = \"a.db\"\nstores = [\"main\"]\n\
+             [databases.invoices]\nengine = \"sqlite\"\npath = \"b.db\"\nstores = [\"main\", \"second\"]\n",
+            folder.display()
+        );
+        let nothing = crate::config::Environment::new();
+        Arc::new(crate::config::parse(&folder.join("farshore.toml"), folder, &text, &nothing).unwrap())
+    }
+
+    #[test]
+    fn a_store_that_no_database_is_shipped_into_is_refused_and_those_that_there_are_are_named() {
+        let config = config(std::path::Path::new("/nowhere"));
+        let orders = Chronicle::Exposure("orders".parse().unwrap());
+        let refused = |chronicle: Option<&Chronicle>, store: &str| {
+            known(&config, chronicle, &store.parse().unwrap()).err().map(|why| why.to_string())
+        };
+        assert_eq!(refused(None, "second"), None);
+        assert_eq!(refused(Some(&orders), "main"), None);
+        for (chronicle, store, names) in [
+            (None, "mian", "main, second"),
+            (None, "spare", "main, second"),
+            (Some(&orders), "second", ": main"),
+        ] {
+            let why = refused(chronicle, store).unwrap();
+            assert!(why.contains("FS-0108") && why.contains(store) && why.contains(names), "{why}");
+        }
+    }
+
+    /// However many chronicles there are, one that hangs is waited for once in a round.
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_asked_once_in_a_round_and_again_in_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let mut stores = Stores::default();
+        let main: StoreName = "main".parse().unwrap();
+        let mut whys = Vec::new();
+        for chronicle in all(&config) {
+            let mut answers = ask(&config, &mut stores, &chronicle).await;
+            whys.push(format!("{:#}", answers.remove(&main).unwrap().err().unwrap()));
+        }
+        assert!(!whys[0].contains("a moment ago"), "{whys:?}");
+        assert!(whys.len() == 3 && whys[1..].iter().all(|why| why.contains("a moment ago")), "{whys:?}");
+        stores.again();
+        let mut answers = ask(&config, &mut stores, &Chronicle::Activity).await;
+        let why = format!("{:#}", answers.remove(&main).unwrap().err().unwrap());
+        assert!(!why.contains("a moment ago"), "{why}");
+    }
 }

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use farshore_catalog::activity::{ActivityEntry, Verified};
+use farshore_catalog::activity::ActivityEntry;
 use farshore_catalog::chronicle::{Kept, Said};
 use farshore_journal::DatabaseName;
 use farshore_journal::format::Chronicle;
 use serde::Serialize;
 
-use crate::chronicles::held::{self, InStore};
+use crate::chronicles::held::{self, Chain, InStore};
 use crate::chronicles::settle;
 use crate::cli::activity::ActivityCommand;
 use crate::cli::zone::Zone;
@@ -73,51 +73,13 @@ impl Row for Shown {
     }
 }
 
-/// What speaks against the record.
-#[derive(Debug, Serialize)]
-struct Found {
-    number: u64,
-    finding: String,
-}
-
 /// What a walk found, as `-o json` shows it.
 #[derive(Debug, Serialize)]
 struct Walked {
-    sound: bool,
-    entries: u64,
-    last: u64,
-    digest: String,
-    findings: Vec<Found>,
+    #[serde(flatten)]
+    chain: Chain,
     /// How the stores have it.
     stores: Vec<InStore>,
-}
-
-impl From<Verified> for Walked {
-    fn from(verified: Verified) -> Self {
-        let Verified { entries, last, digest, findings } = verified;
-        let findings: Vec<Found> = findings
-            .into_iter()
-            .map(|(number, finding)| Found { number, finding: finding.to_string() })
-            .collect();
-        Self { sound: findings.is_empty(), entries, last, digest, findings, stores: Vec::new() }
-    }
-}
-
-impl Walked {
-    fn text(&self) -> String {
-        let end = match self.digest.as_str() {
-            "" => "no entry is chained yet".to_owned(),
-            digest => format!("number {}, {digest}", self.last),
-        };
-        let mut lines = format!("entries    {}\nend        {end}\n", self.entries);
-        for found in &self.findings {
-            lines.push_str(&format!("FOUND      {}: {}\n", found.number, found.finding));
-        }
-        if self.findings.is_empty() {
-            lines.push_str("sound      each entry is as it was written, and follows the one before\n");
-        }
-        lines
-    }
 }
 
 /// Runs it. `verify` ends with 9 when it finds something.
@@ -141,11 +103,25 @@ pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Res
             let before = before.filter(|before| i64::try_from(*before).is_ok());
             let entries =
                 catalog.activity_list(before, LISTED).await.map_err(|why| wiring::catalog_away(&why))?;
+            if let Some(first) =
+                entries.last().filter(|first| first.digest.is_some()).map(|first| first.number)
+            {
+                let held = catalog.chronicle_entries(&Chronicle::Activity, first, LISTED).await;
+                let why = match held {
+                    Ok(held) if held.len() >= entries.len() => None,
+                    Ok(held) => Some(format!("entry {} is gone, or in no chain", first + held.len() as u64)),
+                    Err(why) => Some(why.to_string()),
+                };
+                if let Some(why) = why {
+                    tracing::error!("{}", held::catalog_flawed(&Chronicle::Activity, &why));
+                }
+            }
             let shown: Vec<Shown> = entries.into_iter().map(Shown::from).collect();
             context.output.list("farshore.activity/1", &shown)?;
             Ok(Exit::Done)
         }
         ActivityCommand::Verify { store: Some(store) } => {
+            settle::known(&config, None, &store)?;
             let held = vec![held::look(&config, &Chronicle::Activity, &store, None).await];
             let sound = held.iter().all(|one| one.sound == Some(true));
             let text = held::lines(&held);
@@ -155,14 +131,15 @@ pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Res
         ActivityCommand::Verify { store: None } => {
             let catalog = wiring::catalog(&config).await?;
             let verified = catalog.activity_verify().await.map_err(|why| wiring::catalog_away(&why))?;
-            let mut walked = Walked::from(verified);
+            let mut walked = Walked { chain: Chain::from(verified), stores: Vec::new() };
+            let own = walked.chain.text();
             for store in settle::stores(&config, &Chronicle::Activity) {
                 walked.stores.push(held::look(&config, &Chronicle::Activity, &store, Some(&catalog)).await);
             }
-            walked.sound &= walked.stores.iter().all(|one| one.sound == Some(true));
-            let text = walked.text() + &held::lines(&walked.stores);
+            walked.chain.sound &= walked.stores.iter().all(|one| one.sound == Some(true));
+            let text = own + &held::lines(&walked.stores);
             context.output.one("farshore.activity-verify/1", &walked, &text)?;
-            Ok(if walked.sound { Exit::Done } else { Exit::Findings })
+            Ok(if walked.chain.sound { Exit::Done } else { Exit::Findings })
         }
     }
 }

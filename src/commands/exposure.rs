@@ -10,7 +10,7 @@ use farshore_journal::DatabaseName;
 use farshore_journal::format::{Chronicle, EntryDigest};
 use serde::Serialize;
 
-use crate::chronicles::held::{self, InStore};
+use crate::chronicles::held::{self, Chain, InStore};
 use crate::chronicles::settle;
 use crate::cli::exposure::ExposureCommand;
 use crate::cli::zone::Zone;
@@ -101,6 +101,8 @@ struct Whole {
 struct Verified {
     database: DatabaseName,
     sound: bool,
+    /// The catalog's own chain; null where the catalog was not asked.
+    catalog: Option<Chain>,
     stores: Vec<InStore>,
 }
 
@@ -113,11 +115,7 @@ pub async fn run(context: &mut Context, command: ExposureCommand) -> anyhow::Res
     match command {
         ExposureCommand::List { database, store } => {
             let mut shown = Vec::new();
-            for (name, settings) in commands::databases(&config, database.as_ref())? {
-                if database.is_none() && store.as_ref().is_some_and(|store| !settings.stores.contains(store))
-                {
-                    continue;
-                }
+            for name in chosen(&config, database.as_ref(), store.as_ref())? {
                 let ledger = ledger_of(&config, name, store.as_ref()).await?;
                 shown.extend(
                     ledger::entries(&ledger, Utc::now()).into_iter().map(|entry| Shown::new(name, entry)),
@@ -138,22 +136,32 @@ pub async fn run(context: &mut Context, command: ExposureCommand) -> anyhow::Res
             Ok(Exit::Done)
         }
         ExposureCommand::Verify { database, store } => {
+            let chosen = chosen(&config, database.as_ref(), store.as_ref())?;
             let catalog = match &store {
                 Some(_) => None,
                 None => Some(wiring::catalog(&config).await?),
             };
             let (mut text, mut all) = (String::new(), Vec::new());
-            for (name, _) in commands::databases(&config, database.as_ref())? {
+            for name in chosen {
                 let chronicle = Chronicle::Exposure(name.clone());
                 let mut stores = Vec::new();
+                let chain = match &catalog {
+                    Some(catalog) => {
+                        let walked = catalog.ledger_verify(name).await;
+                        Some(Chain::from(walked.map_err(|why| wiring::catalog_away(&why))?))
+                    }
+                    None => None,
+                };
                 for one in settle::stores(&config, &chronicle) {
                     if store.as_ref().is_none_or(|store| *store == one) {
                         stores.push(held::look(&config, &chronicle, &one, catalog.as_ref()).await);
                     }
                 }
-                let sound = stores.iter().all(|one| one.sound == Some(true));
-                text.push_str(&format!("{name}\n{}", held::lines(&stores)));
-                all.push(Verified { database: name.clone(), sound, stores });
+                let sound = stores.iter().all(|one| one.sound == Some(true))
+                    && chain.as_ref().is_none_or(|chain| chain.sound);
+                let own = chain.as_ref().map(Chain::text).unwrap_or_default();
+                text.push_str(&format!("{name}\n{own}{}", held::lines(&stores)));
+                all.push(Verified { database: name.clone(), sound, catalog: chain, stores });
             }
             let sound = all.iter().all(|one| one.sound);
             let shown = BTreeMap::from([("ledgers", all)]);
@@ -161,6 +169,23 @@ pub async fn run(context: &mut Context, command: ExposureCommand) -> anyhow::Res
             Ok(if sound { Exit::Done } else { Exit::Findings })
         }
     }
+}
+
+/// The databases that are asked for: with a store those that are shipped there.
+///
+/// # Errors
+/// When there is none: what nobody has looked at must not read as sound.
+fn chosen<'a>(
+    config: &'a Config,
+    database: Option<&DatabaseName>,
+    store: Option<&StoreName>,
+) -> anyhow::Result<Vec<&'a DatabaseName>> {
+    if let Some(store) = store {
+        settle::known(config, database.cloned().map(Chronicle::Exposure).as_ref(), store)?;
+    }
+    let all = commands::databases(config, database)?.into_iter();
+    let all = all.filter(|(_, settings)| store.is_none_or(|store| settings.stores.contains(store)));
+    Ok(all.map(|(name, _)| name).collect())
 }
 
 /// A ledger from the catalog, or from a store alone.
@@ -171,7 +196,12 @@ async fn ledger_of(
 ) -> anyhow::Result<Ledger> {
     let Some(store) = store else {
         let catalog = wiring::catalog(config).await?;
-        return Ok(catalog.ledger_of(name).await.map_err(|why| wiring::catalog_away(&why))?);
+        let ledger = catalog.ledger_of(name).await.map_err(|why| wiring::catalog_away(&why))?;
+        let walked = Chain::from(ledger::walk(name, &ledger.events, 0));
+        if !walked.sound {
+            tracing::error!("{}", walked.message(&Chronicle::Exposure(name.clone())));
+        }
+        return Ok(ledger);
     };
     let entries = held::entries(config, &Chronicle::Exposure(name.clone()), store).await?;
     let events = entries.iter().filter_map(farshore_catalog::chronicle::Kept::event).collect();

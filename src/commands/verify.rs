@@ -7,6 +7,7 @@ use farshore_journal::DatabaseName;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::chronicles::damage::Pages;
 use crate::cli::VerifyArgs;
 use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
@@ -27,6 +28,8 @@ struct Shown {
     /// The number that its store's record gives the incarnation.
     incarnation_number: u64,
     sound: bool,
+    /// What speaks against the store's pages of the database's exposure ledger and of the record of activity; with the newest incarnation.
+    pages: Vec<String>,
     #[serde(flatten)]
     found: Verified,
 }
@@ -55,7 +58,7 @@ impl Row for Shown {
             self.incarnation.clone(),
             self.found.objects.to_string(),
             self.found.bytes.to_string(),
-            (self.found.bad.len() as u64 + self.found.more).to_string(),
+            (self.found.bad.len() as u64 + self.found.more + self.pages.len() as u64).to_string(),
             self.found.gaps.len().to_string(),
             head,
             self.signed(),
@@ -74,6 +77,7 @@ impl Shown {
             "bytes": self.found.bytes,
             "bad": self.found.bad.len() as u64 + self.found.more,
             "gaps": self.found.gaps.len(),
+            "pages": self.pages.len(),
         })
     }
 
@@ -113,11 +117,14 @@ pub async fn run(context: &mut Context, args: VerifyArgs) -> anyhow::Result<Exit
     let mut all = Found::default();
     let mut interrupted = false;
     let catalog = record::catalog(&config).await;
+    let mut pages = Pages::new(catalog.as_ref()).await;
     for (name, settings) in chosen {
         let asked = spec::asked(JobKind::Verify, Some(name), &spec::Verify {});
         let held = record::begin(catalog.as_ref(), asked, &context.cancel).await;
         let reporter = held.reporter();
-        let Some(found) = held.beside(Box::pin(verified(&config, name, settings, &reporter))).await else {
+        let Some(found) =
+            held.beside(Box::pin(verified(&config, name, settings, &reporter, &mut pages))).await
+        else {
             held.end_stopped().await;
             // What was found before is told all the same.
             interrupted = true;
@@ -176,10 +183,11 @@ pub async fn verified(
     name: &DatabaseName,
     settings: &DatabaseConfig,
     reporter: &Reporter,
+    pages: &mut Pages,
 ) -> Found {
     let mut found = Found::default();
     for store in &settings.stores {
-        let one = of_store(config, (name, settings), store, reporter, &mut found.shown);
+        let one = of_store(config, (name, settings), store, reporter, pages, &mut found.shown);
         if let Err(why) = Box::pin(one).await {
             tracing::error!(database = %name, store = %store, "not verified: {why}");
             found.failed.get_or_insert(why);
@@ -194,6 +202,7 @@ async fn of_store(
     (name, settings): (&DatabaseName, &DatabaseConfig),
     store: &StoreName,
     reporter: &Reporter,
+    sealed: &mut Pages,
     shown: &mut Vec<Shown>,
 ) -> anyhow::Result<()> {
     // First, so that what it knows was stored before the store is read.
@@ -245,12 +254,17 @@ async fn of_store(
         if found.sealed > 0 {
             tracing::warn!(database = %name, objects = found.sealed, "not opened: no private key is at hand; checksums and chain were checked");
         }
+        let pages = match at + 1 == sources.len() {
+            true => Box::pin(sealed.of(config, name, store)).await,
+            false => Vec::new(),
+        };
         shown.push(Shown {
             database: name.clone(),
             store: store.to_string(),
             incarnation: source.record().incarnation.to_string(),
             incarnation_number: source.record().number,
-            sound: found.is_sound(),
+            sound: found.is_sound() && pages.is_empty(),
+            pages,
             found,
         });
     }

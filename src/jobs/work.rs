@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::held::{Held, Reporter};
 use super::{restore, spec};
 use crate::base_backups::{self, Process, STUCK, Streams, TakeProgress};
+use crate::chronicles::damage::Pages;
 use crate::commands::{self, verify};
 use crate::config::{Config, StoreName};
 use crate::drill;
@@ -196,7 +197,8 @@ async fn verification(
     reporter: &Reporter,
 ) -> Result<String, OperatorMessage> {
     let (name, settings) = commands::database(&means.config, Some(database))?;
-    let found = Box::pin(verify::verified(&means.config, name, settings, reporter)).await;
+    let mut pages = Pages::new(Some(&means.catalog)).await;
+    let found = Box::pin(verify::verified(&means.config, name, settings, reporter, &mut pages)).await;
     match found.summary() {
         Ok(summary) => Ok(summary.to_string()),
         Err(why) => Err(why),

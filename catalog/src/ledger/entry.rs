@@ -1,5 +1,7 @@
 //! A ledger's events as entries: from when to when, and why. Pure.
 
+use std::collections::BTreeMap;
+
 use chrono::TimeDelta;
 
 use super::decide::BEARABLE;
@@ -70,8 +72,10 @@ pub fn is_over(last: Time, now: Time) -> bool {
 
 fn of_events(events: &[Numbered]) -> Vec<Entry> {
     let mut all: Vec<Entry> = Vec::new();
+    // Where the entry of a promise is that is not over: looked for among all of them a long ledger would take its length squared.
+    let mut opened: BTreeMap<&str, usize> = BTreeMap::new();
     for Numbered { number, event, .. } in events {
-        let open = all.iter().rposition(|entry| entry.promise == event.promise && entry.until.is_none());
+        let open = opened.get(event.promise.as_str()).copied();
         let at = match (event.what, open) {
             (What::Kept, _) => continue,
             (_, Some(at)) => at,
@@ -85,6 +89,7 @@ fn of_events(events: &[Numbered]) -> Vec<Entry> {
                     whys: Whys::default(),
                     worst_ms: None,
                 });
+                opened.insert(&event.promise, all.len() - 1);
                 all.len() - 1
             }
         };
@@ -94,6 +99,7 @@ fn of_events(events: &[Numbered]) -> Vec<Entry> {
         entry.worst_ms = entry.worst_ms.max(event.worst_ms);
         if event.what == What::Ended {
             entry.until = Some(event.until);
+            opened.remove(event.promise.as_str());
         }
     }
     all

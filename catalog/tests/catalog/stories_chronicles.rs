@@ -2,7 +2,7 @@
 
 use chrono::{TimeDelta, Utc};
 use farshore_catalog::activity::Activity;
-use farshore_catalog::chronicle::{BATCH, Former, Said, Seal, Settled};
+use farshore_catalog::chronicle::{BATCH, Before, Former, Said, Seal, Settled};
 use farshore_catalog::ledger::{RPO, Seen, What, Why, entries};
 use farshore_catalog::{Catalog, Options, Time};
 use farshore_journal::format::{Chronicle, LifeId};
@@ -45,9 +45,9 @@ pub async fn a_lost_record_of_activity_comes_back_and_goes_on_behind_its_end(cat
     let former = former(&lost, &chronicle, Utc::now()).await;
     catalog.activity_append(&activity("new", Utc::now())).await.unwrap();
     assert!(!catalog.chronicle_standing(&chronicle).await.unwrap().settled);
-    let settled = catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap();
+    let settled = catalog.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap();
     assert_eq!(settled, Settled::TakenBack { last: 7, entries: 7 });
-    assert_eq!(catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap(), Settled::Before);
+    assert_eq!(catalog.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap(), Settled::Before);
     catalog.activity_append(&activity("newer", Utc::now())).await.unwrap();
     let all = catalog.chronicle_entries(&chronicle, 1, 1000).await.unwrap();
     assert_eq!(all[..7], former.entries);
@@ -71,7 +71,7 @@ pub async fn entries_that_could_not_be_opened_are_filled_in_later_and_only_the_r
     let chronicle = Chronicle::Activity;
     let former = former(&lost, &chronicle, Utc::now()).await;
     let sealed = Former { entries: Vec::new(), ..former.clone() };
-    catalog.chronicle_settle(&chronicle, Some(&sealed)).await.unwrap();
+    catalog.chronicle_settle(&chronicle, Before::Former(&sealed)).await.unwrap();
     assert!(!catalog.activity_verify().await.unwrap().findings.is_empty(), "what is missing is said");
     let (_folder, stranger) = other().await;
     for n in 0..5 {
@@ -95,7 +95,7 @@ pub async fn a_long_record_is_taken_back_in_parts_that_each_lead_to_what_is_ther
     let chronicle = Chronicle::Activity;
     let mut former = former(&lost, &chronicle, Utc::now()).await;
     let all = former.entries.clone();
-    let settled = catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap();
+    let settled = catalog.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap();
     assert_eq!(settled, Settled::TakenBack { last: long, entries: long });
     let mut parts = 0;
     loop {
@@ -126,22 +126,54 @@ pub async fn a_ledger_whose_end_could_not_be_opened_goes_on_behind_that_end(cata
     let mut former = former(&lost, &chronicle, Utc::now()).await;
     former.entries.pop();
     catalog.exposure_look(&orders, RPO, 1000, Seen::Kept(0), Utc::now()).await.unwrap();
-    catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap();
+    catalog.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap();
     let standing = catalog.chronicle_standing(&chronicle).await.unwrap();
     let begins = catalog.chronicle_entries(&chronicle, standing.first, 1).await.unwrap();
     assert_eq!((begins[0].number, begins[0].former), (former.last + 1, Some(former.digest)));
 }
 
-/// Two catalogs may write of one database: the one that was there before the other wrote last has lost nothing.
-pub async fn a_catalog_that_was_not_lost_takes_nothing_from_another(catalog: Catalog) {
+/// What decides is digests: however old a catalog is, and whatever its clock said, it goes on behind what a store has, unless it is the one that wrote it.
+pub async fn a_catalog_goes_on_behind_what_a_store_has_whatever_the_clocks_say(catalog: Catalog) {
     let (_folder, lost) = other().await;
     lost.activity_append(&activity("another's", Utc::now())).await.unwrap();
     let long_ago = Utc::now() - TimeDelta::days(3);
     catalog.activity_append(&activity("own", long_ago)).await.unwrap();
     let chronicle = Chronicle::Activity;
-    let former = former(&lost, &chronicle, Utc::now()).await;
-    assert_eq!(catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap(), Settled::Another);
-    assert_eq!(catalog.activity_verify().await.unwrap().entries, 1);
+    let former = former(&lost, &chronicle, Utc::now() - TimeDelta::days(9)).await;
+    let settled = lost.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap();
+    assert_eq!(settled, Settled::Own);
+    assert_eq!(lost.activity_verify().await.unwrap().entries, 1, "nothing is taken that is there");
+    let settled = catalog.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap();
+    assert_eq!(settled, Settled::TakenBack { last: 1, entries: 1 });
+    let own = catalog.chronicle_own(&chronicle).await.unwrap();
+    assert_eq!((own.oldest(), own.last(), own.digest(1)), (1, 3, Some(former.digest)));
+}
+
+/// Pages that count for nothing vouch for nothing: since they were put the promise is not known to have held, and that is an entry.
+pub async fn where_pages_stand_and_none_counts_the_ledger_says_that_nobody_vouches(catalog: Catalog) {
+    let orders = name("orders");
+    let (since, begin) = (Utc::now() - TimeDelta::days(5), Utc::now() - TimeDelta::seconds(300));
+    catalog.exposure_look(&orders, RPO, 1000, Seen::Kept(0), begin).await.unwrap();
+    let chronicle = Chronicle::Exposure(orders.clone());
+    let before = Before::Unvouched { since, objective_ms: 1000 };
+    assert_eq!(catalog.chronicle_settle(&chronicle, before).await.unwrap(), Settled::Unvouched);
+    let ledger = catalog.ledger_of(&orders).await.unwrap();
+    let shown = entries(&ledger, Utc::now());
+    assert_eq!((shown.len(), shown[0].whys.to_string(), shown[0].until), (1, "not_looked".to_owned(), None));
+    assert_eq!(shown[0].from.timestamp_micros(), since.timestamp_micros());
+    // It ends as every entry does: once the promise was seen kept for a while.
+    for seconds in 1..6 {
+        let at = Utc::now() + TimeDelta::seconds(seconds * 5);
+        catalog.exposure_look(&orders, RPO, 1000, Seen::Kept(0), at).await.unwrap();
+    }
+    let shown = entries(&catalog.ledger_of(&orders).await.unwrap(), Utc::now() + TimeDelta::seconds(25));
+    assert!(shown.len() == 1 && shown[0].until.is_some_and(|until| until > begin), "{shown:?}");
+    let own = catalog.chronicle_own(&chronicle).await.unwrap();
+    assert_eq!(own.oldest(), 1);
+    // Of activity a note says it.
+    let before = Before::Unvouched { since, objective_ms: 0 };
+    catalog.chronicle_settle(&Chronicle::Activity, before).await.unwrap();
+    assert_eq!(catalog.activity_list(None, 1).await.unwrap()[0].activity.what, "activity not taken back");
 }
 
 /// The ledger comes back with its entries; what happened since its end is not known, and an entry.
@@ -175,7 +207,7 @@ pub async fn a_lost_ledger_comes_back_and_the_time_since_its_end_is_an_entry(cat
     let chronicle = Chronicle::Exposure(orders.clone());
     let former = former(&lost, &chronicle, at(40)).await;
     look(&catalog, Seen::Kept(0), 3000).await;
-    let settled = catalog.chronicle_settle(&chronicle, Some(&former)).await.unwrap();
+    let settled = catalog.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap();
     assert_eq!(settled, Settled::TakenBack { last: 4, entries: 4 });
     look(&catalog, Seen::Kept(0), 3005).await;
     let ledger = catalog.ledger_of(&orders).await.unwrap();
@@ -228,6 +260,7 @@ pub async fn how_far_a_store_has_a_chronicle_is_told_with_what_it_lacks(catalog:
     let seal = Seal {
         chronicle: Chronicle::Activity.to_string(),
         store: "main".to_owned(),
+        first: 1,
         number: 1,
         digest: "ab".to_owned(),
         at: crate::make::time(1),
@@ -235,7 +268,58 @@ pub async fn how_far_a_store_has_a_chronicle_is_told_with_what_it_lacks(catalog:
     };
     catalog.seal_put(&seal).await.unwrap();
     assert_eq!(catalog.seal_list().await.unwrap(), [(seal.clone(), 3)]);
-    let seal = Seal { number: 3, trouble: None, ..seal };
+    catalog.seal_trouble(&Chronicle::Activity, "main", Some("full")).await.unwrap();
+    let listed = catalog.seal_list().await.unwrap().pop().unwrap().0;
+    assert_eq!((listed.number, listed.trouble), (1, Some("full".to_owned())), "what it has, it has");
+    // It holds the newest alone: what is before counts too.
+    let seal = Seal { first: 2, number: 3, trouble: None, ..seal };
+    assert_eq!(seal.lacks(3), 1);
     catalog.seal_put(&seal).await.unwrap();
     assert_eq!(catalog.fleet(Utc::now()).await.unwrap().seals, [(seal, 3)]);
+}
+
+/// Another catalog has other digests, however long it is; of the one before the oldest entry the next tells.
+pub async fn the_digest_of_an_entry_is_told_by_itself_or_by_the_one_behind_it(catalog: Catalog) {
+    let (_folder, lost) = other().await;
+    for n in 0..3 {
+        lost.activity_append(&activity(&format!("lost {n}"), Utc::now())).await.unwrap();
+    }
+    let chronicle = Chronicle::Activity;
+    let former = former(&lost, &chronicle, Utc::now()).await;
+    assert_eq!(catalog.chronicle_digest(&chronicle, 3).await.unwrap(), None);
+    let sealed = Former { entries: Vec::new(), ..former.clone() };
+    catalog.chronicle_settle(&chronicle, Before::Former(&sealed)).await.unwrap();
+    let all = catalog.chronicle_entries(&chronicle, 4, 9).await.unwrap();
+    assert_eq!((all.len(), all[0].number), (1, 4));
+    for (number, digest) in
+        [(0, None), (2, None), (3, Some(former.digest)), (4, Some(all[0].digest)), (5, None)]
+    {
+        assert_eq!(catalog.chronicle_digest(&chronicle, number).await.unwrap(), digest, "{number}");
+    }
+    let orders = name("orders");
+    catalog.exposure_look(&orders, RPO, 1000, Seen::Kept(0), Utc::now()).await.unwrap();
+    let own = catalog.chronicle_own(&Chronicle::Exposure(orders.clone())).await.unwrap();
+    let ledger = Chronicle::Exposure(orders);
+    assert_eq!(catalog.chronicle_digest(&ledger, 1).await.unwrap(), own.digest(1));
+    let another = Chronicle::Exposure(name("invoices"));
+    assert_eq!(catalog.chronicle_digest(&another, 1).await.unwrap(), None);
+}
+
+/// A store that is no longer a database's holds nothing that counts.
+pub async fn how_far_a_store_had_a_chronicle_is_forgotten_with_the_store(catalog: Catalog) {
+    let (orders, invoices) = (name("orders"), name("invoices"));
+    for chronicle in [&orders, &invoices].map(|name| Chronicle::Exposure(name.clone())) {
+        catalog.seal_trouble(&chronicle, "old", Some("away")).await.unwrap();
+    }
+    catalog.seal_trouble(&Chronicle::Activity, "old", None).await.unwrap();
+    catalog.seal_trouble(&Chronicle::Activity, "kept", None).await.unwrap();
+    let rows = async || -> Vec<String> {
+        let all = catalog.seal_list().await.unwrap();
+        all.into_iter().map(|(seal, _)| format!("{} in {}", seal.chronicle, seal.store)).collect()
+    };
+    assert_eq!(catalog.store_list(&orders).await.unwrap(), ["old"]);
+    catalog.store_forget(&orders, "old").await.unwrap();
+    assert_eq!(rows().await, ["activity in kept", "activity in old", "exposure/invoices in old"]);
+    catalog.store_forget(&invoices, "old").await.unwrap();
+    assert_eq!(rows().await, ["activity in kept"]);
 }

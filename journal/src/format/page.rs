@@ -26,6 +26,8 @@ use crate::identity::{DatabaseName, StoreId};
 pub const PAGE_BYTES: u64 = 8 << 20;
 /// The most entries of a page.
 pub const PAGE_ENTRIES: usize = 256;
+/// Numbers of entries are below this: every reader of JSON keeps them exactly, and what counts on from one never overflows.
+pub const PAGE_NUMBERS: u64 = 1 << 53;
 /// What is signed begins with this, behind its length: nothing else that these keys sign does.
 const SIGNED: &str = "farshore 2026-11 chronicle page v1";
 
@@ -268,6 +270,11 @@ impl Page {
         if (read.first == 1) != read.before.is_none() || read.first == 0 {
             return Err(wrong("before"));
         }
+        // Of a sealed page these two are all that is known without a key, and whoever may write to the store can write anything there.
+        let many = read.last.checked_sub(read.first).ok_or(wrong("last"))?;
+        if many >= PAGE_ENTRIES as u64 || read.last >= PAGE_NUMBERS {
+            return Err(wrong("last"));
+        }
         let content = match (read.entries, read.sealed) {
             (Some(entries), None) => Content::Plain(entries),
             (None, Some(text)) => Content::Sealed(text),
@@ -385,6 +392,27 @@ mod tests {
             changed[field] = value;
             let bytes = body::to_document("page", &changed).unwrap();
             assert!(Page::decode(&bytes).is_err(), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_sealed_page_states_no_numbers_that_it_cannot_hold_and_none_that_nobody_could_go_on_from() {
+        let identity = age::x25519::Identity::generate();
+        let recipients = Recipients::parse([identity.to_public().to_string().as_str()]).unwrap();
+        let page = Page::make(place(), entries(), &recipients, None).unwrap();
+        let document: Value = serde_json::from_slice(&page.encode().unwrap()).unwrap();
+        let read = |first: u64, last: u64| {
+            let mut changed = document.clone();
+            changed.as_object_mut().unwrap().remove("blake3");
+            (changed["first"], changed["last"]) = (json!(first), json!(last));
+            Page::decode(&body::to_document("page", &changed).unwrap())
+        };
+        assert_eq!(read(3, 5).unwrap(), page);
+        assert_eq!(read(3, 258).unwrap().last(), 258);
+        let end = PAGE_NUMBERS - 1;
+        assert_eq!(read(end, end).unwrap().last(), end);
+        for (first, last) in [(3, 2), (3, 259), (3, u64::MAX), (u64::MAX, u64::MAX), (end, end + 1)] {
+            assert!(read(first, last).is_err(), "{first} to {last}");
         }
     }
 

@@ -38,7 +38,9 @@ families! {
     LOG_STORED = Counter "farshore_log_stored_bytes_total" ["database"]
         "Where in its log the database is stored up to, in bytes; a new incarnation begins anew.";
     UNSEALED = Gauge "farshore_chronicle_unsealed_entries" ["database", "target"]
-        "Entries of the exposure ledger, or with an empty database of the record of activity, that are in the catalog and not known to be in a store.";
+        "Entries of the exposure ledger, or with an empty database of the record of activity, that are in the catalog and not known to be in a store: newer than what it has, or older than where that begins.";
+    UNSEALED_ANYWHERE = Gauge "farshore_chronicle_unsealed_anywhere_entries" ["database"]
+        "The same that are not known to be in any store: a catalog that is lost now loses them.";
     RETAINED = Gauge "farshore_source_retained_log_bytes" ["database"] "Bytes of log that the source keeps for farshore, while they are measured.";
     TO_FULL = Gauge "farshore_source_log_time_to_full_seconds" ["database"]
         "Seconds until the disk of the source's log is full at the present rate, while that is measured and it fills.";

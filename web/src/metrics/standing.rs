@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use farshore_catalog::Time;
+use farshore_catalog::chronicle::unsealed_anywhere;
 use farshore_catalog::fleet::{Member, Standing};
 use farshore_catalog::lag::{self, ShownState};
 use farshore_catalog::shipping::ShippingState;
@@ -58,7 +59,18 @@ pub(super) fn write(
     for (seal, last) in &reading.fleet.seals {
         let of = seal.chronicle.strip_prefix("exposure/").unwrap_or_default();
         if only.is_none_or(|only| only.as_str() == of) {
-            page.add(&f::UNSEALED, &[of, &seal.store], whole(last.saturating_sub(seal.number)));
+            page.add(&f::UNSEALED, &[of, &seal.store], whole(seal.lacks(*last)));
+        }
+    }
+    // The last entry of each chronicle.
+    let chronicles: BTreeMap<&str, u64> =
+        reading.fleet.seals.iter().map(|(seal, last)| (seal.chronicle.as_str(), *last)).collect();
+    for (chronicle, last) in chronicles {
+        let of = chronicle.strip_prefix("exposure/").unwrap_or_default();
+        if only.is_none_or(|only| only.as_str() == of) {
+            let seals = reading.fleet.seals.iter().filter(|(seal, _)| seal.chronicle == chronicle);
+            let held: Vec<(u64, u64)> = seals.map(|(seal, _)| (seal.first, seal.number)).collect();
+            page.add(&f::UNSEALED_ANYWHERE, &[of], whole(unsealed_anywhere(last, &held)));
         }
     }
     for schedule in reading.fleet.schedules.iter().filter(|schedule| sees(&schedule.database)) {
