@@ -542,4 +542,21 @@ mod tests {
         let why = format!("{:#}", answers.remove(&main).unwrap().err().unwrap());
         assert!(!why.contains("a moment ago"), "{why}");
     }
+
+    /// Until a chronicle is settled nothing of it is sealed: who seals has to say why.
+    #[tokio::test]
+    async fn why_a_chronicle_is_not_settled_is_told_to_those_who_seal() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/catalog.db", folder.path().display());
+        let catalog = Catalog::open(&url, farshore_catalog::Options::default()).await.unwrap();
+        let (filled, _) = watch::channel(Filled::new());
+        let (unsettled, mut told) = watch::channel(Unsettled::new());
+        let settling = Settling::new(config(folder.path()), catalog, filled, unsettled);
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(settling.run(Duration::from_secs(60), cancel.clone()));
+        let told = told.wait_for(|all| all.contains_key(&Chronicle::Activity)).await.unwrap().clone();
+        assert!(told[&Chronicle::Activity].contains("cannot be opened"), "{told:?}");
+        cancel.cancel();
+        running.await.unwrap();
+    }
 }
