@@ -30,15 +30,19 @@ use crate::wiring;
 
 /// How often it is looked for what is not sealed yet.
 const EVERY: Duration = Duration::from_secs(2);
+/// For how long failing is nobody's business: a store that is founded this moment, or away for a minute.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Settles and seals until cancelled; what is there at the end is sealed once more.
 pub async fn keep(config: Arc<Config>, catalog: Catalog, cancel: CancellationToken) {
     let mut tasks = JoinSet::new();
     let (filling, filled) = tokio::sync::watch::channel(settle::Filled::new());
-    let settling = settle::Settling::new(Arc::clone(&config), catalog.clone(), filling);
+    let (saying, unsettled) = tokio::sync::watch::channel(settle::Unsettled::new());
+    let settling = settle::Settling::new(Arc::clone(&config), catalog.clone(), filling, saying);
     tasks.spawn(settling.run(EVERY, cancel.clone()));
     for store in config.stores.keys().filter(|store| !databases_in(&config, store).is_empty()) {
-        let sealer = seal::Sealer::new(Arc::clone(&config), catalog.clone(), store.clone(), filled.clone());
+        let told = (filled.clone(), unsettled.clone());
+        let sealer = seal::Sealer::new(Arc::clone(&config), catalog.clone(), store.clone(), told);
         tasks.spawn(sealer.run(EVERY, cancel.clone()));
     }
     while let Some(ended) = tasks.join_next().await {

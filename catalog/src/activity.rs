@@ -211,7 +211,8 @@ pub(crate) fn activity_digest(
     digest(&former, number, activity).parse().ok()
 }
 
-/// Entries from a number on that are chained, oldest first: up to the first that is not, or that is gone.
+/// Entries from a number on that are chained, oldest first: up to the first that is not, or that is gone. Where the first is gone they begin behind it, so that
+/// whoever asks sees the hole and does not take it for the record's end.
 pub(crate) async fn chained_in_txn(txn: &mut Txn, from: u64, limit: u32) -> Result<Vec<Kept>> {
     let mut kept = Vec::new();
     let mut next = from;
@@ -222,6 +223,9 @@ pub(crate) async fn chained_in_txn(txn: &mut Txn, from: u64, limit: u32) -> Resu
         }
         for link in links {
             let (Some(former), Some(digest)) = (link.former, link.digest) else { break 'all };
+            if kept.is_empty() {
+                next = link.number;
+            }
             if link.number != next || kept.len() == limit as usize {
                 break 'all;
             }

@@ -94,6 +94,8 @@ pub struct Seal {
     pub store: String,
     /// The number of the entry from which on it holds all up to `number`: more than 1 where it lacks what is before.
     pub first: u64,
+    /// The same as it was once: lower than `first` while it does not have any more what it confirmed.
+    pub once: u64,
     /// The number of the newest entry that it confirmed, 0 when none.
     pub number: u64,
     /// That entry's digest; empty when none.
@@ -453,13 +455,15 @@ async fn unvouched_in_txn(
 /// # Errors
 /// When the catalog is away.
 pub async fn seal_put_in_txn(txn: &mut Txn, seal: &Seal) -> Result<()> {
-    let statement = "insert into chronicle_seal (chronicle, store, first_number, number, digest, at_us, trouble) values ($1, $2, $3, $4, $5, $6, $7) \
-                     on conflict (chronicle, store) do update set first_number = excluded.first_number, number = excluded.number, \
+    let statement = "insert into chronicle_seal (chronicle, store, first_number, once_number, number, digest, at_us, trouble) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict (chronicle, store) do update set \
+                     first_number = excluded.first_number, once_number = excluded.once_number, number = excluded.number, \
                      digest = excluded.digest, at_us = excluded.at_us, trouble = excluded.trouble";
     let bound = query(statement)
         .bind(seal.chronicle.clone())
         .bind(seal.store.clone())
         .bind(big("entry number", seal.first)?)
+        .bind(big("entry number", seal.once)?)
         .bind(big("entry number", seal.number)?)
         .bind(seal.digest.clone())
         .bind(micros(seal.at))
@@ -492,8 +496,8 @@ pub async fn seal_trouble_in_txn(
 /// # Errors
 /// When the catalog is away.
 pub async fn seal_list_in_txn(txn: &mut Txn) -> Result<Vec<(Seal, u64)>> {
-    let statement = "select s.chronicle as chronicle, s.store as store, s.first_number as first_number, s.number as number, s.digest as digest, \
-                     s.at_us as at_us, s.trouble as trouble, coalesce(case when s.chronicle = 'activity' \
+    let statement = "select s.chronicle as chronicle, s.store as store, s.first_number as first_number, s.once_number as once_number, s.number as number, \
+                     s.digest as digest, s.at_us as at_us, s.trouble as trouble, coalesce(case when s.chronicle = 'activity' \
                      then (select a.number from activity a order by a.number desc limit 1) \
                      else (select e.number from exposure_event e where e.database_name = substr(s.chronicle, 10) \
                      order by e.number desc limit 1) end, 0) as newest from chronicle_seal s order by s.chronicle, s.store";
@@ -504,6 +508,7 @@ pub async fn seal_list_in_txn(txn: &mut Txn) -> Result<Vec<(Seal, u64)>> {
                 chronicle: row.text("chronicle")?,
                 store: row.text("store")?,
                 first: row.count("first_number")?,
+                once: row.count("once_number")?,
                 number: row.count("number")?,
                 digest: row.text("digest")?,
                 at: row.time("at_us")?,

@@ -92,4 +92,24 @@ mod tests {
             assert!(text.starts_with("-- Why: "), "{version}");
         }
     }
+
+    /// What nobody put into a store must not be missed there.
+    #[tokio::test]
+    async fn a_store_that_an_earlier_build_sealed_into_is_not_said_to_have_had_the_beginning() {
+        use sqlx::Connection as _;
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect("sqlite::memory:").await.unwrap();
+        for (_, what, text) in FILES {
+            if *what == "chronicle_places" {
+                let rows = "insert into chronicle_seal (chronicle, store, number, digest, at_us) \
+                            values ('activity', 'main', 7, 'ab', 0), ('activity', 'second', 0, '', 0)";
+                sqlx::query(rows).execute(&mut connection).await.unwrap();
+            }
+            sqlx::raw_sql(*text).execute(&mut connection).await.unwrap();
+        }
+        let rows = sqlx::query("select first_number, once_number from chronicle_seal order by store");
+        let rows = rows.fetch_all(&mut connection).await.unwrap();
+        let numbers: Vec<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert_eq!(numbers, [(7, 7), (1, 1)]);
+    }
 }

@@ -66,7 +66,7 @@ impl Pages {
 /// What a store confirmed once, and does not have now: the catalog alone can tell that pages at its end were deleted.
 pub(super) fn gone(found: &Found, chronicle: &Chronicle, unlock: &Unlock, seal: &Seal) -> Option<String> {
     let digest = seal.digest.parse().ok().filter(|_| seal.number > 0)?;
-    let (first, number) = (seal.first, seal.number);
+    let (first, number) = (seal.once, seal.number);
     let lacks = match found.leads_to(chronicle, unlock, (number, digest)) {
         Some(begins) if begins <= first => return None,
         Some(begins) => format!("those before {begins} are not there now"),

@@ -24,18 +24,18 @@ use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring::Purpose;
 
+use super::QUIET;
+use super::damage;
 use super::found;
 use super::opened::Opened;
 use super::patience::Patience;
 use super::place::{self, Run};
-use super::settle::{self, Filled};
+use super::settle::{self, Filled, Unsettled};
 
 /// Pages of a chronicle that are put in one turn: the others' turn comes too.
 const PAGES: usize = 16;
 /// The most bytes of what a page's entries say; one entry of more goes alone.
 const BYTES: usize = 1 << 20;
-/// For how long failing is nobody's business: a store that is founded this moment, or away for a minute.
-const QUIET: Duration = Duration::from_secs(60);
 /// How long one turn may take at the end.
 const LAST: Duration = Duration::from_secs(5);
 
@@ -64,6 +64,7 @@ pub struct Sealer {
     catalog: Catalog,
     store: StoreName,
     filled: watch::Receiver<Filled>,
+    unsettled: watch::Receiver<Unsettled>,
     ends: BTreeMap<Chronicle, End>,
     said: BTreeMap<Chronicle, Told>,
     opened: Option<Opened>,
@@ -73,6 +74,8 @@ pub struct Sealer {
     /// Lives in which a page stands that is not this catalog's: said once, and not gone on in.
     foreign: BTreeSet<(Chronicle, LifeId)>,
     flawed: BTreeSet<(Chronicle, LifeId)>,
+    /// What the store confirmed once and did not have when it was looked at, as the catalog says, and what is to be said of it.
+    gone: BTreeMap<Chronicle, (Seal, String)>,
     /// What waits for the catalog to be filled, and of which catalog: until then looking anew tells nothing new.
     waiting: BTreeMap<Chronicle, Option<LifeId>>,
 }
@@ -83,13 +86,14 @@ impl Sealer {
         config: Arc<Config>,
         catalog: Catalog,
         store: StoreName,
-        filled: watch::Receiver<Filled>,
+        (filled, unsettled): (watch::Receiver<Filled>, watch::Receiver<Unsettled>),
     ) -> Self {
         Self {
             config,
             catalog,
             store,
             filled,
+            unsettled,
             ends: BTreeMap::new(),
             said: BTreeMap::new(),
             opened: None,
@@ -98,6 +102,7 @@ impl Sealer {
             belongs: BTreeSet::new(),
             foreign: BTreeSet::new(),
             flawed: BTreeSet::new(),
+            gone: BTreeMap::new(),
             waiting: BTreeMap::new(),
         }
     }
@@ -125,12 +130,8 @@ impl Sealer {
             if !is_last && !patience.is_due(Instant::now()) {
                 continue;
             }
-            let sealed = self.seal(&chronicle).await;
-            let trouble = match sealed {
-                Ok(()) => None,
-                // What is known of the store's end stays: a page that may stand is found at its number.
-                Err(why) => Some(format!("{why:#}")),
-            };
+            // What is known of the store's end stays where it fails: a page that may stand is found at its number.
+            let trouble = self.seal(&chronicle).await.err().map(|why| format!("{why:#}"));
             self.tell(&chronicle, trouble).await;
         }
     }
@@ -156,6 +157,14 @@ impl Sealer {
             tracing::warn!(%chronicle, store = %self.store, error = why, "not sealed: it is tried again, and until then this is in the catalog alone");
         }
         let end = self.ends.get(chronicle).map(|end| end.run);
+        if self.is_back(chronicle, end).await {
+            self.gone.remove(chronicle);
+        }
+        let gone = self.gone.get(chronicle);
+        let unsettled = self.unsettled.borrow().get(chronicle).map(|why| format!("not settled: {why}"));
+        let trouble: Vec<String> =
+            trouble.into_iter().chain(unsettled).chain(gone.map(|(_, what)| what.clone())).collect();
+        let trouble = Some(trouble.join("; ")).filter(|trouble| !trouble.is_empty());
         let told = (end.map(|run| (run.begins, run.next - 1)), trouble);
         if self.said.get(chronicle) == Some(&told) {
             return;
@@ -169,10 +178,15 @@ impl Sealer {
                     chronicle: chronicle.to_string(),
                     store: self.store.to_string(),
                     first: run.begins,
+                    once: run.begins,
                     number: if has { run.next - 1 } else { 0 },
                     digest: run.before.filter(|_| has).map(|digest| digest.to_string()).unwrap_or_default(),
                     at: Utc::now(),
                     trouble: told.1.clone(),
+                };
+                let seal = match gone {
+                    Some((confirmed, _)) => beside_gone(seal, confirmed),
+                    None => seal,
                 };
                 self.catalog.seal_put(&seal).await
             }
@@ -180,6 +194,16 @@ impl Sealer {
         if said.is_ok() {
             self.said.insert(chronicle.clone(), told);
         }
+    }
+
+    /// Whether the store leads again to what it had confirmed and had not, since the catalog had it still.
+    async fn is_back(&self, chronicle: &Chronicle, end: Option<Run>) -> bool {
+        let Some(((confirmed, _), run)) = self.gone.get(chronicle).zip(end) else { return false };
+        if run.begins > confirmed.once || run.next <= confirmed.number {
+            return false;
+        }
+        let here = self.catalog.chronicle_digest(chronicle, confirmed.number).await;
+        here.is_ok_and(|here| here.is_some_and(|here| here.to_string() == confirmed.digest))
     }
 
     async fn seal(&mut self, chronicle: &Chronicle) -> anyhow::Result<()> {
@@ -376,11 +400,16 @@ impl Sealer {
         catalog: Option<LifeId>,
         filled: Option<u64>,
     ) -> anyhow::Result<Option<End>> {
+        // Before the store: what was confirmed by then is in it.
+        let confirmed = self.catalog.seal_of(chronicle, self.store.as_str()).await?;
         // What has the catalog's digests needs nobody's signature here.
         let found = found::read(repository, chronicle, &VerifyKeys::default()).await?;
         // Behind the store: what another service seals meanwhile is in the catalog by then, and no other's.
         let own = self.catalog.chronicle_own(chronicle).await?;
         let unlock = super::unlock(&self.config, &self.store);
+        let gone = confirmed
+            .and_then(|seal| damage::gone(&found, chronicle, &unlock, &seal).map(|what| (seal, what)));
+        self.say_gone(chronicle, gone);
         let agreed = place::agreed(&found, chronicle, &unlock, &own);
         if filled.is_none() && own.oldest() > 1 && agreed.as_ref().is_none_or(|one| one.begins > 1) {
             self.waiting.insert(chronicle.clone(), catalog);
@@ -453,10 +482,35 @@ impl Sealer {
         tracing::error!("{message}");
     }
 
+    /// Says once what the store confirmed and has no longer. It is kept until the store has it again: what is sealed from here on does not cover it up.
+    fn say_gone(&mut self, chronicle: &Chronicle, gone: Option<(Seal, String)>) {
+        let Some((seal, what)) = gone else {
+            self.gone.remove(chronicle);
+            return;
+        };
+        let message = settle::flawed(chronicle, self.store.as_str(), std::slice::from_ref(&what));
+        if self.gone.insert(chronicle.clone(), (seal, what)).is_none() {
+            tracing::error!("{message}");
+        }
+    }
+
     fn say_flawed(&mut self, chronicle: &Chronicle, life: LifeId, flaws: &[String]) {
         if self.flawed.insert((chronicle.clone(), life)) {
             tracing::error!("{}", settle::flawed(chronicle, self.store.as_str(), flaws));
         }
+    }
+}
+
+/// How far a store is that lacks what it confirmed once: it holds what it holds now, and where it began once stays. Until it is as far again, so does what it confirmed,
+/// with nothing that counts as held.
+fn beside_gone(now: Seal, confirmed: &Seal) -> Seal {
+    let once = confirmed.once.min(now.once);
+    match now.number < confirmed.number {
+        true => {
+            let (number, digest) = (confirmed.number, confirmed.digest.clone());
+            Seal { first: number + 1, once, number, digest, ..now }
+        }
+        false => Seal { once, ..now },
     }
 }
 

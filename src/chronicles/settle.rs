@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::QUIET;
 use super::found::{self, Found, Line};
 use super::opened::Opened;
 use super::patience::Patience;
@@ -45,18 +46,26 @@ impl Stores {
 
 /// The chronicles whose filling from the stores is not waited for any longer, each with a number that rises when it brought more: whoever seals looks anew then.
 pub type Filled = BTreeMap<Chronicle, u64>;
+/// The chronicles that are not settled, and why: nothing of them is sealed until they are.
+pub type Unsettled = BTreeMap<Chronicle, String>;
 
 /// The task that settles.
 pub struct Settling {
     config: Arc<Config>,
     catalog: Catalog,
     filled: watch::Sender<Filled>,
+    unsettled: watch::Sender<Unsettled>,
 }
 
 impl Settling {
     /// Of this configuration.
-    pub const fn new(config: Arc<Config>, catalog: Catalog, filled: watch::Sender<Filled>) -> Self {
-        Self { config, catalog, filled }
+    pub const fn new(
+        config: Arc<Config>,
+        catalog: Catalog,
+        filled: watch::Sender<Filled>,
+        unsettled: watch::Sender<Unsettled>,
+    ) -> Self {
+        Self { config, catalog, filled, unsettled }
     }
 
     /// Settles what is not, until cancelled: a catalog that is deleted under the service is another, and is settled anew.
@@ -64,6 +73,7 @@ impl Settling {
         let mut stores = Stores::default();
         let mut patience: BTreeMap<Chronicle, Patience> = BTreeMap::new();
         let mut filled: BTreeSet<Chronicle> = BTreeSet::new();
+        let mut warned: BTreeSet<Chronicle> = BTreeSet::new();
         loop {
             stores.again();
             for chronicle in all(&self.config) {
@@ -73,6 +83,7 @@ impl Settling {
                     continue;
                 }
                 let is_patient = patience.failing_for(now) < PATIENCE;
+                let mut is_settled = false;
                 let settled = async {
                     if settle(&self.config, &self.catalog, &mut stores, &chronicle, is_patient).await? {
                         filled.remove(&chronicle);
@@ -80,6 +91,7 @@ impl Settling {
                             all.remove(&chronicle);
                         });
                     }
+                    is_settled = true;
                     if !filled.contains(&chronicle) {
                         fill(&self.config, &self.catalog, &mut stores, &chronicle).await?;
                     }
@@ -93,6 +105,8 @@ impl Settling {
                     // What no store gives now is asked for again by the next start, or by `catalog rebuild`.
                     Ok(()) => {
                         patience.well();
+                        warned.remove(&chronicle);
+                        self.say_unsettled(&chronicle, None);
                         if filled.insert(chronicle.clone()) {
                             self.filled.send_modify(|all| *all.entry(chronicle).or_default() += 1);
                         }
@@ -105,7 +119,19 @@ impl Settling {
                                 all.entry(chronicle.clone()).or_default();
                             });
                         }
-                        tracing::debug!(%chronicle, error = %format!("{why:#}"), "the stores could not be asked yet what an earlier catalog sealed");
+                        let error = format!("{why:#}");
+                        self.say_unsettled(&chronicle, Some(&error).filter(|_| !is_settled));
+                        if patience.failing_for(Instant::now()) >= QUIET && warned.insert(chronicle.clone()) {
+                            let lacks = match is_settled {
+                                true => {
+                                    "what an earlier catalog sealed is not all taken back: the stores are asked again"
+                                }
+                                false => {
+                                    "not settled: what an earlier catalog sealed could not be asked of the stores; until it is, this is in the catalog alone"
+                                }
+                            };
+                            tracing::warn!(%chronicle, error, "{lacks}");
+                        }
                     }
                 }
             }
@@ -114,6 +140,14 @@ impl Settling {
                 () = tokio::time::sleep(every) => {}
             }
         }
+    }
+
+    /// Says why a chronicle is not settled, or that it is.
+    fn say_unsettled(&self, chronicle: &Chronicle, why: Option<&String>) {
+        self.unsettled.send_modify(|all| match why {
+            Some(why) => drop(all.insert(chronicle.clone(), why.clone())),
+            None => drop(all.remove(chronicle)),
+        });
     }
 }
 
@@ -507,5 +541,22 @@ mod tests {
         let mut answers = ask(&config, &mut stores, &Chronicle::Activity).await;
         let why = format!("{:#}", answers.remove(&main).unwrap().err().unwrap());
         assert!(!why.contains("a moment ago"), "{why}");
+    }
+
+    /// Until a chronicle is settled nothing of it is sealed: who seals has to say why.
+    #[tokio::test]
+    async fn why_a_chronicle_is_not_settled_is_told_to_those_who_seal() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/catalog.db", folder.path().display());
+        let catalog = Catalog::open(&url, farshore_catalog::Options::default()).await.unwrap();
+        let (filled, _) = watch::channel(Filled::new());
+        let (unsettled, mut told) = watch::channel(Unsettled::new());
+        let settling = Settling::new(config(folder.path()), catalog, filled, unsettled);
+        let cancel = CancellationToken::new();
+        let running = tokio::spawn(settling.run(Duration::from_secs(60), cancel.clone()));
+        let told = told.wait_for(|all| all.contains_key(&Chronicle::Activity)).await.unwrap().clone();
+        assert!(told[&Chronicle::Activity].contains("cannot be opened"), "{told:?}");
+        cancel.cancel();
+        running.await.unwrap();
     }
 }

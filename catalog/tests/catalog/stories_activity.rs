@@ -5,6 +5,7 @@ use farshore_catalog::activity::{Activity, Finding, activity_append_in_txn};
 use farshore_catalog::ask::{Ask, MOST_UNENDED, Told};
 use farshore_catalog::job::{JobFilter, JobId, JobKind, NewJob, Via};
 use farshore_catalog::{Catalog, Error, Time};
+use farshore_journal::format::Chronicle;
 use sqlx::AnyPool;
 use tokio::task::JoinSet;
 
@@ -93,6 +94,9 @@ pub async fn an_entry_that_was_changed_removed_or_moved_is_found(catalog: Catalo
     assert_eq!(found().await[0], (6, Finding::Missing { through: 6 }));
     run("delete from activity where number = 2").await;
     assert_eq!(found().await[0], (2, Finding::Missing { through: 2 }));
+    // Whoever seals behind the hole gets what is there, and its number says that it does not follow.
+    let behind = catalog.chronicle_entries(&Chronicle::Activity, 2, 9).await.unwrap();
+    assert_eq!(behind.iter().map(|entry| entry.number).collect::<Vec<_>>(), [3, 4, 5]);
     // Without its end the record goes on, and says so.
     run("delete from activity_head").await;
     assert!(found().await.iter().any(|(_, finding)| *finding == Finding::HeadLost));

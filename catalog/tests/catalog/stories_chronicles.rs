@@ -261,6 +261,7 @@ pub async fn how_far_a_store_has_a_chronicle_is_told_with_what_it_lacks(catalog:
         chronicle: Chronicle::Activity.to_string(),
         store: "main".to_owned(),
         first: 1,
+        once: 1,
         number: 1,
         digest: "ab".to_owned(),
         at: crate::make::time(1),

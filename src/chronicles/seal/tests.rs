@@ -59,8 +59,7 @@ impl Room {
     }
 
     fn sealer(&self, catalog: &Catalog) -> Sealer {
-        let filled = watch::channel(Filled::from([(Chronicle::Activity, 1)])).1;
-        Sealer::new(Arc::clone(&self.config), catalog.clone(), self.store.clone(), filled)
+        Sealer::new(Arc::clone(&self.config), catalog.clone(), self.store.clone(), settled())
     }
 
     async fn repository(&self) -> Repository {
@@ -95,6 +94,12 @@ fn parsed(folder: &Path, text: &str) -> Arc<Config> {
     Arc::new(crate::config::parse(&folder.join("farshore.toml"), folder, text, &nothing).unwrap())
 }
 
+/// All is settled and filled.
+fn settled() -> (watch::Receiver<Filled>, watch::Receiver<Unsettled>) {
+    let filled = watch::channel(Filled::from([(Chronicle::Activity, 1)])).1;
+    (filled, watch::channel(Unsettled::new()).1)
+}
+
 async fn say(catalog: &Catalog, what: &str) {
     let (at, who) = (DateTime::UNIX_EPOCH, "ana".to_owned());
     let said = Activity { at, who, what: what.to_owned(), database: None, detail: String::new() };
@@ -106,6 +111,14 @@ async fn turn(sealer: &mut Sealer) {
     sealer.turn(true).await;
     let seal = sealer.catalog.seal_of(&Chronicle::Activity, "main").await.unwrap();
     assert_eq!(seal.and_then(|seal| seal.trouble), None);
+}
+
+/// One turn of a service that was started anew, and how far it says that the store is.
+async fn started_anew(room: &Room, catalog: &Catalog) -> (Sealer, Seal) {
+    let mut sealer = room.sealer(catalog);
+    sealer.turn(true).await;
+    let seal = catalog.seal_of(&Chronicle::Activity, "main").await.unwrap().unwrap();
+    (sealer, seal)
 }
 
 async fn digests(catalog: &Catalog) -> Vec<farshore_journal::format::EntryDigest> {
@@ -187,9 +200,8 @@ impl ObjectStore for Beside {
     ) -> Result<Vec<Listed>, StoreError> {
         if *prefix == farshore_journal::layout::chronicle(&Chronicle::Activity).unwrap() {
             say(&self.catalog, "the other service's").await;
-            let filled = watch::channel(Filled::from([(Chronicle::Activity, 1)])).1;
             let (config, catalog) = (Arc::clone(&self.config), self.catalog.clone());
-            Sealer::new(config, catalog, "main".parse().unwrap(), filled).turn(true).await;
+            Sealer::new(config, catalog, "main".parse().unwrap(), settled()).turn(true).await;
         }
         self.store.list(prefix, after, limit).await
     }
@@ -356,4 +368,110 @@ async fn while_nothing_gives_a_life_its_name_the_store_is_looked_at_once() {
     sealer.turn(true).await;
     let found = room.found().await;
     assert_eq!(found.strands.len(), 2, "a newer one does");
+}
+
+/// What only the store had is deleted; the service that is started anew begins a life behind it, and does not make what it had confirmed undone by that.
+#[tokio::test]
+async fn what_is_gone_from_a_store_is_said_by_the_look_and_stays_said_until_it_is_back() {
+    let room = Room::new(false).await;
+    let lost = room.catalog("lost", &["1", "2"]).await;
+    let mut sealer = room.sealer(&lost);
+    turn(&mut sealer).await;
+    for what in ["3", "4"] {
+        say(&lost, what).await;
+    }
+    turn(&mut sealer).await;
+    let entries = lost.chronicle_entries(&Chronicle::Activity, 1, 9).await.unwrap();
+    let url = format!("sqlite:{}/new.db", room.folder.path().display());
+    let catalog = Catalog::open(&url, Options::default()).await.unwrap();
+    let (last, digest, written) = (4, entries[3].digest, Utc::now());
+    let former = farshore_catalog::chronicle::Former { last, digest, entries: Vec::new(), written };
+    catalog.chronicle_settle(&Chronicle::Activity, Before::Former(&former)).await.unwrap();
+    let (sealer, seal) = started_anew(&room, &catalog).await;
+    assert_eq!((seal.once, seal.first, seal.number, seal.trouble), (1, 1, 5, None));
+    assert!(sealer.gone.is_empty());
+
+    let pages = room.pages();
+    let kept: Vec<_> = pages[1..].iter().map(|page| (page.clone(), std::fs::read(page).unwrap())).collect();
+    assert_eq!(kept.len(), 2);
+    for (page, _) in &kept {
+        std::fs::remove_file(page).unwrap();
+    }
+    let (mut sealer, seal) = started_anew(&room, &catalog).await;
+    assert!(seal.trouble.unwrap().contains("it had entries 1 to 5 once"));
+    assert_eq!((seal.once, seal.first, seal.number), (1, 5, 5), "what counts as held is what is there");
+    assert_eq!(sealer.gone.len(), 1);
+    say(&catalog, "6").await;
+    sealer.turn(true).await;
+    for _ in 0..2 {
+        let (_, seal) = started_anew(&room, &catalog).await;
+        assert!(seal.trouble.unwrap().contains("those before 5 are not there now"));
+        assert_eq!((seal.once, seal.first, seal.number), (1, 5, 6));
+    }
+    assert_eq!(room.damaged(&catalog).await.len(), 1);
+
+    for (page, bytes) in &kept {
+        std::fs::write(page, bytes).unwrap();
+    }
+    let (sealer, seal) = started_anew(&room, &catalog).await;
+    assert_eq!((seal.once, seal.trouble), (1, None));
+    assert!(sealer.gone.is_empty());
+    assert_eq!(room.damaged(&catalog).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_gone_from_a_store_and_in_the_catalog_is_put_there_again_and_is_no_trouble_then() {
+    let room = Room::new(false).await;
+    let catalog = room.catalog("first", &["1", "2"]).await;
+    let mut sealer = room.sealer(&catalog);
+    turn(&mut sealer).await;
+    say(&catalog, "3").await;
+    turn(&mut sealer).await;
+    std::fs::remove_file(&room.pages()[1]).unwrap();
+    let mut sealer = room.sealer(&catalog);
+    turn(&mut sealer).await;
+    assert_eq!(room.pages().len(), 2);
+    assert_eq!(room.held(&catalog).await.sound, Some(true));
+}
+
+/// Until it is as far again, what the store confirmed stays, and counts as held by nobody.
+#[test]
+fn how_far_a_store_was_is_not_written_over_by_less() {
+    let seal = |once, first, number: u64| Seal {
+        chronicle: "activity".to_owned(),
+        store: "main".to_owned(),
+        first,
+        once,
+        number,
+        digest: format!("of {number}"),
+        at: DateTime::UNIX_EPOCH,
+        trouble: None,
+    };
+    let confirmed = seal(1, 1, 100);
+    for number in [0, 50] {
+        let beside = beside_gone(seal(1, 1, number), &confirmed);
+        assert_eq!((beside.once, beside.number, beside.digest.as_str()), (1, 100, "of 100"));
+        assert_eq!(beside.lacks(120), 120);
+    }
+    let beside = beside_gone(seal(101, 101, 110), &confirmed);
+    assert_eq!((beside.once, beside.number, beside.digest.as_str()), (1, 110, "of 110"));
+    assert_eq!(beside.lacks(120), 110);
+}
+
+#[tokio::test]
+async fn that_a_chronicle_is_not_settled_is_said_until_it_is() {
+    let room = Room::new(false).await;
+    let url = format!("sqlite:{}/unsettled.db", room.folder.path().display());
+    let catalog = Catalog::open(&url, Options::default()).await.unwrap();
+    say(&catalog, "1").await;
+    let mut sealer = room.sealer(&catalog);
+    let why = Unsettled::from([(Chronicle::Activity, "main is away".to_owned())]);
+    let (saying, unsettled) = watch::channel(why);
+    sealer.unsettled = unsettled;
+    sealer.turn(true).await;
+    let seal = catalog.seal_of(&Chronicle::Activity, "main").await.unwrap().unwrap();
+    assert_eq!((seal.number, seal.trouble.as_deref()), (0, Some("not settled: main is away")));
+    catalog.chronicle_settle(&Chronicle::Activity, Before::Nothing).await.unwrap();
+    saying.send_replace(Unsettled::new());
+    turn(&mut sealer).await;
 }
