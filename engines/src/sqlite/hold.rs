@@ -28,7 +28,7 @@ const LOOKS: Duration = Duration::from_micros(500);
 /// How long it is tried for all the time before.
 const SOON: Duration = Duration::from_millis(10);
 /// Bytes that the log's file keeps when it is begun anew.
-const LOG_FILE_BYTES: u64 = 64 << 20;
+const LOG_FILE_BYTES: u64 = 16 << 20;
 /// How long it is waited for that SQLite says how far it counts.
 const COUNTING: Duration = Duration::from_secs(2);
 /// How long other statements of ours wait.
