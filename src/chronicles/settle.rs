@@ -553,10 +553,11 @@ mod tests {
         let (unsettled, mut told) = watch::channel(Unsettled::new());
         let settling = Settling::new(config(folder.path()), catalog, filled, unsettled);
         let cancel = CancellationToken::new();
-        let running = tokio::spawn(settling.run(Duration::from_secs(60), cancel.clone()));
+        let mut running = JoinSet::new();
+        running.spawn(settling.run(Duration::from_secs(60), cancel.clone()));
         let told = told.wait_for(|all| all.contains_key(&Chronicle::Activity)).await.unwrap().clone();
         assert!(told[&Chronicle::Activity].contains("cannot be opened"), "{told:?}");
         cancel.cancel();
-        running.await.unwrap();
+        running.join_next().await.unwrap().unwrap();
     }
 }
