@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::holding::{FIRST_PATIENCE, How, beat};
 use super::spool::Anew;
 use super::{FollowError, Follower, Listener, Next};
-use crate::sqlite::hold::{Beat, Bridge};
+use crate::sqlite::hold::{Beat, Bridge, Counted};
 
 /// Transactions are taken, and pages copied back, with writers held only when there are at most this many bytes of them.
 const REST_BYTES: u64 = 4 << 20;
@@ -128,9 +128,7 @@ impl<L: Listener> Follower<'_, L> {
                 // Copying back all, with writers held, would wait for the disk to have all of this.
                 self.synchronise()?;
             }
-            let counted = connections.counted()?;
-            let taken = self.log.as_ref().map_or(0, |log| log.shipped.frames);
-            let left = counted.frames - counted.copied.min(taken).min(counted.frames);
+            let left = self.left(connections.counted()?);
             if self.is_little(left, LITTLE_BYTES) || left > before / 4 * 3 {
                 return Ok(Bulk::Settled);
             }
@@ -185,9 +183,7 @@ impl<L: Listener> Follower<'_, L> {
         // The log must not grow without bound.
         let fast = self.has_frames(FASTEST.saturating_mul(self.options.log_frames));
         let most = if fast { MOST_REST_BYTES } else { REST_BYTES };
-        let counted = self.connections.counted()?;
-        let is_little = self.is_little(counted.frames - counted.copied, most);
-        if !is_little || !self.rest_is_within(most)? {
+        if !self.is_little(self.left(self.connections.counted()?), most) {
             return Ok(Rest::More);
         }
         self.look()?;
@@ -217,6 +213,12 @@ impl<L: Listener> Follower<'_, L> {
         let Some(log) = &self.log else { return Ok(false) };
         self.recent.release(self.listener.released());
         self.recent.keep(Anew { salts: log.header.salts, beat: row })
+    }
+
+    /// Frames that SQLite counts, from the first on that is not taken or not copied back.
+    fn left(&self, counted: Counted) -> u32 {
+        let taken = self.log.as_ref().map_or(0, |log| log.shipped.frames);
+        counted.frames.saturating_sub(counted.copied.min(taken))
     }
 
     /// Whether what SQLite counts behind what was shipped is at most so many bytes.
