@@ -34,10 +34,14 @@ use super::wal::{FRAME_HEAD_BYTES, PageBytes};
 /// Bytes of a database's header.
 const HEADER_BYTES: usize = 100;
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// The bytes that readers lock, and writers who want to be alone. Source: `SHARED_FIRST` and `SHARED_SIZE`, os.h of SQLite.
+/// A byte that a writer locks who waits for readers to end, and which readers therefore lock for a moment before they begin, and the
+/// bytes that readers lock, and writers who want to be alone. Source: `PENDING_BYTE`, `SHARED_FIRST` and `SHARED_SIZE`, os.h of SQLite.
+const PENDING: (i64, i64) = (0x4000_0000, 1);
 const SHARED: (i64, i64) = (0x4000_0002, 510);
 /// How long a lock that shuts readers out is waited for: outside WAL mode each commit takes it for a moment.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long all is asked anew where a writer came between. It is longer: a try may have waited for a lock all that time.
+const SETTLES: Duration = Duration::from_secs(6);
 /// Between two tries. Where commits follow each other closely outside WAL mode, there is no lock for moments only: seen, a try each 20 ms
 /// met none of them in two seconds.
 const TRY: Duration = Duration::from_micros(500);
@@ -272,7 +276,7 @@ fn look_inside(looked: &mut Looked) {
             return;
         }
     };
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + SETTLES;
     loop {
         look_once(&file, looked);
         // A log's index that changes at that very instant SQLite takes for one to be mended, which a reader that writes nothing may not
@@ -287,22 +291,42 @@ fn look_inside(looked: &mut Looked) {
 }
 
 /// A reader's lock is held until all is asked: until then nobody removes the log or leaves WAL mode, so SQLite finds what was found
-/// here. It is never waited under this lock: in other journal modes a commit waits for it to be given free.
+/// here. It is never waited under this lock: in other journal modes a commit waits for it to be given free. Nor is anything done under it
+/// that can be done before, such as opening SQLite's connection: a writer that comes to wait meanwhile shuts that one out.
 fn look_once(file: &File, looked: &mut Looked) {
+    let seen = header(file).ok();
+    let seen =
+        seen.and_then(|header| how_to_ask(&looked.path, header, &log(&looked.path, Some(header))).ok());
+    let ready = seen.map(|how| (how, open(&looked.path, how)));
     looked.locking = begin_to_read(file);
     looked.header = header(file);
     let header = looked.header.as_ref().ok().copied();
     looked.log = log(&looked.path, header);
     looked.table = Err(TableUnknown::NotRead);
     let Some(header) = header.filter(|_| looked.locking == Locking::Free) else { return };
-    looked.table = match (&looked.log, beside(&looked.path, "-shm").exists()) {
+    looked.table = how_to_ask(&looked.path, header, &looked.log).and_then(|how| match ready {
+        Some((ready, connection)) if ready == how => {
+            connection.and_then(|connection| has_table(&connection)).map_err(TableUnknown::of)
+        }
+        // Opening another would mean closing this one, and our lock with it.
+        _ => Err(TableUnknown::Busy),
+    });
+}
+
+/// With which parameter SQLite is to open it, so that it makes no file.
+fn how_to_ask(
+    path: &Path,
+    header: Header,
+    log: &Result<Option<Log>, String>,
+) -> Result<&'static str, TableUnknown> {
+    match (log, beside(path, "-shm").exists()) {
         (Err(said), _) => Err(TableUnknown::Sqlite { said: said.clone() }),
         (Ok(Some(Log { bytes: 1.., .. })), false) => Err(TableUnknown::NoIndex),
         // A reader of SQLite's would make a log. What no log stands beside has all that was committed.
-        (Ok(None), _) if header.wal => has_table(&looked.path, "immutable=1"),
-        (Ok(Some(_)), false) => has_table(&looked.path, "immutable=1"),
-        (Ok(_), _) => has_table(&looked.path, "readonly_shm=1"),
-    };
+        (Ok(None), _) if header.wal => Ok("immutable=1"),
+        (Ok(Some(_)), false) => Ok("immutable=1"),
+        (Ok(_), _) => Ok("readonly_shm=1"),
+    }
 }
 
 fn header(file: &File) -> Result<Header, HeaderFault> {
@@ -321,27 +345,33 @@ fn header(file: &File) -> Result<Header, HeaderFault> {
     Header::parse(&bytes[..filled])
 }
 
-/// Takes the lock of a reader, which lasts as long as the file is open.
+/// Takes the lock of a reader, which lasts as long as the file is open, in the two steps in which SQLite takes it: outside WAL mode a writer
+/// who waits for readers to end must not meet ever new ones, or neither gets on (seen: it slept longer from try to try, held the
+/// first lock all the while, and each look of ours held the second and failed at the first).
 fn begin_to_read(file: &File) -> Locking {
-    let lock = |kind: i32| {
-        let (start, length) = SHARED;
-        libc::flock {
-            l_type: kind as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: start,
-            l_len: length,
-            l_pid: 0,
-        }
+    let lock = |(start, length): (i64, i64), kind: i32| libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: start,
+        l_len: length,
+        l_pid: 0,
+    };
+    let take = |bytes, kind| fcntl(file, FcntlArg::F_SETLK(&lock(bytes, kind))).map(drop);
+    let begin = || {
+        take(PENDING, libc::F_RDLCK).map_err(|why| (PENDING, why))?;
+        let begun = take(SHARED, libc::F_RDLCK).map_err(|why| (SHARED, why));
+        take(PENDING, libc::F_UNLCK).map_err(|why| (PENDING, why))?;
+        begun
     };
     let until = Instant::now() + PATIENCE;
     loop {
-        match fcntl(file, FcntlArg::F_SETLK(&lock(libc::F_RDLCK))) {
-            Ok(_) => return Locking::Free,
-            Err(Errno::EACCES | Errno::EAGAIN) => {}
-            Err(why) => return Locking::Unknown { said: why.desc().to_owned() },
-        }
+        let bytes = match begin() {
+            Ok(()) => return Locking::Free,
+            Err((bytes, Errno::EACCES | Errno::EAGAIN)) => bytes,
+            Err((_, why)) => return Locking::Unknown { said: why.desc().to_owned() },
+        };
         if Instant::now() >= until {
-            let mut held = lock(libc::F_RDLCK);
+            let mut held = lock(bytes, libc::F_RDLCK);
             let asked = fcntl(file, FcntlArg::F_GETLK(&mut held));
             let process = asked.ok().map(|_| held.l_pid).filter(|process| *process > 0);
             return Locking::Held { process };
@@ -385,20 +415,27 @@ fn waiting_in(bytes: &[u8; INDEX_BYTES]) -> Option<u32> {
     if sound { number(16)?.checked_sub(number(96)?) } else { None }
 }
 
-fn has_table(path: &Path, how: &str) -> Result<bool, TableUnknown> {
-    let ask = || -> rusqlite::Result<bool> {
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(uri(path, how), flags)?;
-        connection.busy_timeout(Duration::ZERO)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        let count = "select count(*) from sqlite_schema where type = 'table' and name = ?1";
-        connection.query_row(count, [TABLE], |row| row.get::<_, i64>(0)).map(|count| count > 0)
-    };
-    ask().map_err(|why| match why.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy) => TableUnknown::Busy,
-        _ => TableUnknown::Sqlite { said: why.to_string() },
-    })
+fn open(path: &Path, how: &str) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(uri(path, how), flags)?;
+    connection.busy_timeout(Duration::ZERO)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
+}
+
+fn has_table(connection: &Connection) -> rusqlite::Result<bool> {
+    let count = "select count(*) from sqlite_schema where type = 'table' and name = ?1";
+    connection.query_row(count, [TABLE], |row| row.get::<_, i64>(0)).map(|count| count > 0)
+}
+
+impl TableUnknown {
+    fn of(why: rusqlite::Error) -> Self {
+        match why.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy) => Self::Busy,
+            _ => Self::Sqlite { said: why.to_string() },
+        }
+    }
 }
 
 /// A path as SQLite's file name with parameters. Source: <https://www.sqlite.org/uri.html>.
