@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_journal::backup::{self, Backup};
+use farshore_journal::expired::ExpiredRun;
 use farshore_journal::format::{FormatError, Header, Kind};
 use farshore_journal::store::{Listed, StoreError};
 use farshore_journal::{BackupId, JournalError, Offset, Position, Sequence, Timeline, expiry, holds};
@@ -318,7 +319,7 @@ pub struct Holdable {
     pub needs: Needs,
 }
 
-/// What a hold at `asked` would keep; `None` when no sound base in this incarnation leads there, or what it needs has been marked for `in_time` or longer. Without a timeline
+/// What a hold at `asked` would keep; `None` when no sound base in this incarnation leads there, or what it needs has been marked for `in_time` or longer, or is gone in part. Without a timeline
 /// the newest one is meant that holds the offset.
 ///
 /// # Errors
@@ -350,5 +351,8 @@ pub async fn holdable(
         .stretches
         .iter()
         .any(|stretch| needs.meets((stretch.first, stretch.last)) && late(stretch.marked));
-    Ok((!base_goes && !log_goes).then_some(Holdable { point, base, needs }))
+    // However long ago it was marked: what is gone does not come back.
+    let gone = |run: &std::sync::Arc<ExpiredRun>| needs.meets((run.name.first, run.name.last));
+    let log_is_gone = reader.runs_begun().await?.iter().any(gone);
+    Ok((!base_goes && !log_goes && !log_is_gone).then_some(Holdable { point, base, needs }))
 }
