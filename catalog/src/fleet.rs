@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::TimeDelta;
 use farshore_journal::{DatabaseName, IncarnationId, Timeline};
 use sqlx::query;
 
@@ -18,13 +19,16 @@ use crate::incarnation::{Incarnation, incarnation_all_in_txn};
 use crate::job::JobKind;
 use crate::journals::{Journal, journals_in_txn};
 use crate::lag::{self, ShownState};
-use crate::row::Read as _;
+use crate::row::{Read as _, micros};
 use crate::schedule::{Schedule, schedule_list_in_txn};
 use crate::shipping::{Shipping, shipping_all_in_txn};
 use crate::status::{Along, ships, shown_timeline};
 use crate::target::{Target, target_all_in_txn};
 use crate::window::Span;
 use crate::{Catalog, Result, Time, Txn};
+
+/// How far one clock may be ahead of another.
+const AHEAD: TimeDelta = TimeDelta::hours(1);
 
 /// The newest complete base backup of a database's current incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,7 +234,7 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
         read_at: now,
         members,
         schedules: schedule_list_in_txn(txn).await?,
-        jobs: jobs_in_txn(txn).await?,
+        jobs: jobs_in_txn(txn, now).await?,
         seals: seal_list_in_txn(txn).await?,
     })
 }
@@ -253,16 +257,17 @@ fn last_backup(newest: &Backup) -> Option<LastBackup> {
     Some(LastBackup { started_at, finished_at, stored_bytes: newest.stored_bytes })
 }
 
-async fn jobs_in_txn(txn: &mut Txn) -> Result<Vec<JobFacts>> {
+async fn jobs_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<JobFacts>> {
     // A cancelled job neither succeeded nor failed. A verification that found damage and a drill that took too long were done, and are no good news.
     let statement = "select kind, database_name, \
                      count(case when state in ('running', 'cancelling') then 1 end) as running, \
-                     max(case when state = 'succeeded' and coalesce(result, '') not like '%\"sound\":false%' \
+                     max(case when state = 'succeeded' and finished_at <= $1 and coalesce(result, '') not like '%\"sound\":false%' \
                      and coalesce(result, '') not like '%\"verdict\":\"breached\"%' then finished_at end) as last_success, \
                      max(case when state = 'failed' or (state = 'succeeded' and (result like '%\"sound\":false%' \
                      or result like '%\"verdict\":\"breached\"%')) then finished_at end) as last_failure \
                      from job group by kind, database_name order by kind, database_name";
-    let rows = txn.rows("job_facts", query(statement)).await?;
+    // What a wrong clock let succeed years ahead would say for years that nothing is overdue.
+    let rows = txn.rows("job_facts", query(statement).bind(micros(now + AHEAD))).await?;
     rows.iter()
         .map(|row| {
             Ok(JobFacts {

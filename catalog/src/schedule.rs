@@ -1,7 +1,7 @@
 //! What falls due by a clock, and up to when it was answered.
 //!
-//! What always holds: a due time is answered once, whoever watches, and with its job in the same transaction; what was answered moves forward only. What it
-//! does not do: compute when something is due (`src/jobs/schedule.rs` does).
+//! What always holds: a due time is answered once, whoever watches, and with its job in the same transaction; what was answered moves forward only, but where a clock had been ahead
+//! ([`Catalog::schedule_restart`]). What it does not do: compute when something is due (`src/jobs/schedule.rs` does).
 
 use farshore_journal::DatabaseName;
 use sqlx::any::AnyRow;
@@ -50,6 +50,15 @@ impl Catalog {
         now: Time,
     ) -> Result<bool> {
         in_local_txn!(self, schedule_answer_in_txn((database, kind, due), job, now))
+    }
+
+    /// Takes back a due time that lies ahead, where it is still the `known` one: nothing is due up to `due`, and everything behind it is. Whether
+    /// it was.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn schedule_restart(&self, known: &Schedule, due: Time, now: Time) -> Result<bool> {
+        in_local_txn!(self, schedule_restart_in_txn(known, due, now))
     }
 
     /// All schedules that any service ever had, by database and kind.
@@ -112,6 +121,22 @@ pub async fn schedule_answer_in_txn(
         job_put_in_txn(txn, job, None, now).await?;
     }
     Ok(true)
+}
+
+/// As [`Catalog::schedule_restart`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn schedule_restart_in_txn(txn: &mut Txn, known: &Schedule, due: Time, now: Time) -> Result<bool> {
+    let statement = "update schedule set due_us = $1, updated_at = $2 \
+                     where database_name = $3 and kind = $4 and due_us = $5 and due_us > $1";
+    let bound = query(statement)
+        .bind(micros(due))
+        .bind(micros(now))
+        .bind(known.database.to_string())
+        .bind(known.kind.word())
+        .bind(micros(known.due));
+    Ok(txn.execute("schedule_restart", bound).await? > 0)
 }
 
 /// As [`Catalog::schedule_list`].

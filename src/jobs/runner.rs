@@ -94,7 +94,9 @@ impl Runner {
         if looks.is_multiple_of(HEARTBEAT_LOOKS) {
             self.heartbeat(started).await;
         }
-        if looks.is_multiple_of(FORGETTING_LOOKS)
+        // Not at once: a machine's clock may be wrong until it has asked for the time, and what is forgotten does not come back.
+        if looks > 0
+            && looks.is_multiple_of(FORGETTING_LOOKS)
             && let Err(why) = self.catalog.job_forget(Utc::now() - KEPT).await
         {
             tracing::debug!(error = %why, "old jobs are not forgotten");
