@@ -128,7 +128,7 @@ pub(super) fn not_readable(why: &str) -> OperatorMessage {
 }
 
 /// What an error is for whoever asked.
-pub(super) fn message(why: anyhow::Error) -> OperatorMessage {
+pub(crate) fn message(why: anyhow::Error) -> OperatorMessage {
     match why.downcast::<OperatorMessage>() {
         Ok(message) => message,
         Err(why) => OperatorMessage::new(
