@@ -6,6 +6,7 @@
 //! memory of a process.
 
 mod keep;
+mod objective;
 mod stuck;
 
 use std::collections::BTreeMap;

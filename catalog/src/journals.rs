@@ -127,7 +127,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Catalog, Options, drill, job, proof};
+    use crate::{Catalog, Options, drill, job, proof, recovery};
 
     #[tokio::test]
     async fn what_pages_of_many_databases_ask_searches_an_index() {
@@ -149,6 +149,7 @@ mod tests {
             (job::LISTS[3], "SEARCH job USING INDEX job_by_state (state=?", false),
             (drill::text::LIST, "SEARCH drill USING INDEX drill_by_age", false),
             (drill::text::LIST_OF, "SEARCH drill USING INDEX drill_by_database (database_name=?", false),
+            (recovery::text::MEASURED, "SEARCH drill USING INDEX drill_by_database (database_name=?", false),
             (proof::text::HISTORY, "SEARCH drill USING INDEX drill_by_age", false),
             (proof::text::HISTORY_OF, "SEARCH drill USING INDEX drill_by_database (database_name=?", false),
             (proof::text::NEWEST, "COVERING INDEX drill_by_verdict", true),

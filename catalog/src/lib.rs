@@ -43,6 +43,7 @@ pub mod points;
 pub mod proof;
 pub mod range;
 pub mod rebuild;
+pub mod recovery;
 mod row;
 pub mod schedule;
 pub mod session;

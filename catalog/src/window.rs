@@ -154,20 +154,30 @@ fn without(run: Run, missing: &[(Offset, Offset, &str)]) -> Vec<Run> {
 
 /// The usable backup with the lowest end in a run.
 fn oldest_usable(line: &Line, run: &Run, backups: &[Backup]) -> Option<(Position, BackupId)> {
-    backups
+    let usable = backups
         .iter()
-        .filter(|backup| backup.state == BackupState::Complete && backup.checked)
-        .filter_map(|backup| {
-            let end = backup.end?;
-            let on_line = line.stretches().iter().any(|stretch| {
-                stretch.timeline == backup.timeline
-                    && stretch.from <= backup.start
-                    && stretch.until.is_none_or(|until| end <= until)
-            });
-            let in_run = run.start <= backup.start && backup.start <= end && end <= run.checked;
-            (on_line && in_run).then(|| (Position::new(backup.timeline, end), backup.id))
-        })
-        .min_by_key(|(end, id)| (end.offset, *id))
+        .filter_map(|backup| Some((usable_end(line, backup, (run.start, run.checked))?, backup.id)));
+    usable.min_by_key(|(end, id)| (end.offset, *id))
+}
+
+/// The backup that a restore to the end of a span begins with. Those that have damaged pages come last.
+pub(crate) fn newest_usable<'a>(line: &Line, span: &Span, backups: &'a [Backup]) -> Option<&'a Backup> {
+    let usable = backups
+        .iter()
+        .filter_map(|backup| Some((usable_end(line, backup, (span.log_from, span.to.offset))?, backup)));
+    usable.max_by_key(|(end, backup)| (backup.bad_pages == 0, end.offset)).map(|(_, backup)| backup)
+}
+
+/// Where a backup ends, if a restore can begin with it in log of this line that is whole between these offsets.
+fn usable_end(line: &Line, backup: &Backup, (from, to): (Offset, Offset)) -> Option<Position> {
+    let end = backup.end.filter(|_| backup.state == BackupState::Complete && backup.checked)?;
+    let on_line = line.stretches().iter().any(|stretch| {
+        stretch.timeline == backup.timeline
+            && stretch.from <= backup.start
+            && stretch.until.is_none_or(|until| end <= until)
+    });
+    let within = from <= backup.start && backup.start <= end && end <= to;
+    (on_line && within).then(|| Position::new(backup.timeline, end))
 }
 
 fn reason(missing: &[(Offset, Offset, &str)], from: Offset, to: Option<Offset>) -> String {

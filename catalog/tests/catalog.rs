@@ -30,6 +30,8 @@ mod stories_glance;
 mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
 mod stories_points;
+#[path = "catalog/stories_recovery.rs"]
+mod stories_recovery;
 #[path = "catalog/stories_status.rs"]
 mod stories_status;
 
@@ -130,6 +132,7 @@ on_both!(
     stories_jobs::a_wish_to_end_is_heard_at_the_next_beat,
     stories_jobs::jobs_are_listed_newest_first_page_by_page,
     stories_jobs::a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched,
+    stories_jobs::a_due_time_that_a_wrong_clock_answered_is_taken_back_once,
     stories_jobs::a_due_time_is_answered_once_with_its_job,
     stories_jobs::however_much_waits_of_one_database_the_others_have_their_turn,
     stories_jobs::a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores,
@@ -150,6 +153,7 @@ on_both!(
     stories_drills::drills_are_listed_newest_first_and_read_back_as_written,
     stories_drills::what_is_certified_of_a_drill_is_never_replaced,
     stories_drills::a_database_is_proved_by_its_newest_drill_that_did_not_fail,
+    stories_recovery::a_recovery_is_reckoned_from_the_newest_base_and_the_three_newest_drills,
     stories_access::a_token_lets_in_until_it_expires_or_is_revoked_and_nothing_else_does,
     stories_access::a_valid_token_keeps_its_name_and_a_revoked_one_frees_it,
     stories_access::the_last_use_of_a_token_is_kept_to_a_minute,

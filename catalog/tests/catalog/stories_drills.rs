@@ -11,7 +11,7 @@ use farshore_journal::{DrillId, IncarnationId};
 
 use crate::make::{name, time};
 
-fn drill(number: u8, database: &str, began: i64) -> Drill {
+pub fn drill(number: u8, database: &str, began: i64) -> Drill {
     Drill {
         id: DrillId::from_bytes([number; 16]),
         database: name(database),
@@ -22,6 +22,7 @@ fn drill(number: u8, database: &str, began: i64) -> Drill {
         ended: time(began + 5),
         recovery: Some(Duration::from_micros(4_200_001)),
         objective: Some(Duration::from_secs(900)),
+        replayed: Some((Duration::from_micros(1_100_000), 32 << 20)),
         statement: "{\"certificate\":\"farshore.drill-certificate/1\"}".to_owned(),
         signed: Some((VerifyKey::from_bytes([1; 32]), Signature::from_bytes([2; 64]))),
         uncertified: None,
@@ -33,6 +34,7 @@ pub async fn drills_are_listed_newest_first_and_read_back_as_written(catalog: Ca
         verdict: DrillVerdict::Failed,
         recovery: None,
         objective: None,
+        replayed: None,
         signed: None,
         uncertified: Some("no signing_key is configured".to_owned()),
         ..drill(2, "orders", 200)
