@@ -46,6 +46,7 @@ const FILES: &[(i64, &str, &str)] = &[
         "chronicle_places",
         include_str!("../../migrations/20261127124500_chronicle_places.sql"),
     ),
+    (20_261_127_140_000, "read_often", include_str!("../../migrations/20261127140000_read_often.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process
