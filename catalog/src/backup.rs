@@ -7,11 +7,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use farshore_journal::{BackupId, DatabaseName, IncarnationId, Offset, Timeline};
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
-use crate::row::{Read as _, at, at_known, big, big_known, branch, micros};
+use crate::row::{Read, at, at_known, big, big_known, branch, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// How far a backup came.
@@ -323,7 +322,7 @@ pub async fn backup_page_in_txn(
     rows.iter().map(|row| Ok((row.parsed("database_name")?, from_row(row)?))).collect()
 }
 
-pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
+pub(crate) fn from_row(row: &impl Read) -> Result<Backup> {
     Ok(Backup {
         id: row.parsed("id")?,
         incarnation: row.parsed("incarnation")?,
@@ -335,7 +334,7 @@ pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
         finished_at: row.maybe_time("finished_at")?,
         bytes: row.maybe_count("bytes")?,
         stored_bytes: row.maybe_count("stored_bytes")?,
-        state: row.text("state")?.parse()?,
+        state: row.str("state")?.parse()?,
         checked: row.flag("checked")?,
         label: row.text("label")?,
         bad_pages: row.count("bad_pages")?,

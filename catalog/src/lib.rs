@@ -39,6 +39,7 @@ pub mod mark;
 mod migrations;
 pub mod node;
 pub mod notice;
+mod packed;
 pub mod points;
 pub mod proof;
 pub mod range;

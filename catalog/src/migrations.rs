@@ -46,6 +46,7 @@ const FILES: &[(i64, &str, &str)] = &[
         "chronicle_places",
         include_str!("../../migrations/20261127124500_chronicle_places.sql"),
     ),
+    (20_261_127_140_000, "read_often", include_str!("../../migrations/20261127140000_read_often.sql")),
     (20_261_127_191_500, "drill_replay", include_str!("../../migrations/20261127191500_drill_replay.sql")),
 ];
 

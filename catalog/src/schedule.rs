@@ -4,12 +4,12 @@
 //! ([`Catalog::schedule_restart`]). What it does not do: compute when something is due (`src/jobs/schedule.rs` does).
 
 use farshore_journal::DatabaseName;
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::job::{JobId, JobKind, NewJob, job_put_in_txn};
-use crate::row::{Read as _, micros};
+use crate::packed::{Packed, packed};
+use crate::row::{Read, micros};
 use crate::{Catalog, Result, Time, Txn};
 
 /// A schedule: one kind of work for one database.
@@ -144,18 +144,19 @@ pub async fn schedule_restart_in_txn(txn: &mut Txn, known: &Schedule, due: Time,
 /// # Errors
 /// When the catalog is away.
 pub async fn schedule_list_in_txn(txn: &mut Txn) -> Result<Vec<Schedule>> {
-    let statement =
-        "select database_name, kind, cron, zone, due_us, job from schedule order by database_name, kind";
-    txn.rows("schedule_list", query(statement)).await?.iter().map(from_row).collect()
+    const ALL: Packed = packed!("schedule"; database_name, kind, due_us, job; cron, zone);
+    let mut all = txn.packed("schedule_list", ALL.columns, query(ALL.statement), from_row).await?;
+    all.sort_by(|a: &Schedule, b| (&a.database, a.kind.word()).cmp(&(&b.database, b.kind.word())));
+    Ok(all)
 }
 
-fn from_row(row: &AnyRow) -> Result<Schedule> {
+fn from_row(row: &impl Read) -> Result<Schedule> {
     Ok(Schedule {
         database: row.parsed("database_name")?,
-        kind: row.text("kind")?.parse().unwrap_or(JobKind::Unknown),
+        kind: row.str("kind")?.parse().unwrap_or(JobKind::Unknown),
         cron: row.text("cron")?,
         zone: row.text("zone")?,
         due: row.time("due_us")?,
-        job: row.maybe_text("job")?.map(|job| job.parse()).transpose()?,
+        job: row.maybe_str("job")?.map(str::parse).transpose()?,
     })
 }

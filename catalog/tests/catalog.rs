@@ -154,6 +154,7 @@ on_both!(
     stories_drills::what_is_certified_of_a_drill_is_never_replaced,
     stories_drills::a_database_is_proved_by_its_newest_drill_that_did_not_fail,
     stories_recovery::a_recovery_is_reckoned_from_the_newest_base_and_the_three_newest_drills,
+    stories_drills::the_drills_of_a_day_are_counted_by_how_they_ended_however_many_there_are,
     stories_access::a_token_lets_in_until_it_expires_or_is_revoked_and_nothing_else_does,
     stories_access::a_valid_token_keeps_its_name_and_a_revoked_one_frees_it,
     stories_access::the_last_use_of_a_token_is_kept_to_a_minute,
@@ -180,6 +181,7 @@ on_both!(
     stories_status::a_rebuilt_catalog_equals_the_lost_one,
     stories_fleet::the_fleet_says_of_each_database_what_its_status_says,
     stories_fleet::the_newest_success_and_failure_of_work_are_known_by_kind_and_database,
+    stories_fleet::work_that_was_done_and_is_bad_news_is_a_failure_and_hides_no_success_before_it,
     stories_fleet::of_many_that_see_a_change_one_tells_it,
     stories_fleet::of_many_that_would_tell_a_channel_one_does_and_what_it_heard_never_grows_older,
 );

@@ -18,7 +18,7 @@ use crate::person::{get, log_in};
 use crate::rig::{Rig, name, time};
 
 /// One that is well, heard a moment ago, with as many base backups.
-async fn add(rig: &Rig, number: u16, backups: u8) {
+pub async fn add(rig: &Rig, number: u16, backups: u8) {
     let database = name(&format!("db-{number:03}"));
     let [high, low] = number.to_be_bytes();
     let id = |kind: u8, of: u8| [kind, of, high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
