@@ -15,8 +15,10 @@ use farshore_applier::source::Source;
 use farshore_catalog::Catalog;
 use farshore_catalog::backup::{Backup, BackupState};
 use farshore_catalog::database::Database;
+use farshore_catalog::gap::{self, Gap};
 use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::rebuild::incarnations_replace_in_txn;
+use farshore_journal::expired::ExpiredRun;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{FormatError, Head, HeadStanding, VerifyKeys};
 use farshore_journal::{DatabaseName, JournalError, Sequence, backup, heads};
@@ -147,6 +149,32 @@ pub async fn bring_up(catalog: &Catalog, held: &Held) -> anyhow::Result<Report> 
     let Some(last) = held.source.reader().last().await? else { return Ok(report) };
     put_head(catalog, held).await?;
     Walk::new(catalog, held, anchor, report).run(last.header().number).await
+}
+
+/// Records that log expired: to whoever asks what can be restored it is a gap.
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn put_expired(
+    catalog: &Catalog,
+    record: &IncarnationRecord,
+    store: &str,
+    run: &ExpiredRun,
+) -> farshore_catalog::Result<()> {
+    let gap = Gap {
+        incarnation: record.incarnation,
+        store: store.to_owned(),
+        timeline: run.header.timeline,
+        start: run.header.start,
+        end: run.header.end,
+        reason: gap::EXPIRED.to_owned(),
+        seen_at: Utc::now(),
+    };
+    match gap.start < gap.end {
+        true => catalog.gap_put(&gap).await,
+        // Chunks without log: nothing is missing.
+        false => Ok(()),
+    }
 }
 
 /// Leaves of a database what its stores' records say, and no fact about them.

@@ -116,6 +116,25 @@ impl Story {
         assert_eq!(output.status.code(), Some(0), "{said}");
     }
 
+    /// The held point is on the far side of what went: what `status` shows leads to no point that a restore refuses.
+    fn tells_what_expired_as_a_gap(&self) {
+        let status = self.node.json(&["status", "orders"]);
+        let window = &service::first(&status)["window"];
+        let gaps = window["gaps"].as_array().unwrap();
+        let reason = |gap: &Value| gap["reason"].as_str().unwrap().starts_with("expired");
+        assert!(gaps.len() == 1 && reason(&gaps[0]), "{status}");
+        let offset = |text: &Value| text.as_str().unwrap().split_once(':').unwrap().1.parse().unwrap();
+        let spans: [(Offset, Offset); 2] = [
+            (offset(&gaps[0]["older_from_position"]), offset(&gaps[0]["from_position"])),
+            (offset(&window["from_position"]), offset(&window["to_position"])),
+        ];
+        for noted in &self.noted {
+            let shown = spans.iter().any(|(from, to)| *from <= noted.position && noted.position <= *to);
+            let (code, said) = self.plan(noted.position);
+            assert!(!shown || code == Some(0), "day {}: {said}\n{status}", noted.day);
+        }
+    }
+
     fn deleted(answer: &Value) -> (u64, u64) {
         let number = |item: &Value, field: &str| item[field].as_u64().unwrap();
         all(answer).iter().fold((0, 0), |(backups, objects), item| {
@@ -186,6 +205,7 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
         }
     }
     assert!(refused >= 1, "what expired is refused before a byte is written");
+    story.tells_what_expired_as_a_gap();
     assert_eq!(story.restored_rows(&held), held.rows);
     let newest = story.noted.last().unwrap().clone();
     assert_eq!(story.restored_rows(&newest), newest.rows);
@@ -196,6 +216,7 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
     std::fs::remove_file(story.node.folder().join("farshore.db")).unwrap();
     let rebuilt = story.node.run(&["catalog", "rebuild"]);
     assert!(rebuilt.status.success(), "{rebuilt:?}");
+    story.tells_what_expired_as_a_gap();
     assert_eq!(story.restored_rows(&held), held.rows);
     story.is_whole();
 }

@@ -46,7 +46,7 @@ pub struct Restorable {
     pub timeline: Timeline,
     /// The newest unbroken run.
     pub span: Span,
-    /// Parts of the history, after an older run, that cannot be restored.
+    /// Parts of the history, after an older run, that cannot be restored, but for log that expired.
     pub gaps: usize,
 }
 
@@ -243,8 +243,8 @@ fn restorable(
 ) -> Option<Restorable> {
     let timeline = shown_timeline(state, shipped, journal.newest_timeline())?;
     let (span, _, windows) = journal.furthest(timeline)?;
-    // As many as the window of `status` has.
-    let gaps = windows.breaks.len().min(windows.spans.len());
+    // Of those that the window of `status` has, the ones that are losses.
+    let gaps = windows.losses();
     Some(Restorable { incarnation, timeline, span, gaps })
 }
 

@@ -57,7 +57,7 @@ pub struct Reach {
     pub from: Option<Time>,
     /// The time of the newest stored commit; `None` when the window ends before it.
     pub to: Option<Time>,
-    /// Parts of the history before or behind it that cannot be restored.
+    /// Parts of the history before or behind it that cannot be restored, but for log that expired.
     pub gaps: usize,
 }
 
@@ -139,6 +139,6 @@ fn reach(journal: &Journal, timeline: Timeline, newest_commit: Option<Time>) -> 
         store,
         from: journal.begins(&newest).and_then(|backup| backup.finished_at),
         to: newest_commit.filter(|_| !cut_off),
-        gaps: windows.breaks.len(),
+        gaps: windows.losses(),
     })
 }

@@ -120,6 +120,9 @@ pub struct WindowGap {
     pub to_position: Option<Position>,
     /// Why.
     pub reason: String,
+    /// Whether it is a loss: log that expired before something that can be restored is none.
+    #[serde(skip)]
+    pub is_loss: bool,
     /// The first restorable position of the older run that ends here.
     #[serde(serialize_with = "as_text")]
     pub older_from_position: Position,
@@ -383,6 +386,7 @@ async fn window_in_txn(
             from_position: lost.from,
             to_position: lost.to,
             reason: lost.reason.clone(),
+            is_loss: lost.is_loss(),
             older_from_position: older.from,
             older_from_time: along.time_at(txn, older, older.from).await?,
         });

@@ -10,7 +10,7 @@ use farshore_journal::{BackupId, Offset, Position};
 
 use crate::backup::{Backup, BackupState};
 use crate::branch::Line;
-use crate::gap::Gap;
+use crate::gap::{EXPIRED, Gap};
 use crate::range::JournalRange;
 
 /// An unbroken run of restorable positions. Both ends can be restored.
@@ -38,6 +38,13 @@ pub struct Break {
     pub reason: String,
 }
 
+impl Break {
+    /// Whether it is a loss. Log that expired between two spans is none: only where nothing behind it can be restored somebody has to act.
+    pub fn is_loss(&self) -> bool {
+        self.to.is_none() || self.reason != EXPIRED
+    }
+}
+
 /// The restorable spans along a line, oldest first, and what lies between them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Windows {
@@ -51,6 +58,11 @@ impl Windows {
     /// Whether what ends at a position of the line can be restored. The caller knows that the position is on the line.
     pub fn holds(&self, position: Position) -> bool {
         self.spans.iter().any(|span| span.from.offset <= position.offset && position.offset <= span.to.offset)
+    }
+
+    /// How many parts of the history are lost that lie behind a span.
+    pub fn losses(&self) -> usize {
+        self.breaks.iter().filter(|one| one.is_loss()).count()
     }
 }
 
@@ -171,11 +183,13 @@ fn oldest_usable(line: &Line, run: &Run, backups: &[Backup]) -> Option<(Position
 }
 
 fn reason(missing: &[(Offset, Offset, &str)], from: Offset, to: Option<Offset>) -> String {
-    missing
-        .iter()
-        .find(|(start, end, _)| *end > from && to.is_none_or(|to| *start < to))
-        .map_or("log is missing or unchecked, and no base backup bridges it", |(_, _, reason)| *reason)
-        .to_owned()
+    let between = || {
+        let between = missing.iter().filter(|(start, end, _)| *end > from && to.is_none_or(|to| *start < to));
+        between.map(|(_, _, reason)| *reason)
+    };
+    // What was lost beside log that expired is not to be taken for expired.
+    let lost = between().find(|reason| *reason != EXPIRED).or_else(|| between().next());
+    lost.unwrap_or("log is missing or unchecked, and no base backup bridges it").to_owned()
 }
 
 #[cfg(test)]
@@ -439,5 +453,26 @@ mod tests {
         let at = |offset| Position::new(Timeline::new(1), Offset::new(offset));
         let expected = Break { from: at(100), to: Some(at(140)), reason: "lost".to_owned() };
         assert_eq!(found.breaks, [expected]);
+    }
+
+    /// A point is held behind the first backup, and what lies between it and the window went.
+    #[test]
+    fn log_that_expired_splits_the_window_and_is_a_loss_only_where_nothing_follows() {
+        let expired = |start, end| Gap { reason: EXPIRED.to_owned(), ..gap(1, start, end) };
+        let backups = [backup(1, 10, 20), backup(1, 130, 140)];
+        // The catalog was told of the log while it was shipped, and has it as one range.
+        let of = |gaps: &[Gap], backups: &[Backup]| {
+            windows(&line(&[], 1), &[range(1, 0, 200, 200)], gaps, backups)
+        };
+        let found = of(&[expired(40, 60), expired(60, 100)], &backups);
+        assert_eq!(spans(&found), [((1, 20), (1, 40)), ((1, 140), (1, 200))]);
+        assert_eq!((found.breaks.len(), found.losses(), found.breaks[0].reason.as_str()), (1, 0, EXPIRED));
+        assert!(!found.holds(Position::new(Timeline::new(1), Offset::new(70))));
+        // Something was lost there as well.
+        let found = of(&[expired(40, 60), gap(1, 60, 100)], &backups);
+        assert_eq!((found.losses(), found.breaks[0].reason.as_str()), (1, "lost"));
+        // The backups behind it are gone.
+        let found = of(&[expired(40, 100)], &backups[..1]);
+        assert_eq!((spans(&found), found.losses()), (vec![((1, 20), (1, 40))], 1));
     }
 }

@@ -28,6 +28,7 @@ use crate::exit::Exit;
 use crate::jobs::{record, spec};
 use crate::message::OperatorMessage;
 use crate::output::Row;
+use crate::rebuild;
 use crate::sources;
 use crate::wiring::{self, Purpose};
 
@@ -327,7 +328,12 @@ impl Work<'_> {
                 one.deleted.add(expiry::left_of(reader, run).await?);
                 continue;
             }
+            if !is_fresh() {
+                break;
+            }
             guard::others(self.catalog, self.name, own, Utc::now()).await?;
+            // Before anything of it goes: a window that is shown never leads across what is gone.
+            rebuild::put_expired(self.catalog, source.record(), &one.store, run).await?;
             farshore_shipper::crash_point!("expire-run");
             let deleted = expiry::delete_run(reader, run, &is_fresh).await?;
             if deleted.foreign > 0 {

@@ -101,7 +101,8 @@ impl Row for Shown {
                 format!("{from} → {} in {}", edge(zone, window.to_time, window.to_position), window.store)
             },
         );
-        let gaps = self.status.window.as_ref().map_or(0, |window| window.gaps.len());
+        let gaps =
+            self.status.window.iter().flat_map(|window| &window.gaps).filter(|gap| gap.is_loss).count();
         let backups = &json["backups"];
         vec![
             text(&json["database"]),

@@ -233,6 +233,7 @@ impl From<status::WindowGap> for Gap {
             from_position,
             to_position,
             reason,
+            is_loss: _,
             older_from_position,
             older_from_time,
         } = gap;
