@@ -286,7 +286,15 @@ async fn put_backups(catalog: &Catalog, held: &Held, report: &mut Report) -> any
         {
             anchor = Some((range.start.offset, next));
         }
-        if known.iter().any(|known| known.id == id) {
+        let bad_pages =
+            manifest.map(|manifest| (manifest.bad_pages.len() as u64).max(u64::from(manifest.damaged)));
+        if let Some(known) = known.iter().find(|known| known.id == id) {
+            // It was found where no private key is at hand.
+            if let Some(bad_pages) =
+                bad_pages.filter(|_| !known.checked && known.state == BackupState::Complete)
+            {
+                catalog.backup_check(id, bad_pages).await?;
+            }
             continue;
         }
         let written = DateTime::from_timestamp_micros(range.written_at);
@@ -306,7 +314,7 @@ async fn put_backups(catalog: &Catalog, held: &Held, report: &mut Report) -> any
             // Of a sealed one only the head was read: it is there, and nobody here saw that it is right.
             checked: manifest.is_some(),
             label: opening.label.clone(),
-            bad_pages: manifest.map_or(0, |manifest| manifest.bad_pages.len() as u64),
+            bad_pages,
         };
         match catalog.backup_insert(&found).await {
             // Whoever took it was quicker to say so.

@@ -78,12 +78,12 @@ pub struct Backup {
     pub stored_bytes: Option<u64>,
     /// How far it came.
     pub state: BackupState,
-    /// Whether its manifest was read back and found right.
+    /// Whether its manifest was opened and found right. Of a sealed one that a catalog found in the store nobody may have done so.
     pub checked: bool,
     /// What the operator or the schedule calls it; may be empty.
     pub label: String,
-    /// Pages whose checksum was wrong already at the primary.
-    pub bad_pages: u64,
+    /// Pages whose checksum was wrong already at the primary; `None` until its manifest, which says so, was opened.
+    pub bad_pages: Option<u64>,
 }
 
 /// What is known of a backup once all of it is stored.
@@ -137,12 +137,12 @@ impl Catalog {
         in_own_txn!(self, backup_fail_in_txn(id, at))
     }
 
-    /// Records whether a complete backup's manifest was found right.
+    /// Records that a complete backup's manifest was opened and found right, and how many damaged pages it tells of.
     ///
     /// # Errors
     /// [`Error::Conflict`] when it is not complete.
-    pub async fn backup_check(&self, id: BackupId, right: bool) -> Result<()> {
-        in_own_txn!(self, backup_check_in_txn(id, right))
+    pub async fn backup_check(&self, id: BackupId, bad_pages: u64) -> Result<()> {
+        in_own_txn!(self, backup_check_in_txn(id, bad_pages))
     }
 
     /// Forgets a backup, after it was expired in the store.
@@ -191,6 +191,12 @@ pub async fn backup_insert_in_txn(txn: &mut Txn, backup: &Backup) -> Result<()> 
     if backup.state == BackupState::Complete && backup.end.is_none_or(|end| end < backup.start) {
         return Err(Error::Invalid { what: "backup", reason: "a complete one ends at or after its start" });
     }
+    if backup.checked && backup.bad_pages.is_none() {
+        return Err(Error::Invalid {
+            what: "backup",
+            reason: "a manifest that was opened says what is damaged",
+        });
+    }
     let statement = "insert into backup (id, incarnation, store, timeline, start_offset, end_offset, started_at, \
                      finished_at, bytes, stored_bytes, state, checked, label, bad_pages) \
                      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
@@ -208,7 +214,7 @@ pub async fn backup_insert_in_txn(txn: &mut Txn, backup: &Backup) -> Result<()> 
         .bind(backup.state.word())
         .bind(i64::from(backup.checked))
         .bind(backup.label.clone())
-        .bind(big("count of pages", backup.bad_pages)?);
+        .bind(big("count of pages", backup.bad_pages.unwrap_or(0))?);
     txn.execute("backup_insert", bound).await.map(|_| ())
 }
 
@@ -246,10 +252,10 @@ pub async fn backup_fail_in_txn(txn: &mut Txn, id: BackupId, at: Time) -> Result
 ///
 /// # Errors
 /// [`Error::Conflict`] when it is not complete.
-pub async fn backup_check_in_txn(txn: &mut Txn, id: BackupId, right: bool) -> Result<()> {
-    let statement = "update backup set checked = $1 where id = $2 and state = 'complete'";
-    let changed =
-        txn.execute("backup_check", query(statement).bind(i64::from(right)).bind(id.to_string())).await?;
+pub async fn backup_check_in_txn(txn: &mut Txn, id: BackupId, bad_pages: u64) -> Result<()> {
+    let statement = "update backup set checked = 1, bad_pages = $1 where id = $2 and state = 'complete'";
+    let bound = query(statement).bind(big("count of pages", bad_pages)?).bind(id.to_string());
+    let changed = txn.execute("backup_check", bound).await?;
     moved(txn, id, changed, "it is not complete").await
 }
 
@@ -324,6 +330,7 @@ pub async fn backup_page_in_txn(
 }
 
 pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
+    let checked = row.flag("checked")?;
     Ok(Backup {
         id: row.parsed("id")?,
         incarnation: row.parsed("incarnation")?,
@@ -336,8 +343,9 @@ pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
         bytes: row.maybe_count("bytes")?,
         stored_bytes: row.maybe_count("stored_bytes")?,
         state: row.text("state")?.parse()?,
-        checked: row.flag("checked")?,
+        checked,
         label: row.text("label")?,
-        bad_pages: row.count("bad_pages")?,
+        // The column has a number of pages in any case: while nobody opened the manifest it says nothing.
+        bad_pages: Some(row.count("bad_pages")?).filter(|_| checked),
     })
 }

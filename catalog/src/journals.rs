@@ -66,8 +66,8 @@ const NEWEST: &str = backups!(
      join backup on backup.incarnation = newest.incarnation and backup.state = 'complete' and backup.finished_at = newest.finished_at"
 );
 /// How many there are of each incarnation.
-const COUNTED: &str = "select incarnation, count(*) as complete, count(case when bad_pages > 0 then 1 end) as damaged, \
-                       max(finished_at) as last_at from backup where state = 'complete' group by incarnation";
+const COUNTED: &str = "select incarnation, count(*) as complete, count(case when checked = 1 and bad_pages > 0 then 1 end) as damaged, \
+                       count(case when checked = 0 then 1 end) as unopened, max(finished_at) as last_at from backup where state = 'complete' group by incarnation";
 
 /// All journals.
 ///
@@ -100,6 +100,7 @@ pub(crate) async fn journals_in_txn(txn: &mut Txn) -> Result<Journals> {
         all.entry(row.parsed("incarnation")?).or_default().counted = Backups {
             count: row.count("complete")?,
             damaged: row.count("damaged")?,
+            unopened: row.count("unopened")?,
             last_at: row.maybe_time("last_at")?,
         };
     }

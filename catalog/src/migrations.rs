@@ -46,6 +46,11 @@ const FILES: &[(i64, &str, &str)] = &[
         "chronicle_places",
         include_str!("../../migrations/20261127124500_chronicle_places.sql"),
     ),
+    (
+        20_261_127_200_000,
+        "backup_unopened",
+        include_str!("../../migrations/20261127200000_backup_unopened.sql"),
+    ),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

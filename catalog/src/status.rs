@@ -137,6 +137,8 @@ pub struct Backups {
     pub count: u64,
     /// How many of them have pages that were damaged at the primary already: a restore takes those last.
     pub damaged: u64,
+    /// How many of them nobody has opened: they are sealed, and were found in the store where no private key is at hand. Whether pages of theirs are damaged is not known.
+    pub unopened: u64,
     /// When the newest ended.
     pub last_at: Option<Time>,
 }
@@ -228,7 +230,9 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         let complete = || all.iter().filter(|backup| backup.state == BackupState::Complete);
         backups = Backups {
             count: complete().count() as u64,
-            damaged: complete().filter(|backup| backup.bad_pages > 0).count() as u64,
+            damaged: complete().filter(|backup| backup.bad_pages.is_some_and(|pages| pages > 0)).count()
+                as u64,
+            unopened: complete().filter(|backup| !backup.checked).count() as u64,
             last_at: complete().filter_map(|backup| backup.finished_at).max(),
         };
     }

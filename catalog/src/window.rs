@@ -254,7 +254,7 @@ mod tests {
             state: BackupState::Complete,
             checked: true,
             label: String::new(),
-            bad_pages: 0,
+            bad_pages: Some(0),
         }
     }
 

@@ -185,7 +185,7 @@ impl Work<'_> {
         let mut now: Option<DateTime<Utc>> = None;
         for source in sources {
             let known = guard::backups_known(self.catalog, source, store).await?;
-            let facts = facts::read(source, &known.bad_pages, Utc::now()).await;
+            let facts = facts::read(source, &known.backups, Utc::now()).await;
             let facts = facts.map_err(|why| guard::failed(self.name, store, &why.into()))?;
             let Some(facts) = facts else { continue };
             known.agrees(self.name, store, &facts)?;

@@ -3,15 +3,14 @@
 //! What always holds: a point counts as held in a store only when its hold is durable there and what it needs was still there behind it. The stores say what is
 //! held; the record of activity says who did it, where the catalog can be written: one that is away keeps nobody from holding a point.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_applier::plan::AskedPosition;
-use farshore_applier::retention::facts;
+use farshore_applier::retention::facts::{self, KnownBackup, KnownBackups};
 use farshore_applier::source::Source;
 use farshore_journal::holds::{self, Hold};
-use farshore_journal::{BackupId, DatabaseName, HoldId, JournalError, Position};
+use farshore_journal::{DatabaseName, HoldId, JournalError, Position};
 use serde::Serialize;
 
 use crate::cli::time::Moment;
@@ -150,13 +149,13 @@ async fn in_store(
     .into())
 }
 
-/// Damaged pages that the catalog counts of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
-async fn damaged(config: &Config, name: &DatabaseName) -> anyhow::Result<HashMap<BackupId, u64>> {
-    let mut damaged = HashMap::new();
+/// What the catalog says of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
+async fn damaged(config: &Config, name: &DatabaseName) -> anyhow::Result<KnownBackups> {
+    let mut damaged = KnownBackups::new();
     let Ok(catalog) = wiring::catalog(config).await else { return Ok(damaged) };
     for incarnation in catalog.incarnation_list(name).await? {
         let backups = catalog.backup_list(incarnation.id).await?;
-        damaged.extend(backups.into_iter().map(|backup| (backup.id, backup.bad_pages)));
+        damaged.extend(backups.iter().map(|backup| (backup.id, KnownBackup::from(backup))));
     }
     Ok(damaged)
 }

@@ -267,7 +267,7 @@ mod tests {
             ship_lag_seconds: lag,
             window: None,
             former: Vec::new(),
-            backups: Backups { count: 0, damaged: 0, last_at: None },
+            backups: Backups::default(),
             targets: Vec::new(),
             primary: Primary { retained_bytes: None, seconds_to_full: None },
         }

@@ -238,7 +238,7 @@ pub async fn a_backup_moves_once(catalog: Catalog) {
     catalog.backup_insert(&good).await.unwrap();
     catalog.backup_insert(&lost).await.unwrap();
     assert!(matches!(catalog.backup_insert(&good).await, Err(Error::Query { .. })));
-    assert!(matches!(catalog.backup_check(good.id, true).await, Err(Error::Conflict { .. })));
+    assert!(matches!(catalog.backup_check(good.id, 1).await, Err(Error::Conflict { .. })));
     let mut end =
         BackupEnd { end: Offset::new(99), finished_at: time(9), bytes: 7, stored_bytes: 3, bad_pages: 1 };
     assert!(matches!(catalog.backup_complete(good.id, &end).await, Err(Error::Conflict { .. })));
@@ -246,7 +246,9 @@ pub async fn a_backup_moves_once(catalog: Catalog) {
     catalog.backup_complete(good.id, &end).await.unwrap();
     assert!(matches!(catalog.backup_complete(good.id, &end).await, Err(Error::Conflict { .. })));
     assert!(matches!(catalog.backup_fail(good.id, time(9)).await, Err(Error::Conflict { .. })));
-    catalog.backup_check(good.id, true).await.unwrap();
+    let known = catalog.backup_find(good.id).await.unwrap().unwrap();
+    assert_eq!((known.checked, known.bad_pages), (false, None), "nobody opened its manifest");
+    catalog.backup_check(good.id, 1).await.unwrap();
     catalog.backup_fail(lost.id, time(8)).await.unwrap();
     assert!(matches!(catalog.backup_complete(lost.id, &end).await, Err(Error::Conflict { .. })));
     let unknown = BackupId::from_bytes([9; 16]);
@@ -254,7 +256,7 @@ pub async fn a_backup_moves_once(catalog: Catalog) {
 
     good.end = Some(Offset::new(200));
     good.finished_at = Some(time(9));
-    (good.bytes, good.stored_bytes, good.bad_pages) = (Some(7), Some(3), 1);
+    (good.bytes, good.stored_bytes, good.bad_pages) = (Some(7), Some(3), Some(1));
     (good.state, good.checked) = (BackupState::Complete, true);
     (lost.state, lost.finished_at) = (BackupState::Failed, Some(time(8)));
     assert_eq!(catalog.backup_list(id).await.unwrap(), [good.clone(), lost.clone()]);

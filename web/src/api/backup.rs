@@ -65,8 +65,8 @@ pub struct Backup {
     pub checked: bool,
     /// Why it was taken.
     pub label: String,
-    /// Pages that were damaged at the primary already.
-    pub bad_pages: u64,
+    /// Pages that were damaged at the primary already; null while nobody has opened its manifest, so that it is not known.
+    pub bad_pages: Option<u64>,
 }
 
 impl Backup {

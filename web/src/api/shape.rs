@@ -120,6 +120,8 @@ pub struct Backups {
     pub count: u64,
     /// How many of them have pages that were damaged at the primary already.
     pub damaged: u64,
+    /// How many of them nobody has opened: whether pages of theirs are damaged is not known.
+    pub unopened: u64,
     /// When the newest ended.
     pub last_at: Option<DateTime<Utc>>,
 }
@@ -175,7 +177,7 @@ impl Status {
             targets,
             primary,
         } = status;
-        let status::Backups { count, damaged, last_at } = backups;
+        let status::Backups { count, damaged, unopened, last_at } = backups;
         let status::Primary { retained_bytes, seconds_to_full } = primary;
         let offset = |offset: Option<Offset>| offset.map(|offset| offset.to_string());
         Self {
@@ -197,7 +199,7 @@ impl Status {
             ship_lag_seconds,
             window: window.map(Window::from),
             former: former.into_iter().map(Former::from).collect(),
-            backups: Backups { count, damaged, last_at },
+            backups: Backups { count, damaged, unopened, last_at },
             targets: targets.into_iter().map(Target::from).collect(),
             primary: Primary { retained_bytes, seconds_to_full },
             rpo_seconds,

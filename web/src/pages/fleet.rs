@@ -56,6 +56,7 @@ struct Row {
     backup: Option<Moment>,
     backups: u64,
     damaged: u64,
+    unopened: u64,
     seen: Option<Moment>,
     /// What drills say of it.
     proved: Proved,
@@ -172,6 +173,7 @@ fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]
         backup: Moment::maybe(now, member.backups.last_at),
         backups: member.backups.count,
         damaged: member.backups.damaged,
+        unopened: member.backups.unopened,
         seen: Moment::maybe(now, member.seen_at),
         proved: proof::proved(now, &member.proof, promised.rto),
     }

@@ -280,7 +280,7 @@ pub async fn facts(catalog: &Catalog) -> IncarnationId {
             state: BackupState::Complete,
             checked: true,
             label: "nightly".to_owned(),
-            bad_pages: 0,
+            bad_pages: Some(0),
         };
         catalog.backup_insert(&backup).await.unwrap();
     }

@@ -41,6 +41,7 @@ pub(super) struct Facts {
     backup: Option<Moment>,
     backups: u64,
     damaged: u64,
+    unopened: u64,
     targets: Vec<Target>,
     retained: Option<String>,
     to_full: Option<String>,
@@ -95,6 +96,7 @@ pub(super) fn facts(
         backup: Moment::maybe(now, status.backups.last_at),
         backups: status.backups.count,
         damaged: status.backups.damaged,
+        unopened: status.backups.unopened,
         targets: targets.collect(),
         retained: status.primary.retained_bytes.map(words::bytes),
         #[allow(clippy::cast_precision_loss)] // shown in two units

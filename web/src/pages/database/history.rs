@@ -71,7 +71,8 @@ impl History {
             stored: backup.stored_bytes.map(words::bytes),
             position: Position::new(backup.timeline, backup.end.unwrap_or(backup.start)).to_string(),
             label: backup.label.clone(),
-            bad_pages: backup.bad_pages,
+            // Beside `checked`, without which it says nothing.
+            bad_pages: backup.bad_pages.unwrap_or_default(),
             checked: backup.checked,
         };
         self.backups.iter().rev().take(BACKUPS).map(line).collect()
