@@ -312,6 +312,7 @@ async fn record_backup(
             label: manifest.label.clone(),
             // A server may have found a page that was right again when it was looked at here.
             bad_pages: Some(taken.bad_page_count.max(u64::from(taken.damaged))),
+            bad_at: None,
         })
         .await
 }

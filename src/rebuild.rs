@@ -315,6 +315,7 @@ async fn put_backups(catalog: &Catalog, held: &Held, report: &mut Report) -> any
             checked: manifest.is_some(),
             label: opening.label.clone(),
             bad_pages,
+            bad_at: None,
         };
         match catalog.backup_insert(&found).await {
             // Whoever took it was quicker to say so.

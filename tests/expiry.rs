@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use farshore_journal::Offset;
+use farshore_journal::{BackupId, Offset};
 use farshore_testkit::pg::Server;
 use farshore_testkit::random::Random;
 use farshore_testkit::soak::Campaign;
@@ -347,6 +347,58 @@ fn nothing_is_deleted_while_the_catalog_is_away_disagrees_or_a_restore_may_run()
     let output = user::run_as(python).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     refused(&story, "may be under way");
+}
+
+/// A part that rots keeps its name and its length, which is all that expiry looks at itself.
+#[test]
+fn a_base_that_a_verification_found_damaged_begins_no_window_and_lets_no_other_go() {
+    let mut story = Story::begin("window = \"1d\"\ncount = 1");
+    for _ in 0..4 {
+        story.day(true);
+    }
+    let (_, reader) = story.node.incarnations().pop().unwrap();
+    let mut bases: Vec<(Offset, BackupId)> = service::wait(farshore_journal::backup::list(&reader))
+        .unwrap()
+        .into_iter()
+        .map(|id| {
+            let standing = service::wait(farshore_journal::backup::standing(&reader, id)).unwrap();
+            (standing.complete.unwrap().end.offset, id)
+        })
+        .collect();
+    bases.sort_unstable();
+    let folder = story.node.folder().join("journal");
+    let part = |id: BackupId| {
+        folder.join(reader.layout().backup_part(id, farshore_journal::Sequence::FIRST).unwrap().to_string())
+    };
+    let rotten: Vec<(std::path::PathBuf, Vec<u8>)> =
+        bases[1..].iter().map(|(_, id)| (part(*id), std::fs::read(part(*id)).unwrap())).collect();
+    for (path, bytes) in &rotten {
+        let mut changed = bytes.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        std::fs::write(path, changed).unwrap();
+    }
+    let begins = |story: &Story| {
+        let status = story.node.json(&["status", "orders"]);
+        let status = service::first(&status);
+        let from: Offset =
+            status["window"]["from_position"].as_str().unwrap().split_once(':').unwrap().1.parse().unwrap();
+        (from, status["backups"]["bad"].as_u64().unwrap())
+    };
+    assert_eq!(story.node.run(&["verify", "orders"]).status.code(), Some(9));
+    assert_eq!(begins(&story), (bases[0].0, bases.len() as u64 - 1));
+    let output = story.expire_until("", &["-o", "json"]);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.code() == Some(4) && said.contains("no sound base backup was completed"), "{said}");
+    assert!(!part(bases[0].1).with_file_name("expiring").exists(), "{said}");
+    // The store's bytes are mended.
+    for (path, bytes) in &rotten {
+        std::fs::write(path, bytes).unwrap();
+    }
+    story.is_whole();
+    assert_eq!(begins(&story), (bases[0].0, 0));
+    story.expire(&[]);
+    assert!(part(bases[0].1).with_file_name("expiring").exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The base backups: where each begins and ends, and whether its manifest was checked.
 //!
-//! A backup moves once: running to complete, or running to failed. Only a complete and checked one may carry a
-//! recovery window ([`crate::window`]).
+//! A backup moves once: running to complete, or running to failed. Only a complete and checked one against which
+//! nothing speaks may carry a recovery window ([`crate::window`]).
 
 use std::fmt;
 use std::str::FromStr;
@@ -84,6 +84,24 @@ pub struct Backup {
     pub label: String,
     /// Pages whose checksum was wrong already at the primary; `None` until its manifest, which says so, was opened.
     pub bad_pages: Option<u64>,
+    /// When a verification found that it is not as it was stored; `None` while nothing speaks against it.
+    pub bad_at: Option<Time>,
+}
+
+impl Backup {
+    /// Whether a recovery window may begin with it.
+    pub fn is_usable(&self) -> bool {
+        self.state == BackupState::Complete && self.checked && self.bad_at.is_none()
+    }
+}
+
+/// What reading all of a backup came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// It was opened, and all of it is as it was stored. So many pages of it were damaged at the primary already.
+    Sound(u64),
+    /// Something of it is not as it was stored.
+    Bad,
 }
 
 /// What is known of a backup once all of it is stored.
@@ -145,6 +163,15 @@ impl Catalog {
         in_own_txn!(self, backup_check_in_txn(id, bad_pages))
     }
 
+    /// Records what a verification found of a backup at `now`. Only one that opened it and read all of it takes back that it is bad. Nothing happens to one that is
+    /// not known, or not complete.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn backup_verified(&self, id: BackupId, found: Read, now: Time) -> Result<()> {
+        in_own_txn!(self, backup_verified_in_txn(id, found, now))
+    }
+
     /// Forgets a backup, after it was expired in the store.
     ///
     /// # Errors
@@ -198,8 +225,8 @@ pub async fn backup_insert_in_txn(txn: &mut Txn, backup: &Backup) -> Result<()> 
         });
     }
     let statement = "insert into backup (id, incarnation, store, timeline, start_offset, end_offset, started_at, \
-                     finished_at, bytes, stored_bytes, state, checked, label, bad_pages) \
-                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+                     finished_at, bytes, stored_bytes, state, checked, label, bad_pages, bad_at) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     let bound = query(statement)
         .bind(backup.id.to_string())
         .bind(backup.incarnation.to_string())
@@ -214,7 +241,8 @@ pub async fn backup_insert_in_txn(txn: &mut Txn, backup: &Backup) -> Result<()> 
         .bind(backup.state.word())
         .bind(i64::from(backup.checked))
         .bind(backup.label.clone())
-        .bind(big("count of pages", backup.bad_pages.unwrap_or(0))?);
+        .bind(big("count of pages", backup.bad_pages.unwrap_or(0))?)
+        .bind(backup.bad_at.map(micros));
     txn.execute("backup_insert", bound).await.map(|_| ())
 }
 
@@ -259,6 +287,21 @@ pub async fn backup_check_in_txn(txn: &mut Txn, id: BackupId, bad_pages: u64) ->
     moved(txn, id, changed, "it is not complete").await
 }
 
+/// As [`Catalog::backup_verified`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn backup_verified_in_txn(txn: &mut Txn, id: BackupId, found: Read, now: Time) -> Result<()> {
+    let sound =
+        "update backup set checked = 1, bad_pages = $1, bad_at = null where id = $2 and state = 'complete'";
+    let bad = "update backup set bad_at = $1 where id = $2 and state = 'complete' and bad_at is null";
+    let bound = match found {
+        Read::Sound(pages) => query(sound).bind(big("count of pages", pages)?),
+        Read::Bad => query(bad).bind(micros(now)),
+    };
+    txn.execute("backup_verified", bound.bind(id.to_string())).await.map(|_| ())
+}
+
 async fn moved(txn: &mut Txn, id: BackupId, changed: u64, reason: &str) -> Result<()> {
     if changed == 1 {
         return Ok(());
@@ -284,7 +327,7 @@ pub async fn backup_delete_in_txn(txn: &mut Txn, id: BackupId) -> Result<()> {
 /// When the catalog is away.
 pub async fn backup_find_in_txn(txn: &mut Txn, id: BackupId) -> Result<Option<Backup>> {
     let statement = "select id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
-                     bytes, stored_bytes, state, checked, label, bad_pages from backup where id = $1";
+                     bytes, stored_bytes, state, checked, label, bad_pages, bad_at from backup where id = $1";
     let row = txn.row("backup_find", query(statement).bind(id.to_string())).await?;
     row.as_ref().map(from_row).transpose()
 }
@@ -295,7 +338,7 @@ pub async fn backup_find_in_txn(txn: &mut Txn, id: BackupId) -> Result<Option<Ba
 /// When the catalog is away.
 pub async fn backup_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<Vec<Backup>> {
     let statement = "select id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
-                     bytes, stored_bytes, state, checked, label, bad_pages from backup \
+                     bytes, stored_bytes, state, checked, label, bad_pages, bad_at from backup \
                      where incarnation = $1 order by started_at, id";
     let rows = txn.rows("backup_list", query(statement).bind(incarnation.to_string())).await?;
     rows.iter().map(from_row).collect()
@@ -313,7 +356,7 @@ pub async fn backup_page_in_txn(
 ) -> Result<Vec<(DatabaseName, Backup)>> {
     // No database's name is empty, so that an empty one is before all of them.
     let statement = "select backup.id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
-                     bytes, stored_bytes, state, checked, label, bad_pages, incarnation.database_name \
+                     bytes, stored_bytes, state, checked, label, bad_pages, bad_at, incarnation.database_name \
                      from backup join incarnation on incarnation.id = backup.incarnation \
                      where ($1 = '' or incarnation.database_name = $1) \
                      and (incarnation.database_name > $2 or (incarnation.database_name = $2 \
@@ -347,5 +390,6 @@ pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
         label: row.text("label")?,
         // The column has a number of pages in any case: while nobody opened the manifest it says nothing.
         bad_pages: Some(row.count("bad_pages")?).filter(|_| checked),
+        bad_at: row.maybe_time("bad_at")?,
     })
 }

@@ -51,6 +51,7 @@ const FILES: &[(i64, &str, &str)] = &[
         "backup_unopened",
         include_str!("../../migrations/20261127200000_backup_unopened.sql"),
     ),
+    (20_261_127_201_000, "backup_bad", include_str!("../../migrations/20261127201000_backup_bad.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

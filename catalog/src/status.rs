@@ -139,6 +139,8 @@ pub struct Backups {
     pub damaged: u64,
     /// How many of them nobody has opened: they are sealed, and were found in the store where no private key is at hand. Whether pages of theirs are damaged is not known.
     pub unopened: u64,
+    /// How many of them a verification found to be not as they were stored: no window begins with one.
+    pub bad: u64,
     /// When the newest ended.
     pub last_at: Option<Time>,
 }
@@ -233,6 +235,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
             damaged: complete().filter(|backup| backup.bad_pages.is_some_and(|pages| pages > 0)).count()
                 as u64,
             unopened: complete().filter(|backup| !backup.checked).count() as u64,
+            bad: complete().filter(|backup| backup.bad_at.is_some()).count() as u64,
             last_at: complete().filter_map(|backup| backup.finished_at).max(),
         };
     }

@@ -8,7 +8,7 @@
 
 use farshore_journal::{BackupId, Offset, Position};
 
-use crate::backup::{Backup, BackupState};
+use crate::backup::Backup;
 use crate::branch::Line;
 use crate::gap::{EXPIRED, Gap};
 use crate::range::JournalRange;
@@ -168,7 +168,7 @@ fn without(run: Run, missing: &[(Offset, Offset, &str)]) -> Vec<Run> {
 fn oldest_usable(line: &Line, run: &Run, backups: &[Backup]) -> Option<(Position, BackupId)> {
     backups
         .iter()
-        .filter(|backup| backup.state == BackupState::Complete && backup.checked)
+        .filter(|backup| backup.is_usable())
         .filter_map(|backup| {
             let end = backup.end?;
             let on_line = line.stretches().iter().any(|stretch| {
@@ -196,6 +196,7 @@ fn reason(missing: &[(Offset, Offset, &str)], from: Offset, to: Option<Offset>) 
 mod tests {
     use super::*;
     use crate::Time;
+    use crate::backup::BackupState;
     use crate::branch::{Branch, Fork};
     use farshore_journal::{IncarnationId, Sequence, Timeline};
 
@@ -255,6 +256,7 @@ mod tests {
             checked: true,
             label: String::new(),
             bad_pages: Some(0),
+            bad_at: None,
         }
     }
 
@@ -269,6 +271,7 @@ mod tests {
     fn the_window_claims_only_what_a_usable_backup_and_checked_log_reach() {
         let mut unchecked = backup(1, 10, 20);
         unchecked.checked = false;
+        let bad = Backup { bad_at: Some(Time::default()), ..backup(1, 10, 20) };
         let mut running = backup(1, 10, 20);
         running.state = BackupState::Running;
         let mut endless = backup(1, 10, 20);
@@ -281,6 +284,15 @@ mod tests {
             ("log without a backup", one(), vec![range(1, 0, 100, 100)], vec![], vec![], vec![], 0),
             ("a backup without log", one(), vec![], vec![], vec![backup(1, 10, 20)], vec![], 0),
             ("an unchecked backup", one(), vec![range(1, 0, 100, 100)], vec![], vec![unchecked], vec![], 0),
+            (
+                "one that a verification found to be bad, and another",
+                one(),
+                vec![range(1, 0, 100, 100)],
+                vec![],
+                vec![bad, backup(1, 30, 40)],
+                vec![((1, 40), (1, 100))],
+                0,
+            ),
             (
                 "a running backup",
                 one(),

@@ -19,6 +19,8 @@ use crate::source::Source;
 pub struct KnownBackup {
     /// Pages that were damaged in the source; `None` when nobody who told the catalog had opened its manifest.
     pub bad_pages: Option<u64>,
+    /// Whether a verification found it not to be as it was stored.
+    pub bad: bool,
 }
 
 /// What a catalog says of an incarnation's backups.
@@ -26,7 +28,7 @@ pub type KnownBackups = HashMap<BackupId, KnownBackup>;
 
 impl From<&Known> for KnownBackup {
     fn from(known: &Known) -> Self {
-        Self { bad_pages: known.bad_pages }
+        Self { bad_pages: known.bad_pages, bad: known.bad_at.is_some() }
     }
 }
 
@@ -251,6 +253,10 @@ async fn base(
         Some(needs) if walked.gaps.iter().any(|gap| needs.from < *gap && *gap < needs.until) => {
             Some("a gap lies in its log".to_owned())
         }
+        // Here only names and lengths are looked at: who read all of it knows better.
+        Some(_) if known.get(&id).is_some_and(|known| known.bad) => {
+            Some("a verification found that it is not as it was stored".to_owned())
+        }
         Some(_) => unsound(source, id, objects, known.get(&id).copied()).await?,
     };
     Ok(fact)
@@ -383,7 +389,7 @@ mod tests {
     /// A catalog that was lost and is brought up without a private key knows that a backup is there, and no more.
     #[test]
     fn a_sealed_backup_is_sound_only_where_somebody_opened_it_and_found_no_damaged_page() {
-        let known = |bad_pages| Some(KnownBackup { bad_pages });
+        let known = |bad_pages| Some(KnownBackup { bad_pages, bad: false });
         assert_eq!(sealed(known(Some(0)), true), None);
         for (known, has_parts, says) in [
             (known(None), true, "nobody who could open it"),

@@ -117,6 +117,7 @@ pub fn backup(incarnation: IncarnationId, id: u8, start: u64) -> Backup {
         checked: false,
         label: "nightly".to_owned(),
         bad_pages: None,
+        bad_at: None,
     }
 }
 

@@ -235,6 +235,7 @@ async fn work(txn: &mut Txn, at: Time, number: u16, day: i64) {
                 checked: true,
                 label: "nightly".to_owned(),
                 bad_pages: Some(0),
+                bad_at: None,
             };
             backup_insert_in_txn(txn, &backup).await.unwrap();
         }

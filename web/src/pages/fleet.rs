@@ -57,6 +57,7 @@ struct Row {
     backups: u64,
     damaged: u64,
     unopened: u64,
+    bad: u64,
     seen: Option<Moment>,
     /// What drills say of it.
     proved: Proved,
@@ -174,6 +175,7 @@ fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]
         backups: member.backups.count,
         damaged: member.backups.damaged,
         unopened: member.backups.unopened,
+        bad: member.backups.bad,
         seen: Moment::maybe(now, member.seen_at),
         proved: proof::proved(now, &member.proof, promised.rto),
     }

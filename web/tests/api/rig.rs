@@ -281,6 +281,7 @@ pub async fn facts(catalog: &Catalog) -> IncarnationId {
             checked: true,
             label: "nightly".to_owned(),
             bad_pages: Some(0),
+            bad_at: None,
         };
         catalog.backup_insert(&backup).await.unwrap();
     }

@@ -67,6 +67,7 @@ async fn add(rig: &Rig, number: u16, backups: u8) {
             checked: true,
             label: "nightly".to_owned(),
             bad_pages: Some(0),
+            bad_at: None,
         };
         catalog.backup_insert(&backup).await.unwrap();
     }

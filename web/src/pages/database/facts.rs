@@ -42,6 +42,7 @@ pub(super) struct Facts {
     backups: u64,
     damaged: u64,
     unopened: u64,
+    bad: u64,
     targets: Vec<Target>,
     retained: Option<String>,
     to_full: Option<String>,
@@ -97,6 +98,7 @@ pub(super) fn facts(
         backups: status.backups.count,
         damaged: status.backups.damaged,
         unopened: status.backups.unopened,
+        bad: status.backups.bad,
         targets: targets.collect(),
         retained: status.primary.retained_bytes.map(words::bytes),
         #[allow(clippy::cast_precision_loss)] // shown in two units
