@@ -185,7 +185,7 @@ impl Work<'_> {
         let mut now: Option<DateTime<Utc>> = None;
         for source in sources {
             let known = guard::backups_known(self.catalog, source, store).await?;
-            let facts = facts::read(source, &known.backups, Utc::now()).await;
+            let facts = facts::read(source, &known.backups, Utc::now(), self.grace()).await;
             let facts = facts.map_err(|why| guard::failed(self.name, store, &why.into()))?;
             let Some(facts) = facts else { continue };
             known.agrees(self.name, store, &facts)?;
@@ -220,6 +220,11 @@ impl Work<'_> {
             shown.push(one);
         }
         Ok(())
+    }
+
+    /// How long a mark stands before what it marks is deleted.
+    fn grace(&self) -> TimeDelta {
+        in_days(TimeDelta::from_std(self.args.grace.get()).unwrap_or(TimeDelta::MAX))
     }
 
     fn shown(&self, store: &StoreName, source: &Source) -> Shown {
@@ -259,8 +264,7 @@ impl Work<'_> {
             ),
         };
         one.kept = decision.kept.iter().map(|(id, why)| (id.to_string(), *why)).collect();
-        let grace = in_days(TimeDelta::from_std(self.args.grace.get()).unwrap_or(TimeDelta::MAX));
-        let due = due(facts, decision, grace, now);
+        let due = due(facts, decision, self.grace(), now);
         for id in &decision.backups {
             let is_marked = facts.bases.iter().any(|base| base.id == *id && base.marked.is_some())
                 || facts.unfinished.iter().any(|backup| backup.id == *id && backup.marked.is_some());

@@ -9,7 +9,7 @@ use farshore_journal::format::{FormatError, Header, Kind};
 use farshore_journal::store::{Listed, StoreError};
 use farshore_journal::{BackupId, JournalError, Offset, Position, Sequence, Timeline, expiry, holds};
 
-use super::{Base, Facts, Held, Needs, Stretch, Unfinished};
+use super::{Base, Ended, Facts, Held, Needs, Stretch, Unfinished};
 use crate::branches::{BranchError, Branches};
 use crate::plan::AskedPosition;
 use crate::source::Source;
@@ -64,7 +64,8 @@ struct Walked {
     stretches: Vec<(Sequence, Sequence, Header)>,
 }
 
-/// Reads what decides over an incarnation; `None` for an empty journal. `known`: what the catalog says of each backup. `now`: the time by which a hold's end is judged.
+/// Reads what decides over an incarnation; `None` for an empty journal. `known`: what the catalog says of each backup. `now`: the time by which a hold's end is judged; one that
+/// ended within `lately` before is told with what it kept.
 ///
 /// # Errors
 /// When the store does not answer, or what must be known does not read.
@@ -72,6 +73,7 @@ pub async fn read(
     source: &Source,
     known: &KnownBackups,
     now: DateTime<Utc>,
+    lately: TimeDelta,
 ) -> Result<Option<Facts>, FactsError> {
     let reader = source.reader();
     let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
@@ -84,6 +86,7 @@ pub async fn read(
         bases: Vec::new(),
         unfinished: Vec::new(),
         holds: Vec::new(),
+        ended: Vec::new(),
         newest_release: holds::newest_release(reader).await?,
         stretches: walked
             .stretches
@@ -123,7 +126,15 @@ pub async fn read(
     for hold in holds::list(reader).await? {
         let over = hold.until.as_deref().map(DateTime::parse_from_rfc3339);
         // By the store's clock, as everything else.
-        if matches!(over, Some(Ok(over)) if over <= now.min(facts.newest_chunk)) {
+        let by_now = now.min(facts.newest_chunk);
+        if let Some(Ok(over)) = over
+            && over <= by_now
+        {
+            // Of those that ended long ago, and there may be many, nothing depends on what they kept.
+            if by_now.checked_sub_signed(lately).is_none_or(|since| over > since) {
+                let keeps = kept_by(source, &branches, hold.point(), &facts.bases).await?;
+                facts.ended.push(Ended { at: over.to_utc(), keeps });
+            }
             continue;
         }
         let keeps = kept_by(source, &branches, hold.point(), &facts.bases).await?;
@@ -369,7 +380,7 @@ pub async fn holdable(
         return Ok(None);
     };
     let point = Position::new(timeline, asked.offset);
-    let Some(facts) = read(source, known, Utc::now()).await? else { return Ok(None) };
+    let Some(facts) = read(source, known, Utc::now(), TimeDelta::zero()).await? else { return Ok(None) };
     let Some((base, needs)) = kept_by(source, &branches, point, &facts.bases).await? else { return Ok(None) };
     let late = |marked: Option<DateTime<Utc>>| {
         marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= in_time)
