@@ -6,7 +6,7 @@
 
 mod guard;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_applier::retention::facts::{self, FactsError};
@@ -15,6 +15,7 @@ use farshore_applier::source::Source;
 use farshore_catalog::Catalog;
 use farshore_catalog::job::JobKind;
 use farshore_journal::expiry::{self, Deleted, Marking};
+use farshore_journal::moment::Moment;
 use farshore_journal::{DatabaseName, Sequence};
 use serde::Serialize;
 use serde_json::json;
@@ -181,7 +182,8 @@ impl Work<'_> {
     ) -> Result<(), OperatorMessage> {
         guard::heads_hold(self.config, self.name, self.settings, store, sources).await?;
         let mut read = Vec::new();
-        let begun = Instant::now();
+        // By both clocks: a machine that was suspended is not to delete on the word of a look from before.
+        let begun = Moment::now();
         let mut now: Option<DateTime<Utc>> = None;
         for source in sources {
             let known = guard::backups_known(self.catalog, source, store).await?;
@@ -250,7 +252,7 @@ impl Work<'_> {
         source: &Source,
         facts: &Facts,
         decision: &Decision,
-        (now, begun): (DateTime<Utc>, Instant),
+        (now, begun): (DateTime<Utc>, Moment),
         one: &mut Shown,
     ) -> anyhow::Result<()> {
         let reader = source.reader();
@@ -303,7 +305,7 @@ impl Work<'_> {
         own: farshore_catalog::job::JobId,
         source: &Source,
         due: &Decision,
-        begun: Instant,
+        begun: Moment,
         one: &mut Shown,
     ) -> anyhow::Result<()> {
         let reader = source.reader();
