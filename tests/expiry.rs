@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use farshore_journal::Offset;
+use farshore_journal::{BackupId, Offset};
 use farshore_testkit::pg::Server;
 use farshore_testkit::random::Random;
 use farshore_testkit::soak::Campaign;
@@ -123,6 +123,25 @@ impl Story {
         assert_eq!(output.status.code(), Some(0), "{said}");
     }
 
+    /// The held point is on the far side of what went: what `status` shows leads to no point that a restore refuses.
+    fn tells_what_expired_as_a_gap(&self) {
+        let status = self.node.json(&["status", "orders"]);
+        let window = &service::first(&status)["window"];
+        let gaps = window["gaps"].as_array().unwrap();
+        let reason = |gap: &Value| gap["reason"].as_str().unwrap().starts_with("expired");
+        assert!(gaps.len() == 1 && reason(&gaps[0]), "{status}");
+        let offset = |text: &Value| text.as_str().unwrap().split_once(':').unwrap().1.parse().unwrap();
+        let spans: [(Offset, Offset); 2] = [
+            (offset(&gaps[0]["older_from_position"]), offset(&gaps[0]["from_position"])),
+            (offset(&window["from_position"]), offset(&window["to_position"])),
+        ];
+        for noted in &self.noted {
+            let shown = spans.iter().any(|(from, to)| *from <= noted.position && noted.position <= *to);
+            let (code, said) = self.plan(noted.position);
+            assert!(!shown || code == Some(0), "day {}: {said}\n{status}", noted.day);
+        }
+    }
+
     fn deleted(answer: &Value) -> (u64, u64) {
         let number = |item: &Value, field: &str| item[field].as_u64().unwrap();
         all(answer).iter().fold((0, 0), |(backups, objects), item| {
@@ -197,6 +216,7 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
         }
     }
     assert!(refused >= 1, "what expired is refused before a byte is written");
+    story.tells_what_expired_as_a_gap();
     assert_eq!(story.restored_rows(&held), held.rows);
     let newest = story.noted.last().unwrap().clone();
     assert_eq!(story.restored_rows(&newest), newest.rows);
@@ -207,6 +227,7 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
     std::fs::remove_file(story.node.folder().join("farshore.db")).unwrap();
     let rebuilt = story.node.run(&["catalog", "rebuild"]);
     assert!(rebuilt.status.success(), "{rebuilt:?}");
+    story.tells_what_expired_as_a_gap();
     assert_eq!(story.restored_rows(&held), held.rows);
     story.is_whole();
 }
@@ -337,6 +358,58 @@ fn nothing_is_deleted_while_the_catalog_is_away_disagrees_or_a_restore_may_run()
     let output = user::run_as(python).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     refused(&story, "may be under way");
+}
+
+/// A part that rots keeps its name and its length, which is all that expiry looks at itself.
+#[test]
+fn a_base_that_a_verification_found_damaged_begins_no_window_and_lets_no_other_go() {
+    let mut story = Story::begin("window = \"1d\"\ncount = 1");
+    for _ in 0..4 {
+        story.day(true);
+    }
+    let (_, reader) = story.node.incarnations().pop().unwrap();
+    let mut bases: Vec<(Offset, BackupId)> = service::wait(farshore_journal::backup::list(&reader))
+        .unwrap()
+        .into_iter()
+        .map(|id| {
+            let standing = service::wait(farshore_journal::backup::standing(&reader, id)).unwrap();
+            (standing.complete.unwrap().end.offset, id)
+        })
+        .collect();
+    bases.sort_unstable();
+    let folder = story.node.folder().join("journal");
+    let part = |id: BackupId| {
+        folder.join(reader.layout().backup_part(id, farshore_journal::Sequence::FIRST).unwrap().to_string())
+    };
+    let rotten: Vec<(std::path::PathBuf, Vec<u8>)> =
+        bases[1..].iter().map(|(_, id)| (part(*id), std::fs::read(part(*id)).unwrap())).collect();
+    for (path, bytes) in &rotten {
+        let mut changed = bytes.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        std::fs::write(path, changed).unwrap();
+    }
+    let begins = |story: &Story| {
+        let status = story.node.json(&["status", "orders"]);
+        let status = service::first(&status);
+        let from: Offset =
+            status["window"]["from_position"].as_str().unwrap().split_once(':').unwrap().1.parse().unwrap();
+        (from, status["backups"]["bad"].as_u64().unwrap())
+    };
+    assert_eq!(story.node.run(&["verify", "orders"]).status.code(), Some(9));
+    assert_eq!(begins(&story), (bases[0].0, bases.len() as u64 - 1));
+    let output = story.expire_until("", &["-o", "json"]);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.code() == Some(4) && said.contains("no sound base backup was completed"), "{said}");
+    assert!(!part(bases[0].1).with_file_name("expiring").exists(), "{said}");
+    // The store's bytes are mended.
+    for (path, bytes) in &rotten {
+        std::fs::write(path, bytes).unwrap();
+    }
+    story.is_whole();
+    assert_eq!(begins(&story), (bases[0].0, 0));
+    story.expire(&[]);
+    assert!(part(bases[0].1).with_file_name("expiring").exists());
 }
 
 #[test]

@@ -50,10 +50,8 @@ pub struct Restorable {
     pub span: Span,
     /// When the base backup ended that it begins with.
     pub begun_at: Option<Time>,
-    /// Parts of the history, after an older run, that cannot be restored.
+    /// Parts of the history, after an older run, that cannot be restored, but for log that expired.
     pub gaps: usize,
-    /// Those behind the newest run too.
-    pub breaks: usize,
     /// Whether the log goes on behind the newest run, and cannot be restored from there on.
     pub cut_off: bool,
 }
@@ -174,7 +172,7 @@ impl Member {
                 store: found.store.clone(),
                 from: found.begun_at,
                 to: newest_commit.filter(|_| !found.cut_off),
-                gaps: found.breaks,
+                gaps: found.gaps,
             }),
             backups: self.backups.clone(),
             stores: self.targets.iter().map(|target| target.store.clone()).collect(),
@@ -279,16 +277,14 @@ fn restorable(
 ) -> Option<Restorable> {
     let timeline = shown_timeline(state, shipped, journal.newest_timeline())?;
     let (span, store, windows) = journal.furthest(timeline)?;
-    let breaks = windows.breaks.len();
     Some(Restorable {
         incarnation,
         timeline,
         store,
         begun_at: journal.begins(&span).and_then(|backup| backup.finished_at),
-        // As many as the window of `status` has.
-        gaps: breaks.min(windows.spans.len()),
-        breaks,
-        cut_off: breaks >= windows.spans.len(),
+        // Of those that the window of `status` has, the ones that are losses.
+        gaps: windows.losses(),
+        cut_off: windows.breaks.len() >= windows.spans.len(),
         span,
     })
 }

@@ -1,4 +1,7 @@
 //! Which bytes of a journal are missing, with exact bounds and the reason.
+//!
+//! Log that expired is missing like any other: nothing is restored across it. It is a gap with a reason of its own, so that whoever is
+//! told of losses can leave it out.
 
 use farshore_journal::{IncarnationId, Offset, Timeline};
 use sqlx::query;
@@ -7,6 +10,9 @@ use crate::connection::{in_own_txn, in_snapshot};
 use crate::packed::{Packed, packed};
 use crate::row::{Read, at, branch, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
+
+/// The reason of a gap that is no loss: log that no rule of retention kept was deleted.
+pub const EXPIRED: &str = "expired: no rule of retention kept it";
 
 /// A missing or unusable range of one timeline in one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +31,13 @@ pub struct Gap {
     pub reason: String,
     /// When it was noticed.
     pub seen_at: Time,
+}
+
+impl Gap {
+    /// Whether it is log that was deleted because nothing kept it.
+    pub fn is_expired(&self) -> bool {
+        self.reason == EXPIRED
+    }
 }
 
 impl Catalog {

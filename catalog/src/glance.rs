@@ -52,7 +52,7 @@ pub struct Reach {
     pub from: Option<Time>,
     /// The time of the newest stored commit; `None` when the window ends before it.
     pub to: Option<Time>,
-    /// Parts of the history before or behind it that cannot be restored.
+    /// Parts of the history before or behind it that cannot be restored, but for log that expired.
     pub gaps: usize,
 }
 

@@ -43,11 +43,11 @@ macro_rules! backups {
             concat!(
                 "(select backup.id, backup.incarnation, backup.store, backup.timeline, backup.start_offset, backup.end_offset, \
                  backup.started_at, backup.finished_at, backup.bytes, backup.stored_bytes, backup.state, backup.checked, backup.label, \
-                 backup.bad_pages from ",
+                 backup.bad_pages, backup.bad_at from ",
                 $rest,
                 ") one"
             );
-            id, incarnation, timeline, start_offset, end_offset, started_at, finished_at, bytes, stored_bytes, state, checked, bad_pages;
+            id, incarnation, timeline, start_offset, end_offset, started_at, finished_at, bytes, stored_bytes, state, checked, bad_pages, bad_at;
             store, label
         )
     };
@@ -58,12 +58,12 @@ const FIRST: Packed = backups!(
     "journal_range join backup on backup.id = (select inner_one.id from backup inner_one \
      where inner_one.incarnation = journal_range.incarnation and inner_one.store = journal_range.store \
      and inner_one.timeline = journal_range.timeline and inner_one.end_offset <= journal_range.checked_end \
-     and inner_one.state = 'complete' and inner_one.checked = 1 and inner_one.start_offset >= journal_range.start_offset \
+     and inner_one.state = 'complete' and inner_one.checked = 1 and inner_one.bad_at is null and inner_one.start_offset >= journal_range.start_offset \
      and inner_one.start_offset <= inner_one.end_offset order by inner_one.end_offset, inner_one.id limit 1)"
 );
 /// All of incarnations whose log is not whole, or has branched.
 const ALL_OF_TORN: Packed = backups!(
-    "backup where state = 'complete' and checked = 1 and incarnation in (select incarnation from journal_gap \
+    "backup where state = 'complete' and checked = 1 and bad_at is null and incarnation in (select incarnation from journal_gap \
      union select incarnation from branch where parent_timeline is not null \
      union select incarnation from journal_range group by incarnation, store having count(*) > 1)"
 );
@@ -74,9 +74,10 @@ const NEWEST: Packed = backups!(
 );
 /// How many there are of each incarnation.
 const COUNTED: Packed = packed!(
-    "(select incarnation, count(*) as complete, count(case when bad_pages > 0 then 1 end) as damaged, \
+    "(select incarnation, count(*) as complete, count(case when checked = 1 and bad_pages > 0 then 1 end) as damaged, \
+     count(case when checked = 0 then 1 end) as unopened, count(bad_at) as bad, \
      max(finished_at) as last_at from backup where state = 'complete' group by incarnation) one";
-    incarnation, complete, damaged, last_at
+    incarnation, complete, damaged, unopened, bad, last_at
 );
 
 /// All journals.
@@ -109,6 +110,8 @@ pub(crate) async fn journals_in_txn(txn: &mut Txn) -> Result<Journals> {
         let counted = Backups {
             count: row.count("complete")?,
             damaged: row.count("damaged")?,
+            unopened: row.count("unopened")?,
+            bad: row.count("bad")?,
             last_at: row.maybe_time("last_at")?,
         };
         Ok((row.parsed("incarnation")?, counted))

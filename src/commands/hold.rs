@@ -3,16 +3,16 @@
 //! What always holds: a point counts as held in a store only when its hold is durable there and what it needs was still there behind it. The stores say what is
 //! held; the record of activity says who did it, where the catalog can be written: one that is away keeps nobody from holding a point.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_applier::held::holds;
 use farshore_applier::plan::{Asked, AskedPosition};
-use farshore_applier::retention::facts;
+use farshore_applier::retention::facts::{self, KnownBackup, KnownBackups};
 use farshore_applier::source::Source;
 use farshore_journal::holds::{self, Hold};
-use farshore_journal::{BackupId, DatabaseName, HoldId, IncarnationId, JournalError, Position};
+use farshore_journal::{DatabaseName, HoldId, IncarnationId, JournalError, Position};
 use serde::Serialize;
 
 use crate::cli::restore::Incarnation;
@@ -158,15 +158,13 @@ async fn in_store(
     .into())
 }
 
-/// Damaged pages that the catalog counts of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
-async fn damaged(config: &Config, name: &DatabaseName) -> anyhow::Result<HashMap<BackupId, u64>> {
-    let mut damaged = HashMap::new();
+/// What the catalog says of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
+async fn damaged(config: &Config, name: &DatabaseName) -> anyhow::Result<KnownBackups> {
+    let mut damaged = KnownBackups::new();
     let Ok(catalog) = wiring::catalog(config).await else { return Ok(damaged) };
     for incarnation in catalog.incarnation_list(name).await? {
         let backups = catalog.backup_list(incarnation.id).await?;
-        // What was never read in the clear has no count: none of it is known.
-        let counted = backups.into_iter().filter(|backup| backup.checked);
-        damaged.extend(counted.map(|backup| (backup.id, backup.bad_pages)));
+        damaged.extend(backups.iter().map(|backup| (backup.id, KnownBackup::from(backup))));
     }
     Ok(damaged)
 }

@@ -198,7 +198,14 @@ async fn verification(
 ) -> Result<String, OperatorMessage> {
     let (name, settings) = commands::database(&means.config, Some(database))?;
     let mut pages = Pages::new(Some(&means.catalog)).await;
-    let found = Box::pin(verify::verified(&means.config, name, settings, reporter, &mut pages)).await;
+    let found = Box::pin(verify::verified(
+        &means.config,
+        (name, settings),
+        Some(&means.catalog),
+        reporter,
+        &mut pages,
+    ))
+    .await;
     match found.summary() {
         Ok(summary) => Ok(summary.to_string()),
         Err(why) => Err(why),

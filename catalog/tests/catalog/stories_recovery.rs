@@ -44,7 +44,7 @@ pub async fn a_recovery_is_reckoned_from_the_newest_base_and_the_three_newest_dr
     // Another store's base is none of this one's, one that has damaged pages comes last.
     let late = |number| usable(id, number, 350 * MIB, 360 * MIB);
     catalog.backup_insert(&Backup { store: "other".to_owned(), ..late(2) }).await.unwrap();
-    catalog.backup_insert(&Backup { bad_pages: 2, ..late(3) }).await.unwrap();
+    catalog.backup_insert(&Backup { bad_pages: Some(2), ..late(3) }).await.unwrap();
     assert_eq!(whole().await[0].1, 400 * MIB - 10);
     catalog.backup_insert(&usable(id, 4, 300 * MIB, 310 * MIB)).await.unwrap();
     let [(_, bytes, Some(took))] = &whole().await[..] else { panic!("one store") };

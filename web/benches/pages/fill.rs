@@ -234,7 +234,8 @@ async fn work(txn: &mut Txn, at: Time, number: u16, day: i64) {
                 state: BackupState::Complete,
                 checked: true,
                 label: "nightly".to_owned(),
-                bad_pages: 0,
+                bad_pages: Some(0),
+                bad_at: None,
             };
             backup_insert_in_txn(txn, &backup).await.unwrap();
         }

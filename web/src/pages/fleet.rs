@@ -53,6 +53,8 @@ struct Row<'a> {
     backup: Option<Moment>,
     backups: u64,
     damaged: u64,
+    unopened: u64,
+    bad: u64,
     seen: Option<Moment>,
     /// What drills say of it.
     proved: Proved,
@@ -168,6 +170,8 @@ fn row<'a>(now: DateTime<Utc>, member: Member, promised: Objectives, spark: Opti
         backup: Moment::maybe(now, member.backups.last_at),
         backups: member.backups.count,
         damaged: member.backups.damaged,
+        unopened: member.backups.unopened,
+        bad: member.backups.bad,
         seen: Moment::maybe(now, member.seen_at),
         proved: proof::proved(now, &member.proof, promised.rto),
     }

@@ -66,7 +66,8 @@ pub async fn add(rig: &Rig, number: u16, backups: u8) {
             state: BackupState::Complete,
             checked: true,
             label: "nightly".to_owned(),
-            bad_pages: 0,
+            bad_pages: Some(0),
+            bad_at: None,
         };
         catalog.backup_insert(&backup).await.unwrap();
     }
