@@ -1,12 +1,12 @@
 //! Taking back what an earlier catalog wrote: once, and what is older behind that part by part.
 //!
-//! What always holds: it is one transaction with the record's end behind it; what this catalog wrote before goes on behind that.
+//! What always holds: it is one transaction with the record's end behind it; what this catalog wrote before goes on behind that, but for what is there already.
 
 use chrono::Utc;
 use farshore_journal::format::{Chronicle, EntryDigest};
 use sqlx::query;
 
-use super::{BATCH, Before, Former, Kept, Settled, chronicle_entries_in_txn, take_in_txn};
+use super::{BATCH, Before, Former, Kept, Said, Settled, chronicle_entries_in_txn, take_in_txn};
 use crate::activity::{self, Activity};
 use crate::ledger;
 use crate::row::{big, micros};
@@ -51,7 +51,10 @@ pub async fn chronicle_settle_in_txn(
     let newest = &former.entries[former.entries.len().saturating_sub(BATCH)..];
     match chronicle {
         Chronicle::Activity => {
-            let mut behind = activity::take_all_in_txn(txn).await?;
+            let own = activity::take_all_in_txn(txn).await?;
+            let known =
+                known(former, &own, |own, kept| matches!(&kept.said, Said::Activity(said) if own == said));
+            let mut behind: Vec<Activity> = own.into_iter().skip(known).map(|(_, _, said)| said).collect();
             for entry in newest {
                 activity::insert_kept_in_txn(txn, entry).await?;
             }
@@ -74,7 +77,11 @@ pub async fn chronicle_settle_in_txn(
             }
         }
         Chronicle::Exposure(database) => {
-            let own = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
+            let mut own = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
+            let events: Vec<_> = own.iter().map(|one| (one.number, Some(one.digest), &one.event)).collect();
+            let known =
+                known(former, &events, |own, kept| matches!(&kept.said, Said::Event(said) if *own == said));
+            own.drain(..known);
             let statement = "delete from exposure_event where database_name = $1";
             txn.execute("chronicle_settle", query(statement).bind(database.to_string())).await?;
             for event in newest.iter().filter_map(Kept::event) {
@@ -122,6 +129,27 @@ pub async fn chronicle_fill_in_txn(
 
 fn event_of(chronicle: &Chronicle) -> Result<&farshore_journal::DatabaseName> {
     chronicle.database().ok_or_else(|| Error::corrupt("chronicle", "activity holds no event of a ledger"))
+}
+
+/// How many of this catalog's entries, oldest first, what is taken back holds already: a copy of a catalog from before it was settled writes none of them a second
+/// time. They are those up to the last that has its number and digest there; or, where they were put behind what that catalog took back and have other numbers
+/// there, those that say the same one after the other. That of entries that nobody opened cannot be told.
+fn known<T>(
+    former: &Former,
+    own: &[(u64, Option<EntryDigest>, T)],
+    is_same: impl Fn(&T, &Kept) -> bool,
+) -> usize {
+    let marked = |(number, digest, _): &(u64, Option<EntryDigest>, T)| {
+        let at = former.marks.binary_search_by_key(number, |(number, _)| *number);
+        at.is_ok_and(|at| Some(former.marks[at].1) == *digest)
+    };
+    if let Some(last) = own.iter().rposition(marked) {
+        return last + 1;
+    }
+    let Some((_, _, first)) = own.first() else { return 0 };
+    let begins = former.entries.iter().position(|kept| is_same(first, kept));
+    let there = begins.map_or(&[][..], |at| &former.entries[at..]);
+    own.iter().zip(there).take_while(|((_, _, own), kept)| is_same(own, kept)).count()
 }
 
 async fn settle_at(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<()> {
