@@ -139,6 +139,8 @@ on_both!(
     stories_activity::writers_at_once_make_one_chain,
     stories_activity::work_that_is_asked_for_again_within_a_day_is_the_same_job,
     stories_activity::no_more_work_of_a_database_is_asked_for_than_may_wait,
+    stories_chronicles::a_copy_from_before_it_was_settled_writes_nothing_a_second_time,
+    stories_chronicles::a_copy_of_a_ledger_from_before_it_was_settled_writes_nothing_a_second_time,
     stories_chronicles::a_lost_record_of_activity_comes_back_and_goes_on_behind_its_end,
     stories_chronicles::entries_that_could_not_be_opened_are_filled_in_later_and_only_the_right_ones,
     stories_chronicles::a_long_record_is_taken_back_in_parts_that_each_lead_to_what_is_there,

@@ -119,13 +119,13 @@ pub async fn run(context: &mut Context, args: VerifyArgs) -> anyhow::Result<Exit
     let mut all = Found::default();
     let mut interrupted = false;
     let catalog = record::catalog(&config).await;
-    let mut pages = Pages::new(catalog.as_ref()).await;
+    let pages = Pages::new(catalog.as_ref()).await;
     for (name, settings) in chosen {
         let asked = spec::asked(JobKind::Verify, Some(name), &spec::Verify {});
         let held = record::begin(catalog.as_ref(), asked, &context.cancel).await;
         let reporter = held.reporter();
         let Some(found) = held
-            .beside(Box::pin(verified(&config, (name, settings), catalog.as_ref(), &reporter, &mut pages)))
+            .beside(Box::pin(verified(&config, (name, settings), catalog.as_ref(), &reporter, &pages)))
             .await
         else {
             held.end_stopped().await;
@@ -187,7 +187,7 @@ pub async fn verified(
     (name, settings): (&DatabaseName, &DatabaseConfig),
     catalog: Option<&Catalog>,
     reporter: &Reporter,
-    pages: &mut Pages,
+    pages: &Pages,
 ) -> Found {
     let mut found = Found::default();
     for store in &settings.stores {
@@ -207,7 +207,7 @@ async fn of_store(
     store: &StoreName,
     catalog: Option<&Catalog>,
     reporter: &Reporter,
-    sealed: &mut Pages,
+    sealed: &Pages,
     shown: &mut Vec<Shown>,
 ) -> anyhow::Result<()> {
     // First, so that what it knows was stored before the store is read.
