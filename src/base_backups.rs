@@ -6,6 +6,7 @@
 //! memory of a process.
 
 mod keep;
+mod objective;
 mod stuck;
 
 use std::collections::BTreeMap;
@@ -310,7 +311,9 @@ async fn record_backup(
             state: BackupState::Complete,
             checked: true,
             label: manifest.label.clone(),
-            bad_pages: taken.bad_page_count,
+            // A server may have found a page that was right again when it was looked at here.
+            bad_pages: Some(taken.bad_page_count.max(u64::from(taken.damaged))),
+            bad_at: None,
         })
         .await
 }

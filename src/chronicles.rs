@@ -5,15 +5,19 @@
 //! has it is in the catalog, and what it lacks is said.
 //! A crash leaves a page that is there or is not: the next start looks.
 
+pub mod ask;
 pub mod damage;
 pub mod found;
 pub mod held;
 pub mod ledger;
+pub mod line;
 mod opened;
+mod opening;
 mod patience;
 pub mod place;
 mod seal;
 pub mod settle;
+mod shelf;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,7 +25,7 @@ use std::time::Duration;
 
 use farshore_catalog::Catalog;
 use farshore_journal::DatabaseName;
-use farshore_journal::format::{Chronicle, SigningKey, Unlock, VerifyKeys};
+use farshore_journal::format::{Chronicle, SigningKey, VerifyKeys};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -96,11 +100,6 @@ fn signing_key(
         Some(why) if !pinned(config, chronicle, store).is_empty() => Err(anyhow::anyhow!(why)),
         _ => Ok(None),
     }
-}
-
-/// The private keys with which a store's pages are opened, where they read.
-pub fn unlock(config: &Config, store: &StoreName) -> Unlock {
-    config.stores.get(store).and_then(|settings| wiring::unlock(settings).ok()).unwrap_or_default()
 }
 
 /// The verb that shows a chronicle.

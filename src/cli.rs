@@ -416,6 +416,9 @@ pub enum PointsCommand {
         /// From when on it is kept no longer; kept until it is released when not given
         #[arg(long, value_name = "TIME")]
         until: Option<Moment>,
+        /// Of this incarnation, by its number or id: needed where several hold the point
+        #[arg(long, value_name = "N_OR_ID")]
+        incarnation: Option<Incarnation>,
     },
     /// List the points that are kept from expiry
     #[command(before_help = "Examples:\n  farshore points holds orders")]

@@ -15,8 +15,10 @@ use farshore_applier::source::Source;
 use farshore_catalog::Catalog;
 use farshore_catalog::backup::{Backup, BackupState};
 use farshore_catalog::database::Database;
+use farshore_catalog::gap::{self, Gap};
 use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::rebuild::incarnations_replace_in_txn;
+use farshore_journal::expired::ExpiredRun;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{FormatError, Head, HeadStanding, VerifyKeys};
 use farshore_journal::{DatabaseName, JournalError, Sequence, backup, heads};
@@ -149,6 +151,32 @@ pub async fn bring_up(catalog: &Catalog, held: &Held) -> anyhow::Result<Report> 
     Walk::new(catalog, held, anchor, report).run(last.header().number).await
 }
 
+/// Records that log expired: to whoever asks what can be restored it is a gap.
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn put_expired(
+    catalog: &Catalog,
+    record: &IncarnationRecord,
+    store: &str,
+    run: &ExpiredRun,
+) -> farshore_catalog::Result<()> {
+    let gap = Gap {
+        incarnation: record.incarnation,
+        store: store.to_owned(),
+        timeline: run.header.timeline,
+        start: run.header.start,
+        end: run.header.end,
+        reason: gap::EXPIRED.to_owned(),
+        seen_at: Utc::now(),
+    };
+    match gap.start < gap.end {
+        true => catalog.gap_put(&gap).await,
+        // Chunks without log: nothing is missing.
+        false => Ok(()),
+    }
+}
+
 /// Leaves of a database what its stores' records say, and no fact about them.
 async fn forget(catalog: &Catalog, name: &DatabaseName, held: &[Held]) -> anyhow::Result<()> {
     let mut kept: Vec<Incarnation> = Vec::new();
@@ -258,7 +286,15 @@ async fn put_backups(catalog: &Catalog, held: &Held, report: &mut Report) -> any
         {
             anchor = Some((range.start.offset, next));
         }
-        if known.iter().any(|known| known.id == id) {
+        let bad_pages =
+            manifest.map(|manifest| (manifest.bad_pages.len() as u64).max(u64::from(manifest.damaged)));
+        if let Some(known) = known.iter().find(|known| known.id == id) {
+            // It was found where no private key is at hand.
+            if let Some(bad_pages) =
+                bad_pages.filter(|_| !known.checked && known.state == BackupState::Complete)
+            {
+                catalog.backup_check(id, bad_pages).await?;
+            }
             continue;
         }
         let written = DateTime::from_timestamp_micros(range.written_at);
@@ -278,7 +314,8 @@ async fn put_backups(catalog: &Catalog, held: &Held, report: &mut Report) -> any
             // Of a sealed one only the head was read: it is there, and nobody here saw that it is right.
             checked: manifest.is_some(),
             label: opening.label.clone(),
-            bad_pages: manifest.map_or(0, |manifest| manifest.bad_pages.len() as u64),
+            bad_pages,
+            bad_at: None,
         };
         match catalog.backup_insert(&found).await {
             // Whoever took it was quicker to say so.

@@ -1,5 +1,7 @@
 //! What restores, verification and rebuilding read from: the incarnations of a database in a store.
 
+mod furthest;
+
 use farshore_applier::source::Source;
 use farshore_journal::format::VerifyKeys;
 use farshore_journal::{DatabaseName, JournalError};
@@ -10,6 +12,8 @@ use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::rebuild::Held;
 use crate::wiring::{self, Purpose};
+
+pub use furthest::for_latest;
 
 /// Every incarnation of `name` in `store`, oldest first.
 ///
@@ -99,7 +103,12 @@ pub async fn chosen(config: &Config, name: &DatabaseName, history: &History) -> 
             return Ok(Held { store: store.to_string(), source, pinned: pinned(config, name) });
         }
     }
-    let nothing = match (known.is_empty(), history.incarnation) {
+    Err(nothing_there(name, history, &known).into())
+}
+
+/// No store has what is chosen; these incarnations there are.
+fn nothing_there(name: &DatabaseName, history: &History, known: &[(StoreName, u64)]) -> OperatorMessage {
+    match (known.is_empty(), history.incarnation) {
         (false, Some(incarnation)) => {
             let known = known.iter().map(|(store, number)| format!("{number} in {store}"));
             let known = known.collect::<Vec<_>>().join(", ");
@@ -111,8 +120,7 @@ pub async fn chosen(config: &Config, name: &DatabaseName, history: &History) -> 
             )
         }
         _ => nothing_stored(name),
-    };
-    Err(nothing.into())
+    }
 }
 
 /// One incarnation in each of the database's stores, as far as they can be read: what is chosen, or the newest one.
@@ -148,13 +156,16 @@ fn pinned(config: &Config, name: &DatabaseName) -> VerifyKeys {
 }
 
 fn pick(mut sources: Vec<Source>, which: Option<Incarnation>) -> Option<Source> {
-    let wanted = |source: &Source| match which {
-        None => true,
-        Some(Incarnation::Number(number)) => source.record().number == number,
-        Some(Incarnation::Id(id)) => source.record().incarnation == id,
-    };
-    sources.retain(wanted);
+    sources.retain(|source| which.is_none_or(|which| is(source, which)));
     sources.pop()
+}
+
+/// Whether it is this incarnation.
+pub fn is(source: &Source, which: Incarnation) -> bool {
+    match which {
+        Incarnation::Number(number) => source.record().number == number,
+        Incarnation::Id(id) => source.record().incarnation == id,
+    }
 }
 
 /// The stores to look into, in the configuration's order.

@@ -6,8 +6,12 @@ mod service;
 
 use std::time::Duration;
 
+use chrono::Utc;
 use farshore::base_backups::{Process, Streams, take};
-use farshore_journal::Timeline;
+use farshore_catalog::drill::Drill;
+use farshore_catalog::{Catalog, Options};
+use farshore_journal::format::certificate::DrillVerdict;
+use farshore_journal::{DrillId, Timeline};
 use farshore_shipper::base_backup::Phase;
 use farshore_testkit::pg::{Major, Mode, Server};
 use farshore_testkit::process::wait_for;
@@ -230,4 +234,64 @@ fn a_damaged_base_is_passed_over_for_a_sound_one_and_never_used_silently() {
     let told = node.run(&["restore", "orders", "--latest", "--dry-run", "--to", "/nowhere"]);
     assert!(String::from_utf8_lossy(&told.stdout).contains("DAMAGED"), "{told:?}");
     service.stop();
+}
+
+/// What a drill of it measured, as the catalog is told: 2 s, and 100 s for 160 MiB of log.
+fn drilled(node: &Node) {
+    let (record, _) = node.incarnations().pop().unwrap();
+    let replay = Duration::from_secs(100);
+    let now = Utc::now();
+    let drill = Drill {
+        id: DrillId::from_bytes([7; 16]),
+        database: record.database.clone(),
+        store: "main".to_owned(),
+        incarnation: record.incarnation,
+        verdict: DrillVerdict::Passed,
+        began: now,
+        ended: now,
+        recovery: Some(replay + Duration::from_secs(2)),
+        objective: None,
+        replayed: Some((replay, 160 << 20)),
+        statement: String::new(),
+        signed: None,
+        uncertified: Some("made by a test".to_owned()),
+    };
+    let url = format!("sqlite:{}", node.folder().join("farshore.db").display());
+    service::wait(async {
+        Catalog::open(&url, Options::default()).await.unwrap().drill_put(&drill).await.unwrap()
+    });
+}
+
+#[test]
+fn a_base_backup_is_taken_before_recovery_takes_longer_than_its_objective() {
+    let server = keeping().start();
+    let node = Node::new(&[&server]);
+    node.configure(|text| format!("{text}rto = \"60s\"\n"));
+    let service = node.start(None);
+    node.wait_backup(1);
+    node.wait_connected();
+    drilled(&node);
+    service.stop();
+    // 96 MiB of log: a minute.
+    for round in 0..6 {
+        server.sql(&format!("create table t{round} (); select pg_switch_wal()"));
+    }
+    let service = node.start(None);
+    let second = wait_for(SOON, || (node.backups() == 2).then_some(()));
+    assert!(second.is_some(), "{}", node.log());
+    node.wait_connected();
+    service.stop();
+    let listed = node.json(&["backup", "list", "orders"]);
+    let labels: Vec<&str> =
+        service::all(&listed).iter().map(|item| item["label"].as_str().unwrap()).collect();
+    let taken = labels.iter().filter(|label| label.contains("a recovery would have taken 6"));
+    assert_eq!(taken.count(), 1, "{labels:?}");
+    assert!(node.log().contains("where rto is 60.0 s"), "{}", node.log());
+    // There is little log behind it.
+    let service = node.start(None);
+    node.wait_connected();
+    node.wait_end(1, flushed(&server));
+    service::let_pass(Duration::from_secs(3));
+    service.stop();
+    assert_eq!(node.backups(), 2, "{}", node.log());
 }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, SystemTime};
 
-use farshore_journal::Offset;
+use farshore_journal::{BackupId, Offset};
 use farshore_testkit::pg::Server;
 use farshore_testkit::random::Random;
 use farshore_testkit::soak::Campaign;
@@ -98,6 +98,13 @@ impl Story {
         output
     }
 
+    /// Holds a point, with days of some seconds.
+    fn hold(&self, noted: &Noted, reason: &str) -> Output {
+        let days = format!("expire-day=return({})", DAY.as_secs());
+        let position = noted.position.to_string();
+        self.node.run_until(&days, &["points", "hold", "orders", &position, "--reason", reason])
+    }
+
     fn plan(&self, position: Offset) -> (Option<i32>, String) {
         let target = position.to_string();
         let output = self.node.run(&["restore", "orders", "--pos", &target, "--to", "/nowhere", "--dry-run"]);
@@ -114,6 +121,25 @@ impl Story {
         let output = self.node.run(&["verify", "orders"]);
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert_eq!(output.status.code(), Some(0), "{said}");
+    }
+
+    /// The held point is on the far side of what went: what `status` shows leads to no point that a restore refuses.
+    fn tells_what_expired_as_a_gap(&self) {
+        let status = self.node.json(&["status", "orders"]);
+        let window = &service::first(&status)["window"];
+        let gaps = window["gaps"].as_array().unwrap();
+        let reason = |gap: &Value| gap["reason"].as_str().unwrap().starts_with("expired");
+        assert!(gaps.len() == 1 && reason(&gaps[0]), "{status}");
+        let offset = |text: &Value| text.as_str().unwrap().split_once(':').unwrap().1.parse().unwrap();
+        let spans: [(Offset, Offset); 2] = [
+            (offset(&gaps[0]["older_from_position"]), offset(&gaps[0]["from_position"])),
+            (offset(&window["from_position"]), offset(&window["to_position"])),
+        ];
+        for noted in &self.noted {
+            let shown = spans.iter().any(|(from, to)| *from <= noted.position && noted.position <= *to);
+            let (code, said) = self.plan(noted.position);
+            assert!(!shown || code == Some(0), "day {}: {said}\n{status}", noted.day);
+        }
     }
 
     fn deleted(answer: &Value) -> (u64, u64) {
@@ -180,12 +206,17 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
         match code {
             Some(0) => {}
             Some(4) if !is_held && SystemTime::now().duration_since(noted.at).unwrap() > DAY * 3 => {
-                refused += 1
+                refused += 1;
+                // The base of the held point leads to it, and the log between is gone. Marks are seconds old by the real calendar.
+                let point = noted.position.to_string();
+                let put = story.node.run(&["points", "hold", "orders", &point, "--reason", "too late"]);
+                assert_eq!(put.status.code(), Some(4), "{put:?}");
             }
             _ => panic!("day {}: {code:?} {said}", noted.day),
         }
     }
     assert!(refused >= 1, "what expired is refused before a byte is written");
+    story.tells_what_expired_as_a_gap();
     assert_eq!(story.restored_rows(&held), held.rows);
     let newest = story.noted.last().unwrap().clone();
     assert_eq!(story.restored_rows(&newest), newest.rows);
@@ -196,6 +227,7 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
     std::fs::remove_file(story.node.folder().join("farshore.db")).unwrap();
     let rebuilt = story.node.run(&["catalog", "rebuild"]);
     assert!(rebuilt.status.success(), "{rebuilt:?}");
+    story.tells_what_expired_as_a_gap();
     assert_eq!(story.restored_rows(&held), held.rows);
     story.is_whole();
 }
@@ -328,6 +360,58 @@ fn nothing_is_deleted_while_the_catalog_is_away_disagrees_or_a_restore_may_run()
     refused(&story, "may be under way");
 }
 
+/// A part that rots keeps its name and its length, which is all that expiry looks at itself.
+#[test]
+fn a_base_that_a_verification_found_damaged_begins_no_window_and_lets_no_other_go() {
+    let mut story = Story::begin("window = \"1d\"\ncount = 1");
+    for _ in 0..4 {
+        story.day(true);
+    }
+    let (_, reader) = story.node.incarnations().pop().unwrap();
+    let mut bases: Vec<(Offset, BackupId)> = service::wait(farshore_journal::backup::list(&reader))
+        .unwrap()
+        .into_iter()
+        .map(|id| {
+            let standing = service::wait(farshore_journal::backup::standing(&reader, id)).unwrap();
+            (standing.complete.unwrap().end.offset, id)
+        })
+        .collect();
+    bases.sort_unstable();
+    let folder = story.node.folder().join("journal");
+    let part = |id: BackupId| {
+        folder.join(reader.layout().backup_part(id, farshore_journal::Sequence::FIRST).unwrap().to_string())
+    };
+    let rotten: Vec<(std::path::PathBuf, Vec<u8>)> =
+        bases[1..].iter().map(|(_, id)| (part(*id), std::fs::read(part(*id)).unwrap())).collect();
+    for (path, bytes) in &rotten {
+        let mut changed = bytes.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        std::fs::write(path, changed).unwrap();
+    }
+    let begins = |story: &Story| {
+        let status = story.node.json(&["status", "orders"]);
+        let status = service::first(&status);
+        let from: Offset =
+            status["window"]["from_position"].as_str().unwrap().split_once(':').unwrap().1.parse().unwrap();
+        (from, status["backups"]["bad"].as_u64().unwrap())
+    };
+    assert_eq!(story.node.run(&["verify", "orders"]).status.code(), Some(9));
+    assert_eq!(begins(&story), (bases[0].0, bases.len() as u64 - 1));
+    let output = story.expire_until("", &["-o", "json"]);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.code() == Some(4) && said.contains("no sound base backup was completed"), "{said}");
+    assert!(!part(bases[0].1).with_file_name("expiring").exists(), "{said}");
+    // The store's bytes are mended.
+    for (path, bytes) in &rotten {
+        std::fs::write(path, bytes).unwrap();
+    }
+    story.is_whole();
+    assert_eq!(begins(&story), (bases[0].0, 0));
+    story.expire(&[]);
+    assert!(part(bases[0].1).with_file_name("expiring").exists());
+}
+
 #[test]
 fn soak_random_schedules_of_backup_hold_expire_restore_and_crash_lose_nothing() {
     let mut campaign =
@@ -351,14 +435,7 @@ fn one_schedule(seed: u64, campaign: &mut Campaign) {
         story.day(random.below(4) > 0);
         if random.below(3) == 0 {
             let noted = story.noted[random.below(story.noted.len() as u64) as usize].clone();
-            let output = story.node.run(&[
-                "points",
-                "hold",
-                "orders",
-                &noted.position.to_string(),
-                "--reason",
-                "by chance",
-            ]);
+            let output = story.hold(&noted, "by chance");
             if output.status.success() {
                 held.push(noted);
                 campaign.count("holds", 1);

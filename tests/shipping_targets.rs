@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use farshore_journal::Offset;
 use farshore_testkit::process::wait_for;
 use farshore_testkit::stores::Moto;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use service::proxy::Proxy;
 use service::{Node, SOON, flushed, keeping};
@@ -96,6 +97,41 @@ fn comes_to(node: &Node, wanted: impl Fn(&Value) -> bool) -> Value {
         shown.clone().filter(&wanted)
     });
     came.unwrap_or_else(|| panic!("{shown:?}\n{}", node.log()))
+}
+
+/// Where a restore to the latest state would come to, and what it says besides.
+fn latest(node: &Node, more: &[&str]) -> (Offset, String) {
+    let line = ["-o", "json", "restore", "orders", "--latest", "--dry-run", "--to", "/nowhere"];
+    let output = node.run(&[&line, more].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    (plan["resolved"]["position"].as_str().unwrap().parse().unwrap(), said)
+}
+
+#[test]
+fn the_latest_state_is_restored_from_the_store_that_reaches_furthest_and_one_that_may_is_named() {
+    let server = keeping().start();
+    let (_moto, proxy, node) = two_stores(&server, "\"all\"");
+    let (second, aside) = (node.folder().join("second"), node.folder().join("second-aside"));
+    let mut service = node.start(None);
+    comes_to(&node, |status| status["backups"]["count"] == 2);
+    node.wait_connected();
+    proxy.close(true);
+    server.sql("create table after as select generate_series(1, 1000) as n");
+    let written = flushed(&server);
+    let ahead = wait_for(SOON, || node.end_in(&second).filter(|end| end.offset >= written));
+    assert!(ahead.is_some(), "{}", node.log());
+    service.process.signal(Signal::SIGKILL);
+    service.process.wait(SOON).expect("a killed process ends");
+    proxy.close(false);
+    let (end, said) = latest(&node, &[]);
+    assert!(end >= written && said.contains("the store second reaches further"), "{end}: {said}");
+    let (end, _) = latest(&node, &["--store", "main"]);
+    assert!(end < written, "{end}");
+    std::fs::rename(&second, &aside).unwrap();
+    let (end, said) = latest(&node, &[]);
+    assert!(end < written && said.contains("may reach further"), "{end}: {said}");
 }
 
 fn targets(status: &Value) -> Vec<&str> {

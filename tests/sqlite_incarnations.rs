@@ -11,6 +11,7 @@ mod sqlite;
 
 use std::process::Output;
 
+use farshore_journal::Position;
 use farshore_testkit::process::wait_for;
 use serde_json::Value;
 use service::{Node, SOON};
@@ -248,5 +249,50 @@ fn a_status_that_is_unknown_says_why_and_since_when_and_is_no_success() {
     std::fs::rename(&aside, &there).unwrap();
     let service = node.start(None);
     settle(&node, 0);
+    service.stop();
+}
+
+/// A refused hold's words.
+fn hold_refused(node: &Node, arguments: &[&str]) -> String {
+    let output = node.run(&[&["points", "hold", "orders"], arguments, &["--reason", "audit"]].concat());
+    assert_eq!(output.status.code(), Some(4), "{arguments:?}: {}", said(&output));
+    said(&output)
+}
+
+#[test]
+fn a_hold_keeps_its_point_in_the_incarnation_that_is_meant_and_in_no_other() {
+    let node = node(4096);
+    let service = node.start(None);
+    write(&node);
+    settle(&node, 0);
+    let marked = node.json(&["points", "mark", "orders", "before-release"]);
+    let position = service::first(&marked)["position"].as_str().unwrap().to_owned();
+    settle(&node, 0);
+    service.stop();
+    write_unseen(&node);
+    let service = node.start(None);
+    // Far enough for the same position to be something else.
+    for _ in 0..3 {
+        write(&node);
+    }
+    let later = settle(&node, 1)["window"]["to_position"].as_str().unwrap().to_owned();
+    let offset = |text: &str| text.parse::<Position>().unwrap().offset;
+    assert!(offset(&later) > offset(&position), "{later} {position}");
+
+    let several = hold_refused(&node, &[&position]);
+    assert!(several.contains("several incarnations") && several.contains("--incarnation"), "{several}");
+    let incarnation = |put: Value| service::first(&put)["incarnation"].as_u64().unwrap();
+    let hold = ["points", "hold", "orders"];
+    let named = node.json(&[&hold[..], &["before-release", "--reason", "audit"]].concat());
+    assert_eq!(incarnation(named), 0);
+    let meant = node.json(&[&hold[..], &[&position, "--incarnation", "1", "--reason", "audit"]].concat());
+    assert_eq!(incarnation(meant), 1);
+    let nowhere = hold_refused(&node, &["1:7F/0"]);
+    assert!(nowhere.contains("no store of orders holds the position"), "{nowhere}");
+    // A name that is given twice says no more which point it is.
+    node.json(&["points", "mark", "orders", "before-release"]);
+    settle(&node, 1);
+    let twice = hold_refused(&node, &["before-release"]);
+    assert!(twice.contains("2 points of the name") && twice.contains("incarnation 0"), "{twice}");
     service.stop();
 }

@@ -75,6 +75,15 @@ pub struct Held {
     pub keeps: Option<(BackupId, Needs)>,
 }
 
+/// A hold whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// When it ended.
+    pub at: DateTime<Utc>,
+    /// What it kept; none when no sound base leads to its point any more: it may have kept anything.
+    pub keeps: Option<(BackupId, Needs)>,
+}
+
 /// All data chunks between two that are none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
@@ -95,6 +104,8 @@ pub struct Facts {
     pub unfinished: Vec<Unfinished>,
     /// Its holds.
     pub holds: Vec<Held>,
+    /// Holds whose time was over lately.
+    pub ended: Vec<Ended>,
     /// When the newest hold was released.
     pub newest_release: Option<DateTime<Utc>>,
     /// The stretches before the newest opening.
@@ -208,15 +219,17 @@ fn is_sound(base: &Base) -> bool {
 /// What may be deleted now: what was marked a whole grace ago, is kept by nothing today, and of log what no backup needs that is still there, be it marked or not.
 pub fn due(facts: &Facts, decision: &Decision, grace: TimeDelta, now: DateTime<Utc>) -> Decision {
     // What a hold kept until now has its grace from then on.
-    let stood = |marked: Option<DateTime<Utc>>| {
-        let since = marked.map(|marked| facts.newest_release.map_or(marked, |released| released.max(marked)));
+    let stood = |marked: Option<DateTime<Utc>>, kept: &dyn Fn(BackupId, Needs) -> bool| {
+        let ended = facts.ended.iter().filter(|hold| hold.keeps.is_none_or(|(id, needs)| kept(id, needs)));
+        let kept_until = ended.map(|hold| hold.at).chain(facts.newest_release).max();
+        let since = marked.map(|marked| kept_until.map_or(marked, |until| until.max(marked)));
         since.is_some_and(|since| now - since >= grace)
     };
     let of_base = facts.bases.iter().map(|base| (base.id, base.marked));
     let of_unfinished = facts.unfinished.iter().map(|backup| (backup.id, backup.marked));
     let backups: Vec<BackupId> = of_base
         .chain(of_unfinished)
-        .filter(|(id, marked)| decision.backups.contains(id) && stood(*marked))
+        .filter(|(id, marked)| decision.backups.contains(id) && stood(*marked, &|held, _| held == *id))
         .map(|(id, _)| id)
         .collect();
     let there = |stretch: &Stretch| {
@@ -229,7 +242,7 @@ pub fn due(facts: &Facts, decision: &Decision, grace: TimeDelta, now: DateTime<U
         .iter()
         .filter(|stretch| {
             decision.stretches.contains(&(stretch.first, stretch.last))
-                && stood(stretch.marked)
+                && stood(stretch.marked, &|_, needs| needs.meets((stretch.first, stretch.last)))
                 && !there(stretch)
         })
         .map(|stretch| (stretch.first, stretch.last))

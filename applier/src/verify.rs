@@ -5,24 +5,24 @@
 //! index against the chunks that it names; with keys at hand contents are opened too, and indexes held against the log. Nothing is
 //! repaired, and one bad object does not hide the next. Signed heads are held against the chunks that they speak of.
 
+mod backups;
 mod heads;
 
 mod indexes;
 
-use std::collections::BTreeSet;
-
+use farshore_catalog::backup::Read;
 use farshore_engines::event::LogEvent;
 use farshore_engines::log::Decoder;
-use farshore_journal::backup::{self, Backup};
+use farshore_journal::backup;
 use farshore_journal::expired::ExpiredRun;
 use farshore_journal::format::body::IncarnationRecord;
-use farshore_journal::format::{ChainValue, Cipher, FormatError, Head, Header, Kind};
+use farshore_journal::format::{ChainValue, FormatError, Head, Header, Kind};
 use farshore_journal::identity::{BackupId, DrillId, HoldId};
 use farshore_journal::index::IndexName;
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::segments::SegmentName;
 use farshore_journal::store::{Key, KeyPrefix};
-use farshore_journal::{JournalError, Offset, Position, Sequence, expiry};
+use farshore_journal::{JournalError, Offset, Position, Sequence};
 use futures::StreamExt;
 use serde::Serialize;
 
@@ -55,6 +55,9 @@ pub struct Verified {
     /// Backups with pages that were damaged in the source already. They are as they were written, so this is no damage of the store;
     /// a restore takes them only when no sound one reaches its target.
     pub damaged_backups: Vec<DamagedBackup>,
+    /// What reading all of a complete backup came to, of those of which that is known.
+    #[serde(skip)]
+    pub backups: Vec<(BackupId, Read)>,
     /// Backups that began and have no manifest: running, failed, or cut off.
     pub unfinished_backups: Vec<BackupId>,
     /// Objects whose content was not opened, as no key for it is at hand.
@@ -148,7 +151,7 @@ pub async fn verify(
     indexes.finish(source, listing.highest(), &mut found)?;
     wanted.judge(source, end.as_ref(), &mut found).await?;
     for id in backup::list(source.reader()).await? {
-        one_backup(source, id, &mut found, progress).await?;
+        backups::one(source, id, &mut found, progress).await?;
     }
     Ok(found)
 }
@@ -532,103 +535,6 @@ async fn check_log(
     };
     indexes.decoded(source, header, log.as_ref(), seen, found).await?;
     Ok(log)
-}
-
-async fn one_backup(
-    source: &Source,
-    id: BackupId,
-    found: &mut Verified,
-    progress: &(dyn Fn(u64, u64) + Sync),
-) -> Result<(), JournalError> {
-    let reader = source.reader();
-    let standing = match backup::standing(reader, id).await {
-        Ok(standing) => standing,
-        Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
-        // What is left of one that expires.
-        Err(JournalError::Store(_)) if expiry::backup_marked(reader, id).await?.is_some() => return Ok(()),
-        Err(why) => {
-            found.bad(format!("backup {id}"), why);
-            return Ok(());
-        }
-    };
-    found.objects += 1;
-    let Some(range) = standing.complete else {
-        found.unfinished_backups.push(id);
-        return Ok(());
-    };
-    let backup = match Backup::open(reader, id, source.unlock()).await {
-        Ok(Some(backup)) => backup,
-        Ok(None) => return Err(cut_off()),
-        Err(JournalError::Object { source: FormatError::KeyMissing, .. }) if range.sealed => {
-            return sealed_parts(source, id, found, progress).await;
-        }
-        Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
-        Err(why) => {
-            found.bad(reader.layout().backup_manifest(id)?, why);
-            return Ok(());
-        }
-    };
-    found.objects += 1;
-    let manifest = backup.manifest();
-    if manifest.damaged || !manifest.bad_pages.is_empty() {
-        let first = manifest.bad_pages.first().map(|bad| format!("{} page {}", bad.path, bad.page));
-        found.damaged_backups.push(DamagedBackup { id, pages: manifest.bad_pages.len() as u64, first });
-    }
-    let numbers: BTreeSet<Sequence> = backup.manifest().parts.iter().map(|part| part.number).collect();
-    let fetched = futures::stream::iter(numbers).map(|number| {
-        let backup = backup.clone();
-        async move { (number, backup.part(number).await) }
-    });
-    // Two at a time: a part takes a core and tens of megabytes.
-    let mut fetched = std::pin::pin!(fetched.buffered(2));
-    while let Some((number, part)) = fetched.next().await {
-        match part {
-            Ok(_) => {
-                found.objects += 1;
-                let at = usize::try_from(number.get()).unwrap_or(usize::MAX);
-                found.bytes += backup.manifest().parts.get(at).map_or(0, |part| part.bytes);
-                progress(found.objects, found.bytes);
-            }
-            Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
-            Err(why) => found.bad(reader.layout().backup_part(id, number)?, why),
-        }
-    }
-    Ok(())
-}
-
-/// Without a key a part can be checked against its name and its own checksums; whether all are there, only the manifest knows.
-async fn sealed_parts(
-    source: &Source,
-    id: BackupId,
-    found: &mut Verified,
-    progress: &(dyn Fn(u64, u64) + Sync),
-) -> Result<(), JournalError> {
-    let reader = source.reader();
-    found.sealed += 1;
-    let prefix = reader.layout().backups()?.join(id)?;
-    let mut wanted = Sequence::FIRST;
-    for listed in reader.store().list(&prefix, None, None).await? {
-        let Some(number) = listed.key.name().strip_prefix("part-").and_then(|n| n.parse::<Sequence>().ok())
-        else {
-            continue;
-        };
-        while wanted < number {
-            found.bad(reader.layout().backup_part(id, wanted)?, "it is missing");
-            wanted = wanted.next().unwrap_or(number);
-        }
-        wanted = number.next().unwrap_or(number);
-        match backup::sealed_part(reader, id, number).await {
-            Ok(header) => {
-                found.objects += 1;
-                found.sealed += u64::from(header.cipher != Cipher::Clear);
-                found.bytes += header.object_bytes();
-                progress(found.objects, found.bytes);
-            }
-            Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
-            Err(why) => found.bad(&listed.key, why),
-        }
-    }
-    Ok(())
 }
 
 fn cut_off() -> JournalError {

@@ -245,14 +245,15 @@ pub(crate) async fn hold_end_in_txn(txn: &mut Txn) -> Result<()> {
     txn.execute("activity_hold", query(statement)).await.map(drop)
 }
 
-/// Takes all entries out of the record, oldest first: whoever calls puts them back behind others.
-pub(crate) async fn take_all_in_txn(txn: &mut Txn) -> Result<Vec<Activity>> {
+/// Takes all entries out of the record, oldest first, each with its number and, where it is chained, its digest: whoever calls puts them back behind others.
+pub(crate) async fn take_all_in_txn(txn: &mut Txn) -> Result<Vec<(u64, Option<EntryDigest>, Activity)>> {
     let (mut all, mut next) = (Vec::new(), 1);
     loop {
         let links = links(txn, next, u64::MAX >> 1).await?;
         let Some(last) = links.last() else { break };
         next = last.number + 1;
-        all.extend(links.into_iter().map(|link| link.activity));
+        let digest = |link: &Link| link.digest.as_deref().and_then(|digest| digest.parse().ok());
+        all.extend(links.into_iter().map(|link| (link.number, digest(&link), link.activity)));
     }
     txn.execute("activity_take", query("delete from activity")).await?;
     Ok(all)

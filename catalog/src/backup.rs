@@ -1,17 +1,16 @@
 //! The base backups: where each begins and ends, and whether its manifest was checked.
 //!
-//! A backup moves once: running to complete, or running to failed. Only a complete and checked one may carry a
-//! recovery window ([`crate::window`]).
+//! A backup moves once: running to complete, or running to failed. Only a complete and checked one against which
+//! nothing speaks may carry a recovery window ([`crate::window`]).
 
 use std::fmt;
 use std::str::FromStr;
 
 use farshore_journal::{BackupId, DatabaseName, IncarnationId, Offset, Timeline};
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
-use crate::row::{Read as _, at, at_known, big, big_known, branch, micros};
+use crate::row::{self, Read as _, at, at_known, big, big_known, branch, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// How far a backup came.
@@ -78,12 +77,30 @@ pub struct Backup {
     pub stored_bytes: Option<u64>,
     /// How far it came.
     pub state: BackupState,
-    /// Whether its manifest was read back and found right.
+    /// Whether its manifest was opened and found right. Of a sealed one that a catalog found in the store nobody may have done so.
     pub checked: bool,
     /// What the operator or the schedule calls it; may be empty.
     pub label: String,
-    /// Pages whose checksum was wrong already at the primary.
-    pub bad_pages: u64,
+    /// Pages whose checksum was wrong already at the primary; `None` until its manifest, which says so, was opened.
+    pub bad_pages: Option<u64>,
+    /// When a verification found that it is not as it was stored; `None` while nothing speaks against it.
+    pub bad_at: Option<Time>,
+}
+
+impl Backup {
+    /// Whether a recovery window may begin with it.
+    pub fn is_usable(&self) -> bool {
+        self.state == BackupState::Complete && self.checked && self.bad_at.is_none()
+    }
+}
+
+/// What reading all of a backup came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// It was opened, and all of it is as it was stored. So many pages of it were damaged at the primary already.
+    Sound(u64),
+    /// Something of it is not as it was stored.
+    Bad,
 }
 
 /// What is known of a backup once all of it is stored.
@@ -137,12 +154,21 @@ impl Catalog {
         in_own_txn!(self, backup_fail_in_txn(id, at))
     }
 
-    /// Records whether a complete backup's manifest was found right.
+    /// Records that a complete backup's manifest was opened and found right, and how many damaged pages it tells of.
     ///
     /// # Errors
     /// [`Error::Conflict`] when it is not complete.
-    pub async fn backup_check(&self, id: BackupId, right: bool) -> Result<()> {
-        in_own_txn!(self, backup_check_in_txn(id, right))
+    pub async fn backup_check(&self, id: BackupId, bad_pages: u64) -> Result<()> {
+        in_own_txn!(self, backup_check_in_txn(id, bad_pages))
+    }
+
+    /// Records what a verification found of a backup at `now`. Only one that opened it and read all of it takes back that it is bad. Nothing happens to one that is
+    /// not known, or not complete.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn backup_verified(&self, id: BackupId, found: Read, now: Time) -> Result<()> {
+        in_own_txn!(self, backup_verified_in_txn(id, found, now))
     }
 
     /// Forgets a backup, after it was expired in the store.
@@ -191,9 +217,15 @@ pub async fn backup_insert_in_txn(txn: &mut Txn, backup: &Backup) -> Result<()> 
     if backup.state == BackupState::Complete && backup.end.is_none_or(|end| end < backup.start) {
         return Err(Error::Invalid { what: "backup", reason: "a complete one ends at or after its start" });
     }
+    if backup.checked && backup.bad_pages.is_none() {
+        return Err(Error::Invalid {
+            what: "backup",
+            reason: "a manifest that was opened says what is damaged",
+        });
+    }
     let statement = "insert into backup (id, incarnation, store, timeline, start_offset, end_offset, started_at, \
-                     finished_at, bytes, stored_bytes, state, checked, label, bad_pages) \
-                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+                     finished_at, bytes, stored_bytes, state, checked, label, bad_pages, bad_at) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
     let bound = query(statement)
         .bind(backup.id.to_string())
         .bind(backup.incarnation.to_string())
@@ -208,7 +240,8 @@ pub async fn backup_insert_in_txn(txn: &mut Txn, backup: &Backup) -> Result<()> 
         .bind(backup.state.word())
         .bind(i64::from(backup.checked))
         .bind(backup.label.clone())
-        .bind(big("count of pages", backup.bad_pages)?);
+        .bind(big("count of pages", backup.bad_pages.unwrap_or(0))?)
+        .bind(backup.bad_at.map(micros));
     txn.execute("backup_insert", bound).await.map(|_| ())
 }
 
@@ -246,11 +279,26 @@ pub async fn backup_fail_in_txn(txn: &mut Txn, id: BackupId, at: Time) -> Result
 ///
 /// # Errors
 /// [`Error::Conflict`] when it is not complete.
-pub async fn backup_check_in_txn(txn: &mut Txn, id: BackupId, right: bool) -> Result<()> {
-    let statement = "update backup set checked = $1 where id = $2 and state = 'complete'";
-    let changed =
-        txn.execute("backup_check", query(statement).bind(i64::from(right)).bind(id.to_string())).await?;
+pub async fn backup_check_in_txn(txn: &mut Txn, id: BackupId, bad_pages: u64) -> Result<()> {
+    let statement = "update backup set checked = 1, bad_pages = $1 where id = $2 and state = 'complete'";
+    let bound = query(statement).bind(big("count of pages", bad_pages)?).bind(id.to_string());
+    let changed = txn.execute("backup_check", bound).await?;
     moved(txn, id, changed, "it is not complete").await
+}
+
+/// As [`Catalog::backup_verified`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn backup_verified_in_txn(txn: &mut Txn, id: BackupId, found: Read, now: Time) -> Result<()> {
+    let sound =
+        "update backup set checked = 1, bad_pages = $1, bad_at = null where id = $2 and state = 'complete'";
+    let bad = "update backup set bad_at = $1 where id = $2 and state = 'complete' and bad_at is null";
+    let bound = match found {
+        Read::Sound(pages) => query(sound).bind(big("count of pages", pages)?),
+        Read::Bad => query(bad).bind(micros(now)),
+    };
+    txn.execute("backup_verified", bound.bind(id.to_string())).await.map(|_| ())
 }
 
 async fn moved(txn: &mut Txn, id: BackupId, changed: u64, reason: &str) -> Result<()> {
@@ -278,7 +326,7 @@ pub async fn backup_delete_in_txn(txn: &mut Txn, id: BackupId) -> Result<()> {
 /// When the catalog is away.
 pub async fn backup_find_in_txn(txn: &mut Txn, id: BackupId) -> Result<Option<Backup>> {
     let statement = "select id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
-                     bytes, stored_bytes, state, checked, label, bad_pages from backup where id = $1";
+                     bytes, stored_bytes, state, checked, label, bad_pages, bad_at from backup where id = $1";
     let row = txn.row("backup_find", query(statement).bind(id.to_string())).await?;
     row.as_ref().map(from_row).transpose()
 }
@@ -289,7 +337,7 @@ pub async fn backup_find_in_txn(txn: &mut Txn, id: BackupId) -> Result<Option<Ba
 /// When the catalog is away.
 pub async fn backup_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<Vec<Backup>> {
     let statement = "select id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
-                     bytes, stored_bytes, state, checked, label, bad_pages from backup \
+                     bytes, stored_bytes, state, checked, label, bad_pages, bad_at from backup \
                      where incarnation = $1 order by started_at, id";
     let rows = txn.rows("backup_list", query(statement).bind(incarnation.to_string())).await?;
     rows.iter().map(from_row).collect()
@@ -307,7 +355,7 @@ pub async fn backup_page_in_txn(
 ) -> Result<Vec<(DatabaseName, Backup)>> {
     // No database's name is empty, so that an empty one is before all of them.
     let statement = "select backup.id, incarnation, store, timeline, start_offset, end_offset, started_at, finished_at, \
-                     bytes, stored_bytes, state, checked, label, bad_pages, incarnation.database_name \
+                     bytes, stored_bytes, state, checked, label, bad_pages, bad_at, incarnation.database_name \
                      from backup join incarnation on incarnation.id = backup.incarnation \
                      where ($1 = '' or incarnation.database_name = $1) \
                      and (incarnation.database_name > $2 or (incarnation.database_name = $2 \
@@ -323,7 +371,8 @@ pub async fn backup_page_in_txn(
     rows.iter().map(|row| Ok((row.parsed("database_name")?, from_row(row)?))).collect()
 }
 
-pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
+pub(crate) fn from_row(row: &impl row::Read) -> Result<Backup> {
+    let checked = row.flag("checked")?;
     Ok(Backup {
         id: row.parsed("id")?,
         incarnation: row.parsed("incarnation")?,
@@ -335,9 +384,11 @@ pub(crate) fn from_row(row: &AnyRow) -> Result<Backup> {
         finished_at: row.maybe_time("finished_at")?,
         bytes: row.maybe_count("bytes")?,
         stored_bytes: row.maybe_count("stored_bytes")?,
-        state: row.text("state")?.parse()?,
-        checked: row.flag("checked")?,
+        state: row.str("state")?.parse()?,
+        checked,
         label: row.text("label")?,
-        bad_pages: row.count("bad_pages")?,
+        // The column has a number of pages in any case: while nobody opened the manifest it says nothing.
+        bad_pages: Some(row.count("bad_pages")?).filter(|_| checked),
+        bad_at: row.maybe_time("bad_at")?,
     })
 }

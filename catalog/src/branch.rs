@@ -3,11 +3,11 @@
 //! Along one line offsets only rise, although it crosses timelines: each stretch begins where its parent's ends.
 
 use farshore_journal::{IncarnationId, Offset, Position, Timeline};
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
-use crate::row::{self, Read as _, at_known, micros};
+use crate::packed::{Packed, packed};
+use crate::row::{self, Read, at_known, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// Where a timeline left its parent.
@@ -161,11 +161,13 @@ pub async fn branch_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Re
 
 /// The branches of all incarnations.
 pub(crate) async fn branch_all_in_txn(txn: &mut Txn) -> Result<Vec<Branch>> {
-    let statement = "select incarnation, timeline, parent_timeline, fork_offset, first_seen_at from branch order by timeline";
-    txn.rows("branch_all", query(statement)).await?.iter().map(from_row).collect()
+    const ALL: Packed = packed!("branch"; incarnation, timeline, parent_timeline, fork_offset, first_seen_at);
+    let mut all = txn.packed("branch_all", ALL.columns, query(ALL.statement), from_row).await?;
+    all.sort_by_key(|branch| branch.timeline);
+    Ok(all)
 }
 
-pub(crate) fn from_row(row: &AnyRow) -> Result<Branch> {
+pub(crate) fn from_row(row: &impl Read) -> Result<Branch> {
     Ok(Branch {
         incarnation: row.parsed("incarnation")?,
         timeline: row.timeline("timeline")?,

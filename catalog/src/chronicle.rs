@@ -6,6 +6,7 @@
 
 mod own;
 mod said;
+mod settling;
 
 use chrono::Utc;
 use farshore_journal::format::{Chronicle, EntryDigest, LifeId};
@@ -14,7 +15,8 @@ use sqlx::query;
 pub use self::own::{Own, unsealed_anywhere};
 use self::own::{digest_in_txn, own_in_txn};
 pub use self::said::{Kept, Said};
-use crate::activity::{self, Activity};
+pub use self::settling::{chronicle_fill_in_txn, chronicle_settle_in_txn};
+use crate::activity;
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::ledger;
 use crate::row::{Read as _, big, micros};
@@ -45,6 +47,8 @@ pub struct Former {
     pub digest: EntryDigest,
     /// Its entries as far as they could be opened, each held against its digest.
     pub entries: Vec<Kept>,
+    /// The digests of its entries as far as they are known, opened or not, by rising number.
+    pub marks: Vec<(u64, EntryDigest)>,
     /// When the store got its newest page.
     pub written: Time,
 }
@@ -139,20 +143,18 @@ impl Catalog {
         in_local_txn!(self, chronicle_settle_in_txn(chronicle, before))
     }
 
-    /// Adds entries that an earlier catalog wrote and that are not here yet: the newest [`BATCH`] of these, which must lead to an entry that is here. How many were added.
+    /// Adds entries that an earlier catalog wrote and that are not here yet, where an entry that is here names this one as the one before it. How many were added;
+    /// `None` where none names it. That the entries lead to it whoever calls has seen; at most [`BATCH`] of them.
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn chronicle_fill(&self, chronicle: &Chronicle, former: &Former) -> Result<u64> {
-        in_local_txn!(self, chronicle_fill_in_txn(chronicle, former))
-    }
-
-    /// The lowest number from which on every entry is here; `None` without any.
-    ///
-    /// # Errors
-    /// When the catalog is away.
-    pub async fn chronicle_oldest(&self, chronicle: &Chronicle) -> Result<Option<u64>> {
-        in_snapshot!(self, chronicle_oldest_in_txn(chronicle))
+    pub async fn chronicle_fill(
+        &self,
+        chronicle: &Chronicle,
+        leads_to: (u64, EntryDigest),
+        entries: &[Kept],
+    ) -> Result<Option<u64>> {
+        in_local_txn!(self, chronicle_fill_in_txn(chronicle, leads_to, entries))
     }
 
     /// The digests of what is here of a chronicle, up to its newest entry.
@@ -268,186 +270,6 @@ pub async fn chronicle_entries_in_txn(
         )),
         None => Ok(all),
     }
-}
-
-/// As [`Catalog::chronicle_settle`].
-///
-/// # Errors
-/// When the catalog is away.
-pub async fn chronicle_settle_in_txn(
-    txn: &mut Txn,
-    chronicle: &Chronicle,
-    before: Before<'_>,
-) -> Result<Settled> {
-    if *chronicle == Chronicle::Activity {
-        activity::hold_end_in_txn(txn).await?;
-    }
-    let (_, settled) = take_in_txn(txn, chronicle).await?;
-    if settled {
-        return Ok(Settled::Before);
-    }
-    let former = match before {
-        Before::Nothing => {
-            settle_at(txn, chronicle, 1).await?;
-            return Ok(Settled::Nothing);
-        }
-        Before::Unvouched { since, objective_ms } => {
-            unvouched_in_txn(txn, chronicle, since, objective_ms).await?;
-            settle_at(txn, chronicle, 1).await?;
-            return Ok(Settled::Unvouched);
-        }
-        Before::Former(former) => former,
-    };
-    // Digests decide, and no clock: what this catalog wrote before it asked is in no store, and goes on behind what is there. Should another that lives go on
-    // from the same end, both meet at one name in the store.
-    let own = chronicle_entries_in_txn(txn, chronicle, former.last, 1).await;
-    if own.is_ok_and(|own| own.iter().any(|own| own.number == former.last && own.digest == former.digest)) {
-        settle_at(txn, chronicle, 1).await?;
-        return Ok(Settled::Own);
-    }
-    // The end alone, and what is newest; what is older is filled in behind it, however long it is.
-    let newest = &former.entries[former.entries.len().saturating_sub(BATCH)..];
-    match chronicle {
-        Chronicle::Activity => {
-            let mut behind = activity::take_all_in_txn(txn).await?;
-            for entry in newest {
-                activity::insert_kept_in_txn(txn, entry).await?;
-            }
-            activity::set_end_in_txn(txn, former.last, former.digest).await?;
-            let note = Activity {
-                at: Utc::now(),
-                who: "farshore".to_owned(),
-                what: "activity taken back".to_owned(),
-                database: None,
-                detail: format!(
-                    "from a store, up to entry {}, {}; {} of them could be opened",
-                    former.last,
-                    former.digest,
-                    former.entries.len()
-                ),
-            };
-            behind.push(note);
-            for activity in &behind {
-                activity::activity_append_in_txn(txn, activity).await?;
-            }
-        }
-        Chronicle::Exposure(database) => {
-            let own = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
-            let statement = "delete from exposure_event where database_name = $1";
-            txn.execute("chronicle_settle", query(statement).bind(database.to_string())).await?;
-            for event in newest.iter().filter_map(Kept::event) {
-                ledger::insert(txn, database, &event).await?;
-            }
-            // The numbers go on behind what is stored, be its newest entries here or not.
-            let mut end = Some((former.last, former.digest));
-            for event in &own {
-                end = Some(ledger::append_behind(txn, database, end, &event.event).await?);
-            }
-            let taken: Vec<ledger::Numbered> = former.entries.iter().filter_map(Kept::event).collect();
-            let all: Vec<ledger::Numbered> = taken.iter().cloned().chain(own).collect();
-            ledger::watch_anew(txn, database, end, &taken, &all).await?;
-        }
-    }
-    settle_at(txn, chronicle, former.last + 1).await?;
-    Ok(Settled::TakenBack { last: former.last, entries: former.entries.len() as u64 })
-}
-
-/// As [`Catalog::chronicle_fill`].
-///
-/// # Errors
-/// As there.
-pub async fn chronicle_fill_in_txn(txn: &mut Txn, chronicle: &Chronicle, former: &Former) -> Result<u64> {
-    take_in_txn(txn, chronicle).await?;
-    let follows = chronicle_entries_in_txn(txn, chronicle, former.last + 1, 1).await?.pop();
-    let follows = follows.filter(|entry| entry.number == former.last + 1).and_then(|entry| entry.former);
-    if follows != Some(former.digest) {
-        return Ok(0);
-    }
-    let mut added = 0;
-    for entry in &former.entries[former.entries.len().saturating_sub(BATCH)..] {
-        added += match entry.event() {
-            Some(event) => ledger::insert(txn, event_of(chronicle)?, &event).await?,
-            None => activity::insert_kept_in_txn(txn, entry).await?,
-        };
-    }
-    Ok(added)
-}
-
-fn event_of(chronicle: &Chronicle) -> Result<&farshore_journal::DatabaseName> {
-    chronicle.database().ok_or_else(|| Error::corrupt("chronicle", "activity holds no event of a ledger"))
-}
-
-/// As [`Catalog::chronicle_oldest`].
-///
-/// # Errors
-/// When the catalog is away.
-pub async fn chronicle_oldest_in_txn(txn: &mut Txn, chronicle: &Chronicle) -> Result<Option<u64>> {
-    // The lowest number whose followers are all there: entries are filled in from the end on.
-    let row = match chronicle {
-        Chronicle::Activity => {
-            let statement = "select a.number as number from activity a where not exists \
-                             (select 1 from activity b where b.number = a.number - 1) order by a.number desc limit 1";
-            txn.row("chronicle_oldest", query(statement)).await?
-        }
-        Chronicle::Exposure(database) => {
-            let statement = "select a.number as number from exposure_event a where a.database_name = $1 and not exists \
-                             (select 1 from exposure_event b where b.database_name = a.database_name and b.number = a.number - 1) \
-                             order by a.number desc limit 1";
-            txn.row("chronicle_oldest", query(statement).bind(database.to_string())).await?
-        }
-    };
-    row.map(|row| row.count("number")).transpose()
-}
-
-async fn settle_at(txn: &mut Txn, chronicle: &Chronicle, first: u64) -> Result<()> {
-    let statement = "update chronicle set first_number = $1, settled_us = $2 where name = $3";
-    let bound = query(statement)
-        .bind(big("entry number", first)?)
-        .bind(micros(Utc::now()))
-        .bind(chronicle.to_string());
-    txn.execute("chronicle_settle", bound).await.map(drop)
-}
-
-/// Says in the chronicle that what was before is not known: pages were there, and none counts.
-async fn unvouched_in_txn(
-    txn: &mut Txn,
-    chronicle: &Chronicle,
-    since: Time,
-    objective_ms: u64,
-) -> Result<()> {
-    let now = Utc::now();
-    let Chronicle::Exposure(database) = chronicle else {
-        let said = Activity {
-            at: now,
-            who: "farshore".to_owned(),
-            what: "activity not taken back".to_owned(),
-            database: None,
-            detail: format!(
-                "a store has pages of it since {since}, and not one of them counts: who did what before is not known here"
-            ),
-        };
-        return activity::activity_append_in_txn(txn, &said).await.map(drop);
-    };
-    let own = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
-    let statement = "delete from exposure_event where database_name = $1";
-    txn.execute("chronicle_settle", query(statement).bind(database.to_string())).await?;
-    let event = ledger::Event {
-        at: now,
-        promise: ledger::RPO.to_owned(),
-        what: ledger::What::Opened,
-        from: since.min(now),
-        until: now,
-        whys: ledger::Why::NotLooked.into(),
-        worst_ms: None,
-        objective_ms,
-    }
-    .rounded();
-    let mut end = Some(ledger::append_behind(txn, database, None, &event).await?);
-    for event in &own {
-        end = Some(ledger::append_behind(txn, database, end, &event.event).await?);
-    }
-    let all = ledger::events_in_txn(txn, database, 1, u32::MAX).await?;
-    ledger::watch_anew(txn, database, end, &all[..1], &all).await
 }
 
 /// As [`Catalog::seal_put`].

@@ -21,7 +21,7 @@ use block::{Block, MOST, blocks, group, union, unpack};
 use crate::branch::Stretch;
 use crate::connection::{Bound, in_own_txn};
 use crate::incarnation::incarnation_number_in_txn;
-use crate::row::{Read as _, at, big, branch, micros};
+use crate::row::{self, Read as _, at, big, branch, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// The most commits already there that one insert is merged with in memory.
@@ -157,7 +157,7 @@ impl Stored {
             first: row.offset("first_end")?,
             last: row.offset("last_end")?,
             latest: row.integer("latest_us")?,
-            commits: unpack(row.timeline("timeline")?, &row.bytes("body")?)?,
+            commits: unpack(row.timeline("timeline")?, &row::bytes(row, "body")?)?,
         })
     }
 }
@@ -493,7 +493,7 @@ pub(crate) async fn by_xid(txn: &mut Txn, number: i64, xid: u64) -> Result<Vec<C
     let bound = query(text::BY_XID).bind(number).bind(big("transaction id", group(xid))?);
     let mut found = Vec::new();
     for row in txn.rows("commit_by_xid", bound).await? {
-        let commits = unpack(row.timeline("timeline")?, &row.bytes("body")?)?;
+        let commits = unpack(row.timeline("timeline")?, &row::bytes(&row, "body")?)?;
         found.extend(commits.into_iter().filter(|commit| commit.xid == xid));
     }
     Ok(found)

@@ -22,12 +22,13 @@ use std::time::Duration;
 
 use sqlx::any::{AnyArguments, AnyConnectOptions, AnyPoolOptions, AnyRow};
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Executor as _, Transaction, query};
 
 use self::address::percent_encoded;
 pub(crate) use self::address::without_secrets;
 use self::file::OpenFile;
-use crate::{Error, Result, migrations};
+use crate::row::Read as _;
+use crate::{Error, Result, Time, migrations};
 
 /// How long a SQLite writer waits for another. Below the default deadline, so that "busy" is told from "silent".
 const SQLITE_BUSY: Duration = Duration::from_secs(5);
@@ -185,6 +186,12 @@ macro_rules! in_snapshot {
     };
 }
 pub(crate) use {in_local_txn, in_own_txn, in_snapshot};
+
+async fn server_clock_in_txn(txn: &mut Txn) -> Result<Time> {
+    let asked = query("select (extract(epoch from clock_timestamp()) * 1000000)::bigint as now_us");
+    let row = txn.row("server_clock", asked).await?;
+    row.ok_or_else(|| Error::corrupt("now_us", "no row"))?.time("now_us")
+}
 
 impl Catalog {
     /// Opens the catalog at `url` and brings its tables to this version.
@@ -354,6 +361,17 @@ impl Catalog {
     /// As [`Self::begin`].
     pub async fn begin_local(&self) -> Result<Txn> {
         self.bounded("begin", self.begin_local_unbounded()).await
+    }
+
+    /// The time by the clock that all who share this catalog have in common: the server's, or this machine's where it is a file.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn clock(&self) -> Result<Time> {
+        match &self.shared.place {
+            Place::Sqlite(_) => Ok(chrono::Utc::now()),
+            Place::Postgres(_) => in_snapshot!(self, server_clock_in_txn()),
+        }
     }
 
     /// Begins a transaction that reads one unchanging state of the catalog.

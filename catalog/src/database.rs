@@ -1,11 +1,11 @@
 //! The databases this installation protects.
 
 use farshore_journal::DatabaseName;
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
-use crate::row::{Read as _, micros};
+use crate::packed::{Packed, packed};
+use crate::row::{Read, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// A protected database.
@@ -86,6 +86,14 @@ pub async fn database_list_in_txn(txn: &mut Txn) -> Result<Vec<Database>> {
     txn.rows("database_list", bound).await?.iter().map(from_row).collect()
 }
 
+/// All databases, by name.
+pub(crate) async fn database_all_in_txn(txn: &mut Txn) -> Result<Vec<Database>> {
+    const ALL: Packed = packed!("farshore_database"; name, added_at; engine);
+    let mut all = txn.packed("database_all", ALL.columns, query(ALL.statement), from_row).await?;
+    all.sort_by(|a: &Database, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
 /// As [`Catalog::database_find`].
 ///
 /// # Errors
@@ -105,6 +113,6 @@ pub async fn database_delete_in_txn(txn: &mut Txn, name: &DatabaseName) -> Resul
     txn.execute("database_delete", bound).await.map(|_| ())
 }
 
-fn from_row(row: &AnyRow) -> Result<Database> {
+fn from_row(row: &impl Read) -> Result<Database> {
     Ok(Database { name: row.parsed("name")?, engine: row.text("engine")?, added_at: row.time("added_at")? })
 }

@@ -13,7 +13,7 @@ use sqlx::query;
 
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::proof;
-use crate::row::{Read as _, duration, micros};
+use crate::row::{Read as _, big, duration, micros};
 use crate::{Catalog, Result, Time, Txn};
 
 /// The most drills that one call gives.
@@ -40,6 +40,8 @@ pub struct Drill {
     pub recovery: Option<Duration>,
     /// How long it may take; none where nothing is stated.
     pub objective: Option<Duration>,
+    /// How long of it log was replayed, and how much: in bytes of log. None when it was not come to, or by an earlier build.
+    pub replayed: Option<(Duration, u64)>,
     /// The statement's text.
     pub statement: String,
     /// The key that signed it, and the signature.
@@ -108,13 +110,14 @@ impl Catalog {
 /// When the catalog is away.
 pub async fn drill_put_in_txn(txn: &mut Txn, drill: &Drill) -> Result<()> {
     let statement = "insert into drill (id, database_name, store, incarnation, verdict, began_at, ended_at, recovery_us, \
-                     objective_us, statement, signing_key, signature, uncertified) \
-                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+                     objective_us, statement, signing_key, signature, uncertified, replay_us, replay_bytes) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
                      on conflict (id) do update set database_name = excluded.database_name, store = excluded.store, \
                      incarnation = excluded.incarnation, verdict = excluded.verdict, began_at = excluded.began_at, \
                      ended_at = excluded.ended_at, recovery_us = excluded.recovery_us, \
                      objective_us = excluded.objective_us, statement = excluded.statement, \
-                     signing_key = excluded.signing_key, signature = excluded.signature, uncertified = excluded.uncertified \
+                     signing_key = excluded.signing_key, signature = excluded.signature, uncertified = excluded.uncertified, \
+                     replay_us = excluded.replay_us, replay_bytes = excluded.replay_bytes \
                      where drill.signature is null";
     let bound = query(statement)
         .bind(drill.id.to_string())
@@ -129,7 +132,9 @@ pub async fn drill_put_in_txn(txn: &mut Txn, drill: &Drill) -> Result<()> {
         .bind(drill.statement.clone())
         .bind(drill.signed.map(|(key, _)| key.to_string()))
         .bind(drill.signed.map(|(_, signature)| signature.to_string()))
-        .bind(drill.uncertified.clone());
+        .bind(drill.uncertified.clone())
+        .bind(drill.replayed.map(|(took, _)| duration("duration", took)).transpose()?)
+        .bind(drill.replayed.map(|(_, bytes)| big("bytes", bytes)).transpose()?);
     txn.execute("drill_put", bound).await.map(|_| ())
 }
 
@@ -139,7 +144,7 @@ pub async fn drill_put_in_txn(txn: &mut Txn, drill: &Drill) -> Result<()> {
 /// When the catalog is away.
 pub async fn drill_get_in_txn(txn: &mut Txn, id: DrillId) -> Result<Option<Drill>> {
     let statement = "select id, database_name, store, incarnation, verdict, began_at, ended_at, recovery_us, objective_us, \
-                     statement, signing_key, signature, uncertified from drill where id = $1";
+                     statement, signing_key, signature, uncertified, replay_us, replay_bytes from drill where id = $1";
     let row = txn.row("drill_get", query(statement).bind(id.to_string())).await?;
     row.as_ref().map(from_row).transpose()
 }
@@ -176,6 +181,7 @@ fn from_row(row: &AnyRow) -> Result<Drill> {
         ended: row.time("ended_at")?,
         recovery: time(row.maybe_count("recovery_us")?),
         objective: time(row.maybe_count("objective_us")?),
+        replayed: time(row.maybe_count("replay_us")?).zip(row.maybe_count("replay_bytes")?),
         statement: row.text("statement")?,
         signed: row.maybe_parsed("signing_key")?.zip(row.maybe_parsed("signature")?),
         uncertified: row.maybe_text("uncertified")?,
@@ -189,7 +195,7 @@ pub(crate) mod text {
         ($rest:literal) => {
             concat!(
                 "select id, database_name, store, incarnation, verdict, began_at, ended_at, recovery_us, objective_us, \
-                 statement, signing_key, signature, uncertified from drill ",
+                 statement, signing_key, signature, uncertified, replay_us, replay_bytes from drill ",
                 $rest
             )
         };

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 
 use chrono::{TimeDelta, Timelike as _};
 use farshore_journal::DatabaseName;
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_local_txn, in_snapshot};
-use crate::row::{Read as _, micros};
+use crate::packed::{Packed, packed};
+use crate::row::{Read, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 const MINUTE: TimeDelta = TimeDelta::minutes(1);
@@ -144,13 +144,14 @@ pub async fn exposure_of_all_in_txn(
     txn: &mut Txn,
     from: Time,
 ) -> Result<BTreeMap<DatabaseName, Vec<Minute>>> {
-    let statement =
-        "select database_name, hour_us, body from exposure_hour where hour_us >= $1 order by hour_us";
-    let bound = query(statement).bind(micros(Minute::of(from, None, true).hour()));
+    const SINCE: Packed = packed!("exposure_hour where hour_us >= $1"; database_name, hour_us, body);
+    let bound = query(SINCE.statement).bind(micros(Minute::of(from, None, true).hour()));
     let mut all: BTreeMap<DatabaseName, Vec<Minute>> = BTreeMap::new();
-    for row in &txn.rows("exposure_of_all", bound).await? {
-        let (database, minutes) = read(row)?;
+    for (database, minutes) in txn.packed("exposure_of_all", SINCE.columns, bound, read).await? {
         all.entry(database).or_default().extend(minutes.into_iter().filter(|minute| minute.at >= from));
+    }
+    for minutes in all.values_mut() {
+        minutes.sort_by_key(|minute| minute.at);
     }
     Ok(all)
 }
@@ -164,8 +165,8 @@ pub async fn exposure_forget_in_txn(txn: &mut Txn, before: Time) -> Result<u64> 
     txn.execute("exposure_forget", query(statement).bind(micros(before))).await
 }
 
-fn read(row: &AnyRow) -> Result<(DatabaseName, Vec<Minute>)> {
-    Ok((row.parsed("database_name")?, minutes(row.time("hour_us")?, &row.text("body")?)?))
+fn read(row: &impl Read) -> Result<(DatabaseName, Vec<Minute>)> {
+    Ok((row.parsed("database_name")?, minutes(row.time("hour_us")?, row.str("body")?)?))
 }
 
 #[cfg(test)]

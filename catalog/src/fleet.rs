@@ -1,30 +1,30 @@
-//! All databases at a glance, for whoever watches them all: metrics and notifications.
+//! All databases at a glance, for whoever watches them all: metrics, notifications, and pages of hundreds of them.
 //!
 //! What always holds: what is read is one state of the catalog, by one query per table however many databases there are; what was read is
-//! kept as it was written, and judged later against the clock of that moment ([`Member::standing`]), by the rules of [`crate::lag`] and
-//! [`crate::window`]. A reading that is old says so by itself: whoever was heard last then counts as silent now. When the catalog is away
+//! kept as it was written, and judged later against the clock of that moment ([`Member::standing`], [`Member::glance`]), by the rules of
+//! [`crate::lag`] and [`crate::window`], so that one reading serves everybody. A reading that is old says so by itself: whoever was heard last then counts as silent now. When the catalog is away
 //! nobody vouches for anything: each database is unknown, and its exposure grows.
 
 use std::collections::BTreeMap;
 
-use farshore_journal::{DatabaseName, IncarnationId, Timeline};
-use sqlx::query;
-
 use crate::backup::Backup;
 use crate::chronicle::{Seal, seal_list_in_txn};
 use crate::connection::in_snapshot;
-use crate::database::database_list_in_txn;
+use crate::database::database_all_in_txn;
+use crate::glance;
 use crate::incarnation::{Incarnation, incarnation_all_in_txn};
-use crate::job::JobKind;
+pub use crate::job::JobFacts;
+use crate::job::job_facts_in_txn;
 use crate::journals::{Journal, journals_in_txn};
 use crate::lag::{self, ShownState};
-use crate::row::Read as _;
+use crate::proof::{Outline, Proof, drill_newest_in_txn};
 use crate::schedule::{Schedule, schedule_list_in_txn};
 use crate::shipping::{Shipping, shipping_all_in_txn};
-use crate::status::{Along, ships, shown_timeline};
+use crate::status::{Along, Backups, ships, shown_timeline};
 use crate::target::{Target, target_all_in_txn};
 use crate::window::Span;
 use crate::{Catalog, Result, Time, Txn};
+use farshore_journal::{DatabaseName, IncarnationId, Timeline};
 
 /// The newest complete base backup of a database's current incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +44,16 @@ pub struct Restorable {
     pub incarnation: IncarnationId,
     /// Along the line to this timeline.
     pub timeline: Timeline,
-    /// The newest unbroken run.
+    /// The store that reaches furthest.
+    pub store: String,
+    /// Its newest unbroken run.
     pub span: Span,
-    /// Parts of the history, after an older run, that cannot be restored.
+    /// When the base backup ended that it begins with.
+    pub begun_at: Option<Time>,
+    /// Parts of the history, after an older run, that cannot be restored, but for log that expired.
     pub gaps: usize,
+    /// Whether the log goes on behind the newest run, and cannot be restored from there on.
+    pub cut_off: bool,
 }
 
 /// One database, as it was written.
@@ -67,21 +73,10 @@ pub struct Member {
     pub restorable: Option<Restorable>,
     /// Its newest base backup.
     pub last_backup: Option<LastBackup>,
-}
-
-/// How one kind of job went for a database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobFacts {
-    /// The kind.
-    pub kind: JobKind,
-    /// The database; `None` for work that is of none.
-    pub database: Option<DatabaseName>,
-    /// How many run now.
-    pub running: u64,
-    /// When one last succeeded.
-    pub last_success: Option<Time>,
-    /// When one last failed.
-    pub last_failure: Option<Time>,
+    /// Its base backups.
+    pub backups: Backups,
+    /// What drills say of it.
+    pub proof: Proof,
 }
 
 /// All databases, as they were written.
@@ -157,6 +152,34 @@ impl Member {
         }
     }
 
+    /// How a page shows it now.
+    pub fn glance(&self, now: Time) -> glance::Member {
+        let said = self.shipping.as_ref();
+        let silent = said.is_none_or(|said| lag::is_silent(now, said.last_contact_at, said.heartbeat));
+        let (source, stored) = (said.and_then(|said| said.source), said.and_then(|said| said.stored));
+        let oldest = said.and_then(|said| said.oldest_unstored_commit_at);
+        let newest_commit = said.and_then(|said| said.last_stored_commit_at);
+        glance::Member {
+            database: self.database.clone(),
+            engine: self.engine.clone(),
+            state: lag::shown_state(now, said),
+            seen_at: lag::seen_at(said, &self.targets),
+            measured_at: said.map(|said| said.updated_at),
+            why: lag::why(now, said, &self.targets),
+            ship_lag_bytes: lag::lag_bytes(source, stored).filter(|_| !silent),
+            ship_lag_seconds: lag::lag_seconds(now, silent, source, stored, oldest),
+            window: self.restorable.as_ref().map(|found| glance::Reach {
+                store: found.store.clone(),
+                from: found.begun_at,
+                to: newest_commit.filter(|_| !found.cut_off),
+                gaps: found.gaps,
+            }),
+            backups: self.backups.clone(),
+            stores: self.targets.iter().map(|target| target.store.clone()).collect(),
+            proof: self.proof.clone(),
+        }
+    }
+
     /// Whether more than `rpo_seconds` is not stored, as [`lag::breached`] judges it.
     pub fn breached(&self, now: Time, away: bool, rpo_seconds: f64) -> Option<bool> {
         let said = self.shipping.as_ref().filter(|_| !away)?;
@@ -197,7 +220,18 @@ async fn window_times_in_txn(txn: &mut Txn, restorable: &Restorable) -> Result<(
 /// # Errors
 /// When the catalog is away.
 pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
-    let databases = database_list_in_txn(txn).await?;
+    Ok(Fleet {
+        read_at: now,
+        members: members_in_txn(txn, now).await?,
+        schedules: schedule_list_in_txn(txn).await?,
+        jobs: job_facts_in_txn(txn, now).await?,
+        seals: seal_list_in_txn(txn).await?,
+    })
+}
+
+/// The databases, by name.
+pub(crate) async fn members_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Member>> {
+    let databases = database_all_in_txn(txn).await?;
     let mut shipping: BTreeMap<DatabaseName, Shipping> =
         shipping_all_in_txn(txn).await?.into_iter().map(|said| (said.database.clone(), said)).collect();
     let mut targets: BTreeMap<DatabaseName, Vec<Target>> = BTreeMap::new();
@@ -208,16 +242,23 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
     let mut current: BTreeMap<DatabaseName, Incarnation> =
         incarnation_all_in_txn(txn).await?.into_iter().map(|one| (one.database.clone(), one)).collect();
     let journals = journals_in_txn(txn).await?;
+    let mut drills: BTreeMap<DatabaseName, Vec<Outline>> = BTreeMap::new();
+    for drill in drill_newest_in_txn(txn, None).await? {
+        drills.entry(drill.database.clone()).or_default().push(drill);
+    }
     let members = databases.into_iter().map(|database| {
         let shipping = shipping.remove(&database.name);
         let incarnation = current.remove(&database.name);
-        let journal = incarnation.as_ref().and_then(|one| Some((one.id, journals.get(&one.id)?)));
+        let id = incarnation.as_ref().map(|one| one.id);
+        let journal = id.and_then(|id| Some((id, journals.get(&id)?)));
         Member {
             restorable: journal.and_then(|(id, journal)| {
                 let state = lag::shown_state(now, shipping.as_ref());
                 restorable(id, journal, state, shipping.as_ref().and_then(|said| said.timeline))
             }),
             last_backup: journal.and_then(|(_, journal)| last_backup(journal.newest.as_ref()?)),
+            backups: journal.map_or_else(Backups::default, |(_, journal)| journal.counted.clone()),
+            proof: Proof::of(id, drills.get(&database.name).map_or(&[], Vec::as_slice)),
             major_version: incarnation.as_ref().and_then(|one| one.major_version),
             targets: targets.remove(&database.name).unwrap_or_default(),
             database: database.name,
@@ -225,14 +266,7 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
             shipping,
         }
     });
-    let members = members.collect();
-    Ok(Fleet {
-        read_at: now,
-        members,
-        schedules: schedule_list_in_txn(txn).await?,
-        jobs: jobs_in_txn(txn).await?,
-        seals: seal_list_in_txn(txn).await?,
-    })
+    Ok(members.collect())
 }
 
 fn restorable(
@@ -242,36 +276,20 @@ fn restorable(
     shipped: Option<Timeline>,
 ) -> Option<Restorable> {
     let timeline = shown_timeline(state, shipped, journal.newest_timeline())?;
-    let (span, _, windows) = journal.furthest(timeline)?;
-    // As many as the window of `status` has.
-    let gaps = windows.breaks.len().min(windows.spans.len());
-    Some(Restorable { incarnation, timeline, span, gaps })
+    let (span, store, windows) = journal.furthest(timeline)?;
+    Some(Restorable {
+        incarnation,
+        timeline,
+        store,
+        begun_at: journal.begins(&span).and_then(|backup| backup.finished_at),
+        // Of those that the window of `status` has, the ones that are losses.
+        gaps: windows.losses(),
+        cut_off: windows.breaks.len() >= windows.spans.len(),
+        span,
+    })
 }
 
 fn last_backup(newest: &Backup) -> Option<LastBackup> {
     let (started_at, finished_at) = (newest.started_at, newest.finished_at?);
     Some(LastBackup { started_at, finished_at, stored_bytes: newest.stored_bytes })
-}
-
-async fn jobs_in_txn(txn: &mut Txn) -> Result<Vec<JobFacts>> {
-    // A cancelled job neither succeeded nor failed. A verification that found damage and a drill that took too long were done, and are no good news.
-    let statement = "select kind, database_name, \
-                     count(case when state in ('running', 'cancelling') then 1 end) as running, \
-                     max(case when state = 'succeeded' and coalesce(result, '') not like '%\"sound\":false%' \
-                     and coalesce(result, '') not like '%\"verdict\":\"breached\"%' then finished_at end) as last_success, \
-                     max(case when state = 'failed' or (state = 'succeeded' and (result like '%\"sound\":false%' \
-                     or result like '%\"verdict\":\"breached\"%')) then finished_at end) as last_failure \
-                     from job group by kind, database_name order by kind, database_name";
-    let rows = txn.rows("job_facts", query(statement)).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(JobFacts {
-                kind: row.text("kind")?.parse().unwrap_or(JobKind::Unknown),
-                database: row.maybe_parsed("database_name")?,
-                running: row.count("running")?,
-                last_success: row.maybe_time("last_success")?,
-                last_failure: row.maybe_time("last_failure")?,
-            })
-        })
-        .collect()
 }

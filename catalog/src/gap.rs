@@ -1,12 +1,18 @@
 //! Which bytes of a journal are missing, with exact bounds and the reason.
+//!
+//! Log that expired is missing like any other: nothing is restored across it. It is a gap with a reason of its own, so that whoever is
+//! told of losses can leave it out.
 
 use farshore_journal::{IncarnationId, Offset, Timeline};
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
-use crate::row::{Read as _, at, branch, micros};
+use crate::packed::{Packed, packed};
+use crate::row::{Read, at, branch, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
+
+/// The reason of a gap that is no loss: log that no rule of retention kept was deleted.
+pub const EXPIRED: &str = "expired: no rule of retention kept it";
 
 /// A missing or unusable range of one timeline in one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +31,13 @@ pub struct Gap {
     pub reason: String,
     /// When it was noticed.
     pub seen_at: Time,
+}
+
+impl Gap {
+    /// Whether it is log that was deleted because nothing kept it.
+    pub fn is_expired(&self) -> bool {
+        self.reason == EXPIRED
+    }
 }
 
 impl Catalog {
@@ -118,12 +131,16 @@ pub async fn gap_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Resul
 
 /// The gaps of all incarnations.
 pub(crate) async fn gap_all_in_txn(txn: &mut Txn) -> Result<Vec<Gap>> {
-    let statement = "select incarnation, store, timeline, start_offset, end_offset, reason, seen_at \
-                     from journal_gap order by store, timeline, start_offset, end_offset";
-    txn.rows("gap_all", query(statement)).await?.iter().map(from_row).collect()
+    const ALL: Packed =
+        packed!("journal_gap"; incarnation, timeline, start_offset, end_offset, seen_at; store, reason);
+    let mut all = txn.packed("gap_all", ALL.columns, query(ALL.statement), from_row).await?;
+    all.sort_by(|a: &Gap, b| {
+        (&a.store, a.timeline, a.start, a.end).cmp(&(&b.store, b.timeline, b.start, b.end))
+    });
+    Ok(all)
 }
 
-pub(crate) fn from_row(row: &AnyRow) -> Result<Gap> {
+pub(crate) fn from_row(row: &impl Read) -> Result<Gap> {
     Ok(Gap {
         incarnation: row.parsed("incarnation")?,
         store: row.text("store")?,

@@ -3,11 +3,11 @@
 //! The current one has the highest number in its store's records: order never comes from clocks. Older ones stay restorable.
 
 use farshore_journal::{DatabaseName, IncarnationId};
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
-use crate::row::{Read as _, big, big_known, micros};
+use crate::packed::{Packed, packed};
+use crate::row::{Read, big, big_known, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// How often a new local number is tried while other writers take theirs. Each try sees one more of them.
@@ -167,13 +167,15 @@ pub(crate) async fn incarnation_number_in_txn(txn: &mut Txn, id: IncarnationId) 
 
 /// The incarnations of all databases, each database's oldest first.
 pub(crate) async fn incarnation_all_in_txn(txn: &mut Txn) -> Result<Vec<Incarnation>> {
-    let statement = "select id, database_name, engine_identity, created_at, parent, reason, segment_bytes, \
-                     major_version, record_number from incarnation \
-                     order by coalesce(record_number, -1), created_at, id";
-    txn.rows("incarnation_all", query(statement)).await?.iter().map(from_row).collect()
+    const ALL: Packed = packed!("incarnation"; id, database_name, created_at, parent, segment_bytes, major_version, record_number;
+        engine_identity, reason);
+    let mut all = txn.packed("incarnation_all", ALL.columns, query(ALL.statement), from_row).await?;
+    // One without a number is older than those that have one.
+    all.sort_by_key(|one: &Incarnation| (one.number, one.created_at, one.id));
+    Ok(all)
 }
 
-pub(crate) fn from_row(row: &AnyRow) -> Result<Incarnation> {
+pub(crate) fn from_row(row: &impl Read) -> Result<Incarnation> {
     let major = row.maybe_integer("major_version")?.map(u32::try_from).transpose();
     Ok(Incarnation {
         id: row.parsed("id")?,

@@ -5,6 +5,7 @@
 //! What it does not do: run anything, or decide that a holder is silent (`src/jobs/` does).
 
 mod change;
+mod facts;
 mod kind;
 mod read;
 pub mod spec;
@@ -17,6 +18,10 @@ use farshore_journal::DatabaseName;
 use sqlx::query;
 
 use self::change::Change;
+pub use self::facts::JobFacts;
+pub(crate) use self::facts::job_facts_in_txn;
+#[cfg(test)]
+pub(crate) use self::facts::{BAD, GOOD, NEWEST};
 pub use self::kind::{JobId, JobKind, Via};
 pub use self::state::{JobEvent, JobState};
 pub use self::turn::{Busy, job_unended_count_in_txn};

@@ -46,6 +46,14 @@ const FILES: &[(i64, &str, &str)] = &[
         "chronicle_places",
         include_str!("../../migrations/20261127124500_chronicle_places.sql"),
     ),
+    (20_261_127_140_000, "read_often", include_str!("../../migrations/20261127140000_read_often.sql")),
+    (20_261_127_191_500, "drill_replay", include_str!("../../migrations/20261127191500_drill_replay.sql")),
+    (
+        20_261_127_200_000,
+        "backup_unopened",
+        include_str!("../../migrations/20261127200000_backup_unopened.sql"),
+    ),
+    (20_261_127_201_000, "backup_bad", include_str!("../../migrations/20261127201000_backup_bad.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use farshore_journal::format::certificate::DrillVerdict;
 use farshore_journal::{DatabaseName, DrillId, IncarnationId};
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::in_snapshot;
-use crate::row::{Read as _, micros};
+use crate::packed::PackedRow;
+use crate::row::{Read, micros, moment};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// The most drills that one call gives.
@@ -82,6 +82,26 @@ impl Catalog {
         in_snapshot!(self, drill_newest_in_txn(database))
     }
 
+    /// How the drills of each day ended that began in this time, by day and verdict.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn drill_days(
+        &self,
+        database: Option<&DatabaseName>,
+        (from, until): (Time, Time),
+    ) -> Result<Vec<DayCount>> {
+        in_snapshot!(self, drill_days_in_txn(database, (from, until)))
+    }
+
+    /// The databases of which a drill began at this time or later, by name.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn drill_drilled(&self, from: Time) -> Result<Vec<DatabaseName>> {
+        in_snapshot!(self, drill_drilled_in_txn(from))
+    }
+
     /// Drills that began in this time, newest first, at most 1000.
     ///
     /// # Errors
@@ -95,16 +115,69 @@ impl Catalog {
     }
 }
 
+/// How many drills of a day ended so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DayCount {
+    /// When the day began.
+    pub day: Time,
+    /// How they ended.
+    pub verdict: DrillVerdict,
+    /// How many.
+    pub count: u64,
+}
+
 /// As [`Catalog::drill_newest`].
 ///
 /// # Errors
 /// When the catalog is away.
 pub async fn drill_newest_in_txn(txn: &mut Txn, database: Option<&DatabaseName>) -> Result<Vec<Outline>> {
-    let bound = match database {
-        None => query(text::NEWEST),
-        Some(database) => query(text::NEWEST_OF).bind(database.to_string()),
+    let (text, database) = match database {
+        None => (text::NEWEST, None),
+        Some(database) => (text::NEWEST_OF, Some(database.to_string())),
     };
-    txn.rows("drill_newest", bound).await?.iter().map(outline).collect()
+    let mut bound = query(text.statement);
+    if let Some(database) = database {
+        bound = bound.bind(database);
+    }
+    let mut all = txn.packed("drill_newest", text.columns, bound, outline).await?;
+    all.sort_by(|a: &Outline, b| (&a.database, b.began, b.id).cmp(&(&b.database, a.began, a.id)));
+    Ok(all)
+}
+
+/// As [`Catalog::drill_days`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn drill_days_in_txn(
+    txn: &mut Txn,
+    database: Option<&DatabaseName>,
+    (from, until): (Time, Time),
+) -> Result<Vec<DayCount>> {
+    let text = if database.is_some() { text::DAYS_OF } else { text::DAYS };
+    let mut bound = query(text.statement).bind(micros(from)).bind(micros(until));
+    if let Some(database) = database {
+        bound = bound.bind(database.to_string());
+    }
+    let counted = |row: &PackedRow| {
+        let day =
+            row.integer("day")?.checked_mul(text::DAY).ok_or_else(|| Error::corrupt("day", "no day"))?;
+        let (day, verdict) = (moment("day", day)?, verdict(row.str("verdict")?)?);
+        Ok(DayCount { day, verdict, count: row.count("drills")? })
+    };
+    let mut all = txn.packed("drill_days", text.columns, bound, counted).await?;
+    all.sort_by_key(|one: &DayCount| (one.day, one.verdict.word()));
+    Ok(all)
+}
+
+/// As [`Catalog::drill_drilled`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn drill_drilled_in_txn(txn: &mut Txn, from: Time) -> Result<Vec<DatabaseName>> {
+    let bound = query(text::DRILLED.statement).bind(micros(from));
+    let mut all = txn.packed("drill_drilled", text::DRILLED.columns, bound, |row| row.parsed("name")).await?;
+    all.sort();
+    Ok(all)
 }
 
 /// As [`Catalog::drill_history`].
@@ -128,17 +201,21 @@ pub async fn drill_history_in_txn(
 
 /// The queries, so that the plan test sees the very texts that run.
 pub(crate) mod text {
+    use crate::packed::{Packed, packed};
+
     macro_rules! newest {
         ($which:literal) => {
-            concat!(
-                "select drill.id, drill.database_name, drill.incarnation, drill.verdict, drill.began_at, drill.ended_at, \
-                 drill.recovery_us, drill.objective_us, drill.signing_key \
-                 from (select database_name, incarnation, verdict, max(began_at) as began_at from drill ",
-                $which,
-                " group by database_name, incarnation, verdict) newest \
-                 join drill on drill.database_name = newest.database_name and drill.incarnation = newest.incarnation \
-                 and drill.verdict = newest.verdict and drill.began_at = newest.began_at \
-                 order by drill.database_name, drill.began_at desc, drill.id desc"
+            packed!(
+                concat!(
+                    "(select drill.id, drill.database_name, drill.incarnation, drill.verdict, drill.began_at, drill.ended_at, \
+                     drill.recovery_us, drill.objective_us, drill.signing_key \
+                     from (select database_name, incarnation, verdict, max(began_at) as began_at from drill ",
+                    $which,
+                    " group by database_name, incarnation, verdict) newest \
+                     join drill on drill.database_name = newest.database_name and drill.incarnation = newest.incarnation \
+                     and drill.verdict = newest.verdict and drill.began_at = newest.began_at) one"
+                );
+                id, database_name, incarnation, verdict, began_at, ended_at, recovery_us, objective_us, signing_key
             )
         };
     }
@@ -153,25 +230,47 @@ pub(crate) mod text {
         };
     }
 
+    /// Microseconds of a day. Days begin at midnight, UTC, and none that is asked for is before 1970.
+    pub(crate) const DAY: i64 = 86_400_000_000;
+    macro_rules! days {
+        ($which:literal) => {
+            packed!(
+                concat!(
+                    "(select began_at / 86400000000 as day, verdict, count(*) as drills from drill where ",
+                    $which,
+                    "began_at >= $1 and began_at < $2 group by began_at / 86400000000, verdict) one"
+                );
+                day, verdict, drills
+            )
+        };
+    }
+    pub(crate) const DAYS: Packed = days!("");
+    pub(crate) const DAYS_OF: Packed = days!("database_name = $3 and ");
+    pub(crate) const DRILLED: Packed = packed!(
+        "(select name from farshore_database where exists (select 1 from drill where drill.database_name = farshore_database.name \
+         and drill.began_at >= $1)) one";
+        name
+    );
+
     // The inner part reads an index alone: statements are long.
-    pub(crate) const NEWEST: &str = newest!("");
-    pub(crate) const NEWEST_OF: &str = newest!("where database_name = $1");
+    pub(crate) const NEWEST: Packed = newest!("");
+    pub(crate) const NEWEST_OF: Packed = newest!("where database_name = $1");
     pub(crate) const HISTORY: &str = history!("");
     pub(crate) const HISTORY_OF: &str = history!("database_name = $4 and ");
 }
 
-fn outline(row: &AnyRow) -> Result<Outline> {
+fn outline(row: &impl Read) -> Result<Outline> {
     let time = |micros: Option<u64>| micros.map(Duration::from_micros);
     Ok(Outline {
         id: row.parsed("id")?,
         database: row.parsed("database_name")?,
         incarnation: row.parsed("incarnation")?,
-        verdict: verdict(&row.text("verdict")?)?,
+        verdict: verdict(row.str("verdict")?)?,
         began: row.time("began_at")?,
         ended: row.time("ended_at")?,
         recovery: time(row.maybe_count("recovery_us")?),
         objective: time(row.maybe_count("objective_us")?),
-        certified: row.maybe_text("signing_key")?.is_some(),
+        certified: row.maybe_str("signing_key")?.is_some(),
     })
 }
 

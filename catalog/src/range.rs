@@ -4,12 +4,12 @@
 //! neither overlap nor touch. What is written here was stored first; a crash in between leaves the catalog behind.
 
 use farshore_journal::{IncarnationId, Offset, Position, Sequence, Timeline};
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
 use crate::incarnation::incarnation_number_in_txn;
-use crate::row::{Read as _, at, big, branch};
+use crate::packed::{Packed, packed};
+use crate::row::{Read, at, big, branch};
 use crate::{Catalog, Error, Result, Txn};
 
 /// An unbroken run of one timeline's journal in one store.
@@ -203,12 +203,13 @@ pub async fn range_list_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Res
 
 /// The ranges of all incarnations, each one's by store, timeline and offset.
 pub(crate) async fn range_all_in_txn(txn: &mut Txn) -> Result<Vec<JournalRange>> {
-    let statement = "select incarnation, store, timeline, start_offset, end_offset, checked_end, \
-                     first_sequence, last_sequence from journal_range order by store, timeline, start_offset";
-    txn.rows("range_all", query(statement)).await?.iter().map(from_row).collect()
+    const ALL: Packed = packed!("journal_range"; incarnation, timeline, start_offset, end_offset, checked_end, first_sequence, last_sequence; store);
+    let mut all = txn.packed("range_all", ALL.columns, query(ALL.statement), from_row).await?;
+    all.sort_by(|a: &JournalRange, b| (&a.store, a.timeline, a.start).cmp(&(&b.store, b.timeline, b.start)));
+    Ok(all)
 }
 
-pub(crate) fn from_row(row: &AnyRow) -> Result<JournalRange> {
+pub(crate) fn from_row(row: &impl Read) -> Result<JournalRange> {
     Ok(JournalRange {
         incarnation: row.parsed("incarnation")?,
         store: row.text("store")?,

@@ -58,27 +58,34 @@ pub(crate) fn moment(column: &'static str, micros: i64) -> Result<Time> {
 /// What is read from a row, by column.
 pub(crate) trait Read {
     fn maybe_integer(&self, column: &'static str) -> Result<Option<i64>>;
-    fn maybe_text(&self, column: &'static str) -> Result<Option<String>>;
-    fn bytes(&self, column: &'static str) -> Result<Vec<u8>>;
+    fn maybe_str(&self, column: &'static str) -> Result<Option<&str>>;
+
+    fn maybe_text(&self, column: &'static str) -> Result<Option<String>> {
+        Ok(self.maybe_str(column)?.map(str::to_owned))
+    }
+
+    fn str(&self, column: &'static str) -> Result<&str> {
+        self.maybe_str(column)?.ok_or_else(|| Error::corrupt(column, "null"))
+    }
 
     fn integer(&self, column: &'static str) -> Result<i64> {
         self.maybe_integer(column)?.ok_or_else(|| Error::corrupt(column, "null"))
     }
 
     fn text(&self, column: &'static str) -> Result<String> {
-        self.maybe_text(column)?.ok_or_else(|| Error::corrupt(column, "null"))
+        self.str(column).map(str::to_owned)
     }
 
     fn parsed<T: FromStr<Err = farshore_journal::ParseError>>(&self, column: &'static str) -> Result<T> {
-        self.text(column)?.parse().map_err(|error| Error::unreadable(column, &error))
+        self.str(column)?.parse().map_err(|error| Error::unreadable(column, &error))
     }
 
     fn maybe_parsed<T: FromStr<Err = farshore_journal::ParseError>>(
         &self,
         column: &'static str,
     ) -> Result<Option<T>> {
-        let text = self.maybe_text(column)?;
-        text.map(|text| text.parse()).transpose().map_err(|error| Error::unreadable(column, &error))
+        let text = self.maybe_str(column)?;
+        text.map(str::parse).transpose().map_err(|error| Error::unreadable(column, &error))
     }
 
     fn maybe_count(&self, column: &'static str) -> Result<Option<u64>> {
@@ -144,11 +151,12 @@ impl Read for AnyRow {
         self.try_get(column).map_err(|error| Error::corrupt(column, error))
     }
 
-    fn maybe_text(&self, column: &'static str) -> Result<Option<String>> {
+    fn maybe_str(&self, column: &'static str) -> Result<Option<&str>> {
         self.try_get(column).map_err(|error| Error::corrupt(column, error))
     }
+}
 
-    fn bytes(&self, column: &'static str) -> Result<Vec<u8>> {
-        self.try_get(column).map_err(|error| Error::corrupt(column, error))
-    }
+/// What a row holds as bytes.
+pub(crate) fn bytes(row: &AnyRow, column: &'static str) -> Result<Vec<u8>> {
+    row.try_get(column).map_err(|error| Error::corrupt(column, error))
 }

@@ -1,15 +1,15 @@
 //! What falls due by a clock, and up to when it was answered.
 //!
-//! What always holds: a due time is answered once, whoever watches, and with its job in the same transaction; what was answered moves forward only. What it
-//! does not do: compute when something is due (`src/jobs/schedule.rs` does).
+//! What always holds: a due time is answered once, whoever watches, and with its job in the same transaction; what was answered moves forward only, but where a clock had been ahead
+//! ([`Catalog::schedule_restart`]). What it does not do: compute when something is due (`src/jobs/schedule.rs` does).
 
 use farshore_journal::DatabaseName;
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_local_txn, in_snapshot};
 use crate::job::{JobId, JobKind, NewJob, job_put_in_txn};
-use crate::row::{Read as _, micros};
+use crate::packed::{Packed, packed};
+use crate::row::{Read, micros};
 use crate::{Catalog, Result, Time, Txn};
 
 /// A schedule: one kind of work for one database.
@@ -50,6 +50,15 @@ impl Catalog {
         now: Time,
     ) -> Result<bool> {
         in_local_txn!(self, schedule_answer_in_txn((database, kind, due), job, now))
+    }
+
+    /// Takes back a due time that lies ahead, where it is still the `known` one: nothing is due up to `due`, and everything behind it is. Whether
+    /// it was.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn schedule_restart(&self, known: &Schedule, due: Time, now: Time) -> Result<bool> {
+        in_local_txn!(self, schedule_restart_in_txn(known, due, now))
     }
 
     /// All schedules that any service ever had, by database and kind.
@@ -114,23 +123,40 @@ pub async fn schedule_answer_in_txn(
     Ok(true)
 }
 
+/// As [`Catalog::schedule_restart`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn schedule_restart_in_txn(txn: &mut Txn, known: &Schedule, due: Time, now: Time) -> Result<bool> {
+    let statement = "update schedule set due_us = $1, updated_at = $2 \
+                     where database_name = $3 and kind = $4 and due_us = $5 and due_us > $1";
+    let bound = query(statement)
+        .bind(micros(due))
+        .bind(micros(now))
+        .bind(known.database.to_string())
+        .bind(known.kind.word())
+        .bind(micros(known.due));
+    Ok(txn.execute("schedule_restart", bound).await? > 0)
+}
+
 /// As [`Catalog::schedule_list`].
 ///
 /// # Errors
 /// When the catalog is away.
 pub async fn schedule_list_in_txn(txn: &mut Txn) -> Result<Vec<Schedule>> {
-    let statement =
-        "select database_name, kind, cron, zone, due_us, job from schedule order by database_name, kind";
-    txn.rows("schedule_list", query(statement)).await?.iter().map(from_row).collect()
+    const ALL: Packed = packed!("schedule"; database_name, kind, due_us, job; cron, zone);
+    let mut all = txn.packed("schedule_list", ALL.columns, query(ALL.statement), from_row).await?;
+    all.sort_by(|a: &Schedule, b| (&a.database, a.kind.word()).cmp(&(&b.database, b.kind.word())));
+    Ok(all)
 }
 
-fn from_row(row: &AnyRow) -> Result<Schedule> {
+fn from_row(row: &impl Read) -> Result<Schedule> {
     Ok(Schedule {
         database: row.parsed("database_name")?,
-        kind: row.text("kind")?.parse().unwrap_or(JobKind::Unknown),
+        kind: row.str("kind")?.parse().unwrap_or(JobKind::Unknown),
         cron: row.text("cron")?,
         zone: row.text("zone")?,
         due: row.time("due_us")?,
-        job: row.maybe_text("job")?.map(|job| job.parse()).transpose()?,
+        job: row.maybe_str("job")?.map(str::parse).transpose()?,
     })
 }

@@ -8,11 +8,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use farshore_journal::{DatabaseName, Offset, Timeline};
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot};
-use crate::row::{self, Read as _, at_known, big_known, branch, micros};
+use crate::packed::{Packed, packed};
+use crate::row::{self, Read, at_known, big_known, branch, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// The states of a database's shipping. The shipper sets each; all are persisted.
@@ -221,16 +221,16 @@ pub async fn shipping_find_in_txn(txn: &mut Txn, database: &DatabaseName) -> Res
 
 /// What every shipper last said.
 pub(crate) async fn shipping_all_in_txn(txn: &mut Txn) -> Result<Vec<Shipping>> {
-    let statement = "select database_name, state, timeline, received, stored, reported, released, source_offset, \
-                     retained_bytes, seconds_to_full, heartbeat_us, last_contact_at, last_stored_commit_at, \
-                     oldest_unstored_commit_at, updated_at, node from shipping";
-    txn.rows("shipping_all", query(statement)).await?.iter().map(from_row).collect()
+    const ALL: Packed = packed!("shipping"; database_name, state, timeline, received, stored, reported, released, source_offset,
+        retained_bytes, seconds_to_full, heartbeat_us, last_contact_at, last_stored_commit_at, oldest_unstored_commit_at,
+        updated_at; node);
+    txn.packed("shipping_all", ALL.columns, query(ALL.statement), from_row).await
 }
 
-pub(crate) fn from_row(row: &AnyRow) -> Result<Shipping> {
+pub(crate) fn from_row(row: &impl Read) -> Result<Shipping> {
     Ok(Shipping {
         database: row.parsed("database_name")?,
-        state: row.text("state")?.parse()?,
+        state: row.str("state")?.parse()?,
         timeline: row.maybe_timeline("timeline")?,
         received: row.maybe_offset("received")?,
         stored: row.maybe_offset("stored")?,

@@ -120,6 +120,9 @@ pub struct WindowGap {
     pub to_position: Option<Position>,
     /// Why.
     pub reason: String,
+    /// Whether it is a loss: log that expired before something that can be restored is none.
+    #[serde(skip)]
+    pub is_loss: bool,
     /// The first restorable position of the older run that ends here.
     #[serde(serialize_with = "as_text")]
     pub older_from_position: Position,
@@ -134,6 +137,10 @@ pub struct Backups {
     pub count: u64,
     /// How many of them have pages that were damaged at the primary already: a restore takes those last.
     pub damaged: u64,
+    /// How many of them nobody has opened: they are sealed, and were found in the store where no private key is at hand. Whether pages of theirs are damaged is not known.
+    pub unopened: u64,
+    /// How many of them a verification found to be not as they were stored: no window begins with one.
+    pub bad: u64,
     /// When the newest ended.
     pub last_at: Option<Time>,
 }
@@ -225,7 +232,10 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         let complete = || all.iter().filter(|backup| backup.state == BackupState::Complete);
         backups = Backups {
             count: complete().count() as u64,
-            damaged: complete().filter(|backup| backup.bad_pages > 0).count() as u64,
+            damaged: complete().filter(|backup| backup.bad_pages.is_some_and(|pages| pages > 0)).count()
+                as u64,
+            unopened: complete().filter(|backup| !backup.checked).count() as u64,
+            bad: complete().filter(|backup| backup.bad_at.is_some()).count() as u64,
             last_at: complete().filter_map(|backup| backup.finished_at).max(),
         };
     }
@@ -299,7 +309,10 @@ pub(crate) fn ships(state: ShownState) -> bool {
 }
 
 /// The newest timeline that the catalog has heard of: the first one of a journal has log and no branch.
-async fn newest_timeline_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<Option<Timeline>> {
+pub(crate) async fn newest_timeline_in_txn(
+    txn: &mut Txn,
+    incarnation: IncarnationId,
+) -> Result<Option<Timeline>> {
     let branches = branch_list_in_txn(txn, incarnation).await?;
     let ranges = range_list_in_txn(txn, incarnation).await?;
     Ok(newest_timeline(&branches, &ranges))
@@ -383,6 +396,7 @@ async fn window_in_txn(
             from_position: lost.from,
             to_position: lost.to,
             reason: lost.reason.clone(),
+            is_loss: lost.is_loss(),
             older_from_position: older.from,
             older_from_time: along.time_at(txn, older, older.from).await?,
         });

@@ -4,11 +4,11 @@
 //! only rises, because a takeover may prove less than its predecessor believed.
 
 use farshore_journal::{DatabaseName, Position};
-use sqlx::any::AnyRow;
 use sqlx::query;
 
 use crate::connection::{in_own_txn, in_snapshot, without_secrets};
-use crate::row::{Read as _, at_known, branch, micros};
+use crate::packed::{Packed, packed};
+use crate::row::{Read, at_known, branch, micros};
 use crate::{Catalog, Error, Result, Time, Txn};
 
 /// What last went wrong with a target.
@@ -157,12 +157,14 @@ pub async fn target_delete_in_txn(txn: &mut Txn, database: &DatabaseName, store:
 
 /// The targets of all databases, by store.
 pub(crate) async fn target_all_in_txn(txn: &mut Txn) -> Result<Vec<Target>> {
-    let statement = "select database_name, store, url, state, stored_timeline, stored_offset, updated_at, \
-                     failure_code, failure_message, failed_at from target order by store";
-    txn.rows("target_all", query(statement)).await?.iter().map(from_row).collect()
+    const ALL: Packed = packed!("target"; database_name, state, stored_timeline, stored_offset, updated_at, failed_at;
+        store, url, failure_code, failure_message);
+    let mut all = txn.packed("target_all", ALL.columns, query(ALL.statement), from_row).await?;
+    all.sort_by(|a: &Target, b| a.store.cmp(&b.store));
+    Ok(all)
 }
 
-pub(crate) fn from_row(row: &AnyRow) -> Result<Target> {
+pub(crate) fn from_row(row: &impl Read) -> Result<Target> {
     let failure = match (
         row.maybe_text("failure_code")?,
         row.maybe_text("failure_message")?,

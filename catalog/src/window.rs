@@ -8,9 +8,9 @@
 
 use farshore_journal::{BackupId, Offset, Position};
 
-use crate::backup::{Backup, BackupState};
+use crate::backup::Backup;
 use crate::branch::Line;
-use crate::gap::Gap;
+use crate::gap::{EXPIRED, Gap};
 use crate::range::JournalRange;
 
 /// An unbroken run of restorable positions. Both ends can be restored.
@@ -38,6 +38,13 @@ pub struct Break {
     pub reason: String,
 }
 
+impl Break {
+    /// Whether it is a loss. Log that expired between two spans is none: only where nothing behind it can be restored somebody has to act.
+    pub fn is_loss(&self) -> bool {
+        self.to.is_none() || self.reason != EXPIRED
+    }
+}
+
 /// The restorable spans along a line, oldest first, and what lies between them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Windows {
@@ -51,6 +58,11 @@ impl Windows {
     /// Whether what ends at a position of the line can be restored. The caller knows that the position is on the line.
     pub fn holds(&self, position: Position) -> bool {
         self.spans.iter().any(|span| span.from.offset <= position.offset && position.offset <= span.to.offset)
+    }
+
+    /// How many parts of the history are lost that lie behind a span.
+    pub fn losses(&self) -> usize {
+        self.breaks.iter().filter(|one| one.is_loss()).count()
     }
 }
 
@@ -154,34 +166,47 @@ fn without(run: Run, missing: &[(Offset, Offset, &str)]) -> Vec<Run> {
 
 /// The usable backup with the lowest end in a run.
 fn oldest_usable(line: &Line, run: &Run, backups: &[Backup]) -> Option<(Position, BackupId)> {
-    backups
+    let usable = backups
         .iter()
-        .filter(|backup| backup.state == BackupState::Complete && backup.checked)
-        .filter_map(|backup| {
-            let end = backup.end?;
-            let on_line = line.stretches().iter().any(|stretch| {
-                stretch.timeline == backup.timeline
-                    && stretch.from <= backup.start
-                    && stretch.until.is_none_or(|until| end <= until)
-            });
-            let in_run = run.start <= backup.start && backup.start <= end && end <= run.checked;
-            (on_line && in_run).then(|| (Position::new(backup.timeline, end), backup.id))
-        })
-        .min_by_key(|(end, id)| (end.offset, *id))
+        .filter_map(|backup| Some((usable_end(line, backup, (run.start, run.checked))?, backup.id)));
+    usable.min_by_key(|(end, id)| (end.offset, *id))
+}
+
+/// The backup that a restore to the end of a span begins with. Those that have damaged pages come last.
+pub(crate) fn newest_usable<'a>(line: &Line, span: &Span, backups: &'a [Backup]) -> Option<&'a Backup> {
+    let usable = backups
+        .iter()
+        .filter_map(|backup| Some((usable_end(line, backup, (span.log_from, span.to.offset))?, backup)));
+    usable.max_by_key(|(end, backup)| (backup.bad_pages == Some(0), end.offset)).map(|(_, backup)| backup)
+}
+
+/// Where a backup ends, if a restore can begin with it in log of this line that is whole between these offsets.
+fn usable_end(line: &Line, backup: &Backup, (from, to): (Offset, Offset)) -> Option<Position> {
+    let end = backup.end.filter(|_| backup.is_usable())?;
+    let on_line = line.stretches().iter().any(|stretch| {
+        stretch.timeline == backup.timeline
+            && stretch.from <= backup.start
+            && stretch.until.is_none_or(|until| end <= until)
+    });
+    let within = from <= backup.start && backup.start <= end && end <= to;
+    (on_line && within).then(|| Position::new(backup.timeline, end))
 }
 
 fn reason(missing: &[(Offset, Offset, &str)], from: Offset, to: Option<Offset>) -> String {
-    missing
-        .iter()
-        .find(|(start, end, _)| *end > from && to.is_none_or(|to| *start < to))
-        .map_or("log is missing or unchecked, and no base backup bridges it", |(_, _, reason)| *reason)
-        .to_owned()
+    let between = || {
+        let between = missing.iter().filter(|(start, end, _)| *end > from && to.is_none_or(|to| *start < to));
+        between.map(|(_, _, reason)| *reason)
+    };
+    // What was lost beside log that expired is not to be taken for expired.
+    let lost = between().find(|reason| *reason != EXPIRED).or_else(|| between().next());
+    lost.unwrap_or("log is missing or unchecked, and no base backup bridges it").to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Time;
+    use crate::backup::BackupState;
     use crate::branch::{Branch, Fork};
     use farshore_journal::{IncarnationId, Sequence, Timeline};
 
@@ -240,7 +265,8 @@ mod tests {
             state: BackupState::Complete,
             checked: true,
             label: String::new(),
-            bad_pages: 0,
+            bad_pages: Some(0),
+            bad_at: None,
         }
     }
 
@@ -255,6 +281,7 @@ mod tests {
     fn the_window_claims_only_what_a_usable_backup_and_checked_log_reach() {
         let mut unchecked = backup(1, 10, 20);
         unchecked.checked = false;
+        let bad = Backup { bad_at: Some(Time::default()), ..backup(1, 10, 20) };
         let mut running = backup(1, 10, 20);
         running.state = BackupState::Running;
         let mut endless = backup(1, 10, 20);
@@ -267,6 +294,15 @@ mod tests {
             ("log without a backup", one(), vec![range(1, 0, 100, 100)], vec![], vec![], vec![], 0),
             ("a backup without log", one(), vec![], vec![], vec![backup(1, 10, 20)], vec![], 0),
             ("an unchecked backup", one(), vec![range(1, 0, 100, 100)], vec![], vec![unchecked], vec![], 0),
+            (
+                "one that a verification found to be bad, and another",
+                one(),
+                vec![range(1, 0, 100, 100)],
+                vec![],
+                vec![bad, backup(1, 30, 40)],
+                vec![((1, 40), (1, 100))],
+                0,
+            ),
             (
                 "a running backup",
                 one(),
@@ -439,5 +475,26 @@ mod tests {
         let at = |offset| Position::new(Timeline::new(1), Offset::new(offset));
         let expected = Break { from: at(100), to: Some(at(140)), reason: "lost".to_owned() };
         assert_eq!(found.breaks, [expected]);
+    }
+
+    /// A point is held behind the first backup, and what lies between it and the window went.
+    #[test]
+    fn log_that_expired_splits_the_window_and_is_a_loss_only_where_nothing_follows() {
+        let expired = |start, end| Gap { reason: EXPIRED.to_owned(), ..gap(1, start, end) };
+        let backups = [backup(1, 10, 20), backup(1, 130, 140)];
+        // The catalog was told of the log while it was shipped, and has it as one range.
+        let of = |gaps: &[Gap], backups: &[Backup]| {
+            windows(&line(&[], 1), &[range(1, 0, 200, 200)], gaps, backups)
+        };
+        let found = of(&[expired(40, 60), expired(60, 100)], &backups);
+        assert_eq!(spans(&found), [((1, 20), (1, 40)), ((1, 140), (1, 200))]);
+        assert_eq!((found.breaks.len(), found.losses(), found.breaks[0].reason.as_str()), (1, 0, EXPIRED));
+        assert!(!found.holds(Position::new(Timeline::new(1), Offset::new(70))));
+        // Something was lost there as well.
+        let found = of(&[expired(40, 60), gap(1, 60, 100)], &backups);
+        assert_eq!((found.losses(), found.breaks[0].reason.as_str()), (1, "lost"));
+        // The backups behind it are gone.
+        let found = of(&[expired(40, 100)], &backups[..1]);
+        assert_eq!((spans(&found), found.losses()), (vec![((1, 20), (1, 40))], 1));
     }
 }

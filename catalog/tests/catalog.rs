@@ -30,6 +30,8 @@ mod stories_glance;
 mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
 mod stories_points;
+#[path = "catalog/stories_recovery.rs"]
+mod stories_recovery;
 #[path = "catalog/stories_status.rs"]
 mod stories_status;
 
@@ -130,12 +132,15 @@ on_both!(
     stories_jobs::a_wish_to_end_is_heard_at_the_next_beat,
     stories_jobs::jobs_are_listed_newest_first_page_by_page,
     stories_jobs::a_job_that_another_catalog_kept_is_gone_and_no_other_is_touched,
+    stories_jobs::a_due_time_that_a_wrong_clock_answered_is_taken_back_once,
     stories_jobs::a_due_time_is_answered_once_with_its_job,
     stories_jobs::however_much_waits_of_one_database_the_others_have_their_turn,
     stories_jobs::a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_stores,
     stories_activity::writers_at_once_make_one_chain,
     stories_activity::work_that_is_asked_for_again_within_a_day_is_the_same_job,
     stories_activity::no_more_work_of_a_database_is_asked_for_than_may_wait,
+    stories_chronicles::a_copy_from_before_it_was_settled_writes_nothing_a_second_time,
+    stories_chronicles::a_copy_of_a_ledger_from_before_it_was_settled_writes_nothing_a_second_time,
     stories_chronicles::a_lost_record_of_activity_comes_back_and_goes_on_behind_its_end,
     stories_chronicles::entries_that_could_not_be_opened_are_filled_in_later_and_only_the_right_ones,
     stories_chronicles::a_long_record_is_taken_back_in_parts_that_each_lead_to_what_is_there,
@@ -150,6 +155,8 @@ on_both!(
     stories_drills::drills_are_listed_newest_first_and_read_back_as_written,
     stories_drills::what_is_certified_of_a_drill_is_never_replaced,
     stories_drills::a_database_is_proved_by_its_newest_drill_that_did_not_fail,
+    stories_recovery::a_recovery_is_reckoned_from_the_newest_base_and_the_three_newest_drills,
+    stories_drills::the_drills_of_a_day_are_counted_by_how_they_ended_however_many_there_are,
     stories_access::a_token_lets_in_until_it_expires_or_is_revoked_and_nothing_else_does,
     stories_access::a_valid_token_keeps_its_name_and_a_revoked_one_frees_it,
     stories_access::the_last_use_of_a_token_is_kept_to_a_minute,
@@ -176,6 +183,7 @@ on_both!(
     stories_status::a_rebuilt_catalog_equals_the_lost_one,
     stories_fleet::the_fleet_says_of_each_database_what_its_status_says,
     stories_fleet::the_newest_success_and_failure_of_work_are_known_by_kind_and_database,
+    stories_fleet::work_that_was_done_and_is_bad_news_is_a_failure_and_hides_no_success_before_it,
     stories_fleet::of_many_that_see_a_change_one_tells_it,
     stories_fleet::of_many_that_would_tell_a_channel_one_does_and_what_it_heard_never_grows_older,
 );

@@ -6,6 +6,7 @@
 //! What it does not do: it does not know what an entry says.
 
 mod strand;
+mod tree;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use self::strand::{Flaw, Strand, lives_before};
+pub use self::strand::{Flaw, Strand};
+pub use self::tree::Tree;
 use crate::error::JournalError;
 use crate::format::header::VERSION;
 use crate::format::page::PAGE_BYTES;
@@ -108,6 +110,23 @@ pub async fn read(
         None
     };
     misplaced.map_or(Ok(page), |field| Err(JournalError::Misplaced { key, field }))
+}
+
+/// Whether a page stands at a name, be it what it may.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn stands(
+    repository: &Repository,
+    chronicle: &Chronicle,
+    life: LifeId,
+    first: u64,
+) -> Result<bool, JournalError> {
+    match repository.store().size(&key(chronicle, life, first)?).await {
+        Ok(_) => Ok(true),
+        Err(why) if why.is_not_found() => Ok(false),
+        Err(why) => Err(why.into()),
+    }
 }
 
 /// What a chronicle has in a store.

@@ -102,6 +102,12 @@ pub enum FormatError {
         /// What the reader of JSON said, without content.
         why: String,
     },
+    /// What is sealed for private keys is not as whoever seals writes it, whatever key is at hand: no missing key explains it.
+    #[error("what is sealed in it is not as it was sealed: {why}")]
+    Age {
+        /// What is wrong, without content.
+        why: String,
+    },
     /// A data key could not be wrapped or unwrapped.
     #[error("the data key: {why}")]
     Key {

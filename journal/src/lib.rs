@@ -20,7 +20,7 @@ pub mod identity;
 pub mod index;
 pub mod layout;
 pub mod merge;
-mod moment;
+pub mod moment;
 pub mod packing;
 pub mod position;
 pub mod protocol;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// A moment by both clocks: the monotonic one stands still in a suspended machine, the wall clock may be set back.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment {
+pub struct Moment {
     steady: Instant,
     wall: SystemTime,
 }
@@ -23,5 +23,21 @@ impl Moment {
     /// The larger of what the two clocks say has passed.
     pub fn elapsed(&self) -> Duration {
         self.steady.elapsed().max(self.wall.elapsed().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As in a machine that was suspended, whose monotonic clock stood still, and in one whose wall clock was set back.
+    #[test]
+    fn what_either_clock_says_has_passed_counts() {
+        let hour = Duration::from_secs(3600);
+        let now = Moment::now();
+        let suspended = Moment { wall: now.wall - hour, ..now };
+        assert!(suspended.elapsed() >= hour);
+        let set_back = Moment { wall: now.wall + hour, ..now };
+        assert!(set_back.elapsed() < hour);
     }
 }

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::chunk::Chunk;
 use crate::error::JournalError;
@@ -35,6 +36,8 @@ const DOUBT_PAUSE: Duration = Duration::from_millis(400);
 const STEPPED_OVER: u32 = 8;
 /// Names that are listed at a time behind the journal's end, where one is expected, or none.
 const LISTED: usize = 16;
+/// Runs that are looked at at once.
+const RUNS_AT_ONCE: usize = 16;
 
 /// One incarnation's journal in one store, to be read.
 #[derive(Debug, Clone)]
@@ -213,15 +216,30 @@ impl Reader {
     /// # Errors
     /// When the store does not answer.
     pub async fn runs_begun(&self) -> Result<Vec<Arc<ExpiredRun>>, JournalError> {
-        let mut begun = Vec::new();
-        for name in self.runs.names(&*self.store, &self.layout, true).await?.iter() {
+        let names = self.runs.names(&*self.store, &self.layout, true).await?;
+        self.begun(names.iter().copied().collect()).await
+    }
+
+    /// As [`runs_begun`](Self::runs_begun), of the runs that reach to chunk `from` or beyond, by a list that may be an hour old: one whose chunks are gone has stood for longer.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn runs_begun_from(&self, from: Sequence) -> Result<Vec<Arc<ExpiredRun>>, JournalError> {
+        let names = self.runs.names(&*self.store, &self.layout, false).await?;
+        self.begun(names.iter().filter(|name| name.last >= from).copied().collect()).await
+    }
+
+    async fn begun(&self, names: Vec<SegmentName>) -> Result<Vec<Arc<ExpiredRun>>, JournalError> {
+        let asked = stream::iter(names).map(|name| async move {
             match self.expected_header(name.first).await {
-                Err(JournalError::Expired { run, .. }) => begun.push(run),
-                Err(JournalError::Store(why)) => return Err(why.into()),
+                Err(JournalError::Expired { run, .. }) => Ok(Some(run)),
+                Err(JournalError::Store(why)) => Err(JournalError::from(why)),
                 // A chunk that does not read is whoever reads it's to say.
-                Ok(_) | Err(_) => {}
+                Ok(_) | Err(_) => Ok(None),
             }
-        }
+        });
+        let begun: Vec<Option<Arc<ExpiredRun>>> = asked.buffered(RUNS_AT_ONCE).try_collect().await?;
+        let mut begun: Vec<Arc<ExpiredRun>> = begun.into_iter().flatten().collect();
         begun.sort_by_key(|run| run.name.first);
         Ok(begun)
     }

@@ -2,7 +2,7 @@
 //!
 //! Gaps are found without reading the journal: a writer opens anew before it records one, so a gap stands directly behind an
 //! opening, or behind the timeline's chunk that follows one (FORMAT.md section 2). The openings are found by galloping over
-//! the generations, which never fall along the numbers.
+//! the generations, which never fall along the numbers. Log that expired is known by its runs, and is a gap like the others.
 
 use farshore_engines::postgres::log::history::TimelineHistory;
 use farshore_journal::backup;
@@ -56,7 +56,14 @@ pub async fn read(reader: &Reader, segment_bytes: u64, from: Sequence) -> Result
         None => return Ok(None),
     };
     let from = reached_by(reader, from.min(last.number), segment_bytes, &history).await?;
-    let gaps = gaps(reader, from, last).await?;
+    let mut gaps = gaps(reader, from.clone(), last).await?;
+    // What expired is missing as what was lost is: no restore crosses it, so a backup before it is no base for now.
+    let expired = reader.runs_begun_from(from.number).await?;
+    gaps.extend(expired.iter().map(|run| Gap {
+        timeline: run.header.timeline,
+        start: run.header.start,
+        end: run.header.end,
+    }));
     let (begin, end) = (first.start, last.end_position());
     Ok(Some(Line { begin, end, last: last.number, history, gaps, segment_bytes }))
 }
@@ -134,6 +141,7 @@ async fn first_where(
 mod tests {
     use std::sync::Arc;
 
+    use farshore_journal::expiry::{self, Marking};
     use farshore_journal::format::Recipients;
     use farshore_journal::format::body::{GapBody, IncarnationRecord, TimelineBody};
     use farshore_journal::format::object::Compression;
@@ -253,6 +261,43 @@ mod tests {
         let last = journal.reader().last().await.unwrap().unwrap().header().number;
         assert_eq!(journal.line(last.get()).await.gaps, [third]);
         assert_eq!(journal.line(last.get() + 1).await.gaps, [third], "a number that is not there yet");
+    }
+
+    /// A base that a hold keeps from before what expired must not stand for the bases behind it, when those are gone.
+    #[tokio::test]
+    async fn log_that_expired_is_a_gap_and_a_backup_before_it_is_no_base_for_now() {
+        let journal = Journal::new().await;
+        data(&mut journal.open().await, 5).await;
+        let mut writer = journal.open().await;
+        let start = writer.stored().offset;
+        data(&mut writer, 4).await;
+        let missing = Gap { timeline: Timeline::new(1), start, end: writer.stored().offset };
+        let mut writer = journal.open().await;
+        let (chunk, _) = encode_data(writer.place(), &vec![7; usize::try_from(SEGMENT).unwrap()]).unwrap();
+        writer.append(&chunk, &quiet).await.unwrap();
+        data(&mut writer, 3).await;
+        let needed = |start: u64, end: u64| Needed {
+            timeline: Timeline::new(1),
+            start: Offset::new(start),
+            end: Offset::new(end),
+        };
+        let held = needed(SEGMENT, SEGMENT + 200);
+        let newer = needed(2 * SEGMENT, writer.stored().offset.get());
+
+        let reader = journal.reader();
+        let marking =
+            Marking { host: "test".to_owned(), at: chrono::Utc::now(), reason: "not kept".to_owned() };
+        let within = (Sequence::new(7), Sequence::new(10));
+        let run = expiry::mark_run(&reader, within, &marking).await.unwrap();
+        let line = journal.line(0).await;
+        assert_eq!((line.gaps.as_slice(), line.due(&[held])), (&[][..], None), "nothing of it went");
+        expiry::delete_run(&reader, &run, &|| true).await.unwrap();
+        let line = journal.line(0).await;
+        assert_eq!(line.gaps, [missing]);
+        assert_eq!(line.due(&[held]), Some(Due::BehindGap(missing)));
+        assert_eq!(line.due(&[held, newer]), None);
+        // Whoever asks from behind it is not told of it.
+        assert_eq!(journal.line(13).await.gaps, []);
     }
 
     #[tokio::test]

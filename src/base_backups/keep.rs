@@ -3,11 +3,13 @@
 //! What always holds: each database has a task of its own, so that none waits for another's failure; within a database one
 //! backup is taken at a time, so that two do not share the primary's disk; in the process [`AT_ONCE`] are, so that memory and
 //! line stay bounded, and each of them ends ([`super::take`]). Whether one is due is asked of the store: at the start, and when
-//! the journal's incarnation, timeline or gaps change. A database that is not shipped any more is left alone.
+//! the journal's incarnation, timeline or gaps change. Where an `rto` is stated, the catalog is asked besides, once a minute, whether one is due for it
+//! ([`super::objective`]); a catalog that does not answer makes none due. A database that is not shipped any more is left alone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use farshore_catalog::Catalog;
 use farshore_journal::reader::Reader;
 use farshore_journal::{DatabaseName, IncarnationId, Timeline};
@@ -18,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::objective::{self, Asks};
 use super::{Process, STUCK, Streams, take};
 use crate::config::{Config, StoreName};
 use crate::wiring;
@@ -28,6 +31,9 @@ const AT_ONCE: usize = 2;
 /// How long after a failure it is tried again, at first and at most.
 const AGAIN_FIRST: Duration = Duration::from_secs(60);
 const AGAIN_LONGEST: Duration = Duration::from_secs(3600);
+/// How often it is asked what a recovery would take, and how long the catalog is given to answer.
+const RECKONED: Duration = Duration::from_secs(60);
+const ANSWERS: Duration = Duration::from_secs(10);
 
 /// Looks after every database until cancelled.
 pub async fn keep_taken(
@@ -85,6 +91,12 @@ struct Memory {
     attempts: u32,
     /// When that question is asked again. Another one is asked at once: a promotion that was followed, a gap that came.
     not_before: Option<(Question, Instant)>,
+    /// When it is next asked what a recovery would take.
+    reckoned_next: Option<Instant>,
+    /// Attempts for the objective that failed one after the other.
+    objective_failed: u32,
+    /// Whether it was said that no base backup can keep the objective.
+    told: bool,
 }
 
 impl Memory {
@@ -94,15 +106,25 @@ impl Memory {
     }
 
     fn settle(&mut self, question: Question) {
-        *self = Self { settled: Some(question), ..Self::default() };
+        (self.settled, self.attempts, self.not_before) = (Some(question), 0, None);
     }
 
     /// After an attempt that left it due, or not known to be settled. One that succeeded is no reason to take the next at once.
     fn pause(&mut self, question: Question, now: Instant) {
-        let pause = AGAIN_FIRST.saturating_mul(1 << self.attempts.min(6)).min(AGAIN_LONGEST);
+        let pause = pause_after(self.attempts);
         self.attempts = self.attempts.saturating_add(1);
         self.not_before = now.checked_add(pause).map(|until| (question, until));
     }
+
+    /// Whether it is time to reckon what a recovery would take: only where nothing else is due.
+    fn is_reckoned(&self, question: &Question, now: Instant) -> bool {
+        self.settled.as_ref() == Some(question) && self.reckoned_next.is_none_or(|next| now >= next)
+    }
+}
+
+/// After so many attempts that failed.
+fn pause_after(attempts: u32) -> Duration {
+    AGAIN_FIRST.saturating_mul(1 << attempts.min(6)).min(AGAIN_LONGEST)
 }
 
 struct Keeper {
@@ -127,13 +149,18 @@ impl Keeper {
             }
             let targets = shown.borrow_and_update().clone();
             for ((target, store), memory) in targets.iter().zip(&settings.stores).zip(&mut memories) {
-                let Some(question) = Question::of(target).filter(|q| memory.is_open(q, Instant::now()))
-                else {
-                    continue;
-                };
-                tokio::select! {
-                    () = self.cancel.cancelled() => return,
-                    () = self.look(store, question, memory) => {}
+                let Some(question) = Question::of(target) else { continue };
+                let now = Instant::now();
+                if memory.is_open(&question, now) {
+                    tokio::select! {
+                        () = self.cancel.cancelled() => return,
+                        () = self.look(store, question, memory) => {}
+                    }
+                } else if let Some(rto) = settings.rto.filter(|_| memory.is_reckoned(&question, now)) {
+                    tokio::select! {
+                        () = self.cancel.cancelled() => return,
+                        () = self.keep_objective(store, rto.get(), memory) => {}
+                    }
                 }
             }
         }
@@ -149,21 +176,72 @@ impl Keeper {
                 return memory.pause(question, Instant::now());
             }
         };
-        let Ok(_place) = self.at_once.acquire().await else { return };
-        let reason = due.to_string();
-        tracing::info!(database = %self.name, store = %store, reason, "a base backup is due");
-        let process = Process { streams: &self.streams, catalog: self.catalog.as_ref() };
-        match Box::pin(take(&self.config, &self.name, store, &due.label(), process, STUCK, &|_| {})).await {
-            Ok(backup) => {
-                tracing::info!(database = %self.name, store = %store, backup = %backup.id, "a base backup is complete");
-                // Asked again at once: it is none if a gap or a promotion came meanwhile.
-                if matches!(self.due(store, question.incarnation).await, Ok(None)) {
-                    return memory.settle(question);
-                }
-            }
-            Err(why) => tracing::error!("{why}"),
+        // Asked again at once: it is none if a gap or a promotion came meanwhile.
+        if self.take(store, &due.to_string(), &due.label()).await
+            && matches!(self.due(store, question.incarnation).await, Ok(None))
+        {
+            return memory.settle(question);
         }
         memory.pause(question, Instant::now());
+    }
+
+    /// Takes one; whether it is complete.
+    async fn take(&self, store: &StoreName, reason: &str, label: &str) -> bool {
+        let Ok(_place) = self.at_once.acquire().await else { return false };
+        tracing::info!(database = %self.name, store = %store, reason, "a base backup is due");
+        let process = Process { streams: &self.streams, catalog: self.catalog.as_ref() };
+        match Box::pin(take(&self.config, &self.name, store, label, process, STUCK, &|_| {})).await {
+            Ok(backup) => {
+                tracing::info!(database = %self.name, store = %store, backup = %backup.id, "a base backup is complete");
+                true
+            }
+            Err(why) => {
+                tracing::error!("{why}");
+                false
+            }
+        }
+    }
+
+    /// Takes one, if the objective asks for it.
+    async fn keep_objective(&self, store: &StoreName, rto: Duration, memory: &mut Memory) {
+        let mut pause = RECKONED;
+        match self.asks(store, rto).await {
+            Asks::Nothing | Asks::Unknown => {}
+            Asks::More { rest, of } => {
+                if !std::mem::replace(&mut memory.told, true) {
+                    tracing::warn!(
+                        database = %self.name, store = %store,
+                        "by its drills a recovery takes {} without any log to replay, where rto is {}: no base backup can keep that",
+                        seconds(rest), seconds(of)
+                    );
+                }
+            }
+            Asks::Backup { takes, of } => {
+                let label = format!(
+                    "taken because a recovery would have taken {} of {}",
+                    seconds(takes),
+                    seconds(of)
+                );
+                let reason = format!("a recovery would take {} where rto is {}", seconds(takes), seconds(of));
+                let taken = self.take(store, &reason, &label).await;
+                memory.objective_failed = if taken { 0 } else { memory.objective_failed.saturating_add(1) };
+                pause = pause.max(pause_after(memory.objective_failed));
+            }
+        }
+        memory.reckoned_next = Instant::now().checked_add(pause);
+    }
+
+    async fn asks(&self, store: &StoreName, rto: Duration) -> Asks {
+        let Some(catalog) = &self.catalog else { return Asks::Unknown };
+        let now = Utc::now();
+        match tokio::time::timeout(ANSWERS, catalog.recovery(&self.name, now)).await {
+            Ok(Ok(found)) => {
+                let own = found.iter().find(|one| one.store == store.as_str());
+                own.map_or(Asks::Unknown, |one| objective::asks(rto, one, now))
+            }
+            // Said by whoever keeps the catalog.
+            Ok(Err(_)) | Err(_) => Asks::Unknown,
+        }
     }
 
     /// What the store says. The incarnation that is shipped is asked about, whichever is the newest meanwhile.
@@ -179,6 +257,10 @@ impl Keeper {
         };
         tokio::time::timeout(STUCK, asked).await?
     }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
 }
 
 #[cfg(test)]

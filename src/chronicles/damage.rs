@@ -4,26 +4,53 @@
 //! catalog's, `activity verify` and `exposure verify` ask (`held.rs`).
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::chronicle::Seal;
 use farshore_journal::DatabaseName;
-use farshore_journal::format::{Chronicle, Unlock};
+use farshore_journal::format::Chronicle;
 
+use super::ask;
 use super::found::Found;
-use super::settle;
 use crate::config::{Config, StoreName};
 
-/// What speaks against the stores' pages. Activity, which is of all databases, is read once in each store.
+/// What speaks against the pages of activity in a store, and when reading them began.
+type Read = (DateTime<Utc>, Vec<String>);
+
+/// What a service found of activity, which is of all databases, in each store: a job takes what was read since it was asked for, so that of those which a schedule
+/// asks for together the first reads it and the others do not.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<Mutex<BTreeMap<StoreName, Read>>>);
+
+impl Shared {
+    fn since(&self, store: &StoreName, asked: DateTime<Utc>) -> Option<Vec<String>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(store).filter(|(begun, _)| *begun >= asked).map(|(_, found)| found.clone())
+    }
+
+    fn keep(&self, store: &StoreName, read: Read) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(store.clone(), read);
+    }
+}
+
+/// What speaks against the stores' pages. Activity is read once in each store.
 pub struct Pages {
     /// What the stores confirmed, before any of them was read; empty where the catalog is away.
     confirmed: Vec<Seal>,
-    activity: BTreeMap<StoreName, Vec<String>>,
+    activity: Shared,
+    asked: DateTime<Utc>,
 }
 
 impl Pages {
-    /// Asks the catalog, where there is one, how far the stores have each chronicle.
+    /// For one who looks now, with a catalog where there is one.
     pub async fn new(catalog: Option<&Catalog>) -> Self {
+        Self::asked_for(catalog, Shared::default(), Utc::now()).await
+    }
+
+    /// For work that was asked for at a time, beside what was read since then. Asks the catalog how far the stores have each chronicle.
+    pub async fn asked_for(catalog: Option<&Catalog>, activity: Shared, asked: DateTime<Utc>) -> Self {
         let confirmed = match catalog {
             Some(catalog) => catalog.seal_list().await,
             None => {
@@ -38,17 +65,22 @@ impl Pages {
             Vec::new()
         });
         let confirmed = confirmed.into_iter().map(|(seal, _)| seal).collect();
-        Self { confirmed, activity: BTreeMap::new() }
+        Self { confirmed, activity, asked }
     }
 
     /// Of a database in a store.
-    pub async fn of(&mut self, config: &Config, name: &DatabaseName, store: &StoreName) -> Vec<String> {
+    pub async fn of(&self, config: &Config, name: &DatabaseName, store: &StoreName) -> Vec<String> {
         let mut all = self.read(config, &Chronicle::Exposure(name.clone()), store).await;
-        let activity = match self.activity.get(store) {
-            Some(activity) => activity.clone(),
-            None => self.read(config, &Chronicle::Activity, store).await,
+        let activity = match self.activity.since(store, self.asked) {
+            Some(activity) => activity,
+            None => {
+                let begun = Utc::now();
+                let activity = self.read(config, &Chronicle::Activity, store).await;
+                self.activity.keep(store, (begun, activity.clone()));
+                activity
+            }
         };
-        all.extend(self.activity.entry(store.clone()).or_insert(activity).iter().cloned());
+        all.extend(activity);
         all
     }
 
@@ -57,17 +89,17 @@ impl Pages {
         let confirmed = self.confirmed.iter().find(|one| one.chronicle == of && one.store == store.as_str());
         let damaged = Box::pin(damaged(config, chronicle, store, confirmed)).await;
         if !damaged.is_empty() {
-            tracing::error!(%chronicle, %store, "{}", settle::flawed(chronicle, store.as_str(), &damaged));
+            tracing::error!(%chronicle, %store, "{}", ask::flawed(chronicle, store.as_str(), &damaged));
         }
         damaged.into_iter().map(|what| format!("{chronicle}: {what}")).collect()
     }
 }
 
 /// What a store confirmed once, and does not have now: the catalog alone can tell that pages at its end were deleted.
-pub(super) fn gone(found: &Found, chronicle: &Chronicle, unlock: &Unlock, seal: &Seal) -> Option<String> {
+pub(super) fn gone(found: &Found, seal: &Seal) -> Option<String> {
     let digest = seal.digest.parse().ok().filter(|_| seal.number > 0)?;
     let (first, number) = (seal.once, seal.number);
-    let lacks = match found.leads_to(chronicle, unlock, (number, digest)) {
+    let lacks = match found.leads_to((number, digest)) {
         Some(begins) if begins <= first => return None,
         Some(begins) => format!("those before {begins} are not there now"),
         None => format!("nothing there leads to {number} now"),
@@ -87,22 +119,21 @@ async fn damaged(
     confirmed: Option<&Seal>,
 ) -> Vec<String> {
     let read = async {
-        let (repository, found) = settle::read_as_it_is(config, chronicle, store).await?;
-        let own = settle::own_lives(config, chronicle, store, &repository, &found).await?;
+        let (repository, found) = ask::read_as_it_is(config, chronicle, store).await?;
+        let own = ask::own_lives(config, chronicle, store, &repository, &found).await?;
         anyhow::Ok((found, own))
     };
     let (found, own) = match read.await {
         Ok(read) => read,
         Err(why) => return vec![format!("it could not be read: {why:#}")],
     };
-    let unlock = super::unlock(config, store);
     let mut all: Vec<String> = found.strangers.iter().map(|key| format!("{key} is no page of it")).collect();
     for (life, strand) in found.strands.iter().filter(|(life, _)| own.contains(life)) {
-        let line = found.line(chronicle, *life, &unlock);
+        let line = found.line(*life);
         let flaws = line.as_ref().map_or(&strand.flaws, |line| &line.flaws);
         let flaws = flaws.iter().map(ToString::to_string);
         all.extend(flaws.filter(|flaw| !all.contains(flaw)).collect::<Vec<_>>());
     }
-    all.extend(confirmed.and_then(|seal| gone(&found, chronicle, &unlock, seal)));
+    all.extend(confirmed.and_then(|seal| gone(&found, seal)));
     all
 }

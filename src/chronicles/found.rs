@@ -1,23 +1,23 @@
 //! What a store has of a chronicle, held against its chain and, where keys are pinned, its signatures.
 //!
-//! What always holds: an entry that is given out has the digest of what it says, and leads to an end that a pinned key signed where one is pinned; what does
-//! not is named. A page that is sealed and not opened is counted, and its entries are missing from what is given out.
+//! What always holds: a page that counts holds what it states, or is sealed for somebody whose key is not at hand; each page is opened once. Where keys are pinned and
+//! [`Found::pin`] was asked, every entry leads to an end that one of them signed. What does not count is named. Which lives make a line, and which line is gone on
+//! from, `line.rs` tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use farshore_catalog::chronicle::{Former, Kept};
-use farshore_journal::chronicle::{self, Flaw, Strand, lives_before};
-use farshore_journal::format::page::PAGE_NUMBERS;
-use farshore_journal::format::{Chronicle, EntryDigest, HeadStanding, LifeId, Page, Unlock, VerifyKeys};
+use farshore_catalog::chronicle::Kept;
+use farshore_journal::chronicle::{self, Flaw, Strand, Tree};
+use farshore_journal::format::{Chronicle, EntryDigest, HeadStanding, LifeId, Page, VerifyKeys};
 use farshore_journal::registry::Repository;
 use farshore_journal::{JournalError, store};
 use tokio::task::JoinSet;
 
+use super::opening::{Keys, opened};
+
 /// Pages that are asked for at once.
 const AHEAD: usize = 8;
-/// From a number behind this nothing is gone on: a record does not get there, and what is written behind it could not be read any more at [`PAGE_NUMBERS`].
-const FARTHEST: u64 = PAGE_NUMBERS / 2;
 
 /// A chronicle in a store.
 #[derive(Debug, Clone, Default)]
@@ -30,25 +30,26 @@ pub struct Found {
     pub oldest: Option<DateTime<Utc>>,
     /// Names that are none of it.
     pub strangers: Vec<store::Key>,
+    /// Which life goes on from which.
+    pub(super) tree: Tree,
+    /// The entries of each page that was opened and holds, be there a flaw before it or not.
+    pub(super) opened: BTreeMap<(LifeId, u64), Vec<Kept>>,
+    /// What each page states that was not opened, or does not hold what it states.
+    pub(super) spans: Vec<Span>,
 }
 
-/// What leads to the end of a life.
+/// The pages of a life by first number, each as it was read.
+pub(super) type Pages = Vec<(u64, Result<Page, String>)>;
+
+/// What a page states of entries that it does not show.
 #[derive(Debug, Clone)]
-pub struct Line {
-    /// The number that it begins with: 1, unless its beginning is lost.
-    pub begins: u64,
-    /// Its end, and the entries that could be opened.
-    pub former: Former,
-    /// Entries that are sealed and were not opened.
-    pub sealed: u64,
-    /// The digests that are known, by rising number: each entry's that was opened, and of what was not the last of each page.
-    pub marks: Vec<(u64, EntryDigest)>,
-    /// Those of these numbers that nobody knows without a private key: no life that begins behind one of them is linked to this line.
-    pub hidden: BTreeSet<u64>,
-    /// Entries before its beginning that are in no life of this store: never brought here, or deleted.
-    pub lost: Option<Flaw>,
-    /// What speaks against its pages.
-    pub flaws: Vec<Flaw>,
+pub(super) struct Span {
+    pub(super) first: u64,
+    pub(super) before: Option<EntryDigest>,
+    pub(super) last: u64,
+    pub(super) after: EntryDigest,
+    /// Whether a pinned key signed it.
+    pub(super) is_pinned: bool,
 }
 
 /// Reads all of a chronicle.
@@ -59,10 +60,10 @@ pub async fn read(
     repository: &Repository,
     chronicle: &Chronicle,
     pinned: &VerifyKeys,
+    keys: &Keys,
 ) -> Result<Found, JournalError> {
     let names = chronicle::names(repository, chronicle).await?;
-    let mut found =
-        Found { newest: names.newest, oldest: names.oldest, strangers: names.strangers, ..Found::default() };
+    let mut lives = BTreeMap::new();
     for (life, firsts) in names.lives {
         let mut read = Vec::with_capacity(firsts.len());
         for firsts in firsts.chunks(AHEAD) {
@@ -83,184 +84,119 @@ pub async fn read(
             }
         }
         read.sort_by_key(|(first, _)| *first);
-        found.strands.insert(life, Strand::of(life, read));
+        lives.insert(life, read);
     }
-    vouch(&mut found.strands, pinned);
-    Ok(found)
+    let found = Found::of(chronicle, lives, pinned, keys);
+    Ok(Found { newest: names.newest, oldest: names.oldest, strangers: names.strangers, ..found })
 }
 
-/// Cuts off what no pinned key vouches for: a signature stands for every entry before it, in the lives that lead to it too.
-fn vouch(strands: &mut BTreeMap<LifeId, Strand>, pinned: &VerifyKeys) {
-    if pinned.is_empty() {
-        return;
-    }
-    let signed = |page: &Page| page.standing(pinned) == Some(HeadStanding::Pinned);
-    let mut vouched: BTreeMap<LifeId, u64> = BTreeMap::new();
-    for (life, strand) in strands.iter() {
-        let Some(last) = strand.pages.iter().rfind(|page| signed(page)).map(Page::last) else { continue };
-        for (life, through) in lives_before(strands, *life).0 {
-            let one = vouched.entry(life).or_default();
-            *one = (*one).max(through.min(last));
-        }
-    }
-    for (life, strand) in strands {
-        let through = vouched.get(life).copied().unwrap_or_default();
-        let counts = strand.pages.partition_point(|page| page.place().first <= through);
-        if let Some(first) = strand.pages.get(counts) {
-            let at = first.place().first;
-            strand.flaws.insert(0, Flaw::Unread { at, why: "no key of verify_keys signed it".to_owned() });
-            strand.pages.truncate(counts);
-        }
-    }
-}
-
-impl Line {
-    /// All that speaks against it, what it lacks before its beginning included.
-    pub fn all_flaws(&self) -> Vec<String> {
-        self.lost.iter().chain(&self.flaws).map(ToString::to_string).collect()
-    }
-
-    /// Entries that lead to its end without a break, opened or not: what a store's word is worth.
-    pub const fn unbroken(&self) -> u64 {
-        self.former.last + 1 - self.begins
-    }
+fn is_pinned(page: &Page, pinned: &VerifyKeys) -> bool {
+    page.standing(pinned) == Some(HeadStanding::Pinned)
 }
 
 impl Found {
-    /// The life to go on from, among these: the one that reaches the highest number of those that no other goes on from; a clock decides between equals alone. The
-    /// others stay where they are.
-    pub fn leaf(&self, among: &BTreeSet<LifeId>) -> Option<LifeId> {
-        let counts = |life: &LifeId| {
-            among.contains(life)
-                && self.strands.get(life).and_then(Strand::end).is_some_and(|(last, _)| last < FARTHEST)
-        };
-        let gone_on_from: BTreeSet<LifeId> = self
-            .strands
-            .keys()
-            .filter(|life| counts(life))
-            .flat_map(|life| {
-                let (mut path, _) = lives_before(&self.strands, *life);
-                path.pop();
-                path.into_iter().map(|(life, _)| life)
-            })
-            .collect();
-        let leaves = self.strands.keys().filter(|life| counts(life) && !gone_on_from.contains(life));
-        let reaches = |life: &LifeId| self.strands.get(life).and_then(Strand::end).map(|(last, _)| last);
-        leaves.max_by_key(|life| (reaches(life), self.newest.get(life))).copied()
+    /// Of the pages of each life, by first number, as they were read: each is opened, and one that does not hold is a flaw of its life.
+    pub(super) fn of(
+        chronicle: &Chronicle,
+        lives: BTreeMap<LifeId, Pages>,
+        pinned: &VerifyKeys,
+        keys: &Keys,
+    ) -> Self {
+        let mut found = Self::default();
+        for (life, read) in lives {
+            let mut pages = Vec::with_capacity(read.len());
+            for (first, page) in read {
+                let page = page.and_then(|page| {
+                    let inside = opened(chronicle, &page, keys);
+                    if let Ok(Some(kept)) = inside {
+                        found.opened.insert((life, first), kept);
+                        return Ok(page);
+                    }
+                    found.spans.push(Span {
+                        first,
+                        before: page.place().before,
+                        last: page.last(),
+                        after: page.after(),
+                        is_pinned: is_pinned(&page, pinned),
+                    });
+                    match inside {
+                        Err(Flaw::Unread { why, .. }) => Err(why),
+                        Err(flaw) => Err(flaw.to_string()),
+                        Ok(_) => Ok(page),
+                    }
+                });
+                pages.push((first, page));
+            }
+            found.strands.insert(life, Strand::of(life, pages));
+        }
+        found.link();
+        found
     }
 
-    /// What leads to the end of a life; `None` where nothing of it counts.
-    pub fn line(&self, chronicle: &Chronicle, life: LifeId, unlock: &Unlock) -> Option<Line> {
-        self.strands.get(&life)?.end()?;
-        let (path, lost) = lives_before(&self.strands, life);
-        let (mut entries, mut sealed, mut flaws) = (Vec::new(), 0, Vec::new());
-        let (mut marks, mut hidden, mut beginning) = (Vec::new(), BTreeSet::new(), None);
-        // Behind a page that does not hold nothing counts: what is left out in the midst would read as kept.
-        'line: for (life, through) in path {
-            let Some(strand) = self.strands.get(&life) else { continue };
-            flaws.extend(strand.flaws.iter().filter(|flaw| begins(flaw) <= through).cloned());
-            for page in strand.pages.iter().filter(|page| page.place().first <= through) {
-                let first = page.place().first;
-                match opened(chronicle, page, unlock) {
-                    Ok(Some(kept)) => {
-                        let kept = kept.into_iter().filter(|entry| entry.number <= through);
-                        for entry in kept {
-                            if page.is_sealed() && entry.number != page.last() {
-                                hidden.insert(entry.number);
-                            }
-                            marks.push((entry.number, entry.digest));
-                            entries.push(entry);
-                        }
-                    }
-                    Ok(None) => {
-                        sealed += page.last().min(through) + 1 - first;
-                        // Of a page that is not opened the last digest alone is known; a life that branches from its midst is in no path.
-                        marks.push((page.last(), page.after()));
-                    }
-                    Err(flaw) => {
-                        flaws.push(flaw);
-                        break 'line;
-                    }
-                }
-                beginning.get_or_insert(first);
+    pub(super) fn link(&mut self) {
+        let opened = &self.opened;
+        self.tree = Tree::of(&self.strands, |life, first| opened.contains_key(&(*life, first)));
+    }
+
+    /// Up to which number of each life a pinned key vouches: a signature stands for every entry before it, in the lives that lead to it too.
+    pub fn vouched(&self, pinned: &VerifyKeys) -> BTreeMap<LifeId, u64> {
+        let mut vouched: BTreeMap<LifeId, u64> = BTreeMap::new();
+        for (life, strand) in &self.strands {
+            let signed = strand.pages.iter().rfind(|page| is_pinned(page, pinned));
+            let Some(last) = signed.map(Page::last) else { continue };
+            for (life, through) in self.tree.path(&self.strands, *life).0 {
+                let one = vouched.entry(life).or_default();
+                *one = (*one).max(through.min(last));
             }
         }
-        let ((last, digest), begins) = (marks.last().copied()?, beginning?);
-        let written = self.newest.get(&life).copied().unwrap_or_default();
-        let former = Former { last, digest, entries, written };
-        Some(Line { begins, former, sealed, marks, hidden, lost, flaws })
+        vouched
     }
 
-    /// The entry from which on a life leads to one of this number and digest; `None` where none does. Of one in the midst of a page that does not open that cannot
-    /// be told, and is not denied.
-    pub fn leads_to(
-        &self,
-        chronicle: &Chronicle,
-        unlock: &Unlock,
-        (number, digest): (u64, EntryDigest),
-    ) -> Option<u64> {
-        let leads = |life: &LifeId| {
-            let line = self.line(chronicle, *life, unlock)?;
-            let at = line.marks.partition_point(|(mark, _)| *mark < number);
-            let there = match line.marks.get(at) {
-                Some((mark, there)) if *mark == number => *there == digest,
-                Some(_) => number >= line.begins,
-                None => false,
-            };
-            there.then_some(line.begins)
-        };
-        self.strands.keys().filter_map(leads).min()
-    }
-}
-
-/// The entries of a page; `None` where no key at hand opens it.
-pub fn opened(chronicle: &Chronicle, page: &Page, unlock: &Unlock) -> Result<Option<Vec<Kept>>, Flaw> {
-    let place = page.place();
-    let entries = match page.entries(unlock) {
-        Ok(entries) => entries,
-        Err(
-            farshore_journal::format::FormatError::KeyMissing
-            | farshore_journal::format::FormatError::Key { .. },
-        ) => {
-            return Ok(None);
+    /// Cuts off what no pinned key vouches for, where any is pinned.
+    pub fn pin(&mut self, pinned: &VerifyKeys) {
+        if pinned.is_empty() {
+            return;
         }
-        Err(why) => return Err(Flaw::Unread { at: place.first, why: why.to_string() }),
-    };
-    let mut former: Option<EntryDigest> = place.before;
-    let mut kept = Vec::with_capacity(entries.len());
-    for (number, entry) in (place.first..).zip(&entries) {
-        let Some(one) = Kept::read(chronicle, number, former, entry) else {
-            let why = "its digest is not that of what it says".to_owned();
-            return Err(Flaw::Unread { at: number, why });
-        };
-        former = Some(one.digest);
-        kept.push(one);
+        let vouched = self.vouched(pinned);
+        for (life, strand) in &mut self.strands {
+            let through = vouched.get(life).copied().unwrap_or_default();
+            let counts = strand.pages.partition_point(|page| page.place().first <= through);
+            if let Some(first) = strand.pages.get(counts) {
+                let at = first.place().first;
+                strand
+                    .flaws
+                    .insert(0, Flaw::Unread { at, why: "no key of verify_keys signed it".to_owned() });
+                strand.pages.truncate(counts);
+            }
+        }
+        self.link();
     }
-    Ok(Some(kept))
-}
 
-fn begins(flaw: &Flaw) -> u64 {
-    match flaw {
-        Flaw::Missing { from, .. } => *from,
-        Flaw::Broken { at } | Flaw::Unread { at, .. } => *at,
+    /// The lives that are none of these, and that lead to none of these.
+    pub fn besides(&self, own: &BTreeSet<LifeId>) -> Vec<LifeId> {
+        let led: BTreeSet<LifeId> = own
+            .iter()
+            .flat_map(|life| self.tree.path(&self.strands, *life).0)
+            .map(|(life, _)| life)
+            .collect();
+        self.strands.keys().filter(|life| !led.contains(life)).copied().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use farshore_catalog::chronicle::Said;
+    use farshore_catalog::chronicle::{Former, Said};
     use farshore_catalog::ledger::{Event, RPO, What, Whys};
     use farshore_journal::StoreId;
-    use farshore_journal::format::page::{Entry, Place};
+    use farshore_journal::format::page::{Entry, PAGE_NUMBERS, Place};
     use farshore_journal::format::{Recipients, SigningKey};
 
+    use super::super::line::Line;
     use super::*;
 
     fn chronicle() -> Chronicle {
         Chronicle::Exposure("orders".parse().unwrap())
     }
-
-    type Pages = Vec<(u64, Result<Page, String>)>;
 
     /// Entries of a record, and their pages of two each.
     fn pages(entries: u64, forged: Option<u64>) -> (LifeId, Pages) {
@@ -296,11 +232,12 @@ mod tests {
         (life, kept.chunks(2).map(page).collect())
     }
 
-    fn line(forged: Option<u64>) -> Line {
+    fn line(forged: Option<u64>) -> (Line, Former) {
         let (life, pages) = pages(8, forged);
-        let strands = BTreeMap::from([(life, Strand::of(life, pages))]);
-        let found = Found { strands, ..Found::default() };
-        found.line(&chronicle(), life, &Unlock::none()).unwrap()
+        let lives = BTreeMap::from([(life, pages)]);
+        let found = Found::of(&chronicle(), lives, &VerifyKeys::default(), &Keys::default());
+        let line = found.line(life).unwrap();
+        (line.clone(), found.former(&line))
     }
 
     /// Entries of numbers, each with a digest that nobody asks here, on a page of their own.
@@ -337,9 +274,11 @@ mod tests {
             let unsigned = [(None, [1, 2]), (Some(mark(2)), [3, 4]), (Some(mark(4)), [5, 6])]
                 .map(|(before, numbers)| bare(old, before, &numbers, None));
             let behind = bare(new, Some(mark(4)), &[5], signed);
-            let mut strands = BTreeMap::from([of(old, unsigned.to_vec()), of(new, vec![behind])]);
-            vouch(&mut strands, &pinned);
-            strands
+            let strands = BTreeMap::from([of(old, unsigned.to_vec()), of(new, vec![behind])]);
+            let mut found = Found { strands, ..Found::default() };
+            found.link();
+            found.pin(&pinned);
+            found.strands
         };
         let ends = |signed| {
             let strands = strands(signed);
@@ -364,12 +303,12 @@ mod tests {
 
     #[test]
     fn a_line_ends_before_the_first_page_that_does_not_hold_and_is_worth_what_leads_to_there() {
-        let whole = line(None);
-        assert_eq!((whole.former.last, whole.unbroken(), whole.flaws.len()), (8, 8, 0));
+        let (whole, former) = line(None);
+        assert_eq!((whole.begins, whole.last, whole.flaws.len(), former.entries.len()), (1, 8, 0, 8));
         for forged in [3, 5, 7] {
-            let cut = line(Some(forged));
-            assert_eq!((cut.former.last, cut.unbroken()), (forged - 1, forged - 1));
-            assert_eq!(cut.former.entries.last().unwrap().digest, cut.former.digest);
+            let (cut, former) = line(Some(forged));
+            assert_eq!((cut.begins, cut.last), (1, forged - 1));
+            assert_eq!((former.last, former.entries.last().unwrap().digest), (cut.last, cut.digest));
             assert!(
                 matches!(cut.flaws.as_slice(), [Flaw::Unread { at, .. }] if *at == forged),
                 "{:?}",

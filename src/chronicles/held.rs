@@ -9,10 +9,11 @@ use farshore_journal::chronicle::Strand;
 use farshore_journal::format::{Chronicle, EntryDigest, LifeId};
 use serde::Serialize;
 
+use super::ask;
 use super::damage;
-use super::found::{Found as Stored, Line};
+use super::found::Found as Stored;
+use super::line::Line;
 use super::place::{self, agreement};
-use super::settle;
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
 
@@ -37,6 +38,8 @@ pub struct InStore {
     pub not_opened: u64,
     /// Lives that end elsewhere and that no other goes on from at their ends: branches, or another catalog's.
     pub branches: u64,
+    /// What keeps a service from sealing more there, as it said last; `None` where nothing does, or the catalog was not asked.
+    pub trouble: Option<String>,
     /// What speaks against it.
     pub findings: Vec<String>,
 }
@@ -57,18 +60,35 @@ pub struct Chain {
     last: u64,
     digest: String,
     findings: Vec<Found>,
+    /// Of the findings those that entries are missing: from which on, and up to which.
+    #[serde(skip)]
+    missing: Vec<(u64, u64)>,
 }
 
 impl From<Verified> for Chain {
     fn from(verified: Verified) -> Self {
         let Verified { entries, last, digest, findings } = verified;
+        let gone = |(number, finding): &(u64, Finding)| match finding {
+            Finding::Missing { through } => Some((*number, *through)),
+            _ => None,
+        };
+        let missing = findings.iter().filter_map(gone).collect();
         let found = |(number, finding): (u64, Finding)| Found { number, finding: finding.to_string() };
         let findings: Vec<Found> = findings.into_iter().map(found).collect();
-        Self { sound: findings.is_empty(), entries, last, digest, findings }
+        Self { sound: findings.is_empty(), entries, last, digest, findings, missing }
     }
 }
 
 impl Chain {
+    /// Where all that speaks against it is that it lacks what is before an entry which this catalog wrote first: from which on it has all. What an earlier one wrote
+    /// comes back part by part, or no store shows it.
+    pub fn lacks_before(&self, first: u64) -> Option<u64> {
+        match self.missing.as_slice() {
+            [(1, through)] if self.findings.len() == 1 && *through < first => Some(through + 1),
+            _ => None,
+        }
+    }
+
     /// As lines for people.
     pub fn text(&self) -> String {
         let end = match self.digest.as_str() {
@@ -90,6 +110,25 @@ impl Chain {
         let all: Vec<String> =
             self.findings.iter().map(|found| format!("{}: {}", found.number, found.finding)).collect();
         catalog_flawed(chronicle, &all.join("; "))
+    }
+}
+
+/// Why entries of the catalog were not given out.
+#[derive(Debug)]
+pub enum Unheld {
+    /// They are not as they were written.
+    Flawed(String),
+    /// It did not answer, or not in time: nothing is known of them.
+    Away(farshore_catalog::Error),
+}
+
+impl Unheld {
+    /// Which of the two an error is.
+    pub fn of(why: farshore_catalog::Error) -> Self {
+        match why {
+            why @ farshore_catalog::Error::Corrupt { .. } => Self::Flawed(why.to_string()),
+            why => Self::Away(why),
+        }
     }
 }
 
@@ -136,18 +175,19 @@ async fn look_into(
         Some(catalog) => catalog.seal_of(chronicle, store.as_str()).await?,
         None => None,
     };
-    let (repository, found) = settle::read(config, chronicle, store).await?;
+    shown.trouble = confirmed.as_ref().and_then(|seal| seal.trouble.clone());
+    let (repository, found) = ask::read(config, chronicle, store).await?;
     let own = match catalog {
         Some(catalog) => Some(catalog.chronicle_own(chronicle).await?),
         None => None,
     };
-    let unlock = super::unlock(config, store);
+    let vouched = found.vouched(&super::pinned(config, chronicle, store));
     shown.findings.extend(found.strangers.iter().map(|key| format!("{key} is no page of it")));
-    shown.findings.extend(confirmed.and_then(|seal| damage::gone(&found, chronicle, &unlock, &seal)));
+    shown.findings.extend(confirmed.and_then(|seal| damage::gone(&found, &seal)));
     shown.lacks = own.as_ref().map(Own::last);
     shown.not_compared = own.as_ref().map(|_| 0);
-    let agreed = own.as_ref().and_then(|own| place::agreed(&found, chronicle, &unlock, own));
-    let newest = settle::newest_life(config, chronicle, store, &repository, &found).await?;
+    let agreed = own.as_ref().and_then(|own| place::agreed(&found, own, &vouched));
+    let newest = ask::newest_life(config, chronicle, store, &repository, &found).await?;
     let Some(life) = agreed.map(|one| one.life).or(newest) else {
         // Pages of which none counts.
         let flaws = found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string);
@@ -159,13 +199,13 @@ async fn look_into(
     {
         shown.findings.extend(flaws.iter().map(ToString::to_string));
     }
-    let Some(line) = found.line(chronicle, life, &unlock) else {
+    let Some(line) = found.line(life) else {
         shown.findings.push("not one entry of it holds".to_owned());
         return Ok(());
     };
     shown.branches = branches(&found, life, &line);
-    (shown.sealed_from, shown.sealed_to) = (line.begins, line.former.last);
-    (shown.digest, shown.not_opened) = (Some(line.former.digest), line.sealed);
+    (shown.sealed_from, shown.sealed_to) = (line.begins, line.last);
+    (shown.digest, shown.not_opened) = (Some(line.digest), line.sealed);
     shown.findings.extend(line.all_flaws());
     if let Some(own) = &own {
         compare(&line, own, shown);
@@ -212,15 +252,15 @@ fn compare(line: &Line, own: &Own, shown: &mut InStore) {
 /// # Errors
 /// When it does not answer, or has none.
 pub async fn entries(config: &Config, chronicle: &Chronicle, store: &StoreName) -> anyhow::Result<Vec<Kept>> {
-    settle::known(config, Some(chronicle), store)?;
-    let (repository, found) = settle::read(config, chronicle, store).await?;
-    let life = settle::newest_life(config, chronicle, store, &repository, &found).await?;
-    let line = life.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
+    ask::known(config, Some(chronicle), store)?;
+    let (repository, found) = ask::read(config, chronicle, store).await?;
+    let life = ask::newest_life(config, chronicle, store, &repository, &found).await?;
+    let line = life.and_then(|life| found.line(life));
     let Some(line) = line else {
         let flaws = found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string);
         let flaws: Vec<String> = flaws.collect();
         if !flaws.is_empty() {
-            return Err(settle::flawed(chronicle, store.as_str(), &flaws).into());
+            return Err(ask::flawed(chronicle, store.as_str(), &flaws).into());
         }
         return Err(OperatorMessage::new(
             Code::NothingStored,
@@ -234,12 +274,12 @@ pub async fn entries(config: &Config, chronicle: &Chronicle, store: &StoreName) 
     };
     let flaws = line.all_flaws();
     if !flaws.is_empty() {
-        tracing::error!("{}", settle::flawed(chronicle, store.as_str(), &flaws));
+        tracing::error!("{}", ask::flawed(chronicle, store.as_str(), &flaws));
     }
     if line.sealed > 0 {
         tracing::warn!(%chronicle, %store, entries = line.sealed, "encrypted, and no private key is at hand: these entries are not shown");
     }
-    Ok(line.former.entries)
+    Ok(found.former(&line).entries)
 }
 
 /// How the stores stand, as lines for people.
@@ -278,9 +318,41 @@ pub fn lines(all: &[InStore]) -> String {
                 one.branches
             ));
         }
+        if let Some(trouble) = &one.trouble {
+            text.push_str(&format!("           TROUBLE when it was sealed to last: {trouble}\n"));
+        }
         for finding in &one.findings {
             text.push_str(&format!("FOUND      {}: {finding}\n", one.store));
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(findings: Vec<(u64, Finding)>) -> Chain {
+        Chain::from(Verified { entries: 3, last: 9, digest: String::new(), findings })
+    }
+
+    #[test]
+    fn what_an_earlier_catalog_wrote_and_is_not_here_yet_is_told_from_what_was_changed() {
+        let missing = (1, Finding::Missing { through: 4 });
+        assert_eq!(chain(vec![missing]).lacks_before(7), Some(5));
+        assert_eq!(chain(vec![missing]).lacks_before(5), Some(5));
+        assert_eq!(chain(vec![missing]).lacks_before(4), None, "this catalog wrote some of them");
+        assert_eq!(chain(vec![missing, (6, Finding::Changed)]).lacks_before(7), None);
+        assert_eq!(chain(vec![(6, Finding::Missing { through: 6 })]).lacks_before(7), None);
+        assert_eq!(chain(Vec::new()).lacks_before(7), None);
+    }
+
+    #[test]
+    fn a_catalog_that_does_not_answer_is_not_called_changed() {
+        let late = farshore_catalog::Error::Deadline { query: "q", deadline: std::time::Duration::ZERO };
+        assert!(matches!(Unheld::of(late), Unheld::Away(_)));
+        let corrupt =
+            farshore_catalog::Error::Corrupt { column: "digest", reason: "not as written".to_owned() };
+        assert!(matches!(Unheld::of(corrupt), Unheld::Flawed(_)));
+    }
 }

@@ -4,11 +4,11 @@
 //! stands; nothing that the catalog has is left out where a place for it can be found.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use farshore_catalog::chronicle::{Kept, Own};
 use farshore_journal::chronicle::Flaw;
-use farshore_journal::format::{Chronicle, EntryDigest, LifeId, Page, Unlock};
+use farshore_journal::format::{EntryDigest, LifeId, Page};
 
 use super::found::Found;
 
@@ -62,21 +62,25 @@ pub struct Agreed {
     pub links: Vec<u64>,
 }
 
-/// Finds it; `None` where no entry is known to be in both.
-pub fn agreed(found: &Found, chronicle: &Chronicle, unlock: &Unlock, own: &Own) -> Option<Agreed> {
+/// Finds it; `None` where no entry is known to be in both. A line whose entries were all read, or that a pinned key vouches for, goes before one of which pages were
+/// not opened that anybody may have stated so: what is put behind a page is signed with it. Then the furthest, and of those the one that begins first; whether the life
+/// ends there decides last, since a new one can begin beside it and nothing else brings a beginning back.
+pub fn agreed(found: &Found, own: &Own, vouched: &BTreeMap<LifeId, u64>) -> Option<Agreed> {
     let of = |life: &LifeId| {
-        let line = found.line(chronicle, *life, unlock)?;
+        let line = found.line(*life)?;
         let (through, digest) = agreement(&line.marks, own).through?;
         let strand = found.strands.get(life)?;
         let is_end = strand.flaws.is_empty() && strand.end() == Some((through, digest));
-        Some((line, *life, through, digest, is_end))
+        let doubtful = found.doubtful(&line, through, vouched);
+        Some((line, through, digest, is_end, doubtful))
     };
     let best = found.strands.keys().filter_map(of);
-    let (line, life, through, digest, is_end) =
-        best.max_by_key(|(line, _, through, _, is_end)| (*through, *is_end, Reverse(line.begins)))?;
+    let (line, through, digest, is_end, _) = best.max_by_key(|(line, through, _, is_end, doubtful)| {
+        (*doubtful == 0, *through, Reverse(line.begins), Reverse(*doubtful), *is_end)
+    })?;
     let links = line.marks.iter().map(|(number, _)| *number);
     let links = links.filter(|number| *number <= through && !line.hidden.contains(number)).collect();
-    Some(Agreed { life, begins: line.begins, through, digest, is_end, links })
+    Some(Agreed { life: line.life, begins: line.begins, through, digest, is_end, links })
 }
 
 /// Where pages are put next.
@@ -90,18 +94,20 @@ pub struct Run {
     pub before: Option<EntryDigest>,
     /// From which entry on the store leads there without a hole.
     pub begins: u64,
+    /// The page that the next one goes on from, by its life and first number, where the store has one: whoever puts asks whether it is there still.
+    pub page: Option<(LifeId, u64)>,
 }
 
 /// Behind what the store has, in the same life where that ends there; else in one of its own. `names` are those that are taken, `foreign` the lives in
-/// which a page stands that is not this catalog's, listed or not.
+/// which a page stands that is not this catalog's, listed or not. The page that it goes on from is not looked for here.
 pub fn run(agreed: Option<&Agreed>, own: &Own, names: &BTreeSet<LifeId>, foreign: &BTreeSet<LifeId>) -> Run {
     if let Some(one) = agreed.filter(|one| one.is_end && !foreign.contains(&one.life)) {
         let Agreed { life, begins, through, digest, .. } = *one;
-        return Run { life: Some(life), next: through + 1, before: Some(digest), begins };
+        return Run { life: Some(life), next: through + 1, before: Some(digest), begins, page: None };
     }
     let behind = agreed.map_or_else(|| own.oldest(), |one| one.through + 1);
     let begins = agreed.map_or(behind, |one| one.begins);
-    let at = |life, next: u64, begins| Run { life, next, before: own.digest(next - 1), begins };
+    let at = |life, next: u64, begins| Run { life, next, before: own.digest(next - 1), begins, page: None };
     // The entry that gives the name is not written yet.
     if behind > own.last() {
         return at(None, behind, begins);
@@ -141,6 +147,10 @@ pub fn is_same(own: &[Kept], page: &Page, opened: Result<Option<Vec<Kept>>, Flaw
 
 #[cfg(test)]
 mod tests {
+    use farshore_journal::chronicle::Strand;
+    use farshore_journal::format::page::{Entry, Place};
+    use farshore_journal::format::{Chronicle, Recipients};
+
     use super::*;
 
     fn digest(branch: u8, number: u64) -> EntryDigest {
@@ -151,6 +161,32 @@ mod tests {
 
     fn life(number: u64) -> LifeId {
         LifeId::of(&digest(1, number))
+    }
+
+    /// Pages for somebody else: their numbers and last digests are all that is known. The store has a life that begins first and behind which another's stand, and one
+    /// that ends with the same entry and that nothing is seen to lead to.
+    #[test]
+    fn of_lives_that_agree_as_far_the_one_that_begins_first_is_gone_on_from_whether_it_ends_there_or_not() {
+        let recipient = age::x25519::Identity::generate().to_public().to_string();
+        let recipients = Recipients::parse([recipient.as_str()]).unwrap();
+        let page = |life, branch, (first, last): (u64, u64)| {
+            let store = farshore_journal::StoreId::from_bytes([1; 16]);
+            let before = (first > 1).then(|| digest(1, first - 1));
+            let place = Place { store, chronicle: Chronicle::Activity, life, first, before };
+            let entry = |number| Entry { digest: digest(branch, number), said: serde_json::Value::Null };
+            let page = Page::make(place, (first..=last).map(entry).collect(), &recipients, None).unwrap();
+            (first, Ok(page))
+        };
+        let whole = vec![page(life(1), 1, (1, 4)), page(life(1), 1, (5, 6)), page(life(1), 2, (7, 8))];
+        let strands = [(life(1), whole), (life(3), vec![page(life(3), 1, (3, 6))])];
+        let strands = strands.map(|(life, pages)| (life, Strand::of(life, pages)));
+        let mut found = Found { strands: strands.into_iter().collect(), ..Found::default() };
+        found.link();
+        let agreed = super::agreed(&found, &own(1, 7), &BTreeMap::new()).unwrap();
+        assert_eq!((agreed.begins, agreed.through, agreed.is_end), (1, 6, false), "{agreed:?}");
+        // What a pinned key vouches for goes first, however far the other goes.
+        let agreed = super::agreed(&found, &own(1, 8), &BTreeMap::from([(life(3), 6)])).unwrap();
+        assert_eq!((agreed.begins, agreed.through), (3, 6), "{agreed:?}");
     }
 
     /// The catalog's entries from one on.

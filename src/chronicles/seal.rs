@@ -4,16 +4,18 @@
 //! goes on behind it. Each store has a place of its own, found by digests (`place.rs`): one that is new or behind gets all that the catalog has. What the store
 //! has and this catalog did not write is never gone on from: a life begins beside it, and that is said.
 
+mod look;
+mod telling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use farshore_catalog::Catalog;
 use farshore_catalog::chronicle::{Kept, Seal, Standing};
 use farshore_journal::chronicle::{self, Put};
 use farshore_journal::format::page::{PAGE_ENTRIES, Place};
-use farshore_journal::format::{Chronicle, LifeId, Page, Recipients, VerifyKeys};
+use farshore_journal::format::{Chronicle, LifeId, Page, Recipients};
 use farshore_journal::registry::Repository;
 use farshore_journal::{DatabaseName, JournalError, StoreId};
 use tokio::sync::watch;
@@ -21,16 +23,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, StoreName};
-use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring::Purpose;
 
-use super::QUIET;
-use super::damage;
-use super::found;
 use super::opened::Opened;
+use super::opening::{self, Keys};
 use super::patience::Patience;
 use super::place::{self, Run};
-use super::settle::{self, Filled, Unsettled};
+use super::settle::{Filled, Unsettled};
 
 /// Pages of a chronicle that are put in one turn: the others' turn comes too.
 const PAGES: usize = 16;
@@ -136,76 +135,6 @@ impl Sealer {
         }
     }
 
-    /// Says in the catalog how far the store is, when that changed.
-    async fn tell(&mut self, chronicle: &Chronicle, trouble: Option<String>) {
-        let patience = self.patience.entry(chronicle.clone()).or_default();
-        let failing = match trouble {
-            Some(_) => {
-                patience.failed(Instant::now());
-                patience.failing_for(Instant::now())
-            }
-            None => {
-                patience.well();
-                self.warned.remove(chronicle);
-                Duration::ZERO
-            }
-        };
-        if let Some(why) = &trouble
-            && failing >= QUIET
-            && self.warned.insert(chronicle.clone())
-        {
-            tracing::warn!(%chronicle, store = %self.store, error = why, "not sealed: it is tried again, and until then this is in the catalog alone");
-        }
-        let end = self.ends.get(chronicle).map(|end| end.run);
-        if self.is_back(chronicle, end).await {
-            self.gone.remove(chronicle);
-        }
-        let gone = self.gone.get(chronicle);
-        let unsettled = self.unsettled.borrow().get(chronicle).map(|why| format!("not settled: {why}"));
-        let trouble: Vec<String> =
-            trouble.into_iter().chain(unsettled).chain(gone.map(|(_, what)| what.clone())).collect();
-        let trouble = Some(trouble.join("; ")).filter(|trouble| !trouble.is_empty());
-        let told = (end.map(|run| (run.begins, run.next - 1)), trouble);
-        if self.said.get(chronicle) == Some(&told) {
-            return;
-        }
-        let said = match end {
-            // What was confirmed before this service looked stays as it is.
-            None => self.catalog.seal_trouble(chronicle, self.store.as_str(), told.1.as_deref()).await,
-            Some(run) => {
-                let has = run.next > run.begins;
-                let seal = Seal {
-                    chronicle: chronicle.to_string(),
-                    store: self.store.to_string(),
-                    first: run.begins,
-                    once: run.begins,
-                    number: if has { run.next - 1 } else { 0 },
-                    digest: run.before.filter(|_| has).map(|digest| digest.to_string()).unwrap_or_default(),
-                    at: Utc::now(),
-                    trouble: told.1.clone(),
-                };
-                let seal = match gone {
-                    Some((confirmed, _)) => beside_gone(seal, confirmed),
-                    None => seal,
-                };
-                self.catalog.seal_put(&seal).await
-            }
-        };
-        if said.is_ok() {
-            self.said.insert(chronicle.clone(), told);
-        }
-    }
-
-    /// Whether the store leads again to what it had confirmed and had not, since the catalog had it still.
-    async fn is_back(&self, chronicle: &Chronicle, end: Option<Run>) -> bool {
-        let Some(((confirmed, _), run)) = self.gone.get(chronicle).zip(end) else { return false };
-        if run.begins > confirmed.once || run.next <= confirmed.number {
-            return false;
-        }
-        let here = self.catalog.chronicle_digest(chronicle, confirmed.number).await;
-        here.is_ok_and(|here| here.is_some_and(|here| here.to_string() == confirmed.digest))
-    }
-
     async fn seal(&mut self, chronicle: &Chronicle) -> anyhow::Result<()> {
         let standing = self.catalog.chronicle_standing(chronicle).await?;
         if !standing.settled || standing.last == 0 {
@@ -238,10 +167,12 @@ impl Sealer {
             },
         };
         self.ends.insert(chronicle.clone(), end);
-        if *chronicle == Chronicle::Activity
-            && let Some(life) = end.run.life
-        {
-            self.belong(&repository, life).await?;
+        if *chronicle == Chronicle::Activity {
+            // Each life that gets a page: one that no database belongs to is nobody's for whoever lost the catalog.
+            let lower = end.lower.and_then(|(run, _)| run.life);
+            for life in end.run.life.into_iter().chain(lower) {
+                self.belong(&repository, life).await?;
+            }
         }
         let (mut lower, mut through) = (end.lower.map(|(run, _)| run), end.lower.map(|(_, through)| through));
         for _ in 0..PAGES {
@@ -263,7 +194,8 @@ impl Sealer {
                     end.filled = u64::MAX;
                 }
                 Placed::Nothing => break,
-                Placed::Foreign => {
+                // The store is looked at anew in the next turn.
+                Placed::Foreign | Placed::Behind => {
                     self.ends.remove(chronicle);
                     return Ok(());
                 }
@@ -311,6 +243,13 @@ impl Sealer {
         let Some(page) = self.page(repository.id(), chronicle, (life, run), &entries)? else {
             return Ok(Placed::Nothing);
         };
+        // The store may have been put back from an older copy under this service: a page that leads to nothing is a hole which its own number would hide.
+        if let Some((life, first)) = run.page
+            && !chronicle::stands(repository, chronicle, life, first).await?
+        {
+            tracing::warn!(%chronicle, store = %self.store, number = run.next - 1, "the page that the next one goes on from is not there any more: the store is looked at anew");
+            return Ok(Placed::Behind);
+        }
         let there = match chronicle::put(repository, &page).await {
             Ok(Put::Done) => page,
             Ok(Put::There(other)) => *other,
@@ -326,6 +265,7 @@ impl Sealer {
             self.say_forked(chronicle, life, there.place().first);
             return Ok(Placed::Foreign);
         }
+        run.page = Some((life, there.place().first));
         (run.next, run.before) = (there.last() + 1, Some(there.after()));
         Ok(Placed::Page)
     }
@@ -391,126 +331,14 @@ impl Sealer {
         Ok(Some(Page::make(place, taken, &recipients, key.as_ref())?))
     }
 
-    /// Where the store's pages and the catalog's entries agree, and so where the next one goes; `None` while what the store lacks may still be taken back into
-    /// the catalog.
-    async fn look(
-        &mut self,
-        repository: &Repository,
-        chronicle: &Chronicle,
-        catalog: Option<LifeId>,
-        filled: Option<u64>,
-    ) -> anyhow::Result<Option<End>> {
-        // Before the store: what was confirmed by then is in it.
-        let confirmed = self.catalog.seal_of(chronicle, self.store.as_str()).await?;
-        // What has the catalog's digests needs nobody's signature here.
-        let found = found::read(repository, chronicle, &VerifyKeys::default()).await?;
-        // Behind the store: what another service seals meanwhile is in the catalog by then, and no other's.
-        let own = self.catalog.chronicle_own(chronicle).await?;
-        let unlock = super::unlock(&self.config, &self.store);
-        let gone = confirmed
-            .and_then(|seal| damage::gone(&found, chronicle, &unlock, &seal).map(|what| (seal, what)));
-        self.say_gone(chronicle, gone);
-        let agreed = place::agreed(&found, chronicle, &unlock, &own);
-        if filled.is_none() && own.oldest() > 1 && agreed.as_ref().is_none_or(|one| one.begins > 1) {
-            self.waiting.insert(chronicle.clone(), catalog);
-            return Ok(None);
-        }
-        self.waiting.remove(chronicle);
-        let forked = match &agreed {
-            Some(one) => (!one.is_end).then_some((one.life, one.through + 1)),
-            None => {
-                let newest =
-                    settle::newest_life(&self.config, chronicle, &self.store, repository, &found).await?;
-                newest.and_then(|life| {
-                    let met = place::agreement(&found.line(chronicle, life, &unlock)?.marks, &own);
-                    // What is older than all that the catalog has cannot be compared: it may be what it could not open.
-                    let from = met.differs.or(met.newer.map(|(first, _)| first))?;
-                    Some((life, from))
-                })
-            }
-        };
-        if let Some((life, from)) = forked
-            && found.strands.get(&life).is_none_or(|strand| strand.flaws.is_empty())
-        {
-            self.say_forked(chronicle, life, from);
-        }
-        for (life, strand) in found.strands.iter().filter(|(_, strand)| !strand.flaws.is_empty()) {
-            let flaws: Vec<String> = strand.flaws.iter().map(ToString::to_string).collect();
-            self.say_flawed(chronicle, *life, &flaws);
-        }
-        let names: BTreeSet<LifeId> = found.strands.keys().copied().collect();
-        let foreign = self.foreign.iter().filter(|(of, _)| of == chronicle).map(|(_, life)| *life).collect();
-        let run = place::run(agreed.as_ref(), &own, &names, &foreign);
-        let lower = (run.begins > own.oldest().max(1)).then(|| {
-            let own = own.through(run.begins - 1);
-            let agreed = place::agreed(&found, chronicle, &unlock, &own);
-            (place::run(agreed.as_ref(), &own, &names, &foreign), run.begins - 1)
-        });
-        // Where nothing gives the lower part a name there is none; nor where all of it is there, though nothing links it.
-        let lower = lower.filter(|(lower, through)| lower.life.is_some() && lower.next <= *through);
-        let (store, seen) = (repository.id(), own.last());
-        Ok(Some(End { store, catalog, filled: filled.unwrap_or_default(), seen, run, lower }))
-    }
-
     /// Whether a page is this catalog's: held against it entry by entry where it opens, and by where it begins and ends where it does not.
     async fn is_own(&self, chronicle: &Chronicle, page: &Page) -> anyhow::Result<bool> {
         let first = page.place().first;
         let many = page.last().saturating_add(1).saturating_sub(first);
         let Ok(limit) = u32::try_from(many) else { return Ok(false) };
         let own = self.catalog.chronicle_entries(chronicle, first, limit).await?;
-        Ok(place::is_same(
-            &own,
-            page,
-            found::opened(chronicle, page, &super::unlock(&self.config, &self.store)),
-        ))
-    }
-
-    /// Says once of a life that what stands there from a number on is not this catalog's. Nothing is gone on from it.
-    fn say_forked(&mut self, chronicle: &Chronicle, life: LifeId, from: u64) {
-        if !self.foreign.insert((chronicle.clone(), life)) {
-            return;
-        }
-        let message = OperatorMessage::new(
-            Code::ChronicleForked,
-            format!(
-                "the store {} has entries of {chronicle} from {from} on that this catalog did not write: it was put back from an older copy, or two are used in its place",
-                self.store
-            ),
-            Safe::Known("both stay in the store, and neither replaces the other; from here on this catalog's go beside those".to_owned()),
-            format!("`farshore {} list --store {}` shows what the store has", super::word(chronicle), self.store),
-        );
-        tracing::error!("{message}");
-    }
-
-    /// Says once what the store confirmed and has no longer. It is kept until the store has it again: what is sealed from here on does not cover it up.
-    fn say_gone(&mut self, chronicle: &Chronicle, gone: Option<(Seal, String)>) {
-        let Some((seal, what)) = gone else {
-            self.gone.remove(chronicle);
-            return;
-        };
-        let message = settle::flawed(chronicle, self.store.as_str(), std::slice::from_ref(&what));
-        if self.gone.insert(chronicle.clone(), (seal, what)).is_none() {
-            tracing::error!("{message}");
-        }
-    }
-
-    fn say_flawed(&mut self, chronicle: &Chronicle, life: LifeId, flaws: &[String]) {
-        if self.flawed.insert((chronicle.clone(), life)) {
-            tracing::error!("{}", settle::flawed(chronicle, self.store.as_str(), flaws));
-        }
-    }
-}
-
-/// How far a store is that lacks what it confirmed once: it holds what it holds now, and where it began once stays. Until it is as far again, so does what it confirmed,
-/// with nothing that counts as held.
-fn beside_gone(now: Seal, confirmed: &Seal) -> Seal {
-    let once = confirmed.once.min(now.once);
-    match now.number < confirmed.number {
-        true => {
-            let (number, digest) = (confirmed.number, confirmed.digest.clone());
-            Seal { first: number + 1, once, number, digest, ..now }
-        }
-        false => Seal { once, ..now },
+        let keys = Keys::of(&self.config, &self.store);
+        Ok(place::is_same(&own, page, opening::opened(chronicle, page, &keys)))
     }
 }
 
@@ -522,7 +350,11 @@ enum Placed {
     Nothing,
     /// What stands there is not this catalog's.
     Foreign,
+    /// What it goes on from is not there any more.
+    Behind,
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

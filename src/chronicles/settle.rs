@@ -1,48 +1,28 @@
 //! Asking the stores what an earlier catalog sealed, once for each chronicle, before this catalog seals anything.
 //!
 //! What always holds: what is taken back is what the chain holds, and what speaks against it is said; a catalog that was there before the other one wrote last
-//! takes nothing. When every store answers, the longest is taken; one that stays away is not waited for.
+//! takes nothing. When every store answers, the line that the most leads to is taken, and of lines that agree the furthest; one that stays away is not waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::chronicle::{BATCH, Before, Settled};
-use farshore_journal::chronicle as stored;
-use farshore_journal::format::{Chronicle, LifeId, VerifyKeys};
-use farshore_journal::registry::Repository;
+use farshore_journal::format::{Chronicle, LifeId};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::QUIET;
-use super::found::{self, Found, Line};
-use super::opened::Opened;
+use super::ask::{Asked, Stores, all, ask, flawed, stores};
+use super::line::{Line, longest};
 use super::patience::Patience;
+use super::shelf::Shelf;
 use crate::config::{Config, StoreName};
-use crate::message::{Code, OperatorMessage, Safe};
-use crate::wiring::Purpose;
 
 /// For how long all stores are waited for before those that answer suffice.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The stores that were asked, opened as far as they could be.
-#[derive(Default)]
-pub struct Stores {
-    opened: BTreeMap<StoreName, Opened>,
-    /// Those that did not answer in this round: each is waited for once in it, however many chronicles are asked for.
-    away: BTreeMap<StoreName, String>,
-}
-
-impl Stores {
-    /// Begins a round: every store is asked again.
-    fn again(&mut self) {
-        self.away.clear();
-    }
-}
 
 /// The chronicles whose filling from the stores is not waited for any longer, each with a number that rises when it brought more: whoever seals looks anew then.
 pub type Filled = BTreeMap<Chronicle, u64>;
@@ -151,12 +131,6 @@ impl Settling {
     }
 }
 
-/// Every chronicle that this configuration has a part in.
-pub fn all(config: &Config) -> Vec<Chronicle> {
-    let ledgers = config.databases.keys().cloned().map(Chronicle::Exposure);
-    std::iter::once(Chronicle::Activity).chain(ledgers).collect()
-}
-
 /// Settles one chronicle where it is not; whether it was not. With patience every store must answer, else one. The stores are asked side by side.
 ///
 /// # Errors
@@ -171,39 +145,29 @@ pub async fn settle(
     if catalog.chronicle_standing(chronicle).await?.settled {
         return Ok(false);
     }
-    let (mut best, mut answered, mut failed) = (None::<(StoreName, Box<Line>)>, 0, None);
-    let mut unvouched = None::<DateTime<Utc>>;
-    for (store, line) in ask(config, opened, chronicle).await {
-        match line {
-            Ok(line) => {
-                answered += 1;
-                let line = match line {
-                    Newest::Line(line) => line,
-                    Newest::Unvouched(since) => {
-                        unvouched = Some(unvouched.map_or(since, |one| one.min(since)));
-                        continue;
-                    }
-                    Newest::Nothing => continue,
-                };
-                let is_better = best.as_ref().is_none_or(|(_, best)| {
-                    (line.unbroken(), line.former.entries.len())
-                        > (best.unbroken(), best.former.entries.len())
-                });
-                if is_better {
-                    best = Some((store, line));
-                }
-            }
+    let (mut answers, mut failed) = (Vec::new(), None);
+    for (store, asked) in ask(config, opened, chronicle).await {
+        match asked {
+            Ok(asked) => answers.push((store, asked)),
             Err(why) => failed = Some(why),
         }
     }
     if let Some(why) = failed
-        && (patient || answered == 0)
+        && (patient || answers.is_empty())
     {
         return Err(why);
     }
+    let of = |(store, asked): &'_ (StoreName, Asked)| Some((store.clone(), asked.line.clone()?));
+    let lines: Vec<(StoreName, Line)> = answers.iter().filter_map(of).collect();
+    let best = longest(&lines.iter().map(|(_, line)| line).collect::<Vec<_>>()).map(|at| &lines[at]);
+    let former = best.and_then(|(store, line)| {
+        let (_, asked) = answers.iter().find(|(other, _)| other == store)?;
+        Some(asked.found.former(line))
+    });
+    let unvouched = answers.iter().filter_map(|(_, asked)| asked.unvouched).min();
     let objective = chronicle.database().and_then(|name| config.databases.get(name)?.rpo);
-    let before = match (&best, unvouched) {
-        (Some((_, line)), _) => Before::Former(&line.former),
+    let before = match (&former, unvouched) {
+        (Some(former), _) => Before::Former(former),
         // Of a database of which nothing is promised there is no ledger.
         (None, Some(since)) if *chronicle == Chronicle::Activity || objective.is_some() => {
             Before::Unvouched {
@@ -215,61 +179,26 @@ pub async fn settle(
         _ => Before::Nothing,
     };
     let settled = catalog.chronicle_settle(chronicle, before).await?;
-    if let Some((store, line)) = &best {
+    if let Some((store, line)) = best {
         told(chronicle, store, line, settled);
+    }
+    for (store, asked) in answers.iter().filter(|(_, asked)| !asked.besides.is_empty()) {
+        tracing::warn!(%chronicle, %store, "{}", of_nobody(&asked.besides));
     }
     Ok(true)
 }
 
-/// Asks every store of a chronicle at once for the line to go on from; in the order of their names.
-async fn ask(
-    config: &Arc<Config>,
-    opened: &mut Stores,
-    chronicle: &Chronicle,
-) -> BTreeMap<StoreName, anyhow::Result<Newest>> {
-    let (mut asking, mut answers) = (JoinSet::new(), BTreeMap::new());
-    for store in stores(config, chronicle) {
-        if let Some(why) = opened.away.get(&store) {
-            answers.insert(store, Err(anyhow::anyhow!("it did not answer a moment ago: {why}")));
-            continue;
-        }
-        let one = match opened.opened.remove(&store) {
-            Some(one) => Ok(one),
-            None => Opened::new(config, &store, Purpose::Read),
-        };
-        match one {
-            Err(why) => {
-                answers.insert(store, Err(why));
-            }
-            Ok(mut one) => {
-                let (config, chronicle) = (Arc::clone(config), chronicle.clone());
-                asking.spawn(async move {
-                    let line = newest(&config, &chronicle, &store, &mut one).await;
-                    (store, one, line)
-                });
-            }
-        }
-    }
-    while let Some(ended) = asking.join_next().await {
-        match ended {
-            Ok((store, one, line)) => {
-                opened.opened.insert(store.clone(), one);
-                if let Err(why) = &line {
-                    opened.away.insert(store.clone(), format!("{why:#}"));
-                }
-                answers.insert(store, line);
-            }
-            // Every store must be in the answers: one that is not would pass for one that has nothing.
-            Err(why) => tracing::error!(%chronicle, error = %why, "asking a store broke off"),
-        }
-    }
-    for store in stores(config, chronicle) {
-        answers.entry(store).or_insert_with(|| Err(anyhow::anyhow!("asking it broke off")));
-    }
-    answers
+/// What it means that a store has lives of activity that no database of this configuration belongs to.
+fn of_nobody(lives: &[LifeId]) -> String {
+    let lives: Vec<String> = lives.iter().map(ToString::to_string).collect();
+    format!(
+        "pages of activity there are of no database of this configuration, and nothing of them is taken back: they are another catalog's, or what said whose they are (db/DATABASE/activity/LIFE) was deleted; lives {}",
+        lives.join(", ")
+    )
 }
 
-/// Adds what an earlier catalog sealed and is not in this one, in transactions of a few entries, the newest first: whoever is cut off goes on where it ended.
+/// Adds what an earlier catalog sealed and is not in this one, in transactions of a few entries, the newest first: whoever is cut off goes on where it
+/// ended. Where entries are not shown by any store those before them are added all the same, and the hole is named by whoever verifies.
 /// How many entries.
 ///
 /// # Errors
@@ -281,185 +210,34 @@ pub async fn fill(
     chronicle: &Chronicle,
 ) -> anyhow::Result<u64> {
     let first = catalog.chronicle_standing(chronicle).await?.first;
-    let Some(mut oldest) = catalog.chronicle_oldest(chronicle).await? else { return Ok(0) };
+    let own = catalog.chronicle_own(chronicle).await?;
     // A hole in what this catalog wrote itself is somebody's doing: `verify` names it, and nothing covers it up.
-    if oldest <= 1 || oldest > first {
+    if own.oldest() <= 1 || own.oldest() > first {
         return Ok(0);
     }
-    let (mut added, mut failed) = (0, None);
-    for (store, line) in ask(config, opened, chronicle).await {
-        let mut former = match line {
-            Ok(Newest::Line(line)) => line.former,
-            Ok(Newest::Unvouched(_) | Newest::Nothing) => continue,
-            Err(why) => {
-                failed = Some(why.context(format!("store {store}")));
-                continue;
-            }
-        };
-        loop {
-            former.entries.retain(|entry| entry.number < oldest);
-            let Some(last) = former.entries.last().filter(|last| last.number + 1 == oldest) else { break };
-            (former.last, former.digest) = (last.number, last.digest);
-            match catalog.chronicle_fill(chronicle, &former).await? {
-                0 => break,
-                more => added += more,
-            }
-            oldest = former.entries[former.entries.len().saturating_sub(BATCH)].number;
-            if oldest <= 1 {
-                return Ok(added);
-            }
+    // Where any store has keys, another without them states nothing that a key would have to.
+    let is_pinned =
+        stores(config, chronicle).iter().any(|store| !super::pinned(config, chronicle, store).is_empty());
+    let (mut shelf, mut failed) = (Shelf::default(), None);
+    for (store, asked) in ask(config, opened, chronicle).await {
+        match asked {
+            Ok(asked) => shelf.take(asked.found, is_pinned),
+            Err(why) => failed = Some(why.context(format!("store {store}"))),
         }
+    }
+    let (mut added, mut below) = (0, own.oldest() - 1);
+    let mut next = own.digest(below);
+    while let Some(digest) = next {
+        let entries = shelf.up_to((below, digest), BATCH);
+        let Some(oldest) = entries.first() else { break };
+        let Some(more) = catalog.chronicle_fill(chronicle, (below, digest), &entries).await? else { break };
+        added += more;
+        (below, next) = (oldest.number - 1, oldest.former);
     }
     match failed {
         Some(why) => Err(why),
         None => Ok(added),
     }
-}
-
-/// The stores that a chronicle is in.
-pub fn stores(config: &Config, chronicle: &Chronicle) -> Vec<StoreName> {
-    let of = config.databases.iter().filter(|(name, _)| chronicle.database().is_none_or(|one| one == *name));
-    let all: BTreeSet<StoreName> = of.flat_map(|(_, settings)| settings.stores.iter().cloned()).collect();
-    all.into_iter().collect()
-}
-
-/// Refuses a store that the chronicle is not in, or, where none is named, none of any database: asking nobody must not read as a good answer.
-///
-/// # Errors
-/// Then; it names those that there are.
-pub fn known(
-    config: &Config,
-    chronicle: Option<&Chronicle>,
-    store: &StoreName,
-) -> Result<(), OperatorMessage> {
-    let all = stores(config, chronicle.unwrap_or(&Chronicle::Activity));
-    if all.contains(store) {
-        return Ok(());
-    }
-    let all: Vec<_> = all.iter().map(ToString::to_string).collect();
-    let of = chronicle.map_or_else(|| "any database".to_owned(), ToString::to_string);
-    Err(OperatorMessage::new(
-        Code::StoreUnknown,
-        format!("{store} is no store of {of}"),
-        Safe::Known("nothing was asked".to_owned()),
-        format!("name one of the stores that there are: {}", all.join(", ")),
-    ))
-}
-
-/// What a store has of a chronicle, and the store.
-///
-/// # Errors
-/// When it does not answer.
-pub async fn read(
-    config: &Config,
-    chronicle: &Chronicle,
-    store: &StoreName,
-) -> anyhow::Result<(Repository, Found)> {
-    let repository = Opened::new(config, store, Purpose::Read)?.repository().await?;
-    let found = found::read(&repository, chronicle, &super::pinned(config, chronicle, store)).await?;
-    Ok((repository, found))
-}
-
-/// The same, whoever signed it.
-///
-/// # Errors
-/// When it does not answer.
-pub async fn read_as_it_is(
-    config: &Config,
-    chronicle: &Chronicle,
-    store: &StoreName,
-) -> anyhow::Result<(Repository, Found)> {
-    let repository = Opened::new(config, store, Purpose::Read)?.repository().await?;
-    let found = found::read(&repository, chronicle, &VerifyKeys::default()).await?;
-    Ok((repository, found))
-}
-
-/// The line to go on from in a store. Of activity only what a database of this configuration belongs to: two catalogs may share a store.
-///
-/// # Errors
-/// When it does not answer.
-async fn newest(
-    config: &Config,
-    chronicle: &Chronicle,
-    store: &StoreName,
-    opened: &mut Opened,
-) -> anyhow::Result<Newest> {
-    let repository = opened.repository().await?;
-    let found = found::read(&repository, chronicle, &super::pinned(config, chronicle, store)).await?;
-    let leaf = newest_life(config, chronicle, store, &repository, &found).await?;
-    let line = leaf.and_then(|life| found.line(chronicle, life, &super::unlock(config, store)));
-    if let Some(line) = line {
-        return Ok(Newest::Line(Box::new(line)));
-    }
-    let of_others = match chronicle {
-        // A store that several share has others' activity: ours is what belongs to a database of this configuration.
-        Chronicle::Activity => lives_of(config, store, &repository).await?.is_empty(),
-        Chronicle::Exposure(_) => false,
-    };
-    let Some(since) = found.oldest.filter(|_| !of_others) else { return Ok(Newest::Nothing) };
-    let mut flaws: Vec<String> =
-        found.strands.values().flat_map(|strand| &strand.flaws).map(ToString::to_string).collect();
-    flaws.extend(found.strangers.iter().map(|key| format!("{key} is no page of it")));
-    flaws.push(
-        "not one entry of it counts, so nothing of the time before is taken back from there".to_owned(),
-    );
-    tracing::error!("{}", flawed(chronicle, store.as_str(), &flaws));
-    Ok(Newest::Unvouched(since))
-}
-
-/// What a store has to go on from.
-enum Newest {
-    /// This line.
-    Line(Box<Line>),
-    /// Pages since then, of which none counts.
-    Unvouched(DateTime<Utc>),
-    /// Nothing.
-    Nothing,
-}
-
-/// The lives of activity that belong to the databases of this configuration.
-async fn lives_of(
-    config: &Config,
-    store: &StoreName,
-    repository: &Repository,
-) -> anyhow::Result<BTreeSet<LifeId>> {
-    let mut lives = BTreeSet::new();
-    for name in super::databases_in(config, store) {
-        lives.extend(stored::belongs(repository, name).await?);
-    }
-    Ok(lives)
-}
-
-/// The lives of a store that are of this configuration: of activity those of its databases, for several catalogs may share a store.
-///
-/// # Errors
-/// As [`newest`].
-pub async fn own_lives(
-    config: &Config,
-    chronicle: &Chronicle,
-    store: &StoreName,
-    repository: &Repository,
-    found: &Found,
-) -> anyhow::Result<BTreeSet<LifeId>> {
-    match chronicle {
-        Chronicle::Activity => lives_of(config, store, repository).await,
-        Chronicle::Exposure(_) => Ok(found.strands.keys().copied().collect()),
-    }
-}
-
-/// The life at the end of that line.
-///
-/// # Errors
-/// As [`newest`].
-pub async fn newest_life(
-    config: &Config,
-    chronicle: &Chronicle,
-    store: &StoreName,
-    repository: &Repository,
-    found: &Found,
-) -> anyhow::Result<Option<LifeId>> {
-    let lives = own_lives(config, chronicle, store, repository, found).await?;
-    Ok(found.leaf(&lives))
 }
 
 fn told(chronicle: &Chronicle, store: &StoreName, line: &Line, settled: Settled) {
@@ -479,69 +257,12 @@ fn told(chronicle: &Chronicle, store: &StoreName, line: &Line, settled: Settled)
     }
 }
 
-/// What it means that a store does not have a chronicle as it was sealed.
-pub fn flawed(chronicle: &Chronicle, store: &str, flaws: &[String]) -> OperatorMessage {
-    OperatorMessage::new(
-        Code::ChronicleFlawed,
-        format!("what the store {store} has of {chronicle} is not as it was sealed: {}", flaws.join("; ")),
-        Safe::Known("each entry that is shown has the digest of what it says; journals and backups are not touched by this".to_owned()),
-        "put the pages back from another store or a version of this one; who may write to the store can have changed them",
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::task::JoinSet;
+
+    use super::super::ask::tests::config;
     use super::*;
-
-    fn config(folder: &std::path::Path) -> Arc<Config> {
-        let text = format!(
-            "[stores.main]\nurl = \"file:{0}/main\"\n[stores.second]\nurl = \"file:{0}/second\"\n[stores.spare]\nurl = \"file:{0}/spare\"\n\
-             [databases.orders]\nengine = \"sqlite\"\npath = \"a.db\"\nstores = [\"main\"]\n\
-             [databases.invoices]\nengine = \"sqlite\"\npath = \"b.db\"\nstores = [\"main\", \"second\"]\n",
-            folder.display()
-        );
-        let nothing = crate::config::Environment::new();
-        Arc::new(crate::config::parse(&folder.join("farshore.toml"), folder, &text, &nothing).unwrap())
-    }
-
-    #[test]
-    fn a_store_that_no_database_is_shipped_into_is_refused_and_those_that_there_are_are_named() {
-        let config = config(std::path::Path::new("/nowhere"));
-        let orders = Chronicle::Exposure("orders".parse().unwrap());
-        let refused = |chronicle: Option<&Chronicle>, store: &str| {
-            known(&config, chronicle, &store.parse().unwrap()).err().map(|why| why.to_string())
-        };
-        assert_eq!(refused(None, "second"), None);
-        assert_eq!(refused(Some(&orders), "main"), None);
-        for (chronicle, store, names) in [
-            (None, "mian", "main, second"),
-            (None, "spare", "main, second"),
-            (Some(&orders), "second", ": main"),
-        ] {
-            let why = refused(chronicle, store).unwrap();
-            assert!(why.contains("FS-0108") && why.contains(store) && why.contains(names), "{why}");
-        }
-    }
-
-    /// However many chronicles there are, one that hangs is waited for once in a round.
-    #[tokio::test]
-    async fn a_store_that_does_not_answer_is_asked_once_in_a_round_and_again_in_the_next() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = config(folder.path());
-        let mut stores = Stores::default();
-        let main: StoreName = "main".parse().unwrap();
-        let mut whys = Vec::new();
-        for chronicle in all(&config) {
-            let mut answers = ask(&config, &mut stores, &chronicle).await;
-            whys.push(format!("{:#}", answers.remove(&main).unwrap().err().unwrap()));
-        }
-        assert!(!whys[0].contains("a moment ago"), "{whys:?}");
-        assert!(whys.len() == 3 && whys[1..].iter().all(|why| why.contains("a moment ago")), "{whys:?}");
-        stores.again();
-        let mut answers = ask(&config, &mut stores, &Chronicle::Activity).await;
-        let why = format!("{:#}", answers.remove(&main).unwrap().err().unwrap());
-        assert!(!why.contains("a moment ago"), "{why}");
-    }
 
     /// Until a chronicle is settled nothing of it is sealed: who seals has to say why.
     #[tokio::test]

@@ -11,8 +11,9 @@ use farshore_journal::DatabaseName;
 use farshore_journal::format::Chronicle;
 use serde::Serialize;
 
-use crate::chronicles::held::{self, Chain, InStore};
-use crate::chronicles::settle;
+use crate::chronicles::ask;
+use crate::chronicles::held::{self, Chain, InStore, Unheld};
+
 use crate::cli::activity::ActivityCommand;
 use crate::cli::zone::Zone;
 use crate::commands::Context;
@@ -110,7 +111,10 @@ pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Res
                 let why = match held {
                     Ok(held) if held.len() >= entries.len() => None,
                     Ok(held) => Some(format!("entry {} is gone, or in no chain", first + held.len() as u64)),
-                    Err(why) => Some(why.to_string()),
+                    Err(why) => match Unheld::of(why) {
+                        Unheld::Away(why) => return Err(wiring::catalog_away(&why).into()),
+                        Unheld::Flawed(why) => Some(why),
+                    },
                 };
                 if let Some(why) = why {
                     tracing::error!("{}", held::catalog_flawed(&Chronicle::Activity, &why));
@@ -121,7 +125,7 @@ pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Res
             Ok(Exit::Done)
         }
         ActivityCommand::Verify { store: Some(store) } => {
-            settle::known(&config, None, &store)?;
+            ask::known(&config, None, &store)?;
             let held = vec![held::look(&config, &Chronicle::Activity, &store, None).await];
             let sound = held.iter().all(|one| one.sound == Some(true));
             let text = held::lines(&held);
@@ -133,7 +137,7 @@ pub async fn run(context: &mut Context, command: ActivityCommand) -> anyhow::Res
             let verified = catalog.activity_verify().await.map_err(|why| wiring::catalog_away(&why))?;
             let mut walked = Walked { chain: Chain::from(verified), stores: Vec::new() };
             let own = walked.chain.text();
-            for store in settle::stores(&config, &Chronicle::Activity) {
+            for store in ask::stores(&config, &Chronicle::Activity) {
                 walked.stores.push(held::look(&config, &Chronicle::Activity, &store, Some(&catalog)).await);
             }
             walked.chain.sound &= walked.stores.iter().all(|one| one.sound == Some(true));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use farshore_journal::DatabaseName;
 use serde::Serialize;
 
-use crate::chronicles::settle;
+use crate::chronicles::{ask, settle};
 use crate::cli::CatalogCommand;
 use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
@@ -64,8 +64,8 @@ pub async fn run(context: &mut Context, args: CatalogCommand) -> anyhow::Result<
             shown.push(Shown { database: name.clone(), store: held.store.clone(), incarnation, report });
         }
     }
-    let mut stores = settle::Stores::default();
-    for chronicle in settle::all(&config) {
+    let mut stores = ask::Stores::default();
+    for chronicle in ask::all(&config) {
         // A catalog that is not lost was settled long ago: nothing is taken back into it.
         settle::settle(&config, &catalog, &mut stores, &chronicle, true).await?;
         let filled = settle::fill(&config, &catalog, &mut stores, &chronicle).await?;

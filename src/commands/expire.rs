@@ -6,7 +6,7 @@
 
 mod guard;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_applier::retention::facts::{self, FactsError};
@@ -15,6 +15,7 @@ use farshore_applier::source::Source;
 use farshore_catalog::Catalog;
 use farshore_catalog::job::JobKind;
 use farshore_journal::expiry::{self, Deleted, Marking};
+use farshore_journal::moment::Moment;
 use farshore_journal::{DatabaseName, Sequence};
 use serde::Serialize;
 use serde_json::json;
@@ -28,6 +29,7 @@ use crate::exit::Exit;
 use crate::jobs::{record, spec};
 use crate::message::OperatorMessage;
 use crate::output::Row;
+use crate::rebuild;
 use crate::sources;
 use crate::wiring::{self, Purpose};
 
@@ -180,11 +182,12 @@ impl Work<'_> {
     ) -> Result<(), OperatorMessage> {
         guard::heads_hold(self.config, self.name, self.settings, store, sources).await?;
         let mut read = Vec::new();
-        let begun = Instant::now();
+        // By both clocks: a machine that was suspended is not to delete on the word of a look from before.
+        let begun = Moment::now();
         let mut now: Option<DateTime<Utc>> = None;
         for source in sources {
             let known = guard::backups_known(self.catalog, source, store).await?;
-            let facts = facts::read(source, &known.bad_pages, Utc::now()).await;
+            let facts = facts::read(source, &known.backups, Utc::now(), self.grace()).await;
             let facts = facts.map_err(|why| guard::failed(self.name, store, &why.into()))?;
             let Some(facts) = facts else { continue };
             known.agrees(self.name, store, &facts)?;
@@ -221,6 +224,11 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// How long a mark stands before what it marks is deleted.
+    fn grace(&self) -> TimeDelta {
+        in_days(TimeDelta::from_std(self.args.grace.get()).unwrap_or(TimeDelta::MAX))
+    }
+
     fn shown(&self, store: &StoreName, source: &Source) -> Shown {
         Shown {
             database: self.name.clone(),
@@ -244,7 +252,7 @@ impl Work<'_> {
         source: &Source,
         facts: &Facts,
         decision: &Decision,
-        (now, begun): (DateTime<Utc>, Instant),
+        (now, begun): (DateTime<Utc>, Moment),
         one: &mut Shown,
     ) -> anyhow::Result<()> {
         let reader = source.reader();
@@ -258,8 +266,7 @@ impl Work<'_> {
             ),
         };
         one.kept = decision.kept.iter().map(|(id, why)| (id.to_string(), *why)).collect();
-        let grace = in_days(TimeDelta::from_std(self.args.grace.get()).unwrap_or(TimeDelta::MAX));
-        let due = due(facts, decision, grace, now);
+        let due = due(facts, decision, self.grace(), now);
         for id in &decision.backups {
             let is_marked = facts.bases.iter().any(|base| base.id == *id && base.marked.is_some())
                 || facts.unfinished.iter().any(|backup| backup.id == *id && backup.marked.is_some());
@@ -298,7 +305,7 @@ impl Work<'_> {
         own: farshore_catalog::job::JobId,
         source: &Source,
         due: &Decision,
-        begun: Instant,
+        begun: Moment,
         one: &mut Shown,
     ) -> anyhow::Result<()> {
         let reader = source.reader();
@@ -327,7 +334,12 @@ impl Work<'_> {
                 one.deleted.add(expiry::left_of(reader, run).await?);
                 continue;
             }
+            if !is_fresh() {
+                break;
+            }
             guard::others(self.catalog, self.name, own, Utc::now()).await?;
+            // Before anything of it goes: a window that is shown never leads across what is gone.
+            rebuild::put_expired(self.catalog, source.record(), &one.store, run).await?;
             farshore_shipper::crash_point!("expire-run");
             let deleted = expiry::delete_run(reader, run, &is_fresh).await?;
             if deleted.foreign > 0 {

@@ -10,8 +10,9 @@ use farshore_journal::DatabaseName;
 use farshore_journal::format::{Chronicle, EntryDigest};
 use serde::Serialize;
 
+use crate::chronicles::ask;
 use crate::chronicles::held::{self, Chain, InStore};
-use crate::chronicles::settle;
+
 use crate::cli::exposure::ExposureCommand;
 use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
@@ -152,7 +153,7 @@ pub async fn run(context: &mut Context, command: ExposureCommand) -> anyhow::Res
                     }
                     None => None,
                 };
-                for one in settle::stores(&config, &chronicle) {
+                for one in ask::stores(&config, &chronicle) {
                     if store.as_ref().is_none_or(|store| *store == one) {
                         stores.push(held::look(&config, &chronicle, &one, catalog.as_ref()).await);
                     }
@@ -181,7 +182,7 @@ fn chosen<'a>(
     store: Option<&StoreName>,
 ) -> anyhow::Result<Vec<&'a DatabaseName>> {
     if let Some(store) = store {
-        settle::known(config, database.cloned().map(Chronicle::Exposure).as_ref(), store)?;
+        ask::known(config, database.cloned().map(Chronicle::Exposure).as_ref(), store)?;
     }
     let all = commands::databases(config, database)?.into_iter();
     let all = all.filter(|(_, settings)| store.is_none_or(|store| settings.stores.contains(store)));
@@ -198,8 +199,15 @@ async fn ledger_of(
         let catalog = wiring::catalog(config).await?;
         let ledger = catalog.ledger_of(name).await.map_err(|why| wiring::catalog_away(&why))?;
         let walked = Chain::from(ledger::walk(name, &ledger.events, 0));
-        if !walked.sound {
-            tracing::error!("{}", walked.message(&Chronicle::Exposure(name.clone())));
+        let chronicle = Chronicle::Exposure(name.clone());
+        let standing =
+            catalog.chronicle_standing(&chronicle).await.map_err(|why| wiring::catalog_away(&why))?;
+        match walked.lacks_before(standing.first) {
+            Some(from) => {
+                tracing::warn!(database = %name, "what is before event {from}, which an earlier catalog wrote, is not here: not taken back yet, or no store shows it; `farshore exposure verify` tells");
+            }
+            None if !walked.sound => tracing::error!("{}", walked.message(&chronicle)),
+            None => {}
         }
         return Ok(ledger);
     };

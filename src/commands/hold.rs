@@ -3,20 +3,22 @@
 //! What always holds: a point counts as held in a store only when its hold is durable there and what it needs was still there behind it. The stores say what is
 //! held; the record of activity says who did it, where the catalog can be written: one that is away keeps nobody from holding a point.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use farshore_applier::plan::AskedPosition;
-use farshore_applier::retention::facts;
+use farshore_applier::held::holds;
+use farshore_applier::plan::{Asked, AskedPosition};
+use farshore_applier::retention::facts::{self, KnownBackup, KnownBackups};
 use farshore_applier::source::Source;
 use farshore_journal::holds::{self, Hold};
-use farshore_journal::{BackupId, DatabaseName, HoldId, JournalError, Position};
+use farshore_journal::{DatabaseName, HoldId, IncarnationId, JournalError, Position};
 use serde::Serialize;
 
+use crate::cli::restore::Incarnation;
 use crate::cli::time::Moment;
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context, expire, token};
+use crate::commands::{self, Context, expire, restore, token};
 use crate::config::{Config, DatabaseConfig, StoreName};
 use crate::exit::Exit;
 use crate::jobs::{self, spec};
@@ -83,19 +85,23 @@ pub(super) async fn put(
     context: &mut Context,
     config: &Config,
     database: &DatabaseName,
-    (point, reason, until): (&str, &str, Option<Moment>),
+    (point, which): (&str, Option<Incarnation>),
+    (reason, until): (&str, Option<Moment>),
 ) -> anyhow::Result<Exit> {
     let (name, settings) = commands::database(config, Some(database))?;
     let until = until.map(Moment::utc);
-    let asked = match point.parse::<AskedPosition>() {
-        Ok(asked) => asked,
-        Err(_) => named(config, name, point).await?,
+    let (asked, which) = match (point.parse::<AskedPosition>(), which) {
+        (Ok(asked), Some(which)) => (asked, which),
+        (Ok(asked), None) => {
+            (asked, Incarnation::Id(only_one(config, (name, settings), point, asked).await?))
+        }
+        (Err(_), which) => named(config, name, point, which).await?,
     };
     let hold_until = until.map(|until| until.to_rfc3339_opts(SecondsFormat::Secs, true));
     let mut held = Vec::new();
     let mut refused = None;
     for store in &settings.stores {
-        match in_store(config, name, store, (asked, point, reason, hold_until.clone())).await {
+        match in_store(config, name, store, (asked, which), (point, reason, hold_until.clone())).await {
             Ok(one) => held.push(one),
             Err(why) => {
                 tracing::error!("{why}");
@@ -120,14 +126,16 @@ async fn in_store(
     config: &Config,
     name: &DatabaseName,
     store: &StoreName,
-    (asked, point, reason, until): (AskedPosition, &str, &str, Option<String>),
+    (asked, which): (AskedPosition, Incarnation),
+    (point, reason, until): (&str, &str, Option<String>),
 ) -> anyhow::Result<Shown> {
     farshore_shipper::crash::prepare();
     // An hour less than the least grace: whoever deletes may have read the holds shortly before.
     let in_time = expire::day() * 23 / 24;
     let damaged = damaged(config, name).await?;
     let sources = sources::all_for(config, name, store, Purpose::Append).await?;
-    for source in sources.iter().rev() {
+    // A position is something else in each incarnation: another one's is never held in its place.
+    for source in sources.iter().rev().filter(|source| sources::is(source, which)) {
         let Some(found) = facts::holdable(source, &damaged, asked, in_time).await? else { continue };
         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let hold = Hold::new(found.point, reason.to_owned(), spec::user(), now, until);
@@ -143,43 +151,118 @@ async fn in_store(
     }
     Err(OperatorMessage::new(
         Code::HoldRefused,
-        format!("{point} of {name} is not held in {store}: no sound base backup there leads to it, or what it needs is about to be deleted"),
+        format!("{point} of {name} is not held in {store}: no sound base backup of incarnation {which} there leads to it, or what it needs is about to be deleted"),
         Safe::Known("other holds stay as they are".to_owned()),
-        format!("`farshore restore {name} --pos {asked} --to DIR --dry-run` says whether it can be restored still"),
+        format!("`farshore restore {name} --store {store} --pos {asked} --incarnation {which} --to DIR --dry-run` says whether it can be restored still"),
     )
     .into())
 }
 
-/// Damaged pages that the catalog counts of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
-async fn damaged(config: &Config, name: &DatabaseName) -> anyhow::Result<HashMap<BackupId, u64>> {
-    let mut damaged = HashMap::new();
+/// What the catalog says of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
+async fn damaged(config: &Config, name: &DatabaseName) -> anyhow::Result<KnownBackups> {
+    let mut damaged = KnownBackups::new();
     let Ok(catalog) = wiring::catalog(config).await else { return Ok(damaged) };
     for incarnation in catalog.incarnation_list(name).await? {
         let backups = catalog.backup_list(incarnation.id).await?;
-        damaged.extend(backups.into_iter().map(|backup| (backup.id, backup.bad_pages)));
+        damaged.extend(backups.iter().map(|backup| (backup.id, KnownBackup::from(backup))));
     }
     Ok(damaged)
 }
 
-/// The position of the newest point of this name.
-async fn named(config: &Config, name: &DatabaseName, point: &str) -> anyhow::Result<AskedPosition> {
-    let catalog = wiring::catalog(config).await?;
-    let incarnations = catalog.incarnation_list(name).await.map_err(|why| wiring::catalog_away(&why))?;
-    for incarnation in incarnations.iter().rev() {
-        let marks =
-            catalog.mark_find(incarnation.id, point).await.map_err(|why| wiring::catalog_away(&why))?;
-        if let Some(mark) = marks.last() {
-            let Position { timeline, offset } = mark.position;
-            return Ok(AskedPosition { timeline: Some(timeline), offset });
+/// The one incarnation that holds a position, in whichever store.
+async fn only_one(
+    config: &Config,
+    (name, settings): (&DatabaseName, &DatabaseConfig),
+    point: &str,
+    asked: AskedPosition,
+) -> anyhow::Result<IncarnationId> {
+    let mut held = BTreeMap::new();
+    for store in &settings.stores {
+        for source in sources::all(config, name, store).await? {
+            let away = |why| restore::unreachable(name, &why, None);
+            if holds(&source, &Asked::Position(asked)).await.map_err(away)? == Some(true) {
+                held.entry(source.record().incarnation.to_string()).or_insert((store, source));
+            }
         }
     }
-    Err(OperatorMessage::new(
+    let mut each = held.into_values();
+    match (each.next(), each.next()) {
+        (Some((_, only)), None) => Ok(only.record().incarnation),
+        (None, _) => Err(refused(
+            format!("no store of {name} holds the position {point}"),
+            format!("`farshore points list {name}` shows names and positions"),
+        )),
+        (Some(first), Some(second)) => {
+            let all = [first, second].into_iter().chain(each);
+            let all: Vec<String> =
+                all.map(|(store, source)| format!("{} (in {store})", source.record().number)).collect();
+            Err(refused(
+                format!(
+                    "{point} of {name} is a position in several incarnations, and something else in each: {}",
+                    all.join(", ")
+                ),
+                "add --incarnation with the one that is meant".to_owned(),
+            ))
+        }
+    }
+}
+
+/// The only point of this name, and the incarnation that it is in.
+async fn named(
+    config: &Config,
+    name: &DatabaseName,
+    point: &str,
+    which: Option<Incarnation>,
+) -> anyhow::Result<(AskedPosition, Incarnation)> {
+    let catalog = wiring::catalog(config).await?;
+    let incarnations = catalog.incarnation_list(name).await.map_err(|why| wiring::catalog_away(&why))?;
+    let wanted = |one: &&farshore_catalog::incarnation::Incarnation| match which {
+        None => true,
+        Some(Incarnation::Number(number)) => one.number == Some(number),
+        Some(Incarnation::Id(id)) => one.id == id,
+    };
+    let mut found = Vec::new();
+    for incarnation in incarnations.iter().filter(wanted) {
+        let marks =
+            catalog.mark_find(incarnation.id, point).await.map_err(|why| wiring::catalog_away(&why))?;
+        found.extend(marks.into_iter().map(|mark| (incarnation, mark.position)));
+    }
+    // Two kinds of mark may name one position.
+    found.dedup_by_key(|(incarnation, position)| (incarnation.id, *position));
+    match found.as_slice() {
+        [(incarnation, Position { timeline, offset })] => Ok((
+            AskedPosition { timeline: Some(*timeline), offset: *offset },
+            Incarnation::Id(incarnation.id),
+        )),
+        [] => Err(refused(
+            format!("the catalog knows no point `{point}` of {name}, and it is no position"),
+            format!("`farshore points list {name}` shows names and positions"),
+        )),
+        several => {
+            let all = several.iter().map(|(incarnation, position)| match incarnation.number {
+                Some(number) => format!("{position} in incarnation {number}"),
+                None => format!("{position} in incarnation {}", incarnation.id),
+            });
+            Err(refused(
+                format!(
+                    "{name} has {} points of the name `{point}`: {}",
+                    several.len(),
+                    all.collect::<Vec<_>>().join(", ")
+                ),
+                "write the position that is meant in place of the name, and its --incarnation".to_owned(),
+            ))
+        }
+    }
+}
+
+fn refused(what: String, next: String) -> anyhow::Error {
+    OperatorMessage::new(
         Code::HoldRefused,
-        format!("the catalog knows no point `{point}` of {name}, and it is no position"),
+        what,
         Safe::Known("other holds stay as they are".to_owned()),
-        format!("`farshore points list {name}` shows names and positions"),
+        next,
     )
-    .into())
+    .into()
 }
 
 /// Lists the holds of every store.

@@ -89,8 +89,8 @@ pub async fn run(context: &mut Context, args: PointsCommand) -> anyhow::Result<E
             context.output.list("farshore.points/1", &[point])?;
             Ok(Exit::Done)
         }
-        PointsCommand::Hold { database, point, reason, until } => {
-            hold::put(context, &config, &database, (&point, &reason, until)).await
+        PointsCommand::Hold { database, point, reason, until, incarnation } => {
+            hold::put(context, &config, &database, (&point, incarnation), (&reason, until)).await
         }
         PointsCommand::Holds { database } => hold::list(context, &config, &database).await,
         PointsCommand::Release { database, hold } => hold::release(context, &config, &database, hold).await,

@@ -35,7 +35,7 @@ use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::{place, record, spec};
+use crate::jobs::{place, record, spec, work};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::{heads, sources, wiring};
 
@@ -67,8 +67,8 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     if let Shape::Sqlite { .. } = chosen.source.shape() {
         no_server(name, args.start, !args.tablespaces.is_empty())?;
     }
-    let mut planned = Box::pin(chosen.planned(&config, name)).await?;
     if args.dry_run {
+        let planned = Box::pin(chosen.planned(&config, name)).await?;
         let text = describe(&planned, zone);
         show(context, &planned.plan, &text)?;
         return Ok(Exit::Done);
@@ -76,22 +76,37 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     let Destination::To(directory) = destination else {
         return Err(OperatorMessage::not_built("restore --in-place").into());
     };
-    let mut options = options(
-        settings,
-        std::path::absolute(&directory)?,
-        args.port.filter(|_| args.start).map(|port| (port, args.then)),
-    );
-    options.tablespaces = tablespaces(&args, &planned.plan)?;
-    options.resume = args.resume;
+    let directory = std::path::absolute(&directory)?;
     if args.no_wait {
-        place::judged(&options.directory, &config.service.restore_roots)?;
-        let job = job_of(name, (&target, &args), &planned, &options.directory);
+        let planned = Box::pin(chosen.planned(&config, name)).await?;
+        tablespaces(&args, &planned.plan)?;
+        place::judged(&directory, &config.service.restore_roots)?;
+        let job = job_of(name, (&target, &args), Some(wish::resolved(&planned)), &directory);
         return job::queue(context, &config, NewJob { via: Via::Queue, ..job }).await;
     }
-    tracing::info!("{}", describe(&planned, zone));
+    // Before it is planned: what a plan finds, whoever deletes is to leave alone from when on it may be found.
     let catalog = record::catalog(&config).await;
-    let job = job_of(name, (&target, &args), &planned, &options.directory);
+    let job = job_of(name, (&target, &args), None, &directory);
     let held = record::begin(catalog.as_ref(), job, &context.cancel).await;
+    let Some(planned) = held.beside(Box::pin(chosen.planned(&config, name))).await else {
+        held.end_stopped().await;
+        return Ok(Exit::Interrupted);
+    };
+    let options = |plan: &Plan| -> anyhow::Result<RestoreOptions> {
+        let start = args.port.filter(|_| args.start).map(|port| (port, args.then));
+        let tablespaces = tablespaces(&args, plan)?;
+        Ok(RestoreOptions { tablespaces, resume: args.resume, ..options(settings, directory, start) })
+    };
+    let ready = planned.and_then(|planned| Ok((options(&planned.plan)?, planned)));
+    let (mut options, mut planned) = match ready {
+        Ok(ready) => ready,
+        Err(why) => {
+            let why = work::message(why);
+            held.end_done(Err(why.clone())).await;
+            return Err(why.into());
+        }
+    };
+    tracing::info!("{}", describe(&planned, zone));
     let reporter = held.reporter();
     let Some(restored) =
         held.beside(Box::pin(planned.followed(&mut options, catalog.as_ref(), &reporter))).await
@@ -134,7 +149,7 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
 fn job_of(
     name: &DatabaseName,
     (target, args): (&Target, &RestoreArgs),
-    planned: &Planned,
+    resolved: Option<spec::Resolved>,
     directory: &Path,
 ) -> NewJob {
     let start = args.port.filter(|_| args.start);
@@ -143,7 +158,7 @@ fn job_of(
         history: wish::kept_history(&args.history),
         directory: directory.display().to_string(),
         start: start.map(|port| spec::Start { port, then: wish::kept_then(args.then) }),
-        resolved: Some(wish::resolved(planned)),
+        resolved,
     };
     let job = spec::asked(JobKind::Restore, Some(name), &restore);
     // Its directory is on this machine.

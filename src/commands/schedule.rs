@@ -15,6 +15,8 @@ use crate::exit::Exit;
 use crate::output::Row;
 use crate::wiring;
 
+/// How far ahead of this machine's clock an answered one is called overdue.
+const AHEAD: TimeDelta = TimeDelta::hours(1);
 /// How long behind its due time an unanswered one is called overdue: services look once a second.
 const OVERDUE: TimeDelta = TimeDelta::minutes(1);
 
@@ -42,9 +44,10 @@ impl Shown {
     ) -> Self {
         let last = cron.last(schedules.zone, now);
         let same = known.filter(|known| known.cron == cron.text() && known.zone == schedules.zone.name());
-        let overdue = same
-            .zip(last)
-            .is_some_and(|(known, last)| known.due < last && now.signed_duration_since(last) > OVERDUE);
+        let overdue = same.zip(last).is_some_and(|(known, last)| {
+            // One that lies ahead was answered by a wrong clock: until a service takes it back, nothing is done.
+            (known.due < last && now.signed_duration_since(last) > OVERDUE) || known.due - now > AHEAD
+        });
         Self {
             database: database.clone(),
             kind,
@@ -127,6 +130,11 @@ mod tests {
         assert!(!shown(Some(&answered), "2026-07-03T02:00:30Z"), "services look once a second");
         assert!(shown(Some(&answered), "2026-07-03T02:02:00Z"));
         assert!(!shown(None, "2026-07-03T02:02:00Z"), "no service has seen it: nothing was due yet");
+        assert!(
+            !shown(Some(&known("2026-07-04T02:00:00Z")), "2026-07-04T01:59:00Z"),
+            "a clock a little ahead"
+        );
+        assert!(shown(Some(&known("2031-07-02T02:00:00Z")), "2026-07-03T02:02:00Z"), "a clock years ahead");
         let mut other = answered;
         other.cron = "0 3 * * *".to_owned();
         assert!(!shown(Some(&other), "2026-07-03T02:02:00Z"));

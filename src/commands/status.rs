@@ -101,7 +101,8 @@ impl Row for Shown {
                 format!("{from} → {} in {}", edge(zone, window.to_time, window.to_position), window.store)
             },
         );
-        let gaps = self.status.window.as_ref().map_or(0, |window| window.gaps.len());
+        let gaps =
+            self.status.window.iter().flat_map(|window| &window.gaps).filter(|gap| gap.is_loss).count();
         let backups = &json["backups"];
         vec![
             text(&json["database"]),
@@ -266,7 +267,7 @@ mod tests {
             ship_lag_seconds: lag,
             window: None,
             former: Vec::new(),
-            backups: Backups { count: 0, damaged: 0, last_at: None },
+            backups: Backups::default(),
             targets: Vec::new(),
             primary: Primary { retained_bytes: None, seconds_to_full: None },
         }

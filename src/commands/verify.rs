@@ -2,6 +2,8 @@
 
 use farshore_applier::heads::unwitnessed;
 use farshore_applier::verify::{Verified, verify};
+use farshore_catalog::Catalog;
+use farshore_catalog::backup::Read;
 use farshore_catalog::job::{JobKind, JobProgress};
 use farshore_journal::DatabaseName;
 use serde::Serialize;
@@ -117,13 +119,14 @@ pub async fn run(context: &mut Context, args: VerifyArgs) -> anyhow::Result<Exit
     let mut all = Found::default();
     let mut interrupted = false;
     let catalog = record::catalog(&config).await;
-    let mut pages = Pages::new(catalog.as_ref()).await;
+    let pages = Pages::new(catalog.as_ref()).await;
     for (name, settings) in chosen {
         let asked = spec::asked(JobKind::Verify, Some(name), &spec::Verify {});
         let held = record::begin(catalog.as_ref(), asked, &context.cancel).await;
         let reporter = held.reporter();
-        let Some(found) =
-            held.beside(Box::pin(verified(&config, name, settings, &reporter, &mut pages))).await
+        let Some(found) = held
+            .beside(Box::pin(verified(&config, (name, settings), catalog.as_ref(), &reporter, &pages)))
+            .await
         else {
             held.end_stopped().await;
             // What was found before is told all the same.
@@ -177,17 +180,18 @@ impl Found {
     }
 }
 
-/// Verifies all that the stores have of a database; what is found is logged as it comes.
+/// Verifies all that the stores have of a database; what is found is logged as it comes, and the catalog is told of base backups: no window begins with one that is
+/// bad, and nothing expires for it.
 pub async fn verified(
     config: &Config,
-    name: &DatabaseName,
-    settings: &DatabaseConfig,
+    (name, settings): (&DatabaseName, &DatabaseConfig),
+    catalog: Option<&Catalog>,
     reporter: &Reporter,
-    pages: &mut Pages,
+    pages: &Pages,
 ) -> Found {
     let mut found = Found::default();
     for store in &settings.stores {
-        let one = of_store(config, (name, settings), store, reporter, pages, &mut found.shown);
+        let one = of_store(config, (name, settings), store, catalog, reporter, pages, &mut found.shown);
         if let Err(why) = Box::pin(one).await {
             tracing::error!(database = %name, store = %store, "not verified: {why}");
             found.failed.get_or_insert(why);
@@ -201,8 +205,9 @@ async fn of_store(
     config: &Config,
     (name, settings): (&DatabaseName, &DatabaseConfig),
     store: &StoreName,
+    catalog: Option<&Catalog>,
     reporter: &Reporter,
-    sealed: &mut Pages,
+    sealed: &Pages,
     shown: &mut Vec<Shown>,
 ) -> anyhow::Result<()> {
     // First, so that what it knows was stored before the store is read.
@@ -221,6 +226,7 @@ async fn of_store(
             reporter.say(JobProgress { phase, done_bytes: Some(bytes), ..JobProgress::default() });
         };
         let mut found = Box::pin(verify(source, &known, &say)).await?;
+        tell_of_backups(catalog, (name, store), &found).await;
         // Of a journal that is not there nothing can be shown: the newest one that is there says so.
         if at + 1 == sources.len() {
             for head in known.vanished(&sources) {
@@ -269,4 +275,24 @@ async fn of_store(
         });
     }
     Ok(())
+}
+
+/// Tells the catalog what reading the base backups came to. It is a finding all the same where there is none, or it does not take it.
+async fn tell_of_backups(
+    catalog: Option<&Catalog>,
+    (name, store): (&DatabaseName, &StoreName),
+    found: &Verified,
+) {
+    let any_bad = found.backups.iter().any(|(_, read)| *read == Read::Bad);
+    let Some(catalog) = catalog else {
+        if any_bad {
+            tracing::warn!(database = %name, %store, "there is no catalog that could be told which base backups are bad: windows may begin with them, and `farshore backup expire` may count on them");
+        }
+        return;
+    };
+    for (id, read) in &found.backups {
+        if let Err(why) = catalog.backup_verified(*id, *read, chrono::Utc::now()).await {
+            tracing::error!(database = %name, %store, backup = %id, error = %why, "the catalog was not told what was found of the base backup: verify again before anything expires");
+        }
+    }
 }

@@ -179,6 +179,11 @@ pub fn row(said: &DrillStatement, store: &str, certificate: Option<&Certificate>
         ended: time(&said.ended)?,
         recovery: said.recovery_us.map(Duration::from_micros),
         objective: said.objective_us.map(Duration::from_micros),
+        replayed: said
+            .measured
+            .replay_us
+            .map(Duration::from_micros)
+            .zip(said.target.as_ref().map(|target| target.replay_bytes)),
         statement,
         signed: certificate.map(|certificate| (certificate.key, certificate.signature)),
         uncertified: None,

@@ -23,6 +23,7 @@ use super::silence::{Seen, Silence};
 use super::work::{self, Means};
 use super::{KEPT, silent, this_process};
 use crate::base_backups::Streams;
+use crate::chronicles::damage::Shared;
 use crate::config::{Config, DatabaseConfig, EngineConfig};
 use crate::socket::Shown;
 
@@ -44,6 +45,7 @@ pub struct Runner {
     config: Arc<Config>,
     catalog: Catalog,
     streams: Streams,
+    activity: Shared,
     shown: Shown,
     me: Holder,
     silence: Silence,
@@ -55,9 +57,10 @@ pub struct Runner {
 impl Runner {
     /// Of this process, with the streams of what it ships and how that stands.
     pub fn new(config: Arc<Config>, catalog: Catalog, streams: Streams, shown: Shown) -> Self {
-        let (silence, answered) = (Silence::default(), Answered::default());
+        let (silence, answered, activity) = (Silence::default(), Answered::default(), Shared::default());
         let (doing, keys) = (JoinSet::new(), HashMap::new());
-        Self { config, catalog, streams, shown, me: this_process(), silence, answered, doing, keys }
+        let me = this_process();
+        Self { config, catalog, streams, activity, shown, me, silence, answered, doing, keys }
     }
 
     /// Runs until cancelled; what it does then is given back or said to be interrupted before it returns.
@@ -94,7 +97,9 @@ impl Runner {
         if looks.is_multiple_of(HEARTBEAT_LOOKS) {
             self.heartbeat(started).await;
         }
-        if looks.is_multiple_of(FORGETTING_LOOKS)
+        // Not at once: a machine's clock may be wrong until it has asked for the time, and what is forgotten does not come back.
+        if looks > 0
+            && looks.is_multiple_of(FORGETTING_LOOKS)
             && let Err(why) = self.catalog.job_forget(Utc::now() - KEPT).await
         {
             tracing::debug!(error = %why, "old jobs are not forgotten");
@@ -195,6 +200,7 @@ impl Runner {
                 config: Arc::clone(&self.config),
                 catalog: self.catalog.clone(),
                 streams: self.streams.clone(),
+                activity: self.activity.clone(),
             };
             let task = self.doing.spawn(work::does(means, job.clone(), held));
             self.keys.insert(task.id(), (job.asked.id, key_of(job)));

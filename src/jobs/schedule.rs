@@ -1,12 +1,14 @@
 //! What falls due by a clock becomes a job.
 //!
 //! What always holds: a due time is answered once, whichever service sees it first; of several that were missed the newest is, once. A schedule that is new
-//! asks for nothing at once. While a job of the same kind waits or runs for the database, a due time is left out, and that is said.
+//! asks for nothing at once. While a job of the same kind waits or runs for the database, a due time is left out, and that is said. A clock that is wrong stops no
+//! schedule for longer than it is wrong: whose clock is far from the catalog's answers nothing, and a due time that lies ahead, which such a clock
+//! left, is taken back.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::job::{JobKind, NewJob, Via};
 use farshore_catalog::schedule::Schedule;
@@ -18,6 +20,8 @@ use crate::config::schedule::{Cron, Schedules};
 
 /// How long the catalog is taken to be the one that was asked last.
 const AGAIN: Duration = Duration::from_secs(60);
+/// How far two clocks may be from each other, and a due time that was answered ahead of one.
+const SKEW: TimeDelta = TimeDelta::hours(1);
 
 /// What is to be done about a due time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,12 +34,20 @@ enum Step {
     Ask,
     /// It is left out: the one before is not done yet.
     LeaveOut,
+    /// What was answered lies ahead: a clock was wrong, and it is taken back.
+    Restart,
 }
 
-/// The step, from what the catalog knows, the newest due time, and whether such a job has not ended.
-fn step(known: Option<&Schedule>, (cron, zone): (&str, &str), due: DateTime<Utc>, is_busy: bool) -> Step {
+/// The step, from what the catalog knows, the newest due time and the time now, and whether such a job has not ended.
+fn step(
+    known: Option<&Schedule>,
+    (cron, zone): (&str, &str),
+    (due, now): (DateTime<Utc>, DateTime<Utc>),
+    is_busy: bool,
+) -> Step {
     match known {
         None => Step::Record,
+        Some(known) if known.due - now > SKEW => Step::Restart,
         Some(known) if known.cron != cron || known.zone != zone => Step::Record,
         Some(known) if known.due >= due => Step::Nothing,
         Some(_) if is_busy => Step::LeaveOut,
@@ -49,6 +61,8 @@ pub(super) struct Answered {
     due: HashMap<(DatabaseName, JobKind), DateTime<Utc>>,
     /// When the catalog was last asked: it may be another one now, which knows nothing.
     asked: Option<Instant>,
+    /// When it was last said that a clock is wrong.
+    told: Option<Instant>,
 }
 
 impl Answered {
@@ -70,6 +84,18 @@ impl Answered {
         let is_known = |key, last| self.due.get(key).is_some_and(|known| *known >= last);
         let is_fresh = self.asked.is_some_and(|asked| asked.elapsed() < AGAIN);
         if due.is_empty() || (is_fresh && due.iter().all(|(key, _, last)| is_known(key, *last))) {
+            return Ok(());
+        }
+        let off = catalog.clock().await? - Utc::now();
+        if off.abs() > SKEW {
+            self.asked = None;
+            if self.told.is_none_or(|told| told.elapsed() >= AGAIN) {
+                self.told = Some(Instant::now());
+                tracing::error!(
+                    seconds = off.num_seconds(),
+                    "this machine's clock is far from the catalog's: nothing is asked for by schedule here until one of them is set right"
+                );
+            }
             return Ok(());
         }
         let known = catalog.schedule_list().await?;
@@ -96,8 +122,15 @@ async fn one(
 ) -> farshore_catalog::Result<()> {
     let now = Utc::now();
     let zone = schedules.zone.name();
-    match step(known, (cron.text(), zone), due, is_busy) {
+    match step(known, (cron.text(), zone), (due, now), is_busy) {
         Step::Nothing => {}
+        Step::Restart => {
+            if let Some(known) = known
+                && catalog.schedule_restart(known, due, now).await?
+            {
+                tracing::error!(database = %name, kind = %kind, answered = %known.due, "a clock was far ahead when this was last due: it goes on from now");
+            }
+        }
         Step::Record => {
             let schedule = Schedule {
                 database: name.clone(),
@@ -149,14 +182,19 @@ mod tests {
             job: None,
         };
         let same = ("0 2 * * *", "UTC");
-        let next = at("2026-07-02T02:00:00Z");
-        assert_eq!(step(None, same, next, false), Step::Record);
-        assert_eq!(step(Some(&known), ("0 3 * * *", "UTC"), next, false), Step::Record);
-        assert_eq!(step(Some(&known), ("0 2 * * *", "Europe/Berlin"), next, false), Step::Record);
-        assert_eq!(step(Some(&known), same, known.due, false), Step::Nothing);
-        assert_eq!(step(Some(&known), same, next, false), Step::Ask);
-        assert_eq!(step(Some(&known), same, next, true), Step::LeaveOut);
+        let (next, now) = (at("2026-07-02T02:00:00Z"), at("2026-07-02T02:00:01Z"));
+        let asks = |known, same, due, is_busy| step(known, same, (due, now), is_busy);
+        assert_eq!(asks(None, same, next, false), Step::Record);
+        assert_eq!(asks(Some(&known), ("0 3 * * *", "UTC"), next, false), Step::Record);
+        assert_eq!(asks(Some(&known), ("0 2 * * *", "Europe/Berlin"), next, false), Step::Record);
+        assert_eq!(asks(Some(&known), same, known.due, false), Step::Nothing);
+        assert_eq!(asks(Some(&known), same, next, false), Step::Ask);
+        assert_eq!(asks(Some(&known), same, next, true), Step::LeaveOut);
         // A clock that went back asks for nothing again.
-        assert_eq!(step(Some(&known), same, at("2026-06-30T02:00:00Z"), false), Step::Nothing);
+        assert_eq!(asks(Some(&known), same, at("2026-06-30T02:00:00Z"), false), Step::Nothing);
+        let ahead = |due: &str| Schedule { due: at(due), ..known.clone() };
+        let (years, minutes) = (ahead("2031-01-01T02:00:00Z"), ahead("2026-07-02T02:59:00Z"));
+        assert_eq!(asks(Some(&years), same, next, true), Step::Restart);
+        assert_eq!(asks(Some(&minutes), same, next, false), Step::Nothing);
     }
 }

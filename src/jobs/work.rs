@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::job::{Job, JobKind, JobProgress};
 use farshore_journal::{BackupId, DatabaseName};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::held::{Held, Reporter};
 use super::{restore, spec};
 use crate::base_backups::{self, Process, STUCK, Streams, TakeProgress};
-use crate::chronicles::damage::Pages;
+use crate::chronicles::damage::{Pages, Shared};
 use crate::commands::{self, verify};
 use crate::config::{Config, StoreName};
 use crate::drill;
@@ -27,6 +28,8 @@ pub(super) struct Means {
     pub(super) config: Arc<Config>,
     pub(super) catalog: Catalog,
     pub(super) streams: Streams,
+    /// What verifications found of the record of activity.
+    pub(super) activity: Shared,
 }
 
 /// Whether a service of this version does such work.
@@ -66,7 +69,7 @@ async fn run(means: &Means, job: &Job, reporter: &Reporter) -> Result<String, Op
         JobKind::Backup => backup(means, database, &spec_of(job)?, reporter).await,
         JobKind::Verify => {
             let spec::Verify {} = spec_of(job)?;
-            verification(means, database, reporter).await
+            verification(means, (database, job.asked_at), reporter).await
         }
         JobKind::Restore => restore::restored(means, database, &spec_of(job)?, reporter).await,
         JobKind::Plan => restore::plan(means, database, &spec_of(job)?).await,
@@ -128,7 +131,7 @@ pub(super) fn not_readable(why: &str) -> OperatorMessage {
 }
 
 /// What an error is for whoever asked.
-pub(super) fn message(why: anyhow::Error) -> OperatorMessage {
+pub(crate) fn message(why: anyhow::Error) -> OperatorMessage {
     match why.downcast::<OperatorMessage>() {
         Ok(message) => message,
         Err(why) => OperatorMessage::new(
@@ -193,12 +196,14 @@ pub fn of_backup(store: &StoreName, progress: &TakeProgress) -> JobProgress {
 /// A verification of all that a database has.
 async fn verification(
     means: &Means,
-    database: &DatabaseName,
+    (database, asked_at): (&DatabaseName, DateTime<Utc>),
     reporter: &Reporter,
 ) -> Result<String, OperatorMessage> {
     let (name, settings) = commands::database(&means.config, Some(database))?;
-    let mut pages = Pages::new(Some(&means.catalog)).await;
-    let found = Box::pin(verify::verified(&means.config, name, settings, reporter, &mut pages)).await;
+    let pages = Pages::asked_for(Some(&means.catalog), means.activity.clone(), asked_at).await;
+    let found =
+        Box::pin(verify::verified(&means.config, (name, settings), Some(&means.catalog), reporter, &pages))
+            .await;
     match found.summary() {
         Ok(summary) => Ok(summary.to_string()),
         Err(why) => Err(why),

@@ -45,9 +45,10 @@ impl Known {
         Some(whole)
     }
 
-    /// Where the last gap before a position ends: a record starts there.
+    /// Where the last gap before a position ends: a record starts there. Not so behind log that expired, which ends where a shipper stopped.
     pub(super) fn gap_end_before(&self, at: Position) -> Option<Offset> {
-        let before = self.gaps.iter().filter(|gap| gap.timeline == at.timeline && gap.end <= at.offset);
+        let lost = self.gaps.iter().filter(|gap| !gap.is_expired());
+        let before = lost.filter(|gap| gap.timeline == at.timeline && gap.end <= at.offset);
         before.map(|gap| gap.end).max()
     }
 
@@ -219,6 +220,16 @@ mod tests {
             let found = decoding_start(&known, 100).get();
             assert_eq!(found, expected, "{start} {checked} {end}");
         }
+    }
+
+    /// Behind what was lost the source was taken up at a record; what expired ends wherever a shipper stopped.
+    #[test]
+    fn a_record_starts_behind_what_was_lost_and_not_behind_what_expired() {
+        let expired = Gap { reason: farshore_catalog::gap::EXPIRED.to_owned(), ..gap(1, 300, 400) };
+        let known = Known { gaps: vec![gap(1, 100, 200), expired], ..Known::default() };
+        let before = |at| known.gap_end_before(Position::new(Timeline::new(1), Offset::new(at)));
+        assert_eq!(before(900), Some(Offset::new(200)));
+        assert_eq!(before(150), None);
     }
 
     #[test]

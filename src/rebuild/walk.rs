@@ -84,11 +84,15 @@ impl<'a> Walk<'a> {
 
     /// Walks what the catalog does not know, up to `last`.
     pub(super) async fn run(mut self, last: Sequence) -> anyhow::Result<Report> {
+        let gone = self.held.source.reader().runs_begun().await?;
+        // First, so that no window is shown meanwhile that leads across what expired.
+        for run in &gone {
+            super::put_expired(self.catalog, self.held.source.record(), &self.held.store, run).await?;
+        }
         let first = self.begin(last).await?;
         let mut fetching = JoinSet::new();
         let mut arrived = BTreeMap::new();
         let mut asked = first.get();
-        let gone = self.held.source.reader().runs_begun().await?;
         let gone_with = |number: u64| gone.iter().find(|run| run.name.covers(Sequence::new(number)));
         for wanted in super::numbers(first, last) {
             while asked <= last.get() && asked < wanted.get() + AHEAD {
@@ -169,13 +173,15 @@ impl<'a> Walk<'a> {
         };
         let chunk = reader.first_where(last, behind).await?;
         let goes_on = chunk.header().number;
+        // The log from there expired: where a record starts behind it is not known.
+        let expired = chunk.header().timeline == timeline && chunk.header().start > from;
         if goes_on <= at {
             return Ok(at);
         }
         let newest = self.catalog.commit_at(incarnation, timeline, Position::new(timeline, from)).await?;
         self.anchor = newest.map(|commit| commit.xid + 1).or(self.anchor);
         self.skip_to = Some(from);
-        self.behind_run = false;
+        self.behind_run = expired;
         self.former = None;
         Ok(goes_on)
     }

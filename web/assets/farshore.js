@@ -21,6 +21,13 @@
     return new Date(ms).toISOString().slice(0, 19) + "Z";
   }
 
+  // What is shown is of the moment at which it was read, which may be before the page was made.
+  function date() {
+    live().forEach(function (element) {
+      fresh.of = Number(element.dataset.at) || fresh.of;
+    });
+  }
+
   function age() {
     return Math.max(Date.now() - fresh.wall, performance.now() - fresh.steady);
   }
@@ -89,9 +96,7 @@
   });
 
   document.addEventListener("htmx:afterSwap", function () {
-    live().forEach(function (element) {
-      fresh.of = Number(element.dataset.at) || fresh.of;
-    });
+    date();
     look();
   });
 
@@ -107,6 +112,7 @@
       look();
     }
   });
+  date();
   setInterval(look, 1000);
 
   // One key moves to the field that names it. Never while somebody writes.

@@ -83,7 +83,7 @@ impl Metrics {
     pub fn told(&self, fleet: Fleet) {
         self.reading.send_modify(|reading| {
             let ends = reading.as_ref().map(|reading| reading.ends.clone()).unwrap_or_default();
-            *reading = Some(Arc::new(Reading { fleet, ends, failed: false }));
+            *reading = Some(Arc::new(Reading { fleet: Arc::new(fleet), ends, failed: false }));
         });
     }
 

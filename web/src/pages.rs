@@ -15,6 +15,7 @@ pub mod exposure;
 pub mod fleet;
 pub mod frame;
 pub mod jobs;
+pub mod look;
 pub mod proof;
 pub mod restore;
 pub mod settings;

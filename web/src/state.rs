@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attempts::Attempts;
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::pages::look::Lately;
 use crate::password;
 use crate::problem::Problem;
 
@@ -67,8 +68,10 @@ pub struct Web {
     pub waiting: Semaphore,
     /// Requests that ask the catalog at once.
     pub asking: Arc<Semaphore>,
-    /// How everything stands, for whoever watches.
+    /// How everything stands, for whoever watches, and for pages of all databases.
     pub metrics: Arc<Metrics>,
+    /// How the exposure of all databases went lately.
+    pub lately: Lately,
 }
 
 impl std::fmt::Debug for Web {
@@ -111,6 +114,7 @@ impl Web {
             waiting: Semaphore::new(WAITING),
             asking: Arc::new(Semaphore::new(ASKING)),
             metrics,
+            lately: Lately::default(),
         })
     }
 

@@ -17,6 +17,8 @@ mod content;
 mod drills;
 #[path = "pages/forms.rs"]
 mod forms;
+#[path = "pages/kept.rs"]
+mod kept;
 #[path = "pages/many.rs"]
 mod many;
 #[path = "pages/person.rs"]

@@ -1,5 +1,7 @@
 //! The gaps of a journal, for whoever must be told what can be reached: found among its small objects, read by their heads.
 //!
+//! Log that expired is a gap to whoever restores, and is known by its runs.
+//!
 //! A gap's chunk holds one line of text, so it is smaller than almost every chunk of log. Nothing of a plan rests on this: a plan
 //! reads the log that it will replay, and meets every gap in it.
 
@@ -25,21 +27,43 @@ struct Lost {
     end: Offset,
 }
 
-/// Ends each window of `timeline` where the first gap behind its beginning does, and says so when there were too many objects to look
-/// into.
+impl Lost {
+    /// What of it lies in the history of `timeline`: what a parent has beyond a fork is no part of it.
+    fn within(self, branches: &Branches, timeline: Timeline) -> Option<Self> {
+        let held = branches.get(timeline)?;
+        let leg = held.legs.iter().find(|leg| leg.timeline == self.start.timeline)?;
+        let start = Position::new(self.start.timeline, self.start.offset.max(leg.begin));
+        let end = leg.end.map_or(self.end, |left| left.min(self.end));
+        (start.offset < end).then_some(Self { start, end })
+    }
+}
+
+/// Log that expired. There are few runs, so it is known also where there are too many objects to look for gaps.
+async fn expired(reader: &Reader) -> Result<Vec<Lost>, JournalError> {
+    let runs = reader.runs_begun().await?;
+    let lost = |run: &std::sync::Arc<farshore_journal::expired::ExpiredRun>| Lost {
+        start: Position::new(run.header.timeline, run.header.start),
+        end: run.header.end,
+    };
+    Ok(runs.iter().map(lost).collect())
+}
+
+/// Ends each window of `timeline` where the first gap behind its beginning starts, be it lost or expired, and says so when there were too many objects to
+/// look into for the lost ones.
 pub(super) async fn end_at_gaps(
     reader: &Reader,
     branches: &Branches,
     timeline: Timeline,
     windows: &mut Vec<Window>,
 ) -> Result<(), JournalError> {
-    let Some(lost) = lost(reader).await? else { return Ok(()) };
-    let in_history: Vec<Lost> =
-        lost.into_iter().filter(|lost| branches.is_in_history(timeline, lost.start)).collect();
+    let lost = lost(reader).await?;
+    let looked_for = lost.is_some();
+    let all = expired(reader).await?.into_iter().chain(lost.into_iter().flatten());
+    let in_history: Vec<Lost> = all.filter_map(|lost| lost.within(branches, timeline)).collect();
     for window in windows.iter_mut() {
         let behind = in_history.iter().map(|lost| lost.start.offset).filter(|at| *at >= window.from);
         window.to = behind.min().map_or(window.to, |at| at.min(window.to));
-        window.gaps_looked_for = true;
+        window.gaps_looked_for |= looked_for;
     }
     // A backup that itself lies across a gap is none.
     windows.retain(|window| {
@@ -72,4 +96,112 @@ async fn lost(reader: &Reader) -> Result<Option<Vec<Lost>>, JournalError> {
         }
     }
     Ok(Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use farshore_journal::expiry::{self, Marking};
+    use farshore_journal::format::Recipients;
+    use farshore_journal::format::body::TimelineBody;
+    use farshore_journal::format::object::Compression;
+    use farshore_journal::registry::{Founding, Repository};
+    use farshore_journal::store::StoreError;
+    use farshore_journal::store::memory::MemoryStore;
+    use farshore_journal::writer::{Writer, WriterOptions, encode_data, encode_timeline};
+    use farshore_journal::{BackupId, Sequence};
+
+    use super::*;
+
+    const SEGMENT: u64 = 1 << 20;
+
+    fn quiet(_: &StoreError) {}
+
+    async fn opened(reader: &Reader, chunks: usize) -> Writer {
+        let options = WriterOptions {
+            compression: Compression::None,
+            recipients: Recipients::default(),
+            segment_bytes: SEGMENT,
+            host: "test".to_owned(),
+        };
+        let begin = Position::new(Timeline::new(1), Offset::new(SEGMENT));
+        let mut writer = Writer::take_over(reader.clone(), &options, begin, &quiet).await.unwrap();
+        data(&mut writer, chunks).await;
+        writer
+    }
+
+    async fn data(writer: &mut Writer, chunks: usize) {
+        for _ in 0..chunks {
+            let (chunk, _) = encode_data(writer.place(), &[7; 100]).unwrap();
+            writer.append(&chunk, &quiet).await.unwrap();
+        }
+    }
+
+    /// What a base at `from` reaches along `timeline`.
+    async fn reached(reader: &Reader, timeline: u32, from: u64) -> Vec<(u64, u64)> {
+        let branches = Branches::read(reader).await.unwrap().unwrap();
+        let timeline = Timeline::new(timeline);
+        let mut windows = vec![Window {
+            base: BackupId::from_bytes([1; 16]),
+            timeline,
+            from: Offset::new(SEGMENT + from),
+            to: branches.stored_end(timeline, Offset::new(SEGMENT)).unwrap(),
+            finished: String::new(),
+            to_time: None,
+            to_transaction: None,
+            gaps_looked_for: false,
+        }];
+        end_at_gaps(reader, &branches, timeline, &mut windows).await.unwrap();
+        windows.iter().map(|window| (window.from.get() - SEGMENT, window.to.get() - SEGMENT)).collect()
+    }
+
+    /// Drills choose their points from these spans, and refusals name them.
+    #[tokio::test]
+    async fn a_base_reaches_to_where_log_expired_and_no_further() {
+        let now = "2026-11-27T00:00:00Z";
+        let repository = Repository::open_or_found(Arc::new(MemoryStore::new()), now).await.unwrap();
+        let founding = Founding {
+            database: &"orders".parse().unwrap(),
+            number: 0,
+            engine: "postgres",
+            identity: "7",
+            major: 15,
+            segment_bytes: SEGMENT,
+            now,
+            reason: "first",
+        };
+        let record = repository.found_incarnation(founding).await.unwrap();
+        let reader = Reader::new(&repository, &record).unwrap();
+        // Chunks 1 to 3, 5 to 8, and 10 to 13, of which the last two are beyond a fork.
+        opened(&reader, 3).await;
+        opened(&reader, 4).await;
+        let mut writer = opened(&reader, 4).await;
+        let fork = Offset::new(SEGMENT + 900);
+        let body = TimelineBody {
+            parent: Timeline::new(1),
+            parent_end: writer.stored().offset,
+            history: format!("1\t{fork}\tx\n").into_bytes(),
+        };
+        let branch = Position::new(Timeline::new(2), fork);
+        let (chunk, _) = encode_timeline(writer.place(), branch, &body).unwrap();
+        writer.append(&chunk, &quiet).await.unwrap();
+        data(&mut writer, 3).await;
+        opened(&reader, 2).await;
+
+        let marking =
+            Marking { host: "test".to_owned(), at: chrono::Utc::now(), reason: "not kept".to_owned() };
+        let run = |first, last| (Sequence::new(first), Sequence::new(last));
+        let first = expiry::mark_run(&reader, run(5, 8), &marking).await.unwrap();
+        assert_eq!(reached(&reader, 2, 150).await, [(150, 1400)], "nothing of it went");
+        expiry::delete_run(&reader, &first, &|| true).await.unwrap();
+        assert_eq!(reached(&reader, 2, 150).await, [(150, 300)]);
+        assert_eq!(reached(&reader, 2, 500).await, [], "a base within what expired is none");
+        assert_eq!(reached(&reader, 2, 750).await, [(750, 1400)]);
+        // What its parent had beyond the fork is nothing that a timeline lacks.
+        let second = expiry::mark_run(&reader, run(10, 13), &marking).await.unwrap();
+        expiry::delete_run(&reader, &second, &|| true).await.unwrap();
+        assert_eq!(reached(&reader, 2, 150).await, [(150, 300)]);
+        assert_eq!(reached(&reader, 2, 950).await, [(950, 1400)]);
+    }
 }

@@ -3,15 +3,35 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use farshore_catalog::backup::Backup as Known;
 use farshore_journal::backup::{self, Backup};
+use farshore_journal::expired::ExpiredRun;
 use farshore_journal::format::{FormatError, Header, Kind};
 use farshore_journal::store::{Listed, StoreError};
 use farshore_journal::{BackupId, JournalError, Offset, Position, Sequence, Timeline, expiry, holds};
 
-use super::{Base, Facts, Held, Needs, Stretch, Unfinished};
+use super::{Base, Ended, Facts, Held, Needs, Stretch, Unfinished};
 use crate::branches::{BranchError, Branches};
 use crate::plan::AskedPosition;
 use crate::source::Source;
+
+/// What a catalog says of a backup, as far as expiry asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownBackup {
+    /// Pages that were damaged in the source; `None` when nobody who told the catalog had opened its manifest.
+    pub bad_pages: Option<u64>,
+    /// Whether a verification found it not to be as it was stored.
+    pub bad: bool,
+}
+
+/// What a catalog says of an incarnation's backups.
+pub type KnownBackups = HashMap<BackupId, KnownBackup>;
+
+impl From<&Known> for KnownBackup {
+    fn from(known: &Known) -> Self {
+        Self { bad_pages: known.bad_pages, bad: known.bad_at.is_some() }
+    }
+}
 
 /// Log before the journal's end that whoever goes on shipping may compare, whatever the source's segments are.
 const COMPARED_BYTES: u64 = 64 << 20;
@@ -45,14 +65,16 @@ struct Walked {
     stretches: Vec<(Sequence, Sequence, Header)>,
 }
 
-/// Reads what decides over an incarnation; `None` for an empty journal. `known`: damaged pages that the catalog counts of each backup. `now`: the time by which a hold's end is judged.
+/// Reads what decides over an incarnation; `None` for an empty journal. `known`: what the catalog says of each backup. `now`: the time by which a hold's end is judged; one that
+/// ended within `lately` before is told with what it kept.
 ///
 /// # Errors
 /// When the store does not answer, or what must be known does not read.
 pub async fn read(
     source: &Source,
-    known: &HashMap<BackupId, u64>,
+    known: &KnownBackups,
     now: DateTime<Utc>,
+    lately: TimeDelta,
 ) -> Result<Option<Facts>, FactsError> {
     let reader = source.reader();
     let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
@@ -65,6 +87,7 @@ pub async fn read(
         bases: Vec::new(),
         unfinished: Vec::new(),
         holds: Vec::new(),
+        ended: Vec::new(),
         newest_release: holds::newest_release(reader).await?,
         stretches: walked
             .stretches
@@ -104,7 +127,15 @@ pub async fn read(
     for hold in holds::list(reader).await? {
         let over = hold.until.as_deref().map(DateTime::parse_from_rfc3339);
         // By the store's clock, as everything else.
-        if matches!(over, Some(Ok(over)) if over <= now.min(facts.newest_chunk)) {
+        let by_now = now.min(facts.newest_chunk);
+        if let Some(Ok(over)) = over
+            && over <= by_now
+        {
+            // Of those that ended long ago, and there may be many, nothing depends on what they kept.
+            if by_now.checked_sub_signed(lately).is_none_or(|since| over > since) {
+                let keeps = kept_by(source, &branches, hold.point(), &facts.bases).await?;
+                facts.ended.push(Ended { at: over.to_utc(), keeps });
+            }
             continue;
         }
         let keeps = kept_by(source, &branches, hold.point(), &facts.bases).await?;
@@ -208,7 +239,7 @@ async fn base(
     branches: &Branches,
     walked: &Walked,
     (id, manifest, objects): (BackupId, &Listed, &[Listed]),
-    known: &HashMap<BackupId, u64>,
+    known: &KnownBackups,
     marked: Option<DateTime<Utc>>,
 ) -> Result<Base, FactsError> {
     let reader = source.reader();
@@ -234,6 +265,10 @@ async fn base(
         Some(needs) if walked.gaps.iter().any(|gap| needs.from < *gap && *gap < needs.until) => {
             Some("a gap lies in its log".to_owned())
         }
+        // Here only names and lengths are looked at: who read all of it knows better.
+        Some(_) if known.get(&id).is_some_and(|known| known.bad) => {
+            Some("a verification found that it is not as it was stored".to_owned())
+        }
         Some(_) => unsound(source, id, objects, known.get(&id).copied()).await?,
     };
     Ok(fact)
@@ -244,7 +279,7 @@ async fn unsound(
     source: &Source,
     id: BackupId,
     objects: &[Listed],
-    bad_pages: Option<u64>,
+    known: Option<KnownBackup>,
 ) -> Result<Option<String>, FactsError> {
     let parts: HashMap<&str, u64> = objects
         .iter()
@@ -266,21 +301,27 @@ async fn unsound(
             })
         }
         Ok(None) => Ok(Some("its manifest is gone".to_owned())),
-        // No private key is at hand: what the catalog was told by whoever took it, and that no part is missing in the midst.
+        // No private key is at hand: what the catalog was told by whoever could open it, and that no part is missing in the midst. A catalog that only found it says nothing.
         Err(JournalError::Object { source: FormatError::KeyMissing | FormatError::Key { .. }, .. }) => {
             let dense = (0..parts.len() as u64)
                 .all(|number| parts.contains_key(Sequence::new(number).to_string().as_str()));
-            Ok(match bad_pages {
-                Some(0) if dense && !parts.is_empty() => None,
-                Some(0) => Some("a part of it is missing".to_owned()),
-                Some(_) => Some("pages were damaged in the source already".to_owned()),
-                None => Some("it is sealed, and the catalog does not know it".to_owned()),
-            })
+            Ok(sealed(known, dense && !parts.is_empty()))
         }
         Err(JournalError::Store(why @ StoreError::NotFound { .. })) => Ok(Some(why.to_string())),
         Err(JournalError::Store(why)) => Err(JournalError::from(why).into()),
         Err(why) => Ok(Some(why.to_string())),
     }
+}
+
+/// Why a backup that no key at hand opens is none that others may go for. `has_parts`: none of its parts is missing in the midst.
+fn sealed(known: Option<KnownBackup>, has_parts: bool) -> Option<String> {
+    let why = match known.and_then(|known| known.bad_pages) {
+        Some(0) if has_parts => return None,
+        Some(0) => "a part of it is missing",
+        Some(_) => "pages were damaged in the source already",
+        None => "it is sealed, and nobody who could open it has told the catalog of it",
+    };
+    Some(why.to_owned())
 }
 
 /// The newest sound base before a point, in its history, and the log from there to it.
@@ -318,14 +359,14 @@ pub struct Holdable {
     pub needs: Needs,
 }
 
-/// What a hold at `asked` would keep; `None` when no sound base in this incarnation leads there, or what it needs has been marked for `in_time` or longer. Without a timeline
+/// What a hold at `asked` would keep; `None` when no sound base in this incarnation leads there, or what it needs has been marked for `in_time` or longer, or is gone in part. Without a timeline
 /// the newest one is meant that holds the offset.
 ///
 /// # Errors
 /// As [`read`].
 pub async fn holdable(
     source: &Source,
-    known: &HashMap<BackupId, u64>,
+    known: &KnownBackups,
     asked: AskedPosition,
     in_time: TimeDelta,
 ) -> Result<Option<Holdable>, FactsError> {
@@ -340,7 +381,7 @@ pub async fn holdable(
         return Ok(None);
     };
     let point = Position::new(timeline, asked.offset);
-    let Some(facts) = read(source, known, Utc::now()).await? else { return Ok(None) };
+    let Some(facts) = read(source, known, Utc::now(), TimeDelta::zero()).await? else { return Ok(None) };
     let Some((base, needs)) = kept_by(source, &branches, point, &facts.bases).await? else { return Ok(None) };
     let late = |marked: Option<DateTime<Utc>>| {
         marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= in_time)
@@ -350,5 +391,28 @@ pub async fn holdable(
         .stretches
         .iter()
         .any(|stretch| needs.meets((stretch.first, stretch.last)) && late(stretch.marked));
-    Ok((!base_goes && !log_goes).then_some(Holdable { point, base, needs }))
+    // However long ago it was marked: what is gone does not come back.
+    let gone = |run: &std::sync::Arc<ExpiredRun>| needs.meets((run.name.first, run.name.last));
+    let log_is_gone = reader.runs_begun().await?.iter().any(gone);
+    Ok((!base_goes && !log_goes && !log_is_gone).then_some(Holdable { point, base, needs }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A catalog that was lost and is brought up without a private key knows that a backup is there, and no more.
+    #[test]
+    fn a_sealed_backup_is_sound_only_where_somebody_opened_it_and_found_no_damaged_page() {
+        let known = |bad_pages| Some(KnownBackup { bad_pages, bad: false });
+        assert_eq!(sealed(known(Some(0)), true), None);
+        for (known, has_parts, says) in [
+            (known(None), true, "nobody who could open it"),
+            (None, true, "nobody who could open it"),
+            (known(Some(3)), true, "damaged"),
+            (known(Some(0)), false, "missing"),
+        ] {
+            assert!(sealed(known, has_parts).unwrap().contains(says), "{known:?}");
+        }
+    }
 }

@@ -27,6 +27,7 @@ fn journal(days: i64, taken: impl Fn(i64) -> bool) -> Facts {
         bases: (0..days).filter(|at| taken(*at)).map(base).collect(),
         unfinished: Vec::new(),
         holds: Vec::new(),
+        ended: Vec::new(),
         newest_release: None,
         stretches: (0..days - 1)
             .map(|at| Stretch { first: number(at, 1), last: number(at, 10), marked: None })
@@ -195,4 +196,34 @@ proptest! {
             }
         }
     }
+}
+
+/// Marked, held for weeks until a day that was said beforehand, and due at once when that day came: nobody could have put another hold in time.
+#[test]
+fn what_a_hold_kept_until_a_day_has_its_grace_from_then_on_and_nothing_else_waits_for_it() {
+    let mut facts = journal(30, |day| day % 3 == 0);
+    let decision = decide(&facts, RULE, true, day(29)).unwrap();
+    let grace = TimeDelta::days(1);
+    facts.bases.iter_mut().for_each(|base| base.marked = Some(day(10)));
+    facts.stretches.iter_mut().for_each(|stretch| stretch.marked = Some(day(10)));
+    let all = due(&facts, &decision, grace, day(29));
+    let hours = |hours| day(29) - TimeDelta::hours(hours);
+    // It kept the base of day 6, and the log from there to day 8.
+    let (from, until) = (Sequence::new(6 * 11 + 3), Sequence::new(8 * 11 + 2));
+    let keeps = Some((id(6), Needs { from, until }));
+    facts.ended = vec![Ended { at: hours(2), keeps }];
+    let waits = due(&facts, &decision, grace, day(29));
+    assert!(all.backups.contains(&id(6)) && !waits.backups.contains(&id(6)));
+    assert_eq!(waits.backups.len() + 1, all.backups.len(), "others do not wait for it");
+    let free = |stretches: &[(Sequence, Sequence)]| {
+        stretches.iter().filter(|(first, last)| from <= *last && *first <= until).count()
+    };
+    assert_eq!((free(&all.stretches), free(&waits.stretches)), (3, 0));
+    assert_eq!(waits.stretches.len() + 3, all.stretches.len());
+    // A grace later it goes with the rest.
+    facts.ended = vec![Ended { at: hours(25), keeps }];
+    assert_eq!(due(&facts, &decision, grace, day(29)), all);
+    // Of one whose base is not known any more everything waits.
+    facts.ended = vec![Ended { at: hours(2), keeps: None }];
+    assert_eq!(due(&facts, &decision, grace, day(29)), Decision::default());
 }

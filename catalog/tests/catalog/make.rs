@@ -116,7 +116,8 @@ pub fn backup(incarnation: IncarnationId, id: u8, start: u64) -> Backup {
         state: BackupState::Running,
         checked: false,
         label: "nightly".to_owned(),
-        bad_pages: 0,
+        bad_pages: None,
+        bad_at: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The nouns: what is written reads back, what cannot be is refused, and old states are respected.
 
 use farshore_catalog::activity::Activity;
-use farshore_catalog::backup::{BackupEnd, BackupState};
+use farshore_catalog::backup::{BackupEnd, BackupState, Read};
 use farshore_catalog::database::{Database, database_put_in_txn};
 use farshore_catalog::head::KnownHead;
 use farshore_catalog::incarnation::Incarnation;
@@ -238,7 +238,7 @@ pub async fn a_backup_moves_once(catalog: Catalog) {
     catalog.backup_insert(&good).await.unwrap();
     catalog.backup_insert(&lost).await.unwrap();
     assert!(matches!(catalog.backup_insert(&good).await, Err(Error::Query { .. })));
-    assert!(matches!(catalog.backup_check(good.id, true).await, Err(Error::Conflict { .. })));
+    assert!(matches!(catalog.backup_check(good.id, 1).await, Err(Error::Conflict { .. })));
     let mut end =
         BackupEnd { end: Offset::new(99), finished_at: time(9), bytes: 7, stored_bytes: 3, bad_pages: 1 };
     assert!(matches!(catalog.backup_complete(good.id, &end).await, Err(Error::Conflict { .. })));
@@ -246,15 +246,27 @@ pub async fn a_backup_moves_once(catalog: Catalog) {
     catalog.backup_complete(good.id, &end).await.unwrap();
     assert!(matches!(catalog.backup_complete(good.id, &end).await, Err(Error::Conflict { .. })));
     assert!(matches!(catalog.backup_fail(good.id, time(9)).await, Err(Error::Conflict { .. })));
-    catalog.backup_check(good.id, true).await.unwrap();
+    let known = catalog.backup_find(good.id).await.unwrap().unwrap();
+    assert_eq!((known.checked, known.bad_pages), (false, None), "nobody opened its manifest");
+    catalog.backup_check(good.id, 1).await.unwrap();
     catalog.backup_fail(lost.id, time(8)).await.unwrap();
+    // What a verification finds of it stays until one that read all of it finds otherwise; one that is not complete, or not known, is passed over.
+    for id in [good.id, lost.id, BackupId::from_bytes([9; 16])] {
+        catalog.backup_verified(id, Read::Bad, time(10)).await.unwrap();
+    }
+    catalog.backup_verified(good.id, Read::Bad, time(11)).await.unwrap();
+    let known = catalog.backup_find(good.id).await.unwrap().unwrap();
+    assert_eq!((known.bad_at, known.is_usable()), (Some(time(10)), false));
+    catalog.backup_verified(good.id, Read::Sound(1), time(12)).await.unwrap();
+    let known = catalog.backup_find(good.id).await.unwrap().unwrap();
+    assert_eq!((known.bad_at, known.is_usable()), (None, true));
     assert!(matches!(catalog.backup_complete(lost.id, &end).await, Err(Error::Conflict { .. })));
     let unknown = BackupId::from_bytes([9; 16]);
     assert!(matches!(catalog.backup_fail(unknown, time(8)).await, Err(Error::NoBackup { .. })));
 
     good.end = Some(Offset::new(200));
     good.finished_at = Some(time(9));
-    (good.bytes, good.stored_bytes, good.bad_pages) = (Some(7), Some(3), 1);
+    (good.bytes, good.stored_bytes, good.bad_pages) = (Some(7), Some(3), Some(1));
     (good.state, good.checked) = (BackupState::Complete, true);
     (lost.state, lost.finished_at) = (BackupState::Failed, Some(time(8)));
     assert_eq!(catalog.backup_list(id).await.unwrap(), [good.clone(), lost.clone()]);

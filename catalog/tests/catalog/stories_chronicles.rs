@@ -32,7 +32,8 @@ async fn other() -> (tempfile::TempDir, Catalog) {
 async fn former(catalog: &Catalog, chronicle: &Chronicle, written: Time) -> Former {
     let entries = catalog.chronicle_entries(chronicle, 1, 1000).await.unwrap();
     let last = entries.last().unwrap();
-    Former { last: last.number, digest: last.digest, written, entries: entries.clone() }
+    let marks = entries.iter().map(|entry| (entry.number, entry.digest)).collect();
+    Former { last: last.number, digest: last.digest, written, marks, entries: entries.clone() }
 }
 
 /// Entries keep their numbers and digests, what a new catalog wrote meanwhile goes on behind them, and it is done once.
@@ -78,9 +79,10 @@ pub async fn entries_that_could_not_be_opened_are_filled_in_later_and_only_the_r
         stranger.activity_append(&activity(&format!("another's {n}"), Utc::now())).await.unwrap();
     }
     let wrong = self::former(&stranger, &chronicle, Utc::now()).await;
-    assert_eq!(catalog.chronicle_fill(&chronicle, &wrong).await.unwrap(), 0);
-    assert_eq!(catalog.chronicle_fill(&chronicle, &former).await.unwrap(), 5);
-    assert_eq!(catalog.chronicle_fill(&chronicle, &former).await.unwrap(), 0);
+    for (former, added) in [(&wrong, None), (&former, Some(5)), (&former, Some(0))] {
+        let end = (former.last, former.digest);
+        assert_eq!(catalog.chronicle_fill(&chronicle, end, &former.entries).await.unwrap(), added);
+    }
     assert_eq!(catalog.activity_verify().await.unwrap().findings, []);
     assert_eq!(catalog.chronicle_entries(&chronicle, 1, 5).await.unwrap(), former.entries);
 }
@@ -99,13 +101,14 @@ pub async fn a_long_record_is_taken_back_in_parts_that_each_lead_to_what_is_ther
     assert_eq!(settled, Settled::TakenBack { last: long, entries: long });
     let mut parts = 0;
     loop {
-        let oldest = catalog.chronicle_oldest(&chronicle).await.unwrap().unwrap();
+        let oldest = catalog.chronicle_own(&chronicle).await.unwrap().oldest();
         let here = catalog.chronicle_entries(&chronicle, oldest, 1000).await.unwrap();
         assert_eq!(here.last().unwrap().number, long + 1, "unbroken from {oldest} on");
         former.entries.retain(|entry| entry.number < oldest);
         let Some(last) = former.entries.last() else { break };
-        (former.last, former.digest) = (last.number, last.digest);
-        let added = catalog.chronicle_fill(&chronicle, &former).await.unwrap();
+        let end = (last.number, last.digest);
+        let newest = &former.entries[former.entries.len().saturating_sub(BATCH)..];
+        let added = catalog.chronicle_fill(&chronicle, end, newest).await.unwrap().unwrap();
         assert!((1..=BATCH as u64).contains(&added), "{added}");
         parts += 1;
     }
@@ -181,7 +184,7 @@ pub async fn a_lost_ledger_comes_back_and_the_time_since_its_end_is_an_entry(cat
     let (_folder, lost) = other().await;
     let (orders, begin) = (name("orders"), Utc::now() - TimeDelta::seconds(3001));
     let at = |seconds: i64| begin + TimeDelta::seconds(seconds);
-    let look = async |catalog: &Catalog, seen, seconds| {
+    let look = async |catalog: &Catalog, seen, seconds: i64| {
         catalog.exposure_look(&orders, RPO, 1000, seen, at(seconds)).await.unwrap()
     };
     look(&lost, Seen::Kept(0), 0).await;
@@ -323,4 +326,73 @@ pub async fn how_far_a_store_had_a_chronicle_is_forgotten_with_the_store(catalog
     assert_eq!(rows().await, ["activity in kept", "activity in old", "exposure/invoices in old"]);
     catalog.store_forget(&invoices, "old").await.unwrap();
     assert_eq!(rows().await, ["activity in kept"]);
+}
+
+/// A copy of a catalog from before it was settled: what it wrote by then is in the store under its own numbers, or, where another's was taken back, under others.
+pub async fn a_copy_from_before_it_was_settled_writes_nothing_a_second_time(catalog: Catalog) {
+    let chronicle = Chronicle::Activity;
+    let said = ["one", "two", "three"].map(|what| activity(what, Utc::now()));
+    let whats = async |catalog: &Catalog| -> Vec<String> {
+        let all = catalog.activity_list(None, 100).await.unwrap();
+        all.into_iter().rev().map(|entry| entry.activity.what).collect()
+    };
+    let (_folder, first) = other().await;
+    for one in &said {
+        first.activity_append(one).await.unwrap();
+    }
+    first.chronicle_settle(&chronicle, Before::Nothing).await.unwrap();
+    first.activity_append(&activity("four", Utc::now())).await.unwrap();
+    // Its own numbers, opened or not; two were written when the copy was made, and one behind that which no store has.
+    let whole = former(&first, &chronicle, Utc::now()).await;
+    for former in [whole.clone(), Former { entries: Vec::new(), ..whole.clone() }] {
+        let (_folder, copy) = other().await;
+        for one in said[..2].iter().chain([&activity("new", Utc::now())]) {
+            copy.activity_append(one).await.unwrap();
+        }
+        copy.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap();
+        let whats = whats(&copy).await;
+        assert_eq!(whats[former.entries.len()..], ["new", "activity taken back"], "{whats:?}");
+    }
+    // Others: it had taken another's record back before.
+    let (_folder, lost) = other().await;
+    lost.activity_append(&activity("lost", Utc::now())).await.unwrap();
+    let lost = former(&lost, &chronicle, Utc::now()).await;
+    for one in &said {
+        catalog.activity_append(one).await.unwrap();
+    }
+    let (_folder, copy) = other().await;
+    for one in &said[..2] {
+        copy.activity_append(one).await.unwrap();
+    }
+    catalog.chronicle_settle(&chronicle, Before::Former(&lost)).await.unwrap();
+    let former = former(&catalog, &chronicle, Utc::now()).await;
+    copy.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap();
+    let whats = whats(&copy).await;
+    assert_eq!(whats, ["lost", "one", "two", "three", "activity taken back", "activity taken back"]);
+    assert_eq!(copy.activity_verify().await.unwrap().findings, []);
+}
+
+/// The same of a ledger: an entry that was widened twice by one event would show a promise broken that was not.
+pub async fn a_copy_of_a_ledger_from_before_it_was_settled_writes_nothing_a_second_time(catalog: Catalog) {
+    let (orders, now) = (name("orders"), Utc::now());
+    let chronicle = Chronicle::Exposure(orders.clone());
+    let look = async |catalog: &Catalog, seen, seconds: i64| {
+        let at = now - TimeDelta::seconds(600 - seconds);
+        catalog.exposure_look(&orders, RPO, 1000, seen, at).await.unwrap();
+    };
+    let (_folder, copy) = other().await;
+    for catalog in [&catalog, &copy] {
+        look(catalog, Seen::Kept(0), 0).await;
+        look(catalog, Seen::Not(Why::Behind, Some(9000)), 5).await;
+    }
+    catalog.chronicle_settle(&chronicle, Before::Nothing).await.unwrap();
+    look(&catalog, Seen::Kept(0), 10).await;
+    let former = former(&catalog, &chronicle, Utc::now()).await;
+    let before = copy.chronicle_entries(&chronicle, 1, 100).await.unwrap();
+    assert_eq!(former.entries[..before.len()], before);
+    copy.chronicle_settle(&chronicle, Before::Former(&former)).await.unwrap();
+    let after = copy.chronicle_entries(&chronicle, 1, 100).await.unwrap();
+    let opened = |entry: &&farshore_catalog::chronicle::Kept| matches!(&entry.said, Said::Event(event) if event.whys.0.contains(&Why::Behind) && event.what == What::Opened);
+    assert_eq!(after.iter().filter(opened).count(), 1, "{after:#?}");
+    assert_eq!(copy.ledger_verify(&orders).await.unwrap().findings, []);
 }

@@ -96,6 +96,52 @@ pub async fn the_newest_success_and_failure_of_work_are_known_by_kind_and_databa
     assert_eq!((of(JobKind::Verify).last_success, of(JobKind::Verify).last_failure), (None, None));
 }
 
+/// A job that was claimed and ended so, at this second.
+async fn ended(catalog: &Catalog, kind: JobKind, of: Option<&str>, result: &str, second: i64) {
+    let holder = Holder { node: "oslo".to_owned(), process: "p".to_owned() };
+    let job = NewJob {
+        id: JobId::mint(),
+        kind,
+        database: of.map(name),
+        spec: "{}".to_owned(),
+        asked_by: "ana".to_owned(),
+        via: Via::Command,
+        wanted_node: None,
+    };
+    catalog.job_put(&job, None, time(0)).await.unwrap();
+    let claim = catalog.job_claim(job.id, &holder, time(1)).await.unwrap().unwrap();
+    catalog.job_end(&claim, &JobEnd::Succeeded(result.to_owned()), time(second)).await.unwrap();
+}
+
+pub async fn work_that_was_done_and_is_bad_news_is_a_failure_and_hides_no_success_before_it(
+    catalog: Catalog,
+) {
+    let (sound, unsound) = ("{\"sound\":true}", "{\"sound\":false}");
+    let (passed, breached) = ("{\"verdict\":\"passed\"}", "{\"verdict\":\"breached\"}");
+    let (verify, drill) = (JobKind::Verify, JobKind::Drill);
+    let cases = [
+        // Good, then bad; bad alone; bad, then good; of no database.
+        (verify, Some("orders"), vec![sound, sound, unsound, unsound], Some(11), Some(13)),
+        (verify, Some("billing"), vec![unsound], None, Some(10)),
+        (drill, Some("orders"), vec![breached, passed], Some(11), Some(10)),
+        (drill, Some("billing"), vec![passed, passed], Some(11), None),
+        (drill, None, vec![passed, breached], Some(10), Some(11)),
+        (JobKind::Expire, None, vec!["{}"], Some(10), None),
+    ];
+    for (kind, of, results, ..) in &cases {
+        for (at, result) in results.iter().enumerate() {
+            ended(&catalog, *kind, *of, result, 10 + i64::try_from(at).unwrap()).await;
+        }
+    }
+    let jobs = catalog.fleet(time(100)).await.unwrap().jobs;
+    assert_eq!(jobs.len(), cases.len());
+    for (kind, of, _, success, failure) in cases {
+        let found = jobs.iter().find(|one| one.kind == kind && one.database == of.map(name)).unwrap();
+        let right = (success.map(time), failure.map(time));
+        assert_eq!((found.last_success, found.last_failure), right, "{kind} of {of:?}");
+    }
+}
+
 pub async fn of_many_that_see_a_change_one_tells_it(catalog: Catalog) {
     orders(&catalog).await;
     let notice = |word: &str, second: i64, node: usize| Notice {

@@ -181,7 +181,10 @@ pub async fn the_window_of_one_among_many_is_that_of_all_its_rows(catalog: Catal
             id[0] = u8::try_from(of).unwrap();
             backup.id = BackupId::from_bytes(id);
             backup.timeline = Timeline::new(1 + u32::try_from(numbers.below(branches + 1)).unwrap());
+            // Of one that was not opened the number is not known, whatever stands in the column.
             backup.checked = numbers.below(5) > 0;
+            backup.bad_pages = Some(numbers.below(2));
+            backup.bad_at = Some(now).filter(|_| numbers.below(8) == 0);
             if numbers.below(4) == 0 {
                 backup.store = "other".to_owned();
             }

@@ -226,6 +226,26 @@ pub async fn a_word_about_a_job_that_was_cut_off_brings_nobody_to_read_the_store
     assert_eq!(catalog.job_beat(&claim, &JobProgress::default(), time(3)).await.unwrap(), Heard::Goes);
 }
 
+pub async fn a_due_time_that_a_wrong_clock_answered_is_taken_back_once(catalog: Catalog) {
+    let here = (catalog.clock().await.unwrap() - chrono::Utc::now()).abs();
+    assert!(here < chrono::TimeDelta::minutes(5), "{here}");
+    let ahead = Schedule {
+        database: name("orders"),
+        kind: JobKind::Backup,
+        cron: "0 2 * * *".to_owned(),
+        zone: "UTC".to_owned(),
+        due: time(1_000_000_000),
+        job: None,
+    };
+    catalog.schedule_put(&ahead, time(1)).await.unwrap();
+    let due = |at| (&ahead.database, JobKind::Backup, time(at));
+    assert!(!catalog.schedule_answer(due(10), None, time(10)).await.unwrap(), "nothing is due for years");
+    assert!(catalog.schedule_restart(&ahead, time(10), time(11)).await.unwrap());
+    assert!(!catalog.schedule_restart(&ahead, time(5), time(11)).await.unwrap(), "another took it back");
+    assert!(!catalog.schedule_answer(due(10), None, time(11)).await.unwrap());
+    assert!(catalog.schedule_answer(due(20), None, time(21)).await.unwrap());
+}
+
 pub async fn a_due_time_is_answered_once_with_its_job(catalog: Catalog) {
     let schedule = Schedule {
         database: name("orders"),

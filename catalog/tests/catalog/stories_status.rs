@@ -28,7 +28,7 @@ pub async fn status_without_facts_is_unknown_and_null(catalog: Catalog) {
         "schema": "farshore.status/1", "database": "orders", "engine": "postgres", "state": "unknown",
         "seen_at": null, "measured_at": null, "why": "no service has written of it here yet: is `farshore run` alive?", "incarnation": null, "incarnation_number": null, "timeline": null, "received": null, "stored": null, "reported": null,
         "released": null, "ship_lag_bytes": null, "ship_lag_seconds": null, "window": null, "former": [],
-        "backups": { "count": 0, "damaged": 0, "last_at": null }, "targets": [],
+        "backups": { "count": 0, "damaged": 0, "unopened": 0, "bad": 0, "last_at": null }, "targets": [],
         "primary": { "retained_bytes": null, "seconds_to_full": null },
     });
     assert_eq!(serde_json::to_value(status).unwrap(), expected);
@@ -74,7 +74,7 @@ pub async fn status_has_exactly_the_promised_shape(catalog: Catalog) {
             }],
         },
         "former": [],
-        "backups": { "count": 2, "damaged": 0, "last_at": "2026-03-29T14:01:42Z" },
+        "backups": { "count": 2, "damaged": 0, "unopened": 0, "bad": 0, "last_at": "2026-03-29T14:01:42Z" },
         "targets": [{ "store": "main", "stored": "1:0/384", "state": "confirming", "why": null }],
         "primary": { "retained_bytes": 5u64 << 30, "seconds_to_full": 7200 },
     });

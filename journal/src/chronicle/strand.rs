@@ -2,10 +2,9 @@
 //!
 //! What always holds: the pages of a strand are one unbroken run of entries, from the one behind its base on; what stands behind a flaw is not among them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::format::{EntryDigest, LifeId, Page, Unlock};
+use crate::format::{EntryDigest, LifeId, Page};
 
 /// What speaks against a life's pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +78,7 @@ impl Strand {
                 }
                 // A life's name is its first entry's; of a sealed page of several entries it is not known without a key.
                 None if strand.flaws.is_empty()
-                    && digest_at(&page, at).is_some_and(|first| LifeId::of(&first) != life) =>
+                    && page.digest_at(at).is_some_and(|first| LifeId::of(&first) != life) =>
                 {
                     strand.flaws.push(Flaw::Broken { at });
                 }
@@ -100,58 +99,23 @@ impl Strand {
     pub fn end(&self) -> Option<(u64, EntryDigest)> {
         self.pages.last().map(|page| (page.last(), page.after()))
     }
-
-    /// Whether an entry of this number and digest is in it, as far as that can be told without a key.
-    pub fn has(&self, number: u64, digest: EntryDigest) -> bool {
-        self.pages.iter().any(|page| digest_at(page, number) == Some(digest))
-    }
-}
-
-/// The digest of an entry of a page; of a sealed one only the last is known.
-fn digest_at(page: &Page, number: u64) -> Option<EntryDigest> {
-    if number == page.last() {
-        return Some(page.after());
-    }
-    let at = usize::try_from(number.checked_sub(page.place().first)?).ok()?;
-    page.entries(&Unlock::none()).ok()?.get(at).map(|entry| entry.digest)
-}
-
-/// The lives that lead to one, the oldest first and itself last, each with the number up to which it counts; and where what they go on from is in no
-/// strand, that flaw.
-pub fn lives_before(strands: &BTreeMap<LifeId, Strand>, life: LifeId) -> (Vec<(LifeId, u64)>, Option<Flaw>) {
-    let (mut path, mut flaw) = (Vec::new(), None);
-    let mut at = Some((life, u64::MAX));
-    while let Some((life, through)) = at.take() {
-        path.push((life, through));
-        let Some(strand) = strands.get(&life) else { break };
-        let Some(before) = strand.before else { break };
-        let leads = |other: &LifeId, found: &Strand| {
-            path.iter().all(|(seen, _)| seen != other) && found.has(strand.base, before)
-        };
-        match strands.iter().find(|(other, found)| leads(other, found)) {
-            Some((other, _)) => at = Some((*other, strand.base)),
-            None => flaw = Some(Flaw::Missing { from: 1, through: strand.base }),
-        }
-    }
-    path.reverse();
-    (path, flaw)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::format::page::{Entry, Place};
     use crate::format::{Chronicle, Recipients};
     use crate::identity::StoreId;
     use serde_json::Value;
 
-    fn digest(branch: u8, number: u64) -> EntryDigest {
+    pub(crate) fn digest(branch: u8, number: u64) -> EntryDigest {
         let mut bytes = [branch; 32];
         bytes[0] = u8::try_from(number).unwrap();
         EntryDigest::from_bytes(bytes)
     }
 
-    fn page(life: LifeId, branch: u8, before: Option<EntryDigest>, numbers: (u64, u64)) -> Page {
+    pub(crate) fn page(life: LifeId, branch: u8, before: Option<EntryDigest>, numbers: (u64, u64)) -> Page {
         let store = StoreId::from_bytes([1; 16]);
         let place = Place { store, chronicle: Chronicle::Activity, life, first: numbers.0, before };
         let entry = |number| Entry { digest: digest(branch, number), said: Value::Null };
@@ -159,11 +123,11 @@ mod tests {
         Page::make(place, entries, &Recipients::default(), None).unwrap()
     }
 
-    fn life(branch: u8, first: u64) -> LifeId {
+    pub(crate) fn life(branch: u8, first: u64) -> LifeId {
         LifeId::of(&digest(branch, first))
     }
 
-    fn whole() -> Vec<(u64, Result<Page, String>)> {
+    pub(crate) fn whole() -> Vec<(u64, Result<Page, String>)> {
         let life = life(1, 1);
         vec![
             (1, Ok(page(life, 1, None, (1, 3)))),
@@ -193,24 +157,5 @@ mod tests {
         // The first page is gone: the name says whose it was.
         let strand = Strand::of(life(1, 1), whole().split_off(1));
         assert_eq!((strand.flaws, strand.pages), (vec![Flaw::Broken { at: 4 }], Vec::new()));
-    }
-
-    #[test]
-    fn a_life_leads_back_to_the_one_that_it_went_on_from_and_both_branches_of_a_fork_stay() {
-        let (a, b, c) = (life(1, 1), life(2, 10), life(3, 5));
-        let strands = BTreeMap::from([
-            (a, Strand::of(a, whole())),
-            (b, Strand::of(b, vec![(10, Ok(page(b, 2, Some(digest(1, 9)), (10, 12))))])),
-            // A catalog that was put back from a copy went on from the midst of what was stored.
-            (c, Strand::of(c, vec![(6, Ok(page(c, 3, Some(digest(1, 5)), (6, 6))))])),
-        ]);
-        assert_eq!(lives_before(&strands, b), (vec![(a, 9), (b, u64::MAX)], None));
-        assert!(strands[&c].flaws == [Flaw::Broken { at: 6 }], "its name is not its first entry's");
-        let c = life(3, 6);
-        let mut strands = strands;
-        strands.insert(c, Strand::of(c, vec![(6, Ok(page(c, 3, Some(digest(1, 5)), (6, 6))))]));
-        assert_eq!(lives_before(&strands, c), (vec![(a, 5), (c, u64::MAX)], None));
-        strands.remove(&a);
-        assert_eq!(lives_before(&strands, b).1, Some(Flaw::Missing { from: 1, through: 9 }));
     }
 }

@@ -121,28 +121,36 @@ impl Unlock {
         if wrapped.len() > MAX_WRAPPED_BYTES {
             return Err(key_error("its wrapping is longer than any that farshore writes".to_owned()));
         }
-        let secret: [u8; 32] = self
-            .open(wrapped, 32)?
-            .try_into()
-            .map_err(|_| key_error("what was wrapped is not 32 bytes".to_owned()))?;
+        if self.0.is_empty() {
+            return Err(FormatError::KeyMissing);
+        }
+        let opened = self.open(wrapped, 32).map_err(|why| match why {
+            FormatError::Age { why } => key_error(why),
+            other => other,
+        });
+        let secret: [u8; 32] =
+            opened?.try_into().map_err(|_| key_error("what was wrapped is not 32 bytes".to_owned()))?;
         Ok(DataKey(secret))
     }
 
     /// Opens what was sealed for one of these keys, at most `limit` bytes of it and one more.
     ///
     /// # Errors
+    /// [`FormatError::Age`] when it is nothing that was sealed, which its head shows without any key and its body to whoever has one; of what may be sealed
     /// [`FormatError::KeyMissing`] without a key, [`FormatError::Key`] when none of them opens it.
     pub(super) fn open(&self, sealed: &str, limit: u64) -> Result<Vec<u8>, FormatError> {
+        let armored = age::armor::ArmoredReader::new(sealed.as_bytes());
+        let decryptor = age::Decryptor::new(armored).map_err(|why| age_error(&why))?;
         if self.0.is_empty() {
             return Err(FormatError::KeyMissing);
         }
-        let armored = age::armor::ArmoredReader::new(sealed.as_bytes());
-        let decryptor = age::Decryptor::new(armored).map_err(|why| key_error(why.to_string()))?;
-        let reader = decryptor
-            .decrypt(self.0.iter().map(|key| key as &dyn age::Identity))
-            .map_err(|_| key_error("no private key at hand opens it".to_owned()))?;
+        let opened = decryptor.decrypt(self.0.iter().map(|key| key as &dyn age::Identity));
+        let reader = opened.map_err(|why| match why {
+            age::DecryptError::NoMatchingKeys => key_error("no private key at hand opens it".to_owned()),
+            why => age_error(&why),
+        })?;
         let mut plain = Vec::new();
-        reader.take(limit + 1).read_to_end(&mut plain).map_err(|why| key_error(why.to_string()))?;
+        reader.take(limit + 1).read_to_end(&mut plain).map_err(|why| age_error(&why))?;
         Ok(plain)
     }
 }
@@ -235,6 +243,10 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], FormatError> {
     let mut out = [0; N];
     getrandom::fill(&mut out).map_err(|why| key_error(format!("no randomness: {why}")))?;
     Ok(out)
+}
+
+fn age_error(why: &dyn fmt::Display) -> FormatError {
+    FormatError::Age { why: why.to_string() }
 }
 
 fn key_error(why: String) -> FormatError {

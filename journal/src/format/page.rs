@@ -70,6 +70,11 @@ impl Chronicle {
         }
     }
 
+    /// Whether its pages are sealed where a store has recipients: a page of any other that states something sealed is nobody's.
+    pub const fn may_be_sealed(&self) -> bool {
+        matches!(self, Self::Activity)
+    }
+
     /// The database that it is of.
     pub const fn database(&self) -> Option<&DatabaseName> {
         match self {
@@ -153,13 +158,16 @@ impl Page {
     /// A page of these entries, sealed where there are recipients, signed where there is a key.
     ///
     /// # Errors
-    /// Without entries, with more than [`PAGE_ENTRIES`], or when age refuses.
+    /// Without entries, with more than [`PAGE_ENTRIES`], with recipients for a chronicle that is never sealed, or when age refuses.
     pub fn make(
         place: Place,
         entries: Vec<Entry>,
         recipients: &Recipients,
         key: Option<&SigningKey>,
     ) -> Result<Self, FormatError> {
+        if !recipients.is_empty() && !place.chronicle.may_be_sealed() {
+            return Err(FormatError::Field { field: "sealed" });
+        }
         let last = last_number(place.first, entries.len())?;
         let after =
             entries.last().map(|entry| entry.digest).ok_or(FormatError::Field { field: "entries" })?;
@@ -195,10 +203,29 @@ impl Page {
         matches!(self.content, Content::Sealed(_))
     }
 
+    /// The digest of one of its entries, as far as that shows without a key: of a sealed page the last alone.
+    pub fn digest_at(&self, number: u64) -> Option<EntryDigest> {
+        if number == self.last {
+            return Some(self.after);
+        }
+        let at = usize::try_from(number.checked_sub(self.place.first)?).ok()?;
+        match &self.content {
+            Content::Plain(entries) => entries.get(at).map(|entry| entry.digest),
+            Content::Sealed(_) => None,
+        }
+    }
+
+    /// Lets it state another last digest, as somebody may who forges it.
+    #[cfg(test)]
+    pub(crate) fn state_after(&mut self, after: EntryDigest) {
+        self.after = after;
+    }
+
     /// Its entries, opened where they are sealed.
     ///
     /// # Errors
-    /// [`FormatError::KeyMissing`] or [`FormatError::Key`] when no key at hand opens it; otherwise when it does not hold what it states.
+    /// [`FormatError::KeyMissing`] or [`FormatError::Key`] when no key at hand opens it; otherwise when it does not hold what it states, be that that nothing was
+    /// ever sealed there.
     pub fn entries(&self, unlock: &Unlock) -> Result<Vec<Entry>, FormatError> {
         match &self.content {
             Content::Plain(entries) => Ok(entries.clone()),
@@ -277,7 +304,8 @@ impl Page {
         }
         let content = match (read.entries, read.sealed) {
             (Some(entries), None) => Content::Plain(entries),
-            (None, Some(text)) => Content::Sealed(text),
+            (None, Some(text)) if chronicle.may_be_sealed() => Content::Sealed(text),
+            (None, Some(_)) => return Err(wrong("sealed")),
             _ => return Err(wrong("entries")),
         };
         let signed = match (read.key, read.signature) {
@@ -351,6 +379,18 @@ mod tests {
         }
     }
 
+    /// Of the chronicle that is sealed for recipients.
+    fn sealed() -> (age::x25519::Identity, Page) {
+        let identity = age::x25519::Identity::generate();
+        let recipients = Recipients::parse([identity.to_public().to_string().as_str()]).unwrap();
+        let place = Place { chronicle: Chronicle::Activity, ..place() };
+        (identity, Page::make(place, entries(), &recipients, None).unwrap())
+    }
+
+    fn keys(identity: &age::x25519::Identity) -> Unlock {
+        Unlock::parse(age::secrecy::ExposeSecret::expose_secret(&identity.to_string())).unwrap()
+    }
+
     fn entries() -> Vec<Entry> {
         (3..6).map(|n| Entry { digest: digest(n), said: json!({"n": n, "what": "a \"b\""}) }).collect()
     }
@@ -397,9 +437,7 @@ mod tests {
 
     #[test]
     fn a_sealed_page_states_no_numbers_that_it_cannot_hold_and_none_that_nobody_could_go_on_from() {
-        let identity = age::x25519::Identity::generate();
-        let recipients = Recipients::parse([identity.to_public().to_string().as_str()]).unwrap();
-        let page = Page::make(place(), entries(), &recipients, None).unwrap();
+        let (_, page) = sealed();
         let document: Value = serde_json::from_slice(&page.encode().unwrap()).unwrap();
         let read = |first: u64, last: u64| {
             let mut changed = document.clone();
@@ -440,14 +478,55 @@ mod tests {
 
     #[test]
     fn a_sealed_page_opens_with_its_private_key_and_tells_its_numbers_without() {
-        let identity = age::x25519::Identity::generate();
-        let recipients = Recipients::parse([identity.to_public().to_string().as_str()]).unwrap();
-        let page = Page::make(place(), entries(), &recipients, None).unwrap();
+        let (identity, page) = sealed();
         let read = Page::decode(&page.encode().unwrap()).unwrap();
         assert_eq!((read.last(), read.after(), read.is_sealed()), (5, digest(5), true));
         assert!(matches!(read.entries(&Unlock::none()), Err(FormatError::KeyMissing)));
-        let secret = age::secrecy::ExposeSecret::expose_secret(&identity.to_string()).to_owned();
-        assert_eq!(read.entries(&Unlock::parse(&secret).unwrap()).unwrap(), entries());
+        assert_eq!(read.entries(&keys(&identity)).unwrap(), entries());
         assert!(!String::from_utf8_lossy(&page.encode().unwrap()).contains("what"));
+    }
+
+    /// Sealed text of somebody else is no more than not opened; anything else is told from it, and nobody's missing key is an excuse.
+    #[test]
+    fn what_was_never_sealed_or_is_changed_is_no_page_that_only_lacks_its_private_key() {
+        let (identity, page) = sealed();
+        let (own, other) = (keys(&identity), keys(&age::x25519::Identity::generate()));
+        let with = |text: String| Page { content: Content::Sealed(text), ..page.clone() };
+        let Content::Sealed(text) = page.content.clone() else { panic!("it is sealed") };
+        assert!(matches!(page.entries(&other), Err(FormatError::Key { .. })));
+        for garbage in [String::new(), "x".to_owned(), text[..text.len() / 3].to_owned()] {
+            for unlock in [&Unlock::none(), &other, &own] {
+                let read = with(garbage.clone()).entries(unlock);
+                assert!(matches!(read, Err(FormatError::Age { .. })), "{garbage:?}: {read:?}");
+            }
+        }
+        // Its head is a recipient's, its body is not what was sealed behind that.
+        let lines: Vec<&str> = text.lines().collect();
+        let at = lines.len() - 2;
+        let mut changed: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        changed[at] = changed[at]
+            .chars()
+            .map(|c| {
+                if c == 'A' {
+                    'B'
+                } else if c == '=' {
+                    c
+                } else {
+                    'A'
+                }
+            })
+            .collect();
+        let changed = with(changed.join("\n") + "\n");
+        assert!(matches!(changed.entries(&own), Err(FormatError::Age { .. })));
+    }
+
+    #[test]
+    fn a_ledger_is_never_sealed_and_a_page_of_one_that_states_it_is_refused() {
+        let (identity, page) = sealed();
+        let recipients = Recipients::parse([identity.to_public().to_string().as_str()]).unwrap();
+        let made = Page::make(place(), entries(), &recipients, None);
+        assert_eq!(made, Err(FormatError::Field { field: "sealed" }));
+        let forged = Page { place: place(), ..page };
+        assert_eq!(Page::decode(&forged.encode().unwrap()), Err(FormatError::Field { field: "sealed" }));
     }
 }

@@ -12,21 +12,25 @@ use farshore_catalog::activity::Activity;
 use farshore_catalog::chronicle::Before;
 use farshore_journal::store::{Created, Key, KeyPrefix, Listed, ObjectStore, StoreError};
 
+use chrono::Utc;
+use farshore_journal::format::VerifyKeys;
+
+use super::telling::beside_gone;
 use super::*;
 use crate::chronicles::damage::Pages;
-use crate::chronicles::held;
+use crate::chronicles::{found, held};
 use crate::wiring;
 
 /// A folder with a store that has been shipped into, and its configuration.
-struct Room {
-    folder: tempfile::TempDir,
-    config: Arc<Config>,
-    store: StoreName,
+pub(super) struct Room {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) config: Arc<Config>,
+    pub(super) store: StoreName,
     identity: age::x25519::Identity,
 }
 
 impl Room {
-    async fn new(is_encrypted: bool) -> Self {
+    pub(super) async fn new(is_encrypted: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let identity = age::x25519::Identity::generate();
         let recipients = match is_encrypted {
@@ -48,7 +52,7 @@ impl Room {
     }
 
     /// A catalog of its own, with entries of these words: the same words make the same digests.
-    async fn catalog(&self, name: &str, said: &[&str]) -> Catalog {
+    pub(super) async fn catalog(&self, name: &str, said: &[&str]) -> Catalog {
         let url = format!("sqlite:{}/{name}.db", self.folder.path().display());
         let catalog = Catalog::open(&url, Options::default()).await.unwrap();
         catalog.chronicle_settle(&Chronicle::Activity, Before::Nothing).await.unwrap();
@@ -58,7 +62,26 @@ impl Room {
         catalog
     }
 
-    fn sealer(&self, catalog: &Catalog) -> Sealer {
+    pub(super) async fn unsettled(&self, name: &str) -> Catalog {
+        let url = format!("sqlite:{}/{name}.db", self.folder.path().display());
+        Catalog::open(&url, Options::default()).await.unwrap()
+    }
+
+    /// From here on whoever seals has the private key.
+    pub(super) fn with_identity(&mut self) {
+        let key = self.folder.path().join("identity");
+        let secret = age::secrecy::ExposeSecret::expose_secret(&self.identity.to_string()).to_owned();
+        std::fs::write(&key, secret + "\n").unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let text = format!(
+            "[stores.main]\nurl = \"file:{}\"\nrecipients = [\"{}\"]\nidentity_file = \"identity\"\n[databases.orders]\nengine = \"sqlite\"\npath = \"app.db\"\nstores = [\"main\"]\n",
+            self.folder.path().join("journal").display(),
+            self.identity.to_public()
+        );
+        self.config = parsed(self.folder.path(), &text);
+    }
+
+    pub(super) fn sealer(&self, catalog: &Catalog) -> Sealer {
         Sealer::new(Arc::clone(&self.config), catalog.clone(), self.store.clone(), settled())
     }
 
@@ -66,21 +89,23 @@ impl Room {
         Opened::new(&self.config, &self.store, Purpose::Read).unwrap().repository().await.unwrap()
     }
 
-    async fn found(&self) -> found::Found {
-        found::read(&self.repository().await, &Chronicle::Activity, &VerifyKeys::default()).await.unwrap()
+    pub(super) async fn found(&self) -> found::Found {
+        let keys = Keys::of(&self.config, &self.store);
+        let pinned = VerifyKeys::default();
+        found::read(&self.repository().await, &Chronicle::Activity, &pinned, &keys).await.unwrap()
     }
 
     /// How the store holds the activity against a catalog.
-    async fn held(&self, catalog: &Catalog) -> held::InStore {
+    pub(super) async fn held(&self, catalog: &Catalog) -> held::InStore {
         held::look(&self.config, &Chronicle::Activity, &self.store, Some(catalog)).await
     }
 
     /// What `farshore verify` finds.
-    async fn damaged(&self, catalog: &Catalog) -> Vec<String> {
+    pub(super) async fn damaged(&self, catalog: &Catalog) -> Vec<String> {
         Pages::new(Some(catalog)).await.of(&self.config, &"orders".parse().unwrap(), &self.store).await
     }
 
-    fn pages(&self) -> Vec<std::path::PathBuf> {
+    pub(super) fn pages(&self) -> Vec<std::path::PathBuf> {
         let lives = std::fs::read_dir(self.folder.path().join("journal/activity")).unwrap();
         let pages = lives.flat_map(|life| std::fs::read_dir(life.unwrap().path()).unwrap());
         let mut pages: Vec<_> = pages.map(|page| page.unwrap().path()).collect();
@@ -95,19 +120,19 @@ fn parsed(folder: &Path, text: &str) -> Arc<Config> {
 }
 
 /// All is settled and filled.
-fn settled() -> (watch::Receiver<Filled>, watch::Receiver<Unsettled>) {
+pub(super) fn settled() -> (watch::Receiver<Filled>, watch::Receiver<Unsettled>) {
     let filled = watch::channel(Filled::from([(Chronicle::Activity, 1)])).1;
     (filled, watch::channel(Unsettled::new()).1)
 }
 
-async fn say(catalog: &Catalog, what: &str) {
+pub(super) async fn say(catalog: &Catalog, what: &str) {
     let (at, who) = (DateTime::UNIX_EPOCH, "ana".to_owned());
     let said = Activity { at, who, what: what.to_owned(), database: None, detail: String::new() };
     catalog.activity_append(&said).await.unwrap();
 }
 
 /// One turn, with what it says in the catalog.
-async fn turn(sealer: &mut Sealer) {
+pub(super) async fn turn(sealer: &mut Sealer) {
     sealer.turn(true).await;
     let seal = sealer.catalog.seal_of(&Chronicle::Activity, "main").await.unwrap();
     assert_eq!(seal.and_then(|seal| seal.trouble), None);
@@ -121,7 +146,7 @@ async fn started_anew(room: &Room, catalog: &Catalog) -> (Sealer, Seal) {
     (sealer, seal)
 }
 
-async fn digests(catalog: &Catalog) -> Vec<farshore_journal::format::EntryDigest> {
+pub(super) async fn digests(catalog: &Catalog) -> Vec<farshore_journal::format::EntryDigest> {
     let all = catalog.chronicle_entries(&Chronicle::Activity, 1, 1000).await.unwrap();
     all.into_iter().map(|entry| entry.digest).collect()
 }
@@ -239,17 +264,8 @@ async fn beside_sealed_pages_a_life_begins_where_whoever_has_no_private_key_sees
     assert_eq!(room.pages().len(), 2);
 
     // A copy that was put back goes on from the midst of the second page; whoever seals it has the private key, and sees that.
-    let key = room.folder.path().join("identity");
-    let secret = age::secrecy::ExposeSecret::expose_secret(&room.identity.to_string()).to_owned();
-    std::fs::write(&key, secret + "\n").unwrap();
-    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let without = Arc::clone(&room.config);
-    let text = format!(
-        "[stores.main]\nurl = \"file:{}\"\nrecipients = [\"{}\"]\nidentity_file = \"identity\"\n[databases.orders]\nengine = \"sqlite\"\npath = \"app.db\"\nstores = [\"main\"]\n",
-        room.folder.path().join("journal").display(),
-        room.identity.to_public()
-    );
-    room.config = parsed(room.folder.path(), &text);
+    room.with_identity();
     let copy = room.catalog("copy", &["1", "2", "3", "4", "other 5"]).await;
     let mut sealer = room.sealer(&copy);
     turn(&mut sealer).await;
@@ -295,7 +311,8 @@ async fn a_beginning_that_was_never_brought_and_another_catalogs_damage_are_no_f
     let entries = lost.chronicle_entries(&Chronicle::Activity, 1, 9).await.unwrap();
     let last = entries.last().unwrap();
     let (last, digest, written) = (last.number, last.digest, Utc::now());
-    let former = farshore_catalog::chronicle::Former { last, digest, entries: Vec::new(), written };
+    let former =
+        farshore_catalog::chronicle::Former { last, digest, entries: Vec::new(), marks: Vec::new(), written };
     unsettled.chronicle_settle(&Chronicle::Activity, Before::Former(&former)).await.unwrap();
     turn(&mut room.sealer(&unsettled)).await;
     assert_eq!(room.held(&unsettled).await.sealed_from, 4);
@@ -324,7 +341,7 @@ async fn the_activity_of_a_store_is_read_once_however_many_databases_are_verifie
     let room = Room::new(false).await;
     let catalog = room.catalog("first", &["1"]).await;
     turn(&mut room.sealer(&catalog)).await;
-    let mut pages = Pages::new(Some(&catalog)).await;
+    let pages = Pages::new(Some(&catalog)).await;
     let kept = std::fs::read(&room.pages()[0]).unwrap();
     std::fs::write(&room.pages()[0], b"{").unwrap();
     let orders = "orders".parse().unwrap();
@@ -385,7 +402,8 @@ async fn what_is_gone_from_a_store_is_said_by_the_look_and_stays_said_until_it_i
     let url = format!("sqlite:{}/new.db", room.folder.path().display());
     let catalog = Catalog::open(&url, Options::default()).await.unwrap();
     let (last, digest, written) = (4, entries[3].digest, Utc::now());
-    let former = farshore_catalog::chronicle::Former { last, digest, entries: Vec::new(), written };
+    let former =
+        farshore_catalog::chronicle::Former { last, digest, entries: Vec::new(), marks: Vec::new(), written };
     catalog.chronicle_settle(&Chronicle::Activity, Before::Former(&former)).await.unwrap();
     let (sealer, seal) = started_anew(&room, &catalog).await;
     assert_eq!((seal.once, seal.first, seal.number, seal.trouble), (1, 1, 5, None));
@@ -471,6 +489,8 @@ async fn that_a_chronicle_is_not_settled_is_said_until_it_is() {
     sealer.turn(true).await;
     let seal = catalog.seal_of(&Chronicle::Activity, "main").await.unwrap().unwrap();
     assert_eq!((seal.number, seal.trouble.as_deref()), (0, Some("not settled: main is away")));
+    let held = room.held(&catalog).await;
+    assert!(held::lines(&[held]).contains("TROUBLE when it was sealed to last: not settled: main is away"));
     catalog.chronicle_settle(&Chronicle::Activity, Before::Nothing).await.unwrap();
     saying.send_replace(Unsettled::new());
     turn(&mut sealer).await;

@@ -1,9 +1,10 @@
 //! What keeps everything: reasons for which nothing of a database is deleted, whatever its rule says.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_applier::heads::doubts;
+use farshore_applier::retention::facts::{KnownBackup, KnownBackups};
 use farshore_applier::retention::{Decision, Facts, Keep};
 use farshore_applier::source::Source;
 use farshore_catalog::Catalog;
@@ -151,7 +152,7 @@ pub(super) async fn heads_hold(
 
 /// What the catalog knows of an incarnation's complete backups in a store.
 pub(super) struct Known {
-    pub(super) bad_pages: HashMap<BackupId, u64>,
+    pub(super) backups: KnownBackups,
 }
 
 pub(super) async fn backups_known(
@@ -164,7 +165,7 @@ pub(super) async fn backups_known(
     let of_store = backups
         .into_iter()
         .filter(|backup| backup.store == store.as_str() && backup.state == BackupState::Complete);
-    Ok(Known { bad_pages: of_store.map(|backup| (backup.id, backup.bad_pages)).collect() })
+    Ok(Known { backups: of_store.map(|backup| (backup.id, KnownBackup::from(&backup))).collect() })
 }
 
 impl Known {
@@ -181,14 +182,14 @@ impl Known {
                 || facts.unfinished.iter().any(|backup| backup.id == *id && backup.marked.is_some())
         };
         let next = "start `farshore run`, which brings the catalog up to the store, or `farshore catalog rebuild`; `farshore verify` says whether the store lost any";
-        if let Some(id) = self.bad_pages.keys().find(|id| !stored.contains(id) && !marked(id)) {
+        if let Some(id) = self.backups.keys().find(|id| !stored.contains(id) && !marked(id)) {
             return Err(refused(
                 name,
                 format!("the catalog knows base backup {id}, and {store} does not have it"),
                 next,
             ));
         }
-        if let Some(id) = stored.iter().find(|id| !self.bad_pages.contains_key(id) && !marked(id)) {
+        if let Some(id) = stored.iter().find(|id| !self.backups.contains_key(id) && !marked(id)) {
             return Err(refused(
                 name,
                 format!("{store} has base backup {id}, and the catalog does not know it"),

@@ -48,7 +48,10 @@ impl Chosen {
         target: &Target,
         history: &History,
     ) -> anyhow::Result<Self> {
-        let held = sources::chosen(config, name, history).await?;
+        let held = match target {
+            Target::Latest => Box::pin(sources::for_latest(config, name, history)).await?,
+            _ => sources::chosen(config, name, history).await?,
+        };
         let (source, store) = (held.source, held.store);
         let named = history.incarnation.is_some();
         hold_against_heads(config, name, settings, &source, &store, target, named).await?;

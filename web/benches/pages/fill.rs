@@ -234,7 +234,8 @@ async fn work(txn: &mut Txn, at: Time, number: u16, day: i64) {
                 state: BackupState::Complete,
                 checked: true,
                 label: "nightly".to_owned(),
-                bad_pages: 0,
+                bad_pages: Some(0),
+                bad_at: None,
             };
             backup_insert_in_txn(txn, &backup).await.unwrap();
         }
@@ -331,6 +332,7 @@ fn drill(began: Time, number: u16, day: i64) -> Drill {
         ended,
         recovery: took.map(Duration::from_micros),
         objective: Some(Duration::from_secs(900)),
+        replayed: took.map(|took| (Duration::from_micros(took), 1 << 24)),
         statement: statement_text(&said).unwrap(),
         signed: None,
         uncertified: Some("no signing_key is configured".to_owned()),

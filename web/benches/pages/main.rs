@@ -113,6 +113,13 @@ impl Taken {
     }
 }
 
+/// CPU of the server while nobody asks for a page, in milliseconds a second.
+async fn idle(asker: &Asker) -> f64 {
+    let (before, begun) = (asker.server_cpu(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    (asker.server_cpu() - before) * 1000.0 / begun.elapsed().as_secs_f64()
+}
+
 /// Asks one page a number of times, behind some that are not counted.
 async fn ask(asker: &Asker, path: &str, part: bool, count: usize, postmaster: Option<u32>) -> Taken {
     let mut taken = Taken::default();
@@ -142,6 +149,10 @@ async fn measure(wanted: &Wanted, kind: &str, url: &str, postmaster: Option<u32>
         let reading = process.reading.clone();
         let asker = Asker::log_in(process).await;
         println!("\n## {kind}, {} databases, {name}\n", wanted.databases);
+        let idle = idle(&asker).await;
+        println!(
+            "While nobody asks: {idle:.0} ms of the server's CPU each second, which is in what is said of each page.\n"
+        );
         println!(
             "| page | p50 ms | p95 ms | largest ms | server's CPU ms | backends' CPU ms | KiB | others, cores |"
         );

@@ -1,17 +1,21 @@
 //! The web server as a process of its own, and who asks it.
 //!
 //! `pages serve URL` serves the catalog at `URL` on a free port of loopback until it is killed. Its first line is what a service reads once a second, its second its address.
+//! As a service does, it goes on reading once a second: that is part of its CPU.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use farshore_catalog::{Catalog, Options};
+use farshore_web::metrics::reading;
 use farshore_web::{Health, Here, Objectives, Web};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::fill::{PASSWORD, USER};
@@ -33,7 +37,10 @@ pub async fn serve(url: &str) {
     let promised = databases.into_iter().map(|database| (database.name, promised)).collect();
     let cancel = CancellationToken::new();
     let here = Here { node: "oslo".to_owned(), restore_roots: Vec::new(), stop: cancel.clone() };
-    let web = Web::new(Some(catalog), promised, here, false, true);
+    let web = Web::new(Some(catalog.clone()), promised, here, false, true);
+    let mut tasks = JoinSet::new();
+    let (metrics, until) = (Arc::clone(&web.metrics), cancel.clone());
+    tasks.spawn(async move { reading::keep(metrics, catalog, &|| (), until).await });
     let (_tell, told) = watch::channel(Health { databases: BTreeMap::new() });
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     println!("{}", listener.local_addr().unwrap());

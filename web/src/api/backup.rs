@@ -65,8 +65,10 @@ pub struct Backup {
     pub checked: bool,
     /// Why it was taken.
     pub label: String,
-    /// Pages that were damaged at the primary already.
-    pub bad_pages: u64,
+    /// Pages that were damaged at the primary already; null while nobody has opened its manifest, so that it is not known.
+    pub bad_pages: Option<u64>,
+    /// When a verification found that it is not as it was stored; null while nothing speaks against it.
+    pub bad_at: Option<DateTime<Utc>>,
 }
 
 impl Backup {
@@ -86,6 +88,7 @@ impl Backup {
             checked,
             label,
             bad_pages,
+            bad_at,
         } = backup;
         Self {
             id: id.to_string(),
@@ -102,6 +105,7 @@ impl Backup {
             checked,
             label,
             bad_pages,
+            bad_at,
         }
     }
 }

@@ -120,6 +120,10 @@ pub struct Backups {
     pub count: u64,
     /// How many of them have pages that were damaged at the primary already.
     pub damaged: u64,
+    /// How many of them nobody has opened: whether pages of theirs are damaged is not known.
+    pub unopened: u64,
+    /// How many of them a verification found to be not as they were stored: no window begins with one.
+    pub bad: u64,
     /// When the newest ended.
     pub last_at: Option<DateTime<Utc>>,
 }
@@ -175,7 +179,7 @@ impl Status {
             targets,
             primary,
         } = status;
-        let status::Backups { count, damaged, last_at } = backups;
+        let status::Backups { count, damaged, unopened, bad, last_at } = backups;
         let status::Primary { retained_bytes, seconds_to_full } = primary;
         let offset = |offset: Option<Offset>| offset.map(|offset| offset.to_string());
         Self {
@@ -197,7 +201,7 @@ impl Status {
             ship_lag_seconds,
             window: window.map(Window::from),
             former: former.into_iter().map(Former::from).collect(),
-            backups: Backups { count, damaged, last_at },
+            backups: Backups { count, damaged, unopened, bad, last_at },
             targets: targets.into_iter().map(Target::from).collect(),
             primary: Primary { retained_bytes, seconds_to_full },
             rpo_seconds,
@@ -233,6 +237,7 @@ impl From<status::WindowGap> for Gap {
             from_position,
             to_position,
             reason,
+            is_loss: _,
             older_from_position,
             older_from_time,
         } = gap;

@@ -32,7 +32,7 @@ families! {
     WINDOW_START = Gauge "farshore_recovery_window_start_timestamp_seconds" ["database"]
         "The time of the last commit at the start of what can be restored without a break.";
     WINDOW_END = Gauge "farshore_recovery_window_end_timestamp_seconds" ["database"] "The time of the newest commit that can be restored.";
-    WINDOW_GAPS = Gauge "farshore_recovery_window_gaps" ["database"] "Parts of the history, after an older restorable one, that cannot be restored.";
+    WINDOW_GAPS = Gauge "farshore_recovery_window_gaps" ["database"] "Parts of the history, after an older restorable one, that were lost and cannot be restored.";
     LOG_LAG = Gauge "farshore_log_lag_bytes" ["database", "target", "stage"]
         "Bytes of the source's log that are not received (stage receive), or not in a store (stage store); absent while the source is silent.";
     LOG_STORED = Counter "farshore_log_stored_bytes_total" ["database"]

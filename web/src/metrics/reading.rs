@@ -1,7 +1,8 @@
-//! What this process last read of the catalog, kept while the catalog is away, and the task that reads it.
+//! What this process last read of the catalog, kept while the catalog is away, and the task that reads it. Metrics, notifications and pages are made from it.
 //!
 //! What always holds: a reading is never taken for newer than it is. Once the catalog did not answer, or nobody read it for [`FRESH`],
-//! it counts as away, and what was read last only says since when nothing is known.
+//! it counts as away, and what was read last only says since when nothing is known. No page is drawn from one that is older than [`SHOWN`], or behind which
+//! the catalog failed: whoever asks for the page reads the catalog then, or is told that it is away.
 //!
 //! # Cancel safety
 //! Dropping the future of [`keep`] leaves the last reading behind, which then grows old.
@@ -24,6 +25,8 @@ pub const EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long a reading counts.
 pub const FRESH: TimeDelta = TimeDelta::seconds(4);
+/// How old a reading may be that a page is drawn from: a page says for six seconds more that it is fresh, while it is not fetched anew.
+pub const SHOWN: TimeDelta = TimeDelta::milliseconds(2500);
 /// How often the commits at the ends of a window are looked up anew, which takes queries of its own.
 const TIMES_EVERY: TimeDelta = TimeDelta::seconds(10);
 /// How many windows' ends are looked up beside one reading.
@@ -44,7 +47,7 @@ pub struct Ends {
 #[derive(Debug, Clone)]
 pub struct Reading {
     /// All databases, as they were written.
-    pub fleet: Fleet,
+    pub fleet: Arc<Fleet>,
     /// The ends of their windows.
     pub ends: BTreeMap<DatabaseName, Ends>,
     /// Whether the catalog did not answer since.
@@ -55,6 +58,12 @@ impl Reading {
     /// Whether the catalog counts as away.
     pub fn is_away(&self, now: Time) -> bool {
         self.failed || (now - self.fleet.read_at).abs() > FRESH
+    }
+
+    /// What a page may be drawn from, if anything: the catalog answered when it was last asked, and that was a moment ago.
+    pub fn shown(&self, now: Time) -> Option<Arc<Fleet>> {
+        let fresh = !self.failed && (now - self.fleet.read_at).abs() <= SHOWN;
+        fresh.then(|| Arc::clone(&self.fleet))
     }
 }
 
@@ -105,5 +114,40 @@ async fn look_up_ends(metrics: &Metrics, catalog: &Catalog) {
         let looked = tokio::time::timeout(PATIENCE, catalog.window_times(&of)).await;
         let Ok(Ok((from, to))) = looked else { return };
         metrics.ends_found(database, Ends { of, looked_at: now, from, to });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_is_drawn_from_a_reading_that_is_old_or_behind_which_the_catalog_failed() {
+        let read_at = Utc::now();
+        let fleet = Fleet {
+            read_at,
+            members: Vec::new(),
+            schedules: Vec::new(),
+            jobs: Vec::new(),
+            seals: Vec::new(),
+        };
+        let reading = Reading { fleet: Arc::new(fleet), ends: BTreeMap::new(), failed: false };
+        let failed = Reading { failed: true, ..reading.clone() };
+        let just = TimeDelta::milliseconds(1);
+        // A clock that was set back says as little of how old it is as one that went on.
+        for (age, shown) in [
+            (TimeDelta::zero(), true),
+            (SHOWN, true),
+            (SHOWN + just, false),
+            (-SHOWN, true),
+            (-SHOWN - just, false),
+            (TimeDelta::days(1), false),
+        ] {
+            let now = read_at + age;
+            assert_eq!(reading.shown(now).is_some(), shown, "{age}");
+            assert!(failed.shown(now).is_none(), "{age}");
+            // What a page shows counts for metrics too.
+            assert!(!shown || !reading.is_away(now), "{age}");
+        }
     }
 }

@@ -107,7 +107,8 @@ pub async fn page(
     let part = if is_part(&headers) { asked.part.as_str() } else { "" };
     if part == "facts" {
         let proof = proof(catalog, &name, &status).await?;
-        return Ok(html(render(&facts(&web, &name, now, status, &proof))?));
+        let recovery = catalog.recovery(&name, now).await?;
+        return Ok(html(render(&facts(&web, &name, now, status, (&proof, &recovery)))?));
     }
     let history = History::read(catalog, &status).await?;
     let timeline = timeline(catalog, &name, now, &status, &history, &asked).await?;
@@ -115,6 +116,7 @@ pub async fn page(
         return Ok(html(timeline));
     }
     let proof = proof(catalog, &name, &status).await?;
+    let recovery = catalog.recovery(&name, now).await?;
     let page = DatabasePage {
         name: name.to_string(),
         csrf: visitor.csrf.clone(),
@@ -127,7 +129,7 @@ pub async fn page(
         former: former(now, &status),
         exposure: exposure(&web, catalog, &name, now).await?,
         timeline,
-        facts: render(&facts(&web, &name, now, status, &proof))?,
+        facts: render(&facts(&web, &name, now, status, (&proof, &recovery)))?,
     };
     let trail = vec![("/".to_owned(), "Fleet".to_owned())];
     frame::show(

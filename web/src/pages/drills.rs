@@ -17,9 +17,8 @@ use axum::response::Response;
 use chrono::{DateTime, Days, NaiveDate, TimeDelta, Utc};
 use farshore_catalog::access::Role;
 use farshore_catalog::drill::{Drill, DrillFilter};
-use farshore_catalog::glance::Member;
+use farshore_catalog::fleet::{Fleet, Member};
 use farshore_catalog::job::{JobFilter, JobKind};
-use farshore_catalog::proof::Outline;
 use farshore_journal::{DatabaseName, DrillId};
 use serde::Deserialize;
 
@@ -31,6 +30,7 @@ use crate::ask::{self, Key, Work};
 use crate::page::{self, Query, cursor_invalid};
 use crate::pages::frame::{self, Page, Part};
 use crate::pages::jobs::{self, Shown, asking};
+use crate::pages::look::Look;
 use crate::pages::proof::{self, Proved};
 use crate::pages::standing::Level;
 use crate::pages::visitor::{Posted, Visitor};
@@ -137,10 +137,10 @@ pub async fn page(
         "" => None,
         text => Some(named(text, &visitor.who)?),
     };
-    let members = web.catalog()?.glance(now).await?;
-    let members: Vec<Member> =
-        members.into_iter().filter(|member| visitor.who.sees(&member.database)).collect();
-    let live = live(&web, now, name.as_ref(), &members).await?;
+    let look = Look::at(&web, now).await?;
+    let members: Vec<&Member> =
+        look.fleet.members.iter().filter(|member| visitor.who.sees(&member.database)).collect();
+    let live = live(&web, now, name.as_ref(), &look.fleet, &members).await?;
     if is_part(&headers) {
         return Ok(html(live));
     }
@@ -151,15 +151,14 @@ pub async fn page(
         _ => calendar::first(&asked.month, today),
     };
     let catalog = web.catalog()?;
-    let of_month = catalog.drill_history(name.as_ref(), calendar::span(first)).await?;
-    let lately = catalog.drill_history(name.as_ref(), (now - TREND, now + TimeDelta::days(1))).await?;
+    let of_month = catalog.drill_days(name.as_ref(), calendar::span(first)).await?;
     let filter = filter(name.clone(), day, &asked.older)?;
     let listed = catalog.drill_list(&filter, LISTED).await?;
     let last = listed.last().filter(|_| listed.len() == LISTED as usize);
     let older = last
         .map(|last| page::cursor(LIST, &(last.began.timestamp_micros(), last.id.to_string())))
         .transpose()?;
-    let (trends, more_trends) = trends(&web, now, name.as_ref(), &members, &lately);
+    let (trends, more_trends) = trends(&web, now, name.as_ref(), &members).await?;
     let body = render(&DrillsPage {
         database: name.as_ref().map_or("", DatabaseName::as_str),
         databases: members.iter().map(|member| member.database.to_string()).collect(),
@@ -184,7 +183,8 @@ async fn live(
     web: &Web,
     now: DateTime<Utc>,
     name: Option<&DatabaseName>,
-    members: &[Member],
+    fleet: &Fleet,
+    members: &[&Member],
 ) -> Result<String, Problem> {
     let catalog = web.catalog()?;
     let known: BTreeSet<&DatabaseName> = members.iter().map(|member| &member.database).collect();
@@ -194,9 +194,9 @@ async fn live(
             && job.asked.database.as_ref().is_some_and(|name| known.contains(name))
     });
     let running = running.map(|job| jobs::shown(now, job)).collect();
-    let mut schedules: BTreeMap<DatabaseName, (String, String)> = BTreeMap::new();
-    for schedule in catalog.schedule_list().await?.into_iter().filter(|one| one.kind == JobKind::Drill) {
-        schedules.insert(schedule.database, (schedule.cron, schedule.zone));
+    let mut schedules: BTreeMap<&DatabaseName, (String, String)> = BTreeMap::new();
+    for schedule in fleet.schedules.iter().filter(|one| one.kind == JobKind::Drill) {
+        schedules.insert(&schedule.database, (schedule.cron.clone(), schedule.zone.clone()));
     }
     let mut rows: Vec<Row> = members
         .iter()
@@ -211,8 +211,8 @@ async fn live(
     rows.sort_by(|a, b| a.proved.level.cmp(&b.proved.level).then_with(|| a.database.cmp(&b.database)));
     render(&Live {
         again: format!("/drills?database={}", name.map_or("", DatabaseName::as_str)),
-        at: now.timestamp_millis(),
-        now: words::full(now),
+        at: fleet.read_at.timestamp_millis(),
+        now: words::full(fleet.read_at),
         running,
         rows,
     })
@@ -243,24 +243,24 @@ fn filter(
     Ok(filter)
 }
 
-/// The trends of the databases that were drilled, and how many more there are.
-fn trends(
+/// The trends of the databases that were drilled, and how many more there are. Drills of those alone are read whose trend is shown.
+async fn trends(
     web: &Web,
     now: DateTime<Utc>,
     name: Option<&DatabaseName>,
-    members: &[Member],
-    lately: &[Outline],
-) -> (Vec<Trend>, usize) {
+    members: &[&Member],
+) -> Result<(Vec<Trend>, usize), Problem> {
+    let catalog = web.catalog()?;
     let wanted = members.iter().map(|member| &member.database);
     let wanted = wanted.filter(|database| name.is_none_or(|name| name == *database));
-    let mut drilled: BTreeMap<&DatabaseName, Vec<Outline>> = BTreeMap::new();
-    for drill in lately {
-        drilled.entry(&drill.database).or_default().push(drill.clone());
+    let drilled: BTreeSet<DatabaseName> = catalog.drill_drilled(now - TREND).await?.into_iter().collect();
+    let mut all = wanted.filter(|database| drilled.contains(*database));
+    let mut shown = Vec::new();
+    for database in all.by_ref().take(TRENDS) {
+        let own = catalog.drill_history(Some(database), (now - TREND, now + TimeDelta::days(1))).await?;
+        shown.push(trend::trend(now, database.as_str(), &own, rto(web, database)));
     }
-    let mut all = wanted.filter_map(|database| Some((database, drilled.get(database)?)));
-    let shown = all.by_ref().take(TRENDS);
-    let shown = shown.map(|(database, own)| trend::trend(now, database.as_str(), own, rto(web, database)));
-    (shown.collect(), all.count())
+    Ok((shown, all.count()))
 }
 
 fn line(now: DateTime<Utc>, drill: &Drill) -> Line {

@@ -7,16 +7,16 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use chrono::{DateTime, TimeDelta, Utc};
-use farshore_catalog::exposure::Minute;
+use chrono::{DateTime, Utc};
 use farshore_catalog::glance::{Member, Reach};
 use farshore_catalog::lag::ShownState;
 use farshore_catalog::shipping::ShippingState;
 use serde::Deserialize;
 
 use crate::page::Query;
-use crate::pages::exposure::{Spark, spark};
+use crate::pages::exposure::Spark;
 use crate::pages::frame::{self, Page, Part};
+use crate::pages::look::Look;
 use crate::pages::proof::{self, Proved};
 use crate::pages::standing::{Known, Level, Standing, standing};
 use crate::pages::visitor::Visitor;
@@ -24,9 +24,6 @@ use crate::pages::words::{self, Moment};
 use crate::pages::{html, is_part, render};
 use crate::problem::Problem;
 use crate::state::{Objectives, Shared};
-
-/// How much of the past a line shows.
-const SPARK: TimeDelta = TimeDelta::hours(2);
 
 /// Which databases.
 #[derive(Debug, Default, Deserialize)]
@@ -41,7 +38,7 @@ pub struct Asked {
 }
 
 /// A database's line.
-struct Row {
+struct Row<'a> {
     name: String,
     engine: String,
     level: Level,
@@ -51,11 +48,13 @@ struct Row {
     state: &'static str,
     exposure: Exposure,
     /// How it went lately; `None` when nothing was kept.
-    spark: Option<Spark>,
+    spark: Option<&'a Spark>,
     window: Option<Window>,
     backup: Option<Moment>,
     backups: u64,
     damaged: u64,
+    unopened: u64,
+    bad: u64,
     seen: Option<Moment>,
     /// What drills say of it.
     proved: Proved,
@@ -105,7 +104,7 @@ struct FleetLive<'a> {
     total: usize,
     counts: Vec<Count>,
     unproved: usize,
-    rows: Vec<Row>,
+    rows: Vec<Row<'a>>,
     q: &'a str,
     level: &'a str,
 }
@@ -149,7 +148,7 @@ fn ships(state: ShownState) -> bool {
     }
 }
 
-fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]) -> Row {
+fn row<'a>(now: DateTime<Utc>, member: Member, promised: Objectives, spark: Option<&'a Spark>) -> Row<'a> {
     let known = Known {
         state: member.state,
         lag_seconds: member.ship_lag_seconds,
@@ -162,8 +161,7 @@ fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]
         name: member.database.to_string(),
         engine: member.engine,
         exposure: Exposure::new(member.ship_lag_seconds, member.state, promised),
-        spark: (!kept.is_empty())
-            .then(|| spark(now - SPARK, now, kept, promised.rpo.map(|rpo| rpo.as_secs_f64()))),
+        spark,
         level,
         because,
         why: member.why,
@@ -172,6 +170,8 @@ fn row(now: DateTime<Utc>, member: Member, promised: Objectives, kept: &[Minute]
         backup: Moment::maybe(now, member.backups.last_at),
         backups: member.backups.count,
         damaged: member.backups.damaged,
+        unopened: member.backups.unopened,
+        bad: member.backups.bad,
         seen: Moment::maybe(now, member.seen_at),
         proved: proof::proved(now, &member.proof, promised.rto),
     }
@@ -191,7 +191,7 @@ fn window(now: DateTime<Utc>, reach: Reach) -> Window {
 }
 
 /// The worst first; among equals what would lose most of its objective, then by name.
-fn worst_first(a: &Row, b: &Row) -> Ordering {
+fn worst_first(a: &Row<'_>, b: &Row<'_>) -> Ordering {
     a.level
         .cmp(&b.level)
         .then(b.exposure.part.unwrap_or(0).cmp(&a.exposure.part.unwrap_or(0)))
@@ -209,9 +209,11 @@ pub async fn page(
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
     let now = Utc::now();
-    let members = web.catalog()?.glance(now).await?;
-    let kept = web.catalog()?.exposure_of_all(now - SPARK).await?;
-    let seen = members.into_iter().filter(|member| visitor.who.sees(&member.database));
+    let look = Look::at(&web, now).await?;
+    let sparks = look.sparks(&web, now).await?;
+    let read_at = look.fleet.read_at;
+    let members = look.fleet.members.iter();
+    let seen = members.filter(|member| visitor.who.sees(&member.database)).map(|member| member.glance(now));
     let q = asked.q.trim().to_lowercase();
     let holds = |member: &Member| {
         let mut all = [member.database.as_str(), member.engine.as_str()]
@@ -219,12 +221,12 @@ pub async fn page(
             .chain(member.stores.iter().map(String::as_str));
         q.is_empty() || all.any(|text| text.contains(&q))
     };
-    let all: Vec<Row> = seen
+    let all: Vec<Row<'_>> = seen
         .filter(holds)
         .map(|member| {
             let promised = web.objectives.get(&member.database).copied().unwrap_or_default();
-            let kept = kept.get(&member.database).map_or(&[][..], Vec::as_slice);
-            row(now, member, promised, kept)
+            let spark = sparks.get(&member.database);
+            row(now, member, promised, spark)
         })
         .collect();
     let total = all.len();
@@ -236,15 +238,15 @@ pub async fn page(
     });
     let counts = counts.collect();
     let chosen = Level::ALL.into_iter().find(|level| asked.level == level.word());
-    let mut rows: Vec<Row> =
+    let mut rows: Vec<Row<'_>> =
         all.into_iter().filter(|row| chosen.is_none_or(|level| row.level == level)).collect();
     rows.sort_by(worst_first);
     let level = chosen.map_or("", Level::word);
     let again = format!("/?q={}&level={level}", words::escaped(asked.q.trim()));
     let live = FleetLive {
         again,
-        at: now.timestamp_millis(),
-        now: words::full(now),
+        at: read_at.timestamp_millis(),
+        now: words::full(read_at),
         total,
         counts,
         unproved,

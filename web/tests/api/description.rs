@@ -47,6 +47,7 @@ fn drill() -> Drill {
         ended: time(9),
         recovery: Some(Duration::from_millis(4200)),
         objective: None,
+        replayed: None,
         statement: "{\"certificate\":\"farshore.drill-certificate/1\"}".to_owned(),
         signed: None,
         uncertified: Some("no signing_key is configured".to_owned()),

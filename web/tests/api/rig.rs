@@ -280,7 +280,8 @@ pub async fn facts(catalog: &Catalog) -> IncarnationId {
             state: BackupState::Complete,
             checked: true,
             label: "nightly".to_owned(),
-            bad_pages: 0,
+            bad_pages: Some(0),
+            bad_at: None,
         };
         catalog.backup_insert(&backup).await.unwrap();
     }

@@ -31,6 +31,7 @@ pub fn drill(number: u8, verdict: DrillVerdict, began: Time, took: Option<u64>) 
         ended: began + TimeDelta::seconds(9),
         recovery: took.map(Duration::from_secs),
         objective: Some(Duration::from_secs(900)),
+        replayed: took.map(|took| (Duration::from_secs(took / 2), 32 << 20)),
         statement: statement_text(&said).unwrap(),
         signed: None,
         uncertified: Some("no signing_key is configured".to_owned()),

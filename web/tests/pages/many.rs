@@ -18,7 +18,7 @@ use crate::person::{get, log_in};
 use crate::rig::{Rig, name, time};
 
 /// One that is well, heard a moment ago, with as many base backups.
-async fn add(rig: &Rig, number: u16, backups: u8) {
+pub async fn add(rig: &Rig, number: u16, backups: u8) {
     let database = name(&format!("db-{number:03}"));
     let [high, low] = number.to_be_bytes();
     let id = |kind: u8, of: u8| [kind, of, high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -66,7 +66,8 @@ async fn add(rig: &Rig, number: u16, backups: u8) {
             state: BackupState::Complete,
             checked: true,
             label: "nightly".to_owned(),
-            bad_pages: 0,
+            bad_pages: Some(0),
+            bad_at: None,
         };
         catalog.backup_insert(&backup).await.unwrap();
     }

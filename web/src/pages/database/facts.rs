@@ -5,6 +5,7 @@
 use askama::Template;
 use chrono::{DateTime, Utc};
 use farshore_catalog::proof::Proof;
+use farshore_catalog::recovery::Recovery;
 use farshore_catalog::status::DatabaseStatus;
 use farshore_journal::DatabaseName;
 
@@ -41,6 +42,9 @@ pub(super) struct Facts {
     backup: Option<Moment>,
     backups: u64,
     damaged: u64,
+    unopened: u64,
+    bad: u64,
+    recovery: Option<String>,
     targets: Vec<Target>,
     retained: Option<String>,
     to_full: Option<String>,
@@ -54,7 +58,7 @@ pub(super) fn facts(
     name: &DatabaseName,
     now: DateTime<Utc>,
     status: DatabaseStatus,
-    proof: &Proof,
+    (proof, recoveries): (&Proof, &[Recovery]),
 ) -> Facts {
     let promised = web.objectives.get(name).copied().unwrap_or_default();
     let known = Known {
@@ -65,6 +69,7 @@ pub(super) fn facts(
         promised,
     };
     let Standing { level, because } = standing(now, &known);
+    let recovery = recovery(&status, recoveries);
     let targets = status.targets.into_iter().map(|target| Target {
         level: match target.state.as_str() {
             "connected" => Level::Protected,
@@ -95,6 +100,9 @@ pub(super) fn facts(
         backup: Moment::maybe(now, status.backups.last_at),
         backups: status.backups.count,
         damaged: status.backups.damaged,
+        unopened: status.backups.unopened,
+        bad: status.backups.bad,
+        recovery,
         targets: targets.collect(),
         retained: status.primary.retained_bytes.map(words::bytes),
         #[allow(clippy::cast_precision_loss)] // shown in two units
@@ -102,4 +110,11 @@ pub(super) fn facts(
         incarnation: status.incarnation_number.map(|number| number.to_string()),
         timeline: status.timeline.map(farshore_journal::Timeline::get),
     }
+}
+
+/// How long a recovery from the store that is shown would take now; `None` when no drill measured it.
+fn recovery(status: &DatabaseStatus, recoveries: &[Recovery]) -> Option<String> {
+    let store = &status.window.as_ref()?.store;
+    let one = recoveries.iter().find(|one| one.store == *store)?;
+    one.whole().map(words::took)
 }

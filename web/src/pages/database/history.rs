@@ -26,6 +26,7 @@ pub(super) struct BackupLine {
     pub(super) label: String,
     pub(super) bad_pages: u64,
     pub(super) checked: bool,
+    pub(super) is_bad: bool,
 }
 
 /// What the current incarnation's history holds beside its log.
@@ -71,8 +72,10 @@ impl History {
             stored: backup.stored_bytes.map(words::bytes),
             position: Position::new(backup.timeline, backup.end.unwrap_or(backup.start)).to_string(),
             label: backup.label.clone(),
-            bad_pages: backup.bad_pages,
+            // Beside `checked`, without which it says nothing.
+            bad_pages: backup.bad_pages.unwrap_or_default(),
             checked: backup.checked,
+            is_bad: backup.bad_at.is_some(),
         };
         self.backups.iter().rev().take(BACKUPS).map(line).collect()
     }

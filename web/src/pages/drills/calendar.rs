@@ -3,7 +3,7 @@
 //! What always holds: a day with no drill has no mark; a day's drills are counted by how they ended, so that one that failed is seen beside ten that passed.
 
 use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveTime, Utc};
-use farshore_catalog::proof::Outline;
+use farshore_catalog::proof::DayCount;
 use farshore_journal::format::certificate::DrillVerdict;
 
 use crate::pages::proof;
@@ -21,7 +21,7 @@ pub struct Day {
     /// Whether its drills alone are listed.
     pub is_chosen: bool,
     /// How many drills ended how.
-    pub marks: Vec<(Level, usize)>,
+    pub marks: Vec<(Level, u64)>,
     /// The same in words.
     pub said: String,
 }
@@ -40,7 +40,7 @@ pub struct Month {
     /// The next one; `None` when that has not begun.
     pub after: Option<String>,
     /// Drills in it.
-    pub count: usize,
+    pub count: u64,
 }
 
 /// The first day of a month that is named as `2026-11`; of the present one when it is not.
@@ -63,7 +63,7 @@ pub fn midnight(day: NaiveDate) -> DateTime<Utc> {
 }
 
 /// The month that begins with `first`.
-pub fn month(first: NaiveDate, today: NaiveDate, chosen: Option<NaiveDate>, drills: &[Outline]) -> Month {
+pub fn month(first: NaiveDate, today: NaiveDate, chosen: Option<NaiveDate>, drills: &[DayCount]) -> Month {
     let (from, until) = span(first);
     let mut weeks: Vec<Vec<Option<Day>>> = Vec::new();
     let mut week: Vec<Option<Day>> = (0..first.weekday().num_days_from_monday()).map(|_| None).collect();
@@ -88,13 +88,17 @@ pub fn month(first: NaiveDate, today: NaiveDate, chosen: Option<NaiveDate>, dril
         weeks,
         before: word(first.checked_sub_months(Months::new(1)).unwrap_or(first)),
         after: next.map(word),
-        count: drills.iter().filter(|drill| from <= drill.began && drill.began < until).count(),
+        count: drills.iter().filter(|one| from <= one.day && one.day < until).map(|one| one.count).sum(),
     }
 }
 
-fn of(day: NaiveDate, today: NaiveDate, chosen: Option<NaiveDate>, drills: &[Outline]) -> Day {
-    let ended = |verdict: DrillVerdict| {
-        drills.iter().filter(|drill| drill.began.date_naive() == day && drill.verdict == verdict).count()
+fn of(day: NaiveDate, today: NaiveDate, chosen: Option<NaiveDate>, drills: &[DayCount]) -> Day {
+    let ended = |verdict: DrillVerdict| -> u64 {
+        drills
+            .iter()
+            .filter(|one| one.day == midnight(day) && one.verdict == verdict)
+            .map(|one| one.count)
+            .sum()
     };
     // The worst first.
     let counted = [DrillVerdict::Failed, DrillVerdict::Breached, DrillVerdict::Passed]
@@ -114,37 +118,24 @@ fn of(day: NaiveDate, today: NaiveDate, chosen: Option<NaiveDate>, drills: &[Out
 
 #[cfg(test)]
 mod tests {
-    use farshore_journal::{DrillId, IncarnationId};
-
     use super::*;
 
     fn date(text: &str) -> NaiveDate {
         text.parse().unwrap()
     }
 
-    fn drill(began: &str, verdict: DrillVerdict) -> Outline {
-        Outline {
-            id: DrillId::from_bytes([1; 16]),
-            database: "orders".parse().unwrap(),
-            incarnation: IncarnationId::from_bytes([1; 16]),
-            verdict,
-            began: began.parse().unwrap(),
-            ended: began.parse().unwrap(),
-            recovery: None,
-            objective: None,
-            certified: false,
-        }
+    fn drills(day: &str, verdict: DrillVerdict, count: u64) -> DayCount {
+        DayCount { day: midnight(date(day)), verdict, count }
     }
 
     #[test]
     fn every_day_of_a_month_stands_in_its_week_and_what_failed_is_seen_beside_what_passed() {
         use DrillVerdict::{Failed, Passed};
         let drills = [
-            drill("2026-11-01T00:00:00Z", Passed),
-            drill("2026-11-27T02:30:00Z", Passed),
-            drill("2026-11-27T23:59:59Z", Failed),
-            drill("2026-11-27T04:30:00Z", Passed),
-            drill("2026-10-31T23:59:59Z", Failed),
+            drills("2026-11-01", Passed, 1),
+            drills("2026-11-27", Failed, 1),
+            drills("2026-11-27", Passed, 2),
+            drills("2026-10-31", Failed, 5),
         ];
         let today = date("2026-11-28");
         let november = month(first("2026-11", today), today, Some(date("2026-11-27")), &drills);
