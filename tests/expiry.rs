@@ -123,18 +123,17 @@ impl Story {
         assert_eq!(output.status.code(), Some(0), "{said}");
     }
 
-    /// The held point is on the far side of what went: what `status` shows leads to no point that a restore refuses.
+    /// What `status` shows holds no point that a restore refuses, and a gap of it is what expired.
     fn tells_what_expired_as_a_gap(&self) {
         let status = self.node.json(&["status", "orders"]);
         let window = &service::first(&status)["window"];
         let gaps = window["gaps"].as_array().unwrap();
-        let reason = |gap: &Value| gap["reason"].as_str().unwrap().starts_with("expired");
-        assert!(gaps.len() == 1 && reason(&gaps[0]), "{status}");
+        assert!(gaps.iter().all(|gap| gap["reason"].as_str().unwrap().starts_with("expired")), "{status}");
         let offset = |text: &Value| text.as_str().unwrap().split_once(':').unwrap().1.parse().unwrap();
-        let spans: [(Offset, Offset); 2] = [
-            (offset(&gaps[0]["older_from_position"]), offset(&gaps[0]["from_position"])),
-            (offset(&window["from_position"]), offset(&window["to_position"])),
-        ];
+        let mut spans: Vec<(Offset, Offset)> =
+            vec![(offset(&window["from_position"]), offset(&window["to_position"]))];
+        let older = |gap: &Value| (offset(&gap["older_from_position"]), offset(&gap["from_position"]));
+        spans.extend(gaps.iter().map(older));
         for noted in &self.noted {
             let shown = spans.iter().any(|(from, to)| *from <= noted.position && noted.position <= *to);
             let (code, said) = self.plan(noted.position);

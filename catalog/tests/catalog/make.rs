@@ -130,6 +130,7 @@ pub fn usable(incarnation: IncarnationId, id: u8, start: u64, end: u64) -> Backu
         stored_bytes: Some(1 << 38),
         state: BackupState::Complete,
         checked: true,
+        bad_pages: Some(0),
         ..backup(incarnation, id, start)
     }
 }
