@@ -116,7 +116,8 @@ impl Taken {
 /// CPU of the server while nobody asks for a page, in milliseconds a second.
 async fn idle(asker: &Asker) -> f64 {
     let (before, begun) = (asker.server_cpu(), Instant::now());
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    // Shorter than the server keeps a connection on which nobody asks.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     (asker.server_cpu() - before) * 1000.0 / begun.elapsed().as_secs_f64()
 }
 
