@@ -327,13 +327,21 @@ fn nothing_is_deleted_while_the_catalog_is_away_disagrees_or_a_restore_may_run()
         assert_eq!(walk(&story.node.folder().join("journal")), before, "{says}");
     };
     let catalog = story.node.folder().join("farshore.db");
-    let aside = story.node.folder().join("aside.db");
-    std::fs::rename(&catalog, &aside).unwrap();
-    refused(&story, "there is no catalog");
-    for left in ["farshore.db", "farshore.db-wal", "farshore.db-shm"] {
-        let _ = std::fs::remove_file(story.node.folder().join(left));
+    // With its log, which holds what was written last where a process ended without closing it.
+    let files =
+        ["farshore.db", "farshore.db-wal", "farshore.db-shm"].map(|name| story.node.folder().join(name));
+    let aside =
+        |file: &Path| file.with_file_name(format!("aside-{}", file.file_name().unwrap().to_str().unwrap()));
+    for file in files.iter().filter(|file| file.exists()) {
+        std::fs::rename(file, aside(file)).unwrap();
     }
-    std::fs::rename(&aside, &catalog).unwrap();
+    refused(&story, "there is no catalog");
+    for file in &files {
+        let _ = std::fs::remove_file(file);
+        if aside(file).exists() {
+            std::fs::rename(aside(file), file).unwrap();
+        }
+    }
     // A backup that the store lost.
     let (_, reader) = story.node.incarnations().pop().unwrap();
     let id = service::wait(farshore_journal::backup::list(&reader)).unwrap()[0];

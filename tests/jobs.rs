@@ -60,7 +60,8 @@ fn shipped_much() -> (Server, Node) {
 /// Begins a restore, and waits until it is recorded and between two beats; the process and the job.
 fn restoring(node: &Node, to: &str) -> (Owned, Value) {
     let line = ["restore", "orders", "--latest", "--to", to, "--start", "--port", "5432"];
-    let process = node.beside_others(&line, "restore.log");
+    // Slow enough for the next beat to come while it copies.
+    let process = node.beside_others_at("restore-copying=sleep(20)", &line, "restore.log");
     let recorded = wait_for(SOON, || {
         list(node).into_iter().find(|job| job["kind"] == "restore" && job["state"] == "running")
     });

@@ -111,6 +111,8 @@ pub struct Standing {
     pub retained_bytes: Option<u64>,
     /// Seconds until its log's disk is full, while somebody measures it.
     pub seconds_to_full: Option<u64>,
+    /// Whether so much log was not received that nobody knows what would be lost ([`lag::is_unseen`]).
+    pub unseen: bool,
     /// Why it does not stand as it should, as far as anybody said so.
     pub why: Option<String>,
 }
@@ -131,6 +133,9 @@ impl Member {
             said => lag::exposure_seconds(now, said),
         };
         let source = said.and_then(|said| said.source).filter(|_| !silent);
+        let lag_seconds = said.and_then(|said| {
+            lag::lag_seconds(now, silent, said.source, said.stored, said.oldest_unstored_commit_at)
+        });
         let on_line = |target: &Target| {
             let stored = target
                 .stored
@@ -142,6 +147,7 @@ impl Member {
             exposure_seconds: exposure,
             silent,
             receive_lag_bytes: lag::lag_bytes(source, said.and_then(|said| said.received)),
+            unseen: lag::is_unseen(lag_seconds, source, said.and_then(|said| said.received)),
             store_lag_bytes: self.targets.iter().filter_map(on_line).collect(),
             retained_bytes: said.and_then(|said| said.retained_bytes).filter(|_| ships(state)),
             seconds_to_full: said.and_then(|said| said.seconds_to_full).filter(|_| ships(state)),
@@ -159,7 +165,9 @@ impl Member {
         let (source, stored) = (said.and_then(|said| said.source), said.and_then(|said| said.stored));
         let oldest = said.and_then(|said| said.oldest_unstored_commit_at);
         let newest_commit = said.and_then(|said| said.last_stored_commit_at);
+        let lag_seconds = lag::lag_seconds(now, silent, source, stored, oldest);
         glance::Member {
+            unseen: lag::is_unseen(lag_seconds, source, said.and_then(|said| said.received)),
             database: self.database.clone(),
             engine: self.engine.clone(),
             state: lag::shown_state(now, said),
@@ -167,7 +175,7 @@ impl Member {
             measured_at: said.map(|said| said.updated_at),
             why: lag::why(now, said, &self.targets),
             ship_lag_bytes: lag::lag_bytes(source, stored).filter(|_| !silent),
-            ship_lag_seconds: lag::lag_seconds(now, silent, source, stored, oldest),
+            ship_lag_seconds: lag_seconds,
             window: self.restorable.as_ref().map(|found| glance::Reach {
                 store: found.store.clone(),
                 from: found.begun_at,

@@ -33,6 +33,8 @@ pub struct Member {
     pub ship_lag_bytes: Option<u64>,
     /// Age of the oldest commit not stored.
     pub ship_lag_seconds: Option<f64>,
+    /// Whether so much log was not received that nobody knows what would be lost ([`lag::is_unseen`](crate::lag::is_unseen)).
+    pub unseen: bool,
     /// What can be restored of its current incarnation.
     pub window: Option<Reach>,
     /// Its base backups.

@@ -241,6 +241,14 @@ impl Catalog {
         in_local_txn!(self, job_cancel_in_txn(id, by, now))
     }
 
+    /// Takes back a job of which nothing was begun: it is as if nobody had asked for it. Whether this claim held it.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn job_withdraw(&self, claim: &Claim) -> Result<bool> {
+        in_local_txn!(self, job_withdraw_in_txn(claim))
+    }
+
     /// Forgets jobs that ended before this. How many.
     ///
     /// # Errors
@@ -472,6 +480,20 @@ pub async fn job_silent_in_txn(
     };
     let change = Change { next, silent: next == JobState::Failed, result: None, problem };
     change.make(txn, &job, now).await
+}
+
+/// As [`Catalog::job_withdraw`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn job_withdraw_in_txn(txn: &mut Txn, claim: &Claim) -> Result<bool> {
+    let statement = "delete from job where id = $1 and attempt = $2 and holder_process = $3 \
+                     and state in ('running', 'cancelling')";
+    let bound = query(statement)
+        .bind(claim.id.to_string())
+        .bind(big("attempt", claim.attempt)?)
+        .bind(claim.process.clone());
+    Ok(txn.execute("job_withdraw", bound).await? > 0)
 }
 
 /// As [`Catalog::job_forget`].

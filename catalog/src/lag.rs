@@ -187,6 +187,15 @@ pub fn exposure_seconds(now: Time, shipping: Option<&Shipping>) -> f64 {
     since.map_or(f64::INFINITY, |since| (now - since).max(TimeDelta::zero()).as_seconds_f64())
 }
 
+/// Bytes of log that a source has and nobody received, from which on nobody says that an objective holds: below it is what is on its way at any moment.
+pub const UNSEEN_BYTES: u64 = 64 << 20;
+
+/// Whether the source has so much log that was not received that nobody knows what would be lost: no commit is known to wait, and what was not
+/// received may hold some. `lag_seconds` is what is known of it.
+pub fn is_unseen(lag_seconds: Option<f64>, source: Option<Offset>, received: Option<Offset>) -> bool {
+    lag_seconds.is_none() && lag_bytes(source, received).is_some_and(|bytes| bytes >= UNSEEN_BYTES)
+}
+
 /// Whether more than `rpo_seconds` is not stored; `None` when there is no objective, or it is not known: what was committed before the
 /// last word of the service may have been stored since.
 pub fn breached(
@@ -215,6 +224,20 @@ mod tests {
 
     fn at(seconds: i64) -> Time {
         Time::default() + TimeDelta::seconds(seconds)
+    }
+
+    #[test]
+    fn much_log_that_nobody_received_leaves_open_what_would_be_lost() {
+        let (far, near) = (Some(Offset::new(UNSEEN_BYTES)), Some(Offset::new(1)));
+        for (case, lag, source, received, unseen) in [
+            ("a bulk load over a slow line", None, far, Some(Offset::new(0)), true),
+            ("what is on its way at any moment", None, far, near, false),
+            ("a commit waits, and its age is known", Some(2.0), far, Some(Offset::new(0)), false),
+            ("received, and none of it is a commit", None, far, far, false),
+            ("no word of the source", None, None, near, false),
+        ] {
+            assert_eq!(is_unseen(lag, source, received), unseen, "{case}");
+        }
     }
 
     #[test]

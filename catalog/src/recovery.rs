@@ -9,7 +9,7 @@ use farshore_journal::DatabaseName;
 use sqlx::any::AnyRow;
 use sqlx::query;
 
-use crate::backup::{Backup, backup_list_in_txn};
+use crate::backup::{Backup, BackupState, backup_list_in_txn};
 use crate::branch::{Line, branch_list_in_txn};
 use crate::connection::in_snapshot;
 use crate::incarnation::incarnation_list_in_txn;
@@ -76,6 +76,8 @@ pub struct Recovery {
     pub store: String,
     /// The base backup that it would begin with.
     pub base: Backup,
+    /// The complete one that was begun last, which it would begin with if nothing spoke against it.
+    pub newest: Backup,
     /// Bytes of log from there on.
     pub log_bytes: u64,
     /// How fast it would be; `None` where no drill came to its end.
@@ -125,8 +127,10 @@ pub async fn recovery_in_txn(txn: &mut Txn, database: &DatabaseName, now: Time) 
         let span = windows.spans.last()?;
         let own: Vec<Backup> = bases.iter().filter(|base| base.store == store).cloned().collect();
         let base = newest_usable(&line, span, &own)?.clone();
+        let complete = own.into_iter().filter(|one| one.state == BackupState::Complete);
+        let newest = complete.max_by_key(|one| one.started_at)?;
         let log_bytes = span.to.offset.get().saturating_sub(base.start.get());
-        Some(Recovery { store, base, log_bytes, pace })
+        Some(Recovery { store, base, newest, log_bytes, pace })
     });
     Ok(of_stores.collect())
 }

@@ -58,6 +58,9 @@ pub struct DatabaseStatus {
     pub ship_lag_bytes: Option<u64>,
     /// Age of the oldest commit not stored.
     pub ship_lag_seconds: Option<f64>,
+    /// Whether so much log was not received that nobody knows what would be lost ([`lag::is_unseen`]).
+    #[serde(skip)]
+    pub unseen: bool,
     /// What can be restored of the current incarnation; null when nothing can, or nothing is known.
     pub window: Option<Window>,
     /// The incarnations before the current one, oldest first: what can be restored of them stays so.
@@ -258,6 +261,7 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let said = shipping.as_ref();
     let (source, stored) = (said.and_then(|s| s.source), said.and_then(|s| s.stored));
     let oldest_unstored = said.and_then(|s| s.oldest_unstored_commit_at);
+    let lag_seconds = lag::lag_seconds(now, silent, source, stored, oldest_unstored);
     Ok(DatabaseStatus {
         schema: SCHEMA,
         database: database.name,
@@ -274,7 +278,8 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         reported: said.and_then(|s| s.reported),
         released: said.and_then(|s| s.released),
         ship_lag_bytes: lag::lag_bytes(source, stored).filter(|_| !silent),
-        ship_lag_seconds: lag::lag_seconds(now, silent, source, stored, oldest_unstored),
+        ship_lag_seconds: lag_seconds,
+        unseen: lag::is_unseen(lag_seconds, source, said.and_then(|s| s.received)),
         window,
         former,
         backups,

@@ -34,6 +34,8 @@ const AGAIN_LONGEST: Duration = Duration::from_secs(3600);
 /// How often it is asked what a recovery would take, and how long the catalog is given to answer.
 const RECKONED: Duration = Duration::from_secs(60);
 const ANSWERS: Duration = Duration::from_secs(10);
+/// How many times as long as one took for the objective none is taken for it.
+const REST: u32 = 10;
 
 /// Looks after every database until cancelled.
 pub async fn keep_taken(
@@ -95,7 +97,7 @@ struct Memory {
     reckoned_next: Option<Instant>,
     /// Attempts for the objective that failed one after the other.
     objective_failed: u32,
-    /// Whether it was said that no base backup can keep the objective.
+    /// Whether it was said that base backups do not keep the objective.
     told: bool,
 }
 
@@ -207,12 +209,20 @@ impl Keeper {
         let mut pause = RECKONED;
         match self.asks(store, rto).await {
             Asks::Nothing | Asks::Unknown => {}
-            Asks::More { rest, of } => {
+            Asks::PassedOver => {
+                if !std::mem::replace(&mut memory.told, true) {
+                    tracing::warn!(
+                        database = %self.name, store = %store,
+                        "recovery would take longer than rto allows, and does not begin with the newest base backup: no other is taken for that; `farshore backup list` and `farshore verify` say what speaks against it"
+                    );
+                }
+            }
+            Asks::More { least, of } => {
                 if !std::mem::replace(&mut memory.told, true) {
                     tracing::warn!(
                         database = %self.name, store = %store,
                         "by its drills a recovery takes {} without any log to replay, where rto is {}: no base backup can keep that",
-                        seconds(rest), seconds(of)
+                        seconds(least), seconds(of)
                     );
                 }
             }
@@ -223,7 +233,10 @@ impl Keeper {
                     seconds(of)
                 );
                 let reason = format!("a recovery would take {} where rto is {}", seconds(takes), seconds(of));
+                let begun = Instant::now();
                 let taken = self.take(store, &reason, &label).await;
+                // Whether the catalog was told of it or not.
+                pause = pause.max(begun.elapsed().saturating_mul(REST));
                 memory.objective_failed = if taken { 0 } else { memory.objective_failed.saturating_add(1) };
                 pause = pause.max(pause_after(memory.objective_failed));
             }

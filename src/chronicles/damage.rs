@@ -5,19 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::chronicle::Seal;
 use farshore_journal::DatabaseName;
 use farshore_journal::format::Chronicle;
+use farshore_journal::moment::Moment;
 
 use super::ask;
 use super::found::Found;
 use crate::config::{Config, StoreName};
 
-/// What speaks against the pages of activity in a store, and when reading them began.
-type Read = (DateTime<Utc>, Vec<String>);
+/// How long what was read counts, by either clock: one that was wrong must not let it count for longer.
+const COUNTS: Duration = Duration::from_secs(600);
+
+/// What speaks against the pages of activity in a store, and when reading them began, as asking is dated and by both clocks.
+type Read = (DateTime<Utc>, Moment, Vec<String>);
 
 /// What a service found of activity, which is of all databases, in each store: a job takes what was read since it was asked for, so that of those which a schedule
 /// asks for together the first reads it and the others do not.
@@ -27,7 +32,8 @@ pub struct Shared(Arc<Mutex<BTreeMap<StoreName, Read>>>);
 impl Shared {
     fn since(&self, store: &StoreName, asked: DateTime<Utc>) -> Option<Vec<String>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(store).filter(|(begun, _)| *begun >= asked).map(|(_, found)| found.clone())
+        let counts = |begun: &DateTime<Utc>, read: &Moment| *begun >= asked && read.elapsed() < COUNTS;
+        all.get(store).filter(|(begun, read, _)| counts(begun, read)).map(|(_, _, found)| found.clone())
     }
 
     fn keep(&self, store: &StoreName, read: Read) {
@@ -74,9 +80,9 @@ impl Pages {
         let activity = match self.activity.since(store, self.asked) {
             Some(activity) => activity,
             None => {
-                let begun = Utc::now();
+                let (begun, read) = (Utc::now(), Moment::now());
                 let activity = self.read(config, &Chronicle::Activity, store).await;
-                self.activity.keep(store, (begun, activity.clone()));
+                self.activity.keep(store, (begun, read, activity.clone()));
                 activity
             }
         };

@@ -102,7 +102,7 @@ pub async fn run(context: &mut Context, config: &Config, args: ExpireArgs) -> an
             without_rule.push(name.clone());
             continue;
         };
-        guard::alone(&catalog, name, Utc::now()).await?;
+        guard::alone(&catalog, name).await?;
         let asked = spec::asked(JobKind::Expire, Some(name), &json!({}));
         let own = asked.id;
         let held = record::begin(Some(&catalog), asked, &context.cancel).await;
@@ -282,7 +282,7 @@ impl Work<'_> {
         let kept_again =
             facts.bases.iter().filter(|base| base.marked.is_some() && !decision.backups.contains(&base.id));
         for base in kept_again.filter(|_| !self.args.dry_run) {
-            guard::others(self.catalog, self.name, own, Utc::now()).await?;
+            guard::others(self.catalog, self.name, own).await?;
             expiry::unmark_backup(reader, base.id).await?;
         }
         for stretch in &decision.stretches {
@@ -320,7 +320,7 @@ impl Work<'_> {
                 one.deleted.bytes += farshore_journal::backup::stored_bytes(reader, *id).await?;
                 continue;
             }
-            guard::others(self.catalog, self.name, own, Utc::now()).await?;
+            guard::others(self.catalog, self.name, own).await?;
             // Behind a crash right here the store has a marked backup that the catalog does not know: that is no disagreement.
             self.catalog.backup_delete(*id).await?;
             tracing::info!(database = %self.name, backup = %id, "deleting a base backup that no rule keeps");
@@ -337,7 +337,11 @@ impl Work<'_> {
             if !is_fresh() {
                 break;
             }
-            guard::others(self.catalog, self.name, own, Utc::now()).await?;
+            guard::others(self.catalog, self.name, own).await?;
+            // Asking took its time, and what is called gone is to go.
+            if !is_fresh() {
+                break;
+            }
             // Before anything of it goes: a window that is shown never leads across what is gone.
             rebuild::put_expired(self.catalog, source.record(), &one.store, run).await?;
             farshore_shipper::crash_point!("expire-run");

@@ -178,7 +178,11 @@ async fn only_one(
 ) -> anyhow::Result<IncarnationId> {
     let mut held = BTreeMap::new();
     for store in &settings.stores {
-        for source in sources::all(config, name, store).await? {
+        // One that cannot be read keeps no other from holding it: it is refused by itself then.
+        let read = sources::all(config, name, store).await.inspect_err(|why| {
+            tracing::warn!(%store, error = %format!("{why:#}"), "which incarnations hold the position here is not known");
+        });
+        for source in read.unwrap_or_default() {
             let away = |why| restore::unreachable(name, &why, None);
             if holds(&source, &Asked::Position(asked)).await.map_err(away)? == Some(true) {
                 held.entry(source.record().incarnation.to_string()).or_insert((store, source));

@@ -35,7 +35,7 @@ use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
-use crate::jobs::{place, record, spec, work};
+use crate::jobs::{place, record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::{heads, sources, wiring};
 
@@ -100,10 +100,10 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
     let ready = planned.and_then(|planned| Ok((options(&planned.plan)?, planned)));
     let (mut options, mut planned) = match ready {
         Ok(ready) => ready,
+        // What is refused before anything was begun is no job.
         Err(why) => {
-            let why = work::message(why);
-            held.end_done(Err(why.clone())).await;
-            return Err(why.into());
+            held.end_withdrawn().await;
+            return Err(why);
         }
     };
     tracing::info!("{}", describe(&planned, zone));

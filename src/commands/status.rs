@@ -265,6 +265,7 @@ mod tests {
             released: None,
             ship_lag_bytes: None,
             ship_lag_seconds: lag,
+            unseen: false,
             window: None,
             former: Vec::new(),
             backups: Backups::default(),

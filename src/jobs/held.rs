@@ -168,6 +168,19 @@ impl Held {
         self.end(end).await;
     }
 
+    /// Takes it back: nothing of it was begun, and nobody need hear of it.
+    pub async fn end_withdrawn(self) {
+        let Some(catalog) = self.catalog.as_ref().filter(|_| !self.lost.load(Ordering::Relaxed)) else {
+            return;
+        };
+        match tokio::time::timeout(BRIEFLY, catalog.job_withdraw(&self.claim)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(job = %self.claim.id, "that it was not begun is not in the catalog, which is away and will call it silent");
+            }
+        }
+    }
+
     /// Says how it ended.
     async fn end(self, end: JobEnd) {
         let Some(catalog) = &self.catalog else { return };

@@ -38,7 +38,7 @@ enum Step {
     Restart,
 }
 
-/// The step, from what the catalog knows, the newest due time and the time now, and whether such a job has not ended.
+/// The step, from what the catalog knows, the newest due time, the time now by the catalog's clock, from which whoever answers is no further than [`SKEW`], and whether such a job has not ended.
 fn step(
     known: Option<&Schedule>,
     (cron, zone): (&str, &str),
@@ -86,7 +86,8 @@ impl Answered {
         if due.is_empty() || (is_fresh && due.iter().all(|(key, _, last)| is_known(key, *last))) {
             return Ok(());
         }
-        let off = catalog.clock().await? - Utc::now();
+        let there = catalog.clock().await?;
+        let off = there - Utc::now();
         if off.abs() > SKEW {
             self.asked = None;
             if self.told.is_none_or(|told| told.elapsed() >= AGAIN) {
@@ -105,7 +106,7 @@ impl Answered {
             let (name, kind) = &key;
             let known = known.iter().find(|known| known.database == *name && known.kind == *kind);
             let is_busy = busy.contains(&(Some(name.clone()), *kind));
-            one(catalog, (name, *kind), schedule, last, known, is_busy).await?;
+            one(catalog, (name, *kind), schedule, (last, there), known, is_busy).await?;
             self.due.insert(key, last);
         }
         Ok(())
@@ -116,13 +117,13 @@ async fn one(
     catalog: &Catalog,
     (name, kind): (&DatabaseName, JobKind),
     (schedules, cron): (&Schedules, &Cron),
-    due: DateTime<Utc>,
+    (due, there): (DateTime<Utc>, DateTime<Utc>),
     known: Option<&Schedule>,
     is_busy: bool,
 ) -> farshore_catalog::Result<()> {
     let now = Utc::now();
     let zone = schedules.zone.name();
-    match step(known, (cron.text(), zone), (due, now), is_busy) {
+    match step(known, (cron.text(), zone), (due, there), is_busy) {
         Step::Nothing => {}
         Step::Restart => {
             if let Some(known) = known

@@ -131,7 +131,7 @@ pub(super) fn not_readable(why: &str) -> OperatorMessage {
 }
 
 /// What an error is for whoever asked.
-pub(crate) fn message(why: anyhow::Error) -> OperatorMessage {
+pub(super) fn message(why: anyhow::Error) -> OperatorMessage {
     match why.downcast::<OperatorMessage>() {
         Ok(message) => message,
         Err(why) => OperatorMessage::new(

@@ -76,6 +76,8 @@ fn state(member: &Member, metrics: &Metrics, now: DateTime<Utc>) -> Condition {
     let word = match word(standing.state, breached) {
         // What is shipped and cannot be restored is not well, and may be about to be.
         Word::Well if member.restorable.is_none() => Word::Beginning,
+        // Nobody knows that the objective holds, and that may last as long as a bulk load does.
+        Word::Well if standing.unseen && rpo.is_some() => Word::Degraded,
         word => word,
     };
     let name = &member.database;
@@ -97,6 +99,12 @@ fn state(member: &Member, metrics: &Metrics, now: DateTime<Utc>) -> Condition {
             (Code::ShippingEnded, format!("shipping of {name} is {} for good{why}", standing.state.word()))
         }
         Word::Unknown => (Code::StateUnknown, format!("nobody vouches for how {name} stands{why}")),
+        Word::Degraded if standing.unseen => (
+            Code::ShippingDegraded,
+            format!(
+                "much of the log of {name} was not received yet: what would be lost now is not known{why}"
+            ),
+        ),
         Word::Degraded | Word::Beginning | Word::Overdue | Word::Failed => {
             (Code::ShippingDegraded, format!("{name} is {}{why}", standing.state.word()))
         }

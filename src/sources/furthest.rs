@@ -7,8 +7,8 @@
 use std::fmt;
 
 use farshore_applier::source::Source;
-use farshore_journal::backup;
 use farshore_journal::{DatabaseName, IncarnationId, JournalError, Position};
+use farshore_shipper::line;
 
 use super::{Held, all, nothing_there, pick, pinned, stores};
 use crate::cli::History;
@@ -23,7 +23,7 @@ struct Reach {
     knows: Vec<IncarnationId>,
     /// Where its log ends; `None`: it has none.
     end: Option<Position>,
-    /// Whether there is a base backup to begin with.
+    /// Whether a base backup leads to its end: stored, on its line, and with no gap behind it.
     based: bool,
 }
 
@@ -38,7 +38,9 @@ enum Than {
 impl Reach {
     fn than(&self, other: &Self) -> Than {
         if self.picked == other.picked {
-            return if self.end > other.end { Than::Further } else { Than::NotFurther };
+            // A store that followed a promotion goes on from one that did not, also where the latter has more of what was left.
+            let end = |reach: &Self| reach.end.map(|end| (end.timeline, end.offset));
+            return if end(self) > end(other) { Than::Further } else { Than::NotFurther };
         }
         match (self.knows.contains(&other.picked), other.knows.contains(&self.picked)) {
             (true, false) => Than::Further,
@@ -56,7 +58,9 @@ fn furthest(reaches: &[Reach]) -> Option<(usize, Vec<usize>)> {
         // One that has no base is no reason to leave one that has, and a reason to be left.
         let is_better = match (reach.based, before.based) {
             (true, true) | (false, false) => reach.than(before) == Than::Further,
-            (based, _) => based && reach.than(before) != Than::NotComparable,
+            // But for a later incarnation, of which an earlier one is not the latest state: the plan says what it waits for.
+            (true, false) => reach.picked == before.picked || reach.than(before) == Than::Further,
+            (false, true) => false,
         };
         if is_better {
             best = index;
@@ -111,11 +115,24 @@ pub async fn for_latest(config: &Config, name: &DatabaseName, history: &History)
             tracing::warn!(database = %name, %store, "this store has another history of it, which nothing says comes before or behind: name it with --store to restore that one");
         }
     }
+    for (store, _, reach) in &found {
+        if reaches.get(best).is_some_and(|chosen| reach.than(chosen) == Than::Further) {
+            tracing::warn!(database = %name, %store, "this store reaches further, and has no base backup that leads to its end: restores go there once it has one");
+        }
+    }
     if best > 0
         && let (Some((first, _, less)), Some((store, _, more))) = (found.first(), found.get(best))
     {
         let end = |reach: &Reach| reach.end.map_or_else(|| "its begin".to_owned(), |end| end.to_string());
-        tracing::warn!(database = %name, "the store {store} reaches further ({}) than {first} ({}), and is restored from: name {first} with --store to restore from there", end(more), end(less));
+        let why = match less.based {
+            true => format!("reaches further ({}) than {first} ({})", end(more), end(less)),
+            false => format!(
+                "is the first that has a base backup which leads to its end ({}; {first} has log up to {})",
+                end(more),
+                end(less)
+            ),
+        };
+        tracing::warn!(database = %name, "the store {store} {why}, and is restored from: name {first} with --store to restore from there");
     }
     let (store, source, _) = found.swap_remove(best);
     Ok(Held { store: store.to_string(), source, pinned: pinned(config, name) })
@@ -128,16 +145,9 @@ fn unread(name: &DatabaseName, store: &StoreName, why: &dyn fmt::Display) {
 async fn reach(source: &Source, knows: Vec<IncarnationId>) -> Result<Reach, JournalError> {
     let reader = source.reader();
     let end = reader.last().await?.map(|last| last.header().end_position());
-    let mut based = false;
-    for id in backup::list(reader).await?.into_iter().rev() {
-        // One that does not read is no base; the plan says so, and verify names it.
-        if let Ok(standing) = backup::standing(reader, id).await
-            && standing.complete.is_some()
-        {
-            based = true;
-            break;
-        }
-    }
+    // What does not read is no base; the plan says so, and verify names it.
+    let due = line::due(reader, source.record().segment_bytes).await;
+    let based = end.is_some() && matches!(due, Ok(None));
     Ok(Reach { picked: source.record().incarnation, knows, end, based })
 }
 
@@ -168,6 +178,16 @@ mod tests {
             ("an earlier incarnation", vec![later.clone(), long.clone()], (0, vec![])),
             ("no base to begin with", vec![short.clone(), bare.clone()], (0, vec![])),
             ("the first has no base", vec![bare.clone(), short.clone()], (1, vec![])),
+            (
+                "an earlier incarnation with a base",
+                vec![reach(&[1, 2], Some((1, 10)), false), short.clone()],
+                (0, vec![]),
+            ),
+            (
+                "a later incarnation without one yet",
+                vec![short.clone(), reach(&[1, 2], None, false)],
+                (0, vec![]),
+            ),
             ("nothing in the first", vec![empty, short.clone(), long.clone()], (2, vec![])),
             ("another history", vec![short.clone(), other.clone()], (0, vec![1])),
             ("another history first", vec![other, long], (0, vec![1])),

@@ -111,9 +111,14 @@ impl Node {
 
     /// Starts a verb that runs beside others, with what it says going to a file of this name.
     pub fn beside_others(&self, arguments: &[&str], log: &str) -> Owned {
+        self.beside_others_at("", arguments, log)
+    }
+
+    /// The same, with what is done at some of its steps.
+    pub fn beside_others_at(&self, steps: &str, arguments: &[&str], log: &str) -> Owned {
         let log = File::create(self.folder.path().join(log)).unwrap();
         let mut command = self.command(arguments);
-        command.stdout(log.try_clone().unwrap()).stderr(log).env("NO_COLOR", "1");
+        command.stdout(log.try_clone().unwrap()).stderr(log).env("NO_COLOR", "1").env("FAILPOINTS", steps);
         Owned::spawn(command, Signal::SIGKILL)
     }
 

@@ -49,7 +49,10 @@ pub(crate) const NEWEST: Packed = packed!(
 );
 /// The newest of those that were done and are no good news.
 pub(crate) const BAD: Packed = packed!(
-    concat!("(select kind, database_name, max(finished_at) as newest ", bad!(" group by kind, database_name) one"));
+    concat!(
+        "(select kind, database_name, max(case when finished_at <= $1 then finished_at end) as newest ",
+        bad!(" group by kind, database_name) one")
+    );
     kind, database_name, newest
 );
 /// Where there are such, the newest good one.
@@ -88,7 +91,7 @@ pub(crate) async fn job_facts_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Job
     };
     let until = micros(now + AHEAD);
     let all = txn.packed("job_newest", NEWEST.columns, query(NEWEST.statement).bind(until), by_state).await?;
-    let bad = txn.packed("job_bad", BAD.columns, query(BAD.statement), newest).await?;
+    let bad = txn.packed("job_bad", BAD.columns, query(BAD.statement).bind(until), newest).await?;
     let good: BTreeMap<Key, Option<Time>> = txn
         .packed("job_good", GOOD.columns, query(GOOD.statement).bind(until), newest)
         .await?

@@ -78,31 +78,23 @@ async fn jobs(catalog: &Catalog, name: &DatabaseName) -> Result<Vec<Job>, Operat
 }
 
 /// Refuses while another job of the database reads or deletes.
-pub(super) async fn alone(
-    catalog: &Catalog,
-    name: &DatabaseName,
-    now: DateTime<Utc>,
-) -> Result<(), OperatorMessage> {
-    in_the_way(catalog, name, None, now).await
+pub(super) async fn alone(catalog: &Catalog, name: &DatabaseName) -> Result<(), OperatorMessage> {
+    in_the_way(catalog, name, None).await
 }
 
 /// As [`alone`], beside this process's own job.
-pub(super) async fn others(
-    catalog: &Catalog,
-    name: &DatabaseName,
-    own: JobId,
-    now: DateTime<Utc>,
-) -> anyhow::Result<()> {
-    Ok(in_the_way(catalog, name, Some(own), now).await?)
+pub(super) async fn others(catalog: &Catalog, name: &DatabaseName, own: JobId) -> anyhow::Result<()> {
+    Ok(in_the_way(catalog, name, Some(own)).await?)
 }
 
 async fn in_the_way(
     catalog: &Catalog,
     name: &DatabaseName,
     own: Option<JobId>,
-    now: DateTime<Utc>,
 ) -> Result<(), OperatorMessage> {
     let jobs = jobs(catalog, name).await?;
+    // Where this machine's clock is ahead, a job that fell silent a moment ago would count as over: the catalog's own has a say.
+    let now = catalog.clock().await.map_err(|why| wiring::catalog_away(&why))?.min(Utc::now());
     match jobs.iter().find(|job| Some(job.asked.id) != own && is_in_the_way(job, now)) {
         None => Ok(()),
         Some(job) => Err(refused(

@@ -173,6 +173,7 @@ impl Status {
             released,
             ship_lag_bytes,
             ship_lag_seconds,
+            unseen: _,
             window,
             former,
             backups,

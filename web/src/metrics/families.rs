@@ -28,6 +28,11 @@ families! {
         "The most that would be lost if the primary were lost now, as time; while a source is silent it grows, and +Inf is: nothing bounds it.";
     RPO_OBJECTIVE = Gauge "farshore_rpo_objective_seconds" ["database"] "The most that may be lost, from the configuration of this process.";
     RTO_OBJECTIVE = Gauge "farshore_rto_objective_seconds" ["database"] "The longest a recovery may take, from the configuration of this process.";
+    RTO_DRILL = Gauge "farshore_rto_last_drill_seconds" ["database"]
+        "How long recovery took in the newest drill that restored and passed its checks; absent: none did.";
+    DRILL_PROVED = Gauge "farshore_drill_last_proved_timestamp_seconds" ["database"] "When that drill ended; 0: never for the current incarnation.";
+    DRILL_PASSED = Gauge "farshore_drill_last_passed" ["database"]
+        "Whether the newest drill of the current incarnation restored and passed its checks, in time or not; absent: there is none.";
     WINDOW_OPEN = Gauge "farshore_recovery_window_open" ["database"] "Whether anything of the current incarnation is known to be restorable; 0 while the catalog is away.";
     WINDOW_START = Gauge "farshore_recovery_window_start_timestamp_seconds" ["database"]
         "The time of the last commit at the start of what can be restored without a break.";

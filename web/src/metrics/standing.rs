@@ -6,8 +6,10 @@ use farshore_catalog::Time;
 use farshore_catalog::chronicle::unsealed_anywhere;
 use farshore_catalog::fleet::{Member, Standing};
 use farshore_catalog::lag::{self, ShownState};
+use farshore_catalog::proof::Proof;
 use farshore_catalog::shipping::ShippingState;
 use farshore_journal::DatabaseName;
+use farshore_journal::format::certificate::DrillVerdict;
 
 use super::Metrics;
 use super::families as f;
@@ -112,6 +114,18 @@ fn unheard_of(page: &mut Page, name: &DatabaseName) {
     page.add(&f::WINDOW_GAPS, &[name], 0.0);
     page.add(&f::CONTACT, &[name], 0.0);
     page.add(&f::BACKUP_SUCCESS, &[name, BASE], 0.0);
+    page.add(&f::DRILL_PROVED, &[name], 0.0);
+}
+
+/// What drills say of the current incarnation.
+fn drills(page: &mut Page, name: &str, proof: &Proof) {
+    page.add(&f::DRILL_PROVED, &[name], moment(proof.proved.as_ref().map(|one| one.ended)));
+    if let Some(took) = proof.proved.as_ref().and_then(|one| one.recovery) {
+        page.add(&f::RTO_DRILL, &[name], took.as_secs_f64());
+    }
+    if let Some(last) = &proof.last {
+        page.add(&f::DRILL_PASSED, &[name], whole(u64::from(last.verdict != DrillVerdict::Failed)));
+    }
 }
 
 fn known(page: &mut Page, member: &Member, now: Time, away: bool, reading: Option<&Reading>) {
@@ -138,6 +152,7 @@ fn known(page: &mut Page, member: &Member, now: Time, away: bool, reading: Optio
         }
     }
     page.add(&f::BACKUP_SUCCESS, &[name, BASE], moment(member.last_backup.map(|backup| backup.finished_at)));
+    drills(page, name, &member.proof);
     if let Some(backup) = member.last_backup {
         let took = (backup.finished_at - backup.started_at).as_seconds_f64();
         page.add(&f::BACKUP_DURATION, &[name, BASE], took.max(0.0));

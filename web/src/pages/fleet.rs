@@ -152,6 +152,7 @@ fn row<'a>(now: DateTime<Utc>, member: Member, promised: Objectives, spark: Opti
     let known = Known {
         state: member.state,
         lag_seconds: member.ship_lag_seconds,
+        unseen: member.unseen,
         measured_at: member.measured_at,
         restorable: member.window.is_some(),
         promised,

@@ -55,6 +55,8 @@ pub struct Known {
     pub state: ShownState,
     /// Age of the oldest commit not stored.
     pub lag_seconds: Option<f64>,
+    /// Whether so much log was not received that nobody knows what would be lost.
+    pub unseen: bool,
     /// When that was written.
     pub measured_at: Option<farshore_catalog::Time>,
     /// Whether anything can be restored.
@@ -97,6 +99,9 @@ pub fn standing(now: farshore_catalog::Time, known: &Known) -> Standing {
             ShippingState::Connected if breached.is_none() && is_at_risk(known.lag_seconds, rpo) => {
                 (Level::Degraded, "its objective may be breached; the next word tells")
             }
+            ShippingState::Connected if known.unseen && rpo.is_some() => {
+                (Level::Degraded, "much of its log was not received yet: what would be lost is not known")
+            }
             ShippingState::Connected => (Level::Protected, "connected, and its stores confirm"),
         },
     };
@@ -123,19 +128,17 @@ mod tests {
         for state in states {
             for restorable in [true, false] {
                 for lag_seconds in [None, Some(0.0), Some(0.9), Some(1.5), Some(500.0)] {
-                    for rpo in [None, Some(Duration::from_secs(1))] {
-                        let promised = Objectives { rpo, rto: None };
+                    for (rpo, unseen) in [(None, false), (None, true), (Some(1), false), (Some(1), true)] {
+                        let promised = Objectives { rpo: rpo.map(Duration::from_secs), rto: None };
                         let measured_at = Some(now - TimeDelta::seconds(1));
-                        let known = Known { state, lag_seconds, measured_at, restorable, promised };
+                        let known = Known { state, lag_seconds, unseen, measured_at, restorable, promised };
                         let said = standing(now, &known);
                         looked += 1;
                         if said.level == Level::Protected {
                             protected += 1;
                             assert_eq!(state, ShownState::Known(ShippingState::Connected));
-                            assert!(
-                                restorable && (rpo.is_none() || lag_seconds.is_none_or(|lag| lag <= 1.0)),
-                                "{known:?}"
-                            );
+                            let keeps = !unseen && lag_seconds.is_none_or(|lag| lag <= 1.0);
+                            assert!(restorable && (rpo.is_none() || keeps), "{known:?}");
                         }
                         assert_eq!(said.level == Level::Unknown, state == ShownState::Unknown, "{known:?}");
                         assert!(!said.because.is_empty());
@@ -143,7 +146,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!((protected, looked), (8, 220));
+        assert_eq!((protected, looked), (13, 440));
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(super) fn facts(
     let known = Known {
         state: status.state,
         lag_seconds: status.ship_lag_seconds,
+        unseen: status.unseen,
         measured_at: status.measured_at,
         restorable: status.window.is_some(),
         promised,
