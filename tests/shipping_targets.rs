@@ -115,7 +115,8 @@ fn the_latest_state_is_restored_from_the_store_that_reaches_furthest_and_one_tha
     let (_moto, proxy, node) = two_stores(&server, "\"all\"");
     let (second, aside) = (node.folder().join("second"), node.folder().join("second-aside"));
     let mut service = node.start(None);
-    comes_to(&node, |status| status["backups"]["count"] == 2);
+    let both = || node.log().matches("a base backup is complete").count() == 2;
+    assert!(wait_for(SOON, || both().then_some(())).is_some(), "{}", node.log());
     node.wait_connected();
     proxy.close(true);
     server.sql("create table after as select generate_series(1, 1000) as n");

@@ -165,7 +165,7 @@ mod tests {
             (job::BAD.statement, "INDEX job_of_bad_news", true),
             (
                 job::GOOD.statement,
-                "SEARCH good USING INDEX job_by_outcome (kind=? AND database_name=? AND state=?)",
+                "SEARCH good USING INDEX job_by_outcome (kind=? AND database_name=? AND state=? AND finished_at<?)",
                 true,
             ),
             (job::LISTS[0], "SEARCH job USING INDEX job_by_age", false),

@@ -3,7 +3,6 @@
 //! What always holds: a point counts as held in a store only when its hold is durable there and what it needs was still there behind it. The stores say what is
 //! held; the record of activity says who did it, where the catalog can be written: one that is away keeps nobody from holding a point.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -12,7 +11,7 @@ use farshore_applier::plan::{Asked, AskedPosition};
 use farshore_applier::retention::facts::{self, KnownBackup, KnownBackups};
 use farshore_applier::source::Source;
 use farshore_journal::holds::{self, Hold};
-use farshore_journal::{DatabaseName, HoldId, IncarnationId, JournalError, Position};
+use farshore_journal::{DatabaseName, HoldId, JournalError, Position};
 use serde::Serialize;
 
 use crate::cli::restore::Incarnation;
@@ -90,18 +89,11 @@ pub(super) async fn put(
 ) -> anyhow::Result<Exit> {
     let (name, settings) = commands::database(config, Some(database))?;
     let until = until.map(Moment::utc);
-    let (asked, which) = match (point.parse::<AskedPosition>(), which) {
-        (Ok(asked), Some(which)) => (asked, which),
-        (Ok(asked), None) => {
-            (asked, Incarnation::Id(only_one(config, (name, settings), point, asked).await?))
-        }
-        (Err(_), which) => named(config, name, point, which).await?,
-    };
     let hold_until = until.map(|until| until.to_rfc3339_opts(SecondsFormat::Secs, true));
     let mut held = Vec::new();
     let mut refused = None;
     for store in &settings.stores {
-        match in_store(config, name, store, (asked, which), (point, reason, hold_until.clone())).await {
+        match in_store(config, name, store, (point, which), (reason, hold_until.clone())).await {
             Ok(one) => held.push(one),
             Err(why) => {
                 tracing::error!("{why}");
@@ -126,17 +118,16 @@ async fn in_store(
     config: &Config,
     name: &DatabaseName,
     store: &StoreName,
-    (asked, which): (AskedPosition, Incarnation),
-    (point, reason, until): (&str, &str, Option<String>),
+    (point, which): (&str, Option<Incarnation>),
+    (reason, until): (&str, Option<String>),
 ) -> anyhow::Result<Shown> {
     farshore_shipper::crash::prepare();
     // An hour less than the least grace: whoever deletes may have read the holds shortly before.
     let in_time = expire::day() * 23 / 24;
     let damaged = damaged(config, name).await?;
     let sources = sources::all_for(config, name, store, Purpose::Append).await?;
-    // A position is something else in each incarnation: another one's is never held in its place.
-    for source in sources.iter().rev().filter(|source| sources::is(source, which)) {
-        let Some(found) = facts::holdable(source, &damaged, asked, in_time).await? else { continue };
+    let (source, asked) = meant(config, name, store, &sources, (point, which)).await?;
+    if let Some(found) = facts::holdable(source, &damaged, asked, in_time).await? {
         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let hold = Hold::new(found.point, reason.to_owned(), spec::user(), now, until);
         holds::put(source.reader(), &hold, &|why| {
@@ -147,15 +138,68 @@ async fn in_store(
         if facts::holdable(source, &damaged, asked, in_time).await?.is_some() {
             return Ok(shown(name, store, source, hold));
         }
-        break;
     }
-    Err(OperatorMessage::new(
-        Code::HoldRefused,
-        format!("{point} of {name} is not held in {store}: no sound base backup of incarnation {which} there leads to it, or what it needs is about to be deleted"),
-        Safe::Known("other holds stay as they are".to_owned()),
-        format!("`farshore restore {name} --store {store} --pos {asked} --incarnation {which} --to DIR --dry-run` says whether it can be restored still"),
-    )
-    .into())
+    let number = source.record().number;
+    Err(refused(
+        format!(
+            "{point} of {name} is not held in {store}: no sound base backup of incarnation {number} there leads to it, or what it needs is about to be deleted or gone in part"
+        ),
+        format!(
+            "`farshore restore {name} --store {store} --pos {asked} --incarnation {number} --to DIR --dry-run` says whether it can be restored still"
+        ),
+    ))
+}
+
+/// The one incarnation of a store that has a point, and the point's position: incarnations are each store's own, and a position is something
+/// else in each.
+async fn meant<'a>(
+    config: &Config,
+    name: &DatabaseName,
+    store: &StoreName,
+    sources: &'a [Source],
+    (point, which): (&str, Option<Incarnation>),
+) -> anyhow::Result<(&'a Source, AskedPosition)> {
+    let mut found = Vec::new();
+    let candidates = sources.iter().filter(|source| which.is_none_or(|which| sources::is(source, which)));
+    if let Ok(asked) = point.parse::<AskedPosition>() {
+        for source in candidates {
+            let away = |why| restore::unreachable(name, &why, None);
+            if holds(source, &Asked::Position(asked)).await.map_err(away)? == Some(true) {
+                found.push((source, asked));
+            }
+        }
+    } else {
+        let catalog = wiring::catalog(config).await?;
+        for source in candidates {
+            let marks = catalog.mark_find(source.record().incarnation, point).await;
+            let mut marks = marks.map_err(|why| wiring::catalog_away(&why))?;
+            // Two kinds of mark may name one position.
+            marks.dedup_by_key(|mark| mark.position);
+            let asked = |at: Position| AskedPosition { timeline: Some(at.timeline), offset: at.offset };
+            found.extend(marks.into_iter().map(|mark| (source, asked(mark.position))));
+        }
+    }
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(refused(
+            format!("{store} has no point of {name} that is called {point}, and no such position"),
+            format!("`farshore points list {name}` shows names and positions"),
+        )),
+        several => {
+            let all: Vec<String> = several
+                .iter()
+                .map(|(source, asked)| format!("{asked} in incarnation {}", source.record().number))
+                .collect();
+            Err(refused(
+                format!(
+                    "{point} of {name} is {} points in {store}, and something else each time: {}",
+                    all.len(),
+                    all.join(", ")
+                ),
+                "write the position that is meant, and its --incarnation".to_owned(),
+            ))
+        }
+    }
 }
 
 /// What the catalog says of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
@@ -167,96 +211,6 @@ async fn damaged(config: &Config, name: &DatabaseName) -> anyhow::Result<KnownBa
         damaged.extend(backups.iter().map(|backup| (backup.id, KnownBackup::from(backup))));
     }
     Ok(damaged)
-}
-
-/// The one incarnation that holds a position, in whichever store.
-async fn only_one(
-    config: &Config,
-    (name, settings): (&DatabaseName, &DatabaseConfig),
-    point: &str,
-    asked: AskedPosition,
-) -> anyhow::Result<IncarnationId> {
-    let mut held = BTreeMap::new();
-    for store in &settings.stores {
-        // One that cannot be read keeps no other from holding it: it is refused by itself then.
-        let read = sources::all(config, name, store).await.inspect_err(|why| {
-            tracing::warn!(%store, error = %format!("{why:#}"), "which incarnations hold the position here is not known");
-        });
-        for source in read.unwrap_or_default() {
-            let away = |why| restore::unreachable(name, &why, None);
-            if holds(&source, &Asked::Position(asked)).await.map_err(away)? == Some(true) {
-                held.entry(source.record().incarnation.to_string()).or_insert((store, source));
-            }
-        }
-    }
-    let mut each = held.into_values();
-    match (each.next(), each.next()) {
-        (Some((_, only)), None) => Ok(only.record().incarnation),
-        (None, _) => Err(refused(
-            format!("no store of {name} holds the position {point}"),
-            format!("`farshore points list {name}` shows names and positions"),
-        )),
-        (Some(first), Some(second)) => {
-            let all = [first, second].into_iter().chain(each);
-            let all: Vec<String> =
-                all.map(|(store, source)| format!("{} (in {store})", source.record().number)).collect();
-            Err(refused(
-                format!(
-                    "{point} of {name} is a position in several incarnations, and something else in each: {}",
-                    all.join(", ")
-                ),
-                "add --incarnation with the one that is meant".to_owned(),
-            ))
-        }
-    }
-}
-
-/// The only point of this name, and the incarnation that it is in.
-async fn named(
-    config: &Config,
-    name: &DatabaseName,
-    point: &str,
-    which: Option<Incarnation>,
-) -> anyhow::Result<(AskedPosition, Incarnation)> {
-    let catalog = wiring::catalog(config).await?;
-    let incarnations = catalog.incarnation_list(name).await.map_err(|why| wiring::catalog_away(&why))?;
-    let wanted = |one: &&farshore_catalog::incarnation::Incarnation| match which {
-        None => true,
-        Some(Incarnation::Number(number)) => one.number == Some(number),
-        Some(Incarnation::Id(id)) => one.id == id,
-    };
-    let mut found = Vec::new();
-    for incarnation in incarnations.iter().filter(wanted) {
-        let marks =
-            catalog.mark_find(incarnation.id, point).await.map_err(|why| wiring::catalog_away(&why))?;
-        found.extend(marks.into_iter().map(|mark| (incarnation, mark.position)));
-    }
-    // Two kinds of mark may name one position.
-    found.dedup_by_key(|(incarnation, position)| (incarnation.id, *position));
-    match found.as_slice() {
-        [(incarnation, Position { timeline, offset })] => Ok((
-            AskedPosition { timeline: Some(*timeline), offset: *offset },
-            Incarnation::Id(incarnation.id),
-        )),
-        [] => Err(refused(
-            format!("the catalog knows no point `{point}` of {name}, and it is no position"),
-            format!("`farshore points list {name}` shows names and positions"),
-        )),
-        several => {
-            let all = several.iter().map(|(incarnation, position)| match incarnation.number {
-                Some(number) => format!("{position} in incarnation {number}"),
-                None => format!("{position} in incarnation {}", incarnation.id),
-            });
-            Err(refused(
-                format!(
-                    "{name} has {} points of the name `{point}`: {}",
-                    several.len(),
-                    all.collect::<Vec<_>>().join(", ")
-                ),
-                "write the position that is meant in place of the name, and its --incarnation".to_owned(),
-            ))
-        }
-    }
 }
 
 fn refused(what: String, next: String) -> anyhow::Error {

@@ -1,13 +1,14 @@
 //! Which store a restore to the latest state reads, where none is named: the one that reaches furthest.
 //!
-//! What always holds: a store is taken in place of one that stands before it in the configuration only where what it holds goes on from that one's: the
-//! same incarnation with more log, or a later incarnation of a database whose former one it knows; and only with a base backup to begin with. What
-//! cannot be compared, or not be read, is said.
+//! What always holds: a store is taken in place of one that stands before it in the configuration only where what it holds goes on from that one's: more
+//! log of the same cluster, or a later cluster of a database whose former one it knows; and only with a base backup to begin with. What
+//! cannot be compared, or not be read, is said. Incarnations are each store's own, and so is what they are called; the cluster is the source's, and its
+//! positions count alike in each store. (Several stores are shipped to of PostgreSQL alone.)
 
 use std::fmt;
 
 use farshore_applier::source::Source;
-use farshore_journal::{DatabaseName, IncarnationId, JournalError, Position};
+use farshore_journal::{DatabaseName, JournalError, Position};
 use farshore_shipper::line;
 
 use super::{Held, all, nothing_there, pick, pinned, stores};
@@ -17,10 +18,10 @@ use crate::config::{Config, StoreName};
 /// How far a store reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reach {
-    /// The incarnation that would be restored.
-    picked: IncarnationId,
-    /// All that it has of the database.
-    knows: Vec<IncarnationId>,
+    /// The cluster whose log would be restored, as the engine calls it.
+    picked: String,
+    /// All clusters of the database of which it has log.
+    knows: Vec<String>,
     /// Where its log ends; `None`: it has none.
     end: Option<Position>,
     /// Whether a base backup leads to its end: stored, on its line, and with no gap behind it.
@@ -58,7 +59,7 @@ fn furthest(reaches: &[Reach]) -> Option<(usize, Vec<usize>)> {
         // One that has no base is no reason to leave one that has, and a reason to be left.
         let is_better = match (reach.based, before.based) {
             (true, true) | (false, false) => reach.than(before) == Than::Further,
-            // But for a later incarnation, of which an earlier one is not the latest state: the plan says what it waits for.
+            // But for a later cluster, of which an earlier one is not the latest state: the plan says what it waits for.
             (true, false) => reach.picked == before.picked || reach.than(before) == Than::Further,
             (false, true) => false,
         };
@@ -94,7 +95,7 @@ pub async fn for_latest(config: &Config, name: &DatabaseName, history: &History)
             }
         };
         known.extend(sources.iter().map(|source| (store.clone(), source.record().number)));
-        let knows: Vec<IncarnationId> = sources.iter().map(|source| source.record().incarnation).collect();
+        let knows: Vec<String> = sources.iter().map(|source| source.record().identity.clone()).collect();
         let Some(source) = pick(sources, history.incarnation) else { continue };
         // A single store is read by the plan itself, which says more of what is wrong.
         if named.len() == 1 {
@@ -142,13 +143,13 @@ fn unread(name: &DatabaseName, store: &StoreName, why: &dyn fmt::Display) {
     tracing::warn!(database = %name, %store, error = %why, "this store cannot be read, and may reach further than the one that is restored from");
 }
 
-async fn reach(source: &Source, knows: Vec<IncarnationId>) -> Result<Reach, JournalError> {
+async fn reach(source: &Source, knows: Vec<String>) -> Result<Reach, JournalError> {
     let reader = source.reader();
     let end = reader.last().await?.map(|last| last.header().end_position());
     // What does not read is no base; the plan says so, and verify names it.
     let due = line::due(reader, source.record().segment_bytes).await;
     let based = end.is_some() && matches!(due, Ok(None));
-    Ok(Reach { picked: source.record().incarnation, knows, end, based })
+    Ok(Reach { picked: source.record().identity.clone(), knows, end, based })
 }
 
 #[cfg(test)]
@@ -158,9 +159,9 @@ mod tests {
     use super::*;
 
     fn reach(knows: &[u8], end: Option<(u32, u64)>, based: bool) -> Reach {
-        let knows: Vec<IncarnationId> = knows.iter().map(|id| IncarnationId::from_bytes([*id; 16])).collect();
+        let knows: Vec<String> = knows.iter().map(u8::to_string).collect();
         let end = end.map(|(timeline, offset)| Position::new(Timeline::new(timeline), Offset::new(offset)));
-        Reach { picked: *knows.last().unwrap(), knows, end, based }
+        Reach { picked: knows.last().unwrap().clone(), knows, end, based }
     }
 
     #[test]
@@ -174,17 +175,17 @@ mod tests {
             ("as much", vec![short.clone(), short.clone()], (0, vec![])),
             ("less log", vec![long.clone(), short.clone()], (0, vec![])),
             ("a later timeline", vec![long.clone(), promoted.clone()], (1, vec![])),
-            ("a later incarnation", vec![long.clone(), later.clone()], (1, vec![])),
-            ("an earlier incarnation", vec![later.clone(), long.clone()], (0, vec![])),
+            ("a later cluster", vec![long.clone(), later.clone()], (1, vec![])),
+            ("an earlier cluster", vec![later.clone(), long.clone()], (0, vec![])),
             ("no base to begin with", vec![short.clone(), bare.clone()], (0, vec![])),
             ("the first has no base", vec![bare.clone(), short.clone()], (1, vec![])),
             (
-                "an earlier incarnation with a base",
+                "an earlier cluster with a base",
                 vec![reach(&[1, 2], Some((1, 10)), false), short.clone()],
                 (0, vec![]),
             ),
             (
-                "a later incarnation without one yet",
+                "a later cluster without one yet",
                 vec![short.clone(), reach(&[1, 2], None, false)],
                 (0, vec![]),
             ),
