@@ -12,11 +12,13 @@ use sqlx::query;
 use crate::backup::{Backup, BackupState, backup_list_in_txn};
 use crate::branch::{Line, branch_list_in_txn};
 use crate::connection::in_snapshot;
+use crate::gap::gap_list_in_txn;
 use crate::incarnation::incarnation_list_in_txn;
 use crate::lag;
+use crate::range::range_list_in_txn;
 use crate::row::Read as _;
 use crate::shipping::shipping_find_in_txn;
-use crate::status::{newest_timeline_in_txn, shown_timeline, windows_in_txn};
+use crate::status::{newest_timeline, shown_timeline, windows_by_store};
 use crate::window::newest_usable;
 use crate::{Catalog, Result, Time, Txn};
 
@@ -87,12 +89,8 @@ pub struct Recovery {
 impl Recovery {
     /// How long it would take; `None` when that is not known.
     pub fn whole(&self) -> Option<Duration> {
-        Some(self.pace?.rest.saturating_add(self.replay()?))
-    }
-
-    /// How long of it log would be replayed.
-    pub fn replay(&self) -> Option<Duration> {
-        self.pace?.replay(self.log_bytes)
+        let pace = self.pace?;
+        Some(pace.rest.saturating_add(pace.replay(self.log_bytes)?))
     }
 }
 
@@ -115,23 +113,26 @@ pub async fn recovery_in_txn(txn: &mut Txn, database: &DatabaseName, now: Time) 
     let Some(current) = incarnation_list_in_txn(txn, database).await?.pop() else { return Ok(Vec::new()) };
     let state = lag::shown_state(now, shipping.as_ref());
     let shipped = shipping.as_ref().and_then(|said| said.timeline);
-    let newest = newest_timeline_in_txn(txn, current.id).await?;
+    let branches = branch_list_in_txn(txn, current.id).await?;
+    let ranges = range_list_in_txn(txn, current.id).await?;
+    let newest = newest_timeline(&branches, &ranges);
     let Some(timeline) = shown_timeline(state, shipped, newest) else { return Ok(Vec::new()) };
     let bound = query(text::MEASURED).bind(database.to_string()).bind(i64::from(NEWEST));
     let drills: Result<Vec<Took>> = txn.rows("drill_measured", bound).await?.iter().map(took).collect();
     let pace = Pace::of(&drills?);
+    let gaps = gap_list_in_txn(txn, current.id).await?;
     let bases = backup_list_in_txn(txn, current.id).await?;
-    let line = Line::to(timeline, &branch_list_in_txn(txn, current.id).await?);
-    let windows = windows_in_txn(txn, current.id, timeline).await?;
-    let of_stores = windows.into_iter().filter_map(|(store, windows)| {
-        let span = windows.spans.last()?;
-        let own: Vec<Backup> = bases.iter().filter(|base| base.store == store).cloned().collect();
-        let base = newest_usable(&line, span, &own)?.clone();
-        let complete = own.into_iter().filter(|one| one.state == BackupState::Complete);
-        let newest = complete.max_by_key(|one| one.started_at)?;
-        let log_bytes = span.to.offset.get().saturating_sub(base.start.get());
-        Some(Recovery { store, base, newest, log_bytes, pace })
-    });
+    let line = Line::to(timeline, &branches);
+    let of_stores =
+        windows_by_store(&line, &ranges, &gaps, &bases).into_iter().filter_map(|(store, windows)| {
+            let span = windows.spans.last()?;
+            let own: Vec<Backup> = bases.iter().filter(|base| base.store == store).cloned().collect();
+            let base = newest_usable(&line, span, &own)?.clone();
+            let complete = own.into_iter().filter(|one| one.state == BackupState::Complete);
+            let newest = complete.max_by_key(|one| one.started_at)?;
+            let log_bytes = span.to.offset.get().saturating_sub(base.start.get());
+            Some(Recovery { store, base, newest, log_bytes, pace })
+        });
     Ok(of_stores.collect())
 }
 

@@ -314,10 +314,7 @@ pub(crate) fn ships(state: ShownState) -> bool {
 }
 
 /// The newest timeline that the catalog has heard of: the first one of a journal has log and no branch.
-pub(crate) async fn newest_timeline_in_txn(
-    txn: &mut Txn,
-    incarnation: IncarnationId,
-) -> Result<Option<Timeline>> {
+async fn newest_timeline_in_txn(txn: &mut Txn, incarnation: IncarnationId) -> Result<Option<Timeline>> {
     let branches = branch_list_in_txn(txn, incarnation).await?;
     let ranges = range_list_in_txn(txn, incarnation).await?;
     Ok(newest_timeline(&branches, &ranges))

@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::objective::{self, Asks};
+use super::objective::{self, Asks, REST};
 use super::{Process, STUCK, Streams, take};
 use crate::config::{Config, StoreName};
 use crate::wiring;
@@ -34,8 +34,6 @@ const AGAIN_LONGEST: Duration = Duration::from_secs(3600);
 /// How often it is asked what a recovery would take, and how long the catalog is given to answer.
 const RECKONED: Duration = Duration::from_secs(60);
 const ANSWERS: Duration = Duration::from_secs(10);
-/// How many times as long as one took for the objective none is taken for it.
-const REST: u32 = 10;
 
 /// Looks after every database until cancelled.
 pub async fn keep_taken(
@@ -236,7 +234,7 @@ impl Keeper {
                 let begun = Instant::now();
                 let taken = self.take(store, &reason, &label).await;
                 // Whether the catalog was told of it or not.
-                pause = pause.max(begun.elapsed().saturating_mul(REST));
+                pause = pause.max(begun.elapsed().saturating_mul(REST.unsigned_abs()));
                 memory.objective_failed = if taken { 0 } else { memory.objective_failed.saturating_add(1) };
                 pause = pause.max(pause_after(memory.objective_failed));
             }

@@ -13,7 +13,7 @@ const DUE: (u32, u32) = (4, 5);
 /// Of the objective, what one must win at least: less is not worth a base backup.
 const WORTH: u32 = 10;
 /// How many times as long as it took nothing is due behind a base backup.
-const REST: i32 = 10;
+pub const REST: i32 = 10;
 
 /// What the objective asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
