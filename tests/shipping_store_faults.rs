@@ -148,9 +148,11 @@ async fn ship_into_a_failing_directory(
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(supervisor::run(database, None, shown, cancel.clone()));
-    // Founding a store is not tried under faults: its probe asks for dozens of answers in a row, and refuses at the first doubt.
-    let founded = tokio::task::block_in_place(|| wait_for(SOON, || node.end()));
-    assert!(founded.is_some(), "nothing was shipped: {:?}", progress.borrow());
+    // Founding and opening a store are not tried under faults: they ask for dozens of answers in a row, and refuse at the
+    // first doubt. That the store holds log is not enough: the shipper may only be about to open what it founded.
+    let called = || progress.borrow().first().and_then(|target| target.stored);
+    let opened = tokio::task::block_in_place(|| wait_for(SOON, called));
+    assert!(opened.is_some(), "nothing was shipped: {:?}", progress.borrow());
     let load = server.pgbench_with(2, Length::For(Duration::from_secs(3000)), &["-R", "100"]);
     faulty.set(Lies { stall: 0.1, stall_for: Duration::from_millis(500), ..Lies::weather(0.1) });
     let began = Instant::now();
@@ -161,9 +163,13 @@ async fn ship_into_a_failing_directory(
         looks > 0 && kinds.iter().all(|kind| faults.get(kind).is_some_and(|count| *count > 3))
     };
     while began.elapsed() < at_least || !enough(looks) {
-        assert!(began.elapsed() < 2 * SOON, "{looks} looks, {:?}", faulty.injected());
-        let called = progress.borrow().first().and_then(|target| target.stored);
-        if let Some(called) = called {
+        assert!(
+            began.elapsed() < 2 * SOON,
+            "{looks} looks, {:?}, {:?}",
+            faulty.injected(),
+            progress.borrow()
+        );
+        if let Some(called) = called() {
             let end = tokio::task::block_in_place(|| node.end()).expect("a journal");
             assert!(end.offset >= called.offset, "called stored up to {called}, the store holds {end}");
             looks += 1;
