@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
+#[path = "expiry/by_a_service.rs"]
+mod by_a_service;
 mod service;
 mod sqlite;
 
@@ -67,6 +69,10 @@ impl Story {
         self.node.wait_end(1, flushed(&self.server));
         service.stop();
         self.day += 1;
+        self.rest_of_the_day();
+    }
+
+    fn rest_of_the_day(&self) {
         let ends = self.began + DAY * u32::try_from(self.day).unwrap();
         let_pass(ends.duration_since(SystemTime::now()).unwrap_or_default());
     }
@@ -234,7 +240,7 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
 /// The process that was killed is taken for silent only by a service, fifteen seconds later; here its job is ended by hand, as a service would a day later.
 fn age_jobs(node: &Node) {
     let catalog = node.folder().join("farshore.db");
-    let change = "update job set state = 'failed', finished_at = 1, updated_at = 1 where kind = 'expire' and finished_at is null";
+    let change = "update job set state = 'failed', finished_at = 1, updated_at = 1 where kind = 'expire' and (state = 'running' or silent = 1)";
     let script = format!(
         "import sqlite3; db = sqlite3.connect({:?}, timeout=30); db.execute({change:?}); db.commit()",
         catalog.display().to_string()

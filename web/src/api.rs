@@ -4,6 +4,7 @@ pub mod activity;
 pub mod backup;
 pub mod database;
 pub mod drill;
+pub mod expire;
 pub mod exposure;
 pub mod job;
 pub mod node;

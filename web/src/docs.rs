@@ -49,6 +49,7 @@ pub const ROLE: &str = "x-farshore-role";
         (name = "points", description = "Commits and named points"),
         (name = "backups", description = "Base backups"),
         (name = "verifies", description = "What the stores hold, held against its checksums and its chain"),
+        (name = "expiries", description = "What no rule keeps: marked, and a grace later deleted"),
         (name = "drills", description = "Rehearsed recoveries: what each came to, and its certificate"),
         (name = "plans", description = "What a restore would do"),
         (name = "restores", description = "A database taken to a commit, in a new place"),

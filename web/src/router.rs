@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    activity, backup, database, drill, exposure, job, node, plan, points, resolve, restore, schedule,
+    activity, backup, database, drill, expire, exposure, job, node, plan, points, resolve, restore, schedule,
     session, stream, token, verify,
 };
 use crate::health::{self, Health};
@@ -61,6 +61,7 @@ fn operator() -> OpenApiRouter<Shared> {
 /// Paths for admins.
 fn admin() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
+        .routes(routes!(expire::ask))
         .routes(routes!(token::list))
         .routes(routes!(token::create))
         .routes(routes!(token::revoke))
