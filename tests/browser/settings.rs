@@ -51,7 +51,7 @@ fn a_token_made_in_the_page_lets_one_ask_and_a_user_who_is_kept_out_there_is_log
     ana.wait_text("[data-copy=secret]", SOON, |word| matches!(word, "Copied" | "Marked"));
     let (status, body) = ask(&desk, "/api/v1/databases/orders", &secret);
     let body: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!((status.as_str(), &body["name"]), ("200", &"orders".into()), "{body}");
+    assert_eq!((status.as_str(), &body["database"]), ("200", &"orders".into()), "{body}");
     // Loaded anew the page has no secret, nor has it after going back.
     ana.go(&desk.url("/settings/tokens"));
     assert_eq!((ana.url(), ana.text("#secret")), (desk.url("/settings"), None));
@@ -87,7 +87,7 @@ fn a_token_made_in_the_page_lets_one_ask_and_a_user_who_is_kept_out_there_is_log
     let said = ana.wait_text("#channel-other .told", SOON, |text| text.starts_with("Not taken"));
     assert!(said.contains("503") && !said.contains("127.0.0.1"), "{said}");
     ana.picture(&pictures().join("settings-channels.png"));
-    let activity = desk.node.run(&["activity"]);
+    let activity = desk.node.run(&["activity", "list"]);
     let activity = String::from_utf8_lossy(&activity.stdout).into_owned();
     for what in ["token create", "token revoke", "user disable", "notify test"] {
         assert!(activity.contains(what), "{what}: {activity}");
