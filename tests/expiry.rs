@@ -164,6 +164,17 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
     let held = story.noted[3].clone();
     let position = held.position.to_string();
     story.node.json(&["points", "hold", "orders", &position, "--reason", "end of the year"]);
+    let over = [
+        "points",
+        "hold",
+        "orders",
+        &position,
+        "--reason",
+        "a year too early",
+        "--until",
+        "2023-12-31T00:00:00Z",
+    ];
+    assert_eq!(story.node.run(&over).status.code(), Some(4), "a hold that is over holds nothing");
     // Who held what, and that it was let go, is in the record of activity; a hold that nobody has is no entry.
     let other = story.noted[1].position.to_string();
     let put = story.node.json(&["points", "hold", "orders", &other, "--reason", "for a while"]);

@@ -21,7 +21,7 @@ use crate::lineup;
 use crate::proof::{Outline, Proof, drill_newest_in_txn};
 use crate::schedule::{Schedule, schedule_list_in_txn};
 use crate::shipping::{Shipping, shipping_all_in_txn};
-use crate::status::{Along, Backups, ships, shown_timeline};
+use crate::status::{Along, Backups, is_target, ships, shown_timeline};
 use crate::target::{Target, target_all_in_txn};
 use crate::window::Span;
 use crate::{Catalog, Result, Time, Txn};
@@ -260,7 +260,11 @@ pub(crate) async fn members_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Membe
     let members = databases.into_iter().map(|database| {
         let shipping = shipping.remove(&database.name);
         let incarnations = incarnations.remove(&database.name).unwrap_or_default();
-        let stores = |id| journals.get(&id).map(Journal::stores).unwrap_or_default();
+        let targets = targets.remove(&database.name).unwrap_or_default();
+        let stores = |id| {
+            let all = journals.get(&id).map(Journal::stores).unwrap_or_default();
+            all.into_iter().filter(|store| is_target(store, &targets)).collect()
+        };
         let present = lineup::present(&incarnations, stores);
         let present_journals = || present.iter().filter_map(|id| Some((*id, journals.get(id)?)));
         let mut backups = Backups::default();
@@ -280,7 +284,7 @@ pub(crate) async fn members_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Membe
             backups,
             proof: Proof::of(&present, drills.get(&database.name).map_or(&[], Vec::as_slice)),
             major_version: incarnations.last().and_then(|one| one.major_version),
-            targets: targets.remove(&database.name).unwrap_or_default(),
+            targets,
             database: database.name,
             engine: database.engine,
             shipping,

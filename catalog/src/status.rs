@@ -19,7 +19,7 @@ use crate::lineup;
 use crate::points::commit_at_in_txn;
 use crate::range::{JournalRange, range_list_in_txn};
 use crate::shipping::shipping_find_in_txn;
-use crate::target::target_list_in_txn;
+use crate::target::{Target, target_list_in_txn};
 use crate::window::{self, Span, Windows};
 use crate::{Catalog, Error, Result, Time, Txn};
 
@@ -235,8 +235,12 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let shipping = shipping_find_in_txn(txn, name).await?;
     // Oldest first: the last one is the current one.
     let incarnations = incarnation_list_in_txn(txn, name).await?;
+    let targets = target_list_in_txn(txn, name).await?;
     let stored = stores_of(txn, &incarnations).await?;
-    let of = |id| stored.get(&id).into_iter().flatten().map(String::as_str).collect();
+    let of = |id| {
+        let own = stored.get(&id).into_iter().flatten().map(String::as_str);
+        own.filter(|store| is_target(store, &targets)).collect()
+    };
     let present = lineup::present(&incarnations, of);
     let state = lag::shown_state(now, shipping.as_ref());
     let silent =
@@ -271,7 +275,6 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
     let number = incarnations.iter().find(|one| Some(one.id) == incarnation).and_then(|one| one.number);
     let former = incarnations.into_iter().filter(|one| !present.contains(&one.id)).collect();
     let former = former_in_txn(txn, former).await?;
-    let targets = target_list_in_txn(txn, name).await?;
     let seen_at = lag::seen_at(shipping.as_ref(), &targets);
     let why = lag::why(now, shipping.as_ref(), &targets);
     let targets = targets
@@ -319,6 +322,11 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
             seconds_to_full: said.and_then(|s| s.seconds_to_full).filter(|_| ships(state)),
         },
     })
+}
+
+/// Whether a store is still one of the database's; before a service said which are, each is.
+pub(crate) fn is_target(store: &str, targets: &[Target]) -> bool {
+    targets.is_empty() || targets.iter().any(|target| target.store == store)
 }
 
 /// In which stores there is log of each incarnation.

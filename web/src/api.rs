@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod backup;
+pub mod channel;
 pub mod database;
 pub mod drill;
 pub mod expire;

@@ -134,8 +134,7 @@ pub fn local(path: &str) -> Option<&str> {
     (plain && here && useful).then_some(path)
 }
 
-/// The fields of a form that repeated its session's token.
-#[derive(Debug)]
+/// The fields of a form that repeated its session's token. They do not print: one may be a password.
 pub struct Posted(Vec<(String, String)>);
 
 impl Posted {
@@ -143,6 +142,11 @@ impl Posted {
     pub fn field(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(of, _)| of == name).map(|(_, value)| value.trim());
         found.filter(|value| !value.is_empty())
+    }
+
+    /// A field's value as it was typed, blanks and all: a password.
+    pub fn exact(&self, name: &str) -> &str {
+        self.0.iter().find(|(of, _)| of == name).map_or("", |(_, value)| value.as_str())
     }
 }
 
