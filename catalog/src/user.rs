@@ -156,10 +156,7 @@ pub async fn user_disable_in_txn(txn: &mut Txn, name: &AccessName, disabled: boo
         .bind(i64::from(disabled))
         .bind(name.to_string());
     changed(txn.execute("user_disable", bound).await?, name)?;
-    match disabled {
-        true => session_end_all_in_txn(txn, name).await,
-        false => Ok(()),
-    }
+    session_end_all_in_txn(txn, name).await
 }
 
 /// Whether an admin who may log in is left beside this one.

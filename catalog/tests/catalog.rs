@@ -164,6 +164,7 @@ on_both!(
     stories_access::a_user_who_is_disabled_or_has_another_password_has_no_session_left,
     stories_access::the_last_admin_who_may_log_in_is_not_disabled_also_where_two_disable_each_other,
     stories_access::a_user_who_shows_his_password_gives_himself_another_unless_he_has_got_one_meanwhile,
+    stories_access::a_login_beside_a_change_of_the_password_leaves_no_session,
     stories_access::pages_of_backups_show_each_once_whoever_asks_for_which,
     stories_points::commits_added_twice_count_once,
     stories_points::a_time_resolves_in_log_order_whatever_order_they_came_in,

@@ -1,16 +1,19 @@
 //! Whom the service tells, as far as those who ask it may know: names and kinds, and whether a channel takes a test.
 //!
 //! What always holds: no address and no secret is here; how a channel is spoken to is the service's own matter, which it puts in as a function. One test of a
-//! channel is under way at a time, and its answer is here within [`PATIENCE`].
+//! channel is under way at a time, and two begin [`APART`] seconds from each other, and its answer is here within [`PATIENCE`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 
 /// How long a channel may take with a test. Above what it is given by itself, whose message is the better one; below what a request may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How far apart two tests of a channel begin, at least.
+pub const APART: Duration = Duration::from_secs(5);
 
 /// A channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub enum Sent {
     Taken,
     /// It did not, and why.
     NotTaken(String),
-    /// Another test of this channel is under way; nothing was sent.
+    /// Another test of this channel is under way, or was just now; nothing was sent.
     Busy,
 }
 
@@ -40,8 +43,8 @@ pub enum Sent {
 pub struct Channels {
     known: Vec<Channel>,
     send: Option<Send>,
-    /// Names of those that are being tested.
-    under_way: Arc<Mutex<BTreeSet<String>>>,
+    /// Names of those that are being tested or were just now, each with when the last test began.
+    under_way: Arc<Mutex<Tests>>,
 }
 
 impl std::fmt::Debug for Channels {
@@ -50,15 +53,22 @@ impl std::fmt::Debug for Channels {
     }
 }
 
-/// A test that is under way, until it is dropped: also when nobody waits for its answer any more.
-struct UnderWay<'a> {
-    all: &'a Mutex<BTreeSet<String>>,
-    name: &'a str,
+/// Tests that are under way, and when each channel's last one began.
+#[derive(Default)]
+struct Tests {
+    under_way: BTreeSet<String>,
+    begun: BTreeMap<String, Instant>,
 }
 
-impl Drop for UnderWay<'_> {
+/// The place of a test, until it is dropped: also when nobody waits for its answer any more.
+pub struct Place {
+    all: Arc<Mutex<Tests>>,
+    name: String,
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(self.name);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).under_way.remove(&self.name);
     }
 }
 
@@ -79,17 +89,29 @@ impl Channels {
         self.known.iter().find(|channel| channel.name == name)
     }
 
-    /// Sends a test. Dropped meanwhile, it may have been sent.
-    pub async fn test(&self, channel: &Channel) -> Sent {
-        self.test_within(channel, PATIENCE).await
+    /// The place of a channel's next test; none while one is under way, or began less than [`APART`] ago: alarms go the same way.
+    pub fn place(&self, channel: &Channel) -> Option<Place> {
+        self.place_at(channel, Instant::now())
     }
 
-    async fn test_within(&self, channel: &Channel, patience: Duration) -> Sent {
-        let name = channel.name.as_str();
-        if !self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
-            return Sent::Busy;
+    fn place_at(&self, channel: &Channel, now: Instant) -> Option<Place> {
+        let mut tests = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = channel.name.clone();
+        let is_near = tests.begun.get(&name).is_some_and(|begun| now.duration_since(*begun) < APART);
+        if is_near || !tests.under_way.insert(name.clone()) {
+            return None;
         }
-        let _under_way = UnderWay { all: &self.under_way, name };
+        tests.begun.insert(name.clone(), now);
+        Some(Place { all: Arc::clone(&self.under_way), name })
+    }
+
+    /// Sends a test. Dropped meanwhile, it may have been sent.
+    pub async fn test(&self, place: Place) -> Sent {
+        self.test_within(place, PATIENCE).await
+    }
+
+    async fn test_within(&self, place: Place, patience: Duration) -> Sent {
+        let name = place.name.as_str();
         let Some(send) = &self.send else { return Sent::NotTaken("this service sends nothing".to_owned()) };
         match tokio::time::timeout(patience, send(name.to_owned())).await {
             Ok(Ok(())) => Sent::Taken,
@@ -130,26 +152,30 @@ mod tests {
         let channels = held(&open);
         let (dba, pager) = (channel("dba"), channel("pager"));
         assert_eq!(channels.list(), [dba.clone(), pager.clone()]);
+        let now = Instant::now();
+        let place = |channel: &Channel, after: Duration| channels.place_at(channel, now + after);
         {
-            let mut first = Box::pin(channels.test(&pager));
+            let mut first = Box::pin(channels.test(place(&pager, Duration::ZERO).unwrap()));
             assert!(futures::poll!(first.as_mut()).is_pending());
-            assert_eq!(channels.test(&pager).await, Sent::Busy);
+            assert!(place(&pager, APART).is_none(), "it is under way still");
             // Another channel is another matter.
-            let mut other = Box::pin(channels.test(&dba));
+            let mut other = Box::pin(channels.test(place(&dba, Duration::ZERO).unwrap()));
             assert!(futures::poll!(other.as_mut()).is_pending());
         }
         open.add_permits(1);
-        assert_eq!(channels.test(&pager).await, Sent::Taken);
+        assert!(place(&pager, APART / 2).is_none(), "alarms go the same way");
+        assert_eq!(channels.test(place(&pager, APART).unwrap()).await, Sent::Taken);
     }
 
     #[tokio::test]
     async fn a_channel_that_never_answers_is_not_waited_for_without_end() {
         let channels = held(&Arc::new(Semaphore::new(0)));
-        let Sent::NotTaken(why) = channels.test_within(&channel("pager"), Duration::from_millis(5)).await
+        let Sent::NotTaken(why) =
+            channels.test_within(channels.place(&channel("pager")).unwrap(), Duration::from_millis(5)).await
         else {
             panic!("taken")
         };
         assert!(why.contains("may have been taken"), "{why}");
-        assert_eq!(channels.under_way.lock().unwrap().len(), 0);
+        assert_eq!(channels.under_way.lock().unwrap().under_way.len(), 0);
     }
 }

@@ -121,6 +121,10 @@ pub async fn hashed(
     turn: &Turn,
     password: String,
 ) -> Result<Result<PasswordHash, PasswordError>, Problem> {
+    // Before anything is waited for or hashed.
+    if let Err(why) = password::fits(&password) {
+        return Ok(Err(why));
+    }
     turn.give_back();
     let checking = web.checking.clone().acquire_owned().await.map_err(|why| fault(&why))?;
     let hashed = tokio::task::spawn_blocking(move || (password::hash(&password), checking));

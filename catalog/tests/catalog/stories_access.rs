@@ -4,7 +4,7 @@ use farshore_catalog::access::{AccessName, Role, Secret};
 use farshore_catalog::backup::BackupKey;
 use farshore_catalog::database::Database;
 use farshore_catalog::token::{Bearer, Token};
-use farshore_catalog::user::{PasswordHash, User, user_password_own_in_txn};
+use farshore_catalog::user::{PasswordHash, User, user_password_in_txn, user_password_own_in_txn};
 use farshore_catalog::{Catalog, Error};
 
 use crate::make::{incarnation, name, orders, time, usable};
@@ -211,4 +211,22 @@ pub async fn pages_of_backups_show_each_once_whoever_asks_for_which(catalog: Cat
 
 fn hex(id: u8) -> String {
     farshore_journal::BackupId::from_bytes([id; 16]).to_string()
+}
+
+/// A login that showed the old password while it is being changed comes before the change, whose sessions end, or behind it, and is none.
+pub async fn a_login_beside_a_change_of_the_password_leaves_no_session(catalog: Catalog) {
+    let (user, first) = ana();
+    catalog.user_insert(&user, &first).await.unwrap();
+    let second = PasswordHash::new("$argon2id$two".to_owned());
+    let secret = Secret::mint().unwrap();
+    let mut txn = catalog.begin_local().await.unwrap();
+    user_password_in_txn(&mut txn, &user.name, &second).await.unwrap();
+    let beside = catalog.session_begin(&user.name, &first, secret.digest(), time(0), time(100));
+    let change = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        txn.commit().await.unwrap();
+    };
+    let (begun, ()) = tokio::join!(beside, change);
+    assert!(!begun.unwrap(), "the password that was shown is none any more");
+    assert_eq!(catalog.session_proved(&secret, time(1)).await.unwrap(), None);
 }

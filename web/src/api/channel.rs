@@ -69,7 +69,7 @@ pub async fn list(
     params(("name" = String, Path, description = "The channel's name")),
     responses(
         (status = 200, description = "Whether it was taken", body = Tested),
-        (status = 409, description = "Another test of it is under way", body = crate::problem::Body, content_type = "application/problem+json"))
+        (status = 409, description = "Another test of it is under way, or was less than 5 s ago", body = crate::problem::Body, content_type = "application/problem+json"))
 )]
 pub async fn test(
     State(web): State<Shared>,
@@ -88,9 +88,12 @@ pub async fn test(
 
 /// That another test is under way.
 pub fn busy() -> Problem {
-    Problem::new(Kind::ChannelBusy, "another test of this channel is under way; nothing was sent")
-        .hint("wait for its answer, half a minute at most")
-        .retry_after(5)
+    Problem::new(
+        Kind::ChannelBusy,
+        "another test of this channel is under way, or was just now; nothing was sent",
+    )
+    .hint("wait for its answer, half a minute at most")
+    .retry_after(5)
 }
 
 /// Sends a test, for the API and for a page. That somebody asked for it stands in the record of activity before anything is sent; the turn at the catalog is others'
@@ -104,8 +107,10 @@ pub async fn tested(web: &Web, by: By<'_>, turn: &Turn, name: &str) -> Result<Se
         Problem::new(Kind::ChannelUnknown, "this service's configuration has no channel of this name")
             .hint("GET /api/v1/channels lists them")
     })?;
+    // Before it is recorded: what is not sent is no entry.
+    let Some(place) = web.here.channels.place(channel) else { return Ok(Sent::Busy) };
     let entry = by.did("notify test", None, name, Utc::now());
     web.catalog()?.activity_append(&entry).await?;
     turn.give_back();
-    Ok(web.here.channels.test(channel).await)
+    Ok(web.here.channels.test(place).await)
 }

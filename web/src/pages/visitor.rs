@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use farshore_catalog::access::{Role, Secret};
 
-use crate::auth::{self, Who};
+use crate::auth::{self, Proof, Who};
 use crate::pages::frame::Theme;
 use crate::pages::is_part;
 use crate::problem::{Kind, Problem};
@@ -30,6 +30,8 @@ const PATH_BYTES: usize = 1024;
 pub struct Visitor {
     /// Who.
     pub who: Who,
+    /// What says so.
+    pub proof: Proof,
     /// What his forms repeat.
     pub csrf: String,
     /// Light or dark.
@@ -84,6 +86,7 @@ async fn look(web: &Shared, role: Role, parts: &Parts) -> Result<Visitor, Refuse
     Ok(Visitor {
         who,
         csrf: auth::csrf(&secret).text(),
+        proof: Proof::Session(secret),
         theme: Theme::of(&parts.headers),
         path: path.to_owned(),
     })

@@ -49,8 +49,8 @@ async fn a_test_says_whether_it_was_taken_is_written_down_and_is_one_at_a_time()
         rig.slow_is_asked().await;
         let second = test(&rig, &admin, "slow").await;
         assert_eq!((second.status, second.problem().as_str()), (409, "channel-busy"));
-        // Others are a matter of their own.
-        assert_eq!(test(&rig, &admin, "pager").await.status, 200);
+        // Nor soon behind another one, of whatever channel: alarms go the same way.
+        assert_eq!(test(&rig, &admin, "pager").await.problem(), "channel-busy");
         rig.slow_answers();
     });
     assert_eq!(first.json()["taken"], true);

@@ -32,7 +32,7 @@ pub async fn test(
         Sent::Busy => (
             StatusCode::CONFLICT,
             Some(
-                "another test of it is under way, and nothing was sent: try again in half a minute"
+                "another test of it is under way, or was just now, and nothing was sent: try again in half a minute"
                     .to_owned(),
             ),
         ),

@@ -6,7 +6,7 @@
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use super::form::Refused;
 use super::users::sentence;
@@ -16,7 +16,7 @@ use crate::guard::Turn;
 use crate::pages::visitor::{Posted, Visitor};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
-use crate::{grants, login};
+use crate::{grants, login, password};
 
 /// Changes it.
 ///
@@ -37,6 +37,11 @@ pub async fn password(
     let Some(password) = refused.password(&form).filter(|_| !present.is_empty()) else {
         return show(&web, &visitor, After::refused(refused)).await;
     };
+    // Of one that is not taken nobody learns whether the present one was right.
+    if let Err(why) = password::fits(password) {
+        refused.add("password", sentence(&why.to_string()));
+        return show(&web, &visitor, After::refused(refused)).await;
+    }
     let (user, verified) = match login::proved(&web, &turn, address, &visitor.who.name, present).await {
         Ok(proved) => proved,
         Err(problem) if problem.kind == Kind::NotAuthenticated => {
@@ -69,7 +74,13 @@ pub async fn password(
     };
     let visitor = Visitor { csrf: auth::csrf(&secret).text(), ..visitor };
     let said = "Your password is changed. Your other sessions have ended; this one goes on.".to_owned();
-    let mut answer = show(&web, &visitor, After::said(said)).await?;
+    // Whatever becomes of the page: it is changed, and the browser gets its new session.
+    let mut answer = match show(&web, &visitor, After::said(said)).await {
+        Ok(answer) => answer,
+        Err(problem) => {
+            problem.hint("your password was changed all the same, and this session goes on").into_response()
+        }
+    };
     if let Ok(value) = HeaderValue::from_str(&login::cookie(&web, &secret)) {
         answer.headers_mut().insert(header::SET_COOKIE, value);
     }

@@ -6,7 +6,7 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use farshore_catalog::Error;
-use farshore_catalog::access::AccessName;
+use farshore_catalog::access::{AccessName, Role};
 
 use super::form::Refused;
 use super::{After, by, show};
@@ -14,7 +14,7 @@ use crate::guard::Turn;
 use crate::pages::visitor::{Posted, Visitor};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
-use crate::{grants, login};
+use crate::{auth, grants, login};
 
 /// Adds one.
 ///
@@ -33,6 +33,7 @@ pub async fn add(
         match login::hashed(&web, &turn, password.to_owned()).await? {
             Err(why) => refused.add("password", sentence(&why.to_string())),
             Ok(hash) => {
+                still(&web, &visitor).await?;
                 match grants::user_add(web.catalog()?, by(&visitor), name.clone(), role, &hash).await {
                     Ok(()) => {
                         let said = format!("{name} may log in now, as {role}.");
@@ -112,6 +113,7 @@ pub async fn password(
         match login::hashed(&web, &turn, password.to_owned()).await? {
             Err(why) => refused.add("password", sentence(&why.to_string())),
             Ok(hash) => {
+                still(&web, &visitor).await?;
                 grants::user_password(web.catalog()?, by(&visitor), &name, &hash).await?;
                 let said = format!("{name} has another password now, and is logged out everywhere.");
                 return show(&web, &visitor, After::said(said)).await;
@@ -119,6 +121,14 @@ pub async fn password(
         }
     }
     show(&web, &visitor, After::refused(refused)).await
+}
+
+/// Whether he is still let in as an admin: his request may have waited for its turn to hash, and a revocation counts at once.
+async fn still(web: &Shared, visitor: &Visitor) -> Result<(), Problem> {
+    match auth::still(web, &visitor.proof).await? {
+        Some(who) if who.role.may(Role::Admin) => Ok(()),
+        _ => Err(Problem::new(Kind::NotAuthenticated, "the session is over: nothing was changed")),
+    }
 }
 
 /// A user's name in a path.
