@@ -305,12 +305,16 @@ pub struct ExpireArgs {
     /// The database; all when not given
     #[arg(value_name = "DB")]
     pub database: Option<DatabaseName>,
-    /// How long what is to be deleted must have been marked, by the store's clock; a day at least
-    #[arg(long, default_value = "1d", value_parser = parse_grace)]
-    pub grace: Span,
+    /// How long what is to be deleted must have been marked, by the store's clock; a day at least. Without it what `grace` of its retention says, a day if
+    /// that says nothing
+    #[arg(long, value_parser = parse_grace, conflicts_with = "no_wait")]
+    pub grace: Option<Span>,
     /// Say what would be marked and deleted, and do neither
     #[arg(long)]
     pub dry_run: bool,
+    /// Leave it to a service that may delete (`expire` in [service]), and say only the job's name
+    #[arg(long, requires = "database")]
+    pub no_wait: bool,
 }
 
 /// A shipper may still wait for an answer that is half a grace old (FORMAT.md, R6): less than a day is unsafe.
@@ -356,7 +360,8 @@ pub enum BackupCommand {
     /// Delete base backups and log that no rule keeps, a day after they were marked
     #[command(before_help = "Examples:
   farshore -c /etc/farshore/tidy.toml backup expire --dry-run
-  farshore -c /etc/farshore/tidy.toml backup expire orders --grace 3d")]
+  farshore -c /etc/farshore/tidy.toml backup expire orders --grace 3d
+  farshore backup expire orders --no-wait")]
     Expire(ExpireArgs),
     /// Show one base backup
     #[command(before_help = "Examples:\n  farshore backup show orders 0123456789abcdef0123456789abcdef")]

@@ -15,6 +15,7 @@ pub mod drill;
 pub mod flush;
 pub mod notify;
 pub mod quantity;
+pub mod retention;
 pub mod schedule;
 pub mod secret;
 mod sqlite;
@@ -26,8 +27,6 @@ use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use chrono::TimeDelta;
-use farshore_applier::retention::Rule;
 use farshore_engines::log::{POSTGRES, SQLITE};
 use farshore_journal::DatabaseName;
 use farshore_journal::format::{VerifyKey, VerifyKeys};
@@ -40,7 +39,8 @@ use drill::DrillConfig;
 use flush::{Billing, FlushPlan, flush_plan};
 use notify::NotifyConfig;
 use quantity::{ByteCount, Span};
-use schedule::{Cron, Schedules};
+pub use retention::Retention;
+use schedule::Schedules;
 use secret::{Secret, SecretSource};
 
 /// The largest configuration file read, in bytes: thousands of databases fit, a wrong path does not.
@@ -229,9 +229,6 @@ impl EngineConfig {
     }
 }
 
-/// Sound base backups that stay where nobody says otherwise: one that rots leaves another.
-const USUAL_COUNT: usize = 2;
-
 /// One protected database.
 pub struct DatabaseConfig {
     /// Its engine.
@@ -267,7 +264,7 @@ pub struct DatabaseConfig {
     /// How drills are done.
     pub drill: DrillConfig,
     /// What expiry keeps; `None`: all of it, for ever.
-    pub retention: Option<Rule>,
+    pub retention: Option<Retention>,
 }
 
 impl DatabaseConfig {
@@ -308,6 +305,8 @@ pub struct ServiceConfig {
     pub restore_roots: Vec<PathBuf>,
     /// Where metrics are, on loopback, for whoever asks from this machine; `None`: they take a token only.
     pub metrics_listen: Option<SocketAddr>,
+    /// Whether it deletes what no rule keeps, when that is asked for or due: its credential can.
+    pub expire: bool,
 }
 
 impl ServiceConfig {
@@ -413,7 +412,8 @@ pub fn parse(
     let document: document::Document =
         toml::from_str(text).map_err(|error| ConfigProblem::of_toml(path, text, &error))?;
     let (warnings, variables, files) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-    Judge { path, folder, text, environment, warnings, variables, files }.config(document)
+    let may_expire = document.service.expire;
+    Judge { path, folder, text, environment, warnings, variables, files, may_expire }.config(document)
 }
 
 /// Carries what every judgement needs.
@@ -427,6 +427,8 @@ struct Judge<'a> {
     variables: BTreeMap<String, String>,
     /// The SQLite files, and what each is called.
     files: BTreeMap<PathBuf, DatabaseName>,
+    /// Whether the service may delete what no rule keeps.
+    may_expire: bool,
 }
 
 impl Judge<'_> {
@@ -578,7 +580,7 @@ impl Judge<'_> {
             signing_key: database.signing_key.map(|path| self.folder.join(path)),
             verify_keys: self.public_keys(&database.verify_keys)?,
             retired_keys: self.public_keys(&database.retired_keys)?,
-            schedules: self.schedules(database.schedule.as_ref())?,
+            schedules: self.schedules(database.schedule.as_ref(), database.retention.is_some())?,
             heartbeat,
             drill: self.drill(database.drill.as_ref(), database.engine)?,
             retention: self.retention(database.retention.as_ref())?,
@@ -593,49 +595,6 @@ impl Judge<'_> {
             }
         }
         Ok(judged)
-    }
-
-    fn schedules(&self, written: Option<&document::Schedule>) -> Result<Schedules, ConfigProblem> {
-        let Some(written) = written else { return Ok(Schedules::default()) };
-        let cron = |text: &Option<Spanned<String>>| {
-            let read = text.as_ref().map(|text| {
-                Cron::parse(text.get_ref()).map_err(|why| {
-                    self.problem(text.span(), why).hint("minute hour day month weekday, as in \"0 2 * * *\"")
-                })
-            });
-            read.transpose()
-        };
-        let zone = written.zone.as_ref().map(|zone| {
-            zone.get_ref().parse().map_err(|_| {
-                self.problem(zone.span(), "not a time zone").hint("zone = \"Europe/Berlin\"; UTC without it")
-            })
-        });
-        Ok(Schedules {
-            backup: cron(&written.backup)?,
-            verify: cron(&written.verify)?,
-            drill: cron(&written.drill)?,
-            zone: zone.transpose()?.unwrap_or_default(),
-        })
-    }
-
-    fn retention(&self, written: Option<&document::Retention>) -> Result<Option<Rule>, ConfigProblem> {
-        let Some(written) = written else { return Ok(None) };
-        let window = TimeDelta::from_std(written.window.get_ref().get()).unwrap_or(TimeDelta::MAX);
-        if window < TimeDelta::days(1) || window > TimeDelta::days(36_500) {
-            return Err(self
-                .problem(written.window.span(), "a window is a day to a hundred years")
-                .hint("window = \"30d\""));
-        }
-        let count = match &written.count {
-            None => USUAL_COUNT,
-            Some(count) if *count.get_ref() > 0 => *count.get_ref(),
-            Some(count) => {
-                return Err(self
-                    .problem(count.span(), "at least one base backup stays")
-                    .hint("count = 2, and the window keeps what it needs besides"));
-            }
-        };
-        Ok(Some(Rule { window, count }))
     }
 
     fn judge_retired(&self, retired: &[Spanned<String>], pinned: &VerifyKeys) -> Result<(), ConfigProblem> {
@@ -788,7 +747,14 @@ impl Judge<'_> {
             }
             listen => listen.map(Spanned::into_inner),
         };
-        Ok(ServiceConfig { listen, tls, socket: self.folder.join(socket), restore_roots, metrics_listen })
+        Ok(ServiceConfig {
+            listen,
+            tls,
+            socket: self.folder.join(socket),
+            restore_roots,
+            metrics_listen,
+            expire: service.expire,
+        })
     }
 
     /// A misspelt variable would leave a secret unset without a word.

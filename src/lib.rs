@@ -12,6 +12,7 @@ pub mod commands;
 pub mod config;
 pub mod drill;
 pub mod exit;
+pub mod expire;
 mod exposure;
 pub mod heads;
 pub mod heap;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::message::{Code, OperatorMessage, Safe, with_causes};
+use crate::notify::testing;
 use crate::wiring;
 
 /// How often it is looked whether somebody was given access.
@@ -45,7 +46,8 @@ pub async fn listen(
     }
     let objectives = metrics.objectives().clone();
     let (node, restore_roots) = (wiring::node(), config.service.restore_roots.clone());
-    let here = Here { node, restore_roots, stop: cancel.clone() };
+    let channels = testing::channels(&config);
+    let here = Here { node, restore_roots, stop: cancel.clone(), channels };
     let web = Web::measured(catalog, objectives, here, (acceptor.is_some(), loopback), metrics);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,

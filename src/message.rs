@@ -155,6 +155,8 @@ codes! {
     UserUnknown = 704, NotFound;
     /// A password was not given, or is not taken.
     PasswordRefused = 705, Usage;
+    /// Nobody would be left who may say who may ask.
+    LastAdmin = 706, Refused;
     /// A check of a drill failed.
     DrillFailed = 801, Breached;
     /// A drill passed, and took longer than the objective allows.

@@ -15,4 +15,5 @@ pub mod delivery;
 pub mod heartbeat;
 pub mod observe;
 pub mod task;
+pub mod testing;
 pub mod transition;

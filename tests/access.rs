@@ -126,6 +126,10 @@ fn a_user_is_given_a_password_by_file_or_environment_and_it_is_shown_and_kept_no
         let changed = json(folder, &format!("user {verb} bob{more}"));
         assert_eq!(changed["items"][0]["disabled"], verb == "disable", "{verb}");
     }
+    // Somebody can always say who may ask.
+    assert_eq!(refused(folder, "user disable ana"), (4, "FS-0706".to_owned()));
+    json(folder, "user add eve --role admin --password-file password");
+    assert_eq!(json(folder, "user disable ana")["items"][0]["disabled"], true);
     let shown = run(folder, "user list -o json");
     let catalog = std::fs::read(folder.join("farshore.db")).unwrap();
     let log = std::fs::read(folder.join("farshore.db-wal")).unwrap_or_default();

@@ -7,7 +7,10 @@ mod desk;
 #[path = "browser/rig.rs"]
 mod rig;
 mod service;
+#[path = "browser/settings.rs"]
+mod settings;
 mod sqlite;
+mod watching;
 #[path = "browser/work.rs"]
 mod work;
 
@@ -219,6 +222,57 @@ fn pages_of_drills_and_of_a_restore_can_be_used_by_everybody_light_and_dark_wide
         found.extend(checked(&browser, name));
         browser.go(&desk.url("/drills"));
     }
+    assert!(found.is_empty(), "{}", serde_json::to_string_pretty(&found).unwrap());
+}
+
+#[test]
+fn the_settings_can_be_used_by_everybody_light_and_dark_wide_and_narrow() {
+    // Channels that nothing is told on.
+    let desk = Desk::with(
+        "[notify.pager]\nkind = \"webhook\"\nurl = \"http://127.0.0.1:9/\"\nsecret_file = \"key\"\n\
+         [notify.dba]\nkind = \"slack\"\nurl = \"http://127.0.0.1:9/services/T0\"\n",
+    );
+    desk.user("eve", "operator");
+    desk.user("bob-with-a-rather-long-name.from-the-night-shift", "viewer");
+    let browser = desk.logged_in("ana", "admin", true);
+    let mut found = Vec::new();
+    let open = "document.querySelectorAll('details').forEach(one => { one.open = true; })";
+    let send =
+        "const form = document.querySelector(arguments[0]); form.noValidate = true; form.requestSubmit();";
+    browser.go(&desk.url("/settings"));
+    found.extend(checked(&browser, "settings-folded"));
+    browser.script(open, &json!([]));
+    found.extend(checked(&browser, "settings-open"));
+    browser.keys("#token-name", "grafana-of-the-second-floor.and-its-neighbours");
+    browser.click("#make");
+    browser.wait_text("#secret", SOON, |text| text.starts_with("fsh_"));
+    found.extend(checked(&browser, "settings-made"));
+    // Each form refused for all that can be wrong with it.
+    for (form, problem) in [
+        ("#make-token form", "#token-name-problem"),
+        ("#add-user form", "#user-password-problem"),
+        ("#own form", "#own-present-problem"),
+        ("#user-eve form.stack", "#password-eve-password-problem"),
+    ] {
+        browser.go(&desk.url("/settings"));
+        browser.script(open, &json!([]));
+        browser.script(send, &json!([form]));
+        browser.wait_text(problem, SOON, |text| !text.is_empty());
+        found.extend(checked(
+            &browser,
+            &format!("settings-refused{}", form.split(' ').next().unwrap().replace('#', "-")),
+        ));
+    }
+    browser.go(&desk.url("/settings"));
+    browser.click("#test-dba");
+    browser.wait_text("#channel-dba .told", SOON, |text| text.starts_with("Not taken"));
+    found.extend(checked(&browser, "settings-told"));
+    browser.go(&desk.url("/settings"));
+    browser.click("section[aria-labelledby=tokens] .acting summary");
+    browser.click("section[aria-labelledby=tokens] button.danger");
+    browser.wait_text(".said", SOON, |text| text.contains("lets nobody in"));
+    browser.click("#former > summary");
+    found.extend(checked(&browser, "settings-revoked"));
     assert!(found.is_empty(), "{}", serde_json::to_string_pretty(&found).unwrap());
 }
 

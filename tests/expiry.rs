@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
+#[path = "expiry/by_a_service.rs"]
+mod by_a_service;
 mod service;
 mod sqlite;
 
@@ -15,11 +17,12 @@ use std::time::{Duration, SystemTime};
 
 use farshore_journal::{BackupId, Offset};
 use farshore_testkit::pg::Server;
+use farshore_testkit::process::wait_for;
 use farshore_testkit::random::Random;
 use farshore_testkit::soak::Campaign;
 use farshore_testkit::user;
 use serde_json::Value;
-use service::{Node, all, flushed, keeping, let_pass};
+use service::{Node, SOON, all, flushed, keeping, let_pass};
 use sqlite::application::Application;
 
 /// How long a day is.
@@ -67,6 +70,10 @@ impl Story {
         self.node.wait_end(1, flushed(&self.server));
         service.stop();
         self.day += 1;
+        self.rest_of_the_day();
+    }
+
+    fn rest_of_the_day(&self) {
         let ends = self.began + DAY * u32::try_from(self.day).unwrap();
         let_pass(ends.duration_since(SystemTime::now()).unwrap_or_default());
     }
@@ -158,6 +165,17 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
     let held = story.noted[3].clone();
     let position = held.position.to_string();
     story.node.json(&["points", "hold", "orders", &position, "--reason", "end of the year"]);
+    let over = [
+        "points",
+        "hold",
+        "orders",
+        &position,
+        "--reason",
+        "a year too early",
+        "--until",
+        "2023-12-31T00:00:00Z",
+    ];
+    assert_eq!(story.node.run(&over).status.code(), Some(4), "a hold that is over holds nothing");
     // Who held what, and that it was let go, is in the record of activity; a hold that nobody has is no entry.
     let other = story.noted[1].position.to_string();
     let put = story.node.json(&["points", "hold", "orders", &other, "--reason", "for a while"]);
@@ -234,7 +252,7 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
 /// The process that was killed is taken for silent only by a service, fifteen seconds later; here its job is ended by hand, as a service would a day later.
 fn age_jobs(node: &Node) {
     let catalog = node.folder().join("farshore.db");
-    let change = "update job set state = 'failed', finished_at = 1, updated_at = 1 where kind = 'expire' and finished_at is null";
+    let change = "update job set state = 'failed', finished_at = 1, updated_at = 1 where kind = 'expire' and (state = 'running' or silent = 1)";
     let script = format!(
         "import sqlite3; db = sqlite3.connect({:?}, timeout=30); db.execute({change:?}); db.commit()",
         catalog.display().to_string()
@@ -433,6 +451,38 @@ fn soak_random_schedules_of_backup_hold_expire_restore_and_crash_lose_nothing() 
     campaign.finish();
 }
 
+/// A drill of the newest state, which is whole whatever expired.
+fn rehearse(story: &Story, seed: u64, campaign: &mut Campaign) {
+    let output = story.node.run(&["drill", "run", "orders"]);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(0), "seed {seed}: {said}");
+    campaign.count("drills", 1);
+}
+
+/// A restore that has begun finishes: expiry keeps off.
+fn expire_beside_a_restore(story: &Story, seed: u64, campaign: &mut Campaign) {
+    let folder = user::tempdir();
+    let to = folder.path().join("data").display().to_string();
+    let line = ["restore", "orders", "--latest", "--to", &to];
+    let mut restore = story.node.beside_others_at("restore-copying=sleep(20)", &line, "restore.log");
+    let begun = wait_for(SOON, || {
+        let jobs = story.node.json(&["job", "list"]);
+        let is_seen = all(&jobs).iter().any(|job| job["kind"] == "restore" && job["state"] == "running");
+        (is_seen || restore.ended().is_some()).then_some(())
+    });
+    assert!(begun.is_some(), "seed {seed}: no restore begins");
+    let days = format!("expire-day=return({})", DAY.as_secs());
+    let output = story.node.run_until(&days, &["--yes", "backup", "expire", "orders"]);
+    let is_over = restore.ended().is_some();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    // One that was quicker than the expiry may find the job over.
+    assert!(is_over || output.status.code() == Some(4), "seed {seed}: {said}");
+    let ended = restore.wait(SOON);
+    let log = std::fs::read_to_string(story.node.folder().join("restore.log")).unwrap_or_default();
+    assert!(ended.is_some_and(|status| status.success()), "seed {seed}: {log}");
+    campaign.count("beside_restores", 1);
+}
+
 fn one_schedule(seed: u64, campaign: &mut Campaign) {
     let mut random = Random::new(seed);
     let (window, count) = (1 + random.below(3), 1 + random.below(2));
@@ -454,6 +504,11 @@ fn one_schedule(seed: u64, campaign: &mut Campaign) {
             campaign.count(if output.status.code().is_none() { "crashes" } else { "expiries" }, 1);
             let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
             assert!(!said.contains("panicked"), "seed {seed}: {said}");
+        }
+        match random.below(4) {
+            0 => rehearse(&story, seed, campaign),
+            1 => expire_beside_a_restore(&story, seed, campaign),
+            _ => {}
         }
         // Each noted commit behind the window's first base, and each held one.
         for noted in story.noted.iter().filter(|noted| {

@@ -343,6 +343,14 @@ fn a_lost_slot_is_a_gap_with_its_bounds_and_a_new_base_backup_never_silence() {
     let gaps = shown["gaps"].as_array().unwrap();
     assert_eq!(gaps.len(), 1, "{verified}");
     assert!(gaps[0].to_string().contains(&stored.offset.to_string()), "{stored} in {}", gaps[0]);
+    // What no base backup leads to over whole log is not called held, though there is one before the gap.
+    let bounds = gaps[0].to_string();
+    let lost = stored.offset.checked_add(1).unwrap();
+    let put = node.run(&["points", "hold", "orders", &format!("1:{lost}"), "--reason", "lost"]);
+    let said = String::from_utf8_lossy(&put.stderr).into_owned();
+    assert_eq!(put.status.code(), Some(4), "{bounds}: {said}");
+    let put = node.run(&["points", "hold", "orders", &format!("1:{early}"), "--reason", "before it"]);
+    assert!(put.status.success(), "{put:?}");
     let latest = node.restore(&["--latest"]);
     assert_eq!(latest.sql("select one from behind"), "1");
     drop(latest);

@@ -39,6 +39,17 @@ fn what_is_called_stored_is_stored_in_every_required_target() {
     let service = node.start(None);
     node.wait_backup(1);
     node.wait_connected();
+    // Each store has an incarnation of its own, and neither is a former one.
+    comes_to(&node, |status| status["backups"]["count"] == 2 && status["former"] == serde_json::json!([]));
+    // What is held is the same in both.
+    let point = format!("1:{}", flushed(&server));
+    let held = wait_for(SOON, || {
+        let output = node.run(&["-o", "json", "points", "hold", "orders", &point, "--reason", "in both"]);
+        output.status.success().then(|| serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    });
+    let held = held.unwrap_or_else(|| panic!("{}", node.log()));
+    let positions: Vec<&Value> = service::all(&held).iter().map(|one| &one["position"]).collect();
+    assert!(positions.len() == 2 && positions[0] == positions[1], "{held}");
     proxy.close(true);
     server.sql("create table after as select generate_series(1, 1000) as n");
     let written = flushed(&server);

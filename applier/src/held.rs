@@ -7,7 +7,7 @@
 use farshore_engines::log::Shape;
 use farshore_engines::sqlite::mark;
 use farshore_journal::format::Kind;
-use farshore_journal::{JournalError, Sequence};
+use farshore_journal::{JournalError, Position, Sequence};
 
 use crate::branches::{BranchError, Branches};
 use crate::plan::{Asked, AskedPosition, PlanError};
@@ -21,16 +21,7 @@ use crate::source::Source;
 pub async fn holds(source: &Source, asked: &Asked) -> Result<Option<bool>, PlanError> {
     match (asked, source.shape()) {
         (Asked::Position(position), _) => {
-            let branches = Branches::read(source.reader()).await.map_err(|why| match why {
-                BranchError::Journal(why) => PlanError::Journal(why),
-                other => PlanError::Timelines { why: other.to_string() },
-            })?;
-            let AskedPosition { timeline, offset } = *position;
-            let within = branches.is_some_and(|branches| {
-                let mut named =
-                    branches.all().iter().filter(|held| timeline.is_none_or(|named| held.timeline == named));
-                named.any(|held| held.begin < offset && offset <= held.end)
-            });
+            let within = !positions(source, *position).await?.is_empty();
             Ok(Some(within))
         }
         (Asked::Transaction(number), Shape::Sqlite { .. }) => {
@@ -40,6 +31,22 @@ pub async fn holds(source: &Source, asked: &Asked) -> Result<Option<bool>, PlanE
         (Asked::Transaction(_), Shape::Postgres(_))
         | (Asked::Latest | Asked::Time(_) | Asked::Point(_), _) => Ok(None),
     }
+}
+
+/// Every position of the journal that is `asked` for: several where it names no timeline and more than one holds the offset.
+///
+/// # Errors
+/// When the journal does not read.
+pub async fn positions(source: &Source, asked: AskedPosition) -> Result<Vec<Position>, PlanError> {
+    let branches = Branches::read(source.reader()).await.map_err(|why| match why {
+        BranchError::Journal(why) => PlanError::Journal(why),
+        other => PlanError::Timelines { why: other.to_string() },
+    })?;
+    let AskedPosition { timeline, offset } = asked;
+    let Some(branches) = branches else { return Ok(Vec::new()) };
+    let named = branches.all().iter().filter(|held| timeline.is_none_or(|named| held.timeline == named));
+    let within = named.filter(|held| held.begin < offset && offset <= held.end);
+    Ok(within.map(|held| Position::new(held.timeline, offset)).collect())
 }
 
 /// The number of the last transaction that a SQLite journal holds whole: the last mark says it, since a chunk without one holds no

@@ -110,6 +110,8 @@ pub struct Facts {
     pub newest_release: Option<DateTime<Utc>>,
     /// The stretches before the newest opening.
     pub stretches: Vec<Stretch>,
+    /// Chunks that say that log before them is lost.
+    pub gaps: Vec<Sequence>,
     /// From here on whoever goes on shipping may compare.
     pub compared_from: Sequence,
     /// When its newest chunk was stored.

@@ -146,6 +146,12 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// Nobody would be left who may say who may ask.
+    #[error("the user `{name}` is the last admin who may log in")]
+    LastAdmin {
+        /// The admin.
+        name: String,
+    },
     /// The timeline asked for is not among the ancestors of the one looked at.
     #[error("timeline {asked} is not in the history of timeline {of}")]
     NotInHistory {
@@ -199,6 +205,7 @@ impl Error {
             | Self::NoBackup { .. }
             | Self::NoToken { .. }
             | Self::NoUser { .. }
+            | Self::LastAdmin { .. }
             | Self::NotInHistory { .. }
             | Self::QueueFull { .. }
             | Self::Conflict { .. } => Retry::Never,

@@ -17,10 +17,11 @@ pub use crate::job::JobFacts;
 use crate::job::job_facts_in_txn;
 use crate::journals::{Journal, journals_in_txn};
 use crate::lag::{self, ShownState};
+use crate::lineup;
 use crate::proof::{Outline, Proof, drill_newest_in_txn};
 use crate::schedule::{Schedule, schedule_list_in_txn};
 use crate::shipping::{Shipping, shipping_all_in_txn};
-use crate::status::{Along, Backups, ships, shown_timeline};
+use crate::status::{Along, Backups, is_target, ships, shown_timeline};
 use crate::target::{Target, target_all_in_txn};
 use crate::window::Span;
 use crate::{Catalog, Result, Time, Txn};
@@ -246,9 +247,11 @@ pub(crate) async fn members_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Membe
     for target in target_all_in_txn(txn).await? {
         targets.entry(target.database.clone()).or_default().push(target);
     }
-    // Each database's oldest first: the last one is the current one.
-    let mut current: BTreeMap<DatabaseName, Incarnation> =
-        incarnation_all_in_txn(txn).await?.into_iter().map(|one| (one.database.clone(), one)).collect();
+    // Each database's oldest first.
+    let mut incarnations: BTreeMap<DatabaseName, Vec<Incarnation>> = BTreeMap::new();
+    for one in incarnation_all_in_txn(txn).await? {
+        incarnations.entry(one.database.clone()).or_default().push(one);
+    }
     let journals = journals_in_txn(txn).await?;
     let mut drills: BTreeMap<DatabaseName, Vec<Outline>> = BTreeMap::new();
     for drill in drill_newest_in_txn(txn, None).await? {
@@ -256,19 +259,32 @@ pub(crate) async fn members_in_txn(txn: &mut Txn, now: Time) -> Result<Vec<Membe
     }
     let members = databases.into_iter().map(|database| {
         let shipping = shipping.remove(&database.name);
-        let incarnation = current.remove(&database.name);
-        let id = incarnation.as_ref().map(|one| one.id);
-        let journal = id.and_then(|id| Some((id, journals.get(&id)?)));
+        let incarnations = incarnations.remove(&database.name).unwrap_or_default();
+        let targets = targets.remove(&database.name).unwrap_or_default();
+        let stores = |id| {
+            let all = journals.get(&id).map(Journal::stores).unwrap_or_default();
+            all.into_iter().filter(|store| is_target(store, &targets)).collect()
+        };
+        let present = lineup::present(&incarnations, stores);
+        let present_journals = || present.iter().filter_map(|id| Some((*id, journals.get(id)?)));
+        let mut backups = Backups::default();
+        present_journals().for_each(|(_, journal)| backups.add(&journal.counted));
+        let newest = present_journals().filter_map(|(_, journal)| last_backup(journal.newest.as_ref()?));
         Member {
-            restorable: journal.and_then(|(id, journal)| {
+            restorable: {
                 let state = lag::shown_state(now, shipping.as_ref());
-                restorable(id, journal, state, shipping.as_ref().and_then(|said| said.timeline))
-            }),
-            last_backup: journal.and_then(|(_, journal)| last_backup(journal.newest.as_ref()?)),
-            backups: journal.map_or_else(Backups::default, |(_, journal)| journal.counted.clone()),
-            proof: Proof::of(id, drills.get(&database.name).map_or(&[], Vec::as_slice)),
-            major_version: incarnation.as_ref().and_then(|one| one.major_version),
-            targets: targets.remove(&database.name).unwrap_or_default(),
+                let shipped = shipping.as_ref().and_then(|said| said.timeline);
+                let each =
+                    present_journals().filter_map(|(id, journal)| restorable(id, journal, state, shipped));
+                let mut each: Vec<Restorable> = each.collect();
+                let runs: Vec<_> = each.iter().map(|one| (one.span.from, one.span.to)).collect();
+                lineup::shown(&runs).map(|at| each.swap_remove(at))
+            },
+            last_backup: newest.max_by_key(|one| one.finished_at),
+            backups,
+            proof: Proof::of(&present, drills.get(&database.name).map_or(&[], Vec::as_slice)),
+            major_version: incarnations.last().and_then(|one| one.major_version),
+            targets,
             database: database.name,
             engine: database.engine,
             shipping,

@@ -5,7 +5,7 @@
 //! branched from none, and no gap is known, the window begins with the first one to end of those that lie in that range: that one alone is read. Of every
 //! other incarnation all are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use farshore_journal::{IncarnationId, Timeline};
 use sqlx::query;
@@ -125,6 +125,11 @@ pub(crate) async fn journals_in_txn(txn: &mut Txn) -> Result<Journals> {
 }
 
 impl Journal {
+    /// The stores in which there is log of it.
+    pub(crate) fn stores(&self) -> BTreeSet<&str> {
+        self.ranges.iter().map(|range| range.store.as_str()).collect()
+    }
+
     /// The newest timeline that the catalog has heard of.
     pub(crate) fn newest_timeline(&self) -> Option<Timeline> {
         newest_timeline(&self.branches, &self.ranges)

@@ -35,6 +35,7 @@ pub mod job;
 mod journals;
 pub mod lag;
 pub mod ledger;
+mod lineup;
 pub mod mark;
 mod migrations;
 pub mod node;

@@ -52,20 +52,20 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// Of what there is of a database.
-    pub fn of(incarnation: Option<IncarnationId>, outlines: &[Outline]) -> Self {
+    /// Of what there is of a database; `present`: its incarnations of now, in each store its own.
+    pub fn of(present: &[IncarnationId], outlines: &[Outline]) -> Self {
         let proves = |one: &&Outline| match one.verdict {
             DrillVerdict::Passed | DrillVerdict::Breached => true,
             DrillVerdict::Failed => false,
         };
-        let own = || outlines.iter().filter(|one| Some(one.incarnation) == incarnation);
+        let own = || outlines.iter().filter(|one| present.contains(&one.incarnation));
         let newest = |one: &&Outline| (one.began, one.id.to_string());
         Self {
             last: own().max_by_key(newest).cloned(),
             proved: own().filter(proves).max_by_key(newest).cloned(),
             former: outlines
                 .iter()
-                .filter(|one| Some(one.incarnation) != incarnation)
+                .filter(|one| !present.contains(&one.incarnation))
                 .filter(proves)
                 .map(|one| one.ended)
                 .max(),
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn a_failed_drill_proves_nothing_and_another_incarnations_drill_proves_nothing_of_this_one() {
         use DrillVerdict::{Breached, Failed, Passed};
-        let id = Some(IncarnationId::from_bytes([2; 16]));
+        let id = &[IncarnationId::from_bytes([2; 16])];
         let all =
             [outline(1, 2, Passed), outline(2, 2, Failed), outline(3, 1, Passed), outline(4, 1, Failed)];
         let proof = Proof::of(id, &all);
@@ -317,6 +317,6 @@ mod tests {
         assert_eq!(Proof::of(id, &all[1..2]).proved, None);
         let slow = [outline(5, 2, Breached)];
         assert_eq!(Proof::of(id, &slow).proved.as_ref(), Some(&slow[0]));
-        assert_eq!(Proof::of(None, &all).last, None, "of an incarnation that is not known nothing is proved");
+        assert_eq!(Proof::of(&[], &all).last, None, "of an incarnation that is not known nothing is proved");
     }
 }

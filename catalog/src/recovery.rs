@@ -3,6 +3,7 @@
 //! What always holds: nothing is reckoned that no drill measured, and of the newest drills the slowest counts, part by part: a guess that is wrong is rather too
 //! long. It is the time on the machines that drilled, at their load, as a drill's own is. Whoever asks for a point further back may get another base backup and less log.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farshore_journal::DatabaseName;
@@ -15,6 +16,7 @@ use crate::connection::in_snapshot;
 use crate::gap::gap_list_in_txn;
 use crate::incarnation::incarnation_list_in_txn;
 use crate::lag;
+use crate::lineup;
 use crate::range::range_list_in_txn;
 use crate::row::Read as _;
 use crate::shipping::shipping_find_in_txn;
@@ -110,21 +112,29 @@ impl Catalog {
 /// When the catalog is away.
 pub async fn recovery_in_txn(txn: &mut Txn, database: &DatabaseName, now: Time) -> Result<Vec<Recovery>> {
     let shipping = shipping_find_in_txn(txn, database).await?;
-    let Some(current) = incarnation_list_in_txn(txn, database).await?.pop() else { return Ok(Vec::new()) };
     let state = lag::shown_state(now, shipping.as_ref());
     let shipped = shipping.as_ref().and_then(|said| said.timeline);
-    let branches = branch_list_in_txn(txn, current.id).await?;
-    let ranges = range_list_in_txn(txn, current.id).await?;
-    let newest = newest_timeline(&branches, &ranges);
-    let Some(timeline) = shown_timeline(state, shipped, newest) else { return Ok(Vec::new()) };
     let bound = query(text::MEASURED).bind(database.to_string()).bind(i64::from(NEWEST));
     let drills: Result<Vec<Took>> = txn.rows("drill_measured", bound).await?.iter().map(took).collect();
     let pace = Pace::of(&drills?);
-    let gaps = gap_list_in_txn(txn, current.id).await?;
-    let bases = backup_list_in_txn(txn, current.id).await?;
-    let line = Line::to(timeline, &branches);
-    let of_stores =
-        windows_by_store(&line, &ranges, &gaps, &bases).into_iter().filter_map(|(store, windows)| {
+    let incarnations = incarnation_list_in_txn(txn, database).await?;
+    let mut ranges = BTreeMap::new();
+    for one in &incarnations {
+        ranges.insert(one.id, range_list_in_txn(txn, one.id).await?);
+    }
+    let stores = |id| ranges.get(&id).into_iter().flatten().map(|range| range.store.as_str()).collect();
+    let present = lineup::present(&incarnations, stores);
+    let mut found = Vec::new();
+    for id in present {
+        let ranges = ranges.remove(&id).unwrap_or_default();
+        let branches = branch_list_in_txn(txn, id).await?;
+        let newest = newest_timeline(&branches, &ranges);
+        let Some(timeline) = shown_timeline(state, shipped, newest) else { continue };
+        let gaps = gap_list_in_txn(txn, id).await?;
+        let bases = backup_list_in_txn(txn, id).await?;
+        let line = Line::to(timeline, &branches);
+        let windows = windows_by_store(&line, &ranges, &gaps, &bases);
+        found.extend(windows.into_iter().filter_map(|(store, windows)| {
             let span = windows.spans.last()?;
             let own: Vec<Backup> = bases.iter().filter(|base| base.store == store).cloned().collect();
             let base = newest_usable(&line, span, &own)?.clone();
@@ -132,8 +142,10 @@ pub async fn recovery_in_txn(txn: &mut Txn, database: &DatabaseName, now: Time) 
             let newest = complete.max_by_key(|one| one.started_at)?;
             let log_bytes = span.to.offset.get().saturating_sub(base.start.get());
             Some(Recovery { store, base, newest, log_bytes, pace })
-        });
-    Ok(of_stores.collect())
+        }));
+    }
+    found.sort_by(|one, other| one.store.cmp(&other.store));
+    Ok(found)
 }
 
 fn took(row: &AnyRow) -> Result<Took> {

@@ -69,8 +69,15 @@ pub async fn session_begin_in_txn(
     created_at: Time,
     expires_at: Time,
 ) -> Result<bool> {
-    let over = query("delete from access_session where expires_at <= $1").bind(micros(created_at));
-    txn.execute("session_begin", over).await?;
+    // Whoever changes the password, or keeps him out, meanwhile is waited for; behind him this finds another hash, or is found among the sessions that end.
+    let held =
+        "update access_user set disabled = disabled where name = $1 and password_hash = $2 and disabled = 0";
+    let held = query(held).bind(user.to_string()).bind(verified.expose().to_owned());
+    if txn.execute("session_begin", held).await? != 1 {
+        return Ok(false);
+    }
+    let over = query("delete from access_session where user_name = $1 and expires_at <= $2");
+    txn.execute("session_begin", over.bind(user.to_string()).bind(micros(created_at))).await?;
     let statement = "insert into access_session (id, user_name, created_at, expires_at) \
                      select $1, name, $2, $3 from access_user where name = $4 and password_hash = $5 and disabled = 0";
     let bound = query(statement)

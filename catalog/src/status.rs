@@ -3,6 +3,8 @@
 //! All of it is read from one state of the catalog. Unknown is null, never 0, and never green. The JSON is a
 //! contract: fields may be added under a new schema number, never change their meaning under this one.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use farshore_journal::{DatabaseName, IncarnationId, Offset, Position, Timeline};
 use serde::{Serialize, Serializer};
 
@@ -13,10 +15,11 @@ use crate::database::database_find_in_txn;
 use crate::gap::{Gap, gap_list_in_txn};
 use crate::incarnation::{Incarnation, incarnation_list_in_txn};
 use crate::lag::{self, ShownState};
+use crate::lineup;
 use crate::points::commit_at_in_txn;
 use crate::range::{JournalRange, range_list_in_txn};
 use crate::shipping::shipping_find_in_txn;
-use crate::target::target_list_in_txn;
+use crate::target::{Target, target_list_in_txn};
 use crate::window::{self, Span, Windows};
 use crate::{Catalog, Error, Result, Time, Txn};
 
@@ -44,6 +47,9 @@ pub struct DatabaseStatus {
     pub incarnation: Option<IncarnationId>,
     /// The number that its store's record gives that one.
     pub incarnation_number: Option<u64>,
+    /// The incarnations that it has now, in each store its own, one of which `incarnation` is.
+    #[serde(skip)]
+    pub present: Vec<IncarnationId>,
     /// The timeline of the four offsets.
     pub timeline: Option<Timeline>,
     /// Up to where our process has the bytes.
@@ -133,7 +139,7 @@ pub struct WindowGap {
     pub older_from_time: Option<Time>,
 }
 
-/// The complete base backups of the current incarnation.
+/// The complete base backups of the present incarnation, over all stores.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Backups {
     /// How many.
@@ -146,6 +152,17 @@ pub struct Backups {
     pub bad: u64,
     /// When the newest ended.
     pub last_at: Option<Time>,
+}
+
+impl Backups {
+    /// Counts those of another store besides.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.damaged += other.damaged;
+        self.unopened += other.unopened;
+        self.bad += other.bad;
+        self.last_at = self.last_at.max(other.last_at);
+    }
 }
 
 /// A store of the database.
@@ -217,33 +234,47 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         database_find_in_txn(txn, name).await?.ok_or_else(|| Error::NoDatabase { name: name.clone() })?;
     let shipping = shipping_find_in_txn(txn, name).await?;
     // Oldest first: the last one is the current one.
-    let mut incarnations = incarnation_list_in_txn(txn, name).await?;
-    let current = incarnations.pop();
-    let incarnation = current.as_ref().map(|current| current.id);
+    let incarnations = incarnation_list_in_txn(txn, name).await?;
+    let targets = target_list_in_txn(txn, name).await?;
+    let stored = stores_of(txn, &incarnations).await?;
+    let of = |id| {
+        let own = stored.get(&id).into_iter().flatten().map(String::as_str);
+        own.filter(|store| is_target(store, &targets)).collect()
+    };
+    let present = lineup::present(&incarnations, of);
     let state = lag::shown_state(now, shipping.as_ref());
     let silent =
         shipping.as_ref().is_none_or(|said| lag::is_silent(now, said.last_contact_at, said.heartbeat));
 
-    let (mut window, mut backups) = (None, Backups::default());
-    if let Some(incarnation) = incarnation {
+    let (mut windows, mut backups) = (Vec::new(), Backups::default());
+    for id in &present {
         let shipped = shipping.as_ref().and_then(|shipping| shipping.timeline);
-        let newest = newest_timeline_in_txn(txn, incarnation).await?;
-        if let Some(timeline) = shown_timeline(state, shipped, newest) {
-            window = window_in_txn(txn, incarnation, timeline).await?;
+        let newest = newest_timeline_in_txn(txn, *id).await?;
+        if let Some(timeline) = shown_timeline(state, shipped, newest)
+            && let Some(window) = window_in_txn(txn, *id, timeline).await?
+        {
+            windows.push((*id, window));
         }
-        let all = backup_list_in_txn(txn, incarnation).await?;
+        let all = backup_list_in_txn(txn, *id).await?;
         let complete = || all.iter().filter(|backup| backup.state == BackupState::Complete);
-        backups = Backups {
+        backups.add(&Backups {
             count: complete().count() as u64,
             damaged: complete().filter(|backup| backup.bad_pages.is_some_and(|pages| pages > 0)).count()
                 as u64,
             unopened: complete().filter(|backup| !backup.checked).count() as u64,
             bad: complete().filter(|backup| backup.bad_at.is_some()).count() as u64,
             last_at: complete().filter_map(|backup| backup.finished_at).max(),
-        };
+        });
     }
-    let former = former_in_txn(txn, incarnations).await?;
-    let targets = target_list_in_txn(txn, name).await?;
+    let runs: Vec<_> = windows.iter().map(|(_, window)| (window.from_position, window.to_position)).collect();
+    let shown = lineup::shown(&runs).map(|at| windows.swap_remove(at));
+    let (incarnation, window) = match shown {
+        Some((id, window)) => (Some(id), Some(window)),
+        None => (present.first().copied(), None),
+    };
+    let number = incarnations.iter().find(|one| Some(one.id) == incarnation).and_then(|one| one.number);
+    let former = incarnations.into_iter().filter(|one| !present.contains(&one.id)).collect();
+    let former = former_in_txn(txn, former).await?;
     let seen_at = lag::seen_at(shipping.as_ref(), &targets);
     let why = lag::why(now, shipping.as_ref(), &targets);
     let targets = targets
@@ -271,7 +302,8 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
         measured_at: said.map(|said| said.updated_at),
         why,
         incarnation,
-        incarnation_number: current.and_then(|current| current.number),
+        incarnation_number: number,
+        present,
         timeline: said.and_then(|s| s.timeline),
         received: said.and_then(|s| s.received),
         stored,
@@ -290,6 +322,24 @@ pub async fn status_in_txn(txn: &mut Txn, name: &DatabaseName, now: Time) -> Res
             seconds_to_full: said.and_then(|s| s.seconds_to_full).filter(|_| ships(state)),
         },
     })
+}
+
+/// Whether a store is still one of the database's; before a service said which are, each is.
+pub(crate) fn is_target(store: &str, targets: &[Target]) -> bool {
+    targets.is_empty() || targets.iter().any(|target| target.store == store)
+}
+
+/// In which stores there is log of each incarnation.
+async fn stores_of(
+    txn: &mut Txn,
+    incarnations: &[Incarnation],
+) -> Result<BTreeMap<IncarnationId, BTreeSet<String>>> {
+    let mut stores = BTreeMap::new();
+    for one in incarnations {
+        let ranges = range_list_in_txn(txn, one.id).await?;
+        stores.insert(one.id, ranges.into_iter().map(|range| range.store).collect());
+    }
+    Ok(stores)
 }
 
 /// What can be restored of incarnations that nothing ships to any more.

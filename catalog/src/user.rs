@@ -1,6 +1,7 @@
 //! Local users: people who log in with a password, kept as an argon2id hash that whoever writes it here has made.
 //!
-//! What always holds: a user who is disabled or gets another password has no session left, in the same transaction.
+//! What always holds: a user who is disabled or gets another password has no session left, in the same transaction. The last admin who may log in is not
+//! disabled, by whichever way it is asked: who knows his password is kept out by giving him another.
 
 use sqlx::any::AnyRow;
 use sqlx::query;
@@ -68,7 +69,7 @@ impl Catalog {
     /// Keeps a user out, or lets him in again. Kept out, his sessions end.
     ///
     /// # Errors
-    /// [`Error::NoUser`] when there is none of this name.
+    /// [`Error::NoUser`] when there is none of this name, [`Error::LastAdmin`] when he alone may say who may ask.
     pub async fn user_disable(&self, name: &AccessName, disabled: bool) -> Result<()> {
         in_local_txn!(self, user_disable_in_txn(name, disabled))
     }
@@ -136,16 +137,35 @@ pub async fn user_find_in_txn(txn: &mut Txn, name: &AccessName) -> Result<Option
 /// As [`Catalog::user_disable`].
 ///
 /// # Errors
-/// [`Error::NoUser`] when there is none of this name.
+/// As there.
 pub async fn user_disable_in_txn(txn: &mut Txn, name: &AccessName, disabled: bool) -> Result<()> {
+    if disabled {
+        // Two admins who disable each other at once: the second waits here for the first, and then finds himself the last.
+        let all =
+            query("update access_user set disabled = disabled where role = $1").bind(Role::Admin.word());
+        txn.execute("user_disable", all).await?;
+        if let (Some((user, _)), false) =
+            (user_find_in_txn(txn, name).await?, another_admin_in_txn(txn, name).await?)
+            && user.role == Role::Admin
+            && !user.disabled
+        {
+            return Err(Error::LastAdmin { name: name.to_string() });
+        }
+    }
     let bound = query("update access_user set disabled = $1 where name = $2")
         .bind(i64::from(disabled))
         .bind(name.to_string());
     changed(txn.execute("user_disable", bound).await?, name)?;
-    match disabled {
-        true => session_end_all_in_txn(txn, name).await,
-        false => Ok(()),
-    }
+    session_end_all_in_txn(txn, name).await
+}
+
+/// Whether an admin who may log in is left beside this one.
+async fn another_admin_in_txn(txn: &mut Txn, name: &AccessName) -> Result<bool> {
+    let statement =
+        "select count(*) as others from access_user where role = $1 and disabled = 0 and name <> $2";
+    let bound = query(statement).bind(Role::Admin.word()).bind(name.to_string());
+    let row = txn.row("user_disable", bound).await?;
+    row.map_or(Ok(false), |row| Ok(row.integer("others")? > 0))
 }
 
 /// As [`Catalog::user_password`].
@@ -158,6 +178,29 @@ pub async fn user_password_in_txn(txn: &mut Txn, name: &AccessName, password: &P
         .bind(name.to_string());
     changed(txn.execute("user_password", bound).await?, name)?;
     session_end_all_in_txn(txn, name).await
+}
+
+/// Gives a user who showed his present password another one; his sessions end. False when that was not his password any more, or he is kept out.
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn user_password_own_in_txn(
+    txn: &mut Txn,
+    name: &AccessName,
+    verified: &PasswordHash,
+    password: &PasswordHash,
+) -> Result<bool> {
+    let statement =
+        "update access_user set password_hash = $1 where name = $2 and password_hash = $3 and disabled = 0";
+    let bound = query(statement)
+        .bind(password.expose().to_owned())
+        .bind(name.to_string())
+        .bind(verified.expose().to_owned());
+    if txn.execute("user_password", bound).await? != 1 {
+        return Ok(false);
+    }
+    session_end_all_in_txn(txn, name).await?;
+    Ok(true)
 }
 
 /// As [`Catalog::access_is_given`].

@@ -49,12 +49,7 @@ pub async fn read(reader: &Reader, segment_bytes: u64, from: Sequence) -> Result
     let Some(last) = reader.last().await? else { return Ok(None) };
     let last = last.header();
     let first = reader.expected_header(Sequence::FIRST).await?;
-    let history = match reader.branch(last.timeline, last.number).await? {
-        Some(body) => TimelineHistory::parse(last.timeline, &body.history)?,
-        None if last.timeline == Timeline::new(1) => TimelineHistory::first(),
-        // Opened on a later timeline by someone who has not recorded that timeline's history yet.
-        None => return Ok(None),
-    };
+    let Some(history) = history(reader, last).await? else { return Ok(None) };
     let from = reached_by(reader, from.min(last.number), segment_bytes, &history).await?;
     let mut gaps = gaps(reader, from.clone(), last).await?;
     // What expired is missing as what was lost is: no restore crosses it, so a backup before it is no base for now.
@@ -66,6 +61,18 @@ pub async fn read(reader: &Reader, segment_bytes: u64, from: Sequence) -> Result
     }));
     let (begin, end) = (first.start, last.end_position());
     Ok(Some(Line { begin, end, last: last.number, history, gaps, segment_bytes }))
+}
+
+/// The history of the timeline that a journal ends on, with its last chunk's header; `None` where it was opened on a later timeline by someone who has not
+/// recorded that timeline's history yet.
+///
+/// # Errors
+/// When the journal does not read.
+pub async fn history(reader: &Reader, last: &Header) -> Result<Option<TimelineHistory>, ShipError> {
+    Ok(match reader.branch(last.timeline, last.number).await? {
+        Some(body) => Some(TimelineHistory::parse(last.timeline, &body.history)?),
+        None => (last.timeline == Timeline::new(1)).then(TimelineHistory::first),
+    })
 }
 
 /// The first chunk that reaches into the log segment in which chunk `from` begins, along the line's timelines.

@@ -95,8 +95,17 @@ struct Memory {
     reckoned_next: Option<Instant>,
     /// Attempts for the objective that failed one after the other.
     objective_failed: u32,
-    /// Whether it was said that base backups do not keep the objective.
-    told: bool,
+    /// What was last said of base backups that do not keep the objective.
+    told: Option<Told>,
+}
+
+/// What is said once, until it is otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Recovery does not begin with the newest base backup.
+    PassedOver,
+    /// Recovery takes longer without any log.
+    More,
 }
 
 impl Memory {
@@ -206,9 +215,10 @@ impl Keeper {
     async fn keep_objective(&self, store: &StoreName, rto: Duration, memory: &mut Memory) {
         let mut pause = RECKONED;
         match self.asks(store, rto).await {
-            Asks::Nothing | Asks::Unknown => {}
+            Asks::Nothing => memory.told = None,
+            Asks::Unknown => {}
             Asks::PassedOver => {
-                if !std::mem::replace(&mut memory.told, true) {
+                if memory.told.replace(Told::PassedOver) != Some(Told::PassedOver) {
                     tracing::warn!(
                         database = %self.name, store = %store,
                         "recovery would take longer than rto allows, and does not begin with the newest base backup: no other is taken for that; `farshore backup list` and `farshore verify` say what speaks against it"
@@ -216,7 +226,7 @@ impl Keeper {
                 }
             }
             Asks::More { least, of } => {
-                if !std::mem::replace(&mut memory.told, true) {
+                if memory.told.replace(Told::More) != Some(Told::More) {
                     tracing::warn!(
                         database = %self.name, store = %store,
                         "by its drills a recovery takes {} without any log to replay, where rto is {}: no base backup can keep that",

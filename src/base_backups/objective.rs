@@ -31,7 +31,7 @@ pub enum Asks {
     },
     /// One was taken, and a recovery does not begin with it: its pages are damaged, or the journal does not hold its log.
     PassedOver,
-    /// More than base backups can do: a recovery takes so long without any log.
+    /// More than base backups can do: a recovery takes so long without any log, and the log there is would make it little longer.
     More {
         /// How long.
         least: Duration,
@@ -51,11 +51,11 @@ pub fn asks(rto: Duration, recovery: &Recovery, now: DateTime<Utc>) -> Asks {
     }
     // What a recovery takes with no log at all behind its base backup: ending a replay takes its time as well.
     let least = pace.rest.saturating_add(pace.replay(0).unwrap_or_default());
-    if least >= bound {
-        return Asks::More { least, of: rto };
-    }
-    if takes - least < rto / WORTH {
-        return Asks::Nothing;
+    let gain = takes.saturating_sub(least);
+    // Where it cannot be kept at all, one is taken so that recovery takes no longer than twice that.
+    let worth = if least >= rto { rto } else { rto / WORTH };
+    if gain < worth {
+        return if least >= rto { Asks::More { least, of: rto } } else { Asks::Nothing };
     }
     // Taken since, and none that a recovery begins with: another one would be none either.
     if recovery.newest.id != recovery.base.id && recovery.newest.started_at >= recovery.base.started_at {
@@ -122,14 +122,10 @@ mod tests {
             ("four fifths", 10, 38, 1, due(48)),
             ("more than all", 10, 500, 1, due(510)),
             ("hardly any log", 47, 5, 1, Asks::Nothing),
-            ("all of it without log", 48, 5, 1, Asks::More { least: Duration::from_secs(48), of: minute }),
-            (
-                "log besides, which is not all",
-                55,
-                20,
-                1,
-                Asks::More { least: Duration::from_secs(55), of: minute },
-            ),
+            ("all but a little without log", 55, 5, 1, Asks::Nothing),
+            ("most of it without log, and log besides", 55, 20, 1, due(75)),
+            ("all of it without log", 60, 59, 1, Asks::More { least: Duration::from_secs(60), of: minute }),
+            ("all of it without log, and as much again", 60, 60, 1, due(120)),
             ("a backup takes long, and the last one is not long ago", 10, 50, 361, Asks::Nothing),
             ("the same, and it is", 10, 50, 360, due(60)),
         ] {
@@ -141,9 +137,9 @@ mod tests {
     fn none_is_due_behind_one_that_won_nothing() {
         let minute = Duration::from_secs(60);
         // Drills of hardly any log took 8 s to end their replay: so will the next recovery, whatever its base.
-        let small = Took { whole: Duration::from_secs(48), replay: Duration::from_secs(8), bytes: 1 << 20 };
+        let small = Took { whole: Duration::from_secs(68), replay: Duration::from_secs(8), bytes: 1 << 20 };
         let floor = Recovery { pace: Pace::of(&[small]), ..recovery(0, 0, 1) };
-        assert_eq!(asks(minute, &floor, now()), Asks::More { least: Duration::from_secs(48), of: minute });
+        assert_eq!(asks(minute, &floor, now()), Asks::More { least: Duration::from_secs(68), of: minute });
         let due = recovery(10, 500, 1);
         assert!(matches!(asks(minute, &due, now()), Asks::Backup { .. }));
         // The newest one has damaged pages, so that recovery begins with an older one.

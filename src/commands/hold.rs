@@ -6,18 +6,19 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use farshore_applier::held::holds;
-use farshore_applier::plan::{Asked, AskedPosition};
+use farshore_applier::held::positions;
+use farshore_applier::plan::AskedPosition;
 use farshore_applier::retention::facts::{self, KnownBackup, KnownBackups};
 use farshore_applier::source::Source;
 use farshore_journal::holds::{self, Hold};
+use farshore_journal::store::StoreError;
 use farshore_journal::{DatabaseName, HoldId, JournalError, Position};
 use serde::Serialize;
 
 use crate::cli::restore::Incarnation;
 use crate::cli::time::Moment;
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context, expire, restore, token};
+use crate::commands::{self, Context, token};
 use crate::config::{Config, DatabaseConfig, StoreName};
 use crate::exit::Exit;
 use crate::jobs::{self, spec};
@@ -87,119 +88,206 @@ pub(super) async fn put(
     (point, which): (&str, Option<Incarnation>),
     (reason, until): (&str, Option<Moment>),
 ) -> anyhow::Result<Exit> {
+    farshore_shipper::crash::prepare();
     let (name, settings) = commands::database(config, Some(database))?;
     let until = until.map(Moment::utc);
+    if until.is_some_and(|until| until <= Utc::now()) {
+        return Err(refused(
+            format!("{point} of {name} is not held: the time of --until has passed already"),
+            "write a time to come, or leave --until out".to_owned(),
+        ));
+    }
     let hold_until = until.map(|until| until.to_rfc3339_opts(SecondsFormat::Secs, true));
-    let mut held = Vec::new();
-    let mut refused = None;
+    let mut last = None;
+    let mut unheld = |why: anyhow::Error| {
+        tracing::error!("{why}");
+        last = Some(why);
+    };
+    // What is meant is settled over all stores before anything is held in one.
+    let mut meant = Vec::new();
     for store in &settings.stores {
-        match in_store(config, name, store, (point, which), (reason, hold_until.clone())).await {
-            Ok(one) => held.push(one),
-            Err(why) => {
-                tracing::error!("{why}");
-                refused = Some(why);
-            }
+        match found(config, name, store, (point, which)).await {
+            Ok(found) => match one(name, store, point, found) {
+                Ok(Some(one)) => meant.push(one),
+                Ok(None) => unheld(unknown(name, store, point)),
+                Err(several) => return Err(several),
+            },
+            Err(why) => unheld(why),
         }
     }
-    match (held.is_empty(), refused) {
+    all_alike(name, point, &meant)?;
+    let damaged = damaged(config, name).await?;
+    let mut held = Vec::new();
+    for meant in &meant {
+        match in_store(name, meant, &damaged, (reason, hold_until.clone())).await {
+            Ok(one) => held.push(one),
+            Err(why) => unheld(why),
+        }
+    }
+    match (held.is_empty(), last) {
         (true, Some(why)) => Err(why),
-        (_, refused) => {
+        (_, last) => {
             let stores: Vec<String> =
                 held.iter().map(|one| format!("{} in {}", one.hold, one.store)).collect();
             let detail = format!("{point}, as {}: {reason}", stores.join(", "));
             record(config, name, "points hold", detail).await;
             context.output.list("farshore.holds/1", &held)?;
-            Ok(if refused.is_some() { Exit::Partial } else { Exit::Done })
+            Ok(if last.is_some() { Exit::Partial } else { Exit::Done })
         }
     }
+}
+
+/// A point in a store.
+struct Meant {
+    store: StoreName,
+    source: Source,
+    point: Position,
 }
 
 async fn in_store(
-    config: &Config,
     name: &DatabaseName,
-    store: &StoreName,
-    (point, which): (&str, Option<Incarnation>),
+    Meant { store, source, point }: &Meant,
+    damaged: &KnownBackups,
     (reason, until): (&str, Option<String>),
 ) -> anyhow::Result<Shown> {
-    farshore_shipper::crash::prepare();
     // An hour less than the least grace: whoever deletes may have read the holds shortly before.
-    let in_time = expire::day() * 23 / 24;
-    let damaged = damaged(config, name).await?;
-    let sources = sources::all_for(config, name, store, Purpose::Append).await?;
-    let (source, asked) = meant(config, name, store, &sources, (point, which)).await?;
-    if let Some(found) = facts::holdable(source, &damaged, asked, in_time).await? {
-        let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
-        let hold = Hold::new(found.point, reason.to_owned(), spec::user(), now, until);
-        holds::put(source.reader(), &hold, &|why| {
-            tracing::warn!(%store, error = %why, "the store does not take the hold; it is tried again");
-        })
-        .await?;
-        // Behind the hold: whoever deletes read the holds before it, or finds it.
-        if facts::holdable(source, &damaged, asked, in_time).await?.is_some() {
-            return Ok(shown(name, store, source, hold));
-        }
-    }
+    let in_time = crate::expire::day() * 23 / 24;
     let number = source.record().number;
-    Err(refused(
+    let next = format!(
+        "`farshore restore {name} --store {store} --pos {point} --incarnation {number} --to DIR --dry-run` says whether it can be restored still"
+    );
+    let read = |why: &dyn std::fmt::Display| {
+        let what =
+            format!("{point} of {name} is not held in {store}: what leads to it there is not known: {why}");
+        refused(
+            what,
+            format!("`farshore verify {name}` names what does not read; ask again when the store answers"),
+        )
+    };
+    let leads = facts::holdable(source, damaged, *point, in_time).await.map_err(|why| read(&why))?;
+    let nothing = || {
         format!(
-            "{point} of {name} is not held in {store}: no sound base backup of incarnation {number} there leads to it, or what it needs is about to be deleted or gone in part"
-        ),
-        format!(
-            "`farshore restore {name} --store {store} --pos {asked} --incarnation {number} --to DIR --dry-run` says whether it can be restored still"
-        ),
-    ))
+            "{point} of {name} is not held in {store}: no sound base backup of incarnation {number} there leads to it over whole log, or what it needs is about to be deleted or gone in part"
+        )
+    };
+    if leads.is_none() {
+        return Err(refused(nothing(), next));
+    }
+    let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+    let hold = Hold::new(*point, reason.to_owned(), spec::user(), now, until);
+    let trouble = |why: &StoreError| {
+        tracing::warn!(%store, error = %why, "the store does not take it; it is tried again");
+    };
+    holds::put(source.reader(), &hold, &trouble).await?;
+    // Behind the hold: whoever deletes read the holds before it, or finds it.
+    let why = match facts::holdable(source, damaged, *point, in_time).await {
+        Ok(Some(_)) => return Ok(shown(name, store, source, hold)),
+        Ok(None) => refused(nothing(), next),
+        Err(why) => read(&why),
+    };
+    // One that keeps nothing would keep everything: expiry deletes nothing while it does not know what a hold needs.
+    let by = (spec::user(), Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true));
+    if let Err(left) = holds::release(source.reader(), hold.hold, by, &trouble).await {
+        let id = hold.hold;
+        tracing::error!(%store, error = %left, "a hold was written that holds nothing, and could not be taken back: `farshore points release {name} {id}`");
+    }
+    Err(why)
 }
 
-/// The one incarnation of a store that has a point, and the point's position: incarnations are each store's own, and a position is something
-/// else in each.
-async fn meant<'a>(
+/// Every point of a store that is asked for: incarnations are each store's own, and a position or a name is something else in each.
+async fn found(
     config: &Config,
     name: &DatabaseName,
     store: &StoreName,
-    sources: &'a [Source],
     (point, which): (&str, Option<Incarnation>),
-) -> anyhow::Result<(&'a Source, AskedPosition)> {
+) -> anyhow::Result<Vec<(Source, Position)>> {
+    let mut sources = sources::all_for(config, name, store, Purpose::Append).await?;
+    sources.retain(|source| which.is_none_or(|which| sources::is(source, which)));
     let mut found = Vec::new();
-    let candidates = sources.iter().filter(|source| which.is_none_or(|which| sources::is(source, which)));
     if let Ok(asked) = point.parse::<AskedPosition>() {
-        for source in candidates {
-            let away = |why| restore::unreachable(name, &why, None);
-            if holds(source, &Asked::Position(asked)).await.map_err(away)? == Some(true) {
-                found.push((source, asked));
-            }
+        for source in sources {
+            let positions = positions(&source, asked).await.map_err(|why| {
+                let what = format!(
+                    "{point} of {name} is not held in {store}: where its journal has it is not known: {why}"
+                );
+                refused(
+                    what,
+                    format!(
+                        "`farshore verify {name}` names what does not read; ask again when the store answers"
+                    ),
+                )
+            })?;
+            found.extend(positions.into_iter().map(|position| (source.clone(), position)));
         }
     } else {
         let catalog = wiring::catalog(config).await?;
-        for source in candidates {
+        for source in sources {
             let marks = catalog.mark_find(source.record().incarnation, point).await;
             let mut marks = marks.map_err(|why| wiring::catalog_away(&why))?;
             // Two kinds of mark may name one position.
             marks.dedup_by_key(|mark| mark.position);
-            let asked = |at: Position| AskedPosition { timeline: Some(at.timeline), offset: at.offset };
-            found.extend(marks.into_iter().map(|mark| (source, asked(mark.position))));
+            found.extend(marks.into_iter().map(|mark| (source.clone(), mark.position)));
         }
     }
-    match found.as_slice() {
-        [one] => Ok(*one),
-        [] => Err(refused(
-            format!("{store} has no point of {name} that is called {point}, and no such position"),
-            format!("`farshore points list {name}` shows names and positions"),
-        )),
-        several => {
-            let all: Vec<String> = several
-                .iter()
-                .map(|(source, asked)| format!("{asked} in incarnation {}", source.record().number))
-                .collect();
+    Ok(found)
+}
+
+/// The only one.
+///
+/// # Errors
+/// When there are several.
+fn one(
+    name: &DatabaseName,
+    store: &StoreName,
+    point: &str,
+    mut found: Vec<(Source, Position)>,
+) -> anyhow::Result<Option<Meant>> {
+    if found.len() > 1 {
+        let all: Vec<String> = found
+            .iter()
+            .map(|(source, position)| format!("{position} in incarnation {}", source.record().number))
+            .collect();
+        let count = all.len();
+        let all = all.join(", ");
+        return Err(refused(
+            format!("{point} of {name} is {count} points in {store}, and something else each time: {all}"),
+            "write the position that is meant with its timeline, as 1:0/5000000, and its --incarnation"
+                .to_owned(),
+        ));
+    }
+    Ok(found.pop().map(|(source, point)| Meant { store: store.clone(), source, point }))
+}
+
+/// Refuses where the stores have something else of the same name or number.
+fn all_alike(name: &DatabaseName, point: &str, meant: &[Meant]) -> anyhow::Result<()> {
+    let of = |meant: &Meant| (meant.source.record().identity.clone(), meant.point);
+    let mut all = meant.iter();
+    let Some(first) = all.next() else { return Ok(()) };
+    match all.find(|other| of(other) != of(first)) {
+        None => Ok(()),
+        Some(other) => {
+            let said = |one: &Meant| {
+                let record = one.source.record();
+                let (number, identity) = (record.number, &record.identity);
+                format!("{} of incarnation {number} (cluster {identity}) in {}", one.point, one.store)
+            };
             Err(refused(
-                format!(
-                    "{point} of {name} is {} points in {store}, and something else each time: {}",
-                    all.len(),
-                    all.join(", ")
-                ),
-                "write the position that is meant, and its --incarnation".to_owned(),
+                format!("{point} of {name} is something else in each store: {}, and {}", said(first), said(other)),
+                "write the position that is meant with its timeline, and --incarnation with the id that `farshore status -o json` shows; a store that does not have it is then left out".to_owned(),
             ))
         }
     }
+}
+
+fn unknown(name: &DatabaseName, store: &StoreName, point: &str) -> anyhow::Error {
+    refused(
+        format!(
+            "{store} has no point of {name} that is called {point}, and no such position, in what was asked for"
+        ),
+        format!(
+            "`farshore points list {name}` shows names and positions, `farshore status {name} -o json` incarnations"
+        ),
+    )
 }
 
 /// What the catalog says of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
@@ -278,7 +366,7 @@ async fn release_everywhere(
     for store in &settings.stores {
         for source in sources::all_for(config, name, store, Purpose::Append).await? {
             let by = (spec::user(), Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true));
-            let trouble = |why: &farshore_journal::store::StoreError| {
+            let trouble = |why: &StoreError| {
                 tracing::warn!(%store, error = %why, "the store does not take it; it is tried again");
             };
             match holds::release(source.reader(), hold, by, &trouble).await {

@@ -1,6 +1,5 @@
 //! `farshore notify test`: whether a channel takes what would be told.
 
-use chrono::Utc;
 use serde::Serialize;
 
 use crate::cli::notify::NotifyCommand;
@@ -8,9 +7,8 @@ use crate::cli::zone::Zone;
 use crate::commands::Context;
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
-use crate::notify::channel::{self, SCHEMA, Telling};
+use crate::notify::{channel, testing};
 use crate::output::Row;
-use crate::wiring;
 
 /// A channel, as `-o json` shows it.
 #[derive(Debug, Serialize)]
@@ -54,29 +52,9 @@ pub async fn run(context: &mut Context, command: NotifyCommand) -> anyhow::Resul
     let client = channel::client().map_err(anyhow::Error::msg)?;
     let mut shown = Vec::new();
     for (name, settings) in channels {
-        let taken = channel::send(&client, settings, &test()).await;
+        let taken = testing::send(&client, settings).await;
         shown.push(Shown { channel: name.clone(), taken: taken.is_ok(), problem: taken.err() });
     }
     context.output.list("farshore.notify-test/1", &shown)?;
     Ok(if shown.iter().all(|shown| shown.taken) { Exit::Done } else { Exit::Unreachable })
-}
-
-fn test() -> Telling {
-    let (at, node) = (Utc::now(), wiring::node());
-    Telling {
-        schema: SCHEMA,
-        id: format!("{node}/test/{}", at.timestamp_micros()),
-        at,
-        database: None,
-        topic: "test".to_owned(),
-        word: "well",
-        was: None,
-        message: OperatorMessage::new(
-            Code::NotifyTest,
-            format!("somebody on {node} sends a test"),
-            Safe::Known("nothing changed".to_owned()),
-            "nothing need be done",
-        ),
-        node,
-    }
 }

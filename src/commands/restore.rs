@@ -204,6 +204,8 @@ pub(crate) fn result_of(restored: &Restored, planned: &Planned, port: u16) -> St
         "position": plan.resolved.position.to_string(),
         "time": plan.resolved.time,
         "server": server,
+        "store": planned.store,
+        "remarks": planned.remarks,
         "plan": plan,
     })
     .to_string()
@@ -211,8 +213,9 @@ pub(crate) fn result_of(restored: &Restored, planned: &Planned, port: u16) -> St
 
 /// What a plan says, for its job.
 pub(crate) fn plan_result(planned: &Planned) -> String {
-    json!({ "store": planned.store, "incarnation": planned.source.record().number, "plan": planned.plan })
-        .to_string()
+    let (store, remarks, plan) = (&planned.store, &planned.remarks, &planned.plan);
+    let incarnation = planned.source.record().number;
+    json!({ "store": store, "incarnation": incarnation, "remarks": remarks, "plan": plan }).to_string()
 }
 
 /// Leaves the copy's server to itself.
@@ -406,6 +409,9 @@ pub(crate) fn describe(planned: &Planned, zone: Zone) -> String {
     // Writing to a String does not fail.
     let _ =
         writeln!(text, "from       store {store}, incarnation {} ({})", record.number, record.incarnation);
+    for remark in &planned.remarks {
+        let _ = writeln!(text, "note       {remark}");
+    }
     let asked = match &plan.asked {
         Asked::Time(time) => format!("time {}", zone.show(*time, SecondsFormat::Micros)),
         other => other.to_string(),

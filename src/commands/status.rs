@@ -258,6 +258,7 @@ mod tests {
             why: why.map(str::to_owned),
             incarnation: None,
             incarnation_number: None,
+            present: Vec::new(),
             timeline: None,
             received: None,
             stored: None,

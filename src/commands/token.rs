@@ -180,6 +180,14 @@ pub(super) fn not_changed(why: &Error) -> OperatorMessage {
             unchanged(),
             "`farshore user list` names them",
         ),
+        Error::LastAdmin { name } => OperatorMessage::new(
+            Code::LastAdmin,
+            why.to_string(),
+            unchanged(),
+            format!(
+                "`farshore user add NAME --role admin` first; or `farshore user password {name}`, which keeps out who knows the present one"
+            ),
+        ),
         Error::Conflict { what, name, .. } => OperatorMessage::new(
             Code::AccessNameTaken,
             format!("there is a {what} named {name} already"),

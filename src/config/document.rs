@@ -122,6 +122,7 @@ pub(super) struct Assertion {
 pub(super) struct Retention {
     pub(super) window: Spanned<Span>,
     pub(super) count: Option<Spanned<usize>>,
+    pub(super) grace: Option<Spanned<Span>>,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +131,7 @@ pub(super) struct Schedule {
     pub(super) backup: Option<Spanned<String>>,
     pub(super) verify: Option<Spanned<String>>,
     pub(super) drill: Option<Spanned<String>>,
+    pub(super) expire: Option<Spanned<String>>,
     pub(super) zone: Option<Spanned<String>>,
 }
 
@@ -153,4 +155,6 @@ pub(super) struct Service {
     #[serde(default)]
     pub(super) restore_roots: Vec<Spanned<PathBuf>>,
     pub(super) metrics_listen: Option<Spanned<SocketAddr>>,
+    #[serde(default)]
+    pub(super) expire: bool,
 }

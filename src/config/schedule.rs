@@ -8,6 +8,10 @@ use chrono_tz::Tz;
 use croner::parser::{CronParser, Seconds, Year};
 
 use farshore_catalog::job::JobKind;
+use toml::Spanned;
+
+use super::diagnose::ConfigProblem;
+use super::{Judge, document};
 
 /// A cron expression.
 #[derive(Debug, Clone)]
@@ -71,6 +75,8 @@ pub struct Schedules {
     pub verify: Option<Cron>,
     /// Drills.
     pub drill: Option<Cron>,
+    /// Expiry.
+    pub expire: Option<Cron>,
     /// In which zone.
     pub zone: Tz,
 }
@@ -78,9 +84,56 @@ pub struct Schedules {
 impl Schedules {
     /// Each of them.
     pub fn all(&self) -> impl Iterator<Item = (JobKind, &Cron)> {
-        let all =
-            [(JobKind::Backup, &self.backup), (JobKind::Verify, &self.verify), (JobKind::Drill, &self.drill)];
+        let all = [
+            (JobKind::Backup, &self.backup),
+            (JobKind::Verify, &self.verify),
+            (JobKind::Drill, &self.drill),
+            (JobKind::Expire, &self.expire),
+        ];
         all.into_iter().filter_map(|(kind, cron)| Some((kind, cron.as_ref()?)))
+    }
+}
+
+impl Judge<'_> {
+    /// `kept`: whether a rule says what expiry keeps.
+    pub(super) fn schedules(
+        &self,
+        written: Option<&document::Schedule>,
+        kept: bool,
+    ) -> Result<Schedules, ConfigProblem> {
+        let Some(written) = written else { return Ok(Schedules::default()) };
+        let cron = |text: &Option<Spanned<String>>| {
+            let read = text.as_ref().map(|text| {
+                Cron::parse(text.get_ref()).map_err(|why| {
+                    self.problem(text.span(), why).hint("minute hour day month weekday, as in \"0 2 * * *\"")
+                })
+            });
+            read.transpose()
+        };
+        let zone = written.zone.as_ref().map(|zone| {
+            zone.get_ref().parse().map_err(|_| {
+                self.problem(zone.span(), "not a time zone").hint("zone = \"Europe/Berlin\"; UTC without it")
+            })
+        });
+        if let Some(expire) = &written.expire {
+            if !kept {
+                return Err(self
+                    .problem(expire.span(), "nothing of it would ever expire: no rule says what is kept")
+                    .hint("add a [databases.NAME.retention] table with a `window`"));
+            }
+            if !self.may_expire {
+                return Err(self
+                    .problem(expire.span(), "no service would do it: this one may not delete")
+                    .hint("write `expire = true` in [service], with a credential that can delete; or leave it to a timer with `farshore backup expire`"));
+            }
+        }
+        Ok(Schedules {
+            backup: cron(&written.backup)?,
+            verify: cron(&written.verify)?,
+            drill: cron(&written.drill)?,
+            expire: cron(&written.expire)?,
+            zone: zone.transpose()?.unwrap_or_default(),
+        })
     }
 }
 

@@ -25,6 +25,7 @@ use super::{KEPT, silent, this_process};
 use crate::base_backups::Streams;
 use crate::chronicles::damage::Shared;
 use crate::config::{Config, DatabaseConfig, EngineConfig};
+use crate::expire::guard;
 use crate::socket::Shown;
 
 /// Jobs at a time: two base backups read as fast as most disks do.
@@ -179,9 +180,10 @@ impl Runner {
             if self.doing.len() >= AT_ONCE || cancel.is_cancelled() {
                 return;
             }
-            if !may_do(job, &self.me.node, &self.config.databases)
+            if !may_do(job, (&self.me.node, self.config.service.expire), &self.config.databases)
                 || self.keys.values().any(|(_, key)| *key == key_of(job))
                 || !self.has_stream(job)
+                || !self.is_alone(job).await
             {
                 continue;
             }
@@ -205,6 +207,13 @@ impl Runner {
             let task = self.doing.spawn(work::does(means, job.clone(), held));
             self.keys.insert(task.id(), (job.asked.id, key_of(job)));
         }
+    }
+
+    /// Whether nothing reads what an expiry would delete: it waits for that, where a command would be refused.
+    async fn is_alone(&self, job: &Job) -> bool {
+        let Some(database) = &job.asked.database else { return true };
+        job.asked.kind != JobKind::Expire
+            || matches!(guard::other(&self.catalog, database, Some(job.asked.id)).await, Ok(None))
     }
 
     /// Whether the stream is here that a copy of the database comes in, where it comes in one.
@@ -236,13 +245,14 @@ fn key_of(job: &Job) -> Key {
     (job.asked.kind, job.asked.database.clone())
 }
 
-/// Whether a node may do a job, with these databases in its configuration.
-fn may_do<T>(job: &Job, node: &str, databases: &BTreeMap<DatabaseName, T>) -> bool {
+/// Whether a node may do a job, with these databases in its configuration, and whether it may delete.
+fn may_do<T>(job: &Job, (node, expires): (&str, bool), databases: &BTreeMap<DatabaseName, T>) -> bool {
     let wanted = job.asked.wanted_node.as_deref().is_none_or(|wanted| wanted == node);
     let has = job.asked.database.as_ref().is_some_and(|database| databases.contains_key(database));
     // What is written to a machine is asked of that machine.
     let is_placed = job.asked.kind != JobKind::Restore || job.asked.wanted_node.is_some();
-    job.state == JobState::Queued && wanted && has && is_placed && work::is_known(job.asked.kind)
+    let may = job.asked.kind != JobKind::Expire || expires;
+    job.state == JobState::Queued && wanted && has && is_placed && may && work::is_known(job.asked.kind)
 }
 
 #[cfg(test)]
@@ -272,11 +282,14 @@ mod tests {
     #[test]
     fn a_node_does_what_it_knows_of_databases_that_it_has_and_leaves_the_rest() {
         let databases = BTreeMap::from([("orders".parse().unwrap(), ())]);
-        let may = |job: &Job| may_do(job, "oslo-1", &databases);
+        let may = |job: &Job| may_do(job, ("oslo-1", false), &databases);
         let backup = job(JobKind::Backup, "orders");
         assert!(may(&backup));
         assert!(!may(&job(JobKind::Backup, "others")));
         assert!(!may(&job(JobKind::Unknown, "orders")));
+        // To delete is to be allowed.
+        let expire = job(JobKind::Expire, "orders");
+        assert!(!may(&expire) && may_do(&expire, ("oslo-1", true), &databases));
         let mut elsewhere = backup.clone();
         elsewhere.asked.wanted_node = Some("oslo-2".to_owned());
         assert!(!may(&elsewhere));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
-use farshore_catalog::job::{Job, JobKind, JobProgress};
+use farshore_catalog::job::{Job, JobId, JobKind, JobProgress};
 use farshore_journal::{BackupId, DatabaseName};
 use farshore_shipper::base_backup::Phase;
 use farshore_shipper::crash_point;
@@ -21,6 +21,7 @@ use crate::chronicles::damage::{Pages, Shared};
 use crate::commands::{self, verify};
 use crate::config::{Config, StoreName};
 use crate::drill;
+use crate::expire::{self, Expiry};
 use crate::message::{Code, OperatorMessage, Safe};
 
 /// What it has for its work.
@@ -35,8 +36,13 @@ pub(super) struct Means {
 /// Whether a service of this version does such work.
 pub(super) const fn is_known(kind: JobKind) -> bool {
     match kind {
-        JobKind::Backup | JobKind::Verify | JobKind::Restore | JobKind::Plan | JobKind::Drill => true,
-        JobKind::Expire | JobKind::Unknown => false,
+        JobKind::Backup
+        | JobKind::Verify
+        | JobKind::Restore
+        | JobKind::Plan
+        | JobKind::Drill
+        | JobKind::Expire => true,
+        JobKind::Unknown => false,
     }
 }
 
@@ -73,9 +79,8 @@ async fn run(means: &Means, job: &Job, reporter: &Reporter) -> Result<String, Op
         }
         JobKind::Restore => restore::restored(means, database, &spec_of(job)?, reporter).await,
         JobKind::Plan => restore::plan(means, database, &spec_of(job)?).await,
-        JobKind::Drill | JobKind::Expire | JobKind::Unknown => {
-            Err(OperatorMessage::not_built(job.asked.kind.word()))
-        }
+        JobKind::Expire => expiry(means, job.asked.id, database, &spec_of(job)?).await,
+        JobKind::Drill | JobKind::Unknown => Err(OperatorMessage::not_built(job.asked.kind.word())),
     }
 }
 
@@ -163,6 +168,24 @@ async fn backup(
         true => Err(not_readable("the store that it names is not one of the database's")),
         false => Ok(backups(&taken)),
     }
+}
+
+/// An expiry of a database in all its stores, by its own rule.
+async fn expiry(
+    means: &Means,
+    own: JobId,
+    database: &DatabaseName,
+    spec: &spec::Expire,
+) -> Result<String, OperatorMessage> {
+    let (name, settings) = commands::database(&means.config, Some(database))?;
+    let retention = settings.retention.as_ref().ok_or_else(|| expire::guard::without_rule(name))?;
+    let (config, catalog) = (&*means.config, &means.catalog);
+    // More than half at once is a person's word.
+    let (grace, dry_run, yes) = (None, spec.dry_run, false);
+    let expiry = Expiry { config, catalog, name, settings, retention, grace, dry_run, yes };
+    let mut shown = Vec::new();
+    Box::pin(expiry.run(own, &mut shown)).await?;
+    expire::result(name, &shown)
 }
 
 /// What backups came of a job, as its result.

@@ -25,6 +25,11 @@ pub struct Desk {
 
 impl Desk {
     pub fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more in its configuration.
+    pub fn with(more: &str) -> Self {
         let node = Node::configured(|folder| {
             format!(
                 "[service]\nlisten = \"127.0.0.1:0\"\nrestore_roots = [\"restores\"]\n[stores.main]\nurl = \"file:{}\"\n\
@@ -38,7 +43,7 @@ impl Desk {
             format!(
                 "{text}[databases.orders.drill]\ntables = [\"notes\"]\n\
                  assertions = [{{ name = \"there are notes\", sql = \"select count(*) > 0 from notes\" }}]\n\
-                 [databases.orders.schedule]\ndrill = \"30 2 * * SUN\"\nzone = \"Europe/Berlin\"\n"
+                 [databases.orders.schedule]\ndrill = \"30 2 * * SUN\"\nzone = \"Europe/Berlin\"\n{more}"
             )
         });
         std::fs::create_dir_all(node.folder().join("restores")).unwrap();
@@ -58,14 +63,19 @@ impl Desk {
         Self { node, _service: service, _application: application, key, site }
     }
 
-    /// Somebody with a password, who has logged in.
-    pub fn logged_in(&self, name: &str, role: &str, scripts: bool) -> Browser {
+    /// Somebody with a password.
+    pub fn user(&self, name: &str, role: &str) {
         let file = self.node.folder().join("password");
         std::fs::write(&file, PASSWORD).unwrap();
         user::give(self.node.folder());
         let added =
             self.node.run(&["user", "add", name, "--role", role, "--password-file", file.to_str().unwrap()]);
         assert!(added.status.success(), "{added:?}");
+    }
+
+    /// Somebody with a password, who has logged in.
+    pub fn logged_in(&self, name: &str, role: &str, scripts: bool) -> Browser {
+        self.user(name, role);
         let browser = Browser::start(scripts);
         browser.go(&self.url("/"));
         browser.keys("input[name=name]", name);

@@ -2,8 +2,10 @@
 
 pub mod activity;
 pub mod backup;
+pub mod channel;
 pub mod database;
 pub mod drill;
+pub mod expire;
 pub mod exposure;
 pub mod job;
 pub mod node;

@@ -81,6 +81,16 @@ pub enum Proof {
     Session(Secret),
 }
 
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // A secret is in no message.
+        f.write_str(match self {
+            Self::Token(_) => "a token",
+            Self::Session(_) => "a session",
+        })
+    }
+}
+
 /// Who a proof is of now; `None` when it is not valid any more.
 ///
 /// # Errors

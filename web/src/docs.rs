@@ -49,6 +49,7 @@ pub const ROLE: &str = "x-farshore-role";
         (name = "points", description = "Commits and named points"),
         (name = "backups", description = "Base backups"),
         (name = "verifies", description = "What the stores hold, held against its checksums and its chain"),
+        (name = "expiries", description = "What no rule keeps: marked, and a grace later deleted"),
         (name = "drills", description = "Rehearsed recoveries: what each came to, and its certificate"),
         (name = "plans", description = "What a restore would do"),
         (name = "restores", description = "A database taken to a commit, in a new place"),
@@ -58,6 +59,7 @@ pub const ROLE: &str = "x-farshore-role";
         (name = "nodes", description = "The processes that share the catalog"),
         (name = "activity", description = "Who did what"),
         (name = "tokens", description = "Who may ask"),
+        (name = "channels", description = "Whom the service tells"),
         (name = "session", description = "Logging in, for people"),
     )
 )]
@@ -104,6 +106,9 @@ fn describe_one(operation: &mut Operation, role: Option<Role>) {
     }
     for named in operation.parameters.iter().flatten() {
         match named {
+            RefOr::T(one) if one.parameter_in == ParameterIn::Path && of == "channels" => {
+                refusals.push(Kind::ChannelUnknown)
+            }
             RefOr::T(one) if one.name == "name" || one.name == "database" => {
                 refusals.push(Kind::DatabaseUnknown)
             }

@@ -11,8 +11,10 @@ pub mod ask;
 pub mod attempts;
 pub mod auth;
 pub mod body;
+mod channels;
 pub mod docs;
 pub mod events;
+pub mod grants;
 pub mod guard;
 mod health;
 pub mod login;
@@ -26,6 +28,7 @@ pub mod serve;
 pub mod state;
 pub mod tls;
 
+pub use channels::{Channel, Channels, Sent};
 pub use health::{Health, Shipping};
 pub use metrics::Metrics;
 pub use router::router;

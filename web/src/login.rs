@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use chrono::{TimeDelta, Utc};
 use farshore_catalog::access::{AccessName, Role, Secret};
+use farshore_catalog::user::{PasswordHash, User};
 
 use crate::auth;
 use crate::guard::Turn;
-use crate::password;
+use crate::password::{self, PasswordError};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
 
@@ -43,19 +44,52 @@ pub async fn begin(
     name: &str,
     password: String,
 ) -> Result<Begun, Problem> {
+    let (user, kept) = proved(web, turn, address, name, password).await?;
+    let secret = Secret::mint()?;
+    let now = Utc::now();
+    if !web.catalog()?.session_begin(&user.name, &kept, secret.digest(), now, now + LASTS).await? {
+        web.attempts.failed(address, Instant::now());
+        return Err(failed());
+    }
+    Ok(Begun {
+        name: user.name,
+        role: user.role,
+        cookie: cookie(web, &secret),
+        csrf: auth::csrf(&secret).text(),
+    })
+}
+
+/// The header that gives a browser the cookie of a session that has begun.
+pub fn cookie(web: &Shared, secret: &Secret) -> String {
+    let seconds = u64::try_from(LASTS.num_seconds()).unwrap_or(0);
+    auth::set_cookie(web.secure, &secret.text(), seconds)
+}
+
+fn failed() -> Problem {
+    Problem::new(Kind::NotAuthenticated, "the name or the password is wrong, or the user is disabled")
+}
+
+/// The user whose password this is, and what is kept of it.
+///
+/// # Errors
+/// As [`begin`].
+pub async fn proved(
+    web: &Shared,
+    turn: &Turn,
+    address: IpAddr,
+    name: &str,
+    password: String,
+) -> Result<(User, PasswordHash), Problem> {
     if let Some(problem) = auth::too_many(web, address, Instant::now()) {
         return Err(problem);
     }
-    let catalog = web.catalog()?;
     let name: Option<AccessName> = name.parse().ok();
     let known = match &name {
-        Some(name) => catalog.user_find(name).await?,
+        Some(name) => web.catalog()?.user_find(name).await?,
         None => None,
     };
     turn.give_back();
-    let checking = web.checking.clone().acquire_owned().await;
-    let checking =
-        checking.map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))?;
+    let checking = web.checking.clone().acquire_owned().await.map_err(|why| fault(&why))?;
     // Others of this address may have failed while this one waited.
     if let Some(problem) = auth::too_many(web, address, Instant::now()) {
         drop(checking);
@@ -67,9 +101,7 @@ pub async fn begin(
         // The permit comes back with the answer: whoever hangs up meanwhile frees it only once his password was checked.
         (password::verify(&password, kept.as_ref()), checking)
     });
-    let (right, checking) = checked
-        .await
-        .map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))?;
+    let (right, checking) = checked.await.map_err(|why| fault(&why))?;
     let known = known.filter(|(user, _)| right && !user.disabled);
     if known.is_none() {
         // Counted before the next password is checked.
@@ -77,20 +109,31 @@ pub async fn begin(
     }
     drop(checking);
     turn.take(web).await;
-    let failed =
-        || Problem::new(Kind::NotAuthenticated, "the name or the password is wrong, or the user is disabled");
-    let Some((user, kept)) = known else { return Err(failed()) };
-    let secret = Secret::mint()?;
-    let now = Utc::now();
-    if !catalog.session_begin(&user.name, &kept, secret.digest(), now, now + LASTS).await? {
-        web.attempts.failed(address, Instant::now());
-        return Err(failed());
+    known.ok_or_else(failed)
+}
+
+/// What is to be kept of a new password, made in turn with those that are checked; in the words of [`PasswordError`] why it is not taken.
+///
+/// # Errors
+/// A fault of ours.
+pub async fn hashed(
+    web: &Shared,
+    turn: &Turn,
+    password: String,
+) -> Result<Result<PasswordHash, PasswordError>, Problem> {
+    // Before anything is waited for or hashed.
+    if let Err(why) = password::fits(&password) {
+        return Ok(Err(why));
     }
-    let seconds = u64::try_from(LASTS.num_seconds()).unwrap_or(0);
-    Ok(Begun {
-        name: user.name,
-        role: user.role,
-        cookie: auth::set_cookie(web.secure, &secret.text(), seconds),
-        csrf: auth::csrf(&secret).text(),
-    })
+    turn.give_back();
+    let checking = web.checking.clone().acquire_owned().await.map_err(|why| fault(&why))?;
+    let hashed = tokio::task::spawn_blocking(move || (password::hash(&password), checking));
+    let (hashed, checking) = hashed.await.map_err(|why| fault(&why))?;
+    drop(checking);
+    turn.take(web).await;
+    Ok(hashed)
+}
+
+fn fault(why: &dyn std::error::Error) -> Problem {
+    Problem::new(Kind::Unexpected, "farshore could not do this").because(why)
 }

@@ -57,6 +57,7 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/jobs/{id}", get(jobs::show))
         .route("/activity", get(activity::page))
         .route("/settings", get(settings::page))
+        .route("/settings/password", get(settings::back).post(settings::own::password))
         .route("/logout", post(enter::end))
         .route_layer(role(Role::Viewer));
     let operator = Router::new()
@@ -67,7 +68,16 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/databases/{name}/restore", post(restore::begin))
         .route("/jobs/{id}/cancel", post(jobs::asking::cancel))
         .route_layer(role(Role::Operator));
-    open.merge(viewer).merge(operator)
+    let admin = Router::new()
+        .route("/settings/users", get(settings::back).post(settings::users::add))
+        .route("/settings/users/{name}/disable", get(settings::back).post(settings::users::disable))
+        .route("/settings/users/{name}/enable", get(settings::back).post(settings::users::enable))
+        .route("/settings/users/{name}/password", get(settings::back).post(settings::users::password))
+        .route("/settings/tokens", get(settings::back).post(settings::tokens::make))
+        .route("/settings/tokens/{id}/revoke", get(settings::back).post(settings::tokens::revoke))
+        .route("/settings/channels/{name}/test", get(settings::back).post(settings::channels::test))
+        .route_layer(role(Role::Admin));
+    open.merge(viewer).merge(operator).merge(admin)
 }
 
 /// Files of the pages. They are the same in every installation, and say nothing of what runs here.

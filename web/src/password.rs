@@ -43,17 +43,26 @@ fn argon2() -> Option<Argon2<'static>> {
     Some(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
-/// What is to be kept of a new password. It takes tens of milliseconds.
+/// Whether a new password would be taken, as far as its length says.
 ///
 /// # Errors
 /// When it is too short or too long.
-pub fn hash(password: &str) -> Result<PasswordHash, PasswordError> {
+pub fn fits(password: &str) -> Result<(), PasswordError> {
     if password.chars().count() < LEAST_CHARACTERS {
         return Err(PasswordError::Short);
     }
     if password.len() > MOST_BYTES {
         return Err(PasswordError::Long);
     }
+    Ok(())
+}
+
+/// What is to be kept of a new password. It takes tens of milliseconds.
+///
+/// # Errors
+/// When it is too short or too long.
+pub fn hash(password: &str) -> Result<PasswordHash, PasswordError> {
+    fits(password)?;
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|_| PasswordError::Hash)?;
     let argon2 = argon2().ok_or(PasswordError::Hash)?;

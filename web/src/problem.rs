@@ -73,6 +73,10 @@ kinds! {
     JobNotFinished = 404, "job-not-finished", "The job has not ended";
     /// No such token.
     TokenUnknown = 404, "token-unknown", "No such token";
+    /// No such user.
+    UserUnknown = 404, "user-unknown", "No such user";
+    /// No such channel of notification.
+    ChannelUnknown = 404, "channel-unknown", "No such channel";
     /// The path is there, for other methods.
     MethodNotAllowed = 405, "method-not-allowed", "The path does not take this method";
     /// What was asked for is several things.
@@ -81,6 +85,8 @@ kinds! {
     JobEnded = 409, "job-ended", "The job has ended already";
     /// As much of a database waits or runs as may.
     QueueFull = 409, "queue-full", "As many jobs wait or run as may be asked for";
+    /// A channel is being tested.
+    ChannelBusy = 409, "channel-busy", "A test of this channel is under way";
     /// What is recorded contradicts.
     Conflict = 409, "conflict", "What is recorded contradicts this";
     /// The body is too large.
@@ -243,6 +249,8 @@ impl From<Error> for Problem {
             Error::NoDatabase { .. } => Self::new(Kind::DatabaseUnknown, why.to_string()),
             Error::NoIncarnation { .. } => Self::new(Kind::IncarnationUnknown, why.to_string()),
             Error::NoToken { .. } => Self::new(Kind::TokenUnknown, why.to_string()),
+            Error::NoUser { .. } => Self::new(Kind::UserUnknown, why.to_string()),
+            Error::LastAdmin { .. } => Self::new(Kind::Refused, why.to_string()),
             Error::NotInHistory { .. } => Self::new(Kind::PointUnknown, why.to_string()),
             Error::QueueFull { .. } => Self::new(Kind::QueueFull, format!("{why}; nothing was queued"))
                 .hint("wait until some have ended, or end those that nobody needs: GET /api/v1/jobs?unended=true lists them, POST /api/v1/jobs/{id}/cancel ends one; then ask again with the same key")

@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    activity, backup, database, drill, exposure, job, node, plan, points, resolve, restore, schedule,
-    session, stream, token, verify,
+    activity, backup, channel, database, drill, expire, exposure, job, node, plan, points, resolve, restore,
+    schedule, session, stream, token, verify,
 };
 use crate::health::{self, Health};
 use crate::metrics::{self, requests};
@@ -61,9 +61,12 @@ fn operator() -> OpenApiRouter<Shared> {
 /// Paths for admins.
 fn admin() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
+        .routes(routes!(expire::ask))
         .routes(routes!(token::list))
         .routes(routes!(token::create))
         .routes(routes!(token::revoke))
+        .routes(routes!(channel::list))
+        .routes(routes!(channel::test))
 }
 
 /// Everything below `/api/v1`, with its description: what a role may do is said in one place and holds in both.

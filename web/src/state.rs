@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempts::Attempts;
+use crate::channels::Channels;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::pages::look::Lately;
@@ -41,6 +42,8 @@ pub struct Here {
     pub restore_roots: Vec<PathBuf>,
     /// Cancelled when it is to end: who waits is answered.
     pub stop: CancellationToken,
+    /// Whom it tells.
+    pub channels: Channels,
 }
 
 /// The handlers' one state.

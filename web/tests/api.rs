@@ -12,6 +12,8 @@ mod access;
 mod answers;
 #[path = "api/asking.rs"]
 mod asking;
+#[path = "api/channels.rs"]
+mod channels;
 #[path = "api/description.rs"]
 mod description;
 #[path = "api/listening.rs"]

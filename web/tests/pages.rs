@@ -25,3 +25,5 @@ mod many;
 mod person;
 #[path = "api/rig.rs"]
 mod rig;
+#[path = "pages/settings.rs"]
+mod settings;

@@ -12,7 +12,6 @@ use farshore_journal::{BackupId, JournalError, Offset, Position, Sequence, Timel
 
 use super::{Base, Ended, Facts, Held, Needs, Stretch, Unfinished};
 use crate::branches::{BranchError, Branches};
-use crate::plan::AskedPosition;
 use crate::source::Source;
 
 /// What a catalog says of a backup, as far as expiry asks.
@@ -99,6 +98,7 @@ pub async fn read(
                 marked: marked.get(first).copied(),
             })
             .collect(),
+        gaps: walked.gaps.clone(),
         compared_from: compared_from(&walked, &last),
         newest_chunk: newest_chunk(source, last.number).await?,
     };
@@ -359,30 +359,25 @@ pub struct Holdable {
     pub needs: Needs,
 }
 
-/// What a hold at `asked` would keep; `None` when no sound base in this incarnation leads there, or what it needs has been marked for `in_time` or longer, or is gone in part. Without a timeline
-/// the newest one is meant that holds the offset.
+/// What a hold at a point would keep; `None` when no sound base in this incarnation leads there, over log without a gap, or what it needs has been marked for `in_time`
+/// or longer, or is gone in part.
 ///
 /// # Errors
 /// As [`read`].
 pub async fn holdable(
     source: &Source,
     known: &KnownBackups,
-    asked: AskedPosition,
+    point: Position,
     in_time: TimeDelta,
 ) -> Result<Option<Holdable>, FactsError> {
     let reader = source.reader();
     let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
-    let holds = |held: &&crate::branches::Held| {
-        held.begin < asked.offset
-            && asked.offset <= held.end
-            && asked.timeline.is_none_or(|timeline| timeline == held.timeline)
-    };
-    let Some(timeline) = branches.all().iter().rev().find(holds).map(|held| held.timeline) else {
-        return Ok(None);
-    };
-    let point = Position::new(timeline, asked.offset);
     let Some(facts) = read(source, known, Utc::now(), TimeDelta::zero()).await? else { return Ok(None) };
     let Some((base, needs)) = kept_by(source, &branches, point, &facts.bases).await? else { return Ok(None) };
+    // No restore crosses one, so no base before it leads to the point.
+    if facts.gaps.iter().any(|gap| needs.from < *gap && *gap <= needs.until) {
+        return Ok(None);
+    }
     let late = |marked: Option<DateTime<Utc>>| {
         marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= in_time)
     };

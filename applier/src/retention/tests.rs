@@ -24,6 +24,7 @@ fn journal(days: i64, taken: impl Fn(i64) -> bool) -> Facts {
         marked: None,
     };
     Facts {
+        gaps: Vec::new(),
         bases: (0..days).filter(|at| taken(*at)).map(base).collect(),
         unfinished: Vec::new(),
         holds: Vec::new(),

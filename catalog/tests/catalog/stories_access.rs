@@ -4,7 +4,7 @@ use farshore_catalog::access::{AccessName, Role, Secret};
 use farshore_catalog::backup::BackupKey;
 use farshore_catalog::database::Database;
 use farshore_catalog::token::{Bearer, Token};
-use farshore_catalog::user::{PasswordHash, User};
+use farshore_catalog::user::{PasswordHash, User, user_password_in_txn, user_password_own_in_txn};
 use farshore_catalog::{Catalog, Error};
 
 use crate::make::{incarnation, name, orders, time, usable};
@@ -77,7 +77,7 @@ pub async fn the_last_use_of_a_token_is_kept_to_a_minute(catalog: Catalog) {
 }
 
 fn ana() -> (User, PasswordHash) {
-    let user = User { name: called("ana"), role: Role::Admin, disabled: false, created_at: time(0) };
+    let user = User { name: called("ana"), role: Role::Operator, disabled: false, created_at: time(0) };
     (user, PasswordHash::new("$argon2id$one".to_owned()))
 }
 
@@ -121,6 +121,59 @@ pub async fn a_user_who_is_disabled_or_has_another_password_has_no_session_left(
     assert!(matches!(catalog.user_password(&nobody, &other).await, Err(Error::NoUser { .. })));
 }
 
+pub async fn the_last_admin_who_may_log_in_is_not_disabled_also_where_two_disable_each_other(
+    catalog: Catalog,
+) {
+    let password = PasswordHash::new("$argon2id$one".to_owned());
+    let user = |name: &str, role| User { name: called(name), role, disabled: false, created_at: time(0) };
+    for user in [user("ana", Role::Admin), user("bob", Role::Admin), user("eve", Role::Restorer)] {
+        catalog.user_insert(&user, &password).await.unwrap();
+    }
+    let (ana, bob) = (called("ana"), called("bob"));
+    for round in 0..5 {
+        let both = tokio::join!(catalog.user_disable(&ana, true), catalog.user_disable(&bob, true));
+        // One of them at most; PostgreSQL may call off the other for a deadlock, which changes nothing either.
+        let done = [&both.0, &both.1].into_iter().filter(|done| done.is_ok()).count();
+        assert!(done <= 1, "{round}: {both:?}");
+        let left = catalog.user_list().await.unwrap();
+        let admins = left.iter().filter(|user| user.role == Role::Admin && !user.disabled).count();
+        assert_eq!(admins, 2 - done, "{round}: {both:?}");
+        catalog.user_disable(&ana, false).await.unwrap();
+        catalog.user_disable(&bob, false).await.unwrap();
+    }
+    catalog.user_disable(&ana, true).await.unwrap();
+    // Whoever is disabled already stays so without a word; others than admins are no matter.
+    catalog.user_disable(&ana, true).await.unwrap();
+    catalog.user_disable(&called("eve"), true).await.unwrap();
+    let refused = catalog.user_disable(&bob, true).await.unwrap_err();
+    assert!(matches!(&refused, Error::LastAdmin { name } if name == "bob"), "{refused:?}");
+    assert!(!refused.is_away());
+    assert!(!catalog.user_find(&bob).await.unwrap().unwrap().0.disabled);
+}
+
+pub async fn a_user_who_shows_his_password_gives_himself_another_unless_he_has_got_one_meanwhile(
+    catalog: Catalog,
+) {
+    let (user, first) = ana();
+    catalog.user_insert(&user, &first).await.unwrap();
+    let [second, third] = ["two", "three"].map(|text| PasswordHash::new(format!("$argon2id${text}")));
+    let secret = Secret::mint().unwrap();
+    assert!(catalog.session_begin(&user.name, &first, secret.digest(), time(0), time(100)).await.unwrap());
+    let own = async |verified: &PasswordHash, next: &PasswordHash| {
+        let mut txn = catalog.begin_local().await.unwrap();
+        let done = user_password_own_in_txn(&mut txn, &user.name, verified, next).await.unwrap();
+        txn.commit().await.unwrap();
+        done
+    };
+    assert!(!own(&second, &third).await, "what was verified is not his password");
+    assert!(catalog.session_proved(&secret, time(1)).await.unwrap().is_some());
+    assert!(own(&first, &second).await);
+    assert_eq!(catalog.session_proved(&secret, time(1)).await.unwrap(), None);
+    assert_eq!(catalog.user_find(&user.name).await.unwrap().unwrap().1.expose(), second.expose());
+    catalog.user_disable(&user.name, true).await.unwrap();
+    assert!(!own(&second, &third).await, "kept out");
+}
+
 pub async fn pages_of_backups_show_each_once_whoever_asks_for_which(catalog: Catalog) {
     let first = orders(&catalog).await;
     let billing = Database { name: name("billing"), engine: "sqlite".to_owned(), added_at: time(0) };
@@ -158,4 +211,22 @@ pub async fn pages_of_backups_show_each_once_whoever_asks_for_which(catalog: Cat
 
 fn hex(id: u8) -> String {
     farshore_journal::BackupId::from_bytes([id; 16]).to_string()
+}
+
+/// A login that showed the old password while it is being changed comes before the change, whose sessions end, or behind it, and is none.
+pub async fn a_login_beside_a_change_of_the_password_leaves_no_session(catalog: Catalog) {
+    let (user, first) = ana();
+    catalog.user_insert(&user, &first).await.unwrap();
+    let second = PasswordHash::new("$argon2id$two".to_owned());
+    let secret = Secret::mint().unwrap();
+    let mut txn = catalog.begin_local().await.unwrap();
+    user_password_in_txn(&mut txn, &user.name, &second).await.unwrap();
+    let beside = catalog.session_begin(&user.name, &first, secret.digest(), time(0), time(100));
+    let change = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        txn.commit().await.unwrap();
+    };
+    let (begun, ()) = tokio::join!(beside, change);
+    assert!(!begun.unwrap(), "the password that was shown is none any more");
+    assert_eq!(catalog.session_proved(&secret, time(1)).await.unwrap(), None);
 }

@@ -91,7 +91,7 @@ pub async fn a_database_is_proved_by_its_newest_drill_that_did_not_fail(catalog:
     };
     assert_eq!(ids(&newest), [4, 3, 2]);
     assert_eq!(ids(&catalog.drill_newest(None).await.unwrap()), [4, 3, 2, 5]);
-    let proof = Proof::of(Some(all[0].incarnation), &newest);
+    let proof = Proof::of(&[all[0].incarnation], &newest);
     assert_eq!(proof.last.map(|one| one.id), Some(all[2].id));
     let proved = proof.proved.unwrap();
     assert_eq!(

@@ -5,7 +5,8 @@ use std::time::Duration;
 use farshore_catalog::Catalog;
 use farshore_catalog::backup::Backup;
 use farshore_catalog::drill::Drill;
-use farshore_journal::DrillId;
+use farshore_catalog::incarnation::Incarnation;
+use farshore_journal::{DrillId, IncarnationId};
 
 use crate::make::{name, orders, range, time, usable};
 use crate::stories_drills::drill;
@@ -49,4 +50,35 @@ pub async fn a_recovery_is_reckoned_from_the_newest_base_and_the_three_newest_dr
     catalog.backup_insert(&usable(id, 4, 300 * MIB, 310 * MIB)).await.unwrap();
     let [(_, bytes, Some(took))] = &whole().await[..] else { panic!("one store") };
     assert_eq!((*bytes, took.as_secs_f64().round()), (100 * MIB, 22.0));
+}
+
+/// Incarnations are each store's own: a database with two stores has two at a time.
+pub async fn what_each_store_has_of_the_cluster_is_told_beside_the_other(catalog: Catalog) {
+    let first = orders(&catalog).await;
+    let known = catalog.incarnation_find(first).await.unwrap().unwrap();
+    let second = IncarnationId::from_bytes([77; 16]);
+    catalog.incarnation_put(&Incarnation { id: second, ..known.clone() }).await.unwrap();
+    let late = |number| usable(second, number, 300 * MIB, 310 * MIB);
+    catalog.range_extend(&range(first, "main", 1, 0, 400 * MIB)).await.unwrap();
+    catalog.backup_insert(&usable(first, 1, 10, MIB)).await.unwrap();
+    catalog.range_extend(&range(second, "other", 1, 200 * MIB, 401 * MIB)).await.unwrap();
+    catalog.backup_insert(&Backup { store: "other".to_owned(), ..late(2) }).await.unwrap();
+    let found = catalog.recovery(&name("orders"), time(5000)).await.unwrap();
+    let told: Vec<_> = found.iter().map(|one| (one.store.as_str(), one.log_bytes)).collect();
+    assert_eq!(told, [("main", 400 * MIB - 10), ("other", 101 * MIB)]);
+    let status = catalog.status(&name("orders"), time(5000)).await.unwrap();
+    let window = status.window.as_ref().unwrap();
+    assert_eq!((window.store.as_str(), status.incarnation), ("main", Some(first)), "it reaches further back");
+    assert_eq!((status.backups.count, status.former.len()), (2, 0), "neither is a former one");
+    let fleet = catalog.fleet(time(5000)).await.unwrap();
+    let restorable = fleet.members[0].restorable.as_ref().unwrap();
+    assert_eq!((restorable.incarnation, restorable.store.as_str()), (first, "main"));
+    assert_eq!(fleet.members[0].backups, status.backups);
+    // It was put back, and what is in the other store may be of the history before.
+    let third = IncarnationId::from_bytes([99; 16]);
+    catalog.incarnation_put(&Incarnation { id: third, number: Some(7), ..known }).await.unwrap();
+    catalog.range_extend(&range(third, "main", 1, 0, 100 * MIB)).await.unwrap();
+    let status = catalog.status(&name("orders"), time(5000)).await.unwrap();
+    assert_eq!((status.incarnation, status.window.as_ref(), status.former.len()), (Some(third), None, 2));
+    assert_eq!(catalog.fleet(time(5000)).await.unwrap().members[0].restorable, None);
 }

@@ -32,6 +32,8 @@ pub(crate) struct Chosen {
     pub(crate) source: Source,
     /// The store that it is in.
     pub(crate) store: String,
+    /// What is to be said of the other stores.
+    remarks: Vec<String>,
     asked: Asked,
     /// Whether its incarnation was named.
     named: bool,
@@ -48,14 +50,14 @@ impl Chosen {
         target: &Target,
         history: &History,
     ) -> anyhow::Result<Self> {
-        let held = match target {
+        let (held, remarks) = match target {
             Target::Latest => Box::pin(sources::for_latest(config, name, history)).await?,
-            _ => sources::chosen(config, name, history).await?,
+            _ => (sources::chosen(config, name, history).await?, Vec::new()),
         };
         let (source, store) = (held.source, held.store);
         let named = history.incarnation.is_some();
         hold_against_heads(config, name, settings, &source, &store, target, named).await?;
-        Ok(Self { source, store, asked: super::asked(target), named })
+        Ok(Self { source, store, remarks, asked: super::asked(target), named })
     }
 
     /// Its plan.
@@ -63,7 +65,7 @@ impl Chosen {
     /// # Errors
     /// When the target cannot be reached, or several incarnations hold it.
     pub(crate) async fn planned(self, config: &Config, name: &DatabaseName) -> anyhow::Result<Planned> {
-        let Self { source, store, asked, named } = self;
+        let Self { source, store, remarks, asked, named } = self;
         if !named {
             only_one(config, name, &source, &store, &asked).await?;
         }
@@ -75,7 +77,7 @@ impl Chosen {
             }
             Err(why) => return Err(unreachable(name, &why, None).into()),
         };
-        Ok(Planned { source, store, asked, plan })
+        Ok(Planned { source, store, remarks, asked, plan })
     }
 }
 
@@ -85,6 +87,8 @@ pub(crate) struct Planned {
     pub(crate) source: Source,
     /// The store that it is in.
     pub(crate) store: String,
+    /// What is to be said of the other stores.
+    pub(crate) remarks: Vec<String>,
     asked: Asked,
     /// What is done.
     pub(crate) plan: Plan,

@@ -36,7 +36,7 @@ pub async fn serve(url: &str) {
     let databases = catalog.database_list().await.unwrap();
     let promised = databases.into_iter().map(|database| (database.name, promised)).collect();
     let cancel = CancellationToken::new();
-    let here = Here { node: "oslo".to_owned(), restore_roots: Vec::new(), stop: cancel.clone() };
+    let here = Here { node: "oslo".to_owned(), stop: cancel.clone(), ..Here::default() };
     let web = Web::new(Some(catalog.clone()), promised, here, false, true);
     let mut tasks = JoinSet::new();
     let (metrics, until) = (Arc::clone(&web.metrics), cancel.clone());

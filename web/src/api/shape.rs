@@ -166,6 +166,7 @@ impl Status {
             why,
             incarnation,
             incarnation_number,
+            present: _,
             timeline,
             received,
             stored,

@@ -1,6 +1,6 @@
 //! `/tokens`: who may ask, for whoever may say so. A secret is in one answer alone, that of its making; the catalog keeps digests.
 //!
-//! What always holds: a token is made or revoked in one transaction with its entry in the record of activity. Making one needs no key to be asked twice: its
+//! What always holds: a token is made or revoked in one transaction with its entry in the record of activity (`grants.rs`). Making one needs no key to be asked twice: its
 //! name is free once, and whoever did not hear the answer revokes it and makes another.
 
 use axum::Json;
@@ -10,13 +10,13 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_catalog::access::{AccessName, Role};
-use farshore_catalog::activity::{Activity, activity_append_in_txn};
-use farshore_catalog::token::{self as known, Bearer, TokenId, token_insert_in_txn, token_revoke_id_in_txn};
+use farshore_catalog::token::{self as known, TokenId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::api::database::NoParameters;
 use crate::auth::Who;
+use crate::grants::{self, By, LONGEST, TokenWanted};
 use crate::page::{self, Asked, Page, Query};
 use crate::problem::{Kind, Problem};
 use crate::state::Shared;
@@ -24,8 +24,8 @@ use crate::{ask, body};
 
 const LIST: &str = "tokens";
 
-/// The longest life of a token that ends, in seconds: ten years.
-const LONGEST: u32 = 315_360_000;
+/// How the record of activity says that the API asked.
+const WAY: &str = "the API";
 
 /// A token, without its secret.
 #[derive(Debug, Serialize, ToSchema)]
@@ -148,38 +148,24 @@ pub async fn create(
     let name: AccessName = asked.name.parse().map_err(|_| {
         Problem::invalid("name", "is 1 to 63 of a-z, 0-9, ., _ and -, a letter or digit first")
     })?;
-    let lasts = match asked.expires_in_seconds {
-        None => None,
-        Some(seconds @ 1..=LONGEST) => Some(TimeDelta::seconds(seconds.into())),
-        Some(_) => return Err(Problem::invalid("expires_in_seconds", "is 1 to 315360000")),
-    };
+    let lasts = asked.expires_in_seconds.map(|seconds| TimeDelta::seconds(seconds.into()));
+    if lasts.is_some_and(|lasts| lasts.is_zero() || lasts > LONGEST) {
+        return Err(Problem::invalid("expires_in_seconds", "is 1 to 315360000"));
+    }
     let database = match &asked.database {
         None => None,
         Some(text) => Some(ask::database(&web, &who, text).await?.name),
     };
-    let now = Utc::now();
-    let bearer = Bearer::mint()?;
-    let token = known::Token {
-        id: bearer.id,
-        name,
-        role: match asked.role {
-            RoleAsked::Viewer => Role::Viewer,
-            RoleAsked::Operator => Role::Operator,
-            RoleAsked::Restorer => Role::Restorer,
-            RoleAsked::Admin => Role::Admin,
-        },
-        database,
-        created_at: now,
-        expires_at: lasts.map(|lasts| now + lasts),
-        last_used_at: None,
-        revoked_at: None,
+    let role = match asked.role {
+        RoleAsked::Viewer => Role::Viewer,
+        RoleAsked::Operator => Role::Operator,
+        RoleAsked::Restorer => Role::Restorer,
+        RoleAsked::Admin => Role::Admin,
     };
-    let mut txn = web.catalog()?.begin_local().await?;
-    token_insert_in_txn(&mut txn, &token, bearer.secret.digest()).await?;
-    activity_append_in_txn(&mut txn, &activity("token create", &who, &token, now)).await?;
-    txn.commit().await?;
+    let wanted = TokenWanted { name, role, database, lasts };
+    let (token, bearer) = grants::token_make(web.catalog()?, By { who: &who, way: WAY }, wanted).await?;
     let place = format!("/api/v1/tokens/{}", token.id);
-    let made = Made { token: Token::new(token, now), secret: bearer.text() };
+    let made = Made { token: Token::new(token, Utc::now()), secret: bearer.text() };
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], Json(made)).into_response())
 }
 
@@ -203,20 +189,6 @@ pub async fn revoke(
     let id: TokenId = id
         .parse()
         .map_err(|_| Problem::new(Kind::TokenUnknown, "the catalog knows no valid token of this id"))?;
-    let now = Utc::now();
-    let mut txn = web.catalog()?.begin_local().await?;
-    let token = token_revoke_id_in_txn(&mut txn, id, now).await?;
-    activity_append_in_txn(&mut txn, &activity("token revoke", &who, &token, now)).await?;
-    txn.commit().await?;
-    Ok(Json(Token::new(token, now)).into_response())
-}
-
-fn activity(what: &str, who: &Who, token: &known::Token, now: DateTime<Utc>) -> Activity {
-    Activity {
-        at: now,
-        who: who.name.clone(),
-        what: what.to_owned(),
-        database: token.database.clone(),
-        detail: format!("{} ({}), role {}; via the API, by {}", token.name, token.id, token.role, who.id),
-    }
+    let token = grants::token_revoke(web.catalog()?, By { who: &who, way: WAY }, id).await?;
+    Ok(Json(Token::new(token, Utc::now())).into_response())
 }

@@ -140,7 +140,7 @@ pub async fn page(
 
 /// What drills say of its current incarnation.
 async fn proof(catalog: &Catalog, name: &DatabaseName, status: &DatabaseStatus) -> Result<Proof, Problem> {
-    Ok(Proof::of(status.incarnation, &catalog.drill_newest(Some(name)).await?))
+    Ok(Proof::of(&status.present, &catalog.drill_newest(Some(name)).await?))
 }
 
 /// How the exposure went over the last day.

@@ -165,7 +165,7 @@ mod tests {
             (vec![passed.clone(), failed.clone()], minute, Level::Unprotected, "failed"),
             (vec![failed.clone()], minute, Level::Unprotected, "failed"),
         ] {
-            let said = proved(now, &Proof::of(id, &drills), rto);
+            let said = proved(now, &Proof::of(id.as_slice(), &drills), rto);
             assert_eq!((said.level, said.word), (level, word), "{drills:?}");
             assert!(!said.because.is_empty());
             // Of one that was never proved no time is shown, and none of a recovery.

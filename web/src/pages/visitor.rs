@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use farshore_catalog::access::{Role, Secret};
 
-use crate::auth::{self, Who};
+use crate::auth::{self, Proof, Who};
 use crate::pages::frame::Theme;
 use crate::pages::is_part;
 use crate::problem::{Kind, Problem};
@@ -30,6 +30,8 @@ const PATH_BYTES: usize = 1024;
 pub struct Visitor {
     /// Who.
     pub who: Who,
+    /// What says so.
+    pub proof: Proof,
     /// What his forms repeat.
     pub csrf: String,
     /// Light or dark.
@@ -84,6 +86,7 @@ async fn look(web: &Shared, role: Role, parts: &Parts) -> Result<Visitor, Refuse
     Ok(Visitor {
         who,
         csrf: auth::csrf(&secret).text(),
+        proof: Proof::Session(secret),
         theme: Theme::of(&parts.headers),
         path: path.to_owned(),
     })
@@ -134,8 +137,7 @@ pub fn local(path: &str) -> Option<&str> {
     (plain && here && useful).then_some(path)
 }
 
-/// The fields of a form that repeated its session's token.
-#[derive(Debug)]
+/// The fields of a form that repeated its session's token. They do not print: one may be a password.
 pub struct Posted(Vec<(String, String)>);
 
 impl Posted {
@@ -143,6 +145,11 @@ impl Posted {
     pub fn field(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(of, _)| of == name).map(|(_, value)| value.trim());
         found.filter(|value| !value.is_empty())
+    }
+
+    /// A field's value as it was typed, blanks and all: a password.
+    pub fn exact(&self, name: &str) -> &str {
+        self.0.iter().find(|(of, _)| of == name).map_or("", |(_, value)| value.as_str())
     }
 }
 

@@ -23,12 +23,14 @@ use farshore_catalog::token::{Bearer, Token};
 use farshore_catalog::user::User;
 use farshore_catalog::{Catalog, Options, Time};
 use farshore_journal::{BackupId, DatabaseName, IncarnationId, Offset, Position, Sequence, Timeline};
-use farshore_web::{Health, Here, Metrics, Objectives, Shipping as Readiness, Web, password};
+use farshore_web::{
+    Channel, Channels, Health, Here, Metrics, Objectives, Shipping as Readiness, Web, password,
+};
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +55,7 @@ pub struct Rig {
     pub client: Client,
     pub folder: TempDir,
     pub metrics: Arc<Metrics>,
+    slow: Arc<(Semaphore, Semaphore)>,
     cancel: CancellationToken,
     _health: watch::Sender<Health>,
     served: JoinSet<()>,
@@ -111,10 +114,12 @@ impl Rig {
         let catalog = Catalog::open(url, options).await.unwrap();
         let promised = Objectives { rpo: Some(Duration::from_secs(1)), rto: Some(Duration::from_secs(900)) };
         let cancel = CancellationToken::new();
+        let slow = Arc::new((Semaphore::new(0), Semaphore::new(0)));
         let here = Here {
             node: "oslo".to_owned(),
             restore_roots: vec!["/srv/restores".into()],
             stop: cancel.clone(),
+            channels: channels(&slow),
         };
         let promised = BTreeMap::from([(name("orders"), promised)]);
         let web = Web::new(Some(catalog.clone()), promised, here, false, loopback);
@@ -129,7 +134,18 @@ impl Rig {
         served.spawn(async move { farshore_web::serve(listener, None, app, stop).await.unwrap() });
         let client = Client::builder().timeout(Duration::from_secs(60)).no_proxy();
         let client = client.redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { catalog, address, client, folder, metrics, cancel, _health: tell, served }
+        Self { catalog, address, client, folder, metrics, slow, cancel, _health: tell, served }
+    }
+
+    /// Waits until the channel `slow` was sent a test.
+    pub async fn slow_is_asked(&self) {
+        let asked = tokio::time::timeout(Duration::from_secs(30), self.slow.0.acquire()).await;
+        asked.expect("it is asked").unwrap().forget();
+    }
+
+    /// Has the channel `slow` take its test.
+    pub fn slow_answers(&self) {
+        self.slow.1.add_permits(1);
     }
 
     /// How many jobs were asked for, beside [`JOB`].
@@ -213,6 +229,30 @@ impl Rig {
         }
         panic!("{path} has no end");
     }
+}
+
+/// `pager` takes a test, `dba` does not, `slow` waits until it is let.
+fn channels(slow: &Arc<(Semaphore, Semaphore)>) -> Channels {
+    let known = [("pager", "webhook"), ("dba", "slack"), ("slow", "webhook")];
+    let known = known.map(|(name, kind)| Channel { name: name.to_owned(), kind: kind.to_owned() }).into();
+    let slow = Arc::clone(slow);
+    Channels::new(
+        known,
+        Arc::new(move |name| {
+            let slow = Arc::clone(&slow);
+            Box::pin(async move {
+                match name.as_str() {
+                    "pager" => Ok(()),
+                    "slow" => {
+                        slow.0.add_permits(1);
+                        slow.1.acquire().await.unwrap().forget();
+                        Ok(())
+                    }
+                    _ => Err("it answered 500 <sorry>".to_owned()),
+                }
+            })
+        }),
+    )
 }
 
 async fn answer(response: Response) -> Answer {

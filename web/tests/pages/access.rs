@@ -20,15 +20,24 @@ const PAGES: [&str; 9] = [
     "/settings",
 ];
 
-/// Every form that changes something, and the least role that may send it.
-const FORMS: [(&str, Role); 7] = [
-    ("/databases/orders/backup", Role::Operator),
-    ("/databases/orders/verify", Role::Operator),
-    ("/drills", Role::Operator),
-    ("/databases/orders/restore/plan", Role::Operator),
-    ("/databases/orders/restore", Role::Operator),
-    ("/jobs/JOB/cancel", Role::Operator),
-    ("/logout", Role::Viewer),
+/// Every form that changes something, the least role that may send it, and what it is answered when that role does.
+const FORMS: [(&str, Role, u16); 15] = [
+    ("/databases/orders/backup", Role::Operator, 303),
+    ("/databases/orders/verify", Role::Operator, 303),
+    ("/drills", Role::Operator, 303),
+    ("/databases/orders/restore/plan", Role::Operator, 303),
+    ("/databases/orders/restore", Role::Operator, 303),
+    ("/jobs/JOB/cancel", Role::Operator, 303),
+    // Sent without what they ask for.
+    ("/settings/password", Role::Viewer, 422),
+    ("/settings/users", Role::Admin, 422),
+    ("/settings/users/viewer/password", Role::Admin, 422),
+    ("/settings/users/viewer/disable", Role::Admin, 200),
+    ("/settings/users/viewer/enable", Role::Admin, 200),
+    ("/settings/tokens", Role::Admin, 422),
+    ("/settings/tokens/0123456789abcdef/revoke", Role::Admin, 404),
+    ("/settings/channels/pager/test", Role::Admin, 200),
+    ("/logout", Role::Viewer, 303),
 ];
 
 async fn job(rig: &Rig) -> JobId {
@@ -61,7 +70,7 @@ async fn no_page_is_seen_before_a_login_on_loopback_too() {
         let part = rig.send(Method::GET, path, &[("hx-request", "true"), ("accept", "*/*")], "").await;
         assert_eq!(part.status, 401, "{path}");
     }
-    for (path, _) in FORMS {
+    for (path, ..) in FORMS {
         let sent = send(&rig, path, "", &[]).await;
         assert_eq!((sent.status, sent.header("location")), (303, "/login"), "{path}");
     }
@@ -84,7 +93,7 @@ async fn each_role_sees_every_page_and_sends_the_forms_that_are_its_own() {
         let settings = get(&rig, "/settings", &person.cookie).await;
         assert_eq!(settings.text.contains("id=\"users\""), role == Role::Admin, "{role}");
         let id = job(&rig).await;
-        for (path, least) in FORMS {
+        for (path, least, answer) in FORMS {
             let path = path.replace("JOB", &id.to_string());
             let key = format!("{role}{path}");
             let fields = [
@@ -95,7 +104,7 @@ async fn each_role_sees_every_page_and_sends_the_forms_that_are_its_own() {
                 ("to", "/srv/restores/copy"),
             ];
             let sent = send(&rig, &path, &person.cookie, &fields).await;
-            let right = if role.may(least) { 303 } else { 403 };
+            let right = if role.may(least) { answer } else { 403 };
             assert_eq!(sent.status, right, "{role} {path}: {sent:?}");
         }
         // Logged out last: the cookie is of nobody now.

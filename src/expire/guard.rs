@@ -9,7 +9,7 @@ use farshore_applier::retention::{Decision, Facts, Keep};
 use farshore_applier::source::Source;
 use farshore_catalog::Catalog;
 use farshore_catalog::backup::BackupState;
-use farshore_catalog::job::{Job, JobFilter, JobId, JobKind};
+use farshore_catalog::job::{Job, JobFilter, JobId, JobKind, JobState};
 use farshore_journal::{BackupId, DatabaseName};
 
 use crate::config::{Config, DatabaseConfig, StoreName};
@@ -23,6 +23,15 @@ const AHEAD: TimeDelta = TimeDelta::minutes(5);
 const SILENT: TimeDelta = TimeDelta::days(1);
 /// Jobs that are looked through for one that fell silent.
 const LOOKED_THROUGH: u32 = 1000;
+
+/// A database that has no rule.
+pub fn without_rule(name: &DatabaseName) -> OperatorMessage {
+    refused(
+        name,
+        "it has no rule of retention, so that all of it is kept for ever",
+        format!("give it a [databases.{name}.retention] table"),
+    )
+}
 
 pub(super) fn refused(
     name: &DatabaseName,
@@ -63,7 +72,8 @@ pub(super) fn failed(name: &DatabaseName, store: &StoreName, why: &anyhow::Error
 /// Whether a job may read what would be deleted.
 fn is_in_the_way(job: &Job, now: DateTime<Utc>) -> bool {
     let reads = matches!(job.asked.kind, JobKind::Restore | JobKind::Drill | JobKind::Verify);
-    let deletes = job.asked.kind == JobKind::Expire;
+    // One that waits looks around itself when it begins.
+    let deletes = job.asked.kind == JobKind::Expire && job.state != JobState::Queued;
     // One that nothing was heard of may be cut off from the catalog and go on.
     let may_run = job.silent && now - job.updated_at < SILENT;
     (reads || deletes) && (job.finished_at.is_none() || may_run)
@@ -78,13 +88,17 @@ async fn jobs(catalog: &Catalog, name: &DatabaseName) -> Result<Vec<Job>, Operat
 }
 
 /// Refuses while another job of the database reads or deletes.
-pub(super) async fn alone(catalog: &Catalog, name: &DatabaseName) -> Result<(), OperatorMessage> {
+pub async fn alone(catalog: &Catalog, name: &DatabaseName) -> Result<(), OperatorMessage> {
     in_the_way(catalog, name, None).await
 }
 
 /// As [`alone`], beside this process's own job.
-pub(super) async fn others(catalog: &Catalog, name: &DatabaseName, own: JobId) -> anyhow::Result<()> {
-    Ok(in_the_way(catalog, name, Some(own)).await?)
+pub(super) async fn others(
+    catalog: &Catalog,
+    name: &DatabaseName,
+    own: JobId,
+) -> Result<(), OperatorMessage> {
+    in_the_way(catalog, name, Some(own)).await
 }
 
 async fn in_the_way(
@@ -92,10 +106,7 @@ async fn in_the_way(
     name: &DatabaseName,
     own: Option<JobId>,
 ) -> Result<(), OperatorMessage> {
-    let jobs = jobs(catalog, name).await?;
-    // Where this machine's clock is ahead, a job that fell silent a moment ago would count as over: the catalog's own has a say.
-    let now = catalog.clock().await.map_err(|why| wiring::catalog_away(&why))?.min(Utc::now());
-    match jobs.iter().find(|job| Some(job.asked.id) != own && is_in_the_way(job, now)) {
+    match other(catalog, name, own).await? {
         None => Ok(()),
         Some(job) => Err(refused(
             name,
@@ -106,6 +117,22 @@ async fn in_the_way(
             ),
         )),
     }
+}
+
+/// Another job than `own` that reads what would be deleted, or deletes.
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn other(
+    catalog: &Catalog,
+    name: &DatabaseName,
+    own: Option<JobId>,
+) -> Result<Option<Job>, OperatorMessage> {
+    let mut jobs = jobs(catalog, name).await?;
+    // Where this machine's clock is ahead, a job that fell silent a moment ago would count as over: the catalog's own has a say.
+    let now = catalog.clock().await.map_err(|why| wiring::catalog_away(&why))?.min(Utc::now());
+    let at = jobs.iter().position(|job| Some(job.asked.id) != own && is_in_the_way(job, now));
+    Ok(at.map(|at| jobs.swap_remove(at)))
 }
 
 /// Refuses where the catalog did not take this process's own job: another expiry would not see it.

@@ -1,0 +1,335 @@
+//! Expiry, by `farshore backup expire` or as a job of a service: marks base backups and log that no rule keeps, and deletes what was marked a grace ago and is kept by
+//! nothing still. It takes the configuration of a credential that may delete, which the shipper's need not.
+//!
+//! What always holds: nothing is deleted while the catalog is away, while it and the store name different backups, while a restore or a drill of the database may run, or on the word
+//! of a look that is older than `FRESH`. Cut off anywhere, the next run goes on. `journal/FORMAT.md` section 13 argues it.
+
+pub mod guard;
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use farshore_applier::retention::facts::{self, FactsError};
+use farshore_applier::retention::{Decision, Facts, Rule, decide, due};
+use farshore_applier::source::Source;
+use farshore_catalog::Catalog;
+use farshore_catalog::job::JobId;
+use farshore_journal::expiry::{self, Deleted, Marking};
+use farshore_journal::moment::Moment;
+use farshore_journal::{DatabaseName, Sequence};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::config::{Config, DatabaseConfig, Retention, StoreName};
+use crate::message::OperatorMessage;
+use crate::rebuild;
+use crate::sources;
+use crate::wiring::{self, Purpose};
+
+/// How old a look at holds, backups and jobs may be when something is deleted on its word.
+const FRESH: Duration = Duration::from_secs(600);
+
+/// What became of one incarnation in one store, as `-o json` shows it.
+#[derive(Debug, Serialize)]
+pub struct Expired {
+    /// Of which database.
+    pub database: DatabaseName,
+    /// In which store.
+    pub store: String,
+    /// Of which incarnation, by its number there.
+    pub incarnation: u64,
+    /// Whether nothing was changed.
+    pub dry_run: bool,
+    /// Base backups that stay, each with why.
+    pub kept: Vec<(String, &'static str)>,
+    /// Base backups marked now, or that would be.
+    pub marked_backups: usize,
+    /// Stretches of log, likewise.
+    pub marked_stretches: usize,
+    /// Marked before, and not yet for the whole grace, or still needed by a backup that is.
+    pub waiting: usize,
+    /// Base backups deleted, or that would be.
+    pub deleted_backups: usize,
+    /// What went with them and of the log, likewise.
+    pub deleted: Deleted,
+    /// Why nothing goes.
+    pub refused: Option<String>,
+}
+
+/// Seconds of a day: 86,400, but for tests, which cannot wait for days.
+pub(crate) fn day() -> TimeDelta {
+    fn seconds() -> i64 {
+        use farshore_shipper::crash::fail;
+        fail::fail_point!("expire-day", |seconds| seconds
+            .and_then(|seconds| seconds.parse().ok())
+            .unwrap_or(86_400));
+        86_400
+    }
+    TimeDelta::seconds(seconds())
+}
+
+/// As many days as `span` has days of 86,400 seconds.
+fn in_days(span: TimeDelta) -> TimeDelta {
+    match day() == TimeDelta::days(1) {
+        true => span,
+        false => TimeDelta::seconds(span.num_seconds() * day().num_seconds() / 86_400),
+    }
+}
+
+/// One database's expiry.
+pub struct Expiry<'a> {
+    /// Where it stands.
+    pub config: &'a Config,
+    /// Of the same databases.
+    pub catalog: &'a Catalog,
+    /// Which one.
+    pub name: &'a DatabaseName,
+    /// Its settings.
+    pub settings: &'a DatabaseConfig,
+    /// What is kept of it.
+    pub retention: &'a Retention,
+    /// Another grace than its own.
+    pub grace: Option<Duration>,
+    /// Whether it only says what it would do.
+    pub dry_run: bool,
+    /// Whether a person said that more than half of the base backups may go.
+    pub yes: bool,
+}
+
+/// What came of it, as its job's result.
+///
+/// # Errors
+/// When of something nothing may go, with what became of the rest.
+pub fn result(name: &DatabaseName, shown: &[Expired]) -> Result<String, OperatorMessage> {
+    let kept = shown.iter().find_map(|one| Some((one, one.refused.as_ref()?)));
+    match kept {
+        None => Ok(json!({ "expired": shown }).to_string()),
+        Some((one, why)) => {
+            let (marked, deleted) = shown.iter().fold((0, 0), |(marked, deleted), one| {
+                (marked + one.marked_backups + one.marked_stretches, deleted + one.deleted.objects)
+            });
+            let happened = format!(
+                "of incarnation {} in {}: {why} ({marked} marked and {deleted} objects deleted of the others)",
+                one.incarnation, one.store
+            );
+            Err(guard::refused(
+                name,
+                happened,
+                "`farshore backup expire --dry-run` says it for each store; a base backup lets older ones go",
+            ))
+        }
+    }
+}
+
+impl Expiry<'_> {
+    /// Marks and deletes, as the job `own`, and says into `shown` what became of each incarnation in each store: also of those before one that failed.
+    ///
+    /// # Errors
+    /// When the catalog or a store does not answer, the credential may not delete, or a guard keeps everything.
+    pub async fn run(&self, own: JobId, shown: &mut Vec<Expired>) -> Result<(), OperatorMessage> {
+        guard::recorded(self.catalog, self.name, own).await?;
+        guard::others(self.catalog, self.name, own).await?;
+        for store in &self.settings.stores {
+            let sources = sources::all_for(self.config, self.name, store, Purpose::Tidy).await;
+            let sources = sources.map_err(|why| guard::failed(self.name, store, &why))?;
+            self.in_store(own, store, &sources, shown).await?;
+        }
+        Ok(())
+    }
+
+    async fn in_store(
+        &self,
+        own: JobId,
+        store: &StoreName,
+        sources: &[Source],
+        shown: &mut Vec<Expired>,
+    ) -> Result<(), OperatorMessage> {
+        guard::heads_hold(self.config, self.name, self.settings, store, sources).await?;
+        let mut read = Vec::new();
+        // By both clocks: a machine that was suspended is not to delete on the word of a look from before.
+        let begun = Moment::now();
+        let mut now: Option<DateTime<Utc>> = None;
+        for source in sources {
+            let known = guard::backups_known(self.catalog, source, store).await?;
+            let facts = facts::read(source, &known.backups, Utc::now(), self.grace()).await;
+            let facts = facts.map_err(|why| guard::failed(self.name, store, &why.into()))?;
+            let Some(facts) = facts else { continue };
+            known.agrees(self.name, store, &facts)?;
+            let newest = facts.bases.iter().map(|base| base.stored_at).chain([facts.newest_chunk]).max();
+            now = now.max(newest);
+            read.push((source, facts));
+        }
+        let Some(now) = now else { return Ok(()) };
+        let now = guard::clock(self.name, store, now, Utc::now())?;
+        let last = read.len().saturating_sub(1);
+        let mut decided = Vec::new();
+        // When the newest incarnation has nothing to restore from, older ones are all there is.
+        let newest_decision = read.last().map(|(_, facts)| decide(facts, self.rule(), true, now));
+        for (at, (source, facts)) in read.iter().enumerate() {
+            let decision = match (&newest_decision, at == last) {
+                (Some(decision), true) => decision.clone(),
+                (Some(Err(why)), false) => Err(why.clone()),
+                _ => decide(facts, self.rule(), false, now),
+            };
+            decided.push((*source, facts, decision));
+        }
+        guard::not_too_many(self.name, store, &decided, self.yes || self.dry_run)?;
+        for (source, facts, decision) in decided {
+            let mut one = self.shown(store, source);
+            match decision {
+                Ok(decision) => {
+                    let done = self.carry_out(own, source, facts, &decision, (now, begun), &mut one).await;
+                    done.map_err(|why| guard::failed(self.name, store, &why))?;
+                }
+                Err(why) => one.refused = Some(why.to_string()),
+            }
+            shown.push(one);
+        }
+        Ok(())
+    }
+
+    /// How long a mark stands before what it marks is deleted.
+    fn grace(&self) -> TimeDelta {
+        let grace = self.grace.unwrap_or(self.retention.grace);
+        in_days(TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX))
+    }
+
+    fn rule(&self) -> Rule {
+        Rule { window: in_days(self.retention.rule.window), ..self.retention.rule }
+    }
+
+    fn shown(&self, store: &StoreName, source: &Source) -> Expired {
+        Expired {
+            database: self.name.clone(),
+            store: store.to_string(),
+            incarnation: source.record().number,
+            dry_run: self.dry_run,
+            kept: Vec::new(),
+            marked_backups: 0,
+            marked_stretches: 0,
+            waiting: 0,
+            deleted_backups: 0,
+            deleted: Deleted::default(),
+            refused: None,
+        }
+    }
+
+    /// Marks, then deletes what is due.
+    async fn carry_out(
+        &self,
+        own: JobId,
+        source: &Source,
+        facts: &Facts,
+        decision: &Decision,
+        (now, begun): (DateTime<Utc>, Moment),
+        one: &mut Expired,
+    ) -> anyhow::Result<()> {
+        let reader = source.reader();
+        let marking = Marking {
+            host: wiring::node(),
+            at: Utc::now(),
+            reason: format!(
+                "window of {} hours, {} base backups",
+                self.rule().window.num_hours(),
+                self.rule().count
+            ),
+        };
+        one.kept = decision.kept.iter().map(|(id, why)| (id.to_string(), *why)).collect();
+        let due = due(facts, decision, self.grace(), now);
+        for id in &decision.backups {
+            let is_marked = facts.bases.iter().any(|base| base.id == *id && base.marked.is_some())
+                || facts.unfinished.iter().any(|backup| backup.id == *id && backup.marked.is_some());
+            if is_marked {
+                one.waiting += usize::from(!due.backups.contains(id));
+                continue;
+            }
+            one.marked_backups += 1;
+            if !self.dry_run {
+                expiry::mark_backup(reader, *id, &marking).await?;
+            }
+        }
+        let kept_again =
+            facts.bases.iter().filter(|base| base.marked.is_some() && !decision.backups.contains(&base.id));
+        for base in kept_again.filter(|_| !self.dry_run) {
+            guard::others(self.catalog, self.name, own).await?;
+            expiry::unmark_backup(reader, base.id).await?;
+        }
+        for stretch in &decision.stretches {
+            let is_marked =
+                facts.stretches.iter().any(|known| known.first == stretch.0 && known.marked.is_some());
+            if is_marked {
+                one.waiting += usize::from(!due.stretches.contains(stretch));
+                continue;
+            }
+            one.marked_stretches += 1;
+            if !self.dry_run {
+                expiry::mark_run(reader, *stretch, &marking).await?;
+            }
+        }
+        self.delete(own, source, &due, begun, one).await
+    }
+
+    async fn delete(
+        &self,
+        own: JobId,
+        source: &Source,
+        due: &Decision,
+        begun: Moment,
+        one: &mut Expired,
+    ) -> anyhow::Result<()> {
+        let reader = source.reader();
+        let is_fresh = || begun.elapsed() < FRESH;
+        for id in &due.backups {
+            if !is_fresh() {
+                tracing::info!(database = %self.name, "the look at what is kept is too old by now: the next run goes on");
+                return Ok(());
+            }
+            one.deleted_backups += 1;
+            if self.dry_run {
+                one.deleted.bytes += farshore_journal::backup::stored_bytes(reader, *id).await?;
+                continue;
+            }
+            guard::others(self.catalog, self.name, own).await?;
+            // Behind a crash right here the store has a marked backup that the catalog does not know: that is no disagreement.
+            self.catalog.backup_delete(*id).await?;
+            tracing::info!(database = %self.name, backup = %id, "deleting a base backup that no rule keeps");
+            farshore_shipper::crash_point!("expire-backup");
+            one.deleted.add(expiry::delete_backup(reader, *id).await?);
+        }
+        let runs = expiry::marked_runs(reader).await?;
+        for stretch in &due.stretches {
+            let Some((run, _)) = runs.iter().find(|(run, _)| is(run, *stretch)) else { continue };
+            if self.dry_run {
+                one.deleted.add(expiry::left_of(reader, run).await?);
+                continue;
+            }
+            if !is_fresh() {
+                break;
+            }
+            guard::others(self.catalog, self.name, own).await?;
+            // Asking took its time, and what is called gone is to go.
+            if !is_fresh() {
+                break;
+            }
+            // Before anything of it goes: a window that is shown never leads across what is gone.
+            rebuild::put_expired(self.catalog, source.record(), &one.store, run).await?;
+            farshore_shipper::crash_point!("expire-run");
+            let deleted = expiry::delete_run(reader, run, &is_fresh).await?;
+            if deleted.foreign > 0 {
+                tracing::warn!(database = %self.name, run = %run.name, objects = deleted.foreign, "objects at its names are not what stood there: they stay, `farshore verify` names them");
+            }
+            one.deleted.add(deleted);
+        }
+        Ok(())
+    }
+}
+
+fn is(run: &farshore_journal::expired::ExpiredRun, (first, last): (Sequence, Sequence)) -> bool {
+    (run.name.first, run.name.last) == (first, last)
+}
+
+impl From<FactsError> for OperatorMessage {
+    fn from(why: FactsError) -> Self {
+        guard::unknown(&why.to_string())
+    }
+}

@@ -1,0 +1,56 @@
+//! `/expiries`: base backups and log that no rule keeps are marked, and a grace later deleted.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use farshore_catalog::job::{JobKind, spec};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::api::database::NoParameters;
+use crate::api::job::Job;
+use crate::ask::{self, Key, Work};
+use crate::auth::Who;
+use crate::body;
+use crate::page::Query;
+use crate::problem::Problem;
+use crate::state::Shared;
+
+/// An expiry that is asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpireAsked {
+    /// Of this database, in all its stores.
+    #[schema(example = "orders")]
+    database: String,
+    /// Whether it only says what it would mark and delete.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Mark and delete what no rule keeps of a database
+///
+/// A service does it that was told that it may delete (`expire` in `[service]`); until there is one, the job waits.
+#[utoipa::path(
+    post,
+    path = "/expiries",
+    tag = "expiries",
+    params(("Idempotency-Key" = String, Header, description = "Names this question: asked again with it, the first answer comes")),
+    request_body = ExpireAsked,
+    responses((status = 202, description = "Its job; `Location` says where it is", body = Job))
+)]
+pub async fn ask(
+    State(web): State<Shared>,
+    who: Who,
+    key: Key,
+    headers: HeaderMap,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let asked: ExpireAsked = body::json(&headers, &body, "{\"database\": ...}")?;
+    let database = ask::database(&web, &who, &asked.database).await?;
+    let spec = spec::Expire { dry_run: asked.dry_run };
+    let work = Work { kind: JobKind::Expire, database: &database.name, spec: &spec, node: None };
+    ask::queue(&web, &who, key, work).await
+}
