@@ -4,5 +4,6 @@ pub mod backup;
 pub mod log;
 pub mod restore;
 pub mod sample;
+pub mod serve;
 pub mod sql;
 pub mod wire;

@@ -27,6 +27,8 @@ pub use params::{ChannelBinding, ConnectParams, Host, HostPlace, Password, SslMo
 pub use stream::{ReplicationStream, StandbyStatus, StreamEvent};
 
 pub(crate) use connection::{field, optional, parse_row, slot_error};
-pub(crate) use message::{server_message, text};
-pub(crate) use pipe::Frame;
+pub(crate) use message::{PG_EPOCH_MICROS, server_message, text};
+#[cfg(test)]
+pub(crate) use message::{put_status, row};
+pub(crate) use pipe::{Frame, Pipe};
 pub(crate) use socket::{Transport, dial};

@@ -18,7 +18,7 @@ use farshore_journal::Offset;
 use super::error::ServerMessage;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, PostgreSQL's epoch: 10 957 days.
-const PG_EPOCH_MICROS: i64 = 10_957 * 86_400 * 1_000_000;
+pub(crate) const PG_EPOCH_MICROS: i64 = 10_957 * 86_400 * 1_000_000;
 const LOG_HEAD: usize = 25;
 const KEEPALIVE: usize = 18;
 
@@ -54,7 +54,7 @@ fn time(micros: i64) -> Option<DateTime<Utc>> {
 }
 
 /// A standby status update, as a whole frame.
-pub(super) fn put_status(
+pub(crate) fn put_status(
     out: &mut BytesMut,
     [written, flushed, applied]: [Offset; 3],
     now: DateTime<Utc>,

@@ -1,6 +1,6 @@
 //! Frames over a socket, both ways, without a copy per message.
 //!
-//! What always holds: a frame above [`MAX_FRAME`] is refused before it is buffered; reading and writing go on
+//! What always holds: a frame above a bound ([`MAX_FRAME`] unless said otherwise) is refused before it is buffered; reading and writing go on
 //! together, so neither end can block the other; every future here may be dropped at any point and asked again
 //! (cancel-safe): what was read stays in `input`, what is to be written stays in `output`.
 
@@ -38,11 +38,22 @@ pub(crate) struct Pipe<S> {
     input: BytesMut,
     output: BytesMut,
     unflushed: bool,
+    max_frame: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
     pub(crate) fn new(socket: S) -> Self {
-        Self { socket, input: BytesMut::new(), output: BytesMut::new(), unflushed: false }
+        Self::bounded(socket, MAX_FRAME)
+    }
+
+    /// With another bound of a message.
+    pub(crate) fn bounded(socket: S, max_frame: usize) -> Self {
+        Self { socket, input: BytesMut::new(), output: BytesMut::new(), unflushed: false, max_frame }
+    }
+
+    /// Whether all of the output has gone.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.output.is_empty()
     }
 
     pub(crate) fn socket(&self) -> &S {
@@ -82,7 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Frame>>> {
-        if let Some(frame) = take_frame(&mut self.input)? {
+        if let Some(frame) = take_frame(&mut self.input, self.max_frame)? {
             return Poll::Ready(Ok(Some(frame)));
         }
         let mut unsent = match self.poll_send(cx) {
@@ -110,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
                     (false, None) => Err(io::ErrorKind::UnexpectedEof.into()),
                 });
             }
-            if let Some(frame) = take_frame(&mut self.input)? {
+            if let Some(frame) = take_frame(&mut self.input, self.max_frame)? {
                 return Poll::Ready(Ok(Some(frame)));
             }
         }
@@ -118,12 +129,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
 }
 
 /// Takes the first whole frame off the input.
-fn take_frame(input: &mut BytesMut) -> io::Result<Option<Frame>> {
+fn take_frame(input: &mut BytesMut, max_frame: usize) -> io::Result<Option<Frame>> {
     let Some(head) = input.first_chunk::<HEAD>() else { return Ok(None) };
     let [tag, length @ ..] = *head;
     let length = u32::from_be_bytes(length) as usize;
-    if !(4..=MAX_FRAME).contains(&length) {
-        let problem = format!("a message of {length} bytes; at most {MAX_FRAME} are taken");
+    if !(4..=max_frame).contains(&length) {
+        let problem = format!("a message of {length} bytes; at most {max_frame} are taken");
         return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
     if input.len() < length + 1 {
@@ -193,7 +204,7 @@ mod tests {
         #[test]
         fn hostile_bytes_never_panic(bytes: Vec<u8>) {
             let mut input = BytesMut::from(&bytes[..]);
-            while let Ok(Some(_)) = take_frame(&mut input) {}
+            while let Ok(Some(_)) = take_frame(&mut input, MAX_FRAME) {}
         }
     }
 }
