@@ -305,12 +305,12 @@ pub struct ExpireArgs {
     /// The database; all when not given
     #[arg(value_name = "DB")]
     pub database: Option<DatabaseName>,
-    /// How long what is to be deleted must have been marked, by the store's clock; a day at least. Without it what `grace` of its retention says, a day if
-    /// that says nothing
+    /// How long what is to be deleted must have been marked, by the store's clock; a day at least, and at least what `grace` of
+    /// its retention says
     #[arg(long, value_parser = parse_grace, conflicts_with = "no_wait")]
     pub grace: Option<Span>,
     /// Say what would be marked and deleted, and do neither
-    #[arg(long)]
+    #[arg(long, conflicts_with = "no_wait")]
     pub dry_run: bool,
     /// Leave it to a service that may delete (`expire` in [service]), and say only the job's name
     #[arg(long, requires = "database")]

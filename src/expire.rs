@@ -101,8 +101,7 @@ pub struct Expiry<'a> {
 /// # Errors
 /// When of something nothing may go, with what became of the rest.
 pub fn result(name: &DatabaseName, shown: &[Expired]) -> Result<String, OperatorMessage> {
-    let kept = shown.iter().find_map(|one| Some((one, one.refused.as_ref()?)));
-    match kept {
+    match refused(shown) {
         None => Ok(json!({ "expired": shown }).to_string()),
         Some((one, why)) => {
             let (marked, deleted) = shown.iter().fold((0, 0), |(marked, deleted), one| {
@@ -121,13 +120,22 @@ pub fn result(name: &DatabaseName, shown: &[Expired]) -> Result<String, Operator
     }
 }
 
+/// The newest incarnation of a store of which nothing may go, and why. Of a former one it is shown beside the others, and is nobody's alarm: nothing comes to it any more
+/// that would let older base backups go.
+pub fn refused(shown: &[Expired]) -> Option<(&Expired, &String)> {
+    let is_newest = |one: &&Expired| {
+        let alike = |other: &&Expired| (&other.database, &other.store) == (&one.database, &one.store);
+        shown.iter().filter(alike).all(|other| other.incarnation <= one.incarnation)
+    };
+    shown.iter().filter(is_newest).find_map(|one| Some((one, one.refused.as_ref()?)))
+}
+
 impl Expiry<'_> {
-    /// Marks and deletes, as the job `own`, and says into `shown` what became of each incarnation in each store: also of those before one that failed.
+    /// Marks and deletes, as the job `own` (none where it changes nothing), and says into `shown` what became of each incarnation in each store: also of those before one that failed.
     ///
     /// # Errors
     /// When the catalog or a store does not answer, the credential may not delete, or a guard keeps everything.
-    pub async fn run(&self, own: JobId, shown: &mut Vec<Expired>) -> Result<(), OperatorMessage> {
-        guard::recorded(self.catalog, self.name, own).await?;
+    pub async fn run(&self, own: Option<JobId>, shown: &mut Vec<Expired>) -> Result<(), OperatorMessage> {
         guard::others(self.catalog, self.name, own).await?;
         for store in &self.settings.stores {
             let sources = sources::all_for(self.config, self.name, store, Purpose::Tidy).await;
@@ -139,7 +147,7 @@ impl Expiry<'_> {
 
     async fn in_store(
         &self,
-        own: JobId,
+        own: Option<JobId>,
         store: &StoreName,
         sources: &[Source],
         shown: &mut Vec<Expired>,
@@ -217,7 +225,7 @@ impl Expiry<'_> {
     /// Marks, then deletes what is due.
     async fn carry_out(
         &self,
-        own: JobId,
+        own: Option<JobId>,
         source: &Source,
         facts: &Facts,
         decision: &Decision,
@@ -271,7 +279,7 @@ impl Expiry<'_> {
 
     async fn delete(
         &self,
-        own: JobId,
+        own: Option<JobId>,
         source: &Source,
         due: &Decision,
         begun: Moment,

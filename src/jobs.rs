@@ -60,6 +60,9 @@ fn next(kind: JobKind) -> &'static str {
         JobKind::Restore => {
             "look at the marker: where it says `running`, `farshore restore` with the same target and `--resume` begins anew"
         }
+        JobKind::Expire => {
+            "nothing need be done: for a day it may still be going on, and no other begins; the next one goes on where it was"
+        }
         _ => "ask for it again",
     }
 }

@@ -1,51 +1,77 @@
 //! Which incarnations of a database are its present one: pure.
 //!
-//! Incarnations are each store's own, so a database with two stores has two at a time, of one cluster. What always holds: what is shown of them is one store's, and
-//! never pieced together of two; a former incarnation counts as present nowhere. Where a store has several incarnations of one cluster, it was put back once, and the
-//! positions of another store may be of another history: then the newest stands alone.
+//! Incarnations are each store's own, and so are the numbers by which a store orders them: a database with two stores has two at a time, of one cluster. What always holds:
+//! what is shown of them is one store's, and never pieced together of two; a former incarnation counts as present nowhere. Where a store has several incarnations of the
+//! present cluster, it was put back once, and the positions of another store may be of another history: then the newest stands alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use farshore_journal::{IncarnationId, Position};
 
 use crate::incarnation::Incarnation;
 
-/// Bytes of log by which a store may be behind the furthest and be shown in its place: two stores that are shipped to pass each other all the time.
-const ABREAST: u64 = 64 << 20;
-
-/// The present incarnations, the current one first. `all`: of one database, oldest first. `stores`: in which stores there is anything of one.
+/// The present incarnations, the newest first. `all`: of one database, each store's oldest first. `stores`: in which stores there is anything of one.
 pub(crate) fn present<'a>(
     all: &[Incarnation],
     stores: impl Fn(IncarnationId) -> BTreeSet<&'a str>,
 ) -> Vec<IncarnationId> {
-    let Some((current, former)) = all.split_last() else { return Vec::new() };
-    let mut taken = stores(current.id);
-    let mut present = vec![current.id];
-    if taken.is_empty() {
-        return present;
-    }
-    for one in former.iter().rev().filter(|one| one.engine_identity == current.engine_identity) {
-        let own = stores(one.id);
-        if own.iter().any(|store| taken.contains(store)) {
-            return vec![current.id];
+    // Each store's, oldest first.
+    let mut of_stores: BTreeMap<&str, Vec<&Incarnation>> = BTreeMap::new();
+    for one in all {
+        for store in stores(one.id) {
+            of_stores.entry(store).or_default().push(one);
         }
-        if !own.is_empty() {
+    }
+    let newest: Vec<&Incarnation> = of_stores.values().filter_map(|own| own.last().copied()).collect();
+    // Of which nothing is stored yet: nobody knows in which store it is, and what is stored of its cluster stands for it.
+    let bare = all.last().filter(|last| {
+        stores(last.id).is_empty() && !newest.iter().any(|one| one.engine_identity == last.engine_identity)
+    });
+    let Some(current) = newest.iter().copied().reduce(|one, other| later(one, other, &of_stores)) else {
+        return all.last().map(|last| last.id).into_iter().collect();
+    };
+    if let Some(bare) = bare.filter(|bare| bare.created_at > current.created_at) {
+        return vec![bare.id];
+    }
+    let is_same = |one: &&&Incarnation| one.engine_identity == current.engine_identity;
+    if of_stores.values().any(|own| own.iter().filter(is_same).count() > 1) {
+        return vec![current.id];
+    }
+    let mut present = vec![current.id];
+    for one in newest.iter().filter(is_same) {
+        if !present.contains(&one.id) {
             present.push(one.id);
-            taken.extend(own);
         }
     }
     present
 }
 
-/// Which of several runs of restorable positions, each of another store, is shown for all: of those that reach as far as any, but for little, the longest; of equals the
-/// first. Given by their ends.
-pub(crate) fn shown(runs: &[(Position, Position)]) -> Option<usize> {
-    let furthest = runs.iter().map(|(_, to)| (to.timeline, to.offset)).max()?;
-    let abreast = |to: &Position| {
-        to.timeline == furthest.0 && furthest.1.get().saturating_sub(to.offset.get()) <= ABREAST
+/// The later of two stores' newest ones: of another cluster that the other's store has had before; else the one that was founded later.
+fn later<'a>(
+    one: &'a Incarnation,
+    other: &'a Incarnation,
+    of_stores: &BTreeMap<&str, Vec<&'a Incarnation>>,
+) -> &'a Incarnation {
+    let came_behind = |later: &Incarnation, earlier: &Incarnation| {
+        let is_there = |own: &&Vec<&Incarnation>| own.last().is_some_and(|last| last.id == later.id);
+        let had =
+            |own: &Vec<&Incarnation>| own.iter().any(|one| one.engine_identity == earlier.engine_identity);
+        of_stores.values().filter(is_there).any(had)
     };
-    let all = runs.iter().enumerate().filter(|(_, (_, to))| abreast(to));
-    all.min_by_key(|(_, (from, _))| from.offset).map(|(at, _)| at)
+    if one.engine_identity != other.engine_identity {
+        match (came_behind(one, other), came_behind(other, one)) {
+            (true, false) => return one,
+            (false, true) => return other,
+            _ => {}
+        }
+    }
+    if (other.created_at, other.id) > (one.created_at, one.id) { other } else { one }
+}
+
+/// Which of several runs of restorable positions, each of another store, is shown for all: the one that reaches furthest, of equals the longest. Given by their ends.
+pub(crate) fn shown(runs: &[(Position, Position)]) -> Option<usize> {
+    let reach = |(from, to): &(Position, Position)| (to.timeline, to.offset, std::cmp::Reverse(from.offset));
+    (0..runs.len()).rev().max_by_key(|at| runs.get(*at).map(reach))
 }
 
 #[cfg(test)]
@@ -55,32 +81,34 @@ mod tests {
 
     use super::*;
 
-    fn incarnation(id: u8, identity: &str) -> Incarnation {
-        Incarnation {
-            id: IncarnationId::from_bytes([id; 16]),
-            database: "orders".parse().unwrap(),
-            engine_identity: identity.to_owned(),
-            number: None,
-            created_at: DateTime::from_timestamp(i64::from(id), 0).unwrap(),
-            parent: None,
-            reason: String::new(),
-            segment_bytes: 16 << 20,
-            major_version: Some(15),
+    /// Founded in this order, each in a store (in none yet where that has no name) of a cluster; what is present, newest first. They come ordered by each store's own
+    /// numbers, as the catalog has them.
+    fn of(founded: &[(u8, &'static str, &'static str)]) -> Vec<u8> {
+        let mut listed: Vec<Incarnation> = Vec::new();
+        for (id, cluster, store) in founded {
+            let number = founded.iter().take_while(|one| one.0 != *id).filter(|one| one.2 == *store).count();
+            listed.push(Incarnation {
+                id: IncarnationId::from_bytes([*id; 16]),
+                database: "orders".parse().unwrap(),
+                engine_identity: (*cluster).to_owned(),
+                number: Some(number as u64),
+                created_at: DateTime::from_timestamp(i64::from(*id), 0).unwrap(),
+                parent: None,
+                reason: String::new(),
+                segment_bytes: 16 << 20,
+                major_version: Some(15),
+            });
         }
+        listed.sort_by_key(|one| (one.number, one.created_at));
+        let stores = |asked: IncarnationId| {
+            let own = founded.iter().filter(|(id, ..)| IncarnationId::from_bytes([*id; 16]) == asked);
+            own.map(|(_, _, store)| *store).filter(|store| !store.is_empty()).collect::<BTreeSet<_>>()
+        };
+        present(&listed, stores).iter().map(|id| id.as_bytes()[0]).collect()
     }
 
     #[test]
     fn each_stores_own_incarnation_of_the_cluster_is_present_and_what_was_left_is_not() {
-        let of = |all: &[(u8, &str, &'static str)]| {
-            let listed: Vec<Incarnation> =
-                all.iter().map(|(id, cluster, _)| incarnation(*id, cluster)).collect();
-            let stores = |asked: IncarnationId| {
-                let own = all.iter().filter(|(id, ..)| IncarnationId::from_bytes([*id; 16]) == asked);
-                own.map(|(_, _, store)| *store).filter(|store| !store.is_empty()).collect::<BTreeSet<_>>()
-            };
-            let present = present(&listed, stores);
-            present.iter().map(|id| id.as_bytes()[0]).collect::<Vec<u8>>()
-        };
         assert!(of(&[]).is_empty());
         assert_eq!(of(&[(1, "a", "main")]), [1]);
         assert_eq!(of(&[(1, "a", "main"), (2, "a", "second")]), [2, 1]);
@@ -90,27 +118,45 @@ mod tests {
             [2],
             "the other store has the former one alone"
         );
-        // Put back: positions of the other store may be of the history before.
-        assert_eq!(of(&[(1, "a", "main"), (2, "a", "second"), (3, "a", "main")]), [3]);
-        assert_eq!(of(&[(1, "a", "main"), (2, "a", "main"), (3, "a", "second")]), [3]);
-        // Of the newest nothing is stored yet, so that nobody knows in which store it is.
-        assert_eq!(of(&[(1, "a", "main"), (2, "a", "")]), [2]);
+        // Whatever numbers a store has come to.
+        let many = [(1, "x", "main"), (2, "y", "main"), (3, "y", "second"), (4, "z", "second")];
+        assert_eq!(of(&many), [4], "main was away when the cluster became another");
     }
 
     #[test]
-    fn of_stores_that_are_abreast_the_one_that_reaches_further_back_is_shown() {
+    fn a_clock_does_not_make_a_former_cluster_the_present_one_where_a_store_saw_it_left() {
+        // The store that has both founded the later one by a clock that was behind.
+        assert_eq!(of(&[(5, "a", "main"), (3, "b", "main"), (9, "a", "second")]), [3]);
+    }
+
+    #[test]
+    fn where_a_cluster_was_put_back_the_newest_stands_alone() {
+        // Positions of the other store may be of the history before.
+        assert_eq!(of(&[(1, "a", "main"), (2, "a", "second"), (3, "a", "main")]), [3]);
+        assert_eq!(of(&[(1, "a", "main"), (2, "a", "main"), (3, "a", "second")]), [3]);
+    }
+
+    #[test]
+    fn one_of_which_nothing_is_stored_hides_nothing_of_its_cluster() {
+        assert_eq!(of(&[(1, "a", "main"), (2, "a", "")]), [1]);
+        assert_eq!(
+            of(&[(1, "a", "main"), (2, "b", "main"), (3, "c", "")]),
+            [2],
+            "its number is no word about others"
+        );
+        assert_eq!(of(&[(1, "a", ""), (2, "a", "")]), [2]);
+    }
+
+    #[test]
+    fn the_store_that_reaches_furthest_is_shown_and_of_equals_the_one_that_reaches_back() {
         let run = |timeline: u32, from: u64, to: u64| {
             let at = |offset| Position::new(Timeline::new(timeline), Offset::new(offset));
             (at(from), at(to))
         };
         assert_eq!(shown(&[]), None);
-        assert_eq!(shown(&[run(1, 50, 100), run(1, 20, 90)]), Some(1));
-        assert_eq!(
-            shown(&[run(1, 20, 90), run(1, 20, 100)]),
-            Some(0),
-            "and of equals the first, whoever is ahead"
-        );
-        assert_eq!(shown(&[run(1, 20, 90), run(1, 50, 91 + ABREAST)]), Some(1));
+        assert_eq!(shown(&[run(1, 50, 100), run(1, 20, 90)]), Some(0));
+        assert_eq!(shown(&[run(1, 50, 100), run(1, 20, 100)]), Some(1));
+        assert_eq!(shown(&[run(1, 20, 100), run(1, 20, 100)]), Some(0));
         assert_eq!(shown(&[run(1, 20, 900), run(2, 50, 100)]), Some(1), "a later timeline");
     }
 }

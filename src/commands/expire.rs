@@ -6,7 +6,7 @@ use crate::cli::ExpireArgs;
 use crate::cli::zone::Zone;
 use crate::commands::{self, Context, job};
 use crate::config::Config;
-use crate::config::quantity::{ByteCount, Span};
+use crate::config::quantity::ByteCount;
 use crate::exit::Exit;
 use crate::expire::{self, Expired, Expiry, guard};
 use crate::jobs::{record, spec};
@@ -61,22 +61,28 @@ pub async fn run(context: &mut Context, config: &Config, args: ExpireArgs) -> an
             without_rule.push(name.clone());
             continue;
         };
-        guard::alone(&catalog, name).await?;
-        let asked = spec::asked(JobKind::Expire, Some(name), &spec::Expire { dry_run: args.dry_run });
-        let own = asked.id;
-        let held = record::begin(Some(&catalog), asked, &context.cancel).await;
         let expiry = Expiry {
             config,
             catalog: &catalog,
             name,
             settings,
             retention,
-            grace: args.grace.map(Span::get),
+            // What the rule asks for is the least.
+            grace: args.grace.map(|grace| grace.get().max(retention.grace)),
             dry_run: args.dry_run,
             yes: context.global.yes,
         };
         let begun = shown.len();
-        let done = match held.beside(Box::pin(expiry.run(own, &mut shown))).await {
+        // It changes nothing, and is no expiry to anybody who asks how the last one went.
+        if args.dry_run {
+            expiry.run(None, &mut shown).await?;
+            continue;
+        }
+        guard::alone(&catalog, name).await?;
+        let asked = spec::asked(JobKind::Expire, Some(name), &spec::Expire {});
+        let own = asked.id;
+        let held = record::begin(Some(&catalog), asked, &context.cancel).await;
+        let done = match held.beside(Box::pin(expiry.run(Some(own), &mut shown))).await {
             Some(done) => done,
             None => {
                 held.end_stopped().await;
@@ -90,7 +96,7 @@ pub async fn run(context: &mut Context, config: &Config, args: ExpireArgs) -> an
         tracing::warn!(database = %name, "it has no [databases.{name}.retention]: nothing of it is ever deleted");
     }
     context.output.list("farshore.backup_expire/1", &shown)?;
-    Ok(if shown.iter().any(|one| one.refused.is_some()) { Exit::Refused } else { Exit::Done })
+    Ok(if expire::refused(&shown).is_some() { Exit::Refused } else { Exit::Done })
 }
 
 /// Leaves it to a service that may delete.
@@ -99,6 +105,6 @@ async fn queue(context: &mut Context, config: &Config, args: &ExpireArgs) -> any
     if settings.retention.is_none() {
         return Err(guard::without_rule(name).into());
     }
-    let asked = spec::queued(JobKind::Expire, Some(name), &spec::Expire { dry_run: args.dry_run });
+    let asked = spec::queued(JobKind::Expire, Some(name), &spec::Expire {});
     job::queue(context, config, asked).await
 }

@@ -104,7 +104,7 @@ pub(super) async fn put(
         last = Some(why);
     };
     // What is meant is settled over all stores before anything is held in one.
-    let mut meant = Vec::new();
+    let (mut meant, mut is_unasked) = (Vec::new(), false);
     for store in &settings.stores {
         match found(config, name, store, (point, which)).await {
             Ok(found) => match one(name, store, point, found) {
@@ -112,8 +112,29 @@ pub(super) async fn put(
                 Ok(None) => unheld(unknown(name, store, point)),
                 Err(several) => return Err(several),
             },
-            Err(why) => unheld(why),
+            Err(why) => {
+                is_unasked = true;
+                unheld(why);
+            }
         }
+    }
+    if is_unasked && !meant.is_empty() && point.parse::<Position>().is_err() {
+        return Err(refused(
+            format!("{point} of {name} is not held: one of its stores could not be asked what it is there"),
+            "write the position that is meant with its timeline, as 1:0/5000000: the stores that answer then keep it"
+                .to_owned(),
+        ));
+    }
+    if which.is_none()
+        && settings.stores.len() > 1
+        && let Some(meant) = meant.iter().find(|meant| meant.was_put_back)
+    {
+        let number = meant.source.record().number;
+        return Err(refused(
+            format!("{point} of {name} is in incarnation {number} of {}, which has several of this server: it was put back once, and another store may have another history at the same position", meant.store),
+            "write --incarnation with the id that `farshore status -o json` shows: the store that has it then keeps it"
+                .to_owned(),
+        ));
     }
     all_alike(name, point, &meant)?;
     let damaged = damaged(config, name).await?;
@@ -142,11 +163,19 @@ struct Meant {
     store: StoreName,
     source: Source,
     point: Position,
+    /// Whether the store has several incarnations of its cluster.
+    was_put_back: bool,
+}
+
+impl Meant {
+    fn new(store: &StoreName, source: &Source, point: Position, was_put_back: bool) -> Self {
+        Self { store: store.clone(), source: source.clone(), point, was_put_back }
+    }
 }
 
 async fn in_store(
     name: &DatabaseName,
-    Meant { store, source, point }: &Meant,
+    Meant { store, source, point, .. }: &Meant,
     damaged: &KnownBackups,
     (reason, until): (&str, Option<String>),
 ) -> anyhow::Result<Shown> {
@@ -200,8 +229,11 @@ async fn found(
     name: &DatabaseName,
     store: &StoreName,
     (point, which): (&str, Option<Incarnation>),
-) -> anyhow::Result<Vec<(Source, Position)>> {
+) -> anyhow::Result<Vec<Meant>> {
     let mut sources = sources::all_for(config, name, store, Purpose::Append).await?;
+    let clusters: Vec<String> = sources.iter().map(|source| source.record().identity.clone()).collect();
+    let several =
+        |source: &Source| clusters.iter().filter(|one| **one == source.record().identity).count() > 1;
     sources.retain(|source| which.is_none_or(|which| sources::is(source, which)));
     let mut found = Vec::new();
     if let Ok(asked) = point.parse::<AskedPosition>() {
@@ -217,7 +249,9 @@ async fn found(
                     ),
                 )
             })?;
-            found.extend(positions.into_iter().map(|position| (source.clone(), position)));
+            found.extend(
+                positions.into_iter().map(|point| Meant::new(store, &source, point, several(&source))),
+            );
         }
     } else {
         let catalog = wiring::catalog(config).await?;
@@ -226,7 +260,9 @@ async fn found(
             let mut marks = marks.map_err(|why| wiring::catalog_away(&why))?;
             // Two kinds of mark may name one position.
             marks.dedup_by_key(|mark| mark.position);
-            found.extend(marks.into_iter().map(|mark| (source.clone(), mark.position)));
+            found.extend(
+                marks.into_iter().map(|mark| Meant::new(store, &source, mark.position, several(&source))),
+            );
         }
     }
     Ok(found)
@@ -240,12 +276,12 @@ fn one(
     name: &DatabaseName,
     store: &StoreName,
     point: &str,
-    mut found: Vec<(Source, Position)>,
+    mut found: Vec<Meant>,
 ) -> anyhow::Result<Option<Meant>> {
     if found.len() > 1 {
         let all: Vec<String> = found
             .iter()
-            .map(|(source, position)| format!("{position} in incarnation {}", source.record().number))
+            .map(|one| format!("{} in incarnation {}", one.point, one.source.record().number))
             .collect();
         let count = all.len();
         let all = all.join(", ");
@@ -255,7 +291,7 @@ fn one(
                 .to_owned(),
         ));
     }
-    Ok(found.pop().map(|(source, point)| Meant { store: store.clone(), source, point }))
+    Ok(found.pop())
 }
 
 /// Refuses where the stores have something else of the same name or number.
@@ -293,7 +329,16 @@ fn unknown(name: &DatabaseName, store: &StoreName, point: &str) -> anyhow::Error
 /// What the catalog says of each backup; nothing where it is away: a sealed backup is then none that is known to be sound.
 async fn damaged(config: &Config, name: &DatabaseName) -> anyhow::Result<KnownBackups> {
     let mut damaged = KnownBackups::new();
-    let Ok(catalog) = wiring::catalog(config).await else { return Ok(damaged) };
+    let catalog = match wiring::catalog(config).await {
+        Ok(catalog) => catalog,
+        Err(why) => {
+            tracing::warn!(
+                "what verifications found of its base backups is not known, and counts for nothing now: {}",
+                why.happened
+            );
+            return Ok(damaged);
+        }
+    };
     for incarnation in catalog.incarnation_list(name).await? {
         let backups = catalog.backup_list(incarnation.id).await?;
         damaged.extend(backups.iter().map(|backup| (backup.id, KnownBackup::from(backup))));

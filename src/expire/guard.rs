@@ -71,7 +71,9 @@ pub(super) fn failed(name: &DatabaseName, store: &StoreName, why: &anyhow::Error
 
 /// Whether a job may read what would be deleted.
 fn is_in_the_way(job: &Job, now: DateTime<Utc>) -> bool {
-    let reads = matches!(job.asked.kind, JobKind::Restore | JobKind::Drill | JobKind::Verify);
+    // What a later version does may read anything.
+    let reads =
+        matches!(job.asked.kind, JobKind::Restore | JobKind::Drill | JobKind::Verify | JobKind::Unknown);
     // One that waits looks around itself when it begins.
     let deletes = job.asked.kind == JobKind::Expire && job.state != JobState::Queued;
     // One that nothing was heard of may be cut off from the catalog and go on.
@@ -92,13 +94,20 @@ pub async fn alone(catalog: &Catalog, name: &DatabaseName) -> Result<(), Operato
     in_the_way(catalog, name, None).await
 }
 
-/// As [`alone`], beside this process's own job.
+/// As [`alone`], beside this process's own job, which the catalog must know: another expiry would not see it else, and a catalog that was replaced knows
+/// nobody else's either.
 pub(super) async fn others(
     catalog: &Catalog,
     name: &DatabaseName,
-    own: JobId,
+    own: Option<JobId>,
 ) -> Result<(), OperatorMessage> {
-    in_the_way(catalog, name, Some(own)).await
+    if let Some(own) = own {
+        let known = catalog.job_get(own).await.map_err(|why| wiring::catalog_away(&why))?;
+        if known.is_none_or(|job| job.finished_at.is_some()) {
+            return Err(refused(name, "the catalog does not know that it is being expired", "run it again"));
+        }
+    }
+    in_the_way(catalog, name, own).await
 }
 
 async fn in_the_way(
@@ -133,18 +142,6 @@ pub async fn other(
     let now = catalog.clock().await.map_err(|why| wiring::catalog_away(&why))?.min(Utc::now());
     let at = jobs.iter().position(|job| Some(job.asked.id) != own && is_in_the_way(job, now));
     Ok(at.map(|at| jobs.swap_remove(at)))
-}
-
-/// Refuses where the catalog did not take this process's own job: another expiry would not see it.
-pub(super) async fn recorded(
-    catalog: &Catalog,
-    name: &DatabaseName,
-    own: JobId,
-) -> Result<(), OperatorMessage> {
-    match catalog.job_get(own).await.map_err(|why| wiring::catalog_away(&why))? {
-        Some(_) => Ok(()),
-        None => Err(refused(name, "the catalog did not record that it is being expired", "run it again")),
-    }
 }
 
 /// Refuses where signed heads speak against a journal.

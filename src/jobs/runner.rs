@@ -183,7 +183,7 @@ impl Runner {
             if !may_do(job, (&self.me.node, self.config.service.expire), &self.config.databases)
                 || self.keys.values().any(|(_, key)| *key == key_of(job))
                 || !self.has_stream(job)
-                || !self.is_alone(job).await
+                || !self.keeps_apart(job).await
             {
                 continue;
             }
@@ -209,11 +209,30 @@ impl Runner {
         }
     }
 
-    /// Whether nothing reads what an expiry would delete: it waits for that, where a command would be refused.
-    async fn is_alone(&self, job: &Job) -> bool {
+    /// Whether an expiry and what reads what it would delete keep apart: it waits for that, where a command would be refused, and what reads waits for one that is
+    /// under way here.
+    async fn keeps_apart(&self, job: &Job) -> bool {
         let Some(database) = &job.asked.database else { return true };
-        job.asked.kind != JobKind::Expire
-            || matches!(guard::other(&self.catalog, database, Some(job.asked.id)).await, Ok(None))
+        let doing = |kinds: &[JobKind]| {
+            self.keys.values().any(|(_, (kind, of))| kinds.contains(kind) && of.as_ref() == Some(database))
+        };
+        match job.asked.kind {
+            JobKind::Verify | JobKind::Drill => !doing(&[JobKind::Expire]),
+            // Of what is done here it is known, also where another catalog was put in this one's place.
+            JobKind::Expire if doing(&[JobKind::Verify, JobKind::Drill, JobKind::Restore]) => false,
+            JobKind::Expire => match guard::other(&self.catalog, database, Some(job.asked.id)).await {
+                Ok(None) => true,
+                Ok(Some(other)) => {
+                    tracing::debug!(job = %job.asked.id, database = %database, waits_for = %other.asked.id, "an expiry waits for what reads");
+                    false
+                }
+                Err(why) => {
+                    tracing::warn!(job = %job.asked.id, database = %database, "an expiry waits: {why}");
+                    false
+                }
+            },
+            _ => true,
+        }
     }
 
     /// Whether the stream is here that a copy of the database comes in, where it comes in one.

@@ -162,7 +162,7 @@ fn job(name: &DatabaseName, kind: JobKind, cron: &Cron) -> NewJob {
     let asked = match kind {
         JobKind::Backup => spec::asked(kind, Some(name), &spec::Backup::default()),
         JobKind::Drill => spec::asked(kind, Some(name), &spec::Drill::default()),
-        JobKind::Expire => spec::asked(kind, Some(name), &spec::Expire::default()),
+        JobKind::Expire => spec::asked(kind, Some(name), &spec::Expire {}),
         _ => spec::asked(kind, Some(name), &spec::Verify {}),
     };
     NewJob { asked_by: cron.text().to_owned(), via: Via::Schedule, ..asked }

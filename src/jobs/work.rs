@@ -181,10 +181,11 @@ async fn expiry(
     let retention = settings.retention.as_ref().ok_or_else(|| expire::guard::without_rule(name))?;
     let (config, catalog) = (&*means.config, &means.catalog);
     // More than half at once is a person's word.
-    let (grace, dry_run, yes) = (None, spec.dry_run, false);
+    let spec::Expire {} = spec;
+    let (grace, dry_run, yes) = (None, false, false);
     let expiry = Expiry { config, catalog, name, settings, retention, grace, dry_run, yes };
     let mut shown = Vec::new();
-    Box::pin(expiry.run(own, &mut shown)).await?;
+    Box::pin(expiry.run(Some(own), &mut shown)).await?;
     expire::result(name, &shown)
 }
 

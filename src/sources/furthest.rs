@@ -24,7 +24,7 @@ use crate::message::{Code, OperatorMessage, Safe};
 struct Reach {
     /// The cluster whose log would be restored, as the engine calls it.
     picked: String,
-    /// The clusters of all incarnations of the database that it has.
+    /// The clusters of the incarnations of the database that it has, up to that one.
     knows: Vec<String>,
     /// Where its log ends; `None`: it has none.
     end: Option<Position>,
@@ -161,7 +161,8 @@ pub async fn for_latest(
             }
         };
         known.extend(sources.iter().map(|source| (store.clone(), source.record().number)));
-        let knows: Vec<String> = sources.iter().map(|source| source.record().identity.clone()).collect();
+        let clusters: Vec<(u64, String)> =
+            sources.iter().map(|source| (source.record().number, source.record().identity.clone())).collect();
         let Some(source) = pick(sources, history.incarnation) else {
             if named.len() > 1 {
                 remarks.push(format!("the store {store} holds nothing of what was asked for"));
@@ -172,7 +173,9 @@ pub async fn for_latest(
         if named.len() == 1 {
             return Ok((held(store, source), remarks));
         }
-        match reach(&source, knows).await {
+        // What came behind the one that is meant says nothing of how far that one reaches.
+        let before = clusters.into_iter().filter(|(number, _)| *number <= source.record().number);
+        match reach(&source, before.map(|(_, cluster)| cluster).collect()).await {
             Ok(reach) => found.push((store, source, reach)),
             Err(why) if found.is_empty() => return Err(unreadable(name, store, &why).into()),
             Err(why) => remarks.push(unread(store, &why)),

@@ -12,9 +12,8 @@ fn days(crash: &str) -> String {
 }
 
 impl Story {
-    fn ask(&self, more: &[&str]) -> String {
-        let line = [&["backup", "expire", "orders", "--no-wait"], more].concat();
-        self.node.json(&line)["id"].as_str().unwrap().to_owned()
+    fn ask(&self) -> String {
+        self.node.json(&["backup", "expire", "orders", "--no-wait"])["id"].as_str().unwrap().to_owned()
     }
 
     fn job(&self, id: &str) -> Value {
@@ -39,7 +38,7 @@ impl Story {
         }
         self.note();
         self.node.wait_end(1, flushed(&self.server));
-        let job = self.ask(&[]);
+        let job = self.ask();
         let came = match crash.is_empty() {
             true => Some(self.ended(&job)),
             false => wait_for(SOON, || match service.process.ended().is_some() {
@@ -68,7 +67,7 @@ fn a_service_that_may_delete_expires_when_asked_and_after_a_kill_says_so_and_goe
     // One that may not leaves it alone.
     let service = story.node.start(Some(&days("")));
     story.node.wait_backup(1);
-    let unmet = story.ask(&["--dry-run"]);
+    let unmet = story.ask();
     let_pass(std::time::Duration::from_secs(3));
     assert_eq!(story.job(&unmet)["state"], "queued", "{}", story.node.log());
     service.stop();
@@ -80,8 +79,8 @@ fn a_service_that_may_delete_expires_when_asked_and_after_a_kill_says_so_and_goe
         assert_eq!((&job["state"], &job["kind"]), (&"succeeded".into(), &"expire".into()), "{job}");
         gone += deleted(&job);
     }
-    let dry = story.job(&unmet);
-    assert_eq!((&dry["state"], deleted(&dry)), (&"succeeded".into(), 0), "{dry}");
+    let met = story.job(&unmet);
+    assert_eq!((&met["state"], deleted(&met)), (&"succeeded".into(), 0), "{met}");
     assert!(gone > 0, "nothing ever went");
     story.is_whole();
     // It dies in the midst of a deletion: the next service says that it is not known how far it came, and begins nothing anew.
@@ -95,7 +94,7 @@ fn a_service_that_may_delete_expires_when_asked_and_after_a_kill_says_so_and_goe
     assert_eq!((&failed["state"], &failed["attempt"]), (&"failed".into(), &1.into()), "{failed}");
     assert!(failed["problem"]["safe"].as_str().unwrap().contains("not deleted"), "{failed}");
     // For a day it may be cut off and go on: the next one waits.
-    let next = story.ask(&[]);
+    let next = story.ask();
     let_pass(std::time::Duration::from_secs(3));
     assert_eq!(story.job(&next)["state"], "queued");
     let before = walk(&story.node.folder().join("journal"));

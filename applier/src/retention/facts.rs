@@ -375,8 +375,13 @@ pub async fn holdable(
     let Some(facts) = read(source, known, Utc::now(), TimeDelta::zero()).await? else { return Ok(None) };
     let Some((base, needs)) = kept_by(source, &branches, point, &facts.bases).await? else { return Ok(None) };
     // No restore crosses one, so no base before it leads to the point.
-    if facts.gaps.iter().any(|gap| needs.from < *gap && *gap <= needs.until) {
-        return Ok(None);
+    for gap in facts.gaps.iter().filter(|gap| needs.from < **gap && **gap <= needs.until) {
+        // But for one on a timeline that the point's history had left before.
+        let gap = reader.searched_header(*gap).await?;
+        let first_missing = Offset::new(gap.start.get().saturating_add(1));
+        if branches.is_in_history(point.timeline, Position::new(gap.timeline, first_missing)) {
+            return Ok(None);
+        }
     }
     let late = |marked: Option<DateTime<Utc>>| {
         marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= in_time)

@@ -23,11 +23,7 @@ pub struct Verify {}
 /// An expiry, by the rule of the configuration of whoever does it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Expire {
-    /// Only says what it would do.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub dry_run: bool,
-}
+pub struct Expire {}
 
 /// What a restore aims at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -68,15 +68,16 @@ pub async fn what_each_store_has_of_the_cluster_is_told_beside_the_other(catalog
     assert_eq!(told, [("main", 400 * MIB - 10), ("other", 101 * MIB)]);
     let status = catalog.status(&name("orders"), time(5000)).await.unwrap();
     let window = status.window.as_ref().unwrap();
-    assert_eq!((window.store.as_str(), status.incarnation), ("main", Some(first)), "it reaches further back");
+    assert_eq!((window.store.as_str(), status.incarnation), ("other", Some(second)), "it reaches furthest");
     assert_eq!((status.backups.count, status.former.len()), (2, 0), "neither is a former one");
     let fleet = catalog.fleet(time(5000)).await.unwrap();
     let restorable = fleet.members[0].restorable.as_ref().unwrap();
-    assert_eq!((restorable.incarnation, restorable.store.as_str()), (first, "main"));
+    assert_eq!((restorable.incarnation, restorable.store.as_str()), (second, "other"));
     assert_eq!(fleet.members[0].backups, status.backups);
     // It was put back, and what is in the other store may be of the history before.
     let third = IncarnationId::from_bytes([99; 16]);
-    catalog.incarnation_put(&Incarnation { id: third, number: Some(7), ..known }).await.unwrap();
+    let created_at = time(4000);
+    catalog.incarnation_put(&Incarnation { id: third, created_at, number: Some(7), ..known }).await.unwrap();
     catalog.range_extend(&range(third, "main", 1, 0, 100 * MIB)).await.unwrap();
     let status = catalog.status(&name("orders"), time(5000)).await.unwrap();
     assert_eq!((status.incarnation, status.window.as_ref(), status.former.len()), (Some(third), None, 2));

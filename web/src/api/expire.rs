@@ -24,9 +24,6 @@ pub struct ExpireAsked {
     /// Of this database, in all its stores.
     #[schema(example = "orders")]
     database: String,
-    /// Whether it only says what it would mark and delete.
-    #[serde(default)]
-    dry_run: bool,
 }
 
 /// Mark and delete what no rule keeps of a database
@@ -50,7 +47,6 @@ pub async fn ask(
 ) -> Result<Response, Problem> {
     let asked: ExpireAsked = body::json(&headers, &body, "{\"database\": ...}")?;
     let database = ask::database(&web, &who, &asked.database).await?;
-    let spec = spec::Expire { dry_run: asked.dry_run };
-    let work = Work { kind: JobKind::Expire, database: &database.name, spec: &spec, node: None };
+    let work = Work { kind: JobKind::Expire, database: &database.name, spec: &spec::Expire {}, node: None };
     ask::queue(&web, &who, key, work).await
 }
