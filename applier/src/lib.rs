@@ -10,6 +10,7 @@ pub mod held;
 pub mod plan;
 pub mod restore;
 pub mod retention;
+pub mod serve;
 pub mod source;
 pub mod standby;
 pub mod verify;

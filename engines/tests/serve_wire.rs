@@ -170,7 +170,7 @@ async fn log_comes_whole_over_the_end_of_a_timeline_and_positions_go_back() {
         loop {
             match stream.next().await.unwrap() {
                 FromStandby::Done => break,
-                FromStandby::Status { .. } | FromStandby::Feedback { .. } => {}
+                FromStandby::Status { .. } | FromStandby::Feedback { .. } | FromStandby::Sent => {}
                 FromStandby::Gone => panic!("gone"),
             }
         }

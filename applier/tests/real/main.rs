@@ -12,3 +12,4 @@ mod fetched;
 mod reached;
 mod restored;
 mod rig;
+mod served;

@@ -143,6 +143,13 @@ impl TimelineHistory {
         begins.zip(all).map(|(begin, (timeline, end))| Branch { timeline, begin, end })
     }
 
+    /// The file of an ancestor, as far as this history says what is in it.
+    pub fn ancestor_file(&self, timeline: Timeline) -> Vec<u8> {
+        let before = self.ancestors.iter().take_while(|ancestor| ancestor.timeline != timeline);
+        let lines = before.map(|a| format!("{}\t{}\tas a later history says\n", a.timeline, a.left_at));
+        lines.collect::<String>().into_bytes()
+    }
+
     /// Where this history leaves `timeline`; `None` if that is its own or none of its ancestors.
     pub fn leaves(&self, timeline: Timeline) -> Option<Offset> {
         self.ancestors.iter().find(|a| a.timeline == timeline).map(|a| a.left_at)

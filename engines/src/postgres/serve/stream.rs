@@ -9,7 +9,8 @@ use farshore_journal::{Offset, Timeline};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::wire::{Frame, StandbyStatus};
-use super::message::{self, Said};
+use super::command::Refusal;
+use super::message::{self, Said, Severity};
 use super::session::{ServeError, Session};
 
 /// The most log in one message: `MAX_SEND_SIZE` of PostgreSQL's `walsender.c`. A message that is cut for its size is to end at a page: standbys count on no record being
@@ -35,6 +36,8 @@ pub enum FromStandby {
     Done,
     /// It left.
     Gone,
+    /// Nothing: what was put has gone to the connection, and more may be put.
+    Sent,
 }
 
 /// A session that streams.
@@ -73,12 +76,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         Ok(self.session.pipe.send().await?)
     }
 
-    /// What comes next; what was put goes out meanwhile. Cancel-safe.
+    /// What comes next, be it that what was put has gone out meanwhile. Cancel-safe.
     ///
     /// # Errors
     /// When the connection broke, or what came makes no sense.
     pub async fn next(&mut self) -> Result<FromStandby, ServeError> {
-        let Some(Frame { tag, body }) = self.session.pipe.next().await? else { return Ok(FromStandby::Gone) };
+        let Frame { tag, body } = match self.session.pipe.next_or_sent().await? {
+            Some(Some(frame)) => frame,
+            Some(None) => return Ok(FromStandby::Sent),
+            None => return Ok(FromStandby::Gone),
+        };
         match tag {
             b'd' => match message::said(body) {
                 Some(Said::Status { status, reply_requested }) => {
@@ -110,6 +117,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         self.session.put_left(next);
         self.session.pipe.send().await?;
         Ok(Some(self.session))
+    }
+
+    /// Ends it and the session with an error.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub async fn fail(mut self, refusal: &Refusal) -> Result<(), ServeError> {
+        message::put_error(self.session.pipe.output(), Severity::Fatal, refusal);
+        Ok(self.session.pipe.send().await?)
     }
 
     /// Ends it since we stop: the standby comes again by itself. The caller sets the deadline.

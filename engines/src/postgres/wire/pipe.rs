@@ -76,6 +76,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// As [`Self::next`], and comes back with nothing as soon as all that was in the output has gone. `None` when the connection was closed. Cancel-safe.
+    pub(crate) async fn next_or_sent(&mut self) -> io::Result<Option<Option<Frame>>> {
+        let had = !self.output.is_empty();
+        poll_fn(|cx| match self.poll_next(cx) {
+            Poll::Ready(next) => Poll::Ready(next.map(|frame| frame.map(Some))),
+            Poll::Pending if had && self.output.is_empty() && !self.unflushed => Poll::Ready(Ok(Some(None))),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
             let written = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.output))?;

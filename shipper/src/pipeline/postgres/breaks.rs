@@ -71,11 +71,11 @@ impl Pipeline {
     ) -> Result<(), ShipError> {
         let history = match source.connection.timeline_history(branch.timeline).await {
             Ok(Some(file)) => file.content.to_vec(),
-            Ok(None) => written_history(&source.history, branch.timeline),
+            Ok(None) => source.history.ancestor_file(branch.timeline),
             // The server lacks a file of its own past, having come to a later timeline as a copy; its newest history says the
             // same. `undefined_file`. Source: appendix A of the manual.
             Err(why) if why.code() == Some("58P01") && branch.timeline != source.system.timeline => {
-                written_history(&source.history, branch.timeline)
+                source.history.ancestor_file(branch.timeline)
             }
             Err(why) => return Err(why.into()),
         };
@@ -129,13 +129,6 @@ pub(super) fn gap_end(
     Some(end).filter(|end| *end > stored.offset)
 }
 
-/// The history file of `timeline`, from that of a descendant.
-fn written_history(of: &TimelineHistory, timeline: Timeline) -> Vec<u8> {
-    let before = of.ancestors().iter().take_while(|ancestor| ancestor.timeline != timeline);
-    let lines = before.map(|a| format!("{}\t{}\tas a later history says\n", a.timeline, a.left_at));
-    lines.collect::<String>().into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +152,7 @@ mod tests {
     fn a_history_file_that_the_server_lacks_is_written_from_a_later_one() {
         let later =
             TimelineHistory::parse(Timeline::new(4), b"1\t0/500\tx\n2\t0/700\ty\n3\t0/900\tz\n").unwrap();
-        let written = written_history(&later, Timeline::new(3));
+        let written = later.ancestor_file(Timeline::new(3));
         let read = TimelineHistory::parse(Timeline::new(3), &written).unwrap();
         assert_eq!(read.leaves(Timeline::new(1)), Some(Offset::new(0x500)));
         assert_eq!(read.leaves(Timeline::new(2)), Some(Offset::new(0x700)));
