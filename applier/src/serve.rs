@@ -19,7 +19,7 @@ use std::time::Duration;
 use farshore_engines::log::Shape;
 use farshore_engines::postgres::serve::{Command, Greeting, Refusal, ServeError, Session};
 use farshore_engines::postgres::wire::{StandbyStatus, SystemIdentity};
-use farshore_journal::{Offset, Timeline};
+use farshore_journal::{Offset, Position, Timeline};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -105,9 +105,17 @@ impl JournalServer {
         command: Command,
     ) -> Result<Option<(Timeline, Offset)>, ServeError> {
         match command {
-            // Log is kept by rules and not by slots: each name is as good as another, and keeps nothing.
+            // Log is kept by rules and not by slots: each name is as good as another, and stands for all that there is.
             Command::CreateSlot { name, .. } => session.slot_made(&name).await?,
-            Command::ReadSlot(_) => session.slot(None).await?,
+            Command::ReadSlot(_) => match self.branches().await {
+                Ok(branches) => {
+                    let line = Line::of(&branches);
+                    let first = line.legs.iter().find(|leg| branches.get(leg.timeline).is_some());
+                    let kept = first.map(|leg| Position::new(leg.timeline, line.begin));
+                    session.slot(kept).await?;
+                }
+                Err(refusal) => session.refuse(&refusal).await?,
+            },
             Command::DropSlot(_) => session.slot_dropped().await?,
             Command::Show(name) => match self.setting(&name) {
                 Some(value) => session.show(&name, &value).await?,

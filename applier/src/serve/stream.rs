@@ -212,6 +212,18 @@ impl Sending<'_> {
             self.is_all = true;
             return Ok(self.look(self.server.every));
         }
+        if let Some((at, _)) = self.left
+            && branches.stretches(newest, from, until).is_empty()
+        {
+            let (timeline, why) = (self.timeline, "the journal went on with the next one before it had that");
+            return Err(Refusal::new(
+                GONE,
+                format!(
+                    "the log of timeline {timeline} from {from} up to {at} is not in this journal: {why}"
+                ),
+            )
+            .hint("make the standby anew: farshore restore"));
+        }
         let log = LogReader::new(&self.server.source, branches, newest, from, until);
         Ok(Self::go_on(Box::new(log)))
     }

@@ -27,7 +27,7 @@ fn up_to(id: i64) -> Vec<i64> {
 }
 
 /// Commits on the old primary that the standby never got; then the standby is the primary, and the journal goes on there.
-async fn failed_over(rig: &mut Rig) -> Vec<Commit> {
+pub async fn failed_over(rig: &mut Rig) -> Vec<Commit> {
     let standby = Server::standby_of(&rig.server).await;
     let end: Offset = rig.server.sql("select pg_current_wal_flush_lsn()").parse().unwrap();
     let caught_up = wait_for(Duration::from_secs(90), || {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use farshore_applier::plan::Asked;
 use farshore_applier::serve::{Heard, JournalServer};
 use farshore_engines::postgres::serve::{Secrets, Session, Verifier};
+use farshore_journal::Offset;
 use farshore_journal::format::{Recipients, Unlock};
-use farshore_testkit::pg::{Major, Server};
+use farshore_testkit::pg::{Major, Mode, Server};
 use farshore_testkit::process::wait_for;
 use farshore_testkit::user;
 use tempfile::TempDir;
@@ -136,9 +137,9 @@ async fn a_standby_of(major: Major) {
     assert_eq!(content(&standby), content(&rig.server));
     // Without its primary, and begun anew from a segment that it has in part.
     let end = rig.writer.stored().offset;
-    rig.server.stop(farshore_testkit::pg::Mode::Immediate);
+    rig.server.stop(Mode::Immediate);
     tokio::task::block_in_place(|| {
-        standby.stop(farshore_testkit::pg::Mode::Fast);
+        standby.stop(Mode::Fast);
         standby.start();
         has_all(&standby, &rig);
         let replayed = wait_for(SOON, || {
@@ -148,7 +149,7 @@ async fn a_standby_of(major: Major) {
         let heard =
             wait_for(SOON, || served.heard.lock().unwrap().filter(|heard| heard.status.applied == end));
         assert!(heard.is_some(), "{end}: {:?}", served.heard.lock().unwrap());
-        standby.stop(farshore_testkit::pg::Mode::Fast);
+        standby.stop(Mode::Fast);
     });
     served.end().await;
 }
@@ -156,4 +157,95 @@ async fn a_standby_of(major: Major) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stock_standby_replays_from_the_journal_alone() {
     a_standby_of(Major::V15).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stock_standby_of_major_14_replays_from_the_journal_alone() {
+    a_standby_of(Major::V14).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_of_the_journal_follows_a_promotion_and_one_that_went_beyond_it_finds_out() {
+    let mut rig = Rig::new(Major::V15, Recipients::default()).await;
+    rig.base().await;
+    rig.commits(10).await;
+    rig.ship().await;
+    let served = Served::begin(&rig).await;
+    let (_place, standby) = standby(&rig, Major::V15, served.port).await;
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(standby.data_dir().join("postgresql.auto.conf"))
+        .and_then(|mut file| std::io::Write::write_all(&mut file, b"wal_receiver_create_temp_slot = on\n"))
+        .unwrap();
+    let other = Server::standby_of(&rig.server).await;
+    tokio::task::block_in_place(|| {
+        standby.start();
+        has_all(&standby, &rig);
+        has_all(&other, &rig);
+    });
+    // Its last words reach both.
+    rig.server.sql("checkpoint");
+    rig.ship().await;
+    let end: Offset = rig.server.sql("select pg_current_wal_flush_lsn()").parse().unwrap();
+    rig.server.stop(Mode::Immediate);
+    let has = |server: &Server| {
+        server.sql("select coalesce(pg_last_wal_replay_lsn(), '0/0')").parse::<Offset>().unwrap()
+    };
+    let caught_up = tokio::task::block_in_place(|| wait_for(SOON, || (has(&other) >= end).then_some(())));
+    assert!(caught_up.is_some());
+    other.promote();
+    rig.branch_to(other).await;
+    rig.commits(10).await;
+    rig.ship().await;
+    tokio::task::block_in_place(|| has_all(&standby, &rig));
+    assert_eq!(standby.sql("select received_tli from pg_stat_wal_receiver"), "2");
+    assert_eq!(content(&standby), content(&rig.server));
+    // The next promotion leaves log behind that this standby has replayed.
+    let lost = crate::reached::failed_over(&mut rig).await;
+    let told = tokio::task::block_in_place(|| {
+        wait_for(SOON, || standby.log().contains("before current recovery point").then_some(()))
+    });
+    assert!(told.is_some(), "{lost:?}\n{}", standby.log());
+    tokio::task::block_in_place(|| standby.stop(Mode::Fast));
+    served.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_served_is_the_servers_log_to_the_byte() {
+    let mut rig = Rig::new(Major::V15, Recipients::default()).await;
+    rig.base().await;
+    rig.server.pgbench_init(1);
+    rig.commits(20).await;
+    rig.server.sql("select pg_switch_wal()");
+    rig.commits(1).await;
+    rig.ship().await;
+    let served = Served::begin(&rig).await;
+    let place = tempfile::tempdir().unwrap();
+    // It stops at what lies behind the end that it is given.
+    let end = Offset::new(rig.writer.stored().offset.get() - 8);
+    let mut tool = rig.server.client_command("pg_receivewal");
+    let conninfo =
+        format!("host=127.0.0.1 port={} user=far password='{PASSWORD}' sslmode=disable", served.port);
+    // With a slot it begins where that keeps log from, and without one at the end.
+    tool.args(["--no-loop", "-S", "any", "-D"]).arg(place.path()).args([
+        "-E",
+        &end.to_string(),
+        "-d",
+        &conninfo,
+    ]);
+    let done = tokio::task::spawn_blocking(move || tool.output().unwrap()).await.unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let mut compared = 0;
+    for entry in std::fs::read_dir(place.path()).unwrap() {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+        if path.extension().is_some() {
+            continue;
+        }
+        let here = std::fs::read(&path).unwrap();
+        let there = std::fs::read(rig.server.data_dir().join("pg_wal").join(&name)).unwrap();
+        assert!(here == there, "{name:?} differs");
+        compared += 1;
+    }
+    assert!(compared >= 2, "{compared} segments");
+    served.end().await;
 }
