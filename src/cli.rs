@@ -312,7 +312,7 @@ pub struct ExpireArgs {
     /// Say what would be marked and deleted, and do neither
     #[arg(long, conflicts_with = "no_wait")]
     pub dry_run: bool,
-    /// Leave it to a service that may delete (`expire` in [service]), and say only the job's name
+    /// Leave it to a service that may delete (`expire = true` in its configuration), and say only the job's name
     #[arg(long, requires = "database")]
     pub no_wait: bool,
 }

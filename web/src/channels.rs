@@ -1,7 +1,7 @@
 //! Whom the service tells, as far as those who ask it may know: names and kinds, and whether a channel takes a test.
 //!
 //! What always holds: no address and no secret is here; how a channel is spoken to is the service's own matter, which it puts in as a function. One test of a
-//! channel is under way at a time, and two begin [`APART`] seconds from each other, and its answer is here within [`PATIENCE`].
+//! channel is under way at a time, and two begin five seconds from each other, and its answer is here within [`PATIENCE`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -89,7 +89,7 @@ impl Channels {
         self.known.iter().find(|channel| channel.name == name)
     }
 
-    /// The place of a channel's next test; none while one is under way, or began less than [`APART`] ago: alarms go the same way.
+    /// The place of a channel's next test; none while one is under way, or began less than five seconds ago: alarms go the same way.
     pub fn place(&self, channel: &Channel) -> Option<Place> {
         self.place_at(channel, Instant::now())
     }
