@@ -23,14 +23,15 @@ pub(crate) fn present<'a>(
         }
     }
     let newest: Vec<&Incarnation> = of_stores.values().filter_map(|own| own.last().copied()).collect();
-    // Of which nothing is stored yet: nobody knows in which store it is, and what is stored of its cluster stands for it.
-    let bare = all.last().filter(|last| {
-        stores(last.id).is_empty() && !newest.iter().any(|one| one.engine_identity == last.engine_identity)
-    });
+    // Of which nothing is stored yet: nobody knows in which store it is, but for its number. Where it may be a store's newest, what is stored there is of the one before.
+    let bare = all.last().filter(|last| stores(last.id).is_empty());
+    let may_be_newest = |bare: &&Incarnation| {
+        of_stores.values().any(|own| own.last().is_some_and(|last| last.number < bare.number))
+    };
     let Some(current) = newest.iter().copied().reduce(|one, other| later(one, other, &of_stores)) else {
         return all.last().map(|last| last.id).into_iter().collect();
     };
-    if let Some(bare) = bare.filter(|bare| bare.created_at > current.created_at) {
+    if let Some(bare) = bare.filter(may_be_newest) {
         return vec![bare.id];
     }
     let is_same = |one: &&&Incarnation| one.engine_identity == current.engine_identity;
@@ -81,12 +82,14 @@ mod tests {
 
     use super::*;
 
-    /// Founded in this order, each in a store (in none yet where that has no name) of a cluster; what is present, newest first. They come ordered by each store's own
+    /// Founded in this order, each of a cluster and in a store (of which nothing is stored yet where that begins with `?`); what is present, newest first. They come ordered by each store's own
     /// numbers, as the catalog has them.
     fn of(founded: &[(u8, &'static str, &'static str)]) -> Vec<u8> {
         let mut listed: Vec<Incarnation> = Vec::new();
         for (id, cluster, store) in founded {
-            let number = founded.iter().take_while(|one| one.0 != *id).filter(|one| one.2 == *store).count();
+            let place = |store: &'static str| store.trim_start_matches('?');
+            let before = founded.iter().take_while(|one| one.0 != *id);
+            let number = before.filter(|one| place(one.2) == place(store)).count();
             listed.push(Incarnation {
                 id: IncarnationId::from_bytes([*id; 16]),
                 database: "orders".parse().unwrap(),
@@ -102,7 +105,7 @@ mod tests {
         listed.sort_by_key(|one| (one.number, one.created_at));
         let stores = |asked: IncarnationId| {
             let own = founded.iter().filter(|(id, ..)| IncarnationId::from_bytes([*id; 16]) == asked);
-            own.map(|(_, _, store)| *store).filter(|store| !store.is_empty()).collect::<BTreeSet<_>>()
+            own.map(|(_, _, store)| *store).filter(|store| !store.starts_with('?')).collect::<BTreeSet<_>>()
         };
         present(&listed, stores).iter().map(|id| id.as_bytes()[0]).collect()
     }
@@ -137,14 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn one_of_which_nothing_is_stored_hides_nothing_of_its_cluster() {
-        assert_eq!(of(&[(1, "a", "main"), (2, "a", "")]), [1]);
-        assert_eq!(
-            of(&[(1, "a", "main"), (2, "b", "main"), (3, "c", "")]),
-            [2],
-            "its number is no word about others"
-        );
-        assert_eq!(of(&[(1, "a", ""), (2, "a", "")]), [2]);
+    fn one_of_which_nothing_is_stored_is_the_present_one_where_it_may_be_a_stores_newest() {
+        assert_eq!(of(&[(1, "a", "main"), (2, "a", "?main")]), [2], "nothing of it can be restored yet");
+        assert_eq!(of(&[(1, "a", "main"), (2, "b", "?main")]), [2]);
+        assert_eq!(of(&[(1, "a", "main"), (2, "a", "?second")]), [1], "main has one of that number");
+        assert_eq!(of(&[(1, "a", "main"), (2, "b", "main"), (3, "b", "?second")]), [2]);
+        assert_eq!(of(&[(1, "a", "?main"), (2, "a", "?main")]), [2]);
     }
 
     #[test]
