@@ -90,8 +90,8 @@ pub struct Expiry<'a> {
     pub retention: &'a Retention,
     /// Another grace than its own.
     pub grace: Option<Duration>,
-    /// Whether it only says what it would do.
-    pub dry_run: bool,
+    /// As which job; none where it only says what it would do.
+    pub own: Option<JobId>,
     /// Whether a person said that more than half of the base backups may go.
     pub yes: bool,
 }
@@ -131,23 +131,22 @@ pub fn refused(shown: &[Expired]) -> Option<(&Expired, &String)> {
 }
 
 impl Expiry<'_> {
-    /// Marks and deletes, as the job `own` (none where it changes nothing), and says into `shown` what became of each incarnation in each store: also of those before one that failed.
+    /// Marks and deletes, and says into `shown` what became of each incarnation in each store: also of those before one that failed.
     ///
     /// # Errors
     /// When the catalog or a store does not answer, the credential may not delete, or a guard keeps everything.
-    pub async fn run(&self, own: Option<JobId>, shown: &mut Vec<Expired>) -> Result<(), OperatorMessage> {
-        guard::others(self.catalog, self.name, own).await?;
+    pub async fn run(&self, shown: &mut Vec<Expired>) -> Result<(), OperatorMessage> {
+        guard::others(self.catalog, self.name, self.own).await?;
         for store in &self.settings.stores {
             let sources = sources::all_for(self.config, self.name, store, Purpose::Tidy).await;
             let sources = sources.map_err(|why| guard::failed(self.name, store, &why))?;
-            self.in_store(own, store, &sources, shown).await?;
+            self.in_store(store, &sources, shown).await?;
         }
         Ok(())
     }
 
     async fn in_store(
         &self,
-        own: Option<JobId>,
         store: &StoreName,
         sources: &[Source],
         shown: &mut Vec<Expired>,
@@ -181,12 +180,12 @@ impl Expiry<'_> {
             };
             decided.push((*source, facts, decision));
         }
-        guard::not_too_many(self.name, store, &decided, self.yes || self.dry_run)?;
+        guard::not_too_many(self.name, store, &decided, self.yes || self.is_dry())?;
         for (source, facts, decision) in decided {
             let mut one = self.shown(store, source);
             match decision {
                 Ok(decision) => {
-                    let done = self.carry_out(own, source, facts, &decision, (now, begun), &mut one).await;
+                    let done = self.carry_out(source, facts, &decision, (now, begun), &mut one).await;
                     done.map_err(|why| guard::failed(self.name, store, &why))?;
                 }
                 Err(why) => one.refused = Some(why.to_string()),
@@ -194,6 +193,10 @@ impl Expiry<'_> {
             shown.push(one);
         }
         Ok(())
+    }
+
+    fn is_dry(&self) -> bool {
+        self.own.is_none()
     }
 
     /// How long a mark stands before what it marks is deleted.
@@ -211,7 +214,7 @@ impl Expiry<'_> {
             database: self.name.clone(),
             store: store.to_string(),
             incarnation: source.record().number,
-            dry_run: self.dry_run,
+            dry_run: self.is_dry(),
             kept: Vec::new(),
             marked_backups: 0,
             marked_stretches: 0,
@@ -225,7 +228,6 @@ impl Expiry<'_> {
     /// Marks, then deletes what is due.
     async fn carry_out(
         &self,
-        own: Option<JobId>,
         source: &Source,
         facts: &Facts,
         decision: &Decision,
@@ -252,14 +254,14 @@ impl Expiry<'_> {
                 continue;
             }
             one.marked_backups += 1;
-            if !self.dry_run {
+            if !self.is_dry() {
                 expiry::mark_backup(reader, *id, &marking).await?;
             }
         }
         let kept_again =
             facts.bases.iter().filter(|base| base.marked.is_some() && !decision.backups.contains(&base.id));
-        for base in kept_again.filter(|_| !self.dry_run) {
-            guard::others(self.catalog, self.name, own).await?;
+        for base in kept_again.filter(|_| !self.is_dry()) {
+            guard::others(self.catalog, self.name, self.own).await?;
             expiry::unmark_backup(reader, base.id).await?;
         }
         for stretch in &decision.stretches {
@@ -270,16 +272,15 @@ impl Expiry<'_> {
                 continue;
             }
             one.marked_stretches += 1;
-            if !self.dry_run {
+            if !self.is_dry() {
                 expiry::mark_run(reader, *stretch, &marking).await?;
             }
         }
-        self.delete(own, source, &due, begun, one).await
+        self.delete(source, &due, begun, one).await
     }
 
     async fn delete(
         &self,
-        own: Option<JobId>,
         source: &Source,
         due: &Decision,
         begun: Moment,
@@ -293,11 +294,11 @@ impl Expiry<'_> {
                 return Ok(());
             }
             one.deleted_backups += 1;
-            if self.dry_run {
+            if self.is_dry() {
                 one.deleted.bytes += farshore_journal::backup::stored_bytes(reader, *id).await?;
                 continue;
             }
-            guard::others(self.catalog, self.name, own).await?;
+            guard::others(self.catalog, self.name, self.own).await?;
             // Behind a crash right here the store has a marked backup that the catalog does not know: that is no disagreement.
             self.catalog.backup_delete(*id).await?;
             tracing::info!(database = %self.name, backup = %id, "deleting a base backup that no rule keeps");
@@ -307,14 +308,14 @@ impl Expiry<'_> {
         let runs = expiry::marked_runs(reader).await?;
         for stretch in &due.stretches {
             let Some((run, _)) = runs.iter().find(|(run, _)| is(run, *stretch)) else { continue };
-            if self.dry_run {
+            if self.is_dry() {
                 one.deleted.add(expiry::left_of(reader, run).await?);
                 continue;
             }
             if !is_fresh() {
                 break;
             }
-            guard::others(self.catalog, self.name, own).await?;
+            guard::others(self.catalog, self.name, self.own).await?;
             // Asking took its time, and what is called gone is to go.
             if !is_fresh() {
                 break;

@@ -69,20 +69,20 @@ pub async fn run(context: &mut Context, config: &Config, args: ExpireArgs) -> an
             retention,
             // What the rule asks for is the least.
             grace: args.grace.map(|grace| grace.get().max(retention.grace)),
-            dry_run: args.dry_run,
+            own: None,
             yes: context.global.yes,
         };
-        let begun = shown.len();
         // It changes nothing, and is no expiry to anybody who asks how the last one went.
         if args.dry_run {
-            expiry.run(None, &mut shown).await?;
+            expiry.run(&mut shown).await?;
             continue;
         }
-        guard::alone(&catalog, name).await?;
+        guard::others(&catalog, name, None).await?;
         let asked = spec::asked(JobKind::Expire, Some(name), &spec::Expire {});
-        let own = asked.id;
+        let expiry = Expiry { own: Some(asked.id), ..expiry };
         let held = record::begin(Some(&catalog), asked, &context.cancel).await;
-        let done = match held.beside(Box::pin(expiry.run(Some(own), &mut shown))).await {
+        let begun = shown.len();
+        let done = match held.beside(Box::pin(expiry.run(&mut shown))).await {
             Some(done) => done,
             None => {
                 held.end_stopped().await;

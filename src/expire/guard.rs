@@ -89,14 +89,9 @@ async fn jobs(catalog: &Catalog, name: &DatabaseName) -> Result<Vec<Job>, Operat
     Ok(jobs)
 }
 
-/// Refuses while another job of the database reads or deletes.
-pub async fn alone(catalog: &Catalog, name: &DatabaseName) -> Result<(), OperatorMessage> {
-    in_the_way(catalog, name, None).await
-}
-
-/// As [`alone`], beside this process's own job, which the catalog must know: another expiry would not see it else, and a catalog that was replaced knows
-/// nobody else's either.
-pub(super) async fn others(
+/// Refuses while another job of the database than `own` reads or deletes, and where the catalog does not know that one: another expiry would not see it, and a
+/// catalog that was replaced knows nobody else's either.
+pub async fn others(
     catalog: &Catalog,
     name: &DatabaseName,
     own: Option<JobId>,
@@ -107,14 +102,6 @@ pub(super) async fn others(
             return Err(refused(name, "the catalog does not know that it is being expired", "run it again"));
         }
     }
-    in_the_way(catalog, name, own).await
-}
-
-async fn in_the_way(
-    catalog: &Catalog,
-    name: &DatabaseName,
-    own: Option<JobId>,
-) -> Result<(), OperatorMessage> {
     match other(catalog, name, own).await? {
         None => Ok(()),
         Some(job) => Err(refused(

@@ -182,10 +182,10 @@ async fn expiry(
     let (config, catalog) = (&*means.config, &means.catalog);
     // More than half at once is a person's word.
     let spec::Expire {} = spec;
-    let (grace, dry_run, yes) = (None, false, false);
-    let expiry = Expiry { config, catalog, name, settings, retention, grace, dry_run, yes };
+    let (grace, own, yes) = (None, Some(own), false);
+    let expiry = Expiry { config, catalog, name, settings, retention, grace, own, yes };
     let mut shown = Vec::new();
-    Box::pin(expiry.run(Some(own), &mut shown)).await?;
+    Box::pin(expiry.run(&mut shown)).await?;
     expire::result(name, &shown)
 }
 

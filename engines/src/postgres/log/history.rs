@@ -210,6 +210,17 @@ mod tests {
     }
 
     #[test]
+    fn a_history_file_that_the_server_lacks_is_written_from_a_later_one() {
+        let later =
+            TimelineHistory::parse(Timeline::new(4), b"1\t0/500\tx\n2\t0/700\ty\n3\t0/900\tz\n").unwrap();
+        let written = later.ancestor_file(Timeline::new(3));
+        let read = TimelineHistory::parse(Timeline::new(3), &written).unwrap();
+        assert_eq!(read.leaves(Timeline::new(1)), Some(Offset::new(0x500)));
+        assert_eq!(read.leaves(Timeline::new(2)), Some(Offset::new(0x700)));
+        assert_eq!(read.ancestors().len(), 2);
+    }
+
+    #[test]
     fn a_history_says_which_timeline_holds_each_byte() {
         let history = fourth();
         assert_eq!(history.ancestors()[0].reason, "no recovery target specified");

@@ -147,15 +147,4 @@ mod tests {
         let fork = gap_end(at(1, 5 * SEGMENT), Offset::new(9 * SEGMENT), &two, SEGMENT);
         assert_eq!(fork, Some(Offset::new(0x700_0000)));
     }
-
-    #[test]
-    fn a_history_file_that_the_server_lacks_is_written_from_a_later_one() {
-        let later =
-            TimelineHistory::parse(Timeline::new(4), b"1\t0/500\tx\n2\t0/700\ty\n3\t0/900\tz\n").unwrap();
-        let written = later.ancestor_file(Timeline::new(3));
-        let read = TimelineHistory::parse(Timeline::new(3), &written).unwrap();
-        assert_eq!(read.leaves(Timeline::new(1)), Some(Offset::new(0x500)));
-        assert_eq!(read.leaves(Timeline::new(2)), Some(Offset::new(0x700)));
-        assert_eq!(read.ancestors().len(), 2);
-    }
 }
