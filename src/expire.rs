@@ -6,15 +6,17 @@
 
 pub mod guard;
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_applier::retention::facts::{self, FactsError};
-use farshore_applier::retention::{Decision, Facts, Rule, decide, due};
+use farshore_applier::retention::{Decision, Facts, Keep, Rule, decide, due};
 use farshore_applier::source::Source;
 use farshore_catalog::Catalog;
 use farshore_catalog::job::JobId;
-use farshore_journal::expiry::{self, Deleted, Marking};
+use farshore_journal::expiry::{self, Deleted, Marking, MayGo};
 use farshore_journal::moment::Moment;
 use farshore_journal::{DatabaseName, Sequence};
 use serde::Serialize;
@@ -28,6 +30,8 @@ use crate::wiring::{self, Purpose};
 
 /// How old a look at holds, backups and jobs may be when something is deleted on its word.
 const FRESH: Duration = Duration::from_secs(600);
+/// How often it is asked whether somebody reads, while log goes of which something is gone already.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What became of one incarnation in one store, as `-o json` shows it.
 #[derive(Debug, Serialize)]
@@ -54,6 +58,9 @@ pub struct Expired {
     pub deleted: Deleted,
     /// Why nothing goes.
     pub refused: Option<String>,
+    /// Whether that is somebody's alarm in a former incarnation too.
+    #[serde(skip)]
+    pub alarms: bool,
 }
 
 /// Seconds of a day: 86,400, but for tests, which cannot wait for days.
@@ -120,14 +127,14 @@ pub fn result(name: &DatabaseName, shown: &[Expired]) -> Result<String, Operator
     }
 }
 
-/// The newest incarnation of a store of which nothing may go, and why. Of a former one it is shown beside the others, and is nobody's alarm: nothing comes to it any more
-/// that would let older base backups go.
+/// The newest incarnation of a store of which nothing may go, and why. Of a former one it is shown beside the others, and is nobody's alarm, since nothing comes to it any more
+/// that would let older base backups go; but for a point that is held and that no base backup leads to any more.
 pub fn refused(shown: &[Expired]) -> Option<(&Expired, &String)> {
     let is_newest = |one: &&Expired| {
         let alike = |other: &&Expired| (&other.database, &other.store) == (&one.database, &one.store);
         shown.iter().filter(alike).all(|other| other.incarnation <= one.incarnation)
     };
-    shown.iter().filter(is_newest).find_map(|one| Some((one, one.refused.as_ref()?)))
+    shown.iter().filter(|one| one.alarms || is_newest(one)).find_map(|one| Some((one, one.refused.as_ref()?)))
 }
 
 impl Expiry<'_> {
@@ -188,7 +195,10 @@ impl Expiry<'_> {
                     let done = self.carry_out(source, facts, &decision, (now, begun), &mut one).await;
                     done.map_err(|why| guard::failed(self.name, store, &why))?;
                 }
-                Err(why) => one.refused = Some(why.to_string()),
+                Err(why) => {
+                    one.alarms = matches!(why, Keep::HoldWithoutBase(_));
+                    one.refused = Some(why.to_string());
+                }
             }
             shown.push(one);
         }
@@ -222,6 +232,7 @@ impl Expiry<'_> {
             deleted_backups: 0,
             deleted: Deleted::default(),
             refused: None,
+            alarms: false,
         }
     }
 
@@ -287,23 +298,30 @@ impl Expiry<'_> {
         one: &mut Expired,
     ) -> anyhow::Result<()> {
         let reader = source.reader();
-        let is_fresh = || begun.elapsed() < FRESH;
+        let still = Still { expiry: self, begun, asked: Mutex::new(None) };
         for id in &due.backups {
-            if !is_fresh() {
-                tracing::info!(database = %self.name, "the look at what is kept is too old by now: the next run goes on");
-                return Ok(());
-            }
-            one.deleted_backups += 1;
             if self.is_dry() {
+                one.deleted_backups += 1;
                 one.deleted.bytes += farshore_journal::backup::stored_bytes(reader, *id).await?;
                 continue;
             }
             guard::others(self.catalog, self.name, self.own).await?;
+            if !still.is_fresh() {
+                tracing::info!(database = %self.name, "the look at what is kept is too old by now: the next run goes on");
+                return Ok(());
+            }
             // Behind a crash right here the store has a marked backup that the catalog does not know: that is no disagreement.
             self.catalog.backup_delete(*id).await?;
             tracing::info!(database = %self.name, backup = %id, "deleting a base backup that no rule keeps");
             farshore_shipper::crash_point!("expire-backup");
-            one.deleted.add(expiry::delete_backup(reader, *id).await?);
+            let deleted = expiry::delete_backup(reader, *id, &still).await?;
+            if deleted.objects == 0 && !still.is_fresh() {
+                return Ok(());
+            }
+            // Who came meanwhile is why it stays.
+            guard::others(self.catalog, self.name, self.own).await?;
+            one.deleted_backups += 1;
+            one.deleted.add(deleted);
         }
         let runs = expiry::marked_runs(reader).await?;
         for stretch in &due.stretches {
@@ -312,24 +330,56 @@ impl Expiry<'_> {
                 one.deleted.add(expiry::left_of(reader, run).await?);
                 continue;
             }
-            if !is_fresh() {
-                break;
-            }
             guard::others(self.catalog, self.name, self.own).await?;
             // Asking took its time, and what is called gone is to go.
-            if !is_fresh() {
+            if !still.is_fresh() {
                 break;
             }
             // Before anything of it goes: a window that is shown never leads across what is gone.
             rebuild::put_expired(self.catalog, source.record(), &one.store, run).await?;
             farshore_shipper::crash_point!("expire-run");
-            let deleted = expiry::delete_run(reader, run, &is_fresh).await?;
+            let deleted = expiry::delete_run(reader, run, &still).await?;
             if deleted.foreign > 0 {
                 tracing::warn!(database = %self.name, run = %run.name, objects = deleted.foreign, "objects at its names are not what stood there: they stay, `farshore verify` names them");
             }
             one.deleted.add(deleted);
+            guard::others(self.catalog, self.name, self.own).await?;
         }
         Ok(())
+    }
+}
+
+/// Whether something still may go: the look is fresh, and nobody reads.
+struct Still<'a> {
+    expiry: &'a Expiry<'a>,
+    begun: Moment,
+    /// When it was last asked whether somebody reads.
+    asked: Mutex<Option<Instant>>,
+}
+
+impl Still<'_> {
+    fn is_fresh(&self) -> bool {
+        self.begun.elapsed() < FRESH
+    }
+
+    /// Whether it was asked lately enough for what nobody can plan with any more.
+    fn was_asked(&self) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN)
+    }
+}
+
+#[async_trait]
+impl MayGo for Still<'_> {
+    async fn may_go(&self, first: bool) -> bool {
+        if !first && self.was_asked() {
+            return self.is_fresh();
+        }
+        let Expiry { catalog, name, own, .. } = *self.expiry;
+        let alone = guard::others(catalog, name, own).await;
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        // By both clocks, and last of all: a machine may have been suspended while it asked.
+        alone.is_ok() && self.is_fresh()
     }
 }
 

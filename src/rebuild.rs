@@ -21,7 +21,7 @@ use farshore_catalog::rebuild::incarnations_replace_in_txn;
 use farshore_journal::expired::ExpiredRun;
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{FormatError, Head, HeadStanding, VerifyKeys};
-use farshore_journal::{DatabaseName, JournalError, Sequence, backup, heads};
+use farshore_journal::{DatabaseName, JournalError, Sequence, backup, expiry, heads};
 use serde::Serialize;
 
 use crate::config::StoreName;
@@ -288,10 +288,12 @@ async fn put_backups(catalog: &Catalog, held: &Held, report: &mut Report) -> any
         }
         let bad_pages =
             manifest.map(|manifest| (manifest.bad_pages.len() as u64).max(u64::from(manifest.damaged)));
+        // Its deletion may have been begun, and with it what was known of it was forgotten: that a verification found it bad, too. It counts again once one finds it well.
+        let marked = expiry::backup_marked(source.reader(), id).await?.is_some();
         if let Some(known) = known.iter().find(|known| known.id == id) {
             // It was found where no private key is at hand.
             if let Some(bad_pages) =
-                bad_pages.filter(|_| !known.checked && known.state == BackupState::Complete)
+                bad_pages.filter(|_| !marked && !known.checked && known.state == BackupState::Complete)
             {
                 catalog.backup_check(id, bad_pages).await?;
             }
@@ -312,7 +314,7 @@ async fn put_backups(catalog: &Catalog, held: &Held, report: &mut Report) -> any
             stored_bytes: manifest.map(|manifest| manifest.parts.iter().map(|part| part.bytes).sum()),
             state: BackupState::Complete,
             // Of a sealed one only the head was read: it is there, and nobody here saw that it is right.
-            checked: manifest.is_some(),
+            checked: manifest.is_some() && !marked,
             label: opening.label.clone(),
             bad_pages,
             bad_at: None,

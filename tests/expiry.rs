@@ -199,6 +199,13 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
     let item = service::first(&marked).clone();
     assert!(item["marked_backups"].as_u64().unwrap() >= 1, "{marked}");
     assert_eq!(Story::deleted(&marked), (0, 0), "nothing goes on the day it is marked: {marked}");
+    assert!(item["marked_stretches"].as_u64().unwrap() >= 1, "the log of the first day: {marked}");
+    let listed = story.node.json(&["backup", "list", "orders"]);
+    let mut bases = all(&listed);
+    bases.sort_by_key(|base| base["started"].as_str().unwrap().to_owned());
+    let kept = item["kept"].as_array().unwrap();
+    let held_base = kept.iter().find(|kept| kept[1] == "hold").map(|kept| &kept[0]);
+    assert_eq!(held_base, Some(&bases[1]["id"]), "the newest before the held point: {marked} {bases:?}");
     let journal = story.node.folder().join("journal");
     let objects = || walk(&journal);
     let before = objects();
@@ -271,6 +278,73 @@ fn walk(folder: &Path) -> usize {
             if entry.file_type().unwrap().is_dir() { walk(&entry.path()) } else { 1 }
         })
         .sum()
+}
+
+/// A hold whose base is found bad leans on an older one only where that one leads to its point: over log that has expired meanwhile none does.
+#[test]
+fn a_held_point_whose_base_went_bad_keeps_everything_where_no_other_base_leads_to_it() {
+    let mut story = Story::begin("window = \"2d\"\ncount = 1");
+    story.day(true);
+    let early = story.noted[1].clone();
+    assert!(story.hold(&early, "the beginning").status.success());
+    for _ in 1..4 {
+        story.day(true);
+    }
+    let late = story.noted[7].clone();
+    assert!(story.hold(&late, "the fourth day").status.success());
+    let ids = |story: &Story| {
+        let listed = story.node.json(&["backup", "list", "orders"]);
+        let mut bases = all(&listed).into_iter().cloned().collect::<Vec<Value>>();
+        bases.sort_by_key(|base| base["started"].as_str().unwrap().to_owned());
+        bases.iter().map(|base| base["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let bases = ids(&story);
+    let held = bases[3].clone();
+    // Until the bases and the log between the two went.
+    let is_gone = |story: &Story| {
+        let left = ids(story);
+        let gone = |position| story.plan(position).0 == Some(4);
+        !left.contains(&bases[1])
+            && !left.contains(&bases[2])
+            && gone(story.noted[4].position)
+            && gone(story.noted[6].position)
+    };
+    for _ in 0..10 {
+        story.day(true);
+        story.expire(&["--yes"]);
+        if is_gone(&story) {
+            break;
+        }
+    }
+    assert!(is_gone(&story), "the log between them went");
+    assert_eq!(story.plan(late.position).0, Some(0));
+    let part = find(&story.node.folder().join("journal"), &|path| {
+        path.to_str().unwrap().contains(&held)
+            && path.file_name().unwrap().to_str().unwrap().starts_with("part-")
+    });
+    let part = part.expect("a part of the base that the hold keeps");
+    let mut bytes = std::fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    std::fs::write(&part, bytes).unwrap();
+    assert_eq!(story.node.run(&["verify", "orders"]).status.code(), Some(9));
+    for _ in 0..3 {
+        let output = story.expire_until("", &[]);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.code() == Some(4) && said.contains("leads to the point of hold"), "{said}");
+        story.day(true);
+    }
+    assert!(part.exists(), "what is left of the only base that led there");
+}
+
+/// The first file below a folder that is so.
+fn find(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Option<std::path::PathBuf> {
+    let mut entries: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries.into_iter().find_map(|path| match path.is_dir() {
+        true => find(&path, wanted),
+        false => wanted(&path).then_some(path),
+    })
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! anew whether anything keeps what is marked.
 //! What it does not do: it does not know what is kept (the applier's expiry decides it), nor how long a mark must stand.
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,20 @@ impl Deleted {
     }
 }
 
+/// Asked right before something goes whether it still may: a look at what is kept grows old, and somebody may have begun to read.
+#[async_trait]
+pub trait MayGo: Sync {
+    /// Whether it may. `first`: nothing of the backup or the run is gone yet, so that a restore that was planned by now counts on it; afterwards none does.
+    async fn may_go(&self, first: bool) -> bool;
+}
+
+#[async_trait]
+impl<F: Fn() -> bool + Sync> MayGo for F {
+    async fn may_go(&self, _first: bool) -> bool {
+        self()
+    }
+}
+
 fn never(_: &StoreError) {}
 
 /// When a backup was marked, by the store's clock; `None` when it is not.
@@ -117,11 +132,15 @@ pub async fn unmark_backup(reader: &Reader, id: BackupId) -> Result<(), JournalE
     }
 }
 
-/// Deletes a backup that was marked: its manifest, then its parts, its opening, and its mark last.
+/// Deletes a backup that was marked: its manifest, then its parts, its opening, and its mark last. `still` is asked right before the manifest: nothing is deleted when it may not.
 ///
 /// # Errors
 /// [`JournalError::NotHeld`] when it is not marked; when the store does not answer or refuses.
-pub async fn delete_backup(reader: &Reader, id: BackupId) -> Result<Deleted, JournalError> {
+pub async fn delete_backup(
+    reader: &Reader,
+    id: BackupId,
+    still: &dyn MayGo,
+) -> Result<Deleted, JournalError> {
     let layout = reader.layout();
     let mark = layout.backup_expiring(id)?;
     let mut deleted = Deleted::default();
@@ -133,6 +152,9 @@ pub async fn delete_backup(reader: &Reader, id: BackupId) -> Result<Deleted, Jou
     objects.retain(|listed| listed.key != mark);
     let (manifest, opening) = (layout.backup_manifest(id)?, layout.backup_opening(id)?);
     objects.sort_by_key(|listed| (listed.key != manifest, listed.key == opening));
+    if !still.may_go(objects.first().is_some_and(|listed| listed.key == manifest)).await {
+        return Ok(deleted);
+    }
     for listed in objects {
         reader.store().delete(&listed.key).await?;
         deleted.add(Deleted { objects: 1, bytes: listed.size, foreign: 0 });
@@ -205,7 +227,7 @@ struct Within {
     kind: Kind,
 }
 
-/// Deletes what is left of a run: the indexes that touch it, so that none leads to what is gone, then chunks' objects and segments from the lowest number on. `may_go_on` is
+/// Deletes what is left of a run: the indexes that touch it, so that none leads to what is gone, then chunks' objects and segments from the lowest number on. `still` is
 /// asked before each object.
 ///
 /// # Errors
@@ -213,13 +235,17 @@ struct Within {
 pub async fn delete_run(
     reader: &Reader,
     run: &ExpiredRun,
-    may_go_on: &(dyn Fn() -> bool + Sync),
+    still: &dyn MayGo,
 ) -> Result<Deleted, JournalError> {
     let mut deleted = Deleted::default();
+    // The run counts as expired to whoever plans once its first chunk is gone. One of which something went before has begun.
+    let mut begins = true;
     for object in within(reader, run).await? {
-        if !may_go_on() {
+        let first = begins && object.kind != Kind::Index;
+        if !still.may_go(first).await {
             break;
         }
+        begins &= !first;
         if !is_of(reader, run, &object).await? {
             deleted.foreign += 1;
             continue;

@@ -125,7 +125,7 @@ pub(super) async fn put(
                 .to_owned(),
         ));
     }
-    if which.is_none()
+    if !matches!(which, Some(Incarnation::Id(_)))
         && settings.stores.len() > 1
         && let Some(meant) = meant.iter().find(|meant| meant.was_put_back)
     {

@@ -26,6 +26,8 @@ struct Reach {
     picked: String,
     /// The clusters of the incarnations of the database that it has, up to that one.
     knows: Vec<String>,
+    /// Whether it has several incarnations of that cluster, behind that one too: one of its histories was left, and their positions mean different things.
+    put_back: bool,
     /// Where its log ends; `None`: it has none.
     end: Option<Position>,
     /// The history of the timeline that it ends on; `None`: it has no log, or does not hold it.
@@ -52,6 +54,9 @@ impl Reach {
                 _ => Than::NotComparable,
             };
         }
+        if self.put_back || other.put_back {
+            return Than::NotComparable;
+        }
         let (Some(end), Some(others)) = (self.end, other.end) else {
             return match (self.end, other.end) {
                 (Some(_), None) => Than::Further,
@@ -59,9 +64,6 @@ impl Reach {
                 _ => Than::Same,
             };
         };
-        if self.was_put_back() || other.was_put_back() {
-            return Than::NotComparable;
-        }
         match (&self.history, &other.history) {
             (Some(own), Some(theirs)) if own == theirs => match end.offset.cmp(&others.offset) {
                 std::cmp::Ordering::Greater => Than::Further,
@@ -75,9 +77,11 @@ impl Reach {
         }
     }
 
-    /// Whether the store has several incarnations of the cluster: one of its histories was left, and their positions mean different things.
-    fn was_put_back(&self) -> bool {
-        self.knows.iter().filter(|known| **known == self.picked).count() > 1
+    /// Whether all of its log is part of what another reaches: it may lack the end, and has nothing that was left.
+    fn is_part_of(&self, other: &Self) -> bool {
+        let (Some(own), Some(theirs)) = (&self.history, &other.history) else { return false };
+        let left_before = |end: Position| left(theirs, own) && theirs.contains(end);
+        own == theirs || self.end.is_some_and(left_before)
     }
 }
 
@@ -107,9 +111,9 @@ fn furthest(reaches: &[Reach]) -> Option<Choice> {
     if let Some(based) = top.iter().copied().find(|one| reaches.get(*one).is_some_and(|reach| reach.based)) {
         return Some(Choice::One(based, Vec::new()));
     }
-    // Of the same cluster one that reaches less far and has a base. A former cluster is not the latest state: the plan says what it waits for.
+    // Of the same history one that reaches less far and has a base. A former cluster, and a timeline that was left, is not the latest state: the plan says what it waits for.
     let is_same = |one: &usize| match (reaches.get(*one), reaches.get(first)) {
-        (Some(one), Some(first)) => one.based && one.picked == first.picked,
+        (Some(one), Some(first)) => one.based && one.picked == first.picked && one.is_part_of(first),
         _ => false,
     };
     let based: Vec<usize> = all.into_iter().filter(is_same).collect();
@@ -173,9 +177,11 @@ pub async fn for_latest(
         if named.len() == 1 {
             return Ok((held(store, source), remarks));
         }
+        let own = &source.record().identity;
+        let put_back = clusters.iter().filter(|(_, cluster)| cluster == own).count() > 1;
         // What came behind the one that is meant says nothing of how far that one reaches.
         let before = clusters.into_iter().filter(|(number, _)| *number <= source.record().number);
-        match reach(&source, before.map(|(_, cluster)| cluster).collect()).await {
+        match reach(&source, before.map(|(_, cluster)| cluster).collect(), put_back).await {
             Ok(reach) => found.push((store, source, reach)),
             Err(why) if found.is_empty() => return Err(unreadable(name, store, &why).into()),
             Err(why) => remarks.push(unread(store, &why)),
@@ -252,10 +258,10 @@ fn unreadable(name: &DatabaseName, store: &StoreName, why: &ShipError) -> Operat
     )
 }
 
-async fn reach(source: &Source, knows: Vec<String>) -> Result<Reach, ShipError> {
+async fn reach(source: &Source, knows: Vec<String>, put_back: bool) -> Result<Reach, ShipError> {
     let (reader, picked) = (source.reader(), source.record().identity.clone());
     let Some(last) = reader.last().await? else {
-        return Ok(Reach { picked, knows, end: None, history: None, based: false });
+        return Ok(Reach { picked, knows, put_back, end: None, history: None, based: false });
     };
     let history = line::history(reader, last.header()).await?;
     let based = match line::due(reader, source.record().segment_bytes).await {
@@ -265,7 +271,7 @@ async fn reach(source: &Source, knows: Vec<String>) -> Result<Reach, ShipError> 
         // What does not read is no base; the plan says so, and verify names it.
         Err(_) => false,
     };
-    Ok(Reach { picked, knows, end: Some(last.header().end_position()), history, based })
+    Ok(Reach { picked, knows, put_back, end: Some(last.header().end_position()), history, based })
 }
 
 #[cfg(test)]
@@ -286,7 +292,9 @@ mod tests {
             1 => TimelineHistory::first(),
             _ => TimelineHistory::parse(end.timeline, history.as_bytes()).unwrap(),
         });
-        Reach { picked: knows.last().unwrap().clone(), knows, end, history, based }
+        let picked = knows.last().unwrap().clone();
+        let put_back = knows.iter().filter(|known| **known == picked).count() > 1;
+        Reach { picked, knows, put_back, end, history, based }
     }
 
     #[test]
@@ -296,6 +304,8 @@ mod tests {
         let promoted = reach(&[1], Some((2, 40)), true);
         let (later, empty) = (reach(&[1, 2], Some((1, 10)), true), reach(&[1], None, false));
         let bare = reach(&[1], Some((1, 90)), false);
+        let (bare_promoted, before_fork) =
+            (reach(&[1], Some((2, 40)), false), reach(&[1], Some((1, 30)), true));
         for (case, reaches, expected) in [
             ("more log", vec![short.clone(), long.clone()], one(1)),
             ("as much", vec![short.clone(), short.clone()], one(0)),
@@ -306,6 +316,8 @@ mod tests {
             ("an earlier cluster", vec![later.clone(), long.clone()], one(0)),
             ("no base to begin with", vec![short.clone(), bare.clone()], Choice::One(0, vec![1])),
             ("the first has no base", vec![bare.clone(), short.clone()], Choice::One(1, vec![0])),
+            ("a base on a timeline that was left", vec![bare_promoted.clone(), long.clone()], one(0)),
+            ("a base before the fork", vec![bare_promoted, before_fork], Choice::One(1, vec![0])),
             ("nothing in the first", vec![empty, short.clone(), long.clone()], one(2)),
         ] {
             assert_eq!(furthest(&reaches), Some(expected), "{case}");
@@ -329,6 +341,8 @@ mod tests {
         // It was put back from a snapshot: what the store has of it before is another history.
         let put_back = reach(&[1, 1], Some((1, 60)), true);
         let waiting = reach(&[1, 1], Some((1, 60)), false);
+        let (founded, former) =
+            (reach(&[1, 1], None, false), Reach { put_back: true, ..reach(&[1], Some((1, 50)), true) });
         // Two standbys were promoted, and each took the next number.
         let (one, two) = (
             reach_by(&[1], Some((2, 900)), "1\t0/500\tpromoted\n", true),
@@ -340,6 +354,8 @@ mod tests {
         assert_eq!(furthest(&[other, long.clone()]), unclear(&[0, 1]));
         assert_eq!(furthest(&[put_back.clone(), long.clone()]), unclear(&[0, 1]));
         assert_eq!(furthest(&[long.clone(), waiting]), unclear(&[0, 1]));
+        assert_eq!(furthest(&[long.clone(), founded]), unclear(&[0, 1]), "nothing came to it yet");
+        assert_eq!(furthest(&[former, long.clone()]), unclear(&[0, 1]), "the former one was named");
         assert_eq!(furthest(&[one.clone(), two.clone()]), unclear(&[0, 1]));
         // One that goes on from the first of them decides nothing about the second.
         assert_eq!(furthest(&[one.clone(), two, third.clone()]), unclear(&[1, 2]));

@@ -1,12 +1,14 @@
 //! What decides over retention, read from a store.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_catalog::backup::Backup as Known;
 use farshore_journal::backup::{self, Backup};
 use farshore_journal::expired::ExpiredRun;
 use farshore_journal::format::{FormatError, Header, Kind};
+use farshore_journal::reader::Reader;
 use farshore_journal::store::{Listed, StoreError};
 use farshore_journal::{BackupId, JournalError, Offset, Position, Sequence, Timeline, expiry, holds};
 
@@ -21,6 +23,8 @@ pub struct KnownBackup {
     pub bad_pages: Option<u64>,
     /// Whether a verification found it not to be as it was stored.
     pub bad: bool,
+    /// Whether somebody who could open it told the catalog of it since it was there.
+    pub checked: bool,
 }
 
 /// What a catalog says of an incarnation's backups.
@@ -28,7 +32,7 @@ pub type KnownBackups = HashMap<BackupId, KnownBackup>;
 
 impl From<&Known> for KnownBackup {
     fn from(known: &Known) -> Self {
-        Self { bad_pages: known.bad_pages, bad: known.bad_at.is_some() }
+        Self { bad_pages: known.bad_pages, bad: known.bad_at.is_some(), checked: known.checked }
     }
 }
 
@@ -124,7 +128,10 @@ pub async fn read(
         };
         facts.bases.push(base(source, &branches, &walked, (id, manifest, &objects), known, marked).await?);
     }
-    for hold in holds::list(reader).await? {
+    let held = holds::list(reader).await?;
+    let begun = if held.is_empty() { Vec::new() } else { reader.runs_begun().await? };
+    let breaks = Breaks { gaps: facts.gaps.clone(), begun };
+    for hold in held {
         let over = hold.until.as_deref().map(DateTime::parse_from_rfc3339);
         // By the store's clock, as everything else.
         let by_now = now.min(facts.newest_chunk);
@@ -133,12 +140,12 @@ pub async fn read(
         {
             // Of those that ended long ago, and there may be many, nothing depends on what they kept.
             if by_now.checked_sub_signed(lately).is_none_or(|since| over > since) {
-                let keeps = kept_by(source, &branches, hold.point(), &facts.bases).await?;
+                let keeps = kept_by(source, &branches, hold.point(), (&facts.bases, &breaks)).await?;
                 facts.ended.push(Ended { at: over.to_utc(), keeps });
             }
             continue;
         }
-        let keeps = kept_by(source, &branches, hold.point(), &facts.bases).await?;
+        let keeps = kept_by(source, &branches, hold.point(), (&facts.bases, &breaks)).await?;
         facts.holds.push(Held { id: hold.hold, keeps });
     }
     Ok(Some(facts))
@@ -269,6 +276,10 @@ async fn base(
         Some(_) if known.get(&id).is_some_and(|known| known.bad) => {
             Some("a verification found that it is not as it was stored".to_owned())
         }
+        // What was known of it is forgotten, and it may be gone at any moment.
+        Some(_) if marked.is_some() && known.get(&id).is_none_or(|known| !known.checked) => Some(
+            "its deletion was begun, and what was known of it is forgotten until it is verified".to_owned(),
+        ),
         Some(_) => unsound(source, id, objects, known.get(&id).copied()).await?,
     };
     Ok(fact)
@@ -324,28 +335,73 @@ fn sealed(known: Option<KnownBackup>, has_parts: bool) -> Option<String> {
     Some(why.to_owned())
 }
 
-/// The newest sound base before a point, in its history, and the log from there to it.
+/// Log that no restore crosses.
+struct Breaks {
+    gaps: Vec<Sequence>,
+    /// Runs of which something went.
+    begun: Vec<Arc<ExpiredRun>>,
+}
+
+impl Breaks {
+    /// Whether log is whole up to a point.
+    async fn none_in(
+        &self,
+        reader: &Reader,
+        branches: &Branches,
+        (needs, point): (Needs, Position),
+    ) -> Result<bool, FactsError> {
+        if self.begun.iter().any(|run| needs.meets((run.name.first, run.name.last))) {
+            return Ok(false);
+        }
+        for gap in self.gaps.iter().filter(|gap| needs.from < **gap && **gap <= needs.until) {
+            // But for one on a timeline that the point's history had left before.
+            let gap = reader.searched_header(*gap).await?;
+            let first_missing = Offset::new(gap.start.get().saturating_add(1));
+            if branches.is_in_history(point.timeline, Position::new(gap.timeline, first_missing)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The newest sound base that leads to a point: in its history, and over log without a gap; and the log from there to it.
 async fn kept_by(
     source: &Source,
     branches: &Branches,
     point: Position,
-    bases: &[Base],
+    (bases, breaks): (&[Base], &Breaks),
 ) -> Result<Option<(BackupId, Needs)>, FactsError> {
     let reader = source.reader();
     let Some(held) = branches.get(point.timeline) else { return Ok(None) };
     let before = Offset::new(point.offset.get().saturating_sub(1));
     let Some(chunk) = branches.chunk_behind(reader, held, before).await? else { return Ok(None) };
-    let mut newest: Option<(BackupId, Needs)> = None;
+    let mut leading = Vec::new();
     for base in bases.iter().filter(|base| base.unsound.is_none()) {
         let Some(needs) = base.needs else { continue };
-        let Ok(standing) = backup::standing(reader, base.id).await else { continue };
-        let Some(range) = standing.complete else { continue };
-        let leads = range.end.offset <= point.offset && branches.is_in_history(point.timeline, range.end);
-        if leads && newest.is_none_or(|(_, known)| known.until < needs.until) {
-            newest = Some((base.id, Needs { from: needs.from, until: chunk }));
+        let range = match backup::standing(reader, base.id).await {
+            Ok(standing) => standing.complete,
+            // That a store does not answer says nothing of a base.
+            Err(JournalError::Store(why)) if !why.is_not_found() => {
+                return Err(JournalError::from(why).into());
+            }
+            Err(_) => None,
+        };
+        let Some(range) = range else { continue };
+        let needs = Needs { from: needs.from, until: chunk };
+        if range.end.offset <= point.offset
+            && branches.is_in_history(point.timeline, range.end)
+            && breaks.none_in(reader, branches, (needs, point)).await?
+        {
+            leading.push((range.end.offset, (base.id, needs)));
         }
     }
-    Ok(newest)
+    Ok(newest(leading))
+}
+
+/// What belongs to the base that ends last: bases come in no order of time.
+fn newest<T>(leading: Vec<(Offset, T)>) -> Option<T> {
+    leading.into_iter().max_by_key(|(end, _)| *end).map(|(_, base)| base)
 }
 
 /// A point that can be held: where it is, and the base and log that a hold keeps for it.
@@ -373,16 +429,9 @@ pub async fn holdable(
     let reader = source.reader();
     let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
     let Some(facts) = read(source, known, Utc::now(), TimeDelta::zero()).await? else { return Ok(None) };
-    let Some((base, needs)) = kept_by(source, &branches, point, &facts.bases).await? else { return Ok(None) };
-    // No restore crosses one, so no base before it leads to the point.
-    for gap in facts.gaps.iter().filter(|gap| needs.from < **gap && **gap <= needs.until) {
-        // But for one on a timeline that the point's history had left before.
-        let gap = reader.searched_header(*gap).await?;
-        let first_missing = Offset::new(gap.start.get().saturating_add(1));
-        if branches.is_in_history(point.timeline, Position::new(gap.timeline, first_missing)) {
-            return Ok(None);
-        }
-    }
+    let breaks = Breaks { gaps: facts.gaps.clone(), begun: reader.runs_begun().await? };
+    let kept = kept_by(source, &branches, point, (&facts.bases, &breaks)).await?;
+    let Some((base, needs)) = kept else { return Ok(None) };
     let late = |marked: Option<DateTime<Utc>>| {
         marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= in_time)
     };
@@ -391,20 +440,27 @@ pub async fn holdable(
         .stretches
         .iter()
         .any(|stretch| needs.meets((stretch.first, stretch.last)) && late(stretch.marked));
-    // However long ago it was marked: what is gone does not come back.
-    let gone = |run: &std::sync::Arc<ExpiredRun>| needs.meets((run.name.first, run.name.last));
-    let log_is_gone = reader.runs_begun().await?.iter().any(gone);
-    Ok((!base_goes && !log_goes && !log_is_gone).then_some(Holdable { point, base, needs }))
+    Ok((!base_goes && !log_goes).then_some(Holdable { point, base, needs }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// It kept whichever came first: a year of log where a day was meant.
+    #[test]
+    fn a_hold_keeps_the_newest_base_before_its_point_in_whatever_order_they_come() {
+        for ends in [[10, 20, 30], [30, 20, 10], [20, 30, 10]] {
+            let leading = ends.map(|end| (Offset::new(end), end)).to_vec();
+            assert_eq!(newest(leading), Some(30), "{ends:?}");
+        }
+        assert_eq!(newest::<u64>(Vec::new()), None);
+    }
+
     /// A catalog that was lost and is brought up without a private key knows that a backup is there, and no more.
     #[test]
     fn a_sealed_backup_is_sound_only_where_somebody_opened_it_and_found_no_damaged_page() {
-        let known = |bad_pages| Some(KnownBackup { bad_pages, bad: false });
+        let known = |bad_pages| Some(KnownBackup { bad_pages, bad: false, checked: true });
         assert_eq!(sealed(known(Some(0)), true), None);
         for (known, has_parts, says) in [
             (known(None), true, "nobody who could open it"),
