@@ -13,6 +13,7 @@
 pub mod channel;
 pub mod delivery;
 pub mod heartbeat;
+pub mod mail;
 pub mod observe;
 pub mod task;
 pub mod testing;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
+#[path = "notify/mail.rs"]
+mod mail;
 mod service;
 mod sqlite;
 mod watching;
@@ -71,7 +73,19 @@ fn a_channel_that_would_speak_in_the_clear_or_unsigned_is_refused_and_not_shown(
         ),
         ("kind = \"webhook\"\nurl = \"https://hooks.example/T0SECRET\"\n", "has no `secret_file`"),
         ("kind = \"slack\"\n", "neither `url` nor `url_file`"),
-        ("kind = \"mail\"\nurl = \"https://hooks.example/T0SECRET\"\n", "unknown value"),
+        ("kind = \"pigeon\"\nurl = \"https://hooks.example/T0SECRET\"\n", "unknown value"),
+        ("kind = \"mail\"\nurl = \"https://hooks.example/T0SECRET\"\n", "neither smtps nor smtp"),
+        ("kind = \"mail\"\nurl = \"smtps://far:T0SECRET@mail.example\"\n", "a password in the address"),
+        ("kind = \"mail\"\nurl = \"smtps://far@mail.example\"\n", "go together"),
+        ("kind = \"mail\"\nurl = \"smtps://mail.example\"\n", "needs `from` and `to`"),
+        (
+            "kind = \"mail\"\nurl = \"smtps://mail.example\"\nfrom = \"me@here.example\"\nto = [\"nowhere\"]\n",
+            "not a mail address",
+        ),
+        (
+            "kind = \"slack\"\nurl = \"https://hooks.example/T0SECRET\"\nto = [\"me@here.example\"]\n",
+            "are for",
+        ),
     ] {
         let node = node("", &format!("[notify.pager]\n{channel}"));
         let refused = node.run(&["notify", "test"]);

@@ -131,7 +131,7 @@ impl fmt::Display for DatabaseUrl {
 }
 
 /// Percent-decoding; `None` for a broken escape, a NUL or bytes that are no text.
-fn decode(text: &str) -> Option<String> {
+pub(super) fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -1,4 +1,4 @@
-//! One way to tell somebody: a signed webhook, or Slack's incoming webhook.
+//! One way to tell somebody: a signed webhook, Slack's incoming webhook, or a mail ([`super::mail`]).
 //!
 //! What always holds: every wait has a deadline; a redirect is not followed, so that nothing is sent to where nobody configured; the address, its query
 //! and the key are in no message of ours. A webhook's receiver proves that we sent it, and when: the header
@@ -11,7 +11,9 @@ use reqwest::{Client, Url, redirect};
 use ring::hmac;
 use serde::Serialize;
 
-use crate::config::notify::{ChannelConfig, ChannelKind, is_acceptable};
+use super::mail;
+use crate::config::notify::{ChannelConfig, is_acceptable};
+use crate::config::secret::SecretSource;
 use crate::message::OperatorMessage;
 
 /// How long the other side may take.
@@ -70,25 +72,54 @@ pub fn address(text: &str) -> Result<Url, String> {
     }
 }
 
-/// Tells it once.
+/// The pauses between the tries of one delivery: with its time in a queue all end before the channel is told again. A relay of mails that said no, or nothing for long,
+/// says the same a second later.
+pub fn pauses(channel: &ChannelConfig) -> impl Iterator<Item = Duration> + use<> {
+    let seconds: &[u64] = match channel {
+        ChannelConfig::Webhook { .. } | ChannelConfig::Slack { .. } => &[1, 5],
+        ChannelConfig::Mail(_) => &[],
+    };
+    seconds.iter().map(|seconds| Duration::from_secs(*seconds))
+}
+
+/// Tells it once, and says who of a mail's recipients was refused for good.
 ///
 /// # Errors
 /// In words, when the channel did not take it.
-pub async fn send(client: &Client, channel: &ChannelConfig, telling: &Telling) -> Result<(), String> {
-    let url = channel.url.read().map_err(|why| why.to_string())?;
+pub async fn send(
+    client: &Client,
+    channel: &ChannelConfig,
+    telling: &Telling,
+) -> Result<Vec<String>, String> {
+    match channel {
+        ChannelConfig::Webhook { url, secret } => {
+            let body = serde_json::to_string(telling).map_err(|why| why.to_string())?;
+            let secret = secret.read().map_err(|why| why.to_string())?;
+            let now = Utc::now().timestamp();
+            let signature = signature(secret.expose().as_bytes(), now, &body);
+            let headers = [("farshore-timestamp", now.to_string()), ("farshore-signature", signature)];
+            post(client, url, &headers, body).await?;
+        }
+        ChannelConfig::Slack { url } => {
+            let escaped = escaped(&in_words(telling));
+            post(client, url, &[], serde_json::json!({ "text": escaped }).to_string()).await?;
+        }
+        ChannelConfig::Mail(settings) => return mail::send(settings, telling).await,
+    }
+    Ok(Vec::new())
+}
+
+async fn post(
+    client: &Client,
+    url: &SecretSource,
+    headers: &[(&'static str, String)],
+    body: String,
+) -> Result<(), String> {
+    let url = url.read().map_err(|why| why.to_string())?;
     let url = address(url.expose())?;
-    let body = match channel.kind {
-        ChannelKind::Webhook => serde_json::to_string(telling),
-        ChannelKind::Slack => serde_json::to_string(&serde_json::json!({ "text": slack(telling) })),
-    };
-    let body = body.map_err(|why| why.to_string())?;
     let mut request = client.post(url).header("content-type", "application/json");
-    if let Some(secret) = &channel.secret {
-        let secret = secret.read().map_err(|why| why.to_string())?;
-        let now = Utc::now().timestamp();
-        request = request
-            .header("farshore-timestamp", now.to_string())
-            .header("farshore-signature", signature(secret.expose().as_bytes(), now, &body));
+    for (name, value) in headers {
+        request = request.header(*name, value);
     }
     let answer = request.body(body).send().await.map_err(plain)?;
     match answer.status() {
@@ -105,12 +136,16 @@ pub fn signature(secret: &[u8], timestamp: i64, body: &str) -> String {
     format!("v1={hex}")
 }
 
-/// The text that Slack shows. Names are ours and hold none of its control characters, causes may.
-fn slack(telling: &Telling) -> String {
-    let escaped = |text: String| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+/// What a person reads.
+pub fn in_words(telling: &Telling) -> String {
     let about = telling.database.as_deref().unwrap_or("farshore");
     let at = telling.at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    escaped(format!("{about}: {}\n{}\nSeen at {at} by {}", telling.word, telling.message, telling.node))
+    format!("{about}: {}\n{}\nSeen at {at} by {}", telling.word, telling.message, telling.node)
+}
+
+/// Without Slack's control characters. Names are ours and hold none, causes may.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

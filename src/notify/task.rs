@@ -33,8 +33,6 @@ use crate::wiring;
 const LOOK: Duration = Duration::from_secs(1);
 /// How much waits for one channel: more than all databases of a large installation tell in a minute when a network breaks.
 const QUEUE: usize = 64;
-/// Pauses before the second and third try of a delivery. With its time in a queue all three end before the channel is told again.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
 /// How long something may wait in a queue: afterwards it is handed out anew, as it is then.
 const QUEUED: Duration = Duration::from_secs(20);
 /// How long the catalog may take to answer, and how long it must be away before that is told.
@@ -383,9 +381,22 @@ impl Deliverer {
     }
 
     async fn deliver(&self, waiting: &Waiting) {
-        let mut pauses = PAUSES.into_iter();
+        let mut pauses = channel::pauses(&self.settings);
         loop {
-            let Err(why) = channel::send(&self.client, &self.settings, &waiting.telling).await else { break };
+            let why = match channel::send(&self.client, &self.settings, &waiting.telling).await {
+                Ok(refused) => {
+                    for why in refused {
+                        self.metrics.delivered(&self.name, |delivered| delivered.failed += 1);
+                        tracing::warn!(
+                            channel = self.name,
+                            error = why,
+                            "a notification was taken for others, and not for this recipient"
+                        );
+                    }
+                    break;
+                }
+                Err(why) => why,
+            };
             let Some(pause) = pauses.next() else {
                 self.metrics.delivered(&self.name, |delivered| delivered.failed += 1);
                 return tracing::warn!(

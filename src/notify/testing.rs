@@ -36,16 +36,19 @@ fn telling() -> Telling {
 /// Sends a test once.
 ///
 /// # Errors
-/// In words, when the channel did not take it.
+/// In words, when the channel did not take it, or not for everybody.
 pub async fn send(client: &Client, settings: &ChannelConfig) -> Result<(), String> {
-    channel::send(client, settings, &telling()).await
+    match channel::send(client, settings, &telling()).await?.as_slice() {
+        [] => Ok(()),
+        refused => Err(format!("it was taken for others, and not for {}", refused.join("; "))),
+    }
 }
 
 /// What the service's pages and its API may know of the configuration's channels. Where there is no client to speak to them, each says so when it is tested.
 pub fn channels(config: &Arc<Config>) -> Channels {
     let known = config.notify.channels.iter();
     let known =
-        known.map(|(name, settings)| Channel { name: name.clone(), kind: spelt(settings.kind) }).collect();
+        known.map(|(name, settings)| Channel { name: name.clone(), kind: spelt(settings.kind()) }).collect();
     let (config, client) = (Arc::clone(config), channel::client());
     Channels::new(
         known,
@@ -70,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_kind_is_called_what_the_configuration_calls_it() {
-        for word in ["webhook", "slack"] {
+        for word in ["webhook", "slack", "mail"] {
             let kind: ChannelKind = serde_json::from_value(word.into()).unwrap();
             assert_eq!(spelt(kind), word);
         }

@@ -270,6 +270,11 @@ impl Node {
         self.command(arguments).output().unwrap()
     }
 
+    /// The same, with more in its environment.
+    pub fn run_with(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+        self.command(arguments).envs(environment.iter().copied()).output().unwrap()
+    }
+
     /// Runs a verb that ends itself at a step, in the words of the crate `fail`.
     pub fn run_until(&self, crash: &str, arguments: &[&str]) -> Output {
         self.command(arguments).env("FAILPOINTS", crash).output().unwrap()

@@ -20,7 +20,7 @@ pub const APART: Duration = Duration::from_secs(5);
 pub struct Channel {
     /// Its name.
     pub name: String,
-    /// How it is spoken to: `webhook`, `slack`.
+    /// How it is spoken to: `webhook`, `slack`, `mail`.
     pub kind: String,
 }
 

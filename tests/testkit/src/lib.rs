@@ -1,4 +1,4 @@
-//! Real servers for tests: PostgreSQL of every supported major, an S3 store, an Azure blob store.
+//! Real servers for tests: PostgreSQL of every supported major, an S3 store, an Azure blob store, a relay of mails.
 //!
 //! What always holds:
 //! - A server listens on loopback only, at a port that no other test has, and ends with its owner: on drop, and also
@@ -11,6 +11,7 @@
 //! It knows nothing of farshore's own crates, so that a change there cannot bend the ground the tests stand on.
 
 pub mod browser;
+pub mod mail;
 pub mod pg;
 pub mod process;
 pub mod random;
@@ -20,6 +21,8 @@ pub mod user;
 
 mod must;
 mod ports;
+mod service;
+pub mod tls;
 pub mod tools;
 
 use std::path::{Path, PathBuf};

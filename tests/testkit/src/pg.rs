@@ -12,7 +12,6 @@ mod major;
 mod server;
 mod sql;
 mod standby;
-mod tls;
 
 pub use builder::Builder;
 pub use load::{Length, Load, LoadReport};

@@ -9,7 +9,7 @@ use crate::must::Must;
 
 /// Writes `server.crt` and `server.key` into the data directory, valid for 127.0.0.1 and localhost, and the
 /// authority's certificate to `ca`.
-pub(super) fn write(data: &Path, ca: &Path) {
+pub fn write(data: &Path, ca: &Path) {
     let authority_key = KeyPair::generate().must("make a key");
     let mut authority = CertificateParams::new(Vec::<String>::new()).must("describe the authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{Major, Server, tls};
+use super::{Major, Server};
 use crate::must::Must;
 use crate::user;
 
@@ -150,7 +150,7 @@ impl Builder {
 
         let mut conf = SETTINGS.to_owned();
         if self.tls {
-            tls::write(&data, &folder.path().join("ca.pem"));
+            crate::tls::write(&data, &folder.path().join("ca.pem"));
             conf.push_str("ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n");
         }
         for line in &self.conf {

@@ -7,8 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
-use super::{Service, fresh_name, http};
+use super::{fresh_name, http};
 use crate::must::Must;
+use crate::service::Service;
 use crate::tools;
 
 /// Source: Azurite's documentation, "Default storage account". Public by design, it opens emulators only.

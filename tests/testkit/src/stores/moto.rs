@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::{Service, fresh_name, http};
+use super::{fresh_name, http};
+use crate::service::Service;
 use crate::tools;
 
 /// An S3 server of this test.
