@@ -1,12 +1,12 @@
 //! Questions that a program makes up from our own description: no answer is a fault of ours, and each is as it is described.
 //!
-//! Method: schemathesis (`tests/install`), for each role and for nobody, over all operations but the stream, whose answer has no end. The seed is printed, and is
-//! `FARSHORE_SEED`; `FARSHORE_EXAMPLES` asks for more questions than a normal run.
+//! Method: schemathesis (`tests/install`), for each role and for nobody, over all operations but the stream, whose answer has no end. `FARSHORE_EXAMPLES` asks for more questions than a normal run.
 
 use std::process::{Command, Stdio};
 
 use farshore_catalog::access::Role;
-use farshore_testkit::{random, schemathesis};
+use farshore_testkit::schemathesis;
+use farshore_testkit::soak::Campaign;
 
 use crate::rig::Rig;
 
@@ -20,41 +20,47 @@ const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_co
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak_questions_made_up_from_the_description_are_answered_as_it_says() {
-    let seed = random::seed();
+    let mut campaign = Campaign::start("questions_made_up_from_the_description_are_answered_as_it_says");
     let more = std::env::var("FARSHORE_EXAMPLES").ok();
     let examples = more.as_ref().map_or(EXAMPLES, |text| text.parse().unwrap());
-    println!("FARSHORE_SEED={seed} FARSHORE_EXAMPLES={examples}");
-    for role in Role::ALL.map(Some).into_iter().chain([None]) {
-        // Each begins with the same catalog: an admin makes tokens, and wrong logins are counted.
-        let rig = Rig::new().await;
-        let mut command = Command::new(schemathesis());
-        command.arg("run").arg(rig.url("/api/openapi.json")).current_dir(rig.folder.path());
-        command.args([
-            "--checks",
-            CHECKS,
-            "--exclude-path",
-            "/api/v1/events/stream",
-            "--continue-on-failure",
-        ]);
-        // What each field may not be is tried for whoever may ask for all of it; in a longer run for everybody.
-        let phases = match more.is_some() || role == Some(Role::Admin) {
-            true => "examples,coverage,fuzzing",
-            false => "examples,fuzzing",
-        };
-        command.args(["--phases", phases, "--seed", &seed.to_string()]);
-        command.args(["--max-examples", &examples.to_string(), "--workers", "1", "--no-color"]);
-        command.args(["--request-timeout", "60", "--warnings", "off", "--suppress-health-check", "all"]);
-        command.args(["--generation-database", "none"]);
-        if let Some(role) = role {
-            command.args(["-H", &format!("Authorization:Bearer {}", rig.token(role, None).await)]);
+    let coverage_for_all = more.is_some() || !campaign.is_brief();
+    while campaign.next_round() {
+        for role in Role::ALL.map(Some).into_iter().chain([None]) {
+            // What each field may not be is tried for whoever may ask for all of it; in a longer run for everybody.
+            let phases = match coverage_for_all || role == Some(Role::Admin) {
+                true => "examples,coverage,fuzzing",
+                false => "examples,fuzzing",
+            };
+            let seed = campaign.random.below(1 << 32);
+            campaign.count("questions", asked(role, phases, examples, seed).await);
         }
-        command.stdin(Stdio::null()).env("HOME", rig.folder.path());
-        let asked = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let said = String::from_utf8_lossy(&asked.stdout);
-        let who = role.map_or("nobody", Role::word);
-        assert!(asked.status.success(), "{who}: {said}\n{}", String::from_utf8_lossy(&asked.stderr));
-        println!("{who}:\n{said}");
-        assert_eq!(rig.catalog.activity_verify().await.unwrap().findings, [], "{who}");
-        rig.end().await;
     }
+    campaign.finish();
+}
+
+/// Asks as somebody, and says how many questions were answered as they should be: all.
+async fn asked(role: Option<Role>, phases: &str, examples: u32, seed: u64) -> u64 {
+    // Each begins with the same catalog: an admin makes tokens, and wrong logins are counted.
+    let rig = Rig::new().await;
+    let mut command = Command::new(schemathesis());
+    command.arg("run").arg(rig.url("/api/openapi.json")).current_dir(rig.folder.path());
+    command.args(["--checks", CHECKS, "--exclude-path", "/api/v1/events/stream", "--continue-on-failure"]);
+    command.args(["--phases", phases, "--seed", &seed.to_string()]);
+    command.args(["--max-examples", &examples.to_string(), "--workers", "1", "--no-color"]);
+    command.args(["--request-timeout", "60", "--warnings", "off", "--suppress-health-check", "all"]);
+    command.args(["--generation-database", "none"]);
+    if let Some(role) = role {
+        command.args(["-H", &format!("Authorization:Bearer {}", rig.token(role, None).await)]);
+    }
+    command.stdin(Stdio::null()).env("HOME", rig.folder.path());
+    let asked = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&asked.stdout);
+    let who = role.map_or("nobody", Role::word);
+    assert!(asked.status.success(), "{who}: {said}\n{}", String::from_utf8_lossy(&asked.stderr));
+    println!("{who}:\n{said}");
+    assert_eq!(rig.catalog.activity_verify().await.unwrap().findings, [], "{who}");
+    rig.end().await;
+    let generated = said.split_once(" generated").and_then(|(before, _)| before.split_whitespace().last());
+    let generated = generated.and_then(|number| number.replace(',', "").parse().ok());
+    generated.unwrap_or_else(|| panic!("how many questions there were: {said}"))
 }
