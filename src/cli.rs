@@ -150,6 +150,11 @@ pub enum Command {
   farshore run
   farshore -c /etc/farshore/farshore.toml -v run")]
     Run,
+    /// Serve journals to PostgreSQL standbys until stopped, and ship nothing
+    #[command(before_help = "Examples:
+  farshore serve-journal
+  farshore -c /etc/farshore/standbys.toml -v serve-journal")]
+    ServeJournal,
     /// Check settings, rights, slots, store and keys; say how to mend what is wrong
     #[command(before_help = "Examples:
   farshore check

@@ -22,6 +22,7 @@ pub mod points;
 pub mod restore;
 pub mod run;
 pub mod schedule;
+pub mod serve_journal;
 pub mod standby;
 pub mod status;
 pub mod tidy;
@@ -142,6 +143,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Demo(args) => demo::run(&mut context, args).await,
         Command::Init(args) => init::run(&mut context, args).await,
         Command::Run => run::run(&mut context).await,
+        Command::ServeJournal => serve_journal::run(&mut context).await,
         Command::Check(args) => check::run(&mut context, args).await,
         Command::Status(args) => status::run(&mut context, args).await,
         Command::Backup(args) => backup::run(&mut context, args).await,

@@ -18,11 +18,12 @@ pub mod quantity;
 pub mod retention;
 pub mod schedule;
 pub mod secret;
+pub mod serve;
+mod service;
 mod sqlite;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -42,13 +43,12 @@ use quantity::{ByteCount, Span};
 pub use retention::Retention;
 use schedule::Schedules;
 use secret::{Secret, SecretSource};
+use serve::ServeConfig;
+pub use service::{ServiceConfig, TlsFiles};
 
 /// The largest configuration file read, in bytes: thousands of databases fit, a wrong path does not.
 const LARGEST_FILE_BYTES: u64 = 4 * 1024 * 1024;
-/// Where health and the REST API listen unless told otherwise.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7432);
 const DEFAULT_CATALOG: &str = "sqlite:farshore.db";
-const DEFAULT_SOCKET: &str = "farshore.sock";
 /// From how much log on chunks are merged unless told otherwise: one of PostgreSQL's own log files.
 const MERGE_AT: ByteCount = ByteCount::new(16 << 20);
 /// Less is not worth an object; more is held in memory until it is merged.
@@ -283,48 +283,6 @@ impl DatabaseConfig {
     }
 }
 
-/// The files that TLS is spoken with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The certificate with its chain, in PEM.
-    pub certificate: PathBuf,
-    /// Its key, in PEM.
-    pub key: PathBuf,
-}
-
-/// What `farshore run` offers on its machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServiceConfig {
-    /// Where health and the REST API are; on loopback unless there is TLS.
-    pub listen: SocketAddr,
-    /// What TLS is spoken with; `None`: it is not.
-    pub tls: Option<TlsFiles>,
-    /// The socket `wal push` hands its files to.
-    pub socket: PathBuf,
-    /// The folders beneath which it may restore; none: it does no restores.
-    pub restore_roots: Vec<PathBuf>,
-    /// Where metrics are, on loopback, for whoever asks from this machine; `None`: they take a token only.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Whether it deletes what no rule keeps, when that is asked for or due: its credential can.
-    pub expire: bool,
-}
-
-impl ServiceConfig {
-    /// The folder, beside the socket, of drills' copies, unless a configuration or a command names another.
-    pub fn scratch(&self) -> PathBuf {
-        let mut name = self.socket.file_stem().unwrap_or_default().to_owned();
-        name.push("-drills");
-        self.socket.with_file_name(name)
-    }
-
-    /// The folder, beside the socket, of a database's pushed files and of the lock of whoever appends to its journal here.
-    pub fn room(&self, database: &DatabaseName) -> PathBuf {
-        let mut name = self.socket.file_stem().unwrap_or_default().to_owned();
-        name.push("-push");
-        self.socket.with_file_name(name).join(database.as_str())
-    }
-}
-
 /// The whole configuration.
 pub struct Config {
     /// The file it came from.
@@ -341,6 +299,8 @@ pub struct Config {
     pub service: ServiceConfig,
     /// Whom to tell.
     pub notify: NotifyConfig,
+    /// Where journals are served to standbys; `None`: nowhere.
+    pub serve: Option<ServeConfig>,
     /// What is accepted but should be better.
     pub warnings: Vec<String>,
 }
@@ -446,6 +406,7 @@ impl Judge<'_> {
         }
         let service = self.service(document.service)?;
         let notify = self.notify(document.notify)?;
+        let serve = self.serve(document.serve, &databases)?;
         self.warn_of_idle_variables();
         Ok(Config {
             path: self.path.to_owned(),
@@ -455,6 +416,7 @@ impl Judge<'_> {
             databases,
             service,
             notify,
+            serve,
             warnings: self.warnings,
         })
     }
@@ -705,63 +667,17 @@ impl Judge<'_> {
         }
     }
 
-    fn service(&self, service: document::Service) -> Result<ServiceConfig, ConfigProblem> {
-        let tls = match (service.tls_certificate, service.tls_key) {
-            (Some(certificate), Some(key)) => Some(TlsFiles {
-                certificate: self.folder.join(certificate.into_inner()),
-                key: self.folder.join(key.into_inner()),
-            }),
-            (Some(alone), None) | (None, Some(alone)) => {
-                return Err(self.problem(alone.span(), "`tls_certificate` and `tls_key` go together"));
-            }
-            (None, None) => None,
-        };
-        let listen = match service.listen {
-            Some(listen) if tls.is_none() && !listen.get_ref().ip().is_loopback() => {
-                return Err(self
-                    .problem(listen.span(), "others could reach this address, and there is no TLS")
-                    .hint("write 127.0.0.1:PORT or [::1]:PORT, or give tls_certificate and tls_key"));
-            }
-            Some(listen) => listen.into_inner(),
-            None => DEFAULT_LISTEN,
-        };
-        let socket = service.socket.unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET));
-        let mut restore_roots = Vec::with_capacity(service.restore_roots.len());
-        for root in service.restore_roots {
-            let place = self.folder.join(root.get_ref());
-            if place.parent().is_none() {
-                return Err(self
-                    .problem(root.span(), "restores may not go anywhere on the machine")
-                    .hint("name a folder that is for restores alone"));
-            }
-            restore_roots.push(place);
-        }
-        let metrics_listen = match service.metrics_listen {
-            Some(listen) if !listen.get_ref().ip().is_loopback() => {
-                return Err(self
-                    .problem(
-                        listen.span(),
-                        "others could reach this address, and metrics ask for no token here",
-                    )
-                    .hint("write 127.0.0.1:PORT; from elsewhere, ask /metrics at `listen` with a token"));
-            }
-            listen => listen.map(Spanned::into_inner),
-        };
-        Ok(ServiceConfig {
-            listen,
-            tls,
-            socket: self.folder.join(socket),
-            restore_roots,
-            metrics_listen,
-            expire: service.expire,
-        })
-    }
-
     /// A misspelt variable would leave a secret unset without a word.
     fn warn_of_idle_variables(&mut self) {
         for name in self.environment.keys() {
-            let ours = ["FARSHORE_DATABASES_", "FARSHORE_STORES_", "FARSHORE_CATALOG_", "FARSHORE_NOTIFY_"];
-            if ours.iter().any(|start| name.starts_with(start)) && !self.variables.contains_key(name) {
+            const OURS: [&str; 5] = [
+                "FARSHORE_DATABASES_",
+                "FARSHORE_STORES_",
+                "FARSHORE_CATALOG_",
+                "FARSHORE_NOTIFY_",
+                "FARSHORE_SERVE_",
+            ];
+            if OURS.iter().any(|start| name.starts_with(start)) && !self.variables.contains_key(name) {
                 self.warnings
                     .push(format!("environment variable {name} stands for no secret of this configuration"));
             }

@@ -339,6 +339,7 @@ impl Course<'_> {
             port: PORT,
             shared_buffers_limit: SHARED_BUFFERS,
             preload: Vec::new(),
+            follow: None,
             start: is_server.then(|| start(self.settings)),
         };
         let (clock, reporter) = (Arc::clone(&self.clock), means.reporter.clone());

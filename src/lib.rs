@@ -24,6 +24,7 @@ pub mod output;
 pub mod pushed;
 pub mod rebuild;
 pub mod room_lock;
+pub mod serving;
 pub mod socket;
 pub mod sources;
 pub mod supervised;

@@ -197,6 +197,10 @@ codes! {
     NotifyTest = 911, Done;
     /// The configuration names no such channel of notification.
     ChannelUnknown = 912, NotFound;
+    /// No journal is served to standbys.
+    ServeRefused = 1001, Refused;
+    /// No standby is known by this name.
+    StandbyNotListed = 1002, NotFound;
 }
 
 impl fmt::Display for Code {

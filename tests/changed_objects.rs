@@ -340,6 +340,7 @@ impl Story {
             port: 5432,
             shared_buffers_limit: 16 << 20,
             preload: Vec::new(),
+            follow: None,
             start: None,
         };
         let done = restore::run(source, plan, &options, Arc::new(|_| {})).await;

@@ -428,6 +428,7 @@ fn options(directory: &Path) -> RestoreOptions {
         port: 5432,
         shared_buffers_limit: 16 << 20,
         preload: Vec::new(),
+        follow: None,
         start: None,
     }
 }

@@ -61,6 +61,8 @@ pub struct RestoreOptions {
     pub shared_buffers_limit: u64,
     /// Libraries to preload, named by the operator.
     pub preload: Vec<String>,
+    /// Whom the copy follows as a standby, as `primary_conninfo` has it: it then has no target. It is not started with this.
+    pub follow: Option<String>,
     /// Whether to start it: an engine that is a file has nothing to start, nor tablespaces, a port or libraries.
     pub start: Option<StartOptions>,
 }
@@ -372,6 +374,7 @@ pub(crate) async fn make(
         port: 0,
         shared_buffers_limit: 0,
         preload: Vec::new(),
+        follow: None,
         start: None,
     };
     begun(source, plan, &options, watcher, Some(making)).await.map(drop)

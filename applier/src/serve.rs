@@ -9,44 +9,78 @@
 //! ```
 
 mod histories;
+mod look;
 mod offer;
 mod pace;
 mod slices;
 mod stream;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_engines::log::Shape;
 use farshore_engines::postgres::serve::{Command, Greeting, Refusal, ServeError, Session};
 use farshore_engines::postgres::wire::{StandbyStatus, SystemIdentity};
-use farshore_journal::{Offset, Position, Timeline};
+use farshore_journal::{Offset, Timeline};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use crate::branches::Branches;
 use crate::source::Source;
-use offer::{Line, Offer};
+use look::Looks;
+use offer::{Line, Offer, Refused};
 
+/// How long an answer may take, until the other side has it.
+const ANSWER: Duration = Duration::from_secs(60);
 /// SQLSTATE of a server that is not ready.
 const NOT_READY: &str = "57P03";
 
-/// How far a standby is.
+/// How a standby is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
-    /// On which timeline log is sent to it.
+pub enum State {
+    /// It gets log that the journal has had for longer.
+    CatchingUp,
+    /// It has had all of the journal, and gets what comes.
+    Streaming,
+    /// The store does not answer.
+    WaitsForStore,
+    /// The log that it needs is not in the journal.
+    LogMissing,
+    /// It has log that is in no history of this journal.
+    Diverged,
+    /// It has more log than the journal.
+    Ahead,
+    /// The journal does not read where it is.
+    Damaged,
+}
+
+/// How far a standby is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// On which timeline log is sent to it, or was asked for.
     pub timeline: Timeline,
     /// The end of what was sent.
     pub sent: Offset,
-    /// What it has.
-    pub status: StandbyStatus,
+    /// Where the journal ended when it was last looked at.
+    pub end: Offset,
+    /// What it has; `None` before it said so.
+    pub status: Option<StandbyStatus>,
+    /// How it is doing.
+    pub state: State,
+    /// Why it does not follow.
+    pub problem: Option<String>,
 }
 
-/// One incarnation's journal in one store, served.
+/// Who is told of a standby: often, so it must not block.
+pub type Heard<'a> = &'a (dyn Fn(Standing) + Send + Sync);
+
+/// One incarnation's journal in one store, served. Clones look at it together.
 #[derive(Debug, Clone)]
 pub struct JournalServer {
     source: Source,
     /// How often the journal's end is looked at while there is nothing more.
     every: Duration,
+    looks: Arc<Looks>,
     system: u64,
     major: u32,
     segment_bytes: u64,
@@ -59,7 +93,8 @@ impl JournalServer {
         let record = source.record();
         let (system, major) = (record.identity.parse().ok()?, record.major);
         let segment_bytes = record.segment_bytes;
-        Some(Self { source, every, system, major, segment_bytes })
+        let looks = Arc::new(Looks::new(source.clone(), every));
+        Some(Self { source, every, looks, system, major, segment_bytes })
     }
 
     /// What a client is told before its first command.
@@ -70,14 +105,14 @@ impl JournalServer {
         }
     }
 
-    /// Answers a session until it ends. `heard` is told of each word of a standby. Cancelled, it ends between two messages.
+    /// Answers a session until it ends. `heard` is told how the standby is doing, four times a second while log is sent. Cancelled, it ends between two messages.
     ///
     /// # Errors
     /// When the connection broke, or the other side makes no sense.
     pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         mut session: Session<S>,
-        heard: &(dyn Fn(Heard) + Send + Sync),
+        heard: Heard<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), ServeError> {
         loop {
@@ -86,12 +121,21 @@ impl JournalServer {
                 command = session.command() => command?,
             };
             let Some(command) = command else { return Ok(()) };
-            let (timeline, start) = match self.answer(&mut session, command).await? {
-                None => continue,
-                Some(stream) => stream,
+            let answered = tokio::time::timeout(ANSWER, self.answer(&mut session, command, heard));
+            let answered = tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                answered = answered => answered,
             };
-            let stream = session.stream().await?;
-            match stream::run(self, stream, (timeline, start), heard, cancel).await? {
+            let (timeline, start) = match answered {
+                Ok(answered) => match answered? {
+                    None => continue,
+                    Some(stream) => stream,
+                },
+                // It does not take its answer, or the store hangs: it comes again.
+                Err(_) => return Ok(()),
+            };
+            let Ok(stream) = tokio::time::timeout(ANSWER, session.stream()).await else { return Ok(()) };
+            match stream::run(self, stream?, (timeline, start), heard, cancel).await? {
                 None => return Ok(()),
                 Some(goes_on) => session = goes_on,
             }
@@ -103,17 +147,13 @@ impl JournalServer {
         &self,
         session: &mut Session<S>,
         command: Command,
+        heard: Heard<'_>,
     ) -> Result<Option<(Timeline, Offset)>, ServeError> {
         match command {
             // Log is kept by rules and not by slots: each name is as good as another, and stands for all that there is.
             Command::CreateSlot { name, .. } => session.slot_made(&name).await?,
-            Command::ReadSlot(_) => match self.branches().await {
-                Ok(branches) => {
-                    let line = Line::of(&branches);
-                    let first = line.legs.iter().find(|leg| branches.get(leg.timeline).is_some());
-                    let kept = first.map(|leg| Position::new(leg.timeline, line.begin));
-                    session.slot(kept).await?;
-                }
+            Command::ReadSlot(_) => match self.line().await {
+                Ok(line) => session.slot(line.first_segment(self.segment_bytes)).await?,
                 Err(refusal) => session.refuse(&refusal).await?,
             },
             Command::DropSlot(_) => session.slot_dropped().await?,
@@ -137,6 +177,11 @@ impl JournalServer {
             Command::TimelineHistory(timeline) => match self.branches().await {
                 Ok(branches) => match histories::file(&branches, timeline) {
                     Some(file) => session.history(timeline, &file).await?,
+                    // It is kept for ever by whoever gets it.
+                    None if timeline == branches.newest() && timeline > Timeline::new(1) => {
+                        let why = format!("the history of timeline {timeline} is not in this journal yet");
+                        session.refuse(&Refusal::new(NOT_READY, why)).await?;
+                    }
                     None => {
                         let why = format!("timeline {timeline} has no history in this journal");
                         session.refuse(&Refusal::new(offer::GONE, why)).await?;
@@ -145,14 +190,28 @@ impl JournalServer {
                 Err(refusal) => session.refuse(&refusal).await?,
             },
             Command::Start { timeline, start, .. } => {
-                let offered = match self.branches().await {
-                    Ok(branches) => offer::offer(&Line::of(&branches), timeline, start),
-                    Err(refusal) => Err(refusal),
+                let (line, offered) = match self.line().await {
+                    Ok(line) => {
+                        let offered = offer::offer(&line, timeline, start);
+                        (Some(line), offered)
+                    }
+                    Err(refusal) => (None, Err(Refused { state: State::WaitsForStore, refusal })),
                 };
                 match offered {
                     Ok(Offer::Log { timeline, start }) => return Ok(Some((timeline, start))),
                     Ok(Offer::Left { next, at }) => session.left_already(next, at).await?,
-                    Err(refusal) => session.refuse(&refusal).await?,
+                    Err(Refused { state, refusal }) => {
+                        let newest = line.as_ref().and_then(Line::newest);
+                        heard(Standing {
+                            timeline: timeline.or(newest).unwrap_or(Timeline::new(0)),
+                            sent: start,
+                            end: line.map_or(start, |line| line.end),
+                            status: None,
+                            state,
+                            problem: Some(refusal.message.clone()),
+                        });
+                        session.refuse(&refusal).await?;
+                    }
                 }
             }
         }
@@ -160,13 +219,30 @@ impl JournalServer {
     }
 
     /// The journal's timelines as they are now.
-    async fn branches(&self) -> Result<Branches, Refusal> {
-        match Branches::read(self.source.reader()).await {
+    async fn branches(&self) -> Result<Arc<Branches>, Refusal> {
+        match self.looks.now().await {
             Ok(Some(branches)) => Ok(branches),
             Ok(None) => Err(Refusal::new(NOT_READY, "the journal holds no log yet")),
-            Err(why) => Err(Refusal::new(NOT_READY, format!("the journal cannot be read now: {why}"))
-                .hint("it is asked again by itself; farshore verify says whether it is damaged")),
+            Err(why) => {
+                tracing::warn!(error = %why, "the journal cannot be read for a standby");
+                Err(Refusal::new(NOT_READY, "the journal cannot be read now; its server's log says why")
+                    .hint("it is asked again by itself; farshore verify says whether it is damaged"))
+            }
         }
+    }
+
+    /// The newest history, from where on nothing of it has expired.
+    async fn line(&self) -> Result<Line, Refusal> {
+        let branches = self.branches().await?;
+        let mut line = Line::of(&branches);
+        let begun = self.source.reader().runs_begun().await.map_err(|why| {
+            tracing::warn!(error = %why, "what has expired cannot be read for a standby");
+            Refusal::new(NOT_READY, "the journal cannot be read now; its server's log says why")
+        })?;
+        for run in begun {
+            line.expired(run.name.timeline, run.name.end, self.segment_bytes);
+        }
+        Ok(line)
     }
 
     /// What `pg_receivewal` and its like ask before they begin.

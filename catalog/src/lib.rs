@@ -51,6 +51,7 @@ pub mod schedule;
 pub mod session;
 pub mod shipping;
 pub mod snapshot;
+pub mod standby;
 pub mod status;
 pub mod store;
 pub mod target;

@@ -225,6 +225,7 @@ fn restore(server: &Server, base: &Base, target: RecoveryTarget, hostile: &[(&st
         consistent_from: base.end,
         demanded: None,
         restore_command: None,
+        follow: None,
         shared_buffers_limit: 32 << 20,
         preload: Vec::new(),
     };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::Utc;
 use farshore_engines::postgres::serve::{
-    Command, FromStandby, Greeting, Hello, Refusal, Secrets, ServeError, Session, Verifier,
+    Command, Door, FromStandby, Greeting, Guest, Refusal, Secrets, ServeError, Session, Socket, Tls, Verifier,
 };
 use farshore_engines::postgres::wire::{
     ConnectParams, Connection, Error, SlotName, StandbyStatus, StreamEvent, SystemIdentity,
@@ -28,11 +28,11 @@ const FORK: Offset = Offset::new(0x300_0000);
 
 fn secrets() -> Secrets {
     let verifier = Verifier::of(PASSWORD).unwrap();
-    Secrets::new(BTreeMap::from([("far".to_owned(), verifier)])).unwrap()
+    Secrets::new(BTreeMap::from([("far".to_owned(), verifier)]))
 }
 
-fn greets(major: u32) -> impl Fn(&Hello) -> Result<Greeting, Refusal> {
-    move |_| Ok(Greeting { version: format!("{major}.0 (farshore)"), major })
+fn greeting(major: u32) -> Greeting {
+    Greeting { version: format!("{major}.0 (farshore)"), major }
 }
 
 /// A place to listen at, and what reaches it.
@@ -44,9 +44,23 @@ async fn place(user: &str, password: &str) -> (TcpListener, ConnectParams) {
     (listener, params)
 }
 
-async fn accepted(listener: &TcpListener, major: u32) -> Result<Option<Session<TcpStream>>, ServeError> {
+async fn accepted(
+    listener: &TcpListener,
+    major: u32,
+) -> Result<Option<Session<Socket<TcpStream>>>, ServeError> {
+    come(listener, &Door { tls: None, clear: true }, major).await
+}
+
+async fn come(
+    listener: &TcpListener,
+    door: &Door,
+    major: u32,
+) -> Result<Option<Session<Socket<TcpStream>>>, ServeError> {
     let (socket, _) = listener.accept().await.unwrap();
-    Session::accept(socket, &secrets(), greets(major)).await
+    match Guest::admit(socket, door, &secrets()).await? {
+        Some(guest) => guest.welcome(&greeting(major)).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn connected(params: &ConnectParams) -> Result<Connection, Error> {
@@ -227,4 +241,67 @@ async fn who_does_not_speak_the_protocol_is_answered_nothing() {
         assert!(!matches!(served, Ok(Some(_))), "{said:?}");
         assert!(answer.is_empty(), "{said:?}: {answer:?}");
     }
+}
+
+/// A door that takes TLS, and the certificate that its own is to be believed by.
+fn tls() -> (Door, tempfile::NamedTempFile) {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let signed = authority.self_signed(&authority_key).unwrap();
+    let trusted = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(trusted.path(), signed.pem()).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let chain = vec![own.signed_by(&key, &issuer).unwrap().der().clone()];
+    let key = rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    (Door { tls: Some(Tls::new(chain, key).unwrap()), clear: false }, trusted)
+}
+
+#[tokio::test]
+async fn over_tls_a_password_is_bound_to_the_certificate_and_in_the_clear_it_is_not_even_asked_for() {
+    let (door, trusted) = tls();
+    let trusted = trusted.path().display().to_string();
+    let with = |params: &ConnectParams, more: &str| -> ConnectParams {
+        let host = &params.hosts()[0];
+        let password = PASSWORD.replace(' ', "%20");
+        format!("postgres://far:{password}@127.0.0.1:{}/x?{more}", host.port).parse().unwrap()
+    };
+    let (listener, params) = place("far", PASSWORD).await;
+    let bound = with(&params, &format!("sslmode=verify-full&sslrootcert={trusted}&channel_binding=require"));
+    let (served, client) = both(come(&listener, &door, 15), connected(&bound)).await;
+    assert!(matches!(served, Ok(Some(_))) && client.is_ok(), "{served:?} {client:?}");
+    // One that does not bind is let in: libpq can be told not to.
+    let unbound = with(&params, "sslmode=require&channel_binding=disable");
+    let (served, client) = both(come(&listener, &door, 15), connected(&unbound)).await;
+    assert!(matches!(served, Ok(Some(_))) && client.is_ok(), "{served:?} {client:?}");
+    let clear = with(&params, "sslmode=disable");
+    let (served, client) = both(come(&listener, &door, 15), connected(&clear)).await;
+    assert!(matches!(&served, Err(ServeError::NotLetIn { why, .. }) if why.contains("TLS")), "{served:?}");
+    let Err(Error::Server { message, .. }) = client else { panic!("{client:?}") };
+    assert_eq!((message.severity.as_str(), message.code.as_str()), ("FATAL", "28000"), "{message}");
+}
+
+/// Whoever stands between could have the server take his words for the client's (CVE-2021-23214 of PostgreSQL).
+#[tokio::test]
+async fn what_is_sent_ahead_in_the_clear_is_never_taken_for_what_comes_by_tls() {
+    let (door, _trusted) = tls();
+    let (listener, _) = place("far", PASSWORD).await;
+    let address = listener.local_addr().unwrap();
+    let asks = async {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let tls = [0, 0, 0, 8, 4, 210, 22, 47];
+        let startup = [&[0, 3, 0, 0][..], b"user\0far\0replication\0true\0\0"].concat();
+        let length = u32::try_from(startup.len() + 4).unwrap().to_be_bytes();
+        socket.write_all(&[&tls[..], &length, &startup].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        answer
+    };
+    let (served, answer) = both(come(&listener, &door, 15), asks).await;
+    assert!(matches!(served, Err(ServeError::Transfer(_))), "{served:?}");
+    assert_eq!(answer.first(), Some(&b'S'));
+    // A record of its alert (21) and nothing else: no password was asked for.
+    assert_eq!(answer.get(1), Some(&21), "{answer:?}");
 }

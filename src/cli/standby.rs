@@ -24,6 +24,74 @@ pub enum StandbyCommand {
   farshore standby promote --to /srv/orders-standby
   farshore standby promote --to /srv/orders-standby --as-it-is   # the store is lost too")]
     Promote(StandbyPromoteArgs),
+    /// Make a PostgreSQL standby that follows the journal in place of its primary; it is not started
+    #[command(before_help = "Examples:
+  farshore standby create orders --to /srv/orders-standby --server 'host=journal.example port=5440 user=oslo passfile=/etc/oslo.pgpass'
+  farshore standby create orders --to /srv/oslo --server 'host=127.0.0.1 port=5440 user=oslo' --name oslo")]
+    Create(StandbyCreateArgs),
+    /// Show the PostgreSQL standbys that take a journal for their primary, and how far each is
+    #[command(before_help = "Examples:\n  farshore standby list\n  farshore standby list orders -o json")]
+    List(StandbyListArgs),
+    /// Forget a PostgreSQL standby that is gone, or let one in that is known to be of the newest incarnation
+    #[command(before_help = "Examples:\n  farshore standby forget orders oslo")]
+    Forget(StandbyForgetArgs),
+}
+
+/// `farshore standby create`
+#[derive(Debug, Clone, Args)]
+pub struct StandbyCreateArgs {
+    /// The database
+    #[arg(value_name = "DB")]
+    pub database: DatabaseName,
+    /// Where it is made: a directory that is missing or empty
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Where the journal is served, as primary_conninfo has it
+    #[arg(long, value_name = "CONNINFO", value_parser = parse_conninfo)]
+    pub server: String,
+    /// What the standby calls itself; this machine's name when not given
+    #[arg(long, value_name = "NAME", value_parser = parse_standby)]
+    pub name: Option<String>,
+    /// Which history
+    #[command(flatten)]
+    pub history: History,
+    /// Begin an interrupted one anew
+    #[arg(long)]
+    pub resume: bool,
+}
+
+fn parse_conninfo(text: &str) -> Result<String, String> {
+    match text.contains('=') && !text.chars().any(char::is_control) {
+        true => Ok(text.to_owned()),
+        false => Err("write it as host=HOST port=PORT user=USER".to_owned()),
+    }
+}
+
+fn parse_standby(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match (1..=63).contains(&text.len()) && text.chars().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err("1 to 63 of letters, digits, `-`, `_` and `.`".to_owned()),
+    }
+}
+
+/// `farshore standby list`
+#[derive(Debug, Clone, Args)]
+pub struct StandbyListArgs {
+    /// The database; all when not given
+    #[arg(value_name = "DB")]
+    pub database: Option<DatabaseName>,
+}
+
+/// `farshore standby forget`
+#[derive(Debug, Clone, Args)]
+pub struct StandbyForgetArgs {
+    /// The database
+    #[arg(value_name = "DB")]
+    pub database: DatabaseName,
+    /// What the standby calls itself: its application_name, else its cluster_name
+    #[arg(value_name = "STANDBY")]
+    pub standby: String,
 }
 
 /// Where a standby is.

@@ -29,12 +29,13 @@ use serde_json::json;
 pub(crate) use self::planned::{Chosen, Planned, progress_of};
 pub(crate) use self::refusal::failed;
 pub(crate) use self::refusal::{NAME_THE_KEY, is_sealed, unreachable};
-use crate::cli::RestoreArgs;
 use crate::cli::restore::{Destination, LogPoint, TablespaceRef, Target, Then};
 use crate::cli::zone::Zone;
-use crate::commands::{self, Context, job};
+use crate::cli::{History, RestoreArgs};
+use crate::commands::{self, Context, job as jobs};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
+use crate::jobs::held::Held;
 use crate::jobs::{place, record, spec};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::{heads, sources, wiring};
@@ -82,50 +83,20 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         tablespaces(&args, &planned.plan)?;
         place::judged(&directory, &config.service.restore_roots)?;
         let job = job_of(name, (&target, &args), Some(wish::resolved(&planned)), &directory);
-        return job::queue(context, &config, NewJob { via: Via::Queue, ..job }).await;
+        return jobs::queue(context, &config, NewJob { via: Via::Queue, ..job }).await;
     }
-    // Before it is planned: what a plan finds, whoever deletes is to leave alone from when on it may be found.
-    let catalog = record::catalog(&config).await;
     let job = job_of(name, (&target, &args), None, &directory);
-    let held = record::begin(catalog.as_ref(), job, &context.cancel).await;
-    let Some(planned) = held.beside(Box::pin(chosen.planned(&config, name))).await else {
-        held.end_stopped().await;
-        return Ok(Exit::Interrupted);
-    };
     let options = |plan: &Plan| -> anyhow::Result<RestoreOptions> {
         let start = args.port.filter(|_| args.start).map(|port| (port, args.then));
         let tablespaces = tablespaces(&args, plan)?;
-        Ok(RestoreOptions { tablespaces, resume: args.resume, ..options(settings, directory, start) })
+        Ok(RestoreOptions { tablespaces, resume: args.resume, ..options(settings, directory.clone(), start) })
     };
-    let ready = planned.and_then(|planned| Ok((options(&planned.plan)?, planned)));
-    let (mut options, mut planned) = match ready {
-        Ok(ready) => ready,
-        // What is refused before anything was begun is no job.
-        Err(why) => {
-            held.end_withdrawn().await;
-            return Err(why);
-        }
-    };
-    tracing::info!("{}", describe(&planned, zone));
-    let reporter = held.reporter();
-    let Some(restored) =
-        held.beside(Box::pin(planned.followed(&mut options, catalog.as_ref(), &reporter))).await
-    else {
-        tracing::warn!(directory = %options.directory.display(), "the restore was stopped");
-        held.end_stopped().await;
+    let Some(done) = done(context, (&config, name), chosen, job, options).await? else {
         return Ok(Exit::Interrupted);
     };
-    let restored = match restored {
-        Ok(restored) => restored,
-        Err(why) => {
-            let why = failed(name, &planned.source, &options.directory, &why);
-            held.end_done(Err(why.clone())).await;
-            return Err(why.into());
-        }
-    };
+    let (planned, restored) = (&done.planned, &done.restored);
     let plan = &planned.plan;
-    let result = result_of(&restored, &planned, options.port);
-    let mut text = describe(&planned, zone);
+    let mut text = describe(planned, zone);
     let _ = writeln!(text, "restored   {}", restored.directory.display());
     if let Some(file) = &restored.file {
         let found = match &file.checked {
@@ -137,12 +108,82 @@ pub async fn run(context: &mut Context, args: RestoreArgs) -> anyhow::Result<Exi
         let at = plan.resolved.position;
         let _ = writeln!(text, "file       {} is at exactly {at}; {found}", file.path.display());
     } else {
-        text.push_str(&server(restored, plan, options.port));
+        text.push_str(&server(restored, plan, done.port));
     }
-    // First of all: whoever waits for it must not wait for a catalog.
-    show(context, plan, &text)?;
-    held.end_done(Ok(result)).await;
+    done.end(context, &text).await?;
     Ok(Exit::Done)
+}
+
+/// A restore that went well, before its last words.
+pub(crate) struct Done {
+    held: Held,
+    /// What was done.
+    pub(crate) planned: Planned,
+    /// What came of it.
+    pub(crate) restored: Restored,
+    /// Names its server's socket.
+    pub(crate) port: u16,
+}
+
+/// Plans it and does it, as a job. `None`: it was asked to end, and its job says so.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn done(
+    context: &Context,
+    (config, name): (&Config, &DatabaseName),
+    chosen: Chosen,
+    job: NewJob,
+    options: impl FnOnce(&Plan) -> anyhow::Result<RestoreOptions>,
+) -> anyhow::Result<Option<Done>> {
+    // Before it is planned: what a plan finds, whoever deletes is to leave alone from when on it may be found.
+    let catalog = record::catalog(config).await;
+    let held = record::begin(catalog.as_ref(), job, &context.cancel).await;
+    let Some(planned) = held.beside(Box::pin(chosen.planned(config, name))).await else {
+        held.end_stopped().await;
+        return Ok(None);
+    };
+    let ready = planned.and_then(|planned| Ok((options(&planned.plan)?, planned)));
+    let (mut options, mut planned) = match ready {
+        Ok(ready) => ready,
+        // What is refused before anything was begun is no job.
+        Err(why) => {
+            held.end_withdrawn().await;
+            return Err(why);
+        }
+    };
+    tracing::info!("{}", describe(&planned, context.output.zone()));
+    let reporter = held.reporter();
+    let Some(restored) =
+        held.beside(Box::pin(planned.followed(&mut options, catalog.as_ref(), &reporter))).await
+    else {
+        tracing::warn!(directory = %options.directory.display(), "the restore was stopped");
+        held.end_stopped().await;
+        return Ok(None);
+    };
+    match restored {
+        Ok(restored) => Ok(Some(Done { held, planned, restored, port: options.port })),
+        Err(why) => {
+            let why = failed(name, &planned.source, &options.directory, &why);
+            held.end_done(Err(why.clone())).await;
+            Err(why.into())
+        }
+    }
+}
+
+impl Done {
+    /// Says it, leaves the copy to itself, and ends its job.
+    ///
+    /// # Errors
+    /// When it cannot be said.
+    pub(crate) async fn end(self, context: &mut Context, text: &str) -> anyhow::Result<()> {
+        let result = result_of(&self.restored, &self.planned, self.port);
+        leave(self.restored);
+        // First of all: whoever waits for it must not wait for a catalog.
+        show(context, &self.planned.plan, text)?;
+        self.held.end_done(Ok(result)).await;
+        Ok(())
+    }
 }
 
 /// The restore as a job.
@@ -153,11 +194,31 @@ fn job_of(
     directory: &Path,
 ) -> NewJob {
     let start = args.port.filter(|_| args.start);
+    let start = start.map(|port| spec::Start { port, then: wish::kept_then(args.then) });
+    job(name, (target, &args.history), (start, resolved), directory)
+}
+
+/// One into a directory whose copy is not started here, as a job.
+pub(crate) fn job_into(
+    name: &DatabaseName,
+    wish: (&Target, &History),
+    resolved: Option<spec::Resolved>,
+    directory: &Path,
+) -> NewJob {
+    job(name, wish, (None, resolved), directory)
+}
+
+fn job(
+    name: &DatabaseName,
+    (target, history): (&Target, &History),
+    (start, resolved): (Option<spec::Start>, Option<spec::Resolved>),
+    directory: &Path,
+) -> NewJob {
     let restore = spec::Restore {
         target: wish::kept(target),
-        history: wish::kept_history(&args.history),
+        history: wish::kept_history(history),
         directory: directory.display().to_string(),
-        start: start.map(|port| spec::Start { port, then: wish::kept_then(args.then) }),
+        start,
         resolved,
     };
     let job = spec::asked(JobKind::Restore, Some(name), &restore);
@@ -178,6 +239,7 @@ pub(crate) fn options(
         port: started.map_or(UNSTARTED_PORT, |(port, _)| port),
         shared_buffers_limit: SHARED_BUFFERS,
         preload: Vec::new(),
+        follow: None,
         start: started.map(|(_, then)| start(settings, then)),
     }
 }
@@ -229,17 +291,15 @@ pub(crate) fn leave(restored: Restored) {
 }
 
 /// What became of the copy's server, for people.
-fn server(restored: Restored, plan: &Plan, port: u16) -> String {
+fn server(restored: &Restored, plan: &Plan, port: u16) -> String {
     let at = plan.resolved.position;
-    let place = restored.socket_dir.unwrap_or_default();
+    let place = restored.socket_dir.clone().unwrap_or_default();
     let connect = format!("connect    psql -h {} -p {port}\n", place.display());
-    match restored.server {
-        Some(Reached::Paused(server)) => {
-            server.leave();
+    match &restored.server {
+        Some(Reached::Paused(_)) => {
             format!("server     answers read-only and paused at exactly {at}\n{connect}")
         }
-        Some(Reached::Promoted(server, timeline)) => {
-            server.leave();
+        Some(Reached::Promoted(_, timeline)) => {
             format!(
                 "server     was at exactly {at}, and is open for writes on timeline {timeline}\n{connect}"
             )

@@ -41,7 +41,7 @@ use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
 use crate::supervised::Pulse;
 use crate::wiring::{self, Purpose};
-use crate::{listening, room_lock, socket, supervised, watching};
+use crate::{listening, room_lock, serving, socket, supervised, watching};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -94,6 +94,12 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         Arc::clone(&metrics),
         cancel.clone(),
     ));
+    let (serves, knows, stop) = (Arc::clone(&config), catalog.clone(), cancel.clone());
+    service.spawn(async move {
+        if let Err(why) = serving::serve(serves, knows, stop).await {
+            tracing::error!("{why}");
+        }
+    });
     let watched = Pulse::default();
     let watch =
         watching::watch(Arc::clone(&config), catalog.clone(), metrics, watched.clone(), cancel.clone());

@@ -3,6 +3,8 @@
 //! What always holds: a copy begins as `restore --latest` makes one, and is held against signed heads as that is, in a directory that is a standby's from its first byte. Whatever ends
 //! a run, the message says what the copy is and as of when.
 
+mod create;
+mod list;
 mod promote;
 mod status;
 mod told;
@@ -44,6 +46,9 @@ pub async fn run(context: &mut Context, command: StandbyCommand) -> anyhow::Resu
         StandbyCommand::Run(args) => Box::pin(keep(context, args)).await,
         StandbyCommand::Status(place) => status::run(context, &place).await,
         StandbyCommand::Promote(args) => Box::pin(promote::run(context, &args)).await,
+        StandbyCommand::Create(args) => Box::pin(create::run(context, args)).await,
+        StandbyCommand::List(args) => list::list(context, args).await,
+        StandbyCommand::Forget(args) => list::forget(context, args).await,
     }
 }
 

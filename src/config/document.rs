@@ -28,6 +28,25 @@ pub(super) struct Document {
     pub(super) service: Service,
     #[serde(default)]
     pub(super) notify: BTreeMap<StoreName, Spanned<Channel>>,
+    pub(super) serve: Option<Spanned<Serve>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Serve {
+    pub(super) listen: Spanned<SocketAddr>,
+    pub(super) tls_certificate: Option<Spanned<PathBuf>>,
+    pub(super) tls_key: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(super) users: BTreeMap<StoreName, Spanned<ServeUser>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServeUser {
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) databases: Spanned<Vec<Spanned<DatabaseName>>>,
+    pub(super) store: Option<Spanned<StoreName>>,
 }
 
 #[derive(Deserialize)]
@@ -37,6 +56,9 @@ pub(super) struct Channel {
     pub(super) url: Option<Spanned<String>>,
     pub(super) url_file: Option<PathBuf>,
     pub(super) secret_file: Option<PathBuf>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) from: Option<Spanned<String>>,
+    pub(super) to: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 #[derive(Deserialize)]

@@ -40,6 +40,7 @@ pub(super) async fn takes(
         consistent_from: manifest.end.offset,
         demanded: found.demanded,
         restore_command: None,
+        follow: None,
         shared_buffers_limit: u64::MAX,
         preload: Vec::new(),
     };

@@ -76,6 +76,7 @@ pub(super) async fn run(task: Task<'_>, shape: LogShape) -> Result<Restored, Res
         consistent_from: backup.manifest().end.offset,
         demanded: plan.demanded.map(Into::into),
         restore_command: None,
+        follow: options.follow.clone(),
         shared_buffers_limit: options.shared_buffers_limit,
         preload: options.preload.clone(),
     };
@@ -217,6 +218,7 @@ fn names(backup: &Backup) -> BTreeSet<String> {
     let own = own.into_iter().chain([
         "pg_ident.conf",
         "recovery.signal",
+        "standby.signal",
         "farshore.from-backup",
         "farshore-copy.log",
     ]);

@@ -9,7 +9,7 @@ use farshore_journal::Timeline;
 
 use crate::branches::Branches;
 
-/// The file of a timeline up to the newest; `None` for a later one, and for the first, which has none.
+/// The file of a timeline up to the newest; `None` for a later one, for the first, which has none, and for the newest where it is not stored yet.
 pub(super) fn file(branches: &Branches, timeline: Timeline) -> Option<Vec<u8>> {
     let newest = branches.get(branches.newest())?;
     let stored = branches.get(timeline).and_then(|held| held.history.clone());
@@ -23,7 +23,8 @@ fn known(
     history: Option<&TimelineHistory>,
     timeline: Timeline,
 ) -> Option<Vec<u8>> {
-    if timeline > newest || timeline <= Timeline::new(1) {
+    // A standby keeps what it gets: of the newest, nothing is better than a file that knows no parent.
+    if timeline > newest || timeline <= Timeline::new(1) || (timeline == newest && stored.is_none()) {
         return None;
     }
     stored.or_else(|| {
@@ -50,6 +51,6 @@ mod tests {
         assert_eq!(of(3, None).unwrap(), b"1\t0/100\tas a later history says\n");
         let unknown = String::from_utf8(of(4, None).unwrap()).unwrap();
         assert!(unknown.starts_with('#') && unknown.lines().count() == 1, "{unknown}");
-        assert_eq!((of(1, None), of(6, None)), (None, None));
+        assert_eq!((of(1, None), of(5, None), of(6, None)), (None, None, None));
     }
 }

@@ -5,14 +5,15 @@
 
 use farshore_engines::postgres::log::history::Branch as Leg;
 use farshore_engines::postgres::serve::Refusal;
-use farshore_journal::{Offset, Timeline};
+use farshore_journal::{Offset, Position, Timeline};
 
+use super::State;
 use crate::branches::Branches;
 
 /// SQLSTATE of log that is not there any more, or was never here: the standby has to be made anew.
 pub(super) const GONE: &str = "58P01";
 /// SQLSTATE of a history that is not this one.
-const OTHER_HISTORY: &str = "55000";
+pub(super) const OTHER_HISTORY: &str = "55000";
 
 /// The history that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,23 @@ impl Line {
         Self { legs, begin, end: branches.last.end }
     }
 
+    /// That log of a timeline up to `end` has expired: nothing of the history is here before that, from where a segment begins.
+    pub fn expired(&mut self, timeline: Timeline, end: Offset, segment_bytes: u64) {
+        // What expired on a branch that was left says nothing of the history behind the fork.
+        let leg = self.legs.iter().find(|leg| leg.timeline == timeline);
+        let end = leg.filter(|leg| leg.begin < end).map(|leg| leg.end.map_or(end, |left| left.min(end)));
+        if let Some(end) = end {
+            self.begin = self.begin.max(segment_from(end, segment_bytes)).min(self.end);
+        }
+    }
+
+    /// The first segment that is here from its start, and its timeline.
+    pub fn first_segment(&self, segment_bytes: u64) -> Option<Position> {
+        let start = segment_from(self.begin, segment_bytes);
+        let leg = self.legs.iter().find(|leg| leg.end.is_none_or(|end| start < end))?;
+        (start <= self.end).then_some(Position::new(leg.timeline, start))
+    }
+
     /// The newest timeline.
     pub fn newest(&self) -> Option<Timeline> {
         self.legs.last().map(|leg| leg.timeline)
@@ -47,6 +65,11 @@ impl Line {
     }
 }
 
+/// Where the first segment begins that does not begin before an offset.
+fn segment_from(offset: Offset, segment_bytes: u64) -> Offset {
+    Offset::new(offset.get().next_multiple_of(segment_bytes.max(1)))
+}
+
 /// What is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offer {
@@ -56,16 +79,28 @@ pub(super) enum Offer {
     Left { next: Timeline, at: Offset },
 }
 
+/// Why nothing is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// What it says of the standby.
+    pub state: State,
+    /// What it is told.
+    pub refusal: Refusal,
+}
+
 /// What is offered to whoever asks for `timeline`, or the newest, from `start` on.
 ///
 /// # Errors
 /// What it is refused with.
-pub(super) fn offer(line: &Line, timeline: Option<Timeline>, start: Offset) -> Result<Offer, Refusal> {
-    let newest = line.newest().ok_or_else(|| Refusal::new("57P03", "the journal holds no log yet"))?;
+pub(super) fn offer(line: &Line, timeline: Option<Timeline>, start: Offset) -> Result<Offer, Refused> {
+    let refused = |state, refusal| Err(Refused { state, refusal });
+    let Some(newest) = line.newest() else {
+        return refused(State::WaitsForStore, Refusal::new("57P03", "the journal holds no log yet"));
+    };
     let timeline = timeline.unwrap_or(newest);
     let end = match line.left(timeline) {
         Some((at, _)) if start > at => {
-            return Err(Refusal::new(
+            return refused(State::Diverged, Refusal::new(
                 OTHER_HISTORY,
                 format!("requested starting point {start} on timeline {timeline} is not in this journal's history, which left it at {at}"),
             )
@@ -75,27 +110,36 @@ pub(super) fn offer(line: &Line, timeline: Option<Timeline>, start: Offset) -> R
         Some((at, _)) => at,
         None if timeline == newest => line.end,
         None => {
-            return Err(Refusal::new(
-                OTHER_HISTORY,
-                format!(
-                    "requested timeline {timeline} is not in this journal's history, whose newest is {newest}"
+            return refused(
+                State::Diverged,
+                Refusal::new(
+                    OTHER_HISTORY,
+                    format!(
+                        "requested timeline {timeline} is not in this journal's history, whose newest is {newest}"
+                    ),
                 ),
-            ));
+            );
         }
     };
     if start > end {
-        return Err(Refusal::new(
-            OTHER_HISTORY,
-            format!("requested starting point {start} is ahead of this journal, which ends at {end}"),
-        )
-        .hint("the standby has more of the log than this store: serve it from one that has as much"));
+        return refused(
+            State::Ahead,
+            Refusal::new(
+                OTHER_HISTORY,
+                format!("requested starting point {start} is ahead of this journal, which ends at {end}"),
+            )
+            .hint("the standby has more of the log than this store: serve it from one that has as much"),
+        );
     }
     if start < line.begin {
-        return Err(Refusal::new(
-            GONE,
-            format!("the log from {start} on is not in this journal, which begins at {}", line.begin),
-        )
-        .hint("make the standby anew: farshore restore"));
+        return refused(
+            State::LogMissing,
+            Refusal::new(
+                GONE,
+                format!("the log from {start} on is not in this journal, which begins at {}", line.begin),
+            )
+            .hint("make the standby anew: farshore restore"),
+        );
     }
     Ok(Offer::Log { timeline, start })
 }
@@ -118,6 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn what_has_expired_is_offered_to_nobody_and_a_slot_stands_at_a_segment_that_is_there() {
+        let after = |runs: &[(u32, u64)]| {
+            let mut line = line();
+            for (timeline, end) in runs {
+                line.expired(Timeline::new(*timeline), Offset::new(*end), 64);
+            }
+            let first = line.first_segment(64).map(|first| (first.timeline.get(), first.offset.get()));
+            (line.begin.get(), first)
+        };
+        assert_eq!(after(&[]), (100, Some((1, 128))));
+        assert_eq!(after(&[(1, 200), (1, 130)]), (256, Some((1, 256))));
+        assert_eq!(after(&[(1, 490)]), (512, Some((3, 512))), "the segment is in the next timeline's");
+        assert_eq!(after(&[(1, 600)]), (512, Some((3, 512))), "what was left expired beyond the fork");
+        assert_eq!(after(&[(2, 800)]), (100, Some((1, 128))), "a branch that is nobody's");
+        assert_eq!(after(&[(4, 899)]), (900, None));
+    }
+
+    #[test]
     fn what_the_history_holds_is_offered_and_nothing_else() {
         let log =
             |timeline, start| Ok(Offer::Log { timeline: Timeline::new(timeline), start: Offset::new(start) });
@@ -137,11 +199,11 @@ mod tests {
             (None, 99, Err("58P01")),
             (Some(1), 0, Err("58P01")),
         ] {
-            let found =
-                offer(&line(), timeline.map(Timeline::new), Offset::new(start)).map_err(|why| why.code);
+            let found = offer(&line(), timeline.map(Timeline::new), Offset::new(start))
+                .map_err(|why| why.refusal.code);
             assert_eq!(found, expected, "{timeline:?} {start}");
         }
         let empty = Line { legs: Vec::new(), ..line() };
-        assert_eq!(offer(&empty, None, Offset::new(0)).map_err(|why| why.code), Err("57P03"));
+        assert_eq!(offer(&empty, None, Offset::new(0)).map_err(|why| why.refusal.code), Err("57P03"));
     }
 }

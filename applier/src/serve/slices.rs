@@ -44,6 +44,12 @@ impl Slices {
         self.held.extend_from_slice(bytes);
     }
 
+    /// Forgets what waits from `at` on.
+    pub fn cut(&mut self, at: Offset) {
+        let kept = at.get().saturating_sub(self.start.get());
+        self.held.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+    }
+
     /// The next message, of a whole number of pages; of less only where `all` is to go.
     pub fn next(&mut self, all: bool) -> Option<(Offset, Bytes)> {
         let length = match self.held.len() {
@@ -66,6 +72,19 @@ impl Slices {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_waits_behind_a_fork_is_forgotten() {
+        let mut slices = Slices::new(Offset::new(100));
+        slices.push(&[7; 50]);
+        slices.cut(Offset::new(200));
+        assert_eq!(slices.end(), Offset::new(150));
+        slices.cut(Offset::new(120));
+        assert_eq!(slices.next(true), Some((Offset::new(100), Bytes::from(vec![7; 20]))));
+        slices.push(&[7; 5]);
+        slices.cut(Offset::new(90));
+        assert!(slices.is_empty() && slices.end() == Offset::new(120));
+    }
 
     proptest! {
         #[test]

@@ -1,36 +1,47 @@
 //! Log of a journal to one standby, on and on.
 //!
-//! What always holds: what is sent is what the journal holds, in order; of a timeline that was left nothing behind the fork. A store that does not answer ends no stream: signs of
-//! life go on, and it is asked again. What is held for a standby that takes slowly is bounded by [`Slices::has_room`] and by what a log reader reads ahead.
+//! What always holds: what is sent is what the journal holds, in order; of a timeline that was left nothing behind the fork, once that is known, which is looked for while log is read. What lies
+//! before something that is not to be had goes out before that is said. A store that does not answer ends no stream for minutes: signs of life go on, and it is asked again; log that
+//! does not read ends it. What is held for a standby that takes slowly is bounded by [`Slices::has_room`] and by what a log reader reads ahead, whatever the standby says meanwhile.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use farshore_engines::postgres::serve::{FromStandby, Refusal, ServeError, Session, Stream};
+use farshore_engines::postgres::wire::StandbyStatus;
 use farshore_journal::store::Retry;
 use farshore_journal::{JournalError, Offset, Timeline};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::offer::{GONE, Line};
+use super::look::Looks;
+use super::offer::{GONE, Line, OTHER_HISTORY, Refused};
 use super::pace::{Due, Pace};
 use super::slices::Slices;
-use super::{Heard, JournalServer};
+use super::{Heard, JournalServer, NOT_READY, Standing, State};
 use crate::branches::{BranchError, Branches};
 use crate::log::{LogReader, Next};
 
 /// How often a conversation is looked at, whatever happens.
 const TICK: Duration = Duration::from_millis(250);
+/// For how long log is read by one look at the journal: a timeline that was left meanwhile is to be known soon.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// The longest pause between two questions to a store that does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// For how long a store may fail before its standbys are told: they come again by themselves.
+const STORE_AWAY: Duration = Duration::from_secs(300);
+/// How often log is tried that did not read: what a store said once may have been a moment's.
+const TRIES: u32 = 4;
 /// How long an end may take that the other side has to take notice of.
 const ENDING: Duration = Duration::from_secs(30);
 
 /// What was read.
 enum Read {
     Log(Box<LogReader>, Result<Next, JournalError>),
-    Line(Result<Option<Branches>, BranchError>),
+    Line(Result<Option<Arc<Branches>>, Arc<BranchError>>),
 }
 
 type Reading = Pin<Box<dyn Future<Output = Read> + Send>>;
@@ -44,10 +55,20 @@ struct Sending<'a> {
     left: Option<(Offset, Timeline)>,
     /// The end of what was sent.
     sent: Offset,
-    applied: Offset,
+    /// Where the journal ended when it was last looked at.
+    end: Offset,
+    looked: Instant,
+    /// What the standby has; `None` before it said so.
+    status: Option<StandbyStatus>,
+    /// Whether it replayed something between the last two times that it said so.
+    replays: bool,
+    /// Whether it was sent all that there was, once.
+    has_caught_up: bool,
     /// Whether all that waits may go, since the journal ends there.
     is_all: bool,
+    /// How often reading failed since it last succeeded, and since when.
     failures: u32,
+    failing: Option<Instant>,
 }
 
 /// Sends log until one of the two ends it; the session, where the standby goes on with it.
@@ -58,26 +79,23 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     server: &JournalServer,
     mut stream: Stream<S>,
     (timeline, start): (Timeline, Offset),
-    heard: &(dyn Fn(Heard) + Send + Sync),
+    heard: Heard<'_>,
     cancel: &CancellationToken,
 ) -> Result<Option<Session<S>>, ServeError> {
-    let mut sending = Sending {
-        server,
-        timeline,
-        slices: Slices::new(start),
-        left: None,
-        sent: start,
-        applied: Offset::new(0),
-        is_all: false,
-        failures: 0,
-    };
+    let mut sending = Sending::begin(server, timeline, start);
     let mut pace = Pace::begin(Instant::now());
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reading: Option<Reading> = Some(sending.look(Duration::ZERO));
+    // Why it ends, once what was read before has gone.
+    let mut ends: Option<Refused> = None;
+    let mut owes_reply = false;
     loop {
         if stream.is_clear() {
             if let Some((at, bytes)) = sending.slices.next(sending.is_all) {
                 sending.sent = Offset::new(at.get().saturating_add(bytes.len() as u64));
-                stream.put_log(at, &bytes, sending.sent, Utc::now());
+                stream.put_log(at, &bytes, sending.shown_end(), Utc::now());
+                owes_reply = false;
                 pace.spoke(Instant::now(), false);
             } else if let Some((at, next)) = sending.left.filter(|(at, _)| sending.sent >= *at) {
                 tracing::info!(timeline = %timeline, position = %at, %next, "a standby goes on with the next timeline");
@@ -85,6 +103,15 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                     Ok(ended) => ended,
                     Err(_) => Ok(None),
                 };
+            } else if let Some(Refused { state, refusal }) = ends {
+                let problem = Some(refusal.message.clone());
+                heard(Standing { state, problem, ..sending.standing() });
+                let _ = tokio::time::timeout(ENDING, stream.fail(&refusal)).await;
+                return Ok(None);
+            } else if owes_reply {
+                stream.put_keepalive(sending.sent, Utc::now(), false);
+                owes_reply = false;
+                pace.spoke(Instant::now(), false);
             }
         }
         let may_read = sending.slices.has_room();
@@ -95,16 +122,30 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 let _ = tokio::time::timeout(ENDING, stream.stop()).await;
                 return Ok(None);
             }
+            now = tick.tick() => {
+                heard(sending.standing());
+                match pace.due(now.into_std(), sending.is_replaying()) {
+                    Due::Nothing => {}
+                    Due::GiveUp => {
+                        tracing::warn!("a standby said nothing for a minute, and is given up");
+                        return Ok(None);
+                    }
+                    // One that takes nothing hears of it from what waits for it.
+                    Due::Speak | Due::Ask if !stream.is_clear() => {}
+                    due @ (Due::Speak | Due::Ask) => {
+                        stream.put_keepalive(sending.sent, Utc::now(), due == Due::Ask);
+                        pace.spoke(now.into_std(), due == Due::Ask);
+                    }
+                }
+                continue;
+            }
             said = stream.next() => {
                 match said? {
                     FromStandby::Status { status, reply_requested } => {
                         pace.heard(Instant::now());
-                        sending.applied = status.applied;
-                        heard(Heard { timeline, sent: sending.sent, status });
-                        if reply_requested {
-                            stream.put_keepalive(sending.sent, Utc::now(), false);
-                            pace.spoke(Instant::now(), false);
-                        }
+                        sending.hear(status);
+                        heard(sending.standing());
+                        owes_reply |= reply_requested;
                     }
                     FromStandby::Feedback { .. } => pace.heard(Instant::now()),
                     FromStandby::Sent => {}
@@ -116,41 +157,78 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 continue;
             }
             done = async { match reading.as_mut() { Some(reading) => reading.await, None => std::future::pending().await } }, if may_read => done,
-            () = tokio::time::sleep(TICK) => {
-                let now = Instant::now();
-                let is_replaying = sending.is_all && sending.slices.is_empty() && sending.applied < sending.sent;
-                match pace.due(now, is_replaying) {
-                    Due::Nothing => {}
-                    Due::GiveUp => {
-                        tracing::warn!("a standby said nothing for a minute, and is given up");
-                        return Ok(None);
-                    }
-                    due @ (Due::Speak | Due::Ask) => {
-                        stream.put_keepalive(sending.sent, Utc::now(), due == Due::Ask);
-                        pace.spoke(now, due == Due::Ask);
-                    }
-                }
-                continue;
-            }
         };
         reading = match sending.take(done) {
             Ok(next) => Some(next),
-            Err(refusal) => {
-                tracing::error!(code = refusal.code, "a standby is not served any more: {}", refusal.message);
-                let _ = tokio::time::timeout(ENDING, stream.fail(&refusal)).await;
-                return Ok(None);
+            Err(refused) => {
+                sending.is_all = true;
+                ends = Some(refused);
+                None
             }
         };
+        sending.has_caught_up |= sending.is_all && sending.slices.is_empty() && ends.is_none();
     }
 }
 
-impl Sending<'_> {
+impl<'a> Sending<'a> {
+    fn begin(server: &'a JournalServer, timeline: Timeline, start: Offset) -> Self {
+        Self {
+            server,
+            timeline,
+            slices: Slices::new(start),
+            left: None,
+            sent: start,
+            end: start,
+            looked: Instant::now(),
+            status: None,
+            replays: true,
+            has_caught_up: false,
+            is_all: false,
+            failures: 0,
+            failing: None,
+        }
+    }
+
+    /// Takes what a standby says that it has: no more than it was sent.
+    fn hear(&mut self, said: StandbyStatus) {
+        let bounded = |offset: Offset| offset.min(self.sent);
+        let status = StandbyStatus {
+            written: bounded(said.written),
+            flushed: bounded(said.flushed),
+            applied: bounded(said.applied),
+        };
+        self.replays = self.status.is_none_or(|before| before.applied < status.applied);
+        self.status = Some(status);
+    }
+
+    /// Whether it has all that there is and is replaying it: then it is asked how far it is. One that replays nothing (`pg_receivewal`; replay that is paused) is not.
+    fn is_replaying(&self) -> bool {
+        let is_behind = self.status.is_some_and(|status| status.applied < self.sent);
+        self.is_all && self.slices.is_empty() && is_behind && self.replays
+    }
+
+    /// The end of what could be sent.
+    fn shown_end(&self) -> Offset {
+        let end = self.left.map_or(self.end, |(at, _)| self.end.min(at));
+        end.max(self.sent)
+    }
+
+    fn standing(&self) -> Standing {
+        let state = match (self.failures, self.has_caught_up) {
+            (1.., _) => State::WaitsForStore,
+            (0, true) => State::Streaming,
+            (0, false) => State::CatchingUp,
+        };
+        let Self { timeline, sent, status, .. } = *self;
+        Standing { timeline, sent, end: self.end.max(sent), status, state, problem: None }
+    }
+
     /// Looks at the journal's end, after a while.
     fn look(&self, pause: Duration) -> Reading {
-        let source = self.server.source.clone();
+        let looks: Arc<Looks> = Arc::clone(&self.server.looks);
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            Read::Line(Branches::read(source.reader()).await)
+            Read::Line(looks.now().await)
         })
     }
 
@@ -162,77 +240,84 @@ impl Sending<'_> {
     }
 
     /// Takes what was read, and says what is read next.
-    fn take(&mut self, read: Read) -> Result<Reading, Refusal> {
+    fn take(&mut self, read: Read) -> Result<Reading, Refused> {
         match read {
             Read::Log(log, Ok(Next::Bytes(piece))) => {
-                self.failures = 0;
+                (self.failures, self.failing) = (0, None);
                 self.is_all = false;
                 self.slices.push(&piece.bytes);
-                Ok(Self::go_on(log))
+                match self.looked.elapsed() > LOOK_AGAIN {
+                    true => Ok(self.look(Duration::ZERO)),
+                    false => Ok(Self::go_on(log)),
+                }
             }
             Read::Log(log, Ok(Next::Passed)) => Ok(Self::go_on(log)),
             Read::Log(_, Ok(Next::End | Next::Misled)) => {
+                (self.failures, self.failing) = (0, None);
                 self.is_all = true;
                 Ok(self.look(self.server.every))
             }
-            Read::Log(_, Ok(Next::Gap(gap))) => Err(Refusal::new(
-                GONE,
-                format!(
-                    "the log behind {} is not in this journal: it was lost at the source, or has expired",
-                    gap.at
-                ),
-            )
-            .hint("make the standby anew: farshore restore")),
+            Read::Log(_, Ok(Next::Gap(gap))) => Err(missing(&format!(
+                "the log behind {} is not in this journal: it was lost at the source, or has expired",
+                gap.at
+            ))),
             Read::Log(_, Err(why)) => self.again(&why),
             Read::Line(Ok(None)) => Ok(self.look(self.server.every)),
-            Read::Line(Ok(Some(branches))) => {
-                self.failures = 0;
-                self.follow(&branches)
-            }
-            Read::Line(Err(BranchError::Journal(why))) => self.again(&why),
-            Read::Line(Err(why)) => Err(damaged(&why)),
+            Read::Line(Ok(Some(branches))) => self.follow(&branches),
+            Read::Line(Err(why)) => match &*why {
+                BranchError::Journal(why) => self.again(why),
+                why => Err(damaged(why)),
+            },
         }
     }
 
     /// What is to be sent of the journal as it is now.
-    fn follow(&mut self, branches: &Branches) -> Result<Reading, Refusal> {
+    fn follow(&mut self, branches: &Branches) -> Result<Reading, Refused> {
         let line = Line::of(branches);
         let newest = line.newest().unwrap_or(self.timeline);
         self.left = line.left(self.timeline);
+        (self.end, self.looked) = (line.end, Instant::now());
         if self.left.is_none() && newest != self.timeline {
-            return Err(Refusal::new(
-                "55000",
-                format!("timeline {} is not in this journal's history any more", self.timeline),
-            ));
+            // None of what waits is in the history.
+            self.slices.cut(self.sent);
+            return Err(other_history(&format!(
+                "timeline {} is not in this journal's history any more",
+                self.timeline
+            )));
         }
         let until = self.left.map(|(at, _)| at);
+        if let Some(at) = until {
+            self.slices.cut(at);
+        }
         let from = self.slices.end();
-        let end = until.unwrap_or(line.end);
-        if from >= end {
+        if from >= until.unwrap_or(line.end) {
+            (self.failures, self.failing) = (0, None);
             self.is_all = true;
             return Ok(self.look(self.server.every));
         }
-        if let Some((at, _)) = self.left
-            && branches.stretches(newest, from, until).is_empty()
-        {
-            let (timeline, why) = (self.timeline, "the journal went on with the next one before it had that");
-            return Err(Refusal::new(
-                GONE,
-                format!(
-                    "the log of timeline {timeline} from {from} up to {at} is not in this journal: {why}"
-                ),
-            )
-            .hint("make the standby anew: farshore restore"));
+        if branches.stretches(newest, from, until).is_empty() {
+            let until = until.unwrap_or(line.end);
+            return Err(missing(&format!(
+                "the log of timeline {} from {from} up to {until} is not in this journal",
+                self.timeline
+            )));
         }
         let log = LogReader::new(&self.server.source, branches, newest, from, until);
         Ok(Self::go_on(Box::new(log)))
     }
 
-    /// A store that failed is asked again, later and later; what does not read is not.
-    fn again(&mut self, why: &JournalError) -> Result<Reading, Refusal> {
+    /// A store that failed is asked again, later and later, for a while; what does not read a few times.
+    fn again(&mut self, why: &JournalError) -> Result<Reading, Refused> {
+        self.failures = self.failures.saturating_add(1);
+        let since = *self.failing.get_or_insert_with(Instant::now);
         match why.retry() {
+            Retry::Operator if !matches!(why, JournalError::Store(_)) && self.failures >= TRIES => {
+                Err(damaged(why))
+            }
             Retry::Now | Retry::Backoff | Retry::Operator => {
-                self.failures = self.failures.saturating_add(1);
+                if since.elapsed() > STORE_AWAY {
+                    return Err(away(why));
+                }
                 let pause = self.server.every.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
                 tracing::warn!(error = %why, pause_seconds = pause.as_secs_f64(), "the journal cannot be read for a standby now; it is asked again");
                 Ok(self.look(pause))
@@ -242,7 +327,27 @@ impl Sending<'_> {
     }
 }
 
-fn damaged(why: &dyn std::fmt::Display) -> Refusal {
-    Refusal::new("XX001", format!("the journal does not read: {why}"))
-        .hint("farshore verify names what is damaged")
+fn missing(what: &str) -> Refused {
+    let refusal = Refusal::new(GONE, what.to_owned()).hint("make the standby anew: farshore restore");
+    Refused { state: State::LogMissing, refusal }
+}
+
+fn other_history(what: &str) -> Refused {
+    Refused { state: State::Diverged, refusal: Refusal::new(OTHER_HISTORY, what.to_owned()) }
+}
+
+/// What a store says may name what is nobody else's matter: it stands in our own log.
+fn damaged(why: &dyn std::fmt::Display) -> Refused {
+    tracing::error!(error = %why, "the journal does not read for a standby");
+    let refusal =
+        Refusal::new("XX001", "the journal does not read here; its server's log says why".to_owned())
+            .hint("farshore verify names what is damaged");
+    Refused { state: State::Damaged, refusal }
+}
+
+fn away(why: &dyn std::fmt::Display) -> Refused {
+    tracing::error!(error = %why, "the store did not answer for minutes: standbys are told");
+    let refusal =
+        Refusal::new(NOT_READY, "the store does not answer; the journal's server's log says why".to_owned());
+    Refused { state: State::WaitsForStore, refusal }
 }

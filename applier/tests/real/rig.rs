@@ -349,6 +349,7 @@ pub fn options(directory: &Path, then: Option<Then>) -> RestoreOptions {
         port: 5432,
         shared_buffers_limit: 16 << 20,
         preload: Vec::new(),
+        follow: None,
         start: then.map(|then| StartOptions {
             bin: None,
             then,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use farshore_applier::plan::Asked;
-use farshore_applier::serve::{Heard, JournalServer};
-use farshore_engines::postgres::serve::{Secrets, Session, Verifier};
+use farshore_applier::serve::{JournalServer, Standing};
+use farshore_engines::postgres::serve::{Door, Guest, Secrets, Verifier};
 use farshore_journal::Offset;
 use farshore_journal::format::{Recipients, Unlock};
 use farshore_testkit::pg::{Major, Mode, Server};
@@ -26,7 +26,7 @@ const PASSWORD: &str = "no connection to the primary";
 /// The journal of a rig, served until it is dropped.
 struct Served {
     port: u16,
-    heard: Arc<Mutex<Option<Heard>>>,
+    heard: Arc<Mutex<Option<Standing>>>,
     cancel: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -36,7 +36,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let known = BTreeMap::from([("far".to_owned(), Verifier::of(PASSWORD).unwrap())]);
-        let secrets = Arc::new(Secrets::new(known).unwrap());
+        let secrets = Arc::new(Secrets::new(known));
         let server = JournalServer::new(rig.source(Unlock::none()), Duration::from_millis(50)).unwrap();
         let (cancel, heard) = (CancellationToken::new(), Arc::new(Mutex::new(None)));
         let mut tasks = JoinSet::new();
@@ -52,8 +52,10 @@ impl Served {
                     (server.clone(), Arc::clone(&secrets), stop.clone(), Arc::clone(&tell));
                 sessions.spawn(async move {
                     let greeting = server.greeting();
-                    let session = Session::accept(socket, &secrets, |_| Ok(greeting)).await;
-                    if let Ok(Some(session)) = session {
+                    let door = Door { tls: None, clear: true };
+                    if let Ok(Some(guest)) = Guest::admit(socket, &door, &secrets).await
+                        && let Ok(session) = guest.welcome(&greeting).await
+                    {
                         let tell = move |heard| *tell.lock().unwrap() = Some(heard);
                         // Whoever goes without a word is no failure of ours.
                         let _ended = server.serve(session, &tell, &stop).await;
@@ -146,8 +148,14 @@ async fn a_standby_of(major: Major) {
             (standby.sql("select pg_last_wal_replay_lsn()") == end.to_string()).then_some(())
         });
         assert!(replayed.is_some(), "{end}: {}", standby.log());
-        let heard =
-            wait_for(SOON, || served.heard.lock().unwrap().filter(|heard| heard.status.applied == end));
+        let heard = wait_for(SOON, || {
+            served
+                .heard
+                .lock()
+                .unwrap()
+                .clone()
+                .filter(|heard| heard.status.is_some_and(|status| status.applied == end))
+        });
         assert!(heard.is_some(), "{end}: {:?}", served.heard.lock().unwrap());
         standby.stop(Mode::Fast);
     });

@@ -269,6 +269,7 @@ pub fn options(directory: &Path) -> RestoreOptions {
         port: 5432,
         shared_buffers_limit: 0,
         preload: Vec::new(),
+        follow: None,
         start: None,
     }
 }

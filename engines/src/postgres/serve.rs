@@ -6,22 +6,26 @@
 //! What it does not do: decide what is sent and to whom. It knows of no journal and no database; whoever serves one answers commands and hands log in.
 //!
 //! ```text
-//! socket ──▶ startup (who are you) ──▶ scram (prove it) ──▶ greeting ──▶ Session: command? answer ─┬─▶ next command
+//! socket ──▶ secure (TLS) ──▶ startup (who are you) ──▶ scram (prove it) ──▶ Guest ──▶ greeting ──▶ Session: command? answer ─┬─▶ next command
 //!                                                                                                  └─▶ START_REPLICATION: Stream, log out, positions in
 //! ```
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol.html>, <https://www.postgresql.org/docs/current/protocol-replication.html>; what standbys of
 //! majors 14 to 18 send and look at was read in their `walreceiver.c` and `libpqwalreceiver.c`.
 
+mod admit;
 mod command;
 mod message;
 mod scram;
+mod secure;
 mod session;
 mod startup;
 mod stream;
 
+pub use admit::{Guest, shown};
 pub use command::{Command, Refusal};
 pub use scram::{Secrets, Verifier, VerifierError};
+pub use secure::{Door, Socket, Tls};
 pub use session::{Greeting, ServeError, Session};
 pub use startup::Hello;
 pub use stream::{FromStandby, MAX_DATA, Stream};

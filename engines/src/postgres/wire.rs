@@ -32,3 +32,4 @@ pub(crate) use message::{PG_EPOCH_MICROS, server_message, text};
 pub(crate) use message::{put_status, row};
 pub(crate) use pipe::{Frame, Pipe};
 pub(crate) use socket::{Transport, dial};
+pub(crate) use tls::server_end_point;

@@ -4,7 +4,7 @@
 //! - the server reads only files in its own directory; none of the source's configuration is included;
 //! - a setting is carried over only by an allow list and only with a plain value (`safe_start/rules.rs`);
 //! - the limits are never below those `pg_control` demands, so that replay does not stop for them;
-//! - recovery has exactly one target, on one numbered timeline;
+//! - recovery has exactly one target, on one numbered timeline; a copy that is to follow has none, and one place to follow;
 //! - every setting of the source that does not apply is listed with its reason; values that may be secret are not.
 //!
 //! **Who may connect.** `local all all trust` on a socket in a directory of mode 0700, and no TCP. The owner of that
@@ -124,6 +124,8 @@ pub struct Request {
     pub demanded: Option<Limits>,
     /// How log is fetched that is not in `pg_wal`; `None` when all of it is there.
     pub restore_command: Option<String>,
+    /// Whom it follows as a standby, as `primary_conninfo` has it, in place of stopping at the target.
+    pub follow: Option<String>,
     /// The most `shared_buffers` may take, in bytes.
     pub shared_buffers_limit: u64,
     /// Libraries to preload after all, named by the operator: a log with records of an extension's own needs its
@@ -298,19 +300,16 @@ pub fn plan(
 
     let mut files = vec![
         file("postgresql.conf", conf.into_text()),
-        file(
-            "postgresql.auto.conf",
-            "# Emptied by farshore; see postgresql.auto.conf.from-backup.\n".to_owned(),
-        ),
+        file("postgresql.auto.conf", auto_conf(request.follow.as_deref())?),
         file("pg_hba.conf", HBA.to_owned()),
         file("pg_ident.conf", "# No maps: pg_hba.conf needs none.\n".to_owned()),
-        file("recovery.signal", String::new()),
+        file(if request.follow.is_some() { "standby.signal" } else { "recovery.signal" }, String::new()),
     ];
     files.extend(kept_files(&source.config_files)?);
     Ok(SafeStart {
         files,
         remove: vec![
-            "standby.signal",
+            if request.follow.is_some() { "recovery.signal" } else { "standby.signal" },
             "postmaster.pid",
             "postmaster.opts",
             "backup_label.old",
@@ -321,6 +320,25 @@ pub fn plan(
         neutralised: neutralised(source, request, &limits, buffers / u64::from(control.block_bytes)),
         limits,
     })
+}
+
+/// The settings that win over all others: none, or those of a standby.
+fn auto_conf(follow: Option<&str>) -> Result<String, PlanError> {
+    let Some(follow) = follow else {
+        return Ok("# Emptied by farshore; see postgresql.auto.conf.from-backup.\n".to_owned());
+    };
+    plain(follow, "connection to follow")?;
+    let mut conf = Conf::default();
+    conf.comment(&[
+        "Written by farshore for a standby: these take the place of the target in postgresql.conf.",
+        "The source's own is kept as postgresql.auto.conf.from-backup.",
+    ]);
+    conf.set("primary_conninfo", follow, "");
+    conf.set("restore_command", "", "log comes from there alone");
+    conf.set("recovery_target_lsn", "", "none: it follows");
+    conf.set("recovery_target_timeline", "latest", "over promotions");
+    conf.set("recovery_target_action", "pause", "");
+    Ok(conf.into_text())
 }
 
 /// Directories of tablespaces the log will create while it is replayed, which must not be used on this machine.

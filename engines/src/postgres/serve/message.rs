@@ -85,7 +85,8 @@ pub(super) fn put_ready(out: &mut BytesMut) {
 /// That the protocol is spoken as of 3.0, and which of the options that were asked for nobody here knows.
 pub(super) fn put_older(out: &mut BytesMut, unknown: &[String]) {
     put(out, b'v', |out| {
-        out.put_u32(0);
+        // The whole version, as servers send it (`SendNegotiateProtocolVersion` in `backend_startup.c`), whatever the documentation calls the field.
+        out.put_u32(3 << 16);
         out.put_u32(u32::try_from(unknown.len()).unwrap_or_default());
         unknown.iter().for_each(|name| put_text(out, name));
     });

@@ -21,8 +21,9 @@ pub(super) const PLAIN: &str = "SCRAM-SHA-256";
 pub(super) const PLUS: &str = "SCRAM-SHA-256-PLUS";
 /// The flag of a client that binds the channel to the server's certificate.
 const BOUND: &str = "p=tls-server-end-point";
-/// Rounds of a name that nobody has: PostgreSQL's own default.
+/// PostgreSQL's own defaults: rounds, and bytes of salt.
 const ROUNDS: u32 = 4096;
+const SALT: usize = 16;
 const KEY: usize = 32;
 /// Bytes of our part of the nonce.
 pub(super) const NONCE: usize = 18;
@@ -79,8 +80,10 @@ impl FromStr for Verifier {
 /// Whose passwords are known.
 pub struct Secrets {
     known: BTreeMap<String, Verifier>,
-    /// Makes up the salts of names that nobody has: the same for a name each time, and nothing that can be told from a real one.
+    /// Makes up the salts of names that nobody has: the same for a name each time, for as long as the passwords are, and nothing that can be told from a real one.
     made_up: hmac::Key,
+    /// How many rounds and bytes of salt those have.
+    like: (u32, usize),
 }
 
 impl fmt::Debug for Secrets {
@@ -91,13 +94,14 @@ impl fmt::Debug for Secrets {
 
 impl Secrets {
     /// Of these users.
-    ///
-    /// # Errors
-    /// When the operating system has no randomness to give.
-    pub fn new(known: BTreeMap<String, Verifier>) -> std::io::Result<Self> {
-        let mut secret = [0; KEY];
-        getrandom::fill(&mut secret).map_err(|why| std::io::Error::other(why.to_string()))?;
-        Ok(Self { known, made_up: hmac::Key::new(hmac::HMAC_SHA256, &secret) })
+    pub fn new(known: BTreeMap<String, Verifier>) -> Self {
+        // A key that lasts over restarts: who sees a salt change knows that it was made up.
+        let mut lasting =
+            hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, b"farshore: names that nobody has"));
+        known.values().for_each(|verifier| lasting.update(&verifier.server_key));
+        let made_up = hmac::Key::new(hmac::HMAC_SHA256, lasting.sign().as_ref());
+        let like = known.values().next().map_or((ROUNDS, SALT), |one| (one.rounds, one.salt.len()));
+        Self { known, made_up, like }
     }
 
     /// What a user's proof is held against; of a name that nobody has something that no proof fits.
@@ -106,8 +110,9 @@ impl Secrets {
             Some(verifier) => (verifier.clone(), true),
             None => {
                 let made_up = hmac::sign(&self.made_up, user.as_bytes());
-                let salt = made_up.as_ref().iter().take(16).copied().collect();
-                (Verifier { rounds: ROUNDS, salt, stored_key: [0; KEY], server_key: [0; KEY] }, false)
+                let (rounds, length) = self.like;
+                let salt = made_up.as_ref().iter().take(length).copied().collect();
+                (Verifier { rounds, salt, stored_key: [0; KEY], server_key: [0; KEY] }, false)
             }
         }
     }
@@ -219,7 +224,7 @@ mod tests {
 
     fn secrets() -> Secrets {
         let verifier = Verifier::of("correct horse").unwrap();
-        Secrets::new(BTreeMap::from([("far".to_owned(), verifier)])).unwrap()
+        Secrets::new(BTreeMap::from([("far".to_owned(), verifier)]))
     }
 
     /// Whether a client with this password is let in, and believes us.
@@ -271,6 +276,11 @@ mod tests {
         assert_eq!(tail(ask("nobody", 1)), tail(ask("nobody", 2)));
         assert_ne!(tail(ask("nobody", 1)), tail(ask("noone", 1)));
         assert_eq!(tail(ask("nobody", 1)).len(), tail(ask("far", 1)).len());
+        // Nor does a restart, or another machine with the same passwords, tell them apart.
+        let first = (PLAIN, &b"n,,n=,r=abc"[..]);
+        let again = Secrets::new(secrets.known.clone());
+        let (_, answer) = Exchange::begin(&again, "nobody", first, None, [1; NONCE]).unwrap();
+        assert_eq!(tail(answer), tail(ask("nobody", 1)));
     }
 
     #[test]

@@ -3,23 +3,17 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::{Buf, Bytes, BytesMut};
 use farshore_journal::{Offset, Position, Timeline};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::super::wire::{Frame, Pipe, SystemIdentity, text};
 use super::command::{Command, Refusal};
 use super::message::{self, Kind, Severity};
-use super::scram::{Exchange, NONCE, PLAIN, ScramError, Secrets};
-use super::startup::{self, Hello, LONGEST, Opening};
+use super::startup::Hello;
 use super::stream::Stream;
 
-/// The longest message that a client sends: a command, or how far it is.
-const LONGEST_MESSAGE: usize = 64 << 10;
 /// SQLSTATE of bytes that make no sense.
 const PROTOCOL: &str = "08P01";
-/// SQLSTATE of a password that does not fit.
-const PASSWORD: &str = "28P01";
 
 /// Why a session is over.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +27,7 @@ pub enum ServeError {
     /// It was not let in, and was told so.
     #[error("{user} was not let in: {why}")]
     NotLetIn {
-        /// Who it said it was.
+        /// Who it said it was, bounded and without control characters.
         user: String,
         /// Why.
         why: String,
@@ -61,35 +55,12 @@ pub struct Session<S> {
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    /// Lets a client in. `greets`: what it is told, once it has proved who it is, or why it is refused. The caller sets the deadline. `None`: it asked for nothing that is answered.
-    ///
-    /// TLS is not offered here: the caller takes connections from where nobody listens on the way.
-    ///
-    /// # Errors
-    /// When it is not let in, or does not speak the protocol.
-    pub async fn accept(
-        mut socket: S,
-        secrets: &Secrets,
-        greets: impl FnOnce(&Hello) -> Result<Greeting, Refusal>,
-    ) -> Result<Option<Self>, ServeError> {
-        let Some((hello, physical, older)) = first(&mut socket).await? else { return Ok(None) };
-        let mut pipe = Pipe::bounded(socket, LONGEST_MESSAGE);
-        if let Some(unknown) = older {
-            message::put_older(pipe.output(), &unknown);
-        }
-        authenticate(&mut pipe, secrets, &hello).await?;
-        let greeting = match physical {
-            true => greets(&hello),
-            false => Err(Refusal::new(
-                "0A000",
-                "this is a journal: it takes connections for physical replication only",
-            )
-            .hint("write replication=true, as a standby's primary_conninfo does")),
-        };
-        let greeting = match greeting {
-            Ok(greeting) => greeting,
-            Err(refusal) => return Err(turned_away(&mut pipe, hello.user, &refusal).await?),
-        };
+    /// Begins it: what a client is told of us before its first command.
+    pub(super) async fn begin(
+        mut pipe: Pipe<S>,
+        hello: Hello,
+        greeting: &Greeting,
+    ) -> Result<Self, ServeError> {
         let out = pipe.output();
         for (name, value) in [
             ("server_version", greeting.version.as_str()),
@@ -110,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         message::put_key(out, process, key);
         message::put_ready(out);
         pipe.send().await?;
-        Ok(Some(Self { pipe, hello, major: greeting.major }))
+        Ok(Self { pipe, hello, major: greeting.major })
     }
 
     /// Who it is.
@@ -276,99 +247,4 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         message::put_ready(out);
         Ok(self.pipe.send().await?)
     }
-}
-
-/// Who connects, whether for physical replication, and what of the protocol it asked for in vain.
-type First = (Hello, bool, Option<Vec<String>>);
-
-async fn first<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut S) -> Result<Option<First>, ServeError> {
-    let (mut tls, mut gss) = (false, false);
-    loop {
-        let packet = packet(socket).await?;
-        match startup::opening(packet).ok_or(ServeError::Protocol("the first packet"))? {
-            Opening::Cancel => return Ok(None),
-            Opening::Tls if !std::mem::replace(&mut tls, true) => socket.write_all(b"N").await?,
-            Opening::Gss if !std::mem::replace(&mut gss, true) => socket.write_all(b"N").await?,
-            Opening::Tls | Opening::Gss => return Err(ServeError::Protocol("it asks twice for encryption")),
-            Opening::Startup { hello, physical, newer, unknown } => {
-                let older = (newer || !unknown.is_empty()).then_some(unknown);
-                return Ok(Some((hello, physical, older)));
-            }
-        }
-    }
-}
-
-async fn packet<S: AsyncRead + Unpin>(socket: &mut S) -> Result<Bytes, ServeError> {
-    let length = socket.read_u32().await? as usize;
-    if !(8..=LONGEST).contains(&length) {
-        return Err(ServeError::Protocol("the length of the first packet"));
-    }
-    let mut packet = BytesMut::zeroed(length - 4);
-    socket.read_exact(&mut packet).await?;
-    Ok(packet.freeze())
-}
-
-/// Has the client prove its password.
-async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
-    pipe: &mut Pipe<S>,
-    secrets: &Secrets,
-    hello: &Hello,
-) -> Result<(), ServeError> {
-    message::put_authentication(pipe.output(), 10, format!("{PLAIN}\0\0").as_bytes());
-    let mut body = proof(pipe).await?;
-    let mechanism = text(&mut body).ok_or(ServeError::Protocol("the password's proof"))?;
-    let length = body.try_get_u32().map_err(|_| ServeError::Protocol("the password's proof"))? as usize;
-    if length != body.len() {
-        return Err(ServeError::Protocol("the password's proof"));
-    }
-    let mut random = [0; NONCE];
-    getrandom::fill(&mut random).map_err(|why| io::Error::other(why.to_string()))?;
-    let begun = Exchange::begin(secrets, &hello.user, (mechanism.as_str(), &body), None, random);
-    let (exchange, answer) = match begun {
-        Ok(begun) => begun,
-        Err(why) => return Err(not_proved(pipe, hello, why).await?),
-    };
-    message::put_authentication(pipe.output(), 11, answer.as_bytes());
-    let last = proof(pipe).await?;
-    match exchange.finish(&last) {
-        Ok(ours) => {
-            message::put_authentication(pipe.output(), 12, ours.as_bytes());
-            message::put_authentication(pipe.output(), 0, &[]);
-            Ok(())
-        }
-        Err(why) => Err(not_proved(pipe, hello, why).await?),
-    }
-}
-
-/// The client's next part of its proof; what is in the output goes out before.
-async fn proof<S: AsyncRead + AsyncWrite + Unpin>(pipe: &mut Pipe<S>) -> Result<Bytes, ServeError> {
-    pipe.send().await?;
-    match pipe.next().await? {
-        Some(Frame { tag: b'p', body }) => Ok(body),
-        Some(_) => Err(ServeError::Protocol("another message than the password's proof")),
-        // As clients do that find that they need a password.
-        None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-    }
-}
-
-async fn not_proved<S: AsyncRead + AsyncWrite + Unpin>(
-    pipe: &mut Pipe<S>,
-    hello: &Hello,
-    why: ScramError,
-) -> Result<ServeError, ServeError> {
-    let user = &hello.user;
-    let refusal = Refusal::new(PASSWORD, format!("password authentication failed for user \"{user}\""));
-    message::put_error(pipe.output(), Severity::Fatal, &refusal);
-    pipe.send().await?;
-    Ok(ServeError::NotLetIn { user: user.clone(), why: why.to_string() })
-}
-
-async fn turned_away<S: AsyncRead + AsyncWrite + Unpin>(
-    pipe: &mut Pipe<S>,
-    user: String,
-    refusal: &Refusal,
-) -> Result<ServeError, ServeError> {
-    message::put_error(pipe.output(), Severity::Fatal, refusal);
-    pipe.send().await?;
-    Ok(ServeError::NotLetIn { user, why: refusal.message.clone() })
 }

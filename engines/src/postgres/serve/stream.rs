@@ -3,6 +3,8 @@
 //! What always holds: sending and hearing go on together, so that a standby that is slow to take is heard all the same. Whoever uses this puts log in only
 //! when what was put before has gone ([`Stream::is_clear`]): then what is held for a standby is one message.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use farshore_journal::{Offset, Timeline};
@@ -16,6 +18,9 @@ use super::session::{ServeError, Session};
 /// The most log in one message: `MAX_SEND_SIZE` of PostgreSQL's `walsender.c`. A message that is cut for its size is to end at a page: standbys count on no record being
 /// split over two messages elsewhere.
 pub const MAX_DATA: usize = 16 * 8192;
+
+/// How long the other side is waited for once it was told that it is over.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What comes from a standby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +130,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     /// When the connection broke.
     pub async fn fail(mut self, refusal: &Refusal) -> Result<(), ServeError> {
         message::put_error(self.session.pipe.output(), Severity::Fatal, refusal);
-        Ok(self.session.pipe.send().await?)
+        self.session.pipe.send().await?;
+        self.linger().await
+    }
+
+    /// A connection that is closed with something unread takes what was said last with it, and standbys say something all the time.
+    async fn linger(&mut self) -> Result<(), ServeError> {
+        let lingered = tokio::time::timeout(LINGER, self.session.pipe.linger()).await;
+        Ok(lingered.unwrap_or(Ok(()))?)
     }
 
     /// Ends it since we stop: the standby comes again by itself. The caller sets the deadline.
@@ -134,6 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     /// When the connection broke.
     pub async fn stop(mut self) -> Result<(), ServeError> {
         message::put_complete(self.session.pipe.output(), "COPY 0");
-        Ok(self.session.pipe.send().await?)
+        self.session.pipe.send().await?;
+        self.linger().await
     }
 }

@@ -20,6 +20,8 @@ pub(crate) const MAX_FRAME: usize = 1 << 20;
 const READ_BUFFER: usize = 512 << 10;
 /// Below this much room a new buffer is worth more than a small read.
 const MIN_READ: usize = 64 << 10;
+/// The buffer for whoever sends commands and positions.
+const SMALL_BUFFER: usize = 8 << 10;
 const HEAD: usize = 5;
 
 /// One message of the server.
@@ -39,6 +41,8 @@ pub(crate) struct Pipe<S> {
     output: BytesMut,
     unflushed: bool,
     max_frame: usize,
+    /// How much is made room for at a time, and what is too little.
+    read_buffer: (usize, usize),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
@@ -48,7 +52,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
 
     /// With another bound of a message.
     pub(crate) fn bounded(socket: S, max_frame: usize) -> Self {
-        Self { socket, input: BytesMut::new(), output: BytesMut::new(), unflushed: false, max_frame }
+        // Of whoever sends small messages only, little is held.
+        let read_buffer = match max_frame < MAX_FRAME {
+            true => (SMALL_BUFFER, SMALL_BUFFER / 8),
+            false => (READ_BUFFER, MIN_READ),
+        };
+        let (input, output) = (BytesMut::new(), BytesMut::new());
+        Self { socket, input, output, unflushed: false, max_frame, read_buffer }
     }
 
     /// Whether all of the output has gone.
@@ -63,6 +73,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
     /// Where to put what shall be sent by the next [`Self::send`] or [`Self::next`].
     pub(crate) fn output(&mut self) -> &mut BytesMut {
         &mut self.output
+    }
+
+    /// Says that nothing more is sent, and takes what still comes until the other side closes: what was sent would be lost with the connection otherwise. The caller sets
+    /// the deadline.
+    pub(crate) async fn linger(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await?;
+        loop {
+            self.input.clear();
+            self.input.reserve(SMALL_BUFFER);
+            if poll_fn(|cx| poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input)).await? == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// Sends everything in the output. Cancel-safe.
@@ -115,8 +138,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pipe<S> {
         };
         loop {
             let room = self.input.capacity() - self.input.len();
-            if room < MIN_READ {
-                self.input.reserve(READ_BUFFER);
+            if room < self.read_buffer.1 {
+                self.input.reserve(self.read_buffer.0);
             }
             let read = match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input) {
                 Poll::Pending => match unsent.take() {

@@ -171,7 +171,7 @@ impl ServerCertVerifier for ChainOnly {
 /// place of MD5 and SHA-1. `None` for signatures without a hash (Ed25519) or with one we do not know.
 ///
 /// Source: RFC 5929 section 4.1.
-pub(super) fn server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     let oid = signature_oid(certificate)?;
     match oid {
         // 1.2.840.113549.1.1.x: RSA with MD5 (4), SHA-1 (5), SHA-256 (11), SHA-384 (12), SHA-512 (13).

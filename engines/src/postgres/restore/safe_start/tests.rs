@@ -24,6 +24,7 @@ fn request(major: Major) -> Request {
         consistent_from: "0/20000100".parse().unwrap(),
         demanded: None,
         restore_command: None,
+        follow: None,
         shared_buffers_limit: 64 << 20,
         preload: Vec::new(),
     }
@@ -143,6 +144,28 @@ fn there_is_exactly_one_target_on_a_numbered_timeline() {
     );
     assert!(conf["recovery_target_timeline"].starts_with("'3'"));
     assert!(conf["recovery_target_action"].starts_with("'pause'"));
+}
+
+#[test]
+fn a_copy_that_follows_has_no_target_and_one_place_to_follow() {
+    let major = Major::ALL[1];
+    let follow = "host=db password='x y' application_name=oslo";
+    let request = Request { follow: Some(follow.to_owned()), ..request(major) };
+    let plan = plan(&source(&[("primary_conninfo", "host=source")]), &control(major), &request).unwrap();
+    let file = |name: &str| plan.files.iter().find(|file| file.name == name);
+    assert!(file("standby.signal").is_some() && file("recovery.signal").is_none());
+    assert!(plan.remove.contains(&"recovery.signal") && !plan.remove.contains(&"standby.signal"));
+    // The last word on a setting is this file's.
+    let auto = String::from_utf8(file("postgresql.auto.conf").unwrap().content.clone()).unwrap();
+    let line = "primary_conninfo = 'host=db password=''x y'' application_name=oslo'\n";
+    assert!(auto.contains(line), "{auto}");
+    for setting in ["recovery_target_lsn = ''", "restore_command = ''", "recovery_target_timeline = 'latest'"]
+    {
+        assert!(auto.contains(setting), "{auto}");
+    }
+    let broken = Request { follow: Some("host=db\nfsync=off".to_owned()), ..request };
+    let broken = super::plan(&SourceSettings::default(), &control(major), &broken);
+    assert!(matches!(broken, Err(PlanError::Text { .. })));
 }
 
 #[test]

@@ -1,0 +1,248 @@
+//! Standbys that take a journal for their primary: how far each is, as whoever serves it last heard.
+//!
+//! What always holds: what is shown as now was said within three heartbeats; a standby that nobody hears of is `away`, whatever it was. A row is a standby by the name that it gives
+//! itself (`application_name`, else `cluster_name`): two of one database that give the same name are one row.
+
+use std::time::Duration;
+
+use farshore_journal::{DatabaseName, IncarnationId, Offset, Timeline};
+use serde::{Serialize, Serializer};
+use sqlx::any::AnyRow;
+use sqlx::query;
+
+use crate::connection::{in_local_txn, in_snapshot};
+use crate::error::Error;
+use crate::lag::is_silent;
+use crate::row::{Read as _, at, branch, duration, micros};
+use crate::{Catalog, Result, Time, Txn};
+
+/// How often whoever serves a standby renews its row.
+pub const STANDBY_HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How a standby is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandbyState {
+    /// It gets log that the journal has had for longer.
+    CatchingUp,
+    /// It has all that the journal has, and gets what comes.
+    Streaming,
+    /// The store does not answer; it goes on by itself once it does.
+    WaitsForStore,
+    /// The log that it needs is not in the journal: it is to be made anew.
+    LogMissing,
+    /// It has log that is in no history of this journal: it is to be made anew, or rewound.
+    Diverged,
+    /// It has more log than the store that serves it.
+    Ahead,
+    /// The journal does not read where it is.
+    Damaged,
+    /// It left, or said nothing for too long.
+    Away,
+}
+
+impl StandbyState {
+    /// Every state.
+    pub const ALL: [Self; 8] = [
+        Self::CatchingUp,
+        Self::Streaming,
+        Self::WaitsForStore,
+        Self::LogMissing,
+        Self::Diverged,
+        Self::Ahead,
+        Self::Damaged,
+        Self::Away,
+    ];
+
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::CatchingUp => "catching_up",
+            Self::Streaming => "streaming",
+            Self::WaitsForStore => "waits_for_store",
+            Self::LogMissing => "log_missing",
+            Self::Diverged => "diverged",
+            Self::Ahead => "ahead",
+            Self::Damaged => "damaged",
+            Self::Away => "away",
+        }
+    }
+
+    /// Whether it says that the standby is connected and follows.
+    pub const fn follows(self) -> bool {
+        matches!(self, Self::CatchingUp | Self::Streaming | Self::WaitsForStore)
+    }
+}
+
+impl Serialize for StandbyState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+/// A standby.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standby {
+    /// Whose.
+    pub database: DatabaseName,
+    /// What it calls itself.
+    pub name: String,
+    /// Which node serves it.
+    pub node: String,
+    /// As which user it came.
+    pub login: String,
+    /// From where.
+    pub address: String,
+    /// From which store.
+    pub store: String,
+    /// Of which incarnation.
+    pub incarnation: IncarnationId,
+    /// On which timeline.
+    pub timeline: Timeline,
+    /// The end of what was sent to it.
+    pub sent: Offset,
+    /// The end of what it has.
+    pub written: Offset,
+    /// The end of what a crash of it leaves.
+    pub flushed: Offset,
+    /// The end of what its queries see.
+    pub applied: Offset,
+    /// Where the journal ended.
+    pub end: Offset,
+    /// How it was doing.
+    pub state: StandbyState,
+    /// Since when.
+    pub since: Time,
+    /// Why, where that is not plain.
+    pub problem: Option<String>,
+    /// For how long the journal has had what it has not replayed; zero when it has all, `None` when that is not known.
+    pub behind: Option<Duration>,
+    /// When it, or its end, was last heard of.
+    pub heard_at: Time,
+}
+
+impl Standby {
+    /// How it is doing now: what claims that it follows counts as long as it is heard.
+    pub fn shown(&self, now: Time) -> StandbyState {
+        match self.state.follows() && is_silent(now, Some(self.heard_at), STANDBY_HEARTBEAT) {
+            true => StandbyState::Away,
+            false => self.state,
+        }
+    }
+}
+
+impl Catalog {
+    /// Records how standbys are doing; `since` of a state that is as it was stays what it was.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn standby_put(&self, standbys: &[Standby]) -> Result<()> {
+        in_local_txn!(self, standby_put_in_txn(standbys))
+    }
+
+    /// Standbys by database and name, of all databases or of one.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn standby_list(&self, database: Option<&DatabaseName>) -> Result<Vec<Standby>> {
+        in_snapshot!(self, standby_list_in_txn(database))
+    }
+
+    /// Forgets one; whether there was one of that name. One that still comes is there again at once.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn standby_forget(&self, database: &DatabaseName, name: &str) -> Result<bool> {
+        in_local_txn!(self, standby_forget_in_txn(database, name))
+    }
+}
+
+/// As [`Catalog::standby_put`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn standby_put_in_txn(txn: &mut Txn, standbys: &[Standby]) -> Result<()> {
+    let statement = "insert into standby (database_name, name, node, login, address, store, incarnation, timeline, sent, \
+                     written, flushed, applied, end_offset, state, since, problem, behind_us, heard_at) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
+                     on conflict (database_name, name) do update set node = excluded.node, login = excluded.login, \
+                     address = excluded.address, store = excluded.store, incarnation = excluded.incarnation, \
+                     timeline = excluded.timeline, sent = excluded.sent, written = excluded.written, \
+                     flushed = excluded.flushed, applied = excluded.applied, end_offset = excluded.end_offset, \
+                     since = case when standby.state = excluded.state then standby.since else excluded.since end, \
+                     state = excluded.state, problem = excluded.problem, behind_us = excluded.behind_us, \
+                     heard_at = excluded.heard_at";
+    for standby in standbys {
+        let behind = standby.behind.map(|behind| duration("behind", behind)).transpose()?;
+        let bound = query(statement)
+            .bind(standby.database.to_string())
+            .bind(standby.name.clone())
+            .bind(standby.node.clone())
+            .bind(standby.login.clone())
+            .bind(standby.address.clone())
+            .bind(standby.store.clone())
+            .bind(standby.incarnation.to_string())
+            .bind(branch(standby.timeline))
+            .bind(at(standby.sent)?)
+            .bind(at(standby.written)?)
+            .bind(at(standby.flushed)?)
+            .bind(at(standby.applied)?)
+            .bind(at(standby.end)?)
+            .bind(standby.state.word())
+            .bind(micros(standby.since))
+            .bind(standby.problem.clone())
+            .bind(behind)
+            .bind(micros(standby.heard_at));
+        txn.execute("standby_put", bound).await?;
+    }
+    Ok(())
+}
+
+/// As [`Catalog::standby_list`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn standby_list_in_txn(txn: &mut Txn, database: Option<&DatabaseName>) -> Result<Vec<Standby>> {
+    const ALL: &str = "select * from standby order by database_name, name";
+    const OF_ONE: &str = "select * from standby where database_name = $1 order by name";
+    let bound = match database {
+        Some(database) => query(OF_ONE).bind(database.to_string()),
+        None => query(ALL),
+    };
+    txn.rows("standby_list", bound).await?.iter().map(from_row).collect()
+}
+
+/// As [`Catalog::standby_forget`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn standby_forget_in_txn(txn: &mut Txn, database: &DatabaseName, name: &str) -> Result<bool> {
+    let statement = "delete from standby where database_name = $1 and name = $2";
+    let bound = query(statement).bind(database.to_string()).bind(name.to_owned());
+    Ok(txn.execute("standby_forget", bound).await? > 0)
+}
+
+fn from_row(row: &AnyRow) -> Result<Standby> {
+    let word = row.text("state")?;
+    let state = StandbyState::ALL.into_iter().find(|state| state.word() == word);
+    let state = state.ok_or_else(|| Error::corrupt("state", "a word that is no state of a standby"))?;
+    Ok(Standby {
+        database: row.parsed("database_name")?,
+        name: row.text("name")?,
+        node: row.text("node")?,
+        login: row.text("login")?,
+        address: row.text("address")?,
+        store: row.text("store")?,
+        incarnation: row.parsed("incarnation")?,
+        timeline: row.timeline("timeline")?,
+        sent: row.offset("sent")?,
+        written: row.offset("written")?,
+        flushed: row.offset("flushed")?,
+        applied: row.offset("applied")?,
+        end: row.offset("end_offset")?,
+        state,
+        since: row.time("since")?,
+        problem: row.maybe_text("problem")?,
+        behind: row.maybe_count("behind_us")?.map(Duration::from_micros),
+        heard_at: row.time("heard_at")?,
+    })
+}

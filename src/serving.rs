@@ -1,0 +1,248 @@
+//! Where standbys connect that take a journal for their primary: `[serve]`.
+//!
+//! What always holds: what cannot be served stops nothing else of the process; nobody gets a journal whose password he has not proved, whose database he may not have, or whose
+//! incarnation is another than the one that his copy is of. Whoever has not proved himself holds one of few places, and for half a minute at most. Sessions are tasks of a set that is joined.
+//!
+//! ```text
+//! accept ─▶ admit (TLS, password) ─▶ route (pure) ─▶ journal: the newest incarnation in the user's store ─▶ JournalServer ─▶ standby
+//!                                                                                       how far it is ─▶ standbys ─▶ catalog, once a second
+//! ```
+
+mod journals;
+mod known;
+mod route;
+mod standbys;
+mod trail;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farshore_catalog::Catalog;
+use farshore_engines::postgres::serve::{Door, Guest, Refusal, ServeError, Session, Socket, Tls, shown};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::serve::ServeConfig;
+use crate::config::{Config, TlsFiles};
+use crate::message::{Code, OperatorMessage, Safe};
+use crate::wiring;
+use journals::{Journal, Journals};
+use known::Known;
+use standbys::{Standbys, Visit, Who};
+
+/// Standbys at once: each may hold some eight chunks that were read ahead.
+const SESSIONS: usize = 64;
+/// Those that have not proved who they are.
+const STRANGERS: usize = 64;
+/// How long proving may take, and finding the journal.
+const ADMISSION: Duration = Duration::from_secs(30);
+/// How long to wait when no connection can be taken, as when the process has too many files open.
+const PAUSE: Duration = Duration::from_millis(500);
+/// SQLSTATE of a server that has no place left.
+const FULL: &str = "53300";
+/// A machine that vanished is noticed within about two minutes, also between two commands.
+const ALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+/// What every session needs.
+struct Serving {
+    config: Arc<Config>,
+    door: Door,
+    known: Known,
+    journals: Journals,
+    standbys: Arc<Standbys>,
+    places: Arc<Semaphore>,
+    cancel: CancellationToken,
+}
+
+/// Serves until cancelled. Nothing is done where the configuration has no `[serve]`.
+///
+/// # Errors
+/// When nothing can be served: what it says is for whoever started it.
+pub async fn serve(
+    config: Arc<Config>,
+    catalog: Option<Catalog>,
+    cancel: CancellationToken,
+) -> Result<(), OperatorMessage> {
+    let Some(settings) = &config.serve else { return Ok(()) };
+    let tls = match &settings.tls {
+        None => None,
+        Some(files) => {
+            Some(tls(files).map_err(|why| refused(settings, &why, "mend what it says and start again"))?)
+        }
+    };
+    let listener = TcpListener::bind(settings.listen).await.map_err(|why| {
+        let next = "give `serve.listen` an address of this machine that is free, and start again";
+        refused(settings, &why.to_string(), next)
+    })?;
+    let address = listener.local_addr().unwrap_or(settings.listen);
+    tracing::info!(%address, tls = tls.is_some(), "journals are served to standbys");
+    let door = Door { clear: settings.listen.ip().is_loopback(), tls };
+    let standbys = Standbys::new(wiring::node());
+    let serving = Arc::new(Serving {
+        door,
+        known: Known::new(),
+        journals: Journals::new(Arc::clone(&config), catalog.clone()),
+        standbys: Arc::clone(&standbys),
+        places: Arc::new(Semaphore::new(SESSIONS)),
+        cancel: cancel.clone(),
+        config: Arc::clone(&config),
+    });
+    // The catalog hears the last of it when all sessions are over.
+    let over = CancellationToken::new();
+    let telling = async {
+        if let Some(catalog) = catalog {
+            standbys.tell(catalog, over.clone()).await;
+        }
+    };
+    let accepting = async {
+        accept(listener, &serving).await;
+        over.cancel();
+    };
+    let watching = serving.journals.watch(cancel.clone());
+    tokio::join!(accepting, telling, watching);
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, serving: &Arc<Serving>) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let mut sessions = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = serving.cancel.cancelled() => break,
+            Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                // Whoever comes when all places are taken comes again.
+                let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else { continue };
+                sessions.spawn(Arc::clone(serving).session(socket, peer, stranger));
+            }
+            Err(why) => {
+                tracing::debug!(error = %why, "a standby's connection could not be taken");
+                tokio::select! {
+                    () = serving.cancel.cancelled() => break,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+        }
+    }
+    drop(listener);
+    while sessions.join_next().await.is_some() {}
+}
+
+impl Serving {
+    async fn session(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, stranger: OwnedSemaphorePermit) {
+        let admitted = tokio::select! {
+            () = self.cancel.cancelled() => return,
+            admitted = tokio::time::timeout(ADMISSION, self.admit(socket, peer)) => admitted,
+        };
+        drop(stranger);
+        let (session, journal, visit, _place) = match admitted {
+            Ok(Ok(Some(admitted))) => admitted,
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(why @ ServeError::NotLetIn { .. })) => {
+                return tracing::warn!(%peer, "{why}");
+            }
+            Ok(Err(why)) => return tracing::debug!(%peer, error = %why, "a connection came to nothing"),
+        };
+        let heard = |standing| visit.stands(standing);
+        if let Err(why) = journal.server.serve(session, &heard, &journal.cancel).await {
+            tracing::debug!(%peer, standby = visit.who().name, error = %why, "a standby's session is over");
+        }
+    }
+
+    /// Lets somebody in, and finds what he gets.
+    #[expect(clippy::type_complexity, reason = "the four belong together for a moment, and have no name")]
+    async fn admit(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<Option<(Session<Socket<TcpStream>>, Journal, Visit, OwnedSemaphorePermit)>, ServeError> {
+        prepare(&socket)?;
+        let Some(settings) = &self.config.serve else { return Ok(None) };
+        let secrets = self.known.now(settings);
+        let Some(guest) = Guest::admit(socket, &self.door, &secrets).await? else { return Ok(None) };
+        let hello = guest.hello().clone();
+        let Some(user) = settings.users.get(&hello.user) else { return Ok(None) };
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            let refusal = Refusal::new(FULL, format!("{SESSIONS} standbys are served already"));
+            return Err(guest.turn_away(&refusal).await?);
+        };
+        let asked = match route::asked(&hello.options, &user.databases) {
+            Ok(asked) => asked,
+            Err(refusal) => return Err(guest.turn_away(&refusal).await?),
+        };
+        let name = match shown(&hello.application) {
+            name if name.is_empty() => hello.user.clone(),
+            name => name,
+        };
+        let journal = match self.journals.of(&asked, user.store.as_ref(), &name).await {
+            Ok(journal) => journal,
+            Err(refused) => {
+                if let Some((store, incarnation, state)) = refused.of {
+                    let who = Who {
+                        database: asked.database,
+                        name,
+                        login: hello.user.clone(),
+                        address: peer.to_string(),
+                        store,
+                        incarnation,
+                    };
+                    self.standbys.visit(who).refused(state, refused.refusal.message.clone());
+                }
+                return Err(guest.turn_away(&refused.refusal).await?);
+            }
+        };
+        let who = Who {
+            database: asked.database,
+            name,
+            login: hello.user.clone(),
+            address: peer.to_string(),
+            store: journal.store.clone(),
+            incarnation: journal.incarnation,
+        };
+        let visit = self.standbys.visit(who);
+        let session = guest.welcome(&journal.server.greeting()).await?;
+        Ok(Some((session, journal, visit, place)))
+    }
+}
+
+/// Words and small messages go at once; a machine that is gone is noticed.
+fn prepare(socket: &TcpStream) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    socket.set_nodelay(true)?;
+    let (idle, between, count) = ALIVE;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, idle)?;
+    sockopt::set_tcp_keepintvl(socket, between)?;
+    sockopt::set_tcp_keepcnt(socket, count)?;
+    Ok(())
+}
+
+fn tls(files: &TlsFiles) -> Result<Tls, String> {
+    let said = |path: &std::path::Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect)
+        .map_err(|why| said(&files.certificate, &why))?;
+    if chain.is_empty() {
+        return Err(said(&files.certificate, &"it holds no certificate"));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|why| said(&files.key, &why))?;
+    Tls::new(chain, key).map_err(|why| said(&files.certificate, &why))
+}
+
+/// That nothing is served there.
+fn refused(settings: &ServeConfig, why: &str, next: &str) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::ServeRefused,
+        format!("no journal is served to standbys at {}: {why}", settings.listen),
+        Safe::Known("shipping does not need it and goes on; standbys stay what they are and wait".to_owned()),
+        next,
+    )
+}

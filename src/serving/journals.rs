@@ -1,0 +1,184 @@
+//! The journals that are served: one server for each incarnation in a store, for all its standbys.
+//!
+//! What always holds: what is served is the newest incarnation. A standby is bound to the one that its copy is of: by `farshore.incarnation` in its `options`, else by what it was
+//! served under its name before. Two incarnations of one cluster have the same system identifier and may have the same positions with other bytes behind them: nothing else
+//! would keep a standby from taking the one's log for the other's. When a newer one is there, sessions of the former end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farshore_applier::serve::JournalServer;
+use farshore_catalog::Catalog;
+use farshore_catalog::standby::StandbyState;
+use farshore_engines::postgres::serve::Refusal;
+use farshore_journal::{DatabaseName, IncarnationId};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::route::Asked;
+use crate::config::{Config, StoreName};
+use crate::sources;
+
+/// How often the end of a journal in a directory is looked for, while there is nothing more.
+const EVERY_LOCAL: Duration = Duration::from_millis(50);
+/// The same of a store that answers over a network, and may count questions.
+const EVERY_REMOTE: Duration = Duration::from_secs(1);
+/// How often it is looked whether an incarnation that is served is the newest still.
+const LOOK: Duration = Duration::from_secs(15);
+/// How long a store, or the catalog, may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// SQLSTATE of a server that is not ready.
+const NOT_READY: &str = "57P03";
+/// SQLSTATE of a history that is not this one.
+const OTHER_HISTORY: &str = "55000";
+
+/// A journal for one standby.
+#[derive(Clone)]
+pub struct Journal {
+    /// Its server.
+    pub server: JournalServer,
+    /// Which store it is in.
+    pub store: String,
+    /// Which one it is.
+    pub incarnation: IncarnationId,
+    /// Ends its sessions: when the process ends, or a newer one is there.
+    pub cancel: CancellationToken,
+}
+
+/// Why a standby gets none.
+pub struct Refused {
+    /// What it is told.
+    pub refusal: Refusal,
+    /// From where it would have got which one, and how it stands now, where that is known.
+    pub of: Option<(String, IncarnationId, StandbyState)>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, of: None }
+    }
+}
+
+/// All that are served.
+pub struct Journals {
+    config: Arc<Config>,
+    catalog: Option<Catalog>,
+    stop: CancellationToken,
+    served: Mutex<HashMap<(DatabaseName, StoreName), Journal>>,
+}
+
+impl Journals {
+    /// None yet.
+    pub fn new(config: Arc<Config>, catalog: Option<Catalog>) -> Self {
+        Self { config, catalog, stop: CancellationToken::new(), served: Mutex::default() }
+    }
+
+    /// What a standby of this name gets.
+    ///
+    /// # Errors
+    /// What it is refused with.
+    pub async fn of(&self, asked: &Asked, store: Option<&StoreName>, name: &str) -> Result<Journal, Refused> {
+        let database = &asked.database;
+        let first = self.config.databases.get(database).and_then(|settings| settings.stores.first());
+        let Some(store) = store.or(first) else {
+            return Err(Refusal::new(NOT_READY, format!("{database} has no store")).into());
+        };
+        let journal = self.newest(database, store).await?;
+        let bound = match asked.incarnation {
+            Some(incarnation) => Some(incarnation),
+            None => self.served_before(database, name).await?,
+        };
+        match bound {
+            Some(incarnation) if incarnation != journal.incarnation => Err(Refused {
+                refusal: Refusal::new(
+                    OTHER_HISTORY,
+                    format!(
+                        "this standby is of incarnation {incarnation} of {database}, whose journal ended: the newest is {}",
+                        journal.incarnation
+                    ),
+                )
+                .hint("make the standby anew; if you know that its copy is of the newest one, `farshore standby forget` lets it in"),
+                of: Some((journal.store, incarnation, StandbyState::Diverged)),
+            }),
+            _ => Ok(journal),
+        }
+    }
+
+    /// The incarnation that a standby of this name was served before.
+    async fn served_before(
+        &self,
+        database: &DatabaseName,
+        name: &str,
+    ) -> Result<Option<IncarnationId>, Refusal> {
+        let unknown = |why: &dyn std::fmt::Display| {
+            tracing::warn!(%database, standby = name, error = %why, "it is not known which incarnation this standby is of: it waits");
+            Refusal::new(
+                NOT_READY,
+                "the catalog does not answer, and with it is known which incarnation this standby is of",
+            )
+            .hint("options='-c farshore.incarnation=ID' in primary_conninfo needs no catalog")
+        };
+        let Some(catalog) = &self.catalog else { return Err(unknown(&"there is no catalog")) };
+        match tokio::time::timeout(PATIENCE, catalog.standby_list(Some(database))).await {
+            Ok(Ok(known)) => {
+                let known = known.into_iter().find(|standby| standby.name == name);
+                Ok(known.map(|standby| standby.incarnation))
+            }
+            Ok(Err(why)) => Err(unknown(&why)),
+            Err(_) => Err(unknown(&"it hangs")),
+        }
+    }
+
+    /// The newest incarnation's, as the store has it now.
+    async fn newest(&self, database: &DatabaseName, store: &StoreName) -> Result<Journal, Refusal> {
+        let away = |why: &dyn std::fmt::Display| {
+            tracing::warn!(%database, %store, error = %why, "a standby waits for its store");
+            Refusal::new(NOT_READY, "the store does not answer; the journal's server's log says why")
+        };
+        let found = tokio::time::timeout(PATIENCE, sources::all(&self.config, database, store)).await;
+        let source = found.map_err(|_| away(&"it hangs"))?.map_err(|why| away(&why))?.pop();
+        let Some(source) = source else {
+            return Err(Refusal::new(NOT_READY, format!("nothing of {database} is stored yet")));
+        };
+        let incarnation = source.record().incarnation;
+        let key = (database.clone(), store.clone());
+        let mut served = self.served.lock().await;
+        if let Some(known) = served.get(&key) {
+            if known.incarnation == incarnation {
+                return Ok(known.clone());
+            }
+            known.cancel.cancel();
+        }
+        let every = match self.config.stores.get(store).map(|settings| settings.url.to_string()) {
+            Some(url) if url.starts_with("file:") => EVERY_LOCAL,
+            _ => EVERY_REMOTE,
+        };
+        let Some(server) = JournalServer::new(source, every) else {
+            return Err(Refusal::new(NOT_READY, format!("{database} is no PostgreSQL database")));
+        };
+        let cancel = self.stop.child_token();
+        let journal = Journal { server, store: store.to_string(), incarnation, cancel };
+        served.insert(key, journal.clone());
+        Ok(journal)
+    }
+
+    /// Ends sessions of incarnations that are not the newest any more, until cancelled, and then all.
+    pub async fn watch(&self, cancel: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let keys: Vec<_> = self.served.lock().await.keys().cloned().collect();
+            for (database, store) in keys {
+                tokio::select! {
+                    () = cancel.cancelled() => break,
+                    // It ends the former one's itself.
+                    _ = self.newest(&database, &store) => {}
+                }
+            }
+        }
+        self.stop.cancel();
+    }
+}
