@@ -3,7 +3,10 @@
 //! Method: the real binary serves, as part of `farshore run` and alone; standbys are restored copies whose `primary_conninfo` names it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
+#![allow(clippy::print_stdout)] // what was measured is read in the output
 
+#[path = "serving/load.rs"]
+mod load;
 mod service;
 
 use std::path::Path;

@@ -2,12 +2,13 @@
 //!
 //! Incarnations are each store's own, and so are the numbers by which a store orders them: a database with two stores has two at a time, of one cluster. What always holds:
 //! what is shown of them is one store's, and never pieced together of two; a former incarnation counts as present nowhere. Where a store has several incarnations of the
-//! present cluster, it was put back once, and the positions of another store may be of another history: then the newest stands alone.
+//! present cluster, it was put back, and the positions of a store that has not seen that are of the history before: then the newest counts, and those whose store has seen as much.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use farshore_journal::{IncarnationId, Position};
 
+use crate::Time;
 use crate::incarnation::Incarnation;
 
 /// The present incarnations, the newest first. `all`: of one database, each store's oldest first. `stores`: in which stores there is anything of one.
@@ -34,17 +35,29 @@ pub(crate) fn present<'a>(
     if let Some(bare) = bare.filter(may_be_newest) {
         return vec![bare.id];
     }
-    let is_same = |one: &&&Incarnation| one.engine_identity == current.engine_identity;
-    if of_stores.values().any(|own| own.iter().filter(is_same).count() > 1) {
-        return vec![current.id];
-    }
-    let mut present = vec![current.id];
-    for one in newest.iter().filter(is_same) {
-        if !present.contains(&one.id) {
-            present.push(one.id);
+    // Of each store that has the cluster now, when it began anew as far as that store has seen.
+    let of_cluster = |own: &Vec<&Incarnation>| -> Vec<(IncarnationId, Time)> {
+        let same = own.iter().filter(|one| one.engine_identity == current.engine_identity);
+        same.map(|one| (one.id, one.created_at)).collect()
+    };
+    let has_it = |own: &&Vec<&Incarnation>| {
+        own.last().is_some_and(|last| last.engine_identity == current.engine_identity)
+    };
+    let lines: Vec<_> = of_stores.values().filter(has_it).map(of_cluster).collect();
+    let before = |line: &[(IncarnationId, Time)]| Some(line.get(line.len().checked_sub(2)?)?.1);
+    let newest_line = lines.iter().find(|line| line.last().is_some_and(|(id, _)| *id == current.id));
+    let mut present = vec![(current.id, current.created_at)];
+    for line in &lines {
+        let (Some(own), Some(last)) = (newest_line, line.last()) else { continue };
+        // Each was founded behind the other's former one: both saw the same.
+        let is_behind = |at: Time, line| before(line).is_none_or(|former| at > former);
+        let saw_as_much =
+            line.len() == own.len() && is_behind(last.1, own) && is_behind(current.created_at, line);
+        if saw_as_much && !present.contains(last) {
+            present.push(*last);
         }
     }
-    present
+    present.into_iter().map(|(id, _)| id).collect()
 }
 
 /// The later of two stores' newest ones: of another cluster that the other's store has had before; else the one that was founded later.
@@ -133,10 +146,17 @@ mod tests {
     }
 
     #[test]
-    fn where_a_cluster_was_put_back_the_newest_stands_alone() {
+    fn where_a_cluster_was_put_back_the_newest_counts_and_whoever_has_seen_as_much() {
         // Positions of the other store may be of the history before.
         assert_eq!(of(&[(1, "a", "main"), (2, "a", "second"), (3, "a", "main")]), [3]);
+        // Nobody knows whether what main has was left before second came.
         assert_eq!(of(&[(1, "a", "main"), (2, "a", "main"), (3, "a", "second")]), [3]);
+        // Both saw it, and each founded its own.
+        let both = [(1, "a", "main"), (2, "a", "second"), (3, "a", "second"), (4, "a", "main")];
+        assert_eq!(of(&both), [4, 3]);
+        // Each saw another: main the first, second, which came between, the next.
+        let each = [(1, "a", "main"), (2, "a", "main"), (3, "a", "second"), (4, "a", "second")];
+        assert_eq!(of(&each), [4]);
     }
 
     #[test]
