@@ -7,12 +7,13 @@
 pub mod guard;
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use anyhow::anyhow;
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_applier::retention::facts::{self, FactsError};
-use farshore_applier::retention::{Decision, Facts, Keep, Rule, decide, due};
+use farshore_applier::retention::{Base, Decision, Facts, Keep, Rule, decide, due};
 use farshore_applier::source::Source;
 use farshore_catalog::Catalog;
 use farshore_catalog::job::JobId;
@@ -193,14 +194,16 @@ impl Expiry<'_> {
             match decision {
                 Ok(decision) => {
                     let done = self.carry_out(source, facts, &decision, (now, begun), &mut one).await;
+                    // What was done before it failed is told all the same.
+                    shown.push(one);
                     done.map_err(|why| guard::failed(self.name, store, &why))?;
                 }
                 Err(why) => {
-                    one.alarms = matches!(why, Keep::HoldWithoutBase(_));
+                    one.alarms = matches!(&why, Keep::HoldWithoutBase(hold) if facts.holds.iter().any(|held| held.id == *hold));
                     one.refused = Some(why.to_string());
+                    shown.push(one);
                 }
             }
-            shown.push(one);
         }
         Ok(())
     }
@@ -269,8 +272,12 @@ impl Expiry<'_> {
                 expiry::mark_backup(reader, *id, &marking).await?;
             }
         }
-        let kept_again =
-            facts.bases.iter().filter(|base| base.marked.is_some() && !decision.backups.contains(&base.id));
+        // The mark of one whose deletion was begun is all that says so.
+        let is_begun = |base: &&Base| base.unsound.as_deref() == Some(facts::BEGUN);
+        let kept_again = facts
+            .bases
+            .iter()
+            .filter(|base| base.marked.is_some() && !decision.backups.contains(&base.id) && !is_begun(base));
         for base in kept_again.filter(|_| !self.is_dry()) {
             guard::others(self.catalog, self.name, self.own).await?;
             expiry::unmark_backup(reader, base.id).await?;
@@ -287,12 +294,12 @@ impl Expiry<'_> {
                 expiry::mark_run(reader, *stretch, &marking).await?;
             }
         }
-        self.delete(source, &due, begun, one).await
+        self.delete((source, facts), &due, begun, one).await
     }
 
     async fn delete(
         &self,
-        source: &Source,
+        (source, facts): (&Source, &Facts),
         due: &Decision,
         begun: Moment,
         one: &mut Expired,
@@ -305,21 +312,19 @@ impl Expiry<'_> {
                 one.deleted.bytes += farshore_journal::backup::stored_bytes(reader, *id).await?;
                 continue;
             }
-            guard::others(self.catalog, self.name, self.own).await?;
-            if !still.is_fresh() {
-                tracing::info!(database = %self.name, "the look at what is kept is too old by now: the next run goes on");
-                return Ok(());
-            }
+            still.ask().await?;
             // Behind a crash right here the store has a marked backup that the catalog does not know: that is no disagreement.
             self.catalog.backup_delete(*id).await?;
             tracing::info!(database = %self.name, backup = %id, "deleting a base backup that no rule keeps");
             farshore_shipper::crash_point!("expire-backup");
-            let deleted = expiry::delete_backup(reader, *id, &still).await?;
-            if deleted.objects == 0 && !still.is_fresh() {
-                return Ok(());
-            }
-            // Who came meanwhile is why it stays.
-            guard::others(self.catalog, self.name, self.own).await?;
+            let complete = facts.bases.iter().any(|base| base.id == *id);
+            let Some(deleted) = expiry::delete_backup(reader, *id, complete, &still).await? else {
+                // Its log is needed for as long as it is there: nothing more of this is due.
+                still.ask().await?;
+                return Err(anyhow!(
+                    "base backup {id} was not deleted: what speaks against it is over by now"
+                ));
+            };
             one.deleted_backups += 1;
             one.deleted.add(deleted);
         }
@@ -330,11 +335,7 @@ impl Expiry<'_> {
                 one.deleted.add(expiry::left_of(reader, run).await?);
                 continue;
             }
-            guard::others(self.catalog, self.name, self.own).await?;
-            // Asking took its time, and what is called gone is to go.
-            if !still.is_fresh() {
-                break;
-            }
+            still.ask().await?;
             // Before anything of it goes: a window that is shown never leads across what is gone.
             rebuild::put_expired(self.catalog, source.record(), &one.store, run).await?;
             farshore_shipper::crash_point!("expire-run");
@@ -343,7 +344,7 @@ impl Expiry<'_> {
                 tracing::warn!(database = %self.name, run = %run.name, objects = deleted.foreign, "objects at its names are not what stood there: they stay, `farshore verify` names them");
             }
             one.deleted.add(deleted);
-            guard::others(self.catalog, self.name, self.own).await?;
+            still.ask().await?;
         }
         Ok(())
     }
@@ -354,32 +355,47 @@ struct Still<'a> {
     expiry: &'a Expiry<'a>,
     begun: Moment,
     /// When it was last asked whether somebody reads.
-    asked: Mutex<Option<Instant>>,
+    asked: Mutex<Option<Moment>>,
 }
 
 impl Still<'_> {
-    fn is_fresh(&self) -> bool {
-        self.begun.elapsed() < FRESH
-    }
-
-    /// Whether it was asked lately enough for what nobody can plan with any more.
-    fn was_asked(&self) -> bool {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN)
+    /// Nobody reads, no verification has found anything since the look began, and the look is fresh.
+    async fn ask(&self) -> Result<(), OperatorMessage> {
+        let Expiry { catalog, name, own, .. } = *self.expiry;
+        guard::others(catalog, name, own).await?;
+        guard::verified_since(catalog, name, self.begun.elapsed()).await?;
+        // By both clocks, and last of all: a machine may have been suspended while it asked.
+        match self.begun.elapsed() < FRESH {
+            true => Ok(()),
+            false => Err(guard::refused(
+                name,
+                format!(
+                    "looking at what is kept, and deleting, took more than {} minutes",
+                    FRESH.as_secs() / 60
+                ),
+                "run it again: it goes on where it was; a store that answers that slowly may need another time of day",
+            )),
+        }
     }
 }
 
 #[async_trait]
 impl MayGo for Still<'_> {
     async fn may_go(&self, first: bool) -> bool {
-        if !first && self.was_asked() {
-            return self.is_fresh();
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !first && asked.is_some_and(|asked: Moment| asked.elapsed() < ASK_AGAIN) {
+            return self.begun.elapsed() < FRESH;
         }
-        let Expiry { catalog, name, own, .. } = *self.expiry;
-        let alone = guard::others(catalog, name, own).await;
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        // By both clocks, and last of all: a machine may have been suspended while it asked.
-        alone.is_ok() && self.is_fresh()
+        match self.ask().await {
+            Ok(()) => {
+                *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Moment::now());
+                true
+            }
+            Err(why) => {
+                tracing::warn!("{why}");
+                false
+            }
+        }
     }
 }
 

@@ -325,7 +325,17 @@ async fn put_backups(catalog: &Catalog, held: &Held, report: &mut Report) -> any
             inserted => inserted?,
         }
     }
+    // What a verification found bad outlives a catalog that is made anew, and not what it was found of.
+    for gone in known.iter().filter(|known| known.store == held.store && known.bad_at.is_some()) {
+        if backup::standing(source.reader(), gone.id).await.is_err_and(|why| is_not_there(&why)) {
+            catalog.backup_delete(gone.id).await?;
+        }
+    }
     Ok(anchor.map(|(_, next)| next))
+}
+
+fn is_not_there(why: &JournalError) -> bool {
+    matches!(why, JournalError::Store(why) if why.is_not_found())
 }
 
 /// Whether an object is not what was written, or gone: no fact, and no reason to stop.

@@ -6,10 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::TimeDelta;
 use farshore_journal::{IncarnationId, Position};
 
 use crate::Time;
 use crate::incarnation::Incarnation;
+
+/// Stores that see one cluster begin anew found their own within this time. Later, it may be that each missed what the other saw.
+const SOON: TimeDelta = TimeDelta::hours(1);
 
 /// The present incarnations, the newest first. `all`: of one database, each store's oldest first. `stores`: in which stores there is anything of one.
 pub(crate) fn present<'a>(
@@ -49,10 +53,13 @@ pub(crate) fn present<'a>(
     let mut present = vec![(current.id, current.created_at)];
     for line in &lines {
         let (Some(own), Some(last)) = (newest_line, line.last()) else { continue };
-        // Each was founded behind the other's former one: both saw the same.
+        // Each was founded behind the other's former one, and soon after the other: both saw the same.
         let is_behind = |at: Time, line| before(line).is_none_or(|former| at > former);
-        let saw_as_much =
-            line.len() == own.len() && is_behind(last.1, own) && is_behind(current.created_at, line);
+        let is_soon = own.len() == 1 || (last.1 - current.created_at).abs() <= SOON;
+        let saw_as_much = line.len() == own.len()
+            && is_soon
+            && is_behind(last.1, own)
+            && is_behind(current.created_at, line);
         if saw_as_much && !present.contains(last) {
             present.push(*last);
         }
@@ -108,7 +115,7 @@ mod tests {
                 database: "orders".parse().unwrap(),
                 engine_identity: (*cluster).to_owned(),
                 number: Some(number as u64),
-                created_at: DateTime::from_timestamp(i64::from(*id), 0).unwrap(),
+                created_at: DateTime::from_timestamp(i64::from(*id) * 600, 0).unwrap(),
                 parent: None,
                 reason: String::new(),
                 segment_bytes: 16 << 20,
@@ -157,6 +164,9 @@ mod tests {
         // Each saw another: main the first, second, which came between, the next.
         let each = [(1, "a", "main"), (2, "a", "main"), (3, "a", "second"), (4, "a", "second")];
         assert_eq!(of(&each), [4]);
+        // Each was away for what the other saw.
+        let missed = [(1, "a", "main"), (2, "a", "second"), (3, "a", "second"), (40, "a", "main")];
+        assert_eq!(of(&missed), [40]);
     }
 
     #[test]

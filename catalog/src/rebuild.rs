@@ -6,7 +6,7 @@
 use farshore_journal::{DatabaseName, IncarnationId};
 use sqlx::query;
 
-use crate::backup::{Backup, backup_insert_in_txn};
+use crate::backup::{Backup, backup_insert_in_txn, backup_list_in_txn};
 use crate::branch::{Branch, branch_put_in_txn};
 use crate::gap::{Gap, gap_put_in_txn};
 use crate::incarnation::{Incarnation, incarnation_put_in_txn};
@@ -72,7 +72,7 @@ pub async fn incarnation_replace_all_in_txn(txn: &mut Txn, facts: &IncarnationFa
     Ok(())
 }
 
-/// Leaves of a database these incarnations, without a fact about them but what an operator marked, and no other: its stores say
+/// Leaves of a database these incarnations, without a fact about them but what an operator marked and which base backups a verification found bad, and no other: its stores say
 /// the rest. What a shipper tells of them meanwhile waits for this transaction and is kept.
 ///
 /// # Errors
@@ -87,12 +87,15 @@ pub async fn incarnations_replace_in_txn(
     for incarnation in incarnations {
         let mut marks = mark_list_in_txn(txn, incarnation.id).await?;
         marks.retain(|mark| mark.kind != MarkKind::RestorePoint);
+        // That a verification found one bad is in no store.
+        let mut backups = backup_list_in_txn(txn, incarnation.id).await?;
+        backups.retain(|backup| backup.bad_at.is_some());
         let facts = IncarnationFacts {
             incarnation: incarnation.clone(),
             branches: Vec::new(),
             ranges: Vec::new(),
             gaps: Vec::new(),
-            backups: Vec::new(),
+            backups,
             marks,
         };
         incarnation_replace_all_in_txn(txn, &facts).await?;

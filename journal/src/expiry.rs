@@ -132,15 +132,17 @@ pub async fn unmark_backup(reader: &Reader, id: BackupId) -> Result<(), JournalE
     }
 }
 
-/// Deletes a backup that was marked: its manifest, then its parts, its opening, and its mark last. `still` is asked right before the manifest: nothing is deleted when it may not.
+/// Deletes a backup that was marked: its manifest, then its parts, its opening, and its mark last. `complete`: whether it was one when that was decided. `still` is asked right before
+/// the manifest, and again behind it; `None` where it may not go, or was completed since: what is left of it is as it was, or goes another time.
 ///
 /// # Errors
 /// [`JournalError::NotHeld`] when it is not marked; when the store does not answer or refuses.
 pub async fn delete_backup(
     reader: &Reader,
     id: BackupId,
+    complete: bool,
     still: &dyn MayGo,
-) -> Result<Deleted, JournalError> {
+) -> Result<Option<Deleted>, JournalError> {
     let layout = reader.layout();
     let mark = layout.backup_expiring(id)?;
     let mut deleted = Deleted::default();
@@ -152,15 +154,24 @@ pub async fn delete_backup(
     objects.retain(|listed| listed.key != mark);
     let (manifest, opening) = (layout.backup_manifest(id)?, layout.backup_opening(id)?);
     objects.sort_by_key(|listed| (listed.key != manifest, listed.key == opening));
-    if !still.may_go(objects.first().is_some_and(|listed| listed.key == manifest)).await {
-        return Ok(deleted);
+    let is_complete = objects.first().is_some_and(|listed| listed.key == manifest);
+    if is_complete && !complete {
+        return Ok(None);
     }
+    let mut asked_at = 0;
     for listed in objects {
+        // Somebody may have read the manifest while it went: he is heard of before the first part goes.
+        if asked_at < 2 && (asked_at == 0 || is_complete) {
+            if !still.may_go(true).await {
+                return Ok(None);
+            }
+            asked_at += 1;
+        }
         reader.store().delete(&listed.key).await?;
         deleted.add(Deleted { objects: 1, bytes: listed.size, foreign: 0 });
     }
     reader.store().delete(&mark).await?;
-    Ok(deleted)
+    Ok(Some(deleted))
 }
 
 /// Marks all data chunks between two that are none, `first..=last`; a stretch that is marked stays as it is. On `Ok` the run is durable.
@@ -238,17 +249,15 @@ pub async fn delete_run(
     still: &dyn MayGo,
 ) -> Result<Deleted, JournalError> {
     let mut deleted = Deleted::default();
-    // The run counts as expired to whoever plans once its first chunk is gone. One of which something went before has begun.
-    let mut begins = true;
     for object in within(reader, run).await? {
-        let first = begins && object.kind != Kind::Index;
-        if !still.may_go(first).await {
-            break;
-        }
-        begins &= !first;
         if !is_of(reader, run, &object).await? {
             deleted.foreign += 1;
             continue;
+        }
+        // The run counts as expired to whoever plans once its first chunk is gone, with the last object that holds it.
+        let first = object.kind != Kind::Index && object.first == run.name.first;
+        if !still.may_go(first).await {
+            break;
         }
         reader.store().delete(&object.listed.key).await?;
         deleted.add(Deleted { objects: 1, bytes: object.listed.size, foreign: 0 });

@@ -1,6 +1,7 @@
 //! What keeps everything: reasons for which nothing of a database is deleted, whatever its rule says.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_applier::heads::doubts;
@@ -180,6 +181,8 @@ impl Known {
         facts: &Facts,
     ) -> Result<(), OperatorMessage> {
         let stored: HashSet<BackupId> = facts.bases.iter().map(|base| base.id).collect();
+        // One that does not read is in no catalog that was brought up: it counts for nothing anyway.
+        let reads = |id: &BackupId| facts.bases.iter().any(|base| base.id == *id && base.needs.is_some());
         let marked = |id: &BackupId| {
             facts.bases.iter().any(|base| base.id == *id && base.marked.is_some())
                 || facts.unfinished.iter().any(|backup| backup.id == *id && backup.marked.is_some())
@@ -192,7 +195,8 @@ impl Known {
                 next,
             ));
         }
-        if let Some(id) = stored.iter().find(|id| !self.backups.contains_key(id) && !marked(id)) {
+        if let Some(id) = stored.iter().find(|id| !self.backups.contains_key(id) && !marked(id) && reads(id))
+        {
             return Err(refused(
                 name,
                 format!("{store} has base backup {id}, and the catalog does not know it"),
@@ -200,6 +204,25 @@ impl Known {
             ));
         }
         Ok(())
+    }
+}
+
+/// Refuses where a verification ended since a look began, or may have: it may have found a base bad that the look counts on. `ago`: how long ago it began.
+pub(super) async fn verified_since(
+    catalog: &Catalog,
+    name: &DatabaseName,
+    ago: Duration,
+) -> Result<(), OperatorMessage> {
+    let since = Utc::now() - TimeDelta::from_std(ago).unwrap_or(TimeDelta::MAX);
+    let ended =
+        |job: &Job| job.asked.kind == JobKind::Verify && job.finished_at.is_some_and(|ended| ended >= since);
+    match jobs(catalog, name).await?.iter().find(|job| ended(job)) {
+        None => Ok(()),
+        Some(job) => Err(refused(
+            name,
+            format!("verification {} ended while it was looked at what is kept", job.asked.id),
+            "run it again",
+        )),
     }
 }
 

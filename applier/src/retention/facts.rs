@@ -36,6 +36,9 @@ impl From<&Known> for KnownBackup {
     }
 }
 
+/// Of a base that has been marked for long enough to go, and that the catalog forgot or knows from hearsay: whatever was known against it may be forgotten.
+pub const BEGUN: &str = "its deletion was begun, and what was known of it is forgotten: it counts again once `farshore verify` finds it well";
+
 /// Log before the journal's end that whoever goes on shipping may compare, whatever the source's segments are.
 const COMPARED_BYTES: u64 = 64 << 20;
 
@@ -79,6 +82,21 @@ pub async fn read(
     now: DateTime<Utc>,
     lately: TimeDelta,
 ) -> Result<Option<Facts>, FactsError> {
+    Ok(looked(source, known, (now, lately)).await?.map(|looked| looked.facts))
+}
+
+/// What a look found.
+struct Looked {
+    facts: Facts,
+    branches: Branches,
+    lies: Lies,
+}
+
+async fn looked(
+    source: &Source,
+    known: &KnownBackups,
+    (now, lately): (DateTime<Utc>, TimeDelta),
+) -> Result<Option<Looked>, FactsError> {
     let reader = source.reader();
     let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
     let last = branches.last.clone();
@@ -106,6 +124,7 @@ pub async fn read(
         compared_from: compared_from(&walked, &last),
         newest_chunk: newest_chunk(source, last.number).await?,
     };
+    let mut ends = HashMap::new();
     for id in backup::list(reader).await? {
         let objects = objects(source, id).await?;
         let mark = reader.layout().backup_expiring(id)?;
@@ -126,11 +145,15 @@ pub async fn read(
             facts.unfinished.push(Unfinished { id, needs_from, newest_object, marked });
             continue;
         };
-        facts.bases.push(base(source, &branches, &walked, (id, manifest, &objects), known, marked).await?);
+        let may_be_begun = marked.is_some_and(|marked| now - marked >= lately);
+        let (base, end) =
+            base(source, &branches, &walked, (id, manifest, &objects), known, (marked, may_be_begun)).await?;
+        ends.extend(end.map(|end| (base.id, end)));
+        facts.bases.push(base);
     }
     let held = holds::list(reader).await?;
-    let begun = if held.is_empty() { Vec::new() } else { reader.runs_begun().await? };
-    let breaks = Breaks { gaps: facts.gaps.clone(), begun };
+    let begun = reader.runs_begun().await?;
+    let lies = Lies { ends, gaps: facts.gaps.clone(), begun };
     for hold in held {
         let over = hold.until.as_deref().map(DateTime::parse_from_rfc3339);
         // By the store's clock, as everything else.
@@ -140,15 +163,15 @@ pub async fn read(
         {
             // Of those that ended long ago, and there may be many, nothing depends on what they kept.
             if by_now.checked_sub_signed(lately).is_none_or(|since| over > since) {
-                let keeps = kept_by(source, &branches, hold.point(), (&facts.bases, &breaks)).await?;
+                let keeps = kept_by(source, &branches, hold.point(), (&facts.bases, &lies)).await?;
                 facts.ended.push(Ended { at: over.to_utc(), keeps });
             }
             continue;
         }
-        let keeps = kept_by(source, &branches, hold.point(), (&facts.bases, &breaks)).await?;
+        let keeps = kept_by(source, &branches, hold.point(), (&facts.bases, &lies)).await?;
         facts.holds.push(Held { id: hold.hold, keeps });
     }
-    Ok(Some(facts))
+    Ok(Some(Looked { facts, branches, lies }))
 }
 
 async fn objects(source: &Source, id: BackupId) -> Result<Vec<Listed>, JournalError> {
@@ -247,8 +270,8 @@ async fn base(
     walked: &Walked,
     (id, manifest, objects): (BackupId, &Listed, &[Listed]),
     known: &KnownBackups,
-    marked: Option<DateTime<Utc>>,
-) -> Result<Base, FactsError> {
+    (marked, may_be_begun): (Option<DateTime<Utc>>, bool),
+) -> Result<(Base, Option<Position>), FactsError> {
     let reader = source.reader();
     let mut fact =
         Base { id, needs: None, stored_at: manifest.modified, on_line: false, unsound: None, marked };
@@ -257,12 +280,12 @@ async fn base(
         Err(JournalError::Store(why)) if !why.is_not_found() => return Err(JournalError::from(why).into()),
         Err(why) => {
             fact.unsound = Some(why.to_string());
-            return Ok(fact);
+            return Ok((fact, None));
         }
     };
     let Some(range) = standing.complete else {
         fact.unsound = Some("its manifest is gone".to_owned());
-        return Ok(fact);
+        return Ok((fact, None));
     };
     fact.on_line = branches.is_in_history(branches.newest(), range.end);
     let from = source.shape().read_from(range.start.offset);
@@ -277,12 +300,12 @@ async fn base(
             Some("a verification found that it is not as it was stored".to_owned())
         }
         // What was known of it is forgotten, and it may be gone at any moment.
-        Some(_) if marked.is_some() && known.get(&id).is_none_or(|known| !known.checked) => Some(
-            "its deletion was begun, and what was known of it is forgotten until it is verified".to_owned(),
-        ),
+        Some(_) if may_be_begun && known.get(&id).is_none_or(|known| !known.checked) => {
+            Some(BEGUN.to_owned())
+        }
         Some(_) => unsound(source, id, objects, known.get(&id).copied()).await?,
     };
-    Ok(fact)
+    Ok((fact, Some(range.end)))
 }
 
 /// Why a backup is none that others may go for, as far as its objects' names and lengths, its manifest where a key is at hand, and the catalog say.
@@ -335,29 +358,34 @@ fn sealed(known: Option<KnownBackup>, has_parts: bool) -> Option<String> {
     Some(why.to_owned())
 }
 
-/// Log that no restore crosses.
-struct Breaks {
+/// Where base backups end, and log that no restore crosses.
+struct Lies {
+    ends: HashMap<BackupId, Position>,
     gaps: Vec<Sequence>,
     /// Runs of which something went.
     begun: Vec<Arc<ExpiredRun>>,
 }
 
-impl Breaks {
+impl Lies {
     /// Whether log is whole up to a point.
-    async fn none_in(
+    async fn is_whole(
         &self,
         reader: &Reader,
         branches: &Branches,
         (needs, point): (Needs, Position),
     ) -> Result<bool, FactsError> {
-        if self.begun.iter().any(|run| needs.meets((run.name.first, run.name.last))) {
+        // But for what lies on a timeline that the point's history had left before.
+        let concerns = |timeline, start: Offset| {
+            let first_missing = Offset::new(start.get().saturating_add(1));
+            branches.is_in_history(point.timeline, Position::new(timeline, first_missing))
+        };
+        let meets = |run: &&Arc<ExpiredRun>| needs.meets((run.name.first, run.name.last));
+        if self.begun.iter().filter(meets).any(|run| concerns(run.name.timeline, run.name.start)) {
             return Ok(false);
         }
         for gap in self.gaps.iter().filter(|gap| needs.from < **gap && **gap <= needs.until) {
-            // But for one on a timeline that the point's history had left before.
             let gap = reader.searched_header(*gap).await?;
-            let first_missing = Offset::new(gap.start.get().saturating_add(1));
-            if branches.is_in_history(point.timeline, Position::new(gap.timeline, first_missing)) {
+            if concerns(gap.timeline, gap.start) {
                 return Ok(false);
             }
         }
@@ -370,7 +398,7 @@ async fn kept_by(
     source: &Source,
     branches: &Branches,
     point: Position,
-    (bases, breaks): (&[Base], &Breaks),
+    (bases, lies): (&[Base], &Lies),
 ) -> Result<Option<(BackupId, Needs)>, FactsError> {
     let reader = source.reader();
     let Some(held) = branches.get(point.timeline) else { return Ok(None) };
@@ -378,22 +406,13 @@ async fn kept_by(
     let Some(chunk) = branches.chunk_behind(reader, held, before).await? else { return Ok(None) };
     let mut leading = Vec::new();
     for base in bases.iter().filter(|base| base.unsound.is_none()) {
-        let Some(needs) = base.needs else { continue };
-        let range = match backup::standing(reader, base.id).await {
-            Ok(standing) => standing.complete,
-            // That a store does not answer says nothing of a base.
-            Err(JournalError::Store(why)) if !why.is_not_found() => {
-                return Err(JournalError::from(why).into());
-            }
-            Err(_) => None,
-        };
-        let Some(range) = range else { continue };
+        let (Some(needs), Some(end)) = (base.needs, lies.ends.get(&base.id)) else { continue };
         let needs = Needs { from: needs.from, until: chunk };
-        if range.end.offset <= point.offset
-            && branches.is_in_history(point.timeline, range.end)
-            && breaks.none_in(reader, branches, (needs, point)).await?
+        if end.offset <= point.offset
+            && branches.is_in_history(point.timeline, *end)
+            && lies.is_whole(reader, branches, (needs, point)).await?
         {
-            leading.push((range.end.offset, (base.id, needs)));
+            leading.push((end.offset, (base.id, needs)));
         }
     }
     Ok(newest(leading))
@@ -426,11 +445,9 @@ pub async fn holdable(
     point: Position,
     in_time: TimeDelta,
 ) -> Result<Option<Holdable>, FactsError> {
-    let reader = source.reader();
-    let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
-    let Some(facts) = read(source, known, Utc::now(), TimeDelta::zero()).await? else { return Ok(None) };
-    let breaks = Breaks { gaps: facts.gaps.clone(), begun: reader.runs_begun().await? };
-    let kept = kept_by(source, &branches, point, (&facts.bases, &breaks)).await?;
+    let Some(looked) = looked(source, known, (Utc::now(), in_time)).await? else { return Ok(None) };
+    let Looked { facts, branches, lies } = &looked;
+    let kept = kept_by(source, branches, point, (&facts.bases, lies)).await?;
     let Some((base, needs)) = kept else { return Ok(None) };
     let late = |marked: Option<DateTime<Utc>>| {
         marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= in_time)
