@@ -41,6 +41,12 @@ impl Ahead {
         Self { source: source.clone(), next, last, waiting: VecDeque::new(), before: None, allowed: 1 }
     }
 
+    /// Those behind a chunk that was read before, the first of which is to continue it.
+    pub fn behind(source: &Source, former: Header, last: Sequence) -> Self {
+        let first = former.number.next().unwrap_or(former.number);
+        Self { before: Some(former), ..Self::new(source, first, last) }
+    }
+
     /// The next chunk; `None` behind the last.
     pub async fn next(&mut self) -> Result<Option<Fetched>, JournalError> {
         if self.waiting.is_empty() {

@@ -18,4 +18,6 @@ pub mod wal_fetch;
 
 mod ahead;
 mod branches;
+#[cfg(test)]
+mod fixture;
 mod log;

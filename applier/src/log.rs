@@ -60,6 +60,8 @@ pub(crate) struct Border {
 /// The stretch that is being read.
 struct Now {
     stretch: Stretch,
+    /// The first chunk that has log of it.
+    first: Sequence,
     chunks: Ahead,
     frames: Option<Frames>,
     border: Option<Border>,
@@ -76,7 +78,14 @@ pub(crate) struct LogReader {
     left: VecDeque<Stretch>,
     now: Option<Now>,
     cursor: Offset,
+    /// The last chunk that whoever reads has taken from another reader: this one goes on behind it.
+    former: Option<Header>,
+    /// The last chunk that was read.
+    last: Option<Header>,
 }
+
+/// So many chunks without log are read to come from one that was read before to the next that has some.
+const BETWEEN: u64 = 1000;
 
 impl LogReader {
     /// Reads `timeline`'s history from `from` up to `until`, or as far as it is stored.
@@ -93,7 +102,19 @@ impl LogReader {
             left: branches.stretches(timeline, from, until).into(),
             now: None,
             cursor: from,
+            former: None,
+            last: None,
         }
+    }
+
+    /// Goes on behind this chunk, from its end or from within it: by the chain, so that no log of another history is read behind it, wherever in the store it lies.
+    pub fn following(self, former: Option<Header>) -> Self {
+        Self { former, ..self }
+    }
+
+    /// The last chunk that was read, of whatever kind.
+    pub fn last_read(&self) -> Option<&Header> {
+        self.last.as_ref()
     }
 
     /// The next piece.
@@ -109,9 +130,22 @@ impl LogReader {
                         end: None,
                     }));
                 };
-                let chunks = Ahead::new(&self.source, first, stretch.held.last);
-                self.now =
-                    Some(Now { stretch, chunks, frames: None, border: None, skipped: None, at_skip: false });
+                // Where that lies further back, the chain leads from there; where it is read anew, it is to be the same.
+                let chunks = match self.former.take_if(|former| former.number < first) {
+                    Some(former) if first.get() - former.number.get() <= BETWEEN => {
+                        Ahead::behind(&self.source, former, stretch.held.last)
+                    }
+                    _ => Ahead::new(&self.source, first, stretch.held.last),
+                };
+                self.now = Some(Now {
+                    stretch,
+                    first,
+                    chunks,
+                    frames: None,
+                    border: None,
+                    skipped: None,
+                    at_skip: false,
+                });
                 continue;
             };
             if self.cursor >= now.stretch.to {
@@ -141,6 +175,16 @@ impl LogReader {
             };
             now.at_skip = false;
             let header = &fetched.header;
+            if let Some(former) = self.former.take_if(|former| former.number <= header.number)
+                && (former.number, former.after) != (header.number, header.after)
+            {
+                return Err(JournalError::Broken { before: former.number, at: header.number });
+            }
+            self.last = Some(header.clone());
+            // It only leads there.
+            if header.number < now.first {
+                return Ok(Next::Passed);
+            }
             if !now.is_as_skipped(header, self.cursor) {
                 return Ok(Next::Misled);
             }
@@ -214,4 +258,57 @@ fn cut(start: Offset, plain: &Bytes, from: Offset, to: Offset) -> Option<Bytes> 
     let begin = usize::try_from(from.bytes_since(start)?).ok()?;
     let end = usize::try_from(to.bytes_since(start)?).ok()?.min(plain.len());
     (begin < end).then(|| plain.slice(begin..end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{CHUNK, SEGMENT, founded, opened};
+
+    /// Reads all that there is behind `from`; how much that was, and the last chunk.
+    async fn read(
+        source: &Source,
+        from: u64,
+        former: Option<Header>,
+    ) -> Result<(u64, Option<Header>), JournalError> {
+        let branches = Branches::read(source.reader()).await.unwrap().unwrap();
+        let from = Offset::new(SEGMENT + from);
+        let mut log = LogReader::new(source, &branches, Timeline::new(1), from, None).following(former);
+        let mut bytes = 0;
+        loop {
+            match log.next().await? {
+                Next::Bytes(piece) => bytes += piece.bytes.len() as u64,
+                Next::Passed => {}
+                Next::End => return Ok((bytes, log.last_read().cloned())),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_read_later_continues_what_was_read_before_and_a_store_that_was_put_back_is_found_out() {
+        let (source, reader) = founded().await;
+        opened(&reader, 3).await;
+        let (bytes, former) = read(&source, 0, None).await.unwrap();
+        assert_eq!(bytes, 3 * CHUNK);
+        let former = former.unwrap();
+        // Two take over, each with an opening that has no log.
+        opened(&reader, 0).await;
+        opened(&reader, 2).await;
+        let (bytes, last) = read(&source, 3 * CHUNK, Some(former.clone())).await.unwrap();
+        assert_eq!((bytes, last.unwrap().number), (2 * CHUNK, Sequence::new(former.number.get() + 4)));
+        // From within the chunk that was read last, and from one before it.
+        assert_eq!(read(&source, 250, Some(former.clone())).await.unwrap().0, 250);
+        assert_eq!(read(&source, 50, Some(former.clone())).await.unwrap().0, 450);
+        // Another journal's, at the same place.
+        let (other, others) = founded().await;
+        opened(&others, 1).await;
+        opened(&others, 2).await;
+        let stranger = read(&other, 0, None).await.unwrap().1.unwrap();
+        let stranger = Header { number: former.number, ..stranger };
+        for from in [3 * CHUNK, 250, 50] {
+            let read = read(&source, from, Some(stranger.clone())).await;
+            assert!(matches!(read, Err(JournalError::Broken { .. })), "{from}: {read:?}");
+        }
+    }
 }

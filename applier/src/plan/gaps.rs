@@ -100,43 +100,13 @@ async fn lost(reader: &Reader) -> Result<Option<Vec<Lost>>, JournalError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use farshore_journal::expiry::{self, Marking};
-    use farshore_journal::format::Recipients;
     use farshore_journal::format::body::TimelineBody;
-    use farshore_journal::format::object::Compression;
-    use farshore_journal::registry::{Founding, Repository};
-    use farshore_journal::store::StoreError;
-    use farshore_journal::store::memory::MemoryStore;
-    use farshore_journal::writer::{Writer, WriterOptions, encode_data, encode_timeline};
+    use farshore_journal::writer::encode_timeline;
     use farshore_journal::{BackupId, Sequence};
 
     use super::*;
-
-    const SEGMENT: u64 = 1 << 20;
-
-    fn quiet(_: &StoreError) {}
-
-    async fn opened(reader: &Reader, chunks: usize) -> Writer {
-        let options = WriterOptions {
-            compression: Compression::None,
-            recipients: Recipients::default(),
-            segment_bytes: SEGMENT,
-            host: "test".to_owned(),
-        };
-        let begin = Position::new(Timeline::new(1), Offset::new(SEGMENT));
-        let mut writer = Writer::take_over(reader.clone(), &options, begin, &quiet).await.unwrap();
-        data(&mut writer, chunks).await;
-        writer
-    }
-
-    async fn data(writer: &mut Writer, chunks: usize) {
-        for _ in 0..chunks {
-            let (chunk, _) = encode_data(writer.place(), &[7; 100]).unwrap();
-            writer.append(&chunk, &quiet).await.unwrap();
-        }
-    }
+    use crate::fixture::{SEGMENT, data, founded, opened, quiet};
 
     /// What a base at `from` reaches along `timeline`.
     async fn reached(reader: &Reader, timeline: u32, from: u64) -> Vec<(u64, u64)> {
@@ -159,20 +129,7 @@ mod tests {
     /// Drills choose their points from these spans, and refusals name them.
     #[tokio::test]
     async fn a_base_reaches_to_where_log_expired_and_no_further() {
-        let now = "2026-11-27T00:00:00Z";
-        let repository = Repository::open_or_found(Arc::new(MemoryStore::new()), now).await.unwrap();
-        let founding = Founding {
-            database: &"orders".parse().unwrap(),
-            number: 0,
-            engine: "postgres",
-            identity: "7",
-            major: 15,
-            segment_bytes: SEGMENT,
-            now,
-            reason: "first",
-        };
-        let record = repository.found_incarnation(founding).await.unwrap();
-        let reader = Reader::new(&repository, &record).unwrap();
+        let (_, reader) = founded().await;
         // Chunks 1 to 3, 5 to 8, and 10 to 13, of which the last two are beyond a fork.
         opened(&reader, 3).await;
         opened(&reader, 4).await;
