@@ -1,8 +1,8 @@
 //! A channel of mails, over SMTP.
 //!
 //! What always holds: no password and no mail leaves before the way is encrypted, unless the relay is on this machine; a try has a deadline as a whole. A mail is one for all
-//! recipients. It is taken when the relay took it for one of them at least and refuses the others for good: whoever is known is told, and a mailbox that is gone
-//! does not make the others hear the same each quarter of an hour. A relay that wants one of them tried again has not taken it.
+//! recipients. It is taken when the relay took it for one of them at least: a mailbox that is gone, or full for weeks, neither keeps the others
+//! from hearing of it, nor makes them hear the same each quarter of an hour. Who was refused is said.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,10 +20,13 @@ use crate::message::with_causes;
 /// How long a try may take, from the connection to the relay's last word.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-/// Tells it once.
+/// How long each address of a relay may take to be reached.
+const CONNECT: Duration = Duration::from_secs(8);
+
+/// Tells it once, and says for whom it was not taken.
 ///
 /// # Errors
-/// In words, when the relay did not take it for anybody, or wants to be asked again.
+/// In words, when the relay did not take it for anybody.
 pub async fn send(settings: &MailConfig, telling: &Telling) -> Result<Vec<String>, String> {
     let mail = written(settings, telling)?;
     match tokio::time::timeout(PATIENCE, hand_over(settings, &mail)).await {
@@ -76,13 +79,10 @@ async fn hand_over(settings: &MailConfig, mail: &[u8]) -> Result<Vec<String>, St
     for to in &settings.to {
         match relay.command(Rcpt::new(to.email.clone(), Vec::new())).await {
             Ok(_) => {}
-            Err(why) => {
-                let said = format!("{}: {}", to.email, answered(&why));
-                match why.is_permanent() {
-                    true => refused.push(said),
-                    false => return Err(said),
-                }
+            Err(why) if why.is_permanent() || why.is_transient() => {
+                refused.push(format!("{}: {}", to.email, answered(&why)));
             }
+            Err(why) => return Err(answered(&why)),
         }
     }
     if refused.len() == settings.to.len() {
@@ -90,8 +90,7 @@ async fn hand_over(settings: &MailConfig, mail: &[u8]) -> Result<Vec<String>, St
     }
     relay.command(Data).await.map_err(|why| answered(&why))?;
     relay.message(mail).await.map_err(|why| answered(&why))?;
-    // It has the mail: what it says to our leaving changes nothing.
-    relay.abort().await;
+    // It has the mail: nobody waits for what it says to our leaving.
     Ok(refused)
 }
 
@@ -103,7 +102,7 @@ async fn connected(relay: &Relay) -> Result<AsyncSmtpConnection, String> {
     };
     let us = ClientId::Domain(crate::wiring::node());
     let address = (relay.host.as_str(), relay.port);
-    let begun = AsyncSmtpConnection::connect_tokio1(address, Some(PATIENCE), &us, wrapped, None).await;
+    let begun = AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), &us, wrapped, None).await;
     let mut begun = begun.map_err(|why| answered(&why))?;
     if relay.secured == Secured::StartTls {
         if !begun.can_starttls() {

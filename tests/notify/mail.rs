@@ -81,13 +81,14 @@ fn a_relay_that_would_have_mails_in_the_clear_or_a_wrong_password_gets_none() {
 }
 
 #[test]
-fn whoever_has_a_mailbox_is_told_though_another_has_none_any_more_and_one_that_waits_is_told_again() {
+fn whoever_has_a_mailbox_is_told_though_another_has_none_any_more_or_is_full() {
     let relay = Relay::start(Way::Clear, None);
     let url = format!("smtp://127.0.0.1:{}", relay.port());
     for (to, taken, says) in [
         ("\"gone@example.com\", \"dba@example.com\"", 1, "gone@example.com"),
         ("\"gone@example.com\"", 1, "no such mailbox"),
-        ("\"dba@example.com\", \"later@example.com\"", 1, "greylisted"),
+        ("\"dba@example.com\", \"later@example.com\"", 2, "greylisted"),
+        ("\"later@example.com\"", 2, "greylisted"),
     ] {
         let (code, text) = tested(&mailing(&url, "", to), &relay);
         assert!(code == Some(6) && text.contains(says), "{to}: {code:?} {text}");
