@@ -24,3 +24,13 @@ create table standby (
     heard_at bigint not null,
     primary key (database_name, name)
 );
+
+-- Of which incarnation a standby's copy is that does not say so itself: the one that it was let have first, until somebody says that this is over. Written before it gets anything.
+
+create table standby_binding (
+    database_name text not null,
+    name text not null,
+    incarnation text not null,
+    bound_at bigint not null,
+    primary key (database_name, name)
+);

@@ -1,7 +1,7 @@
 //! Where standbys connect that take a journal for their primary: `[serve]`.
 //!
 //! What always holds: what cannot be served stops nothing else of the process; nobody gets a journal whose password he has not proved, whose database he may not have, or whose
-//! incarnation is another than the one that his copy is of. Whoever has not proved himself holds one of few places, and for half a minute at most. Sessions are tasks of a set that is joined.
+//! incarnation is another than the one that his copy is of. Whoever has not proved himself holds one of few places, and for a minute at most. Sessions are tasks of a set that is joined.
 //!
 //! ```text
 //! accept ─▶ admit (TLS, password) ─▶ route (pure) ─▶ journal: the newest incarnation in the user's store ─▶ JournalServer ─▶ standby
@@ -40,7 +40,7 @@ const SESSIONS: usize = 64;
 /// Those that have not proved who they are.
 const STRANGERS: usize = 64;
 /// How long proving may take, and finding the journal.
-const ADMISSION: Duration = Duration::from_secs(30);
+const ADMISSION: Duration = Duration::from_secs(60);
 /// How long to wait when no connection can be taken, as when the process has too many files open.
 const PAUSE: Duration = Duration::from_millis(500);
 /// SQLSTATE of a server that has no place left.
@@ -158,7 +158,6 @@ impl Serving {
     }
 
     /// Lets somebody in, and finds what he gets.
-    #[expect(clippy::type_complexity, reason = "the four belong together for a moment, and have no name")]
     async fn admit(
         &self,
         socket: TcpStream,
@@ -185,17 +184,7 @@ impl Serving {
         let journal = match self.journals.of(&asked, user.store.as_ref(), &name).await {
             Ok(journal) => journal,
             Err(refused) => {
-                if let Some((store, incarnation, state)) = refused.of {
-                    let who = Who {
-                        database: asked.database,
-                        name,
-                        login: hello.user.clone(),
-                        address: peer.to_string(),
-                        store,
-                        incarnation,
-                    };
-                    self.standbys.visit(who).refused(state, refused.refusal.message.clone());
-                }
+                self.journals.refused((&asked.database, &name), &refused).await;
                 return Err(guest.turn_away(&refused.refusal).await?);
             }
         };

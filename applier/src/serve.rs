@@ -61,8 +61,8 @@ pub struct Standing {
     pub timeline: Timeline,
     /// The end of what was sent.
     pub sent: Offset,
-    /// Where the journal ended when it was last looked at.
-    pub end: Offset,
+    /// Where the journal ended when it was last looked at; `None` before it was.
+    pub end: Option<Offset>,
     /// What it has; `None` before it said so.
     pub status: Option<StandbyStatus>,
     /// How it is doing.
@@ -204,8 +204,9 @@ impl JournalServer {
                         let newest = line.as_ref().and_then(Line::newest);
                         heard(Standing {
                             timeline: timeline.or(newest).unwrap_or(Timeline::new(0)),
-                            sent: start,
-                            end: line.map_or(start, |line| line.end),
+                            // What it asked for is a stranger's number.
+                            sent: line.as_ref().map_or(Offset::new(0), |line| start.min(line.end)),
+                            end: line.map(|line| line.end),
                             status: None,
                             state,
                             problem: Some(refusal.message.clone()),

@@ -21,6 +21,7 @@ use crate::lineup;
 use crate::proof::{Outline, Proof, drill_newest_in_txn};
 use crate::schedule::{Schedule, schedule_list_in_txn};
 use crate::shipping::{Shipping, shipping_all_in_txn};
+use crate::standby::{Standby, standby_list_in_txn};
 use crate::status::{Along, Backups, is_target, ships, shown_timeline};
 use crate::target::{Target, target_all_in_txn};
 use crate::window::Span;
@@ -93,6 +94,8 @@ pub struct Fleet {
     pub jobs: Vec<JobFacts>,
     /// How far each store has each chronicle, and the number of each one's newest entry.
     pub seals: Vec<(Seal, u64)>,
+    /// Standbys that take a journal for their primary, as they were last heard of.
+    pub standbys: Vec<Standby>,
 }
 
 /// How a database stands at a moment.
@@ -235,6 +238,7 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
         schedules: schedule_list_in_txn(txn).await?,
         jobs: job_facts_in_txn(txn, now).await?,
         seals: seal_list_in_txn(txn).await?,
+        standbys: standby_list_in_txn(txn, None).await?,
     })
 }
 

@@ -67,6 +67,11 @@ impl StandbyState {
         }
     }
 
+    /// Whether it follows, and it is known how far the journal is.
+    pub const fn is_sure(self) -> bool {
+        matches!(self, Self::CatchingUp | Self::Streaming)
+    }
+
     /// Whether it says that the standby is connected and follows.
     pub const fn follows(self) -> bool {
         matches!(self, Self::CatchingUp | Self::Streaming | Self::WaitsForStore)
@@ -106,7 +111,7 @@ pub struct Standby {
     pub flushed: Offset,
     /// The end of what its queries see.
     pub applied: Offset,
-    /// Where the journal ended.
+    /// Where the journal ended; 0 where nobody has looked.
     pub end: Offset,
     /// How it was doing.
     pub state: StandbyState,
@@ -128,6 +133,24 @@ impl Standby {
             false => self.state,
         }
     }
+
+    /// Log that the journal has and it has not replayed, in bytes, where that is known now.
+    pub fn lag_bytes(&self, now: Time) -> Option<u64> {
+        let known = self.shown(now).is_sure() && self.end > Offset::new(0);
+        known.then(|| self.end.get().saturating_sub(self.applied.get()))
+    }
+
+    /// For how long, at the least, the journal has had what it has not replayed, as of now: what it was when it was last heard of, and longer since. `None` when nothing says.
+    ///
+    /// One that has all is not late while it is heard: an idle journal makes nobody late. One that is not heard may lack whatever came since.
+    pub fn behind_now(&self, now: Time) -> Option<Duration> {
+        let behind = self.behind?;
+        if self.shown(now).follows() && behind.is_zero() {
+            return Some(Duration::ZERO);
+        }
+        let since = (now - self.heard_at).to_std().unwrap_or_default();
+        Some(behind.saturating_add(since))
+    }
 }
 
 impl Catalog {
@@ -147,7 +170,34 @@ impl Catalog {
         in_snapshot!(self, standby_list_in_txn(database))
     }
 
-    /// Forgets one; whether there was one of that name. One that still comes is there again at once.
+    /// Binds a standby to an incarnation, unless it is bound already; to which it is bound. Durable on `Ok`.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn standby_bind(
+        &self,
+        (database, name): (&DatabaseName, &str),
+        incarnation: IncarnationId,
+        now: Time,
+    ) -> Result<IncarnationId> {
+        in_local_txn!(self, standby_bind_in_txn((database, name), incarnation, now))
+    }
+
+    /// Records that a known standby of an incarnation was refused what it asked for; of one that is not known, or of another incarnation, nothing.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn standby_refused(
+        &self,
+        (database, name): (&DatabaseName, &str),
+        incarnation: IncarnationId,
+        (state, problem): (StandbyState, &str),
+        now: Time,
+    ) -> Result<()> {
+        in_local_txn!(self, standby_refused_in_txn((database, name), incarnation, (state, problem), now))
+    }
+
+    /// Forgets one, and to what it was bound; whether there was one of that name. One that still comes is there again at once.
     ///
     /// # Errors
     /// When the catalog is away.
@@ -211,14 +261,69 @@ pub async fn standby_list_in_txn(txn: &mut Txn, database: Option<&DatabaseName>)
     txn.rows("standby_list", bound).await?.iter().map(from_row).collect()
 }
 
+/// As [`Catalog::standby_bind`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn standby_bind_in_txn(
+    txn: &mut Txn,
+    (database, name): (&DatabaseName, &str),
+    incarnation: IncarnationId,
+    now: Time,
+) -> Result<IncarnationId> {
+    let statement = "insert into standby_binding (database_name, name, incarnation, bound_at) values ($1, $2, $3, $4) \
+                     on conflict (database_name, name) do nothing";
+    let bound = query(statement)
+        .bind(database.to_string())
+        .bind(name.to_owned())
+        .bind(incarnation.to_string())
+        .bind(micros(now));
+    txn.execute("standby_bind", bound).await?;
+    let statement = "select incarnation from standby_binding where database_name = $1 and name = $2";
+    let bound = query(statement).bind(database.to_string()).bind(name.to_owned());
+    match txn.rows("standby_bound", bound).await?.first() {
+        Some(row) => row.parsed("incarnation"),
+        None => Ok(incarnation),
+    }
+}
+
+/// As [`Catalog::standby_refused`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn standby_refused_in_txn(
+    txn: &mut Txn,
+    (database, name): (&DatabaseName, &str),
+    incarnation: IncarnationId,
+    (state, problem): (StandbyState, &str),
+    now: Time,
+) -> Result<()> {
+    let statement = "update standby set since = case when state = $1 then since else $2 end, state = $1, \
+                     problem = $3, heard_at = $2 where database_name = $4 and name = $5 and incarnation = $6";
+    let bound = query(statement)
+        .bind(state.word())
+        .bind(micros(now))
+        .bind(problem.to_owned())
+        .bind(database.to_string())
+        .bind(name.to_owned())
+        .bind(incarnation.to_string());
+    txn.execute("standby_refused", bound).await.map(|_| ())
+}
+
 /// As [`Catalog::standby_forget`].
 ///
 /// # Errors
 /// When the catalog is away.
 pub async fn standby_forget_in_txn(txn: &mut Txn, database: &DatabaseName, name: &str) -> Result<bool> {
-    let statement = "delete from standby where database_name = $1 and name = $2";
-    let bound = query(statement).bind(database.to_string()).bind(name.to_owned());
-    Ok(txn.execute("standby_forget", bound).await? > 0)
+    let mut forgotten = 0;
+    for statement in [
+        "delete from standby where database_name = $1 and name = $2",
+        "delete from standby_binding where database_name = $1 and name = $2",
+    ] {
+        let bound = query(statement).bind(database.to_string()).bind(name.to_owned());
+        forgotten += txn.execute("standby_forget", bound).await?;
+    }
+    Ok(forgotten > 0)
 }
 
 fn from_row(row: &AnyRow) -> Result<Standby> {
@@ -245,4 +350,49 @@ fn from_row(row: &AnyRow) -> Result<Standby> {
         behind: row.maybe_count("behind_us")?.map(Duration::from_micros),
         heard_at: row.time("heard_at")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeDelta, Utc};
+
+    use super::*;
+
+    #[test]
+    fn a_standby_that_nobody_hears_of_is_away_and_grows_later_and_one_that_was_refused_stays_so() {
+        let (heard_at, none) = (Utc::now(), Offset::new(0));
+        let standby = |state, behind: Option<u64>| Standby {
+            database: "orders".parse().unwrap(),
+            name: "oslo".to_owned(),
+            node: "db1".to_owned(),
+            login: "far".to_owned(),
+            address: "127.0.0.1:5".to_owned(),
+            store: "main".to_owned(),
+            incarnation: IncarnationId::from_bytes([1; 16]),
+            timeline: Timeline::new(1),
+            sent: none,
+            written: none,
+            flushed: none,
+            applied: none,
+            end: none,
+            state,
+            since: heard_at,
+            problem: None,
+            behind: behind.map(Duration::from_secs),
+            heard_at,
+        };
+        let later = |seconds| heard_at + TimeDelta::seconds(seconds);
+        let secs =
+            |standby: &Standby, seconds| standby.behind_now(later(seconds)).map(|behind| behind.as_secs());
+        let well = standby(StandbyState::Streaming, Some(0));
+        assert_eq!((well.shown(later(3)), secs(&well, 3)), (StandbyState::Streaming, Some(0)));
+        assert_eq!((well.shown(later(4)), secs(&well, 60)), (StandbyState::Away, Some(60)));
+        let late = standby(StandbyState::CatchingUp, Some(100));
+        assert_eq!(secs(&late, 2), Some(102));
+        assert_eq!(secs(&standby(StandbyState::Streaming, None), 2), None);
+        let refused = standby(StandbyState::Diverged, Some(7));
+        assert_eq!((refused.shown(later(900)), secs(&refused, 900)), (StandbyState::Diverged, Some(907)));
+        // A clock that was set back vouches for nobody.
+        assert_eq!(well.shown(later(-60)), StandbyState::Away);
+    }
 }

@@ -215,7 +215,7 @@ async fn log_comes_whole_over_the_end_of_a_timeline_and_positions_go_back() {
         assert!(bytes == log(FORK, 300));
         stream.stop().await.unwrap().close().await;
     };
-    both(serves, takes).await;
+    Box::pin(both(serves, takes)).await;
 }
 
 #[tokio::test]

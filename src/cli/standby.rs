@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use farshore_journal::DatabaseName;
 
 use crate::cli::History;
+use crate::config::StoreName;
 use crate::config::quantity::{QuantityError, Span};
 
 /// `farshore standby`
@@ -52,22 +53,25 @@ pub struct StandbyCreateArgs {
     /// What the standby calls itself; this machine's name when not given
     #[arg(long, value_name = "NAME", value_parser = parse_standby)]
     pub name: Option<String>,
-    /// Which history
-    #[command(flatten)]
-    pub history: History,
+    /// The store that it is served from; without it the database's first
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<StoreName>,
     /// Begin an interrupted one anew
     #[arg(long)]
     pub resume: bool,
 }
 
 fn parse_conninfo(text: &str) -> Result<String, String> {
-    match text.contains('=') && !text.chars().any(char::is_control) {
-        true => Ok(text.to_owned()),
-        false => Err("write it as host=HOST port=PORT user=USER".to_owned()),
+    let keys = text.contains('=') && !text.contains("://") && !text.chars().any(char::is_control);
+    let is_ours = text.split_whitespace().any(|word| word == "options" || word.starts_with("options="));
+    match (keys, is_ours) {
+        (true, false) => Ok(text.to_owned()),
+        (true, true) => Err("leave `options` out: by it the standby says which journal it is of".to_owned()),
+        (false, _) => Err("write it as host=HOST port=PORT user=USER".to_owned()),
     }
 }
 
-fn parse_standby(text: &str) -> Result<String, String> {
+pub(crate) fn parse_standby(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match (1..=63).contains(&text.len()) && text.chars().all(plain) {
         true => Ok(text.to_owned()),

@@ -234,6 +234,7 @@ mod tests {
             jobs: Vec::new(),
             schedules: Vec::new(),
             seals: Vec::new(),
+            standbys: Vec::new(),
         };
         let told = conditions(&fleet, &metrics, now);
         let names: Vec<String> = told.iter().map(|condition| condition.database.to_string()).collect();

@@ -1,13 +1,14 @@
 //! The journals that are served: one server for each incarnation in a store, for all its standbys.
 //!
-//! What always holds: what is served is the newest incarnation. A standby is bound to the one that its copy is of: by `farshore.incarnation` in its `options`, else by what it was
-//! served under its name before. Two incarnations of one cluster have the same system identifier and may have the same positions with other bytes behind them: nothing else
+//! What always holds: what is served is the newest incarnation. A standby is bound to the one that its copy is of: by `farshore.incarnation` in its `options`, else to the one that it was let
+//! have first under its name, which is written down before it gets anything; one that has neither is let have nothing. Two incarnations of one cluster have the same system identifier and may have the same positions with other bytes behind them: nothing else
 //! would keep a standby from taking the one's log for the other's. When a newer one is there, sessions of the former end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use farshore_applier::serve::JournalServer;
 use farshore_catalog::Catalog;
 use farshore_catalog::standby::StandbyState;
@@ -30,6 +31,10 @@ const LOOK: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// SQLSTATE of a server that is not ready.
 const NOT_READY: &str = "57P03";
+/// SQLSTATE of a setting that makes no sense.
+const NO_SETTING: &str = "22023";
+/// What standbys call themselves that were given no name, and copies that were restored.
+const NOBODY: [&str; 2] = ["walreceiver", "farshore restore"];
 /// SQLSTATE of a history that is not this one.
 const OTHER_HISTORY: &str = "55000";
 
@@ -42,6 +47,8 @@ pub struct Journal {
     pub store: String,
     /// Which one it is.
     pub incarnation: IncarnationId,
+    /// Its place in the order of that store's.
+    number: u64,
     /// Ends its sessions: when the process ends, or a newer one is there.
     pub cancel: CancellationToken,
 }
@@ -50,8 +57,8 @@ pub struct Journal {
 pub struct Refused {
     /// What it is told.
     pub refusal: Refusal,
-    /// From where it would have got which one, and how it stands now, where that is known.
-    pub of: Option<(String, IncarnationId, StandbyState)>,
+    /// Of which incarnation it is, and how it stands now, where that is known.
+    pub of: Option<(IncarnationId, StandbyState)>,
 }
 
 impl From<Refusal> for Refused {
@@ -85,32 +92,43 @@ impl Journals {
             return Err(Refusal::new(NOT_READY, format!("{database} has no store")).into());
         };
         let journal = self.newest(database, store).await?;
+        let by_itself = asked.incarnation.is_some();
         let bound = match asked.incarnation {
-            Some(incarnation) => Some(incarnation),
-            None => self.served_before(database, name).await?,
-        };
-        match bound {
-            Some(incarnation) if incarnation != journal.incarnation => Err(Refused {
-                refusal: Refusal::new(
-                    OTHER_HISTORY,
-                    format!(
-                        "this standby is of incarnation {incarnation} of {database}, whose journal ended: the newest is {}",
-                        journal.incarnation
-                    ),
+            Some(incarnation) => incarnation,
+            None if NOBODY.contains(&name) => {
+                return Err(Refusal::new(
+                    NO_SETTING,
+                    format!("a standby that calls itself \"{name}\" cannot be told from another"),
                 )
-                .hint("make the standby anew; if you know that its copy is of the newest one, `farshore standby forget` lets it in"),
-                of: Some((journal.store, incarnation, StandbyState::Diverged)),
-            }),
-            _ => Ok(journal),
+                .hint("give it an application_name of its own in primary_conninfo, or options='-c farshore.incarnation=ID'")
+                .into());
+            }
+            None => self.bound(database, name, journal.incarnation).await?,
+        };
+        if bound == journal.incarnation {
+            return Ok(journal);
         }
+        let refusal = Refusal::new(
+            OTHER_HISTORY,
+            format!(
+                "this standby is of incarnation {bound} of {database}, and what is served of it from {} is {}",
+                journal.store, journal.incarnation
+            ),
+        );
+        let refusal = match by_itself {
+            true => refusal.hint("make the standby anew, from the store that it is served from"),
+            false => refusal.hint("make the standby anew; if you know that its copy is of the newest one, `farshore standby forget` lets it in"),
+        };
+        Err(Refused { refusal, of: Some((bound, StandbyState::Diverged)) })
     }
 
-    /// The incarnation that a standby of this name was served before.
-    async fn served_before(
+    /// The incarnation that a standby of this name is bound to: this one, if it was none.
+    async fn bound(
         &self,
         database: &DatabaseName,
         name: &str,
-    ) -> Result<Option<IncarnationId>, Refusal> {
+        incarnation: IncarnationId,
+    ) -> Result<IncarnationId, Refusal> {
         let unknown = |why: &dyn std::fmt::Display| {
             tracing::warn!(%database, standby = name, error = %why, "it is not known which incarnation this standby is of: it waits");
             Refusal::new(
@@ -120,13 +138,21 @@ impl Journals {
             .hint("options='-c farshore.incarnation=ID' in primary_conninfo needs no catalog")
         };
         let Some(catalog) = &self.catalog else { return Err(unknown(&"there is no catalog")) };
-        match tokio::time::timeout(PATIENCE, catalog.standby_list(Some(database))).await {
-            Ok(Ok(known)) => {
-                let known = known.into_iter().find(|standby| standby.name == name);
-                Ok(known.map(|standby| standby.incarnation))
-            }
+        let bound = catalog.standby_bind((database, name), incarnation, Utc::now());
+        match tokio::time::timeout(PATIENCE, bound).await {
+            Ok(Ok(bound)) => Ok(bound),
             Ok(Err(why)) => Err(unknown(&why)),
             Err(_) => Err(unknown(&"it hangs")),
+        }
+    }
+
+    /// Tells the catalog that a standby that it knows was refused.
+    pub async fn refused(&self, (database, name): (&DatabaseName, &str), refused: &Refused) {
+        let (Some(catalog), Some((incarnation, state))) = (&self.catalog, refused.of) else { return };
+        let problem = refused.refusal.message.as_str();
+        let told = catalog.standby_refused((database, name), incarnation, (state, problem), Utc::now());
+        if !matches!(tokio::time::timeout(PATIENCE, told).await, Ok(Ok(()))) {
+            tracing::debug!(%database, standby = name, "that a standby was refused is not recorded");
         }
     }
 
@@ -141,11 +167,12 @@ impl Journals {
         let Some(source) = source else {
             return Err(Refusal::new(NOT_READY, format!("nothing of {database} is stored yet")));
         };
-        let incarnation = source.record().incarnation;
+        let (incarnation, number) = (source.record().incarnation, source.record().number);
         let key = (database.clone(), store.clone());
         let mut served = self.served.lock().await;
         if let Some(known) = served.get(&key) {
-            if known.incarnation == incarnation {
+            // A listing that began earlier may end later.
+            if known.incarnation == incarnation || known.number > number {
                 return Ok(known.clone());
             }
             known.cancel.cancel();
@@ -158,7 +185,7 @@ impl Journals {
             return Err(Refusal::new(NOT_READY, format!("{database} is no PostgreSQL database")));
         };
         let cancel = self.stop.child_token();
-        let journal = Journal { server, store: store.to_string(), incarnation, cancel };
+        let journal = Journal { server, store: store.to_string(), incarnation, number, cancel };
         served.insert(key, journal.clone());
         Ok(journal)
     }

@@ -73,6 +73,7 @@ impl Standbys {
 
     /// Tells the catalog until cancelled, and once more then.
     pub async fn tell(&self, catalog: Catalog, cancel: CancellationToken) {
+        let mut said = false;
         loop {
             let ends = tokio::select! {
                 () = cancel.cancelled() => true,
@@ -83,10 +84,27 @@ impl Standbys {
                 match tokio::time::timeout(STANDBY_HEARTBEAT * 5, catalog.standby_put(&rows)).await {
                     Ok(Ok(())) => self.told(&rows),
                     Ok(Err(why)) => {
-                        tracing::debug!(error = %why, "how far standbys are is not recorded");
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::warn!(error = %why, "how far standbys are is not recorded: they count as away");
+                        }
+                        if ends {
+                            return;
+                        }
+                        continue;
                     }
-                    Err(_) => tracing::debug!("how far standbys are is not recorded: the catalog hangs"),
+                    Err(_) => {
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::warn!(
+                                "how far standbys are is not recorded, for the catalog hangs: they count as away"
+                            );
+                        }
+                        if ends {
+                            return;
+                        }
+                        continue;
+                    }
                 }
+                said = false;
             }
             if ends {
                 return;
@@ -122,18 +140,20 @@ impl Visit {
     pub fn stands(&self, standing: Standing) {
         let Standing { timeline, sent, end, status, state, problem } = standing;
         self.put(state_of(state), problem, |row, trail, now| {
-            (row.timeline, row.sent, row.end) = (timeline, sent, end);
-            trail.saw(end, now);
+            (row.timeline, row.sent) = (timeline, sent);
+            if let Some(end) = end {
+                row.end = end;
+                trail.saw(end, now);
+            }
             if let Some(status) = status {
                 (row.written, row.flushed, row.applied) = (status.written, status.flushed, status.applied);
-                row.behind = Some(trail.behind(status.applied, now));
             }
+            // While the store does not answer, nobody knows what it has.
+            row.behind = match (state, status) {
+                (State::Streaming | State::CatchingUp, Some(status)) => trail.behind(status.applied, now),
+                _ => None,
+            };
         });
-    }
-
-    /// Takes that it was not let have what it asked for.
-    pub fn refused(&self, state: StandbyState, problem: String) {
-        self.put(state, Some(problem), |_, _, _| {});
     }
 
     fn put(
@@ -145,12 +165,10 @@ impl Visit {
         let (now, clock) = (Instant::now(), Utc::now());
         let mut known = self.all.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (self.who.database.clone(), self.who.name.clone());
-        let one = known.entry(key).or_insert_with(|| Known {
-            row: self.row(state),
-            trail: Trail::default(),
-            session: self.session,
-            changed: true,
-            over: false,
+        let one = known.entry(key).or_insert_with(|| {
+            self.say(state, problem.as_deref());
+            let (row, trail) = (self.row(state), Trail::default());
+            Known { row, trail, session: self.session, changed: true, over: false }
         });
         match one.session.cmp(&self.session) {
             std::cmp::Ordering::Greater => return,

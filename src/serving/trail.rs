@@ -14,13 +14,20 @@ const MOST: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Trail {
     ends: VecDeque<(Offset, Instant)>,
+    /// The first end that was seen: since when the journal had what lies before it is not known.
+    first: Option<Offset>,
 }
 
 impl Trail {
-    /// Takes a look's end.
+    /// Takes a look's end. One that is smaller is another timeline's.
     pub fn saw(&mut self, end: Offset, now: Instant) {
-        if self.ends.back().is_some_and(|(known, _)| *known >= end) {
-            return;
+        match self.ends.back() {
+            Some((known, _)) if *known == end => return,
+            Some((known, _)) if *known > end => *self = Self::default(),
+            _ => {}
+        }
+        if self.first.is_none() {
+            self.first = Some(end);
         }
         if self.ends.len() >= MOST {
             // Of two that follow each other the later end goes with the earlier time.
@@ -31,12 +38,15 @@ impl Trail {
         self.ends.push_back((end, now));
     }
 
-    /// For how long the journal has had the first byte that is not replayed; zero where all is.
-    pub fn behind(&mut self, applied: Offset, now: Instant) -> Duration {
-        while self.ends.front().is_some_and(|(end, _)| *end <= applied) {
+    /// For how long the journal has had the first byte that is not replayed; zero where all is. `None` while it has not replayed what was there at the first look.
+    pub fn behind(&mut self, applied: Offset, now: Instant) -> Option<Duration> {
+        self.first.filter(|first| *first <= applied)?;
+        // The last one stays: it says where the journal ends.
+        while self.ends.len() > 1 && self.ends.front().is_some_and(|(end, _)| *end <= applied) {
             self.ends.pop_front();
         }
-        self.ends.front().map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since))
+        let lacks = self.ends.front().filter(|(end, _)| *end > applied);
+        Some(lacks.map_or(Duration::ZERO, |(_, since)| now.saturating_duration_since(*since)))
     }
 }
 
@@ -52,12 +62,18 @@ mod tests {
         trail.saw(Offset::new(100), at(0));
         trail.saw(Offset::new(100), at(5));
         trail.saw(Offset::new(300), at(10));
-        assert_eq!(trail.behind(Offset::new(50), at(12)), Duration::from_secs(12));
-        assert_eq!(trail.behind(Offset::new(100), at(12)), Duration::from_secs(2));
-        assert_eq!(trail.behind(Offset::new(299), at(13)), Duration::from_secs(3));
-        assert_eq!(trail.behind(Offset::new(300), at(900)), Duration::ZERO);
+        let behind = |trail: &mut Trail, applied, now| {
+            trail.behind(Offset::new(applied), at(now)).map(|behind| behind.as_secs())
+        };
+        assert_eq!(behind(&mut trail, 50, 12), None, "what was there before anybody looked");
+        assert_eq!(behind(&mut trail, 100, 12), Some(2));
+        assert_eq!(behind(&mut trail, 299, 13), Some(3));
+        assert_eq!(behind(&mut trail, 300, 900), Some(0));
         trail.saw(Offset::new(400), at(1000));
-        assert_eq!(trail.behind(Offset::new(300), at(1001)), Duration::from_secs(1));
+        assert_eq!(behind(&mut trail, 300, 1001), Some(1));
+        // A promotion left the timeline at 350.
+        trail.saw(Offset::new(360), at(1010));
+        assert_eq!((behind(&mut trail, 350, 1012), behind(&mut trail, 360, 1900)), (None, Some(0)));
     }
 
     #[test]
@@ -71,10 +87,10 @@ mod tests {
         }
         assert!(trail.ends.len() <= MOST);
         let now = begin + Duration::from_secs(300);
-        for applied in [0, 5, 10_000, 25_005, 49_990, 50_000] {
+        for applied in [10, 5_000, 10_000, 25_005, 49_990, 50_000] {
             let since = exact.iter().find(|(end, _)| *end > applied).map(|(_, since)| *since);
             let right = since.map_or(Duration::ZERO, |since| now - since);
-            assert!(trail.behind(Offset::new(applied), now) >= right, "{applied}");
+            assert!(trail.behind(Offset::new(applied), now).unwrap() >= right, "{applied}");
         }
     }
 }

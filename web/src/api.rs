@@ -16,6 +16,7 @@ pub mod restore;
 pub mod schedule;
 pub mod session;
 pub mod shape;
+pub mod standby;
 pub mod stream;
 pub mod token;
 pub mod verify;

@@ -57,6 +57,7 @@ pub const ROLE: &str = "x-farshore-role";
         (name = "schedules", description = "What falls due by a clock"),
         (name = "events", description = "What changes, as it changes"),
         (name = "nodes", description = "The processes that share the catalog"),
+        (name = "standbys", description = "PostgreSQL standbys that follow a journal"),
         (name = "activity", description = "Who did what"),
         (name = "tokens", description = "Who may ask"),
         (name = "channels", description = "Whom the service tells"),

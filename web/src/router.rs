@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use crate::api::{
     activity, backup, channel, database, drill, expire, exposure, job, node, plan, points, resolve, restore,
-    schedule, session, stream, token, verify,
+    schedule, session, standby, stream, token, verify,
 };
 use crate::health::{self, Health};
 use crate::metrics::{self, requests};
@@ -43,6 +43,7 @@ fn viewer() -> OpenApiRouter<Shared> {
         .routes(routes!(schedule::list))
         .routes(routes!(stream::listen))
         .routes(routes!(node::list))
+        .routes(routes!(standby::list))
         .routes(routes!(activity::list))
         .routes(routes!(session::show, session::end))
 }

@@ -28,5 +28,7 @@ mod odd;
 mod rig;
 #[path = "api/session.rs"]
 mod session;
+#[path = "api/standbys.rs"]
+mod standbys;
 #[path = "api/surroundings.rs"]
 mod surroundings;

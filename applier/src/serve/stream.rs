@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use farshore_engines::postgres::serve::{FromStandby, Refusal, ServeError, Session, Stream};
 use farshore_engines::postgres::wire::StandbyStatus;
+use farshore_journal::format::Header;
 use farshore_journal::store::Retry;
 use farshore_journal::{JournalError, Offset, Timeline};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -29,6 +30,10 @@ use crate::log::{LogReader, Next};
 const TICK: Duration = Duration::from_millis(250);
 /// For how long log is read by one look at the journal: a timeline that was left meanwhile is to be known soon.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// After so long without a look it is not known any more what the journal has.
+const STALE: Duration = Duration::from_secs(10);
+/// One that was sent all once, and now lacks so much, catches up again.
+const BEHIND: u64 = 64 << 20;
 /// The longest pause between two questions to a store that does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// For how long a store may fail before its standbys are told: they come again by themselves.
@@ -51,12 +56,15 @@ struct Sending<'a> {
     server: &'a JournalServer,
     timeline: Timeline,
     slices: Slices,
+    /// The last chunk that log was read from: what is sent next continues it.
+    last: Option<Header>,
     /// Where the timeline was left, and for which; `None` while it goes on.
     left: Option<(Offset, Timeline)>,
     /// The end of what was sent.
     sent: Offset,
     /// Where the journal ended when it was last looked at.
     end: Offset,
+    has_looked: bool,
     looked: Instant,
     /// What the standby has; `None` before it said so.
     status: Option<StandbyStatus>,
@@ -176,9 +184,11 @@ impl<'a> Sending<'a> {
             server,
             timeline,
             slices: Slices::new(start),
+            last: None,
             left: None,
             sent: start,
             end: start,
+            has_looked: false,
             looked: Instant::now(),
             status: None,
             replays: true,
@@ -214,13 +224,17 @@ impl<'a> Sending<'a> {
     }
 
     fn standing(&self) -> Standing {
-        let state = match (self.failures, self.has_caught_up) {
-            (1.., _) => State::WaitsForStore,
-            (0, true) => State::Streaming,
-            (0, false) => State::CatchingUp,
+        // A store that hangs fails late; while there is no room for more, nobody asks it.
+        let hangs = self.looked.elapsed() > STALE.saturating_add(self.server.every) && self.slices.has_room();
+        let lacks = self.end.bytes_since(self.sent).unwrap_or(0);
+        let state = match (self.failures > 0 || hangs, self.has_caught_up && lacks < BEHIND) {
+            (true, _) => State::WaitsForStore,
+            (false, true) => State::Streaming,
+            (false, false) => State::CatchingUp,
         };
         let Self { timeline, sent, status, .. } = *self;
-        Standing { timeline, sent, end: self.end.max(sent), status, state, problem: None }
+        let end = self.has_looked.then_some(self.end.max(sent));
+        Standing { timeline, sent, end, status, state, problem: None }
     }
 
     /// Looks at the journal's end, after a while.
@@ -241,6 +255,11 @@ impl<'a> Sending<'a> {
 
     /// Takes what was read, and says what is read next.
     fn take(&mut self, read: Read) -> Result<Reading, Refused> {
+        if let Read::Log(log, _) = &read
+            && let Some(last) = log.last_read()
+        {
+            self.last = Some(last.clone());
+        }
         match read {
             Read::Log(log, Ok(Next::Bytes(piece))) => {
                 (self.failures, self.failing) = (0, None);
@@ -276,7 +295,7 @@ impl<'a> Sending<'a> {
         let line = Line::of(branches);
         let newest = line.newest().unwrap_or(self.timeline);
         self.left = line.left(self.timeline);
-        (self.end, self.looked) = (line.end, Instant::now());
+        (self.end, self.looked, self.has_looked) = (line.end, Instant::now(), true);
         if self.left.is_none() && newest != self.timeline {
             // None of what waits is in the history.
             self.slices.cut(self.sent);
@@ -303,6 +322,7 @@ impl<'a> Sending<'a> {
             )));
         }
         let log = LogReader::new(&self.server.source, branches, newest, from, until);
+        let log = log.following(self.last.clone());
         Ok(Self::go_on(Box::new(log)))
     }
 

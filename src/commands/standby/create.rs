@@ -9,8 +9,8 @@ use farshore_applier::restore::RestoreOptions;
 use farshore_catalog::job::NewJob;
 use farshore_journal::{DatabaseName, IncarnationId};
 
-use crate::cli::restore::Target;
-use crate::cli::standby::StandbyCreateArgs;
+use crate::cli::restore::{History, Target};
+use crate::cli::standby::{StandbyCreateArgs, parse_standby};
 use crate::commands::restore::{self, Chosen};
 use crate::commands::{self, Context};
 use crate::config::EngineConfig;
@@ -35,10 +35,22 @@ pub(super) async fn run(context: &mut Context, args: StandbyCreateArgs) -> anyho
         .into());
     }
     let directory = std::path::absolute(&args.to)?;
-    let chosen = Box::pin(Chosen::open(&config, (name, settings), &Target::Latest, &args.history)).await?;
     let standby = args.name.clone().unwrap_or_else(wiring::node);
+    if let Err(why) = parse_standby(&standby) {
+        return Err(OperatorMessage::new(
+            Code::RestoreUnreachable,
+            format!("this machine is called {standby}, which is no name of a standby: {why}"),
+            Safe::Known("nothing was written".to_owned()),
+            "name it with --name",
+        )
+        .into());
+    }
+    // Incarnations are each store's own: a copy from another store is none of what it is served.
+    let store = args.store.clone().or_else(|| settings.stores.first().cloned());
+    let history = History { store, incarnation: None };
+    let chosen = Box::pin(Chosen::open(&config, (name, settings), &Target::Latest, &history)).await?;
     let follow = conninfo(&args.server, &standby, name, chosen.source.record().incarnation);
-    let job = restore::job_into(name, (&Target::Latest, &args.history), None, &directory);
+    let job = restore::job_into(name, (&Target::Latest, &history), None, &directory);
     let options = |_: &_| {
         let options = restore::options(settings, directory.clone(), None);
         Ok(RestoreOptions { follow: Some(follow.clone()), resume: args.resume, ..options })
@@ -59,22 +71,16 @@ pub(super) async fn run(context: &mut Context, args: StandbyCreateArgs) -> anyho
     Ok(Exit::Done)
 }
 
-/// What it connects with: what was given, and what tells it from others and its journal from another, unless that was given too.
+/// What it connects with: what was given, what tells it from others, unless that was given too, and its journal from another.
 fn conninfo(server: &str, standby: &str, database: &DatabaseName, incarnation: IncarnationId) -> String {
-    let gives = |key: &str| {
-        server.match_indices(key).any(|(at, _)| {
-            let before = server[..at].chars().next_back().is_none_or(char::is_whitespace);
-            before && server[at + key.len()..].trim_start().starts_with('=')
-        })
-    };
     let mut whole = server.trim().to_owned();
-    if !gives("application_name") {
+    if !whole
+        .split_whitespace()
+        .any(|word| word == "application_name" || word.starts_with("application_name="))
+    {
         let _ = write!(whole, " application_name={standby}");
     }
-    if !gives("options") {
-        let _ =
-            write!(whole, " options='-c farshore.database={database} -c farshore.incarnation={incarnation}'");
-    }
+    let _ = write!(whole, " options='-c farshore.database={database} -c farshore.incarnation={incarnation}'");
     whole
 }
 
@@ -83,14 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_standby_says_who_it_is_and_of_which_incarnation_unless_that_was_written() {
+    fn a_standby_says_who_it_is_unless_that_was_written_and_of_which_incarnation() {
         let (database, id) = ("orders".parse().unwrap(), "0123456789abcdef0123456789abcdef");
         let incarnation = id.parse().unwrap();
         let made = |server: &str| conninfo(server, "oslo", &database, incarnation);
         let bound = format!("options='-c farshore.database=orders -c farshore.incarnation={id}'");
         assert_eq!(made("host=db port=5440"), format!("host=db port=5440 application_name=oslo {bound}"));
         assert_eq!(made("host=db application_name = me"), format!("host=db application_name = me {bound}"));
-        assert_eq!(made("host=db options='-c x=y'"), "host=db options='-c x=y' application_name=oslo");
         assert!(made("host=application_name").contains(" application_name=oslo"));
     }
 }

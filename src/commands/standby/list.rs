@@ -42,14 +42,14 @@ struct Shown {
 impl Shown {
     fn new(standby: Standby, now: DateTime<Utc>) -> Self {
         let state = standby.shown(now);
-        let known = state.follows().then_some(standby.behind).flatten();
+        let known = state.is_sure().then(|| standby.behind_now(now)).flatten();
         let at = |offset| Position::new(standby.timeline, offset).to_string();
         Self {
             state,
             since: if state == standby.state { standby.since } else { standby.heard_at },
             incarnation: standby.incarnation.to_string(),
             applied: at(standby.applied),
-            lag_bytes: known.map(|_| standby.end.get().saturating_sub(standby.applied.get())),
+            lag_bytes: standby.lag_bytes(now),
             lag_seconds: known.map(|behind| behind.as_secs_f64()),
             sent: at(standby.sent),
             flushed: at(standby.flushed),
@@ -97,7 +97,7 @@ pub(super) async fn list(context: &mut Context, args: StandbyListArgs) -> anyhow
     let now = Utc::now();
     let shown: Vec<Shown> = known.into_iter().map(|standby| Shown::new(standby, now)).collect();
     context.output.list("farshore.standby-list/1", &shown)?;
-    Ok(if shown.iter().all(|shown| shown.state.follows()) { Exit::Done } else { Exit::Findings })
+    Ok(if shown.iter().all(|shown| shown.state.is_sure()) { Exit::Done } else { Exit::Findings })
 }
 
 /// Forgets one: what it was served is not remembered any more.

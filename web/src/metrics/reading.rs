@@ -130,6 +130,7 @@ mod tests {
             schedules: Vec::new(),
             jobs: Vec::new(),
             seals: Vec::new(),
+            standbys: Vec::new(),
         };
         let reading = Reading { fleet: Arc::new(fleet), ends: BTreeMap::new(), failed: false };
         let failed = Reading { failed: true, ..reading.clone() };

@@ -8,6 +8,7 @@ use farshore_catalog::fleet::{Member, Standing};
 use farshore_catalog::lag::{self, ShownState};
 use farshore_catalog::proof::Proof;
 use farshore_catalog::shipping::ShippingState;
+use farshore_catalog::standby::{Standby, StandbyState};
 use farshore_journal::DatabaseName;
 use farshore_journal::format::certificate::DrillVerdict;
 
@@ -75,6 +76,9 @@ pub(super) fn write(
             page.add(&f::UNSEALED_ANYWHERE, &[of], whole(unsealed_anywhere(last, &held)));
         }
     }
+    for standby in reading.fleet.standbys.iter().filter(|standby| sees(&standby.database)) {
+        follows(page, standby, now, away);
+    }
     for schedule in reading.fleet.schedules.iter().filter(|schedule| sees(&schedule.database)) {
         if let Some(due) = metrics.overdue(schedule, &reading.fleet) {
             page.add(
@@ -103,6 +107,21 @@ fn one_hot(page: &mut Page, family: &'static Family, labels: &[&str], shown: &st
         let values: Vec<&str> = labels.iter().copied().chain([word]).collect();
         page.add(family, &values, whole(u64::from(word == shown)));
     }
+}
+
+/// How far a standby is. What was read before the catalog was away vouches for nobody now.
+fn follows(page: &mut Page, standby: &Standby, now: Time, away: bool) {
+    let labels = [standby.database.as_str(), standby.name.as_str()];
+    let state = match standby.shown(now) {
+        state if away && state.follows() => StandbyState::Away,
+        state => state,
+    };
+    for one in StandbyState::ALL {
+        let [database, name] = labels;
+        page.add(&f::STANDBY_STATE, &[database, name, one.word()], whole(u64::from(one == state)));
+    }
+    let behind = standby.behind_now(now).map_or(f64::INFINITY, |behind| behind.as_secs_f64());
+    page.add(&f::STANDBY_LAG, &labels, behind);
 }
 
 /// A database of the configuration that no reading has shown.

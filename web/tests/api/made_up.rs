@@ -39,6 +39,7 @@ async fn soak_questions_made_up_from_the_description_are_answered_as_it_says() {
 }
 
 /// Asks as somebody, and says how many questions were answered as they should be: all.
+#[allow(clippy::print_stdout, reason = "what was asked is read in the output")]
 async fn asked(role: Option<Role>, phases: &str, examples: u32, seed: u64) -> u64 {
     // Each begins with the same catalog: an admin makes tokens, and wrong logins are counted.
     let rig = Rig::new().await;

@@ -82,8 +82,8 @@ pub struct Secrets {
     known: BTreeMap<String, Verifier>,
     /// Makes up the salts of names that nobody has: the same for a name each time, for as long as the passwords are, and nothing that can be told from a real one.
     made_up: hmac::Key,
-    /// How many rounds and bytes of salt those have.
-    like: (u32, usize),
+    /// How many rounds and bytes of salt those have: as one of the others each.
+    like: Vec<(u32, usize)>,
 }
 
 impl fmt::Debug for Secrets {
@@ -100,7 +100,7 @@ impl Secrets {
             hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, b"farshore: names that nobody has"));
         known.values().for_each(|verifier| lasting.update(&verifier.server_key));
         let made_up = hmac::Key::new(hmac::HMAC_SHA256, lasting.sign().as_ref());
-        let like = known.values().next().map_or((ROUNDS, SALT), |one| (one.rounds, one.salt.len()));
+        let like = known.values().map(|one| (one.rounds, one.salt.len())).collect();
         Self { known, made_up, like }
     }
 
@@ -110,7 +110,9 @@ impl Secrets {
             Some(verifier) => (verifier.clone(), true),
             None => {
                 let made_up = hmac::sign(&self.made_up, user.as_bytes());
-                let (rounds, length) = self.like;
+                let drawn = made_up.as_ref().last().map_or(0, |byte| usize::from(*byte));
+                let like = drawn.checked_rem(self.like.len()).and_then(|at| self.like.get(at));
+                let (rounds, length) = like.copied().unwrap_or((ROUNDS, SALT));
                 let salt = made_up.as_ref().iter().take(length).copied().collect();
                 (Verifier { rounds, salt, stored_key: [0; KEY], server_key: [0; KEY] }, false)
             }
