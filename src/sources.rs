@@ -2,6 +2,8 @@
 
 mod furthest;
 
+use std::time::Duration;
+
 use farshore_applier::source::Source;
 use farshore_journal::format::VerifyKeys;
 use farshore_journal::{DatabaseName, JournalError};
@@ -14,6 +16,11 @@ use crate::rebuild::Held;
 use crate::wiring::{self, Purpose};
 
 pub use furthest::for_latest;
+
+/// How often a directory's chunks are looked for.
+const EVERY_LOCAL: Duration = Duration::from_millis(50);
+/// The same of a store that answers over a network, and may count questions.
+const EVERY_REMOTE: Duration = Duration::from_secs(1);
 
 /// Every incarnation of `name` in `store`, oldest first.
 ///
@@ -149,6 +156,16 @@ pub struct InStore {
     pub source: Option<Source>,
     /// Whether it is surely the one that is meant: it was named, or there is no other.
     pub only: bool,
+}
+
+/// How often whoever follows a journal looks for more of it in a store.
+pub fn look_interval(config: &Config, store: &str) -> Duration {
+    let store: Option<StoreName> = store.parse().ok();
+    let url = store.and_then(|store| config.stores.get(&store)).map(|settings| settings.url.to_string());
+    match url.is_some_and(|url| url.starts_with("file:")) {
+        true => EVERY_LOCAL,
+        false => EVERY_REMOTE,
+    }
 }
 
 fn pinned(config: &Config, name: &DatabaseName) -> VerifyKeys {

@@ -140,6 +140,16 @@ impl Standby {
         known.then(|| self.end.get().saturating_sub(self.applied.get()))
     }
 
+    /// For how long the journal has had that log, where that is known now.
+    pub fn lag(&self, now: Time) -> Option<Duration> {
+        self.shown(now).is_sure().then(|| self.behind_now(now)).flatten()
+    }
+
+    /// Since when it is as it is shown.
+    pub fn shown_since(&self, now: Time) -> Time {
+        if self.shown(now) == self.state { self.since } else { self.heard_at }
+    }
+
     /// For how long, at the least, the journal has had what it has not replayed, as of now: what it was when it was last heard of, and longer since. `None` when nothing says.
     ///
     /// One that has all is not late while it is heard: an idle journal makes nobody late. One that is not heard may lack whatever came since.

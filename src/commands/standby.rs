@@ -28,10 +28,6 @@ use crate::exit::Exit;
 use crate::sources;
 use told::{not_made, stopped};
 
-/// How often a directory's chunks are looked for.
-const EVERY_LOCAL: Duration = Duration::from_millis(50);
-/// The same of a store that answers over a network, and may count questions.
-const EVERY_REMOTE: Duration = Duration::from_secs(1);
 /// How long a directory may be taken by a look at it, which takes an instant.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a backup that is complete may wait for its last log to be stored: a shipper's flush.
@@ -74,7 +70,7 @@ async fn keep(context: &mut Context, args: StandbyRunArgs) -> anyhow::Result<Exi
         }
     };
     let state = standby.state().clone();
-    let every = args.every.map_or_else(|| default_interval(&config, &store), |every| every.get());
+    let every = args.every.map_or_else(|| sources::look_interval(&config, &store), |every| every.get());
     let followed = standby.follow(&source, every, &context.cancel).await;
     let (standing, ended) = followed.map_err(|why| stopped(name, &directory, Some(&state.now), &why))?;
     ended.map_err(|why| stopped(name, &directory, Some(&standing), &why))?;
@@ -139,15 +135,6 @@ async fn made(
             }
             Err(why) => return Err(not_made(name, directory, &why).into()),
         }
-    }
-}
-
-fn default_interval(config: &Config, store: &str) -> Duration {
-    let store: Option<StoreName> = store.parse().ok();
-    let url = store.and_then(|store| config.stores.get(&store)).map(|settings| settings.url.to_string());
-    match url.is_some_and(|url| url.starts_with("file:")) {
-        true => EVERY_LOCAL,
-        false => EVERY_REMOTE,
     }
 }
 

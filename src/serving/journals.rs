@@ -21,10 +21,6 @@ use super::route::Asked;
 use crate::config::{Config, StoreName};
 use crate::sources;
 
-/// How often the end of a journal in a directory is looked for, while there is nothing more.
-const EVERY_LOCAL: Duration = Duration::from_millis(50);
-/// The same of a store that answers over a network, and may count questions.
-const EVERY_REMOTE: Duration = Duration::from_secs(1);
 /// How often it is looked whether an incarnation that is served is the newest still.
 const LOOK: Duration = Duration::from_secs(15);
 /// How long a store, or the catalog, may take.
@@ -177,10 +173,7 @@ impl Journals {
             }
             known.cancel.cancel();
         }
-        let every = match self.config.stores.get(store).map(|settings| settings.url.to_string()) {
-            Some(url) if url.starts_with("file:") => EVERY_LOCAL,
-            _ => EVERY_REMOTE,
-        };
+        let every = sources::look_interval(&self.config, store.as_str());
         let Some(server) = JournalServer::new(source, every) else {
             return Err(Refusal::new(NOT_READY, format!("{database} is no PostgreSQL database")));
         };

@@ -81,30 +81,24 @@ impl Standbys {
             };
             let rows = self.changed();
             if !rows.is_empty() {
-                match tokio::time::timeout(STANDBY_HEARTBEAT * 5, catalog.standby_put(&rows)).await {
-                    Ok(Ok(())) => self.told(&rows),
-                    Ok(Err(why)) => {
-                        if !std::mem::replace(&mut said, true) {
-                            tracing::warn!(error = %why, "how far standbys are is not recorded: they count as away");
-                        }
-                        if ends {
-                            return;
-                        }
-                        continue;
+                let put = tokio::time::timeout(STANDBY_HEARTBEAT * 5, catalog.standby_put(&rows)).await;
+                match put
+                    .map_err(|_| "it hangs".to_owned())
+                    .and_then(|put| put.map_err(|why| why.to_string()))
+                {
+                    Ok(()) => {
+                        self.told(&rows);
+                        said = false;
                     }
-                    Err(_) => {
+                    Err(why) => {
                         if !std::mem::replace(&mut said, true) {
                             tracing::warn!(
-                                "how far standbys are is not recorded, for the catalog hangs: they count as away"
+                                error = why,
+                                "how far standbys are is not recorded in the catalog: they count as away"
                             );
                         }
-                        if ends {
-                            return;
-                        }
-                        continue;
                     }
                 }
-                said = false;
             }
             if ends {
                 return;

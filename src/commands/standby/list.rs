@@ -41,16 +41,14 @@ struct Shown {
 
 impl Shown {
     fn new(standby: Standby, now: DateTime<Utc>) -> Self {
-        let state = standby.shown(now);
-        let known = state.is_sure().then(|| standby.behind_now(now)).flatten();
         let at = |offset| Position::new(standby.timeline, offset).to_string();
         Self {
-            state,
-            since: if state == standby.state { standby.since } else { standby.heard_at },
+            state: standby.shown(now),
+            since: standby.shown_since(now),
             incarnation: standby.incarnation.to_string(),
             applied: at(standby.applied),
             lag_bytes: standby.lag_bytes(now),
-            lag_seconds: known.map(|behind| behind.as_secs_f64()),
+            lag_seconds: standby.lag(now).map(|lag| lag.as_secs_f64()),
             sent: at(standby.sent),
             flushed: at(standby.flushed),
             database: standby.database,

@@ -51,18 +51,16 @@ pub struct Standby {
 
 impl Standby {
     fn new(known: farshore_catalog::standby::Standby, now: DateTime<Utc>) -> Self {
-        let state = known.shown(now);
-        let behind = state.is_sure().then(|| known.behind_now(now)).flatten();
         let at = |offset| Position::new(known.timeline, offset).to_string();
         Self {
-            state: state.word(),
-            since: if state == known.state { known.since } else { known.heard_at },
+            state: known.shown(now).word(),
+            since: known.shown_since(now),
             incarnation: known.incarnation.to_string(),
             applied: at(known.applied),
             flushed: at(known.flushed),
             sent: at(known.sent),
             lag_bytes: known.lag_bytes(now),
-            lag_ms: behind.map(|behind| u64::try_from(behind.as_millis()).unwrap_or(u64::MAX)),
+            lag_ms: known.lag(now).map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
             database: known.database.to_string(),
             name: known.name,
             problem: known.problem,
