@@ -256,6 +256,46 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
     story.is_whole();
 }
 
+/// Nobody need stop a service for its log to expire: it opens the journal anew once a day.
+#[test]
+fn log_expires_beside_a_service_that_never_stops() {
+    let mut story = Story::begin("window = \"2d\"\ncount = 1");
+    let service = story.node.start(Some(&format!("generation-lasts=return({})", DAY.as_secs())));
+    story.node.wait_backup(1);
+    for day in 0..7 {
+        story.note();
+        if day > 0 {
+            let output = story.node.run(&["backup", "run", "orders"]);
+            assert!(output.status.success(), "{output:?}\n{}", story.node.log());
+        }
+        story.note();
+        story.node.wait_end(1, flushed(&story.server));
+        story.day += 1;
+        story.rest_of_the_day();
+        if day > 3 {
+            story.expire(&[]);
+        }
+    }
+    let journal = story.node.folder().join("journal");
+    let before = walk(&journal);
+    let done = wait_for(SOON, || {
+        let_pass(DAY / 2);
+        Some(story.expire(&[])).filter(|done| Story::deleted(done).1 > 0 || walk(&journal) < before)
+    });
+    assert!(done.is_some(), "{}", story.node.log());
+    story.tells_what_expired_as_a_gap();
+    assert_eq!(story.node.log().matches("took the journal over").count(), 1, "{}", story.node.log());
+    assert_eq!(story.node.log().matches("shipping paused").count(), 0, "{}", story.node.log());
+    story.note();
+    story.node.wait_end(1, flushed(&story.server));
+    service.stop();
+    story.is_whole();
+    let newest = story.noted.last().unwrap().clone();
+    assert_eq!(story.restored_rows(&newest), newest.rows);
+    let (code, said) = story.plan(story.noted[0].position);
+    assert_eq!(code, Some(4), "{said}");
+}
+
 /// The process that was killed is taken for silent only by a service, fifteen seconds later; here its job is ended by hand, as a service would a day later.
 fn age_jobs(node: &Node) {
     let catalog = node.folder().join("farshore.db");

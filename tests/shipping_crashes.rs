@@ -60,7 +60,8 @@ fn a_service_killed_at_any_moment_under_load_leaves_one_journal_without_gap_or_d
     let kills = count("FARSHORE_KILLS", 8);
     let mut load = server.pgbench(4, Length::For(Duration::from_secs(kills * 3 + 5)));
     for _ in 0..kills {
-        let service = node.start(None);
+        // Half of them open anew all the time.
+        let service = node.start(["generation-lasts=return(0)"].into_iter().find(|_| random.below(2) == 0));
         let_pass(Duration::from_millis(100 + random.below(2500)));
         service.kill9();
         assert!(load.is_running(), "the load must outlast the kills");
@@ -91,6 +92,9 @@ fn a_service_that_dies_at_any_step_is_continued_without_gap_or_double() {
         // A head that is not put, and one that the catalog is not told of.
         "ship-head-signed=return",
         "ship-head-put=return",
+        // Before and behind an opening of its own.
+        "generation-lasts=return(1);ship-renew=return",
+        "generation-lasts=return(1);ship-renewed=return",
     ];
     let _load = server.pgbench(2, Length::For(Duration::from_secs(400)));
     for step in steps {

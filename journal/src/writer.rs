@@ -213,8 +213,10 @@ pub struct Writer {
     reader: Reader,
     place: Place,
     former_sent: Moment,
-    /// What stood at the end before this writer's opening.
+    /// What stood at the end before this writer's first opening.
     found: Option<Header>,
+    /// When its newest opening was begun, and the number behind it.
+    opened: (Moment, Sequence),
     /// An append was begun and not seen to its end, or another writer was met: nothing may be appended any more.
     poisoned: bool,
 }
@@ -238,15 +240,7 @@ impl Writer {
         trouble: &(dyn Fn(&StoreError) + Sync),
     ) -> Result<Self, JournalError> {
         let writer = WriterId::mint();
-        let key = (!options.recipients.is_empty()).then(DataKey::mint).transpose();
-        let key = key.map_err(|source| JournalError::Encode { what: "data key", source })?;
-        let wrapped = key.as_ref().map(|key| key.wrap(&options.recipients)).transpose();
-        let body = OpeningBody {
-            host: options.host.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started: chrono::Utc::now().to_rfc3339(),
-            key: wrapped.map_err(|source| JournalError::Encode { what: "data key", source })?,
-        };
+        let (key, body) = opening(options)?;
         loop {
             // R6 holds for the opening too: what was read of the end must not be older than half the grace when it stands.
             let read = Moment::now();
@@ -273,7 +267,8 @@ impl Writer {
                 let place = place
                     .behind(&chunk)
                     .ok_or(JournalError::NotHeld { what: "any number more".to_owned() })?;
-                return Ok(Self { reader, place, former_sent: read, found, poisoned: false });
+                let opened = (read, place.number);
+                return Ok(Self { reader, place, former_sent: read, found, opened, poisoned: false });
             }
             // Another object stands at the number, or too much time has passed: read the journal's end anew.
         }
@@ -373,6 +368,37 @@ impl Writer {
         Ok(())
     }
 
+    /// Opens anew behind what it stored last (R8): the generation after its own, with a data key of its own. On `Ok` the opening is durable, and what is
+    /// encoded from here on is of the new generation; what was encoded before is refused.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn renew(
+        &mut self,
+        options: &WriterOptions,
+        trouble: &(dyn Fn(&StoreError) + Sync),
+    ) -> Result<(), JournalError> {
+        let begun = Moment::now();
+        let exhausted = || JournalError::NotHeld { what: "any generation more".to_owned() };
+        let generation = self.place.generation.next().ok_or_else(exhausted)?;
+        let (key, body) = opening(options)?;
+        let place = Place { generation, key, ..self.place.clone() };
+        let chunk = place.encode_body(Kind::Opening, place.at, place.at.offset, &body)?;
+        self.append(&chunk, trouble).await?;
+        (self.place.generation, self.place.key) = (place.generation, place.key);
+        self.opened = (begun, self.place.number);
+        Ok(())
+    }
+
+    /// Whether something was appended since its newest opening, which is this old.
+    pub fn is_due(&self, age: Duration) -> bool {
+        let (begun, behind) = self.opened;
+        self.place.number > behind && begun.elapsed() >= age
+    }
+
     /// Who stands at this writer's number. A chunk of its own, from an append that was given up, does not fence it.
     async fn fenced(&self, at: Sequence) -> JournalError {
         let own = self.place.generation;
@@ -395,6 +421,20 @@ impl Writer {
     pub fn is_stale(&self) -> bool {
         self.poisoned || self.former_sent.elapsed() >= TIDY_GRACE / 2
     }
+}
+
+/// What an opening says, and the data key that its generation is sealed with.
+fn opening(options: &WriterOptions) -> Result<(Option<DataKey>, OpeningBody), JournalError> {
+    let encode = |source| JournalError::Encode { what: "data key", source };
+    let key = (!options.recipients.is_empty()).then(DataKey::mint).transpose().map_err(encode)?;
+    let wrapped = key.as_ref().map(|key| key.wrap(&options.recipients)).transpose().map_err(encode)?;
+    let body = OpeningBody {
+        host: options.host.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: chrono::Utc::now().to_rfc3339(),
+        key: wrapped,
+    };
+    Ok((key, body))
 }
 
 /// Carries one act out and says what was seen; waits after a failure.

@@ -4,7 +4,7 @@
 //! journal. Method: an exhaustive walk over all states of a small world: two or three writers that run the real
 //! decision functions, one store that creates only once, and a network in which a put may be answered, lose its
 //! answer, wait while its writer goes on or dies, land late, or vanish. In the second world time passes and tidy
-//! deletes. Each rule is also switched off, and the walk must then find a violation: the model can fail.
+//! deletes. Objects have no kind here, so that an append is log or a renewal (R8). Each rule is also switched off, and the walk must then find a violation: the model can fail.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};

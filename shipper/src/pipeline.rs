@@ -81,9 +81,9 @@ pub enum SourceConfig {
     Sqlite(Box<sqlite::File>),
 }
 
-/// The append in flight. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
+/// The append in flight, of a chunk of log or, with nothing landed, of an opening. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
 /// across an await needs.
-type Append = ReusableBoxFuture<'static, (Writer, Result<Landed, ShipError>)>;
+type Append = ReusableBoxFuture<'static, (Writer, Result<Option<Landed>, ShipError>)>;
 
 /// A chunk that the journal confirmed.
 struct Landed {
@@ -256,13 +256,19 @@ impl Pipeline {
         self.landed(writer, landed)
     }
 
-    fn landed(&mut self, writer: Writer, landed: Result<Landed, ShipError>) -> Result<(), ShipError> {
-        let next = writer.place().number();
+    fn landed(&mut self, writer: Writer, landed: Result<Option<Landed>, ShipError>) -> Result<(), ShipError> {
+        let (next, generation) = (writer.place().number(), writer.generation());
         if let (Some(heads), Ok(_)) = (&self.heads, &landed) {
             heads.confirmed(&writer);
         }
         self.writer = Some(writer);
-        let landed = landed?;
+        let Some(landed) = landed? else {
+            self.tell(|progress| {
+                (progress.generation, progress.next_sequence) = (Some(generation), Some(next));
+                progress.trouble = None;
+            });
+            return Ok(());
+        };
         let stored = landed.end.offset;
         if landed.is_marked {
             self.resumes_at = Some(stored);

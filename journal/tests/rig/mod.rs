@@ -88,10 +88,13 @@ impl Rig {
         self.ready.extend(self.merger.add(Confirmed::new(&place, &chunk, vec![Bytes::from(log)])));
     }
 
-    /// A new generation takes over, as after a restart.
+    /// A new generation takes over, as after a restart, or its owner opens anew.
     pub async fn reopen(&mut self) {
         self.ready.extend(self.merger.close());
-        self.writer = open(&self.repository, &self.record, &self.recipients).await;
+        match self.rng.below(2) {
+            0 => self.writer = open(&self.repository, &self.record, &self.recipients).await,
+            _ => self.writer.renew(&options(&self.recipients), &|_| {}).await.unwrap(),
+        }
     }
 
     /// Puts the segments that are ready; how many.
@@ -125,15 +128,18 @@ impl Rig {
 }
 
 pub async fn open(repository: &Repository, record: &IncarnationRecord, recipients: &Recipients) -> Writer {
-    let options = WriterOptions {
+    let at = Position::new(Timeline::new(1), Offset::new(0));
+    let reader = Reader::new(repository, record).unwrap();
+    Writer::take_over(reader, &options(recipients), at, &|_| {}).await.unwrap()
+}
+
+pub fn options(recipients: &Recipients) -> WriterOptions {
+    WriterOptions {
         compression: Compression::Zstd(1),
         recipients: recipients.clone(),
         segment_bytes: SEGMENT,
         host: "here".to_owned(),
-    };
-    let at = Position::new(Timeline::new(1), Offset::new(0));
-    let reader = Reader::new(repository, record).unwrap();
-    Writer::take_over(reader, &options, at, &|_| {}).await.unwrap()
+    }
 }
 
 /// What the chunk of this number says of its end; every third says nothing.

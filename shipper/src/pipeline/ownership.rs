@@ -12,6 +12,7 @@ use farshore_journal::reader::Reader;
 use farshore_journal::store::StoreError;
 use farshore_journal::writer::Writer;
 use farshore_journal::{JournalError, Position, Sequence};
+use tokio_util::sync::ReusableBoxFuture;
 
 use super::{Pipeline, SourceConfig};
 use crate::crash::crash_point;
@@ -22,6 +23,20 @@ use crate::resume::Tail;
 /// How long taking the journal over may take, a stream being open meanwhile: for a store that answers badly, and still short
 /// enough for the primary's shutdown.
 const TAKEOVER: Duration = Duration::from_secs(6);
+/// Seconds.
+const DAY: u64 = 86_400;
+
+/// How long a generation is appended to: a day, but for tests.
+fn generation_lasts() -> Duration {
+    fn seconds() -> u64 {
+        use crate::crash::fail;
+        fail::fail_point!("generation-lasts", |seconds| seconds
+            .and_then(|seconds| seconds.parse().ok())
+            .unwrap_or(DAY));
+        DAY
+    }
+    Duration::from_secs(seconds())
+}
 
 impl Pipeline {
     /// A writer that owned the journal and was away must not take it back from one that took over meanwhile.
@@ -111,6 +126,20 @@ impl Pipeline {
             // Another shipper appended after the comparison: compare anew, now as the owner.
             false => Err(ShipError::JournalMoved),
         }
+    }
+
+    /// Opens the journal anew where its newest opening is a day old and log came since: what lies before an opening can expire, and nothing behind it. As an append: log is received meanwhile.
+    pub(super) fn renew(&mut self) {
+        let Some(mut writer) = self.writer.take_if(|writer| writer.is_due(generation_lasts())) else {
+            return;
+        };
+        let (trouble, options) = (self.trouble(), self.config.writer.clone());
+        self.append = Some(ReusableBoxFuture::new(async move {
+            crash_point!("ship-renew");
+            let renewed = writer.renew(&options, &*trouble).await;
+            crash_point!("ship-renewed");
+            (writer, renewed.map(|()| None).map_err(ShipError::from))
+        }));
     }
 
     pub(super) fn trouble(&self) -> Arc<dyn Fn(&StoreError) + Send + Sync> {

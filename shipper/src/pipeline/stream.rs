@@ -104,6 +104,9 @@ impl Pipeline {
             {
                 packing.hand(frame);
             }
+            if self.append.is_none() && comparison.is_done() && closed.is_none() && !cancel.is_cancelled() {
+                self.renew();
+            }
             if self.append.is_none() && packing.is_idle() && !batch.is_empty() {
                 let due = batch.due(last_sent, self.config.flush_interval);
                 let now = Instant::now();
@@ -425,13 +428,13 @@ impl Pipeline {
                     indexing.confirmed(&writer, &place, &chunk.header, sheet);
                 }
                 let end = chunk.header.end_position();
-                Ok(Landed {
+                Ok(Some(Landed {
                     from,
                     end,
                     checked: checked.min(end.offset),
                     number: chunk.header.number,
                     is_marked: !mark.is_none(),
-                })
+                }))
             }
             .await;
             (writer, landed)
