@@ -112,7 +112,7 @@ fn the_package_brings_program_units_and_rules_to_where_they_belong() {
         assert!(built || place(from).is_file(), "{from} is not there");
         assert!(to.starts_with("usr/") || to.starts_with("etc/") || to.starts_with("lib/"), "{to}");
     }
-    for unit in ["farshore.service", "farshore-tidy.service", "farshore-tidy.timer"] {
+    for unit in super::units::UNITS {
         let wanted = (format!("deploy/systemd/{unit}"), "usr/lib/systemd/system/".to_owned());
         assert!(assets.contains(&wanted), "{unit}");
     }

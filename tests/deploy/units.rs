@@ -12,7 +12,14 @@ use farshore_testkit::process::wait_for;
 use crate::service::SOON;
 use crate::{read, sqlite};
 
-const UNITS: [&str; 3] = ["farshore.service", "farshore-tidy.service", "farshore-tidy.timer"];
+pub const UNITS: [&str; 5] = [
+    "farshore.service",
+    "farshore-tidy.service",
+    "farshore-tidy.timer",
+    "farshore-expire.service",
+    "farshore-expire.timer",
+];
+const SERVICES: [&str; 3] = ["farshore.service", "farshore-tidy.service", "farshore-expire.service"];
 
 /// The most that `systemd-analyze security` may find exposed, of 10: what is left is the network and the user's own files.
 const EXPOSED: &str = "--threshold=20";
@@ -47,7 +54,7 @@ fn units_are_taken_by_systemd_and_leave_the_service_little() {
     arguments.extend(units.iter().map(String::as_str));
     let said = analyze(&arguments, folder.path());
     assert!(said.trim().is_empty(), "{said}");
-    for unit in ["farshore.service", "farshore-tidy.service"] {
+    for unit in SERVICES {
         analyze(&["security", "--offline=yes", EXPOSED, &path(unit)], folder.path());
     }
     analyze(&["calendar", "*-*-* 03:00:00 UTC"], folder.path());
@@ -55,7 +62,7 @@ fn units_are_taken_by_systemd_and_leave_the_service_little() {
 
 #[test]
 fn units_start_what_there_is_and_give_up_only_where_waiting_mends_nothing() {
-    for unit in ["farshore.service", "farshore-tidy.service"] {
+    for unit in SERVICES {
         let text = read(&format!("deploy/systemd/{unit}"));
         let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
         let parsed = Cli::try_parse_from(line.split(' '));
@@ -69,6 +76,8 @@ fn units_start_what_there_is_and_give_up_only_where_waiting_mends_nothing() {
         ("ProtectSystem", "strict"),
         ("StateDirectory", "farshore"),
         ("CapabilityBoundingSet", ""),
+        // A drill's copy is closed into these.
+        ("RestrictNamespaces", "user net"),
     ] {
         assert!(text.contains(&format!("\n{key}={value}\n")), "{key}={value}");
     }
