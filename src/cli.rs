@@ -315,9 +315,10 @@ pub struct ExpireArgs {
     #[arg(long, value_parser = parse_grace, conflicts_with = "no_wait")]
     pub grace: Option<Span>,
     /// Say what would be marked and deleted, and do neither
-    #[arg(long, conflicts_with = "no_wait")]
+    #[arg(long)]
     pub dry_run: bool,
-    /// Leave it to a service that may delete (`expire = true` in its configuration), and say only the job's name
+    /// Leave it to a service that may delete (`expire = true` in its configuration), and say only the job's name; with
+    /// `--dry-run` to one that has the database's rule
     #[arg(long, requires = "database")]
     pub no_wait: bool,
 }

@@ -49,12 +49,16 @@ pub struct Expired {
     pub kept: Vec<(String, &'static str)>,
     /// Base backups marked now, or that would be.
     pub marked_backups: usize,
+    /// Their names.
+    pub marking: Vec<String>,
     /// Stretches of log, likewise.
     pub marked_stretches: usize,
     /// Marked before, and not yet for the whole grace, or still needed by a backup that is.
     pub waiting: usize,
     /// Base backups deleted, or that would be.
     pub deleted_backups: usize,
+    /// Their names.
+    pub deleting: Vec<String>,
     /// What went with them and of the log, likewise.
     pub deleted: Deleted,
     /// Why nothing goes.
@@ -144,9 +148,16 @@ impl Expiry<'_> {
     /// # Errors
     /// When the catalog or a store does not answer, the credential may not delete, or a guard keeps everything.
     pub async fn run(&self, shown: &mut Vec<Expired>) -> Result<(), OperatorMessage> {
-        guard::others(self.catalog, self.name, self.own).await?;
+        // Whoever only asks what would go disturbs nobody who reads.
+        let purpose = match self.own {
+            Some(_) => {
+                guard::others(self.catalog, self.name, self.own).await?;
+                Purpose::Tidy
+            }
+            None => Purpose::Read,
+        };
         for store in &self.settings.stores {
-            let sources = sources::all_for(self.config, self.name, store, Purpose::Tidy).await;
+            let sources = sources::all_for(self.config, self.name, store, purpose).await;
             let sources = sources.map_err(|why| guard::failed(self.name, store, &why))?;
             self.in_store(store, &sources, shown).await?;
         }
@@ -230,9 +241,11 @@ impl Expiry<'_> {
             dry_run: self.is_dry(),
             kept: Vec::new(),
             marked_backups: 0,
+            marking: Vec::new(),
             marked_stretches: 0,
             waiting: 0,
             deleted_backups: 0,
+            deleting: Vec::new(),
             deleted: Deleted::default(),
             refused: None,
             alarms: false,
@@ -268,6 +281,7 @@ impl Expiry<'_> {
                 continue;
             }
             one.marked_backups += 1;
+            one.marking.push(id.to_string());
             if !self.is_dry() {
                 expiry::mark_backup(reader, *id, &marking).await?;
             }
@@ -309,6 +323,7 @@ impl Expiry<'_> {
         for id in &due.backups {
             if self.is_dry() {
                 one.deleted_backups += 1;
+                one.deleting.push(id.to_string());
                 one.deleted.bytes += farshore_journal::backup::stored_bytes(reader, *id).await?;
                 continue;
             }
@@ -326,6 +341,7 @@ impl Expiry<'_> {
                 ));
             };
             one.deleted_backups += 1;
+            one.deleting.push(id.to_string());
             one.deleted.add(deleted);
         }
         let runs = expiry::marked_runs(reader).await?;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::config::schedule::next_few;
 use crate::message::{Code, OperatorMessage, Safe, with_causes};
 use crate::notify::testing;
 use crate::wiring;
@@ -47,7 +48,7 @@ pub async fn listen(
     let objectives = metrics.objectives().clone();
     let (node, restore_roots) = (wiring::node(), config.service.restore_roots.clone());
     let channels = testing::channels(&config);
-    let here = Here { node, restore_roots, stop: cancel.clone(), channels };
+    let here = Here { node, restore_roots, stop: cancel.clone(), channels, due: Some(next_few) };
     let web = Web::measured(catalog, objectives, here, (acceptor.is_some(), loopback), metrics);
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,

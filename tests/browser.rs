@@ -14,7 +14,7 @@ mod watching;
 #[path = "browser/work.rs"]
 mod work;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farshore_testkit::browser::{Browser, axe, key};
 use farshore_testkit::process::wait_for;
@@ -47,8 +47,13 @@ fn a_database_whose_shipper_hangs_is_shown_unknown_and_a_page_that_is_not_answer
     browser.picture(&pictures().join("fleet-protected.png"));
 
     // The process that ships one of them hangs: three heartbeats of a second, and a look every two.
+    assert_eq!(browser.text("#alarm"), None, "nothing is red");
     rig.ships.process.signal(Signal::SIGSTOP);
+    let began = Instant::now();
     browser.wait_text(ORDERS, STALE, |word| word == "unknown");
+    println!("the page was red after {:?}", began.elapsed());
+    let red = browser.text("#alarm").unwrap_or_default();
+    assert!(red.starts_with("Of orders "), "{red}");
     assert_eq!(browser.text(BILLING).as_deref(), Some("protected"), "the page itself is fresh");
     browser.picture(&pictures().join("fleet-one-hangs.png"));
     rig.ships.process.signal(Signal::SIGCONT);
@@ -70,11 +75,13 @@ fn a_database_whose_shipper_hangs_is_shown_unknown_and_a_page_that_is_not_answer
     browser.wait_text(ORDERS, SOON, |word| word == "protected");
     assert!(wait_for(SOON, || browser.attribute("#stale", "hidden").map(drop)).is_some());
 
-    // One database's page says the same.
-    browser.click("#db-orders");
+    // One database's page says the same, to whoever comes there by the keyboard.
+    browser.tab_to("#db-orders");
+    browser.press(key::ENTER);
     browser.wait_text("#facts .word", SOON, |word| word == "protected");
     rig.ships.process.signal(Signal::SIGSTOP);
     browser.wait_text("#facts .word", STALE, |word| word == "unknown");
+    assert!(browser.text("#facts .bad-note").is_some(), "{:?}", browser.text("#facts"));
     browser.picture(&pictures().join("database-hangs.png"));
     rig.ships.process.signal(Signal::SIGCONT);
     browser.wait_text("#facts .word", SOON, |word| word == "protected");
@@ -200,11 +207,23 @@ fn pages_of_drills_and_of_a_restore_can_be_used_by_everybody_light_and_dark_wide
         ("drills", "/drills"),
         ("drills-of-one", "/drills?database=orders"),
         ("database-drilled", "/databases/orders"),
+        ("standbys-none", "/standbys"),
         ("restore-where", "/databases/orders/restore?at=2099-01-01T00:00:00Z"),
     ] {
         browser.go(&desk.url(path));
         found.extend(checked(&browser, name));
     }
+    let heard = desk.standbys();
+    browser.go(&desk.url("/standbys"));
+    browser.wait_text("tr[data-standby=oslo] .word", SOON, |word| word == "streaming");
+    found.extend(checked(&browser, "standbys"));
+    drop(heard);
+    browser.wait_text("tr[data-standby=oslo] .word", SOON, |word| word == "away");
+    browser.go(&desk.url("/databases/orders"));
+    browser.click("#preview");
+    browser.wait_text(".word", SOON, |word| word == "succeeded");
+    found.extend(checked(&browser, "expiry-preview"));
+    browser.go(&desk.url("/databases/orders/restore?at=2099-01-01T00:00:00Z"));
     browser.click("#review");
     browser.wait_text("#plan-part", SOON, |text| text.contains("Base backup"));
     found.extend(checked(&browser, "restore-review"));

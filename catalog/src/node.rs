@@ -7,6 +7,9 @@ use crate::connection::{in_local_txn, in_snapshot};
 use crate::row::{Read as _, micros};
 use crate::{Catalog, Result, Time, Txn};
 
+/// What a node may do: ship a database, do jobs, restore into folders of its machine, delete what no rule keeps, serve journals to standbys.
+pub const ROLES: [&str; 5] = ["ships", "jobs", "restores", "expires", "serves"];
+
 /// A running farshore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -14,6 +17,8 @@ pub struct Node {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// What it does: words of [`ROLES`]; nothing of a node of an earlier version.
+    pub roles: Vec<String>,
     /// When it started.
     pub started_at: Time,
     /// When it last said that it lives.
@@ -43,14 +48,15 @@ impl Catalog {
 /// # Errors
 /// When the catalog is away.
 pub async fn node_put_in_txn(txn: &mut Txn, node: &Node) -> Result<()> {
-    let statement = "insert into node (name, version, started_at, heartbeat_at) values ($1, $2, $3, $4) \
-                     on conflict (name) do update set version = excluded.version, \
+    let statement = "insert into node (name, version, started_at, heartbeat_at, roles) values ($1, $2, $3, $4, $5) \
+                     on conflict (name) do update set version = excluded.version, roles = excluded.roles, \
                      started_at = excluded.started_at, heartbeat_at = excluded.heartbeat_at";
     let bound = query(statement)
         .bind(node.name.clone())
         .bind(node.version.clone())
         .bind(micros(node.started_at))
-        .bind(micros(node.heartbeat_at));
+        .bind(micros(node.heartbeat_at))
+        .bind(node.roles.join(" "));
     txn.execute("node_put", bound).await.map(|_| ())
 }
 
@@ -59,7 +65,7 @@ pub async fn node_put_in_txn(txn: &mut Txn, node: &Node) -> Result<()> {
 /// # Errors
 /// When the catalog is away.
 pub async fn node_list_in_txn(txn: &mut Txn) -> Result<Vec<Node>> {
-    let bound = query("select name, version, started_at, heartbeat_at from node order by name");
+    let bound = query("select name, version, roles, started_at, heartbeat_at from node order by name");
     txn.rows("node_list", bound).await?.iter().map(from_row).collect()
 }
 
@@ -67,6 +73,7 @@ fn from_row(row: &AnyRow) -> Result<Node> {
     Ok(Node {
         name: row.text("name")?,
         version: row.text("version")?,
+        roles: row.text("roles")?.split_ascii_whitespace().map(str::to_owned).collect(),
         started_at: row.time("started_at")?,
         heartbeat_at: row.time("heartbeat_at")?,
     })

@@ -105,6 +105,9 @@ async fn queue(context: &mut Context, config: &Config, args: &ExpireArgs) -> any
     if settings.retention.is_none() {
         return Err(guard::without_rule(name).into());
     }
-    let asked = spec::queued(JobKind::Expire, Some(name), &spec::Expire {});
+    let asked = match args.dry_run {
+        true => spec::queued(JobKind::Preview, Some(name), &spec::Preview {}),
+        false => spec::queued(JobKind::Expire, Some(name), &spec::Expire {}),
+    };
     job::queue(context, config, asked).await
 }

@@ -13,6 +13,9 @@ use toml::Spanned;
 use super::diagnose::ConfigProblem;
 use super::{Judge, document};
 
+/// Due times that are said ahead.
+const FEW: usize = 5;
+
 /// A cron expression.
 #[derive(Debug, Clone)]
 pub struct Cron {
@@ -94,6 +97,13 @@ impl Schedules {
     }
 }
 
+/// The next few due times behind `now`, of an expression in a zone, the soonest first; none where either cannot be read.
+pub fn next_few(cron: &str, zone: &str, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+    let (Ok(cron), Ok(zone)) = (Cron::parse(cron), zone.parse::<Tz>()) else { return Vec::new() };
+    let mut due = now;
+    std::iter::from_fn(|| cron.next(zone, due).inspect(|next| due = *next)).take(FEW).collect()
+}
+
 impl Judge<'_> {
     /// `kept`: whether a rule says what expiry keeps.
     pub(super) fn schedules(
@@ -144,6 +154,16 @@ mod tests {
 
     fn at(text: &str) -> DateTime<Utc> {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_next_due_times_follow_each_other_and_what_cannot_be_read_has_none() {
+        let next = next_few("0 2 * * *", "Europe/Berlin", at("2026-10-24T12:00:00Z"));
+        // The clock goes back in the night of the 25th.
+        assert_eq!(next[..2], [at("2026-10-25T00:00:00Z"), at("2026-10-26T01:00:00Z")]);
+        assert_eq!(next.len(), FEW);
+        assert!(next_few("soon", "UTC", at("2026-10-24T12:00:00Z")).is_empty());
+        assert!(next_few("0 2 * * *", "Mars/Olympus", at("2026-10-24T12:00:00Z")).is_empty());
     }
 
     #[test]

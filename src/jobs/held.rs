@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
@@ -34,17 +34,43 @@ pub enum Patience {
 
 /// Where work says how far it is.
 #[derive(Debug, Clone, Default)]
-pub struct Reporter(Arc<Mutex<JobProgress>>);
+pub struct Reporter(Arc<Mutex<Pace>>);
+
+/// How far work is, and since when its phase goes on.
+#[derive(Debug, Default)]
+struct Pace {
+    said: JobProgress,
+    /// When the phase was first said, and how many bytes were done then.
+    began: Option<(Instant, u64)>,
+}
+
+impl Pace {
+    /// Takes what is said. How long the phase takes yet is reckoned where whoever says it does not know better, and all of it is known.
+    fn take(&mut self, mut progress: JobProgress, now: Instant) {
+        if progress.phase != self.said.phase {
+            self.began = None;
+        }
+        let done = progress.done_bytes.unwrap_or(0);
+        let (began, from) = *self.began.get_or_insert((now, done));
+        if let (None, Some(total)) = (progress.eta, progress.total_bytes) {
+            let (came, left) = (done.saturating_sub(from), total.saturating_sub(done));
+            #[allow(clippy::cast_precision_loss)] // an estimate
+            let eta = (now - began).as_secs_f64() * (left as f64) / (came as f64);
+            progress.eta = (came > 0).then(|| Duration::try_from_secs_f64(eta).ok()).flatten();
+        }
+        self.said = progress;
+    }
+}
 
 impl Reporter {
     /// Says how far it is; told with the next beat.
     pub fn say(&self, progress: JobProgress) {
         crash_point!("job-said");
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(progress, Instant::now());
     }
 
     fn now(&self) -> JobProgress {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).said.clone()
     }
 }
 
@@ -220,4 +246,33 @@ pub(super) fn json(message: &OperatorMessage) -> String {
     let message = OperatorMessage { happened: first, ..message.clone() };
     // Strings, a number and a truth value: there is nothing that could not be written.
     serde_json::to_string(&message).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_phase_takes_yet_is_reckoned_from_its_own_pace_and_not_where_all_of_it_is_not_known() {
+        let began = Instant::now();
+        let mut pace = Pace::default();
+        let mut eta = |phase: &str, done, total, at| {
+            let said = JobProgress {
+                phase: Some(phase.to_owned()),
+                done_bytes: Some(done),
+                total_bytes: total,
+                ..JobProgress::default()
+            };
+            pace.take(said, began + Duration::from_secs(at));
+            pace.said.eta
+        };
+        assert_eq!(eta("waiting", 0, Some(1000), 0), None);
+        assert_eq!(eta("copying", 100, Some(1000), 60), None, "nothing came yet");
+        assert_eq!(eta("copying", 400, Some(1000), 90), Some(Duration::from_secs(60)));
+        assert_eq!(eta("copying", 500, None, 95), None);
+        assert_eq!(eta("completing", 1000, Some(1000), 100), None);
+        let known = JobProgress { eta: Some(Duration::from_secs(7)), ..JobProgress::default() };
+        pace.take(known, began);
+        assert_eq!(pace.said.eta, Some(Duration::from_secs(7)));
+    }
 }

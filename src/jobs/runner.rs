@@ -4,14 +4,14 @@
 //! that this version does not know. A service that ends gives back what may be begun anew and says of the rest that it was interrupted. The
 //! catalog being away stops no claim that is in hand, and nobody is called silent meanwhile. What a command did is left to whoever typed it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use farshore_catalog::Catalog;
 use farshore_catalog::job::{Holder, Job, JobId, JobKind, JobState, Via};
-use farshore_catalog::node::Node;
+use farshore_catalog::node::{Node, ROLES};
 use farshore_journal::DatabaseName;
 use farshore_shipper::progress::PipelineState;
 use tokio::task::JoinSet;
@@ -137,6 +137,7 @@ impl Runner {
         let node = Node {
             name: self.me.node.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            roles: roles(&self.config),
             started_at,
             heartbeat_at: Utc::now(),
         };
@@ -180,7 +181,10 @@ impl Runner {
             if self.doing.len() >= AT_ONCE || cancel.is_cancelled() {
                 return;
             }
-            if !may_do(job, (&self.me.node, self.config.service.expire), &self.config.databases)
+            let has_rule = |database: &DatabaseName| {
+                self.config.databases.get(database).map(|settings| settings.retention.is_some())
+            };
+            if !may_do(job, (&self.me.node, self.config.service.expire), has_rule)
                 || self.keys.values().any(|(_, key)| *key == key_of(job))
                 || !self.has_stream(job)
                 || !self.keeps_apart(job).await
@@ -252,6 +256,19 @@ impl Runner {
     }
 }
 
+/// What this process does: it has jobs.
+fn roles(config: &Config) -> Vec<String> {
+    let service = &config.service;
+    let does = [
+        !config.databases.is_empty(),
+        true,
+        !service.restore_roots.is_empty(),
+        service.expire,
+        config.serve.is_some(),
+    ];
+    ROLES.into_iter().zip(does).filter(|(_, does)| *does).map(|(role, _)| role.to_owned()).collect()
+}
+
 /// Whether a job whose holder is silent is begun anew: not what somebody typed, who sees that it ended, and nothing that was to end.
 fn is_done_again(job: &Job) -> bool {
     job.asked.kind.is_repeatable()
@@ -264,19 +281,29 @@ fn key_of(job: &Job) -> Key {
     (job.asked.kind, job.asked.database.clone())
 }
 
-/// Whether a node may do a job, with these databases in its configuration, and whether it may delete.
-fn may_do<T>(job: &Job, (node, expires): (&str, bool), databases: &BTreeMap<DatabaseName, T>) -> bool {
+/// Whether a node may do a job: whether it may delete, and of a database that is in its configuration whether that has a rule of retention.
+fn may_do(
+    job: &Job,
+    (node, expires): (&str, bool),
+    has_rule: impl Fn(&DatabaseName) -> Option<bool>,
+) -> bool {
     let wanted = job.asked.wanted_node.as_deref().is_none_or(|wanted| wanted == node);
-    let has = job.asked.database.as_ref().is_some_and(|database| databases.contains_key(database));
+    let Some(has_rule) = job.asked.database.as_ref().and_then(has_rule) else { return false };
     // What is written to a machine is asked of that machine.
     let is_placed = job.asked.kind != JobKind::Restore || job.asked.wanted_node.is_some();
-    let may = job.asked.kind != JobKind::Expire || expires;
-    job.state == JobState::Queued && wanted && has && is_placed && may && work::is_known(job.asked.kind)
+    let may = match job.asked.kind {
+        JobKind::Expire => expires,
+        JobKind::Preview => has_rule,
+        _ => true,
+    };
+    job.state == JobState::Queued && wanted && is_placed && may && work::is_known(job.asked.kind)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::jobs::spec;
 
     fn job(kind: JobKind, database: &str) -> Job {
@@ -300,15 +327,19 @@ mod tests {
 
     #[test]
     fn a_node_does_what_it_knows_of_databases_that_it_has_and_leaves_the_rest() {
-        let databases = BTreeMap::from([("orders".parse().unwrap(), ())]);
-        let may = |job: &Job| may_do(job, ("oslo-1", false), &databases);
+        let rules: BTreeMap<DatabaseName, bool> =
+            BTreeMap::from([("orders".parse().unwrap(), true), ("billing".parse().unwrap(), false)]);
+        let has_rule = |database: &DatabaseName| rules.get(database).copied();
+        let may = |job: &Job| may_do(job, ("oslo-1", false), has_rule);
         let backup = job(JobKind::Backup, "orders");
         assert!(may(&backup));
         assert!(!may(&job(JobKind::Backup, "others")));
         assert!(!may(&job(JobKind::Unknown, "orders")));
         // To delete is to be allowed.
         let expire = job(JobKind::Expire, "orders");
-        assert!(!may(&expire) && may_do(&expire, ("oslo-1", true), &databases));
+        assert!(!may(&expire) && may_do(&expire, ("oslo-1", true), has_rule));
+        // What would go is said by whoever knows the rule.
+        assert!(may(&job(JobKind::Preview, "orders")) && !may(&job(JobKind::Preview, "billing")));
         let mut elsewhere = backup.clone();
         elsewhere.asked.wanted_node = Some("oslo-2".to_owned());
         assert!(!may(&elsewhere));

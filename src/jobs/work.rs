@@ -21,7 +21,7 @@ use crate::chronicles::damage::{Pages, Shared};
 use crate::commands::{self, verify};
 use crate::config::{Config, StoreName};
 use crate::drill;
-use crate::expire::{self, Expiry};
+use crate::expire::{self, Expired, Expiry};
 use crate::message::{Code, OperatorMessage, Safe};
 
 /// What it has for its work.
@@ -40,6 +40,7 @@ pub(super) const fn is_known(kind: JobKind) -> bool {
         | JobKind::Verify
         | JobKind::Restore
         | JobKind::Plan
+        | JobKind::Preview
         | JobKind::Drill
         | JobKind::Expire => true,
         JobKind::Unknown => false,
@@ -79,7 +80,17 @@ async fn run(means: &Means, job: &Job, reporter: &Reporter) -> Result<String, Op
         }
         JobKind::Restore => restore::restored(means, database, &spec_of(job)?, reporter).await,
         JobKind::Plan => restore::plan(means, database, &spec_of(job)?).await,
-        JobKind::Expire => expiry(means, job.asked.id, database, &spec_of(job)?).await,
+        JobKind::Expire => {
+            let spec::Expire {} = spec_of(job)?;
+            let shown = expiry(means, Some(job.asked.id), database).await?;
+            expire::result(database, &shown)
+        }
+        JobKind::Preview => {
+            let spec::Preview {} = spec_of(job)?;
+            let shown = expiry(means, None, database).await?;
+            // That nothing may go of something is an answer too.
+            Ok(json!({ "preview": shown }).to_string())
+        }
         JobKind::Drill | JobKind::Unknown => Err(OperatorMessage::not_built(job.asked.kind.word())),
     }
 }
@@ -170,23 +181,21 @@ async fn backup(
     }
 }
 
-/// An expiry of a database in all its stores, by its own rule.
+/// An expiry of a database in all its stores, by its own rule; without a job of its `own`, what it would do.
 async fn expiry(
     means: &Means,
-    own: JobId,
+    own: Option<JobId>,
     database: &DatabaseName,
-    spec: &spec::Expire,
-) -> Result<String, OperatorMessage> {
+) -> Result<Vec<Expired>, OperatorMessage> {
     let (name, settings) = commands::database(&means.config, Some(database))?;
     let retention = settings.retention.as_ref().ok_or_else(|| expire::guard::without_rule(name))?;
     let (config, catalog) = (&*means.config, &means.catalog);
     // More than half at once is a person's word.
-    let spec::Expire {} = spec;
-    let (grace, own, yes) = (None, Some(own), false);
+    let (grace, yes) = (None, false);
     let expiry = Expiry { config, catalog, name, settings, retention, grace, own, yes };
     let mut shown = Vec::new();
     Box::pin(expiry.run(&mut shown)).await?;
-    expire::result(name, &shown)
+    Ok(shown)
 }
 
 /// What backups came of a job, as its result.

@@ -68,6 +68,17 @@ fn a_service_that_may_delete_expires_when_asked_and_after_a_kill_says_so_and_goe
     let service = story.node.start(Some(&days("")));
     story.node.wait_backup(1);
     let unmet = story.ask();
+    // What would go it says all the same: it knows the rule.
+    let preview = ["backup", "expire", "orders", "--dry-run", "--no-wait"];
+    let preview = story.ended(story.node.json(&preview)["id"].as_str().unwrap());
+    let lines = &preview["result"]["preview"];
+    assert_eq!((&preview["state"], &preview["kind"]), (&"succeeded".into(), &"preview".into()), "{preview}");
+    assert_eq!(
+        (&lines[0]["dry_run"], &lines[0]["marking"]),
+        (&true.into(), &serde_json::json!([])),
+        "{preview}"
+    );
+    assert_eq!(lines[0]["kept"].as_array().map(Vec::len), Some(1), "{preview}");
     let_pass(std::time::Duration::from_secs(3));
     assert_eq!(story.job(&unmet)["state"], "queued", "{}", story.node.log());
     service.stop();

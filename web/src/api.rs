@@ -8,6 +8,7 @@ pub mod drill;
 pub mod expire;
 pub mod exposure;
 pub mod job;
+pub mod lag;
 pub mod node;
 pub mod plan;
 pub mod points;

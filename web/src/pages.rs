@@ -19,6 +19,7 @@ pub mod look;
 pub mod proof;
 pub mod restore;
 pub mod settings;
+pub mod standbys;
 pub mod standing;
 pub mod timeline;
 pub mod visitor;
@@ -53,6 +54,7 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/databases/{name}/restore", get(restore::page))
         .route("/drills", get(drills::page))
         .route("/drills/{id}", get(drills::one::page))
+        .route("/standbys", get(standbys::page))
         .route("/jobs", get(jobs::list))
         .route("/jobs/{id}", get(jobs::show))
         .route("/activity", get(activity::page))
@@ -63,12 +65,14 @@ pub fn router(web: &Shared) -> Router<Shared> {
     let operator = Router::new()
         .route("/databases/{name}/backup", post(jobs::asking::backup))
         .route("/databases/{name}/verify", post(jobs::asking::verify))
+        .route("/databases/{name}/expiry-preview", post(jobs::asking::expiry_preview))
         .route("/drills", post(drills::ask))
         .route("/databases/{name}/restore/plan", post(restore::plan))
         .route("/databases/{name}/restore", post(restore::begin))
         .route("/jobs/{id}/cancel", post(jobs::asking::cancel))
         .route_layer(role(Role::Operator));
     let admin = Router::new()
+        .route("/databases/{name}/expire", post(jobs::asking::expire))
         .route("/settings/users", get(settings::back).post(settings::users::add))
         .route("/settings/users/{name}/disable", get(settings::back).post(settings::users::disable))
         .route("/settings/users/{name}/enable", get(settings::back).post(settings::users::enable))

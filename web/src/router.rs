@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    activity, backup, channel, database, drill, expire, exposure, job, node, plan, points, resolve, restore,
-    schedule, session, standby, stream, token, verify,
+    activity, backup, channel, database, drill, expire, exposure, job, lag, node, plan, points, resolve,
+    restore, schedule, session, standby, stream, token, verify,
 };
 use crate::health::{self, Health};
 use crate::metrics::{self, requests};
@@ -31,6 +31,7 @@ fn viewer() -> OpenApiRouter<Shared> {
         .routes(routes!(database::show))
         .routes(routes!(database::window))
         .routes(routes!(exposure::list))
+        .routes(routes!(lag::series))
         .routes(routes!(points::list))
         .routes(routes!(resolve::resolve))
         .routes(routes!(backup::list))
@@ -55,6 +56,7 @@ fn operator() -> OpenApiRouter<Shared> {
         .routes(routes!(drill::ask))
         .routes(routes!(verify::ask))
         .routes(routes!(plan::ask))
+        .routes(routes!(expire::preview))
         .routes(routes!(restore::ask))
         .routes(routes!(job::cancel))
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
+use farshore_catalog::schedule::Schedule;
 use farshore_journal::DatabaseName;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,18 @@ pub struct Here {
     pub stop: CancellationToken,
     /// Whom it tells.
     pub channels: Channels,
+    /// When what falls due by a clock does next; `None` where nobody can say.
+    pub due: Option<Due>,
+}
+
+/// The next few due times behind a time, of a cron expression in a zone; none where it cannot be read.
+pub type Due = fn(cron: &str, zone: &str, now: DateTime<Utc>) -> Vec<DateTime<Utc>>;
+
+impl Here {
+    /// The next few due times of a schedule.
+    pub fn due(&self, schedule: &Schedule, now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+        self.due.map_or_else(Vec::new, |due| due(&schedule.cron, &schedule.zone, now))
+    }
 }
 
 /// The handlers' one state.

@@ -27,3 +27,5 @@ mod person;
 mod rig;
 #[path = "pages/settings.rs"]
 mod settings;
+#[path = "pages/standbys.rs"]
+mod standbys;

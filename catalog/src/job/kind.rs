@@ -94,6 +94,8 @@ words!(
     Expire = "expire",
     /// A restore's plan, read from the store; nothing is written.
     Plan = "plan",
+    /// What an expiry would do, read from the stores; nothing is written.
+    Preview = "preview",
     /// Something that a later version does, and this one leaves alone.
     Unknown = "unknown",
 );
@@ -103,7 +105,7 @@ impl JobKind {
     /// drill has a scratch directory of its own.
     pub const fn is_repeatable(self) -> bool {
         match self {
-            Self::Backup | Self::Verify | Self::Plan | Self::Drill => true,
+            Self::Backup | Self::Verify | Self::Plan | Self::Preview | Self::Drill => true,
             Self::Restore | Self::Expire | Self::Unknown => false,
         }
     }

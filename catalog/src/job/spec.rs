@@ -25,6 +25,11 @@ pub struct Verify {}
 #[serde(deny_unknown_fields)]
 pub struct Expire {}
 
+/// What an expiry would do, by the rule of the configuration of whoever looks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preview {}
+
 /// What a restore aims at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -333,11 +333,13 @@ pub async fn nodes_are_renewed(catalog: Catalog) {
     let mut node = Node {
         name: "oslo-1".to_owned(),
         version: "0.1.0".to_owned(),
+        roles: Vec::new(),
         started_at: time(0),
         heartbeat_at: time(1),
     };
     catalog.node_put(&node).await.unwrap();
     node.heartbeat_at = time(2);
+    node.roles = vec!["ships".to_owned(), "jobs".to_owned()];
     catalog.node_put(&node).await.unwrap();
     assert_eq!(catalog.node_list().await.unwrap(), [node]);
 }

@@ -87,6 +87,7 @@ pub async fn fill(url: &str, databases: u16) {
         let node = Node {
             name: format!("node-{number}"),
             version: "0.1.0".to_owned(),
+            roles: vec!["ships".to_owned(), "jobs".to_owned()],
             started_at: now - TimeDelta::days(9),
             heartbeat_at: now,
         };

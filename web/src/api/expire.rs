@@ -1,4 +1,4 @@
-//! `/expiries`: base backups and log that no rule keeps are marked, and a grace later deleted.
+//! `/expiries`: base backups and log that no rule keeps are marked, and a grace later deleted; `/expiry-previews`: what would be.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -48,5 +48,31 @@ pub async fn ask(
     let asked: ExpireAsked = body::json(&headers, &body, "{\"database\": ...}")?;
     let database = ask::database(&web, &who, &asked.database).await?;
     let work = Work { kind: JobKind::Expire, database: &database.name, spec: &spec::Expire {}, node: None };
+    ask::queue(&web, &who, key, work).await
+}
+
+/// Say what an expiry of a database would do
+///
+/// A quick job that reads the stores and writes nothing. Its result is, for each store and incarnation, what stays and why, what would be marked, and what would be deleted since its grace has
+/// passed. A service does it whose configuration has the database's rule; until there is one, the job waits.
+#[utoipa::path(
+    post,
+    path = "/expiry-previews",
+    tag = "expiries",
+    params(("Idempotency-Key" = String, Header, description = "Names this question: asked again with it, the first answer comes")),
+    request_body = ExpireAsked,
+    responses((status = 202, description = "Its job; `Location` says where it is", body = Job))
+)]
+pub async fn preview(
+    State(web): State<Shared>,
+    who: Who,
+    key: Key,
+    headers: HeaderMap,
+    Query(NoParameters {}): Query<NoParameters>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let asked: ExpireAsked = body::json(&headers, &body, "{\"database\": ...}")?;
+    let database = ask::database(&web, &who, &asked.database).await?;
+    let work = Work { kind: JobKind::Preview, database: &database.name, spec: &spec::Preview {}, node: None };
     ask::queue(&web, &who, key, work).await
 }

@@ -20,6 +20,9 @@ pub struct Node {
     pub name: String,
     /// Its version.
     pub version: String,
+    /// What it does: `ships`, `jobs`, `restores`, `expires`, `serves`; nothing of a node of an earlier version.
+    #[schema(example = json!(["ships", "jobs"]))]
+    pub roles: Vec<String>,
     /// When it started.
     pub started_at: DateTime<Utc>,
     /// When it last said that it lives.
@@ -44,6 +47,7 @@ pub async fn list(
         .map(|node| Node {
             name: node.name,
             version: node.version,
+            roles: node.roles,
             started_at: node.started_at,
             heartbeat_at: node.heartbeat_at,
         })

@@ -24,6 +24,8 @@ pub struct Schedule {
     pub cron: String,
     /// In this zone.
     pub zone: String,
+    /// The next due times, the soonest first: five, or fewer where there are not as many; none where the expression cannot be read here.
+    pub next: Vec<DateTime<Utc>>,
     /// The newest due time that was answered, with a job or by leaving it out.
     pub answered: DateTime<Utc>,
     /// The job that last answered one.
@@ -39,7 +41,7 @@ pub async fn list(
     uri: OriginalUri,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
-    let page = asked.read(LIST)?;
+    let (page, now) = (asked.read(LIST)?, Utc::now());
     let mut all = web.catalog()?.schedule_list().await?;
     all.retain(|schedule| who.sees(&schedule.database));
     let key =
@@ -48,6 +50,7 @@ pub async fn list(
     let items = all
         .into_iter()
         .map(|schedule| Schedule {
+            next: web.here.due(&schedule, now),
             database: schedule.database.to_string(),
             kind: schedule.kind.word().to_owned(),
             cron: schedule.cron,

@@ -104,6 +104,8 @@ struct FleetLive<'a> {
     total: usize,
     counts: Vec<Count>,
     unproved: usize,
+    /// Which of them are not known to be kept, in words.
+    alarm: Option<String>,
     rows: Vec<Row<'a>>,
     q: &'a str,
     level: &'a str,
@@ -199,6 +201,22 @@ fn worst_first(a: &Row<'_>, b: &Row<'_>) -> Ordering {
         .then_with(|| a.name.cmp(&b.name))
 }
 
+/// Which are not known to be kept, in words; `None` where none is.
+fn alarm<'a>(all: impl Iterator<Item = (&'a str, Level)>) -> Option<String> {
+    let mut names: Vec<&str> = all
+        .filter(|(_, level)| matches!(level, Level::Unprotected | Level::Unknown))
+        .map(|(name, _)| name)
+        .collect();
+    names.sort_unstable();
+    let what = "what is committed now is not known to be kept";
+    match names.as_slice() {
+        [] => None,
+        [one] => Some(format!("Of {one} {what}.")),
+        [one, two] => Some(format!("Of {one} and {two} {what}.")),
+        [one, two, more @ ..] => Some(format!("Of {one}, {two} and {} more {what}.", more.len())),
+    }
+}
+
 /// All databases.
 ///
 /// # Errors
@@ -232,6 +250,7 @@ pub async fn page(
         .collect();
     let total = all.len();
     let unproved = all.iter().filter(|row| row.proved.at.is_none()).count();
+    let alarm = alarm(all.iter().map(|row| (row.name.as_str(), row.level)));
     let counts = Level::ALL.into_iter().map(|level| Count {
         level,
         count: all.iter().filter(|row| row.level == level).count(),
@@ -251,6 +270,7 @@ pub async fn page(
         total,
         counts,
         unproved,
+        alarm,
         rows,
         q: asked.q.trim(),
         level,
@@ -271,6 +291,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_page_turns_red_for_each_that_is_not_known_to_be_kept_and_for_no_other() {
+        let of = |levels: &[(&'static str, Level)]| alarm(levels.iter().copied());
+        let fine = ("fine", Level::Protected);
+        assert_eq!(of(&[fine, ("late", Level::Degraded), ("off", Level::Paused)]), None);
+        let said = of(&[("b", Level::Unknown), fine, ("a", Level::Unprotected)]).unwrap();
+        assert!(said.starts_with("Of a and b "), "{said}");
+        let many =
+            of(&[("a", Level::Unknown), ("b", Level::Unknown), ("c", Level::Unknown), ("d", Level::Unknown)]);
+        assert!(many.unwrap().starts_with("Of a, b and 2 more "));
+    }
 
     #[test]
     fn where_nobody_ships_it_is_never_said_that_nothing_would_be_lost() {

@@ -58,6 +58,8 @@ pub enum Part {
     Fleet,
     /// Rehearsed recoveries.
     Drills,
+    /// Servers that follow a journal.
+    Standbys,
     /// Long work.
     Jobs,
     /// Who did what.

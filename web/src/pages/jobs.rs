@@ -4,6 +4,7 @@
 
 mod after;
 pub mod asking;
+mod expiry;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 use self::after::After;
 use crate::api::{job, named};
+use crate::ask::Key;
 use crate::page::Query;
 use crate::pages::frame::{self, Page, Part};
 use crate::pages::standing::Level;
@@ -239,10 +241,14 @@ struct JobLive<'a> {
     /// It will not change any more: whoever marks and copies from it is not disturbed.
     settled: bool,
     next: Option<After>,
+    /// What an expiry did, or would do.
+    expiry: Option<expiry::Shown>,
     at: i64,
     now: String,
     operator: bool,
+    admin: bool,
     csrf: &'a str,
+    key: String,
 }
 
 /// One job.
@@ -258,6 +264,7 @@ pub async fn show(
     let now = Utc::now();
     let job = job::one(&web, &visitor.who, &id).await?;
     let next = after::after(&job);
+    let result: Option<Value> = job.result.as_deref().and_then(|text| serde_json::from_str(text).ok());
     // One that was called failed because nothing was heard of it may yet say how it really ended.
     let settled = matches!(job.state, JobState::Succeeded | JobState::Cancelled);
     let job = shown(now, job);
@@ -266,10 +273,13 @@ pub async fn show(
         job,
         settled,
         next,
+        expiry: result.as_ref().and_then(expiry::shown),
         at: now.timestamp_millis(),
         now: words::full(now),
         operator: visitor.may(Role::Operator),
+        admin: visitor.may(Role::Admin),
         csrf: &visitor.csrf,
+        key: Key::mint()?,
     };
     let body = render(&live)?;
     if is_part(&headers) {

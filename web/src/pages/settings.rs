@@ -56,6 +56,8 @@ struct ScheduleLine {
     kind: &'static str,
     cron: String,
     zone: String,
+    /// When it falls due next, as the service that answers reads it.
+    next: Option<Moment>,
     due: Moment,
     job: Option<String>,
 }
@@ -63,6 +65,7 @@ struct ScheduleLine {
 struct NodeLine {
     name: String,
     version: String,
+    roles: String,
     started: Moment,
     heard: Moment,
     silent: bool,
@@ -214,6 +217,7 @@ async fn show(web: &Shared, visitor: &Visitor, after: After) -> Result<Response,
             .into_iter()
             .filter(|schedule| visitor.who.sees(&schedule.database))
             .map(|schedule| ScheduleLine {
+                next: Moment::maybe(now, web.here.due(&schedule, now).first().copied()),
                 database: schedule.database.to_string(),
                 kind: schedule.kind.word(),
                 cron: schedule.cron,
@@ -228,6 +232,7 @@ async fn show(web: &Shared, visitor: &Visitor, after: After) -> Result<Response,
                 silent: (now - node.heartbeat_at).abs() > NODE_SILENT,
                 name: node.name,
                 version: node.version,
+                roles: node.roles.join(", "),
                 started: Moment::new(now, node.started_at),
                 heard: Moment::new(now, node.heartbeat_at),
             })

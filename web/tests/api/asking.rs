@@ -266,6 +266,8 @@ async fn a_restore_goes_beneath_a_named_folder_and_what_is_not_built_is_refused(
     let plan = json!({ "database": "orders", "target": { "at": "2026-03-29T14:00:12Z" } });
     let asked = post(&rig, "/api/v1/plans", &token, "plan", &plan).await;
     assert_eq!((asked.status, &asked.json()["kind"]), (202, &"plan".into()), "{asked:?}");
+    let asked = post(&rig, "/api/v1/expiry-previews", &token, "p", &json!({ "database": "orders" })).await;
+    assert_eq!((asked.status, &asked.json()["kind"]), (202, &"preview".into()), "{asked:?}");
     rig.end().await;
 }
 

@@ -18,6 +18,7 @@ use farshore_catalog::mark::{Mark, MarkKind};
 use farshore_catalog::node::Node;
 use farshore_catalog::range::JournalRange;
 use farshore_catalog::shipping::{Shipping, ShippingState};
+use farshore_catalog::standby::{Standby, StandbyState};
 use farshore_catalog::target::Target;
 use farshore_catalog::token::{Bearer, Token};
 use farshore_catalog::user::User;
@@ -120,6 +121,8 @@ impl Rig {
             restore_roots: vec!["/srv/restores".into()],
             stop: cancel.clone(),
             channels: channels(&slow),
+            // Whatever the expression: in an hour.
+            due: Some(|_, _, now| vec![now + TimeDelta::hours(1)]),
         };
         let promised = BTreeMap::from([(name("orders"), promised)]);
         let web = Web::new(Some(catalog.clone()), promised, here, false, loopback);
@@ -361,6 +364,7 @@ pub async fn facts(catalog: &Catalog) -> IncarnationId {
         let node = Node {
             name: called.to_owned(),
             version: "0.1.0".to_owned(),
+            roles: vec!["ships".to_owned(), "jobs".to_owned()],
             started_at: time(0),
             heartbeat_at: time(9),
         };
@@ -406,4 +410,29 @@ pub async fn connected(catalog: &Catalog) {
         node: Some("oslo".to_owned()),
     };
     catalog.shipping_put(&shipping).await.unwrap();
+}
+
+/// A standby that was heard of so long ago.
+pub fn standby(database: &str, called: &str, state: StandbyState, heard_ago: TimeDelta) -> Standby {
+    let at = Offset::new;
+    Standby {
+        database: name(database),
+        name: called.to_owned(),
+        node: "db2".to_owned(),
+        login: "far".to_owned(),
+        address: "10.0.0.7:41234".to_owned(),
+        store: "main".to_owned(),
+        incarnation: IncarnationId::from_bytes([7; 16]),
+        timeline: Timeline::new(3),
+        sent: at(0x500),
+        written: at(0x500),
+        flushed: at(0x480),
+        applied: at(0x400),
+        end: at(0x600),
+        state,
+        since: Utc::now() - TimeDelta::hours(1),
+        problem: None,
+        behind: Some(Duration::from_secs(2)),
+        heard_at: Utc::now() - heard_ago,
+    }
 }

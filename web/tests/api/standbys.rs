@@ -1,38 +1,11 @@
 //! Standbys that follow a journal: what is said of them over the API and in metrics, to whom, and that nobody vouches for one that is not heard.
 
-use std::time::Duration;
-
 use chrono::{TimeDelta, Utc};
 use farshore_catalog::access::Role;
 use farshore_catalog::standby::{Standby, StandbyState};
-use farshore_journal::{IncarnationId, Offset, Timeline};
 use farshore_web::metrics::{PATH, reading};
 
-use crate::rig::{Rig, name};
-
-fn standby(database: &str, called: &str, state: StandbyState, heard_ago: TimeDelta) -> Standby {
-    let at = Offset::new;
-    Standby {
-        database: name(database),
-        name: called.to_owned(),
-        node: "db2".to_owned(),
-        login: "far".to_owned(),
-        address: "10.0.0.7:41234".to_owned(),
-        store: "main".to_owned(),
-        incarnation: IncarnationId::from_bytes([7; 16]),
-        timeline: Timeline::new(3),
-        sent: at(0x500),
-        written: at(0x500),
-        flushed: at(0x480),
-        applied: at(0x400),
-        end: at(0x600),
-        state,
-        since: Utc::now() - TimeDelta::hours(1),
-        problem: None,
-        behind: Some(Duration::from_secs(2)),
-        heard_at: Utc::now() - heard_ago,
-    }
-}
+use crate::rig::{Rig, name, standby};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standbys_are_said_to_be_where_they_are_as_long_as_they_are_heard() {

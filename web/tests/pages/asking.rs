@@ -33,6 +33,7 @@ async fn a_form_that_is_sent_twice_asks_once_and_is_written_down_once() {
         ("/databases/orders/backup", JobKind::Backup),
         ("/databases/orders/verify", JobKind::Verify),
         ("/drills", JobKind::Drill),
+        ("/databases/orders/expiry-preview", JobKind::Preview),
     ] {
         let key = key(&page, &format!("action=\"{path}\""));
         let fields = [("csrf", person.csrf.as_str()), ("key", &key), ("database", "orders")];
@@ -57,7 +58,7 @@ async fn a_form_that_is_sent_twice_asks_once_and_is_written_down_once() {
         let anew = get(&rig, "/databases/orders", &person.cookie).await.text;
         assert_ne!(self::key(&anew, &format!("action=\"{path}\"")), key);
     }
-    assert_eq!(jobs(&rig).await.len(), before + 3);
+    assert_eq!(jobs(&rig).await.len(), before + 4);
     let own = [("csrf", person.csrf.as_str()), ("database", "orders")];
     for path in ["/databases/orders/backup", "/databases/orders/verify", "/drills"] {
         let bare = send(&rig, path, &person.cookie, &own).await;
@@ -68,7 +69,7 @@ async fn a_form_that_is_sent_twice_asks_once_and_is_written_down_once() {
         let none = send(&rig, path, &person.cookie, &[&none[..], &[("pos", "1:0/258")]].concat()).await;
         assert_eq!(none.status, 404, "{path}: {none:?}");
     }
-    assert_eq!(jobs(&rig).await.len(), before + 3);
+    assert_eq!(jobs(&rig).await.len(), before + 4);
     rig.end().await;
 }
 
@@ -182,5 +183,41 @@ async fn a_restore_is_planned_and_started_at_the_reviewed_position_and_only_wher
     assert_eq!(jobs(&rig).await.len(), before + 1);
     let page = get(&rig, &format!("{base}?pos=1:0/258&to=/etc/copy"), &ana.cookie).await.text;
     assert!(page.contains("--to /etc/copy"), "the line is shown all the same: {page}");
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_expiry_would_do_is_read_line_by_line_and_an_admin_alone_asks_for_it_from_there() {
+    let rig = Rig::new().await;
+    rig.user("ana", Role::Operator).await;
+    rig.user("root", Role::Admin).await;
+    let (ana, root) = (log_in(&rig, "ana").await, log_in(&rig, "root").await);
+    let page = get(&rig, "/databases/orders", &ana.cookie).await.text;
+    let (asks, expires) = ("/databases/orders/expiry-preview", "/databases/orders/expire");
+    let key = key(&page, &format!("action=\"{asks}\""));
+    let asked = send(&rig, asks, &ana.cookie, &[("csrf", &ana.csrf), ("key", &key)]).await;
+    let path = asked.header("location").to_owned();
+    let result = serde_json::json!({"preview": [{"store": "nas", "incarnation": 0, "dry_run": true,
+        "kept": [["b-kept", "the newest from before the window"]], "marked_backups": 1, "marking": ["b-marked"], "marked_stretches": 2, "waiting": 0,
+        "deleted_backups": 1, "deleting": ["b-gone"], "deleted": {"objects": 0, "bytes": 2048, "foreign": 0}, "refused": null},
+        {"store": "tape", "incarnation": 0, "dry_run": true, "kept": [], "marked_backups": 0, "marking": [], "marked_stretches": 0, "waiting": 0,
+        "deleted_backups": 0, "deleting": [], "deleted": {"objects": 0, "bytes": 0, "foreign": 0}, "refused": "no base backup is sound"}]});
+    crate::drills::succeeds(&rig, path.strip_prefix("/jobs/").unwrap().parse().unwrap(), &result.to_string())
+        .await;
+    let page = get(&rig, &path, &ana.cookie).await.text;
+    for said in
+        ["b-kept", "the newest from before the window", "b-marked", "2 stretches of log", "b-gone", "2.0 KiB"]
+    {
+        assert!(page.contains(said), "{said}: {page}");
+    }
+    assert!(page.contains("Nothing goes: no base backup is sound."), "{page}");
+    assert!(!page.contains(expires), "{page}");
+    let fields = [("csrf", ana.csrf.as_str()), ("key", "k")];
+    assert_eq!(send(&rig, expires, &ana.cookie, &fields).await.status, 403);
+    let page = get(&rig, &path, &root.cookie).await.text;
+    let key = self::key(&page, &format!("action=\"{expires}\""));
+    let asked = send(&rig, expires, &root.cookie, &[("csrf", &root.csrf), ("key", &key)]).await;
+    let job = job_at(&rig, asked.header("location")).await;
+    assert_eq!((job.asked.kind, job.asked.asked_by.as_str()), (JobKind::Expire, "root"));
     rig.end().await;
 }

@@ -177,6 +177,25 @@ async fn a_drills_page_says_what_was_measured_and_never_calls_passed_what_was_no
     assert!(page.contains("not come to") && !open.contains("0 s"), "{page}");
     assert!(page.contains("no signing_key is configured") && !page.contains("id=\"certificate\""), "{page}");
     assert!(page.contains("42 rows") && page.contains("1:0/258"), "{page}");
+    // It is drawn at the time of what it restored, and of two in one place the one that did not hold.
+    let timeline = |text: String| text.split("id=\"timeline\"").nth(1).unwrap().to_owned();
+    let shown = || get(&rig, "/databases/orders?zoom=all", &person.cookie);
+    let drawn = timeline(shown().await.text);
+    let link = |id: DrillId| format!("<a href=\"/drills/{id}\"");
+    assert!(
+        drawn.contains(&link(one.id)) && drawn.contains("drill passed at 2026-03-29T14:00:20"),
+        "{drawn}"
+    );
+    let other = Drill {
+        incarnation: IncarnationId::from_bytes([9; 16]),
+        ..drill(4, DrillVerdict::Failed, time(3), Some(5))
+    };
+    let failed = drill(3, DrillVerdict::Failed, time(2), Some(5));
+    rig.catalog.drill_put(&other).await.unwrap();
+    assert!(timeline(shown().await.text).contains(&link(one.id)), "of another incarnation's it is no matter");
+    rig.catalog.drill_put(&failed).await.unwrap();
+    let drawn = timeline(shown().await.text);
+    assert!(drawn.contains(&link(failed.id)) && !drawn.contains(&link(one.id)), "{drawn}");
     // One that this version cannot read is said to be one.
     let odd = Drill { id: DrillId::from_bytes([2; 16]), statement: "{}".to_owned(), ..one.clone() };
     rig.catalog.drill_put(&odd).await.unwrap();

@@ -46,6 +46,12 @@ async fn pages_are_drawn_from_a_reading_of_a_moment_ago_and_say_when_it_was_read
     let (rig, person) = well().await;
     let told = [(name(WELL), Minute::of(Utc::now() - TimeDelta::minutes(5), Some(7), false))];
     rig.catalog.exposure_add(&told).await.unwrap();
+    let token = rig.token(farshore_catalog::access::Role::Viewer, None).await;
+    let lag = rig.get(&format!("/api/v1/databases/{WELL}/lag"), &token).await.json();
+    let steps = lag["steps"].as_array().unwrap();
+    let known: Vec<_> = steps.iter().filter(|step| !step["worst_ms"].is_null()).collect();
+    assert_eq!((&lag["step"], steps.len() >= 120, known.len()), (&60.into(), true, 1), "{lag}");
+    assert_eq!((&known[0]["worst_ms"], &known[0]["unknown"]), (&7.into(), &false.into()), "{lag}");
     // Without a reading each page reads for itself.
     let asked_by = async |path: &str| {
         let before = rig.catalog.asked();

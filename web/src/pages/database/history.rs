@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::backup::Backup;
+use farshore_catalog::drill::{Drill, DrillFilter};
 use farshore_catalog::mark::Mark;
 use farshore_catalog::status::DatabaseStatus;
 use farshore_journal::Position;
@@ -12,6 +13,9 @@ use crate::problem::Problem;
 
 /// Base backups in the table.
 pub(super) const BACKUPS: usize = 12;
+
+/// Drills that are drawn, the newest.
+const DRILLS: u32 = 200;
 
 /// A base backup, as it is listed.
 pub(super) struct BackupLine {
@@ -34,18 +38,26 @@ pub(super) struct History {
     pub(super) backups: Vec<Backup>,
     pub(super) marks: Vec<Mark>,
     pub(super) forks: Vec<(u32, u32, DateTime<Utc>)>,
+    pub(super) drills: Vec<Drill>,
 }
 
 impl History {
     pub(super) async fn read(catalog: &Catalog, status: &DatabaseStatus) -> Result<Self, Problem> {
         let Some(incarnation) = status.incarnation else {
-            return Ok(Self { backups: Vec::new(), marks: Vec::new(), forks: Vec::new() });
+            return Ok(Self {
+                backups: Vec::new(),
+                marks: Vec::new(),
+                forks: Vec::new(),
+                drills: Vec::new(),
+            });
         };
         let branches = catalog.branch_list(incarnation).await?;
         let fork = |branch: &farshore_catalog::branch::Branch| {
             branch.fork.map(|fork| (branch.timeline.get(), fork.parent.get(), branch.first_seen_at))
         };
+        let drills = catalog.drill_list(&DrillFilter::of(Some(&status.database)), DRILLS).await?;
         Ok(Self {
+            drills,
             backups: catalog.backup_list(incarnation).await?,
             marks: catalog.mark_list(incarnation).await?,
             forks: branches.iter().filter_map(fork).collect(),

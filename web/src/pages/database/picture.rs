@@ -4,11 +4,14 @@
 
 use chrono::{DateTime, Utc};
 use farshore_catalog::backup::BackupState;
+use farshore_catalog::drill::Drill;
 use farshore_catalog::status::Window;
-use farshore_journal::DatabaseName;
+use farshore_journal::format::certificate::DrillVerdict;
+use farshore_journal::{DatabaseName, IncarnationId};
 
 use super::history::History;
 use super::points::link;
+use crate::pages::drills::one::Said;
 use crate::pages::timeline::{Axis, Bar, Tick, X, Zoom, apart};
 use crate::pages::words;
 
@@ -20,10 +23,31 @@ pub(super) struct Picture {
     pub(super) backups: Vec<(X, String)>,
     pub(super) marks: Vec<(X, (String, String))>,
     pub(super) forks: Vec<(X, String)>,
+    pub(super) drills: Vec<(X, Drilled)>,
     pub(super) now: Option<X>,
     pub(super) thumb: Option<X>,
     pub(super) from: i64,
     pub(super) to: i64,
+}
+
+/// A point that was restored to by a drill.
+pub(super) struct Drilled {
+    /// Where it says more.
+    pub(super) to: String,
+    /// In words.
+    pub(super) said: String,
+    /// Whether what was restored there was as it should be.
+    pub(super) proved: bool,
+}
+
+/// The time of the point that a drill restored, where it came so far; and what it came to.
+fn drilled(axis: &Axis, drill: &Drill) -> Option<(X, Drilled)> {
+    let target = Said::read(drill).statement?.target?;
+    let at: DateTime<Utc> = target.time?.parse().ok()?;
+    let verdict = drill.verdict.word();
+    let said = format!("drill {verdict} at {}, ended {}", words::full(at), words::full(drill.ended));
+    let proved = drill.verdict != DrillVerdict::Failed;
+    Some((axis.x(at)?, Drilled { to: format!("/drills/{}", drill.id), said, proved }))
 }
 
 /// When the window begins and ends.
@@ -55,6 +79,7 @@ pub(super) fn picture(
     picked: Option<DateTime<Utc>>,
     name: &DatabaseName,
     zoom: Zoom,
+    incarnation: Option<IncarnationId>,
 ) -> Picture {
     let mut runs = Vec::new();
     let mut gaps = Vec::new();
@@ -87,7 +112,15 @@ pub(super) fn picture(
     let forks = history.forks.iter().filter_map(|(child, parent, seen)| {
         Some((axis.x(*seen)?, format!("timeline {child} from {parent}, first seen {}", words::full(*seen))))
     });
+    // Of several in one place the one that did not hold is drawn.
+    let (failed, held): (Vec<_>, Vec<_>) = history
+        .drills
+        .iter()
+        .filter(|drill| Some(drill.incarnation) == incarnation)
+        .filter_map(|drill| drilled(axis, drill))
+        .partition(|(_, one)| !one.proved);
     Picture {
+        drills: apart(failed.into_iter().chain(held).collect()),
         ticks: axis.ticks(),
         runs,
         gaps,

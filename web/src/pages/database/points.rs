@@ -150,7 +150,7 @@ pub(super) async fn timeline(
         again: format!("/databases/{name}?zoom={}{place}&part=timeline", zoom.word()),
         zooms: zooms.into(),
         zoom: zoom.word(),
-        picture: picture(&axis, now, window, edges, history, time, name, zoom),
+        picture: picture(&axis, now, window, edges, history, time, name, zoom, status.incarnation),
         refused,
         steps,
         near: near.map_or_else(Vec::new, |(position, commits)| {

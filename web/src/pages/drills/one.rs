@@ -24,12 +24,14 @@ use crate::problem::Problem;
 use crate::state::Shared;
 
 /// A drill's statement, as far as it reads.
-pub(super) struct Said {
-    pub(super) statement: Option<DrillStatement>,
+pub struct Said {
+    /// The statement; `None` where this version cannot read it.
+    pub statement: Option<DrillStatement>,
 }
 
 impl Said {
-    pub(super) fn read(drill: &Drill) -> Self {
+    /// What the catalog has of it.
+    pub fn read(drill: &Drill) -> Self {
         Self { statement: serde_json::from_str(&drill.statement).ok() }
     }
 }

@@ -70,6 +70,32 @@ pub async fn verify(
     asked(web, visitor, name, form, JobKind::Verify, &spec::Verify {}).await
 }
 
+/// Asks what an expiry would do.
+///
+/// # Errors
+/// As [`backup`].
+pub async fn expiry_preview(
+    web: State<Shared>,
+    visitor: Extension<Visitor>,
+    name: Path<String>,
+    form: Posted,
+) -> Result<Response, Problem> {
+    asked(web, visitor, name, form, JobKind::Preview, &spec::Preview {}).await
+}
+
+/// Asks for an expiry.
+///
+/// # Errors
+/// As [`backup`].
+pub async fn expire(
+    web: State<Shared>,
+    visitor: Extension<Visitor>,
+    name: Path<String>,
+    form: Posted,
+) -> Result<Response, Problem> {
+    asked(web, visitor, name, form, JobKind::Expire, &spec::Expire {}).await
+}
+
 async fn asked<T: Serialize + Sync>(
     State(web): State<Shared>,
     Extension(visitor): Extension<Visitor>,
