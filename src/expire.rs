@@ -345,17 +345,23 @@ impl Expiry<'_> {
             one.deleted.add(deleted);
         }
         let runs = expiry::marked_runs(reader).await?;
+        let bundles = expiry::Bundles::list(reader).await?;
         for stretch in &due.stretches {
             let Some((run, _)) = runs.iter().find(|(run, _)| is(run, *stretch)) else { continue };
+            let left = expiry::left_of(reader, run, &bundles).await?;
             if self.is_dry() {
-                one.deleted.add(expiry::left_of(reader, run).await?);
+                one.deleted.add(left);
+                continue;
+            }
+            // Runs stay for ever, and most of them are long gone: there is nothing to be asked for.
+            if left.objects == 0 {
                 continue;
             }
             still.ask().await?;
             // Before anything of it goes: a window that is shown never leads across what is gone.
             rebuild::put_expired(self.catalog, source.record(), &one.store, run).await?;
             farshore_shipper::crash_point!("expire-run");
-            let deleted = expiry::delete_run(reader, run, &still).await?;
+            let deleted = expiry::delete_run(reader, run, &bundles, &still).await?;
             if deleted.foreign > 0 {
                 tracing::warn!(database = %self.name, run = %run.name, objects = deleted.foreign, "objects at its names are not what stood there: they stay, `farshore verify` names them");
             }

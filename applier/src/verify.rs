@@ -14,7 +14,7 @@ use farshore_catalog::backup::Read;
 use farshore_engines::event::LogEvent;
 use farshore_engines::log::Decoder;
 use farshore_journal::backup;
-use farshore_journal::expired::ExpiredRun;
+use farshore_journal::expired::{ExpiredRun, Spans};
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::format::{ChainValue, FormatError, Head, Header, Kind};
 use farshore_journal::identity::{BackupId, DrillId, HoldId};
@@ -170,11 +170,6 @@ struct Listing {
 }
 
 impl Listing {
-    /// Whether nothing of this number is listed: no object of its own, no segment.
-    fn lacks(&self, number: Sequence) -> bool {
-        !self.has(number) && !self.segments.iter().any(|name| name.covers(number))
-    }
-
     fn has(&self, number: Sequence) -> bool {
         self.chunks.binary_search(&number).is_ok()
     }
@@ -326,9 +321,11 @@ async fn journal(
     let Some(highest) = listing.highest() else { return Ok(None) };
     // Tasks of their own: what the loop below awaits must not wait for a segment that is being read by one of these.
     let runs = expired_runs(reader, listing, found).await?;
+    let gone = Spans::of(runs.iter().map(|run| run.name));
+    let in_segments = Spans::of(listing.segments.iter().copied());
     let is_left = |number: &u64| {
         let number = Sequence::new(*number);
-        !runs.iter().any(|run| run.name.covers(number)) || !listing.lacks(number)
+        !gone.covers(number) || listing.has(number) || in_segments.covers(number)
     };
     let fetched = futures::stream::iter((0..=highest.get()).filter(is_left)).map(|number| {
         let (number, reader) = (Sequence::new(number), reader.clone());

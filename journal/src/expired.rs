@@ -81,8 +81,35 @@ impl ExpiredRun {
     }
 
     /// What a search by halving is told of a number that is gone.
-    pub(crate) fn stand_in(&self, number: Sequence) -> Header {
+    pub fn stand_in(&self, number: Sequence) -> Header {
         Header { kind: Kind::Data, number, end: self.header.start, ..self.header.clone() }
+    }
+}
+
+/// Numbers that runs cover, for whoever asks about very many of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spans(Vec<(Sequence, Sequence)>);
+
+impl Spans {
+    /// Of these names, which may overlap.
+    pub fn of(names: impl IntoIterator<Item = SegmentName>) -> Self {
+        let mut all: Vec<(Sequence, Sequence)> =
+            names.into_iter().map(|name| (name.first, name.last)).collect();
+        all.sort_unstable();
+        let mut spans: Vec<(Sequence, Sequence)> = Vec::with_capacity(all.len());
+        for (first, last) in all {
+            match spans.last_mut().filter(|span| first <= span.1) {
+                Some(span) => span.1 = span.1.max(last),
+                None => spans.push((first, last)),
+            }
+        }
+        Self(spans)
+    }
+
+    /// Whether one of them covers a number.
+    pub fn covers(&self, number: Sequence) -> bool {
+        let behind = self.0.partition_point(|(first, _)| *first <= number);
+        behind.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|(_, last)| number <= *last)
     }
 }
 
@@ -198,4 +225,27 @@ impl Runs {
 pub(crate) fn covering(names: &[SegmentName], number: Sequence) -> impl Iterator<Item = &SegmentName> {
     let behind = names.partition_point(|name| name.first <= number);
     names[..behind].iter().rev().filter(move |name| name.covers(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::{Offset, Timeline};
+
+    #[test]
+    fn spans_cover_what_one_of_their_names_covers_and_nothing_between() {
+        let name = |first, last| SegmentName {
+            timeline: Timeline::new(1),
+            start: Offset::new(0),
+            end: Offset::new(1),
+            first: Sequence::new(first),
+            last: Sequence::new(last),
+        };
+        let names = [name(40, 50), name(2, 9), name(45, 60), name(46, 47), name(11, 11), name(61, 61)];
+        let spans = Spans::of(names);
+        for number in (0..70).map(Sequence::new) {
+            assert_eq!(spans.covers(number), names.iter().any(|name| name.covers(number)), "{number}");
+        }
+        assert!(!Spans::of([]).covers(Sequence::FIRST));
+    }
 }

@@ -8,6 +8,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::error::JournalError;
@@ -22,6 +23,8 @@ use crate::reader::Reader;
 use crate::segments::{self, SegmentName};
 use crate::store::{Key, Listed, StoreError};
 
+/// Runs that are read at once.
+const AT_ONCE: usize = 16;
 /// Names that are listed at a time.
 const PAGE: usize = 1000;
 
@@ -238,6 +241,25 @@ struct Within {
     kind: Kind,
 }
 
+/// Objects that hold several chunks, or say where they are: segments and indexes, listed once for all runs.
+pub struct Bundles {
+    segments: Vec<segments::ListedSegment>,
+    indexes: Vec<(IndexName, Listed)>,
+}
+
+impl Bundles {
+    /// As the store lists them now.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn list(reader: &Reader) -> Result<Self, JournalError> {
+        let segments = segments::list(&**reader.store(), reader.layout()).await?;
+        let indexes = reader.store().list(&reader.layout().indexes()?, None, None).await?;
+        let named = |listed: Listed| Some((listed.key.name().parse().ok()?, listed));
+        Ok(Self { segments, indexes: indexes.into_iter().filter_map(named).collect() })
+    }
+}
+
 /// Deletes what is left of a run: the indexes that touch it, so that none leads to what is gone, then chunks' objects and segments from the lowest number on. `still` is
 /// asked before each object.
 ///
@@ -246,10 +268,11 @@ struct Within {
 pub async fn delete_run(
     reader: &Reader,
     run: &ExpiredRun,
+    bundles: &Bundles,
     still: &dyn MayGo,
 ) -> Result<Deleted, JournalError> {
     let mut deleted = Deleted::default();
-    for object in within(reader, run).await? {
+    for object in within(reader, run, bundles).await? {
         if !is_of(reader, run, &object).await? {
             deleted.foreign += 1;
             continue;
@@ -269,13 +292,13 @@ pub async fn delete_run(
 ///
 /// # Errors
 /// When the store does not answer.
-pub async fn left_of(reader: &Reader, run: &ExpiredRun) -> Result<Deleted, JournalError> {
-    let objects = within(reader, run).await?;
+pub async fn left_of(reader: &Reader, run: &ExpiredRun, bundles: &Bundles) -> Result<Deleted, JournalError> {
+    let objects = within(reader, run, bundles).await?;
     let bytes = objects.iter().map(|object| object.listed.size).sum();
     Ok(Deleted { objects: objects.len() as u64, bytes, foreign: 0 })
 }
 
-async fn within(reader: &Reader, run: &ExpiredRun) -> Result<Vec<Within>, JournalError> {
+async fn within(reader: &Reader, run: &ExpiredRun, bundles: &Bundles) -> Result<Vec<Within>, JournalError> {
     let (first, last) = (run.name.first, run.name.last);
     let mut found = Vec::new();
     let before = first.get().checked_sub(1).map(|before| reader.layout().chunk(Sequence::new(before)));
@@ -292,16 +315,16 @@ async fn within(reader: &Reader, run: &ExpiredRun) -> Result<Vec<Within>, Journa
         }
         after = Some(behind);
     }
-    for segment in segments::list(&**reader.store(), reader.layout()).await? {
+    for segment in &bundles.segments {
         if first <= segment.name.first && segment.name.last <= last {
             let (first, last) = (segment.name.first, segment.name.last);
-            found.push(Within { listed: segment.listed, first, last, kind: Kind::Segment });
+            found.push(Within { listed: segment.listed.clone(), first, last, kind: Kind::Segment });
         }
     }
-    for listed in reader.store().list(&reader.layout().indexes()?, None, None).await? {
-        let Ok(name) = listed.key.name().parse::<IndexName>() else { continue };
+    for (name, listed) in &bundles.indexes {
         if name.first <= last && first <= name.last {
-            found.push(Within { listed, first: name.first, last: name.last, kind: Kind::Index });
+            let (first, last) = (name.first, name.last);
+            found.push(Within { listed: listed.clone(), first, last, kind: Kind::Index });
         }
     }
     found.sort_by_key(|object| (object.kind != Kind::Index, object.first, object.last));
@@ -328,12 +351,12 @@ async fn is_of(reader: &Reader, run: &ExpiredRun, object: &Within) -> Result<boo
 /// # Errors
 /// When the store does not answer, or a run does not read or does not stand where it says.
 pub async fn marked_runs(reader: &Reader) -> Result<Vec<(ExpiredRun, DateTime<Utc>)>, JournalError> {
-    let mut runs = Vec::new();
-    for listed in expired::list(&**reader.store(), reader.layout()).await? {
+    let listed = expired::list(&**reader.store(), reader.layout()).await?;
+    let read = stream::iter(listed).map(|listed| async move {
         match reader.run(&listed.name).await? {
-            Some(run) => runs.push((run, listed.listed.modified)),
-            None => return Err(JournalError::Misplaced { key: listed.listed.key, field: "content" }),
+            Some(run) => Ok((run, listed.listed.modified)),
+            None => Err(JournalError::Misplaced { key: listed.listed.key, field: "content" }),
         }
-    }
-    Ok(runs)
+    });
+    read.buffered(AT_ONCE).try_collect().await
 }

@@ -8,7 +8,7 @@
 //! ```text
 //!  chunks ─▶ level 0, a run of 16 MiB of log ─▶ 16 of them: level 1 ─▶ 16 of these: level 2 ...
 //! ```
-//! So a reader that passes a long stretch over reads a few dozen objects, however long it is.
+//! So a reader that passes a long stretch over reads a few dozen objects for each generation, of which there is one a day at least.
 
 use std::fmt;
 use std::str::FromStr;

@@ -27,6 +27,15 @@ impl Moment {
 }
 
 #[cfg(test)]
+impl Moment {
+    /// So long ago, by the wall clock.
+    pub fn ago(span: Duration) -> Self {
+        let now = Self::now();
+        Self { wall: now.wall - span, ..now }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -393,10 +393,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Whether something was appended since its newest opening, which is this old.
+    /// Whether it is to open anew: something was appended since its newest opening, which is this old. Not where it is [stale](Self::is_stale): what it confirms next counts
+    /// for nothing, and whoever takes the journal over again opens it.
     pub fn is_due(&self, age: Duration) -> bool {
         let (begun, behind) = self.opened;
-        self.place.number > behind && begun.elapsed() >= age
+        self.place.number > behind && begun.elapsed() >= age && !self.is_stale()
     }
 
     /// Who stands at this writer's number. A chunk of its own, from an append that was given up, does not fence it.
@@ -538,6 +539,77 @@ fn now_micros() -> i64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    async fn owner() -> (Writer, WriterOptions) {
+        use std::sync::Arc;
+
+        use crate::position::Timeline;
+        use crate::registry::{Founding, Repository};
+        use crate::store::ObjectStore;
+        use crate::store::memory::MemoryStore;
+
+        let now = "2026-11-25T00:00:00Z";
+        let store = Arc::new(MemoryStore::new()) as Arc<dyn ObjectStore>;
+        let repository = Repository::open_or_found(store, now).await.unwrap();
+        let database = "orders".parse().unwrap();
+        let founding = Founding {
+            database: &database,
+            number: 0,
+            engine: "postgres",
+            identity: "7",
+            major: 15,
+            segment_bytes: 1 << 20,
+            now,
+            reason: "first",
+        };
+        let record = repository.found_incarnation(founding).await.unwrap();
+        let options = WriterOptions {
+            compression: Compression::None,
+            recipients: Recipients::default(),
+            segment_bytes: 1 << 20,
+            host: "here".to_owned(),
+        };
+        let at = Position::new(Timeline::new(1), Offset::new(0));
+        let reader = Reader::new(&repository, &record).unwrap();
+        (Writer::take_over(reader, &options, at, &|_| {}).await.unwrap(), options)
+    }
+
+    async fn append(writer: &mut Writer) {
+        let (chunk, _) = encode_data(writer.place(), b"log").unwrap();
+        writer.append(&chunk, &|_| {}).await.unwrap();
+    }
+
+    /// A confirmation behind half a day of silence counts for nothing (R6): whoever appends next takes the journal over anyway.
+    #[tokio::test]
+    async fn a_journal_is_opened_anew_once_a_day_of_log_and_never_by_whoever_was_silent_for_too_long() {
+        let day = TIDY_GRACE;
+        let (mut writer, options) = owner().await;
+        writer.opened.0 = Moment::ago(day);
+        assert!(!writer.is_due(day), "nothing was appended");
+        append(&mut writer).await;
+        assert!(writer.is_due(day));
+        writer.former_sent = Moment::ago(day / 2);
+        assert!(!writer.is_due(day) && writer.is_stale());
+        writer.former_sent = Moment::ago(day / 3);
+        let before = (writer.generation(), writer.place.writer, writer.stored());
+        writer.renew(&options, &|_| {}).await.unwrap();
+        let after = (writer.generation(), writer.place.writer, writer.stored());
+        assert_eq!(after, (before.0.next().unwrap(), before.1, before.2));
+        assert!(!writer.is_due(day));
+        append(&mut writer).await;
+        assert!(!writer.is_due(day), "the new opening is young");
+    }
+
+    /// A chunk of the former generation is none of the new one's.
+    #[tokio::test]
+    async fn what_was_encoded_before_an_opening_is_refused_behind_it() {
+        let (mut writer, options) = owner().await;
+        let (chunk, _) = encode_data(writer.place(), b"log").unwrap();
+        writer.renew(&options, &|_| {}).await.unwrap();
+        let refused = writer.append(&chunk, &|_| {}).await;
+        assert!(matches!(refused, Err(JournalError::Broken { .. })), "{refused:?}");
+        append(&mut writer).await;
+    }
 
     proptest! {
         #[test]

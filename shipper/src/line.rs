@@ -120,8 +120,19 @@ async fn gaps(reader: &Reader, from: Header, last: &Header) -> Result<Vec<Gap>, 
 
 /// The first chunk of a later generation than `opening`'s, up to `last`, which is of one.
 async fn following(reader: &Reader, opening: &Header, last: &Header) -> Result<Header, ShipError> {
+    // Of one that expired it is known where it ends: there may be one for each day of years.
+    let mut low = opening.number.get();
+    while let Some(run) = reader.expired_at(Sequence::new(low + 1), false).await?
+        && let Some(behind) = run.name.last.next().filter(|behind| *behind <= last.number)
+    {
+        let header = reader.searched_header(behind).await?;
+        if header.generation > opening.generation {
+            return Ok(header);
+        }
+        low = behind.get();
+    }
     // Generations are short when there are many of them: gallop from the last one's begin.
-    let (mut low, mut step) = (opening.number.get(), 1u64);
+    let mut step = 1u64;
     loop {
         let at = low.saturating_add(step).min(last.number.get());
         let is_later = |header: &Header| header.generation > opening.generation;
@@ -298,7 +309,8 @@ mod tests {
         let run = expiry::mark_run(&reader, within, &marking).await.unwrap();
         let line = journal.line(0).await;
         assert_eq!((line.gaps.as_slice(), line.due(&[held])), (&[][..], None), "nothing of it went");
-        expiry::delete_run(&reader, &run, &|| true).await.unwrap();
+        let bundles = expiry::Bundles::list(&reader).await.unwrap();
+        expiry::delete_run(&reader, &run, &bundles, &|| true).await.unwrap();
         let line = journal.line(0).await;
         assert_eq!(line.gaps, [missing]);
         assert_eq!(line.due(&[held]), Some(Due::BehindGap(missing)));

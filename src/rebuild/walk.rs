@@ -16,6 +16,7 @@ use farshore_catalog::range::{JournalRange, range_extend_in_txn};
 use farshore_engines::event::{Happened, LogEvent};
 use farshore_engines::log::Decoder;
 use farshore_journal::chunk::Chunk;
+use farshore_journal::expired::Spans;
 use farshore_journal::format::body::{GapBody, TimelineBody};
 use farshore_journal::format::{FormatError, Header, Kind};
 use farshore_journal::reader::Keyring;
@@ -93,16 +94,17 @@ impl<'a> Walk<'a> {
         let mut fetching = JoinSet::new();
         let mut arrived = BTreeMap::new();
         let mut asked = first.get();
-        let gone_with = |number: u64| gone.iter().find(|run| run.name.covers(Sequence::new(number)));
+        let gone = Spans::of(gone.iter().map(|run| run.name));
+        let is_gone = |number: u64| gone.covers(Sequence::new(number));
         for wanted in super::numbers(first, last) {
             while asked <= last.get() && asked < wanted.get() + AHEAD {
-                if gone_with(asked).is_none() {
+                if !is_gone(asked) {
                     let (reader, number) = (self.held.source.reader().clone(), Sequence::new(asked));
                     fetching.spawn(async move { (number, reader.expected_chunk(number).await) });
                 }
                 asked += 1;
             }
-            if gone_with(wanted.get()).is_some() {
+            if is_gone(wanted.get()) {
                 // The log ends before it and begins anew behind it.
                 if self.former.take().is_some() {
                     self.flush().await?;

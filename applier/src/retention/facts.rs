@@ -185,7 +185,16 @@ async fn walk(source: &Source, last: Sequence) -> Result<Walked, JournalError> {
     let mut walked = Walked { gaps: Vec::new(), stretches: Vec::new() };
     let mut at = Sequence::FIRST;
     while at <= last {
-        let header = reader.searched_header(at).await?;
+        let header = match reader.expected_header(at).await {
+            // Of what expired it is known where it ends: there may be a stretch for each day of years.
+            Err(JournalError::Expired { number, run }) if run.name.first == at && run.name.last < last => {
+                walked.stretches.push((at, run.name.last, run.stand_in(number)));
+                at = Sequence::new(run.name.last.get().saturating_add(1));
+                continue;
+            }
+            Err(JournalError::Expired { number, run }) => run.stand_in(number),
+            header => header?,
+        };
         let end_of_journal = Sequence::new(last.get().saturating_add(1));
         if header.kind != Kind::Data {
             if header.kind == Kind::Gap {
