@@ -5,9 +5,10 @@
 //!
 //! ```text
 //! command ──▶ offer (pure) ──▶ stream: journal ─ log reader ─▶ slices (pure) ─▶ standby
-//!                                                                 positions ◀──┘   pace (pure)
+//!                                   course (pure): kept?            positions ◀──┘   pace (pure)
 //! ```
 
+mod course;
 mod histories;
 mod look;
 mod offer;
