@@ -85,6 +85,24 @@ fn quoted(password: &str) -> String {
     format!("password=''{password}'' sslmode=disable")
 }
 
+/// Connections from an address of this machine that say nothing.
+fn connections(from: &str, port: u16, count: usize) -> Vec<std::net::TcpStream> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let connected = async || {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let stream = socket.connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+        stream.into_std().unwrap()
+    };
+    runtime.block_on(async {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(connected().await);
+        }
+        all
+    })
+}
+
 fn listed(node: &Node) -> Option<Value> {
     let output = node.run(&["-o", "json", "standby", "list"]);
     assert!(matches!(output.status.code(), Some(0 | 9)), "{output:?}");
@@ -223,10 +241,16 @@ fn a_journal_is_served_alone_and_by_tls_to_whoever_proves_who_he_is_and_may_have
         standby.stop(Mode::Immediate);
     }
     assert!(listed(&node).is_none(), "who was not let in is no standby: {:?}", listed(&node));
+    // Another machine's, of which none says a word.
+    let strangers = connections("127.0.0.2", port, 200);
     let standby = copy.follows(&format!("{tls} password=''{PASSWORD}''"));
     standby.start();
     rows(&standby, 1000);
     is_listed(&node, |shown| shown["state"] == "streaming");
+    let told = log();
+    let told: Vec<_> = told.lines().filter(|line| line.contains("address=127.0.0.2")).collect();
+    assert!(told.len() == 1 && told[0].contains("were turned away"), "{told:?}");
+    drop(strangers);
     assert!(!log().contains(PASSWORD));
 }
 
