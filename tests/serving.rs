@@ -103,11 +103,15 @@ fn connections(from: &str, port: u16, count: usize) -> Vec<std::net::TcpStream> 
     })
 }
 
-fn listed(node: &Node) -> Option<Value> {
+fn listed_all(node: &Node) -> Vec<Value> {
     let output = node.run(&["-o", "json", "standby", "list"]);
     assert!(matches!(output.status.code(), Some(0 | 9)), "{output:?}");
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-    all(&answer).first().map(|standby| (*standby).clone())
+    all(&answer).into_iter().cloned().collect()
+}
+
+fn listed(node: &Node) -> Option<Value> {
+    listed_all(node).first().cloned()
 }
 
 /// Waits until what is listed is so.
@@ -252,6 +256,46 @@ fn a_journal_is_served_alone_and_by_tls_to_whoever_proves_who_he_is_and_may_have
     assert!(told.len() == 1 && told[0].contains("were turned away"), "{told:?}");
     drop(strangers);
     assert!(!log().contains(PASSWORD));
+}
+
+#[test]
+fn a_known_standby_that_comes_while_the_store_is_away_waits_for_it_and_an_unknown_one_is_none() {
+    let primary = primary();
+    let node = serving(&primary, "");
+    let service = node.start(None);
+    let at = port(&service);
+    node.wait_backup(1);
+    let copy = Copy::of(&node);
+    let standby = copy.follows(&format!("port={at} {}", quoted(PASSWORD)));
+    standby.start();
+    is_listed(&node, |shown| shown["state"] == "streaming");
+    standby.stop(Mode::Fast);
+    is_listed(&node, |shown| shown["state"] == "away");
+    let (place, away) = (node.folder().join("journal"), node.folder().join("journal-on-its-disk"));
+    std::fs::rename(&place, &away).unwrap();
+    standby.start();
+    let waits = |shown: &Value| {
+        shown["state"] == "waits_for_store"
+            && shown["lag_seconds"] == Value::Null
+            && shown["problem"].as_str().is_some_and(|problem| problem.contains("the store cannot be read now"))
+    };
+    is_listed(&node, waits);
+    let mut stranger = primary.client_command("psql");
+    stranger.env("PGPASSWORD", PASSWORD).args([
+        "-d",
+        &format!("host=127.0.0.1 port={at} user=far application_name=rome replication=true sslmode=disable"),
+    ]);
+    let told = stranger.args(["-c", "IDENTIFY_SYSTEM"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&told.stderr).contains("the store cannot be read now"), "{told:?}");
+    // It comes again by itself, and is not called away meanwhile.
+    for _ in 0..16 {
+        service::let_pass(std::time::Duration::from_millis(500));
+        let shown = listed_all(&node);
+        assert!(matches!(shown.as_slice(), [shown] if waits(shown)), "{shown:?}");
+    }
+    std::fs::rename(&away, &place).unwrap();
+    is_listed(&node, |shown| shown["state"] == "streaming" && shown["problem"] == Value::Null);
+    service.stop();
 }
 
 /// Two incarnations may have one system identifier and the same positions, with other bytes behind them.
