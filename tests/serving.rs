@@ -11,6 +11,7 @@ mod service;
 
 use std::path::Path;
 
+use age::secrecy::ExposeSecret as _;
 use farshore_testkit::pg::{Major, Mode, Server};
 use farshore_testkit::process::wait_for;
 use farshore_testkit::{tls, user};
@@ -277,7 +278,9 @@ fn a_known_standby_that_comes_while_the_store_is_away_waits_for_it_and_an_unknow
     let waits = |shown: &Value| {
         shown["state"] == "waits_for_store"
             && shown["lag_seconds"] == Value::Null
-            && shown["problem"].as_str().is_some_and(|problem| problem.contains("the store cannot be read now"))
+            && shown["problem"]
+                .as_str()
+                .is_some_and(|problem| problem.contains("the store cannot be read now"))
     };
     is_listed(&node, waits);
     let mut stranger = primary.client_command("psql");
@@ -295,6 +298,56 @@ fn a_known_standby_that_comes_while_the_store_is_away_waits_for_it_and_an_unknow
     }
     std::fs::rename(&away, &place).unwrap();
     is_listed(&node, |shown| shown["state"] == "streaming" && shown["problem"] == Value::Null);
+    service.stop();
+}
+
+/// Log that nobody can open here is as sound as it was.
+#[test]
+fn a_sealed_journal_without_its_private_key_is_said_to_lack_that_and_is_gone_on_with_once_it_is_there() {
+    let primary = primary();
+    let node = serving(&primary, "");
+    let (key, other) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
+    let identity = node.folder().join("identity");
+    let keep = |key: &age::x25519::Identity| {
+        std::fs::write(&identity, key.to_string().expose_secret()).unwrap();
+        user::give(&identity);
+    };
+    keep(&key);
+    let lines =
+        format!("recipients = [\"{}\"]\nidentity_file = \"identity\"\n[databases.orders]", key.to_public());
+    node.configure(|text| text.replacen("[databases.orders]", &lines, 1));
+    let service = node.start(None);
+    let at = port(&service);
+    node.wait_backup(1);
+    let copy = Copy::of(&node);
+    let standby = copy.follows(&format!("port={at} {}", quoted(PASSWORD)));
+    standby.start();
+    is_listed(&node, |shown| shown["state"] == "streaming");
+    let waits = |why: &'static str| {
+        move |shown: &Value| {
+            shown["state"] == "waits_for_store"
+                && shown["problem"].as_str().is_some_and(|problem| problem.contains(why))
+        }
+    };
+    // The file is gone when it comes again.
+    std::fs::remove_file(&identity).unwrap();
+    standby.stop(Mode::Fast);
+    standby.start();
+    is_listed(&node, waits("a key or password of the store does not read"));
+    service.stop();
+    // It is another's when whoever serves it begins.
+    keep(&other);
+    node.configure(|text| {
+        text.replace("listen = \"127.0.0.1:0\"\n\n[serve", &format!("listen = \"127.0.0.1:{at}\"\n\n[serve"))
+    });
+    let service = node.start(None);
+    commits(&primary, 1000);
+    is_listed(&node, waits("no private key that opens it is at hand"));
+    standby.wait_log("no private key that opens it is at hand", SOON);
+    keep(&key);
+    rows(&standby, 1000);
+    is_listed(&node, |shown| shown["state"] == "streaming");
+    standby.stop(Mode::Immediate);
     service.stop();
 }
 

@@ -46,16 +46,21 @@ pub(crate) async fn founded_in(store: Arc<dyn ObjectStore>) -> (Source, Reader) 
 
 /// Takes it over, and appends chunks.
 pub(crate) async fn opened(reader: &Reader, chunks: usize) -> Writer {
+    let mut writer = opened_for(reader, Recipients::default()).await;
+    data(&mut writer, chunks).await;
+    writer
+}
+
+/// Takes it over, and seals what is written for these.
+pub(crate) async fn opened_for(reader: &Reader, recipients: Recipients) -> Writer {
     let options = WriterOptions {
         compression: Compression::None,
-        recipients: Recipients::default(),
+        recipients,
         segment_bytes: SEGMENT,
         host: "test".to_owned(),
     };
     let begin = Position::new(Timeline::new(1), Offset::new(SEGMENT));
-    let mut writer = Writer::take_over(reader.clone(), &options, begin, &quiet).await.unwrap();
-    data(&mut writer, chunks).await;
-    writer
+    Writer::take_over(reader.clone(), &options, begin, &quiet).await.unwrap()
 }
 
 /// Appends chunks.

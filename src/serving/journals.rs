@@ -4,7 +4,8 @@
 //! have first under its name, which is written down before it gets anything; one that has neither is let have nothing. Two incarnations of one cluster have the same system identifier and may have the same positions with other bytes behind them: nothing else
 //! would keep a standby from taking the one's log for the other's. When a newer one is there, sessions of the former end.
 //!
-//! A standby that comes while the store does not answer, and is known already, waits for its store: whatever is wrong is not its own matter. Of one that is not known nothing is written down.
+//! A standby that comes while the store does not answer, or what opens it is not at hand, and is known already, waits for its store: whatever is wrong is not its own matter. Of one that is not known
+//! nothing is written down. Private keys are read again with each look.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::route::Asked;
 use crate::config::{Config, StoreName};
+use crate::message::{Code, OperatorMessage};
 use crate::sources;
 
 /// How often it is looked whether an incarnation that is served is the newest still.
@@ -190,8 +192,14 @@ impl Journals {
             let what = "the store cannot be read now; the journal's server's log says why";
             NoJournal { refusal: Refusal::new(NOT_READY, what), waits: true }
         };
+        let keyless = |why: &dyn std::fmt::Display| {
+            tracing::error!(%database, %store, error = %why, "a standby waits for a secret of its store: what is stored is sound");
+            let what = "a key or password of the store does not read where it is served; its server's log says which";
+            NoJournal { refusal: Refusal::new(NOT_READY, what), waits: true }
+        };
         let found = tokio::time::timeout(PATIENCE, sources::all(&self.config, database, store)).await;
-        let source = found.map_err(|_| away(&"it hangs"))?.map_err(|why| away(&why))?.pop();
+        let found = found.map_err(|_| away(&"it hangs"))?;
+        let source = found.map_err(|why| if is_secret(&why) { keyless(&why) } else { away(&why) })?.pop();
         let Some(source) = source else {
             return Err(Refusal::new(NOT_READY, format!("nothing of {database} is stored yet")).into());
         };
@@ -201,6 +209,8 @@ impl Journals {
         if let Some(known) = served.get(&key) {
             // A listing that began earlier may end later.
             if known.incarnation == incarnation || known.number > number {
+                // A key that was not at hand may be by now.
+                known.server.go_on_with(source.unlock());
                 return Ok(known.clone());
             }
             known.cancel.cancel();
@@ -233,4 +243,9 @@ impl Journals {
         }
         self.stop.cancel();
     }
+}
+
+/// Whether what opens a store does not read, and nothing is wrong with the store.
+fn is_secret(why: &anyhow::Error) -> bool {
+    why.downcast_ref::<OperatorMessage>().is_some_and(|why| why.code == Code::SecretUnreadable)
 }

@@ -3,7 +3,7 @@
 //! What always holds: what is sent is what the journal holds, in order; of a timeline that was left nothing behind the fork, once that is known, which is looked for while log is read. A look costs no
 //! log that was read: the reader goes on unless its course is another one now (`course.rs`); one that begins anew continues, by the chain, what was read before. What lies
 //! before something that is not to be had goes out before that is said. A store that does not answer ends no stream for minutes: signs of life go on, and it is asked again; log that
-//! does not read ends it. What is held for a standby that takes slowly is bounded by [`Slices::has_room`] and by what a log reader reads ahead, whatever the standby says meanwhile.
+//! does not read ends it, and so does log that is sealed for a private key which is not at hand: that is no damage, and a standby comes again. What is held for a standby that takes slowly is bounded by [`Slices::has_room`] and by what a log reader reads ahead, whatever the standby says meanwhile.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -347,6 +347,9 @@ impl<'a> Sending<'a> {
 
     /// A store that failed is asked again, later and later, for a while; what does not read a few times.
     fn again(&mut self, why: &JournalError, log: Option<Box<LogReader>>) -> Result<Reading, Refused> {
+        if why.lacks_key() {
+            return Err(sealed(why));
+        }
         self.failures = self.failures.saturating_add(1);
         let since = *self.failing.get_or_insert_with(Instant::now);
         match why.retry() {
@@ -384,6 +387,15 @@ fn damaged(why: &dyn std::fmt::Display) -> Refused {
     Refused { state: State::Damaged, refusal }
 }
 
+fn sealed(why: &dyn std::fmt::Display) -> Refused {
+    tracing::error!(error = %why, "the log is sealed, and no private key at hand opens it for a standby: what is stored is sound");
+    let what =
+        "the log from here on is sealed, and no private key that opens it is at hand where it is served";
+    let refusal = Refusal::new(NOT_READY, what.to_owned())
+        .hint("name the file with the private key as the store's identity_file there; nothing is lost, and a standby goes on by itself");
+    Refused { state: State::WaitsForStore, refusal }
+}
+
 fn away(why: &dyn std::fmt::Display) -> Refused {
     tracing::error!(error = %why, "the store did not answer for minutes: standbys are told");
     let refusal =
@@ -393,23 +405,34 @@ fn away(why: &dyn std::fmt::Display) -> Refused {
 
 #[cfg(test)]
 mod tests {
-    use farshore_journal::Position;
+    use age::secrecy::ExposeSecret as _;
+    use age::x25519::Identity;
     use farshore_journal::format::body::TimelineBody;
+    use farshore_journal::format::{Recipients, Unlock};
+    use farshore_journal::store::ObjectStore as _;
     use farshore_journal::store::faults::{Faults, Faulty};
     use farshore_journal::store::memory::MemoryStore;
     use farshore_journal::writer::{Writer, encode_data, encode_timeline};
+    use farshore_journal::{Position, Sequence};
 
     use super::*;
-    use crate::fixture::{SEGMENT, founded_in, opened, quiet};
+    use crate::fixture::{SEGMENT, founded_in, opened_for, quiet};
 
     /// Frames of a chunk, each as long as a segment of these journals.
     const FRAMES: u64 = 4;
 
     /// A journal of one chunk, what counts the questions to its store, and who writes it.
     async fn journal(every: Duration) -> (JournalServer, Arc<Faulty<MemoryStore>>, Writer) {
+        sealed_for(every, Recipients::default()).await
+    }
+
+    async fn sealed_for(
+        every: Duration,
+        recipients: Recipients,
+    ) -> (JournalServer, Arc<Faulty<MemoryStore>>, Writer) {
         let store = Arc::new(Faulty::new(MemoryStore::new(), 1, Faults::default()));
         let (source, reader) = founded_in(Arc::clone(&store) as _).await;
-        let mut writer = opened(&reader, 0).await;
+        let mut writer = opened_for(&reader, recipients).await;
         chunk(&mut writer).await;
         (JournalServer::new(source, every).unwrap(), store, writer)
     }
@@ -509,5 +532,43 @@ mod tests {
             line.all(true).await;
             assert_eq!((line.taken, line.sending.left), (fork, Some((at(fork), next))));
         }
+    }
+
+    /// Steps until it ends, and why it does.
+    async fn refused(server: &JournalServer) -> (State, String) {
+        let mut sending = Sending::begin(server, Timeline::new(1), at(0));
+        let mut reading = sending.look(Duration::ZERO, None);
+        loop {
+            match sending.take(reading.await) {
+                Ok(next) => reading = next,
+                Err(Refused { state, refusal }) => return (state, refusal.message),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn log_whose_private_key_is_not_at_hand_is_no_damage_and_goes_on_once_it_is() {
+        let (key, other) = (Identity::generate(), Identity::generate());
+        let recipients = Recipients::parse([key.to_public().to_string().as_str()]).unwrap();
+        let (server, store, writer) = sealed_for(Duration::ZERO, recipients).await;
+        let with = |key: &Identity| Unlock::parse(key.to_string().expose_secret()).unwrap();
+        for (name, keys) in [("none", Unlock::none()), ("another's", with(&other))] {
+            server.go_on_with(&keys);
+            let (state, message) = refused(&server).await;
+            assert_eq!(state, State::WaitsForStore, "{name}: {message}");
+            assert!(message.contains("no private key that opens it is at hand"), "{name}: {message}");
+        }
+        server.go_on_with(&with(&key));
+        let mut line = Line::begin(&server);
+        line.all(false).await;
+        assert_eq!(line.taken, FRAMES * SEGMENT);
+        // What was changed is damage still, whichever key is at hand.
+        let number = writer.place().number();
+        let last = writer.reader().layout().chunk(Sequence::new(number.get() - 1)).unwrap();
+        let mut bytes = store.get(&last).await.unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        store.inner().replace(&last, bytes.into());
+        assert_eq!(refused(&server).await.0, State::Damaged);
     }
 }
