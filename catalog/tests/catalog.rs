@@ -193,4 +193,5 @@ on_both!(
     stories_standbys::a_refused_standby_stays_where_it_was_and_grows_later_and_one_that_nobody_knows_is_none,
     stories_fleet::of_many_that_see_a_change_one_tells_it,
     stories_fleet::of_many_that_would_tell_a_channel_one_does_and_what_it_heard_never_grows_older,
+    stories_fleet::of_many_that_would_tell_a_channel_much_at_once_each_is_told_by_one,
 );
