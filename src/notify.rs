@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! Reading ─▶ observe (conditions) ─▶ transition (pure) ─▶ what is to be told, in the catalog
-//!         │      ─▶ delivery (pure), per channel ─▶ claim in the catalog ─▶ mpsc per channel, 64 ─▶ channel ─▶ what it took, in the catalog
+//!         │      ─▶ delivery (pure), per channel that has its turn ─▶ claim in the catalog ─▶ one message of all that is due ─▶ channel ─▶ what it took, in the catalog
 //!         └▶ heartbeat, per database, while its objective is known to hold
 //! ```
 

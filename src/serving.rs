@@ -1,7 +1,8 @@
 //! Where standbys connect that take a journal for their primary: `[serve]`.
 //!
 //! What always holds: what cannot be served stops nothing else of the process; nobody gets a journal whose password he has not proved, whose database he may not have, or whose
-//! incarnation is another than the one that his copy is of. Whoever has not proved himself holds one of few places, and for a minute at most. Sessions are tasks of a set that is joined.
+//! incarnation is another than the one that his copy is of. Whoever has not proved himself holds one of few places, one of fewer that his address has, and for a minute at most; no user takes the places of
+//! all others. Whoever is turned away is counted, and told once in a while. Sessions are tasks of a set that is joined.
 //!
 //! ```text
 //! accept ─▶ admit (TLS, password) ─▶ route (pure) ─▶ journal: the newest incarnation in the user's store ─▶ JournalServer ─▶ standby
@@ -10,20 +11,21 @@
 
 mod journals;
 mod known;
+mod places;
 mod route;
 mod standbys;
 mod trail;
+mod turned;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use farshore_catalog::Catalog;
 use farshore_engines::postgres::serve::{Door, Guest, Refusal, ServeError, Session, Socket, Tls, shown};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -33,16 +35,16 @@ use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring;
 use journals::{Journal, Journals};
 use known::Known;
+use places::{Full, Peer, Place, Places};
 use standbys::{Standbys, Visit, Who};
+use turned::{Tell, Turned};
 
-/// Standbys at once: each may hold some eight chunks that were read ahead.
-const SESSIONS: usize = 64;
-/// Those that have not proved who they are.
-const STRANGERS: usize = 64;
 /// How long proving may take, and finding the journal.
 const ADMISSION: Duration = Duration::from_secs(60);
 /// How long to wait when no connection can be taken, as when the process has too many files open.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often it is looked whether somebody is to be told who was turned away.
+const TELL: Duration = Duration::from_secs(5);
 /// SQLSTATE of a server that has no place left.
 const FULL: &str = "53300";
 /// A machine that vanished is noticed within about two minutes, also between two commands.
@@ -55,7 +57,8 @@ struct Serving {
     known: Known,
     journals: Journals,
     standbys: Arc<Standbys>,
-    places: Arc<Semaphore>,
+    places: Arc<Places<String>>,
+    turned: Mutex<Turned>,
     cancel: CancellationToken,
 }
 
@@ -88,7 +91,8 @@ pub async fn serve(
         known: Known::new(),
         journals: Journals::new(Arc::clone(&config), catalog.clone()),
         standbys: Arc::clone(&standbys),
-        places: Arc::new(Semaphore::new(SESSIONS)),
+        places: Places::of_sessions(settings.users.len()),
+        turned: Mutex::default(),
         cancel: cancel.clone(),
         config: Arc::clone(&config),
     });
@@ -109,20 +113,34 @@ pub async fn serve(
 }
 
 async fn accept(listener: TcpListener, serving: &Arc<Serving>) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let strangers = Places::of_strangers();
     let mut sessions = JoinSet::new();
+    let mut tell = tokio::time::interval(TELL);
     loop {
         let accepted = tokio::select! {
             () = serving.cancel.cancelled() => break,
             Some(_) = sessions.join_next(), if !sessions.is_empty() => continue,
+            _ = tell.tick() => {
+                serving.turned(|turned| turned.due(Instant::now()));
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer)) => {
-                // Whoever comes when all places are taken comes again.
-                let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else { continue };
-                sessions.spawn(Arc::clone(serving).session(socket, peer, stranger));
-            }
+            Ok((socket, peer)) => match strangers.take(peer.ip().into()) {
+                Ok(stranger) => {
+                    sessions.spawn(Arc::clone(serving).session(socket, peer, stranger));
+                }
+                // A standby comes again by itself.
+                Err(full) => {
+                    let (most, from) = match full {
+                        Full::Own(most) => (most, "there"),
+                        Full::All(most) => (most, "anywhere"),
+                    };
+                    let why = format!("{most} connections from {from} have not proved yet who they are");
+                    serving.turn_away(peer, &why);
+                }
+            },
             Err(why) => {
                 tracing::debug!(error = %why, "a standby's connection could not be taken");
                 tokio::select! {
@@ -137,18 +155,27 @@ async fn accept(listener: TcpListener, serving: &Arc<Serving>) {
 }
 
 impl Serving {
-    async fn session(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, stranger: OwnedSemaphorePermit) {
+    /// Counts one that is turned away.
+    fn turn_away(&self, peer: SocketAddr, why: &str) {
+        self.turned(|turned| turned.away(peer.ip().into(), why, Instant::now()));
+    }
+
+    fn turned<T: IntoIterator<Item = Tell>>(&self, tell: impl FnOnce(&mut Turned) -> T) {
+        let told = tell(&mut self.turned.lock().unwrap_or_else(PoisonError::into_inner));
+        for Tell { peer, count, why } in told {
+            tracing::warn!(address = %peer, count, "connections of standbys were turned away: {why}");
+        }
+    }
+
+    async fn session(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, stranger: Place<Peer>) {
         let admitted = tokio::select! {
             () = self.cancel.cancelled() => return,
-            admitted = tokio::time::timeout(ADMISSION, self.admit(socket, peer)) => admitted,
+            admitted = tokio::time::timeout(ADMISSION, self.admit(socket, peer, stranger)) => admitted,
         };
-        drop(stranger);
         let (session, journal, visit, _place) = match admitted {
             Ok(Ok(Some(admitted))) => admitted,
             Ok(Ok(None)) | Err(_) => return,
-            Ok(Err(why @ ServeError::NotLetIn { .. })) => {
-                return tracing::warn!(%peer, "{why}");
-            }
+            Ok(Err(why @ ServeError::NotLetIn { .. })) => return self.turn_away(peer, &why.to_string()),
             Ok(Err(why)) => return tracing::debug!(%peer, error = %why, "a connection came to nothing"),
         };
         let heard = |standing| visit.stands(standing);
@@ -162,17 +189,29 @@ impl Serving {
         &self,
         socket: TcpStream,
         peer: SocketAddr,
-    ) -> Result<Option<(Session<Socket<TcpStream>>, Journal, Visit, OwnedSemaphorePermit)>, ServeError> {
+        stranger: Place<Peer>,
+    ) -> Result<Option<(Session<Socket<TcpStream>>, Journal, Visit, Place<String>)>, ServeError> {
         prepare(&socket)?;
         let Some(settings) = &self.config.serve else { return Ok(None) };
         let secrets = self.known.now(settings);
         let Some(guest) = Guest::admit(socket, &self.door, &secrets).await? else { return Ok(None) };
         let hello = guest.hello().clone();
         let Some(user) = settings.users.get(&hello.user) else { return Ok(None) };
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let refusal = Refusal::new(FULL, format!("{SESSIONS} standbys are served already"));
-            return Err(guest.turn_away(&refusal).await?);
+        let place = match self.places.take(hello.user.clone()) {
+            Ok(place) => place,
+            Err(full) => {
+                let refusal = Refusal::new(
+                    FULL,
+                    match full {
+                        Full::Own(most) => format!("{most} standbys of this user are served already"),
+                        Full::All(most) => format!("{most} standbys are served already"),
+                    },
+                );
+                return Err(guest.turn_away(&refusal).await?);
+            }
         };
+        // He is none any more; looking for his journal may take as long as the store does.
+        drop(stranger);
         let asked = match route::asked(&hello.options, &user.databases) {
             Ok(asked) => asked,
             Err(refusal) => return Err(guest.turn_away(&refusal).await?),

@@ -155,3 +155,34 @@ fn each_channel_hears_of_what_is_bad_until_it_took_it_and_of_its_end_only_if_it_
     assert_eq!(was, Some(Value::from("unknown")));
     service.stop();
 }
+
+/// So many that a channel which takes its time would be told of the last minutes later, one by one.
+#[test]
+fn what_is_bad_at_once_is_told_soon_in_few_messages_and_each_once_also_by_a_slow_channel() {
+    const MANY: usize = 30;
+    let receiver = Receiver::start();
+    *receiver.pause.lock().unwrap() = std::time::Duration::from_secs(4);
+    // The configuration names databases of which no file is there.
+    let many = (0..MANY).map(|number| {
+        format!(
+            "[databases.many-{number}]\nengine = \"sqlite\"\npath = \"{number}.db\"\nstores = [\"main\"]\n"
+        )
+    });
+    let node = node(&many.collect::<String>(), &receiver.channel("pager"));
+    let service = node.start(None);
+    let told = wait_for(SOON, || {
+        let received = receiver.received.lock().unwrap().clone();
+        (received.len() > MANY).then_some(received)
+    });
+    let Some(told) = told else { panic!("{:?}\n{}", receiver.received.lock().unwrap(), node.log()) };
+    let (first, last) = (told.first().unwrap().0, told.last().unwrap().0);
+    let mut messages: Vec<_> = told.iter().map(|(at, _)| *at).collect();
+    messages.dedup();
+    assert!(messages.len() <= 4 && last - first < std::time::Duration::from_secs(20), "{messages:?}");
+    let mut ids: Vec<_> = told.iter().map(|(_, told)| told["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((ids.len(), told.len()), (MANY + 1, MANY + 1), "{told:?}");
+    assert!(told.iter().all(|(_, told)| told["word"] == "unknown" && told["schema"] == "farshore.notice/1"));
+    service.stop();
+}

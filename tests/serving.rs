@@ -11,6 +11,7 @@ mod service;
 
 use std::path::Path;
 
+use age::secrecy::ExposeSecret as _;
 use farshore_testkit::pg::{Major, Mode, Server};
 use farshore_testkit::process::wait_for;
 use farshore_testkit::{tls, user};
@@ -85,11 +86,33 @@ fn quoted(password: &str) -> String {
     format!("password=''{password}'' sslmode=disable")
 }
 
-fn listed(node: &Node) -> Option<Value> {
+/// Connections from an address of this machine that say nothing.
+fn connections(from: &str, port: u16, count: usize) -> Vec<std::net::TcpStream> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let connected = async || {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let stream = socket.connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+        stream.into_std().unwrap()
+    };
+    runtime.block_on(async {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(connected().await);
+        }
+        all
+    })
+}
+
+fn listed_all(node: &Node) -> Vec<Value> {
     let output = node.run(&["-o", "json", "standby", "list"]);
     assert!(matches!(output.status.code(), Some(0 | 9)), "{output:?}");
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-    all(&answer).first().map(|standby| (*standby).clone())
+    all(&answer).into_iter().cloned().collect()
+}
+
+fn listed(node: &Node) -> Option<Value> {
+    listed_all(node).first().cloned()
 }
 
 /// Waits until what is listed is so.
@@ -223,11 +246,109 @@ fn a_journal_is_served_alone_and_by_tls_to_whoever_proves_who_he_is_and_may_have
         standby.stop(Mode::Immediate);
     }
     assert!(listed(&node).is_none(), "who was not let in is no standby: {:?}", listed(&node));
+    // Another machine's, of which none says a word.
+    let strangers = connections("127.0.0.2", port, 200);
     let standby = copy.follows(&format!("{tls} password=''{PASSWORD}''"));
     standby.start();
     rows(&standby, 1000);
     is_listed(&node, |shown| shown["state"] == "streaming");
+    let told = log();
+    let told: Vec<_> = told.lines().filter(|line| line.contains("address=127.0.0.2")).collect();
+    assert!(told.len() == 1 && told[0].contains("were turned away"), "{told:?}");
+    drop(strangers);
     assert!(!log().contains(PASSWORD));
+}
+
+#[test]
+fn a_known_standby_that_comes_while_the_store_is_away_waits_for_it_and_an_unknown_one_is_none() {
+    let primary = primary();
+    let node = serving(&primary, "");
+    let service = node.start(None);
+    let at = port(&service);
+    node.wait_backup(1);
+    let copy = Copy::of(&node);
+    let standby = copy.follows(&format!("port={at} {}", quoted(PASSWORD)));
+    standby.start();
+    is_listed(&node, |shown| shown["state"] == "streaming");
+    standby.stop(Mode::Fast);
+    is_listed(&node, |shown| shown["state"] == "away");
+    let (place, away) = (node.folder().join("journal"), node.folder().join("journal-on-its-disk"));
+    std::fs::rename(&place, &away).unwrap();
+    standby.start();
+    let waits = |shown: &Value| {
+        shown["state"] == "waits_for_store"
+            && shown["lag_seconds"] == Value::Null
+            && shown["problem"]
+                .as_str()
+                .is_some_and(|problem| problem.contains("the store cannot be read now"))
+    };
+    is_listed(&node, waits);
+    let mut stranger = primary.client_command("psql");
+    stranger.env("PGPASSWORD", PASSWORD).args([
+        "-d",
+        &format!("host=127.0.0.1 port={at} user=far application_name=rome replication=true sslmode=disable"),
+    ]);
+    let told = stranger.args(["-c", "IDENTIFY_SYSTEM"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&told.stderr).contains("the store cannot be read now"), "{told:?}");
+    // It comes again by itself, and is not called away meanwhile.
+    for _ in 0..16 {
+        service::let_pass(std::time::Duration::from_millis(500));
+        let shown = listed_all(&node);
+        assert!(matches!(shown.as_slice(), [shown] if waits(shown)), "{shown:?}");
+    }
+    std::fs::rename(&away, &place).unwrap();
+    is_listed(&node, |shown| shown["state"] == "streaming" && shown["problem"] == Value::Null);
+    service.stop();
+}
+
+/// Log that nobody can open here is as sound as it was.
+#[test]
+fn a_sealed_journal_without_its_private_key_is_said_to_lack_that_and_is_gone_on_with_once_it_is_there() {
+    let primary = primary();
+    let node = serving(&primary, "");
+    let (key, other) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
+    let identity = node.folder().join("identity");
+    let keep = |key: &age::x25519::Identity| {
+        std::fs::write(&identity, key.to_string().expose_secret()).unwrap();
+        user::give(&identity);
+    };
+    keep(&key);
+    let lines =
+        format!("recipients = [\"{}\"]\nidentity_file = \"identity\"\n[databases.orders]", key.to_public());
+    node.configure(|text| text.replacen("[databases.orders]", &lines, 1));
+    let service = node.start(None);
+    let at = port(&service);
+    node.wait_backup(1);
+    let copy = Copy::of(&node);
+    let standby = copy.follows(&format!("port={at} {}", quoted(PASSWORD)));
+    standby.start();
+    is_listed(&node, |shown| shown["state"] == "streaming");
+    let waits = |why: &'static str| {
+        move |shown: &Value| {
+            shown["state"] == "waits_for_store"
+                && shown["problem"].as_str().is_some_and(|problem| problem.contains(why))
+        }
+    };
+    // The file is gone when it comes again.
+    std::fs::remove_file(&identity).unwrap();
+    standby.stop(Mode::Fast);
+    standby.start();
+    is_listed(&node, waits("a key or password of the store does not read"));
+    service.stop();
+    // It is another's when whoever serves it begins.
+    keep(&other);
+    node.configure(|text| {
+        text.replace("listen = \"127.0.0.1:0\"\n\n[serve", &format!("listen = \"127.0.0.1:{at}\"\n\n[serve"))
+    });
+    let service = node.start(None);
+    commits(&primary, 1000);
+    is_listed(&node, waits("no private key that opens it is at hand"));
+    standby.wait_log("no private key that opens it is at hand", SOON);
+    keep(&key);
+    rows(&standby, 1000);
+    is_listed(&node, |shown| shown["state"] == "streaming");
+    standby.stop(Mode::Immediate);
+    service.stop();
 }
 
 /// Two incarnations may have one system identifier and the same positions, with other bytes behind them.

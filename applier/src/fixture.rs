@@ -6,8 +6,8 @@ use farshore_journal::format::object::Compression;
 use farshore_journal::format::{Recipients, Unlock};
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::{Founding, Repository};
-use farshore_journal::store::StoreError;
 use farshore_journal::store::memory::MemoryStore;
+use farshore_journal::store::{ObjectStore, StoreError};
 use farshore_journal::writer::{Writer, WriterOptions, encode_data};
 use farshore_journal::{Offset, Position, Timeline};
 
@@ -22,8 +22,13 @@ pub(crate) fn quiet(_: &StoreError) {}
 
 /// An empty one.
 pub(crate) async fn founded() -> (Source, Reader) {
+    founded_in(Arc::new(MemoryStore::new())).await
+}
+
+/// An empty one in this store.
+pub(crate) async fn founded_in(store: Arc<dyn ObjectStore>) -> (Source, Reader) {
     let now = "2026-11-27T00:00:00Z";
-    let repository = Repository::open_or_found(Arc::new(MemoryStore::new()), now).await.unwrap();
+    let repository = Repository::open_or_found(store, now).await.unwrap();
     let founding = Founding {
         database: &"orders".parse().unwrap(),
         number: 0,
@@ -41,16 +46,21 @@ pub(crate) async fn founded() -> (Source, Reader) {
 
 /// Takes it over, and appends chunks.
 pub(crate) async fn opened(reader: &Reader, chunks: usize) -> Writer {
+    let mut writer = opened_for(reader, Recipients::default()).await;
+    data(&mut writer, chunks).await;
+    writer
+}
+
+/// Takes it over, and seals what is written for these.
+pub(crate) async fn opened_for(reader: &Reader, recipients: Recipients) -> Writer {
     let options = WriterOptions {
         compression: Compression::None,
-        recipients: Recipients::default(),
+        recipients,
         segment_bytes: SEGMENT,
         host: "test".to_owned(),
     };
     let begin = Position::new(Timeline::new(1), Offset::new(SEGMENT));
-    let mut writer = Writer::take_over(reader.clone(), &options, begin, &quiet).await.unwrap();
-    data(&mut writer, chunks).await;
-    writer
+    Writer::take_over(reader.clone(), &options, begin, &quiet).await.unwrap()
 }
 
 /// Appends chunks.

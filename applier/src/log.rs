@@ -117,6 +117,11 @@ impl LogReader {
         self.last.as_ref()
     }
 
+    /// Where the next piece begins.
+    pub fn cursor(&self) -> Offset {
+        self.cursor
+    }
+
     /// The next piece.
     pub async fn next(&mut self) -> Result<Next, JournalError> {
         loop {

@@ -5,9 +5,10 @@
 //!
 //! ```text
 //! command ──▶ offer (pure) ──▶ stream: journal ─ log reader ─▶ slices (pure) ─▶ standby
-//!                                                                 positions ◀──┘   pace (pure)
+//!                                   course (pure): kept?            positions ◀──┘   pace (pure)
 //! ```
 
+mod course;
 mod histories;
 mod look;
 mod offer;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use farshore_engines::log::Shape;
 use farshore_engines::postgres::serve::{Command, Greeting, Refusal, ServeError, Session};
 use farshore_engines::postgres::wire::{StandbyStatus, SystemIdentity};
+use farshore_journal::format::Unlock;
 use farshore_journal::{Offset, Timeline};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +44,7 @@ pub enum State {
     CatchingUp,
     /// It has had all of the journal, and gets what comes.
     Streaming,
-    /// The store does not answer.
+    /// The store does not answer, or what is in it cannot be opened with the private keys at hand.
     WaitsForStore,
     /// The log that it needs is not in the journal.
     LogMissing,
@@ -95,6 +97,11 @@ impl JournalServer {
         let segment_bytes = record.segment_bytes;
         let looks = Arc::new(Looks::new(source.clone(), every));
         Some(Self { source, every, looks, system, major, segment_bytes })
+    }
+
+    /// Opens log with these private keys from now on, as they were read now; to be called again and again, as [`Source::go_on_with`] is.
+    pub fn go_on_with(&self, unlock: &Unlock) {
+        self.source.go_on_with(unlock);
     }
 
     /// What a client is told before its first command.

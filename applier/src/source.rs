@@ -122,6 +122,14 @@ impl Source {
         !self.without_index
     }
 
+    /// Opens chunks, for all clones, with these private keys from now on: what their file holds may have changed. Not while a chunk is being opened: a store may hang, and whoever calls this calls
+    /// again.
+    pub fn go_on_with(&self, unlock: &Unlock) {
+        if let Ok(mut keys) = self.keys.try_lock() {
+            keys.go_on_with(unlock.clone());
+        }
+    }
+
     /// The ring of data keys that were opened so far.
     pub(crate) fn keys(&self) -> &Mutex<Keyring> {
         &self.keys

@@ -53,6 +53,15 @@ pub struct NoticeHeard {
     pub next_at: Time,
 }
 
+/// That somebody is about to tell a channel something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NoticeTry {
+    /// How it stood with that; `None` where the channel was never told anything of it.
+    pub before: Option<NoticeHeard>,
+    /// What is tried, and before when nobody else does.
+    pub now: NoticeHeard,
+}
+
 impl Catalog {
     /// What is to be told of each database and topic.
     ///
@@ -78,21 +87,20 @@ impl Catalog {
         in_snapshot!(self, notice_heard_list_in_txn())
     }
 
-    /// Takes it upon the caller to tell a channel, where `before` is how it stood; `now` says what is tried, and before when nobody else does. What the channel
-    /// heard stays. Whether nobody else did meanwhile.
+    /// Takes it upon the caller to tell channels this. What they heard stays. Of each whether nobody else did meanwhile.
     ///
     /// # Errors
-    /// When the catalog is away: then it is not known whether it was claimed.
-    pub async fn notice_try(&self, before: Option<&NoticeHeard>, now: &NoticeHeard) -> Result<bool> {
-        in_local_txn!(self, notice_try_in_txn(before, now))
+    /// When the catalog is away: then it is not known whether they were claimed.
+    pub async fn notice_try(&self, tries: &[NoticeTry]) -> Result<Vec<bool>> {
+        in_local_txn!(self, notice_try_in_txn(tries))
     }
 
-    /// A channel took it; nothing happens when it took something newer since.
+    /// A channel took these; nothing happens to those of which it took something newer since.
     ///
     /// # Errors
-    /// When the catalog is away: then it may be told again.
-    pub async fn notice_took(&self, channel: &str, notice: &Notice) -> Result<()> {
-        in_local_txn!(self, notice_took_in_txn(channel, notice))
+    /// When the catalog is away: then they may be told again.
+    pub async fn notice_took(&self, channel: &str, notices: &[Notice]) -> Result<()> {
+        in_local_txn!(self, notice_took_in_txn(channel, notices))
     }
 }
 
@@ -157,7 +165,19 @@ async fn notice_heard_list_in_txn(txn: &mut Txn) -> Result<Vec<NoticeHeard>> {
         .collect()
 }
 
-async fn notice_try_in_txn(txn: &mut Txn, before: Option<&NoticeHeard>, now: &NoticeHeard) -> Result<bool> {
+async fn notice_try_in_txn(txn: &mut Txn, tries: &[NoticeTry]) -> Result<Vec<bool>> {
+    // In one order, whoever else tries some of them: nobody waits for somebody who waits for him.
+    let mut order: Vec<_> = tries.iter().enumerate().collect();
+    order.sort_by_key(|(_, one)| (&one.now.channel, &one.now.database, &one.now.topic));
+    let mut claimed = vec![false; tries.len()];
+    for (at, NoticeTry { before, now }) in order {
+        let is_ours = notice_try_one(txn, before.as_ref(), now).await?;
+        claimed.iter_mut().skip(at).take(1).for_each(|claimed| *claimed = is_ours);
+    }
+    Ok(claimed)
+}
+
+async fn notice_try_one(txn: &mut Txn, before: Option<&NoticeHeard>, now: &NoticeHeard) -> Result<bool> {
     let statement = match before {
         None => {
             "insert into notice_heard (channel, database_name, topic, mark, trying, tries, next_at) \
@@ -183,17 +203,22 @@ async fn notice_try_in_txn(txn: &mut Txn, before: Option<&NoticeHeard>, now: &No
     Ok(txn.execute("notice_try", bound).await? == 1)
 }
 
-async fn notice_took_in_txn(txn: &mut Txn, channel: &str, notice: &Notice) -> Result<()> {
+async fn notice_took_in_txn(txn: &mut Txn, channel: &str, notices: &[Notice]) -> Result<()> {
     let statement = "update notice_heard set word = $1, mark = $2, took = $3, tries = 0 \
                      where channel = $4 and database_name = $5 and topic = $6 and (took is null or took <= $3)";
-    let bound = query(statement)
-        .bind(notice.word.clone())
-        .bind(notice.mark)
-        .bind(micros(notice.told_at))
-        .bind(channel.to_owned())
-        .bind(notice.database.to_string())
-        .bind(notice.topic.clone());
-    txn.execute("notice_took", bound).await.map(|_| ())
+    let mut order: Vec<_> = notices.iter().collect();
+    order.sort_by_key(|notice| (&notice.database, &notice.topic));
+    for notice in order {
+        let bound = query(statement)
+            .bind(notice.word.clone())
+            .bind(notice.mark)
+            .bind(micros(notice.told_at))
+            .bind(channel.to_owned())
+            .bind(notice.database.to_string())
+            .bind(notice.topic.clone());
+        txn.execute("notice_took", bound).await?;
+    }
+    Ok(())
 }
 
 fn from_row(row: &AnyRow) -> Result<Notice> {

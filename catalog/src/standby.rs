@@ -1,6 +1,6 @@
 //! Standbys that take a journal for their primary: how far each is, as whoever serves it last heard.
 //!
-//! What always holds: what is shown as now was said within three heartbeats; a standby that nobody hears of is `away`, whatever it was. A row is a standby by the name that it gives
+//! What always holds: what is shown as now was said within three heartbeats, or by one that was sent away while the store does not answer, and comes again; a standby that nobody hears of is `away`, whatever it was. A row is a standby by the name that it gives
 //! itself (`application_name`, else `cluster_name`): two of one database that give the same name are one row.
 
 use std::time::Duration;
@@ -18,6 +18,9 @@ use crate::{Catalog, Result, Time, Txn};
 
 /// How often whoever serves a standby renews its row.
 pub const STANDBY_HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How often one is heard that is sent away while the store does not answer: it comes again after five seconds (`wal_retrieve_retry_interval`), and a store may hang for twenty.
+const STANDBY_COMES_AGAIN: Duration = Duration::from_secs(25);
 
 /// How a standby is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,10 +131,19 @@ pub struct Standby {
 impl Standby {
     /// How it is doing now: what claims that it follows counts as long as it is heard.
     pub fn shown(&self, now: Time) -> StandbyState {
-        match self.state.follows() && is_silent(now, Some(self.heard_at), STANDBY_HEARTBEAT) {
+        let heartbeat = match self.is_sent_away() {
+            true => STANDBY_COMES_AGAIN,
+            false => STANDBY_HEARTBEAT,
+        };
+        match self.state.follows() && is_silent(now, Some(self.heard_at), heartbeat) {
             true => StandbyState::Away,
             false => self.state,
         }
+    }
+
+    /// Whether it was told why it does not follow now, and comes again by itself.
+    pub fn is_sent_away(&self) -> bool {
+        self.state == StandbyState::WaitsForStore && self.problem.is_some()
     }
 
     /// Log that the journal has and it has not replayed, in bytes, where that is known now.
@@ -155,7 +167,7 @@ impl Standby {
     /// One that has all is not late while it is heard: an idle journal makes nobody late. One that is not heard may lack whatever came since.
     pub fn behind_now(&self, now: Time) -> Option<Duration> {
         let behind = self.behind?;
-        if self.shown(now).follows() && behind.is_zero() {
+        if self.shown(now).is_sure() && behind.is_zero() {
             return Some(Duration::ZERO);
         }
         let since = (now - self.heard_at).to_std().unwrap_or_default();
@@ -191,6 +203,14 @@ impl Catalog {
         now: Time,
     ) -> Result<IncarnationId> {
         in_local_txn!(self, standby_bind_in_txn((database, name), incarnation, now))
+    }
+
+    /// To which incarnation a standby is bound; `None` where it is to none.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn standby_bound(&self, database: &DatabaseName, name: &str) -> Result<Option<IncarnationId>> {
+        in_snapshot!(self, standby_bound_in_txn(database, name))
     }
 
     /// Records that a known standby of an incarnation was refused what it asked for; of one that is not known, or of another incarnation, nothing.
@@ -289,12 +309,21 @@ pub async fn standby_bind_in_txn(
         .bind(incarnation.to_string())
         .bind(micros(now));
     txn.execute("standby_bind", bound).await?;
+    Ok(standby_bound_in_txn(txn, database, name).await?.unwrap_or(incarnation))
+}
+
+/// As [`Catalog::standby_bound`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn standby_bound_in_txn(
+    txn: &mut Txn,
+    database: &DatabaseName,
+    name: &str,
+) -> Result<Option<IncarnationId>> {
     let statement = "select incarnation from standby_binding where database_name = $1 and name = $2";
     let bound = query(statement).bind(database.to_string()).bind(name.to_owned());
-    match txn.rows("standby_bound", bound).await?.first() {
-        Some(row) => row.parsed("incarnation"),
-        None => Ok(incarnation),
-    }
+    txn.rows("standby_bound", bound).await?.first().map(|row| row.parsed("incarnation")).transpose()
 }
 
 /// As [`Catalog::standby_refused`].
@@ -308,7 +337,9 @@ pub async fn standby_refused_in_txn(
     (state, problem): (StandbyState, &str),
     now: Time,
 ) -> Result<()> {
+    // It did not get further since it was heard: by so much it is later now.
     let statement = "update standby set since = case when state = $1 then since else $2 end, state = $1, \
+                     behind_us = behind_us + case when $2 > heard_at then $2 - heard_at else 0 end, \
                      problem = $3, heard_at = $2 where database_name = $4 and name = $5 and incarnation = $6";
     let bound = query(statement)
         .bind(state.word())
@@ -402,6 +433,15 @@ mod tests {
         assert_eq!(secs(&standby(StandbyState::Streaming, None), 2), None);
         let refused = standby(StandbyState::Diverged, Some(7));
         assert_eq!((refused.shown(later(900)), secs(&refused, 900)), (StandbyState::Diverged, Some(907)));
+        // One that waits in a session is heard as any other, and one that was sent away when it comes again; nobody knows how far the journal is.
+        let waits = standby(StandbyState::WaitsForStore, Some(0));
+        assert_eq!((waits.shown(later(4)), waits.lag(later(1))), (StandbyState::Away, None));
+        let sent_away = Standby { problem: Some("the store".to_owned()), ..waits };
+        assert_eq!(
+            (sent_away.shown(later(60)), secs(&sent_away, 60)),
+            (StandbyState::WaitsForStore, Some(60))
+        );
+        assert_eq!(sent_away.shown(later(80)), StandbyState::Away);
         // A clock that was set back vouches for nobody.
         assert_eq!(well.shown(later(-60)), StandbyState::Away);
     }

@@ -127,6 +127,11 @@ impl JournalError {
         matches!(self, Self::Object { .. } | Self::Misplaced { .. } | Self::Hole { .. })
     }
 
+    /// Whether what is stored cannot be opened with the private keys at hand, which says nothing against it.
+    pub fn lacks_key(&self) -> bool {
+        matches!(self, Self::Object { source: FormatError::KeyMissing | FormatError::Key { .. }, .. })
+    }
+
     /// What a caller may do about it.
     pub fn retry(&self) -> Retry {
         match self {

@@ -702,6 +702,11 @@ impl Keyring {
         Self { unlock, opened: HashMap::new() }
     }
 
+    /// Opens what was not opened so far with these private keys.
+    pub fn go_on_with(&mut self, unlock: Unlock) {
+        self.unlock = unlock;
+    }
+
     /// The data key under which a data chunk is sealed; `None` when its generation does not encrypt, and for other chunks, which
     /// never are.
     ///

@@ -1,7 +1,7 @@
 //! One way to tell somebody: a signed webhook, Slack's incoming webhook, or a mail ([`super::mail`]).
 //!
 //! What always holds: every wait has a deadline; a redirect is not followed, so that nothing is sent to where nobody configured; the address, its query
-//! and the key are in no message of ours. A webhook's receiver proves that we sent it, and when: the header
+//! and the key are in no message of ours. One message tells all that it is given. A webhook's receiver proves that we sent it, and when: the header
 //! `Farshore-Signature: v1=<hex>` is HMAC-SHA256 over `<timestamp>.<body>`, with the header `Farshore-Timestamp` in seconds since 1970.
 
 use std::time::Duration;
@@ -12,6 +12,7 @@ use ring::hmac;
 use serde::Serialize;
 
 use super::mail;
+use super::transition::Word;
 use crate::config::notify::{ChannelConfig, is_acceptable};
 use crate::config::secret::SecretSource;
 use crate::message::OperatorMessage;
@@ -45,6 +46,26 @@ pub struct Telling {
 /// The name of [`Telling`]'s shape.
 pub const SCHEMA: &str = "farshore.notice/1";
 
+/// Several that are told at once, as a webhook gets them.
+#[derive(Debug, Serialize)]
+struct Together<'a> {
+    schema: &'static str,
+    node: &'a str,
+    /// Each as it would be by itself.
+    notices: &'a [Telling],
+}
+
+/// The name of [`Together`]'s shape.
+const SCHEMA_TOGETHER: &str = "farshore.notices/1";
+
+/// How much a message tells at most, about a kilobyte each: Slack cuts a text at 40 000 characters.
+pub fn most(channel: &ChannelConfig) -> usize {
+    match channel {
+        ChannelConfig::Webhook { .. } | ChannelConfig::Mail(_) => 100,
+        ChannelConfig::Slack { .. } => 30,
+    }
+}
+
 /// A client for all channels.
 ///
 /// # Errors
@@ -72,7 +93,7 @@ pub fn address(text: &str) -> Result<Url, String> {
     }
 }
 
-/// The pauses between the tries of one delivery: with its time in a queue all end before the channel is told again. A relay of mails that said no, or nothing for long,
+/// The pauses between the tries of one delivery: all end before the channel is told the same again. A relay of mails that said no, or nothing for long,
 /// says the same a second later.
 pub fn pauses(channel: &ChannelConfig) -> impl Iterator<Item = Duration> + use<> {
     let seconds: &[u64] = match channel {
@@ -82,18 +103,25 @@ pub fn pauses(channel: &ChannelConfig) -> impl Iterator<Item = Duration> + use<>
     seconds.iter().map(|seconds| Duration::from_secs(*seconds))
 }
 
-/// Tells it once, and says who of a mail's recipients was refused for good.
+/// Tells all of it once, in one message, and says who of a mail's recipients was refused for good.
 ///
 /// # Errors
 /// In words, when the channel did not take it.
 pub async fn send(
     client: &Client,
     channel: &ChannelConfig,
-    telling: &Telling,
+    tellings: &[Telling],
 ) -> Result<Vec<String>, String> {
     match channel {
         ChannelConfig::Webhook { url, secret } => {
-            let body = serde_json::to_string(telling).map_err(|why| why.to_string())?;
+            let body = match tellings {
+                [telling] => serde_json::to_string(telling),
+                notices => {
+                    let node = notices.first().map_or("", |telling| &telling.node);
+                    serde_json::to_string(&Together { schema: SCHEMA_TOGETHER, node, notices })
+                }
+            };
+            let body = body.map_err(|why| why.to_string())?;
             let secret = secret.read().map_err(|why| why.to_string())?;
             let now = Utc::now().timestamp();
             let signature = signature(secret.expose().as_bytes(), now, &body);
@@ -101,10 +129,10 @@ pub async fn send(
             post(client, url, &headers, body).await?;
         }
         ChannelConfig::Slack { url } => {
-            let escaped = escaped(&in_words(telling));
+            let escaped = escaped(&in_words(tellings));
             post(client, url, &[], serde_json::json!({ "text": escaped }).to_string()).await?;
         }
-        ChannelConfig::Mail(settings) => return mail::send(settings, telling).await,
+        ChannelConfig::Mail(settings) => return mail::send(settings, tellings).await,
     }
     Ok(Vec::new())
 }
@@ -137,10 +165,26 @@ pub fn signature(secret: &[u8], timestamp: i64, body: &str) -> String {
 }
 
 /// What a person reads.
-pub fn in_words(telling: &Telling) -> String {
+pub fn in_words(tellings: &[Telling]) -> String {
+    let each: Vec<String> = tellings.iter().map(one_in_words).collect();
+    match each.as_slice() {
+        [one] => one.clone(),
+        each => format!("{}\n\n{}", counted(tellings), each.join("\n\n")),
+    }
+}
+
+fn one_in_words(telling: &Telling) -> String {
     let about = telling.database.as_deref().unwrap_or("farshore");
     let at = telling.at.to_rfc3339_opts(SecondsFormat::Secs, true);
     format!("{about}: {}\n{}\nSeen at {at} by {}", telling.word, telling.message, telling.node)
+}
+
+/// How many there are of each word, the worst first.
+pub fn counted(tellings: &[Telling]) -> String {
+    let of = |word: Word| tellings.iter().filter(|telling| Word::from_text(telling.word) == word).count();
+    let counts =
+        Word::ALL.into_iter().rev().map(|word| (of(word), word.text())).filter(|(count, _)| *count > 0);
+    counts.map(|(count, word)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Without Slack's control characters. Names are ours and hold none, causes may.
@@ -149,8 +193,42 @@ fn escaped(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::message::{Code, Safe};
+
+    /// That a database stands so.
+    pub fn telling(database: &str, word: &'static str) -> Telling {
+        let at = DateTime::from_timestamp(1_790_000_000, 0).unwrap();
+        Telling {
+            schema: SCHEMA,
+            id: format!("{database}/state/{}", at.timestamp_micros()),
+            at,
+            database: Some(database.to_owned()),
+            topic: "state".to_owned(),
+            word,
+            was: None,
+            node: "db2".to_owned(),
+            message: OperatorMessage::new(
+                Code::NotifyTest,
+                format!("{database} is {word}"),
+                Safe::Known("all".to_owned()),
+                "nothing",
+            ),
+        }
+    }
+
+    #[test]
+    fn several_are_told_in_one_text_that_begins_with_how_many_stand_how() {
+        let tellings =
+            [telling("a", "well"), telling("b", "failed"), telling("c", "unknown"), telling("d", "failed")];
+        let text = in_words(&tellings);
+        assert!(text.starts_with("1 unknown, 2 failed, 1 well\n\na: well\n"), "{text}");
+        for telling in &tellings {
+            assert!(text.contains(&in_words(std::slice::from_ref(telling))), "{text}");
+        }
+        assert!(in_words(&tellings[..1]).starts_with("a: well\n"));
+    }
 
     #[test]
     fn a_signature_is_hmac_sha256_over_timestamp_and_body() {

@@ -1,13 +1,14 @@
 //! Whether a channel is told something now: pure, times are passed in.
 //!
 //! What always holds: a channel is told what is, until it took it, and not what was meanwhile; who heard of a beginning is told of the end, and who
-//! did not is not. What it did not take is tried again after a pause that doubles; what is new is tried at once.
+//! did not is not. What it did not take is tried again after a pause that doubles; what is new is tried at once. What is tried together and was not taken is tried in smaller parts, down to one by one, so
+//! that nothing keeps the rest from being taken.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::transition::Word;
 
-/// The pause behind the first try that failed: longer than a delivery takes with all its tries and its time in a queue, so that there are not two of it at once.
+/// The pause behind the first try that failed: longer than a delivery takes with all its tries, so that there are not two of it at once.
 pub const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(60);
 /// The longest pause: how late somebody may hear of what is bad still, once his channel is back.
 const LONGEST_PAUSE: TimeDelta = TimeDelta::minutes(15);
@@ -51,6 +52,14 @@ pub fn due(
 pub fn pause(tries: u32) -> TimeDelta {
     let factor = 1_i32.checked_shl(tries.min(16)).unwrap_or(i32::MAX);
     FIRST_PAUSE.checked_mul(factor).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE)
+}
+
+/// How much is told together next, where a message of so much was taken or not; `most`: what the channel holds.
+pub fn together(now: usize, took: bool, most: usize) -> usize {
+    match took {
+        true => now.saturating_mul(2).min(most),
+        false => (now / 4).max(1),
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +120,29 @@ mod tests {
         let failed = Heard { last: Some((Word::Failed, 7)), ..waiting };
         assert_eq!(due((Word::Failed, 7), at(100), Some(&failed), at(100)), None);
         assert_eq!(due((Word::Failed, 8), at(100), Some(&failed), at(100)), Some(0), "each failure is one");
+    }
+
+    #[test]
+    fn one_that_is_never_taken_keeps_none_of_the_others_from_being_told() {
+        // A receiver that refuses each message which has this one in it.
+        let (bad, mut room) = (17, 50);
+        let mut waits: Vec<u32> = (0..50).collect();
+        for tried in 0.. {
+            assert!(tried < 100, "{waits:?}");
+            let message: Vec<u32> = waits.iter().copied().take(room).collect();
+            let took = !message.contains(&bad);
+            room = together(room, took, 50);
+            waits.retain(|one| !message.contains(one));
+            if !took {
+                // Backed off: each comes again behind what waits.
+                waits.extend(message);
+            }
+            if waits == [bad] {
+                break;
+            }
+        }
+        assert_eq!(together(50, false, 50), 12);
+        assert_eq!((together(1, false, 50), together(1, true, 50), together(40, true, 50)), (1, 2, 50));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{Message, transport::smtp::Error};
 
-use super::channel::{Telling, in_words};
+use super::channel::{Telling, counted, in_words};
 use crate::config::notify::mail::{MailConfig, Relay, Secured};
 use crate::message::with_causes;
 
@@ -23,12 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(25);
 /// How long each address of a relay may take to be reached.
 const CONNECT: Duration = Duration::from_secs(8);
 
-/// Tells it once, and says for whom it was not taken.
+/// Tells all of it once, in one mail, and says for whom it was not taken.
 ///
 /// # Errors
 /// In words, when the relay did not take it for anybody.
-pub async fn send(settings: &MailConfig, telling: &Telling) -> Result<Vec<String>, String> {
-    let mail = written(settings, telling)?;
+pub async fn send(settings: &MailConfig, tellings: &[Telling]) -> Result<Vec<String>, String> {
+    let mail = written(settings, tellings)?;
     match tokio::time::timeout(PATIENCE, hand_over(settings, &mail)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
@@ -36,23 +36,40 @@ pub async fn send(settings: &MailConfig, telling: &Telling) -> Result<Vec<String
 }
 
 /// The mail, as it is sent.
-fn written(settings: &MailConfig, telling: &Telling) -> Result<Vec<u8>, String> {
-    let about = telling.database.as_deref().unwrap_or("farshore");
+fn written(settings: &MailConfig, tellings: &[Telling]) -> Result<Vec<u8>, String> {
     let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
+    let at = tellings.iter().map(|telling| telling.at).max().unwrap_or_default();
     let mut mail = Message::builder()
         .from(settings.from.clone())
-        .date(SystemTime::from(telling.at))
-        .message_id(Some(message_id(settings, &telling.id)))
-        // What is told of one thing stands together, also where a mail of it was lost.
-        .references(message_id(settings, &format!("{about}/{}", telling.topic)))
+        .date(SystemTime::from(at))
         .raw_header(HeaderValue::new(automatic, "auto-generated".to_owned()))
-        .subject(format!("[farshore] {about}: {}", telling.word))
         .header(ContentType::TEXT_PLAIN);
+    mail = match tellings {
+        [telling] => {
+            let about = telling.database.as_deref().unwrap_or("farshore");
+            mail.message_id(Some(message_id(settings, &telling.id)))
+                // What is told of one thing stands together, also where a mail of it was lost.
+                .references(message_id(settings, &format!("{about}/{}", telling.topic)))
+                .subject(format!("[farshore] {about}: {}", telling.word))
+        }
+        // What is told of many stands by itself: it belongs to no one thing's.
+        tellings => mail
+            .message_id(Some(message_id(settings, &id_of_all(tellings))))
+            .subject(format!("[farshore] {}", counted(tellings))),
+    };
     for to in &settings.to {
         mail = mail.to(to.clone());
     }
-    let mail = mail.body(in_words(telling)).map_err(|why| why.to_string())?;
+    let mail = mail.body(in_words(tellings)).map_err(|why| why.to_string())?;
     Ok(mail.formatted())
+}
+
+/// The same for the same ones.
+fn id_of_all(tellings: &[Telling]) -> String {
+    let ids: Vec<&str> = tellings.iter().map(|telling| telling.id.as_str()).collect();
+    let digest = ring::digest::digest(&ring::digest::SHA256, ids.join("\n").as_bytes());
+    let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    format!("notices/{hex}")
 }
 
 /// The same for the same, so that a mailbox may drop what it has.
@@ -116,4 +133,31 @@ async fn connected(relay: &Relay) -> Result<AsyncSmtpConnection, String> {
 /// What a relay said, or why it was not heard.
 fn answered(why: &Error) -> String {
     why.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notify::channel::tests::telling;
+
+    #[test]
+    fn a_mail_of_several_says_how_many_stand_how_and_the_same_several_are_the_same_mail() {
+        let settings = MailConfig {
+            relay: Relay { host: "localhost".to_owned(), port: 25, secured: Secured::Local, user: None },
+            password: None,
+            from: "far@db2.example".parse().unwrap(),
+            to: vec!["dba@example.com".parse().unwrap()],
+        };
+        let all = [telling("orders", "unknown"), telling("billing", "unknown"), telling("shop", "well")];
+        let text = |tellings: &[Telling]| String::from_utf8(written(&settings, tellings).unwrap()).unwrap();
+        let header =
+            |text: &str, name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let mail = text(&all);
+        assert_eq!(header(&mail, "Subject: ").unwrap(), "[farshore] 2 unknown, 1 well");
+        assert!(mail.contains("billing is unknown") && mail.contains("shop is well"), "{mail}");
+        assert_eq!(header(&mail, "Message-ID: "), header(&text(&all), "Message-ID: "));
+        assert_ne!(header(&mail, "Message-ID: "), header(&text(&all[..2]), "Message-ID: "));
+        assert_eq!((header(&mail, "References: "), mail.contains("Auto-Submitted")), (None, true));
+        assert_eq!(header(&text(&all[..1]), "Subject: ").unwrap(), "[farshore] orders: unknown");
+    }
 }

@@ -1,22 +1,26 @@
 //! The task that looks each second at what was read, decides what is told, claims it and hands it to the channels.
 //!
-//! What always holds: each channel has a task and a bounded queue of its own; a full one drops what is new and counts it. What a channel heard is what it
-//! took, and nothing else; what it did not take is handed to it again, as it is then, by any service that has the channel. All tasks are joined.
+//! What always holds: each channel has a task of its own, and tells one message at a time. What is to be told meanwhile is claimed by nobody, so that it is not taken for tried: with the channel's next
+//! turn all of it goes, as it is then, in one message. What a channel heard is what it took, and nothing else; what it did not take is handed to it again, as it is then, by any service that has the
+//! channel. All tasks are joined.
 //!
 //! # Cancel safety
-//! What waits in a queue when the service ends is not sent; no channel is taken to have heard it, and another service, or the next one, tells it.
+//! What was handed to a channel when the service ends may not be sent; no channel is taken to have heard it, and another service, or the next one, tells it.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
-use farshore_catalog::notice::{Notice, NoticeHeard};
+use farshore_catalog::notice::{Notice, NoticeHeard, NoticeTry};
 use farshore_journal::DatabaseName;
 use farshore_web::Metrics;
+use farshore_web::metrics::reading::Reading;
 use reqwest::Client;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -31,10 +35,8 @@ use crate::wiring;
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_secs(1);
-/// How much waits for one channel: more than all databases of a large installation tell in a minute when a network breaks.
-const QUEUE: usize = 64;
-/// How long something may wait in a queue: afterwards it is handed out anew, as it is then.
-const QUEUED: Duration = Duration::from_secs(20);
+/// Messages that wait for one channel: whoever hands one over has the channel's only turn.
+const QUEUE: usize = 1;
 /// How long the catalog may take to answer, and how long it must be away before that is told.
 const CATALOG: Duration = Duration::from_secs(3);
 const CATALOG_AWAY: Duration = Duration::from_secs(10);
@@ -48,11 +50,30 @@ enum Receipt {
     Own(Word),
 }
 
-/// What waits for a channel.
-struct Waiting {
-    telling: Telling,
-    receipt: Receipt,
-    since: Instant,
+/// What a channel is told in one message.
+struct Handed {
+    tellings: Vec<Telling>,
+    /// Of each.
+    receipts: Vec<Receipt>,
+    /// Back once it was told, or not taken.
+    _turn: OwnedSemaphorePermit,
+}
+
+/// A channel, as whoever decides sees it.
+struct Channel {
+    name: String,
+    queue: mpsc::Sender<Handed>,
+    /// One turn: taken while the channel is told something.
+    turn: Arc<Semaphore>,
+    /// How much is told together.
+    room: Arc<AtomicUsize>,
+}
+
+/// What is to be told, and what channels heard.
+struct Known {
+    told: Vec<(Condition, Notice)>,
+    heard: Vec<NoticeHeard>,
+    catalog: Catalog,
 }
 
 /// What each channel heard of this process's own.
@@ -73,12 +94,13 @@ pub async fn tell(
         Err(why) => return tracing::error!(error = why, "nobody is notified of anything"),
     };
     let mut tasks = JoinSet::new();
-    let mut queues = Vec::new();
+    let mut channels = Vec::new();
     let own = Own::default();
     for (name, settings) in &config.notify.channels {
         metrics.delivered(name, |_| {});
-        let (queue, waiting) = mpsc::channel(QUEUE);
-        queues.push((name.clone(), queue));
+        let (queue, handed) = mpsc::channel(QUEUE);
+        let (turn, room) = (Arc::new(Semaphore::new(1)), Arc::new(AtomicUsize::new(channel::most(settings))));
+        channels.push(Channel { name: name.clone(), queue, turn, room: Arc::clone(&room) });
         let deliverer = Deliverer {
             name: name.clone(),
             settings: settings.clone(),
@@ -86,8 +108,9 @@ pub async fn tell(
             catalog: catalog.clone(),
             metrics: Arc::clone(&metrics),
             own: Arc::clone(&own),
+            room,
         };
-        tasks.spawn(deliverer.run(waiting, cancel.clone()));
+        tasks.spawn(deliverer.run(handed, cancel.clone()));
     }
     let mut teller = Teller {
         node: wiring::node(),
@@ -95,7 +118,7 @@ pub async fn tell(
         config,
         catalog,
         metrics,
-        queues,
+        channels,
         held: HashMap::new(),
         away: None,
         stands: (Word::Well, Utc::now()),
@@ -121,7 +144,7 @@ struct Teller {
     config: Arc<Config>,
     catalog: Option<Catalog>,
     metrics: Arc<Metrics>,
-    queues: Vec<(String, mpsc::Sender<Waiting>)>,
+    channels: Vec<Channel>,
     /// What was seen at the last look, and since when.
     held: HashMap<(DatabaseName, String), (Word, i64, Instant)>,
     /// Since when the catalog is away.
@@ -136,7 +159,27 @@ impl Teller {
         let now = to_micros(Utc::now());
         let reading = self.metrics.reading().filter(|reading| !reading.is_away(now));
         self.catalog_stands(reading.is_some(), now);
-        let (Some(reading), Some(catalog)) = (reading, self.catalog.clone()) else { return };
+        let known = match (&reading, self.catalog.clone()) {
+            (Some(reading), Some(catalog)) => self.known(reading, catalog, now).await,
+            _ => None,
+        };
+        for channel in &self.channels {
+            // What is to be told to one that is being told something waits, untried, for its next turn.
+            let Ok(turn) = Arc::clone(&channel.turn).try_acquire_owned() else { continue };
+            let mut all = Vec::from_iter(self.own(channel, now));
+            if let Some(known) = &known {
+                all.extend(self.claimed(channel, known).await);
+            }
+            let (tellings, receipts): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+            // Who has the turn finds the queue empty; a task that ended has ended with the service.
+            if !tellings.is_empty() {
+                let _ends = channel.queue.try_send(Handed { tellings, receipts, _turn: turn });
+            }
+        }
+    }
+
+    /// What is to be told of all that is seen, and what channels heard; `None` where the catalog does not say.
+    async fn known(&mut self, reading: &Reading, catalog: Catalog, now: DateTime<Utc>) -> Option<Known> {
         let conditions = observe::conditions(&reading.fleet, &self.metrics, now);
         let known = async {
             Ok::<_, farshore_catalog::Error>((
@@ -144,12 +187,15 @@ impl Teller {
                 catalog.notice_heard_list().await?,
             ))
         };
-        let (told, heard) = match tokio::time::timeout(CATALOG, known).await {
+        let (last, heard) = match tokio::time::timeout(CATALOG, known).await {
             Ok(Ok(known)) => known,
-            Ok(Err(why)) => return tracing::debug!(error = %why, "what was told is not known"),
-            Err(_) => return,
+            Ok(Err(why)) => {
+                tracing::debug!(error = %why, "what was told is not known");
+                return None;
+            }
+            Err(_) => return None,
         };
-        let mut seen = HashMap::new();
+        let (mut seen, mut told) = (HashMap::new(), Vec::new());
         for condition in conditions {
             let key = (condition.database.clone(), condition.topic.clone());
             let since = match self.held.get(&key) {
@@ -158,12 +204,13 @@ impl Teller {
             };
             seen.insert(key, (condition.word, condition.mark, since));
             let last =
-                told.iter().find(|told| told.database == condition.database && told.topic == condition.topic);
+                last.iter().find(|told| told.database == condition.database && told.topic == condition.topic);
             if let Some(notice) = self.consider(&catalog, &condition, since, last, now).await {
-                self.hand_out(&catalog, &condition, &notice, &heard, now).await;
+                told.push((condition, notice));
             }
         }
         self.held = seen;
+        Some(Known { told, heard, catalog })
     }
 
     /// What is to be told of a condition now; `None` where another service just said so, or that is not known.
@@ -214,28 +261,25 @@ impl Teller {
         }
     }
 
-    /// Hands a notice to each channel that has not heard it, while it is what is.
-    async fn hand_out(
-        &self,
-        catalog: &Catalog,
-        condition: &Condition,
-        notice: &Notice,
-        heard: &[NoticeHeard],
-        now: DateTime<Utc>,
-    ) {
-        let is = (Word::from_text(&notice.word), notice.mark);
-        // What is about to change, or what a later version calls otherwise, is not put into this version's words.
-        if is.0 != condition.word || (is.1 != condition.mark && is.0 != Word::Well) {
-            return;
-        }
-        for (name, queue) in &self.queues {
-            let known = heard.iter().find(|heard| {
-                heard.channel == *name && heard.database == notice.database && heard.topic == notice.topic
+    /// What a channel has not heard of what is, the least tried and then the worst first, as much as it is told together: claimed, so that no other service tells it.
+    async fn claimed(&self, channel: &Channel, known: &Known) -> Vec<(Telling, Receipt)> {
+        let now = to_micros(Utc::now());
+        let mut due = Vec::new();
+        for (condition, notice) in &known.told {
+            let is = (Word::from_text(&notice.word), notice.mark);
+            // What is about to change, or what a later version calls otherwise, is not put into this version's words.
+            if is.0 != condition.word || (is.1 != condition.mark && is.0 != Word::Well) {
+                continue;
+            }
+            let heard = known.heard.iter().find(|heard| {
+                heard.channel == channel.name
+                    && heard.database == notice.database
+                    && heard.topic == notice.topic
             });
-            let before = known.map(as_heard);
+            let before = heard.map(as_heard);
             let Some(tries) = delivery::due(is, notice.told_at, before.as_ref(), now) else { continue };
             let trying = NoticeHeard {
-                channel: name.clone(),
+                channel: channel.name.clone(),
                 database: notice.database.clone(),
                 topic: notice.topic.clone(),
                 word: None,
@@ -244,13 +288,26 @@ impl Teller {
                 tries: u64::from(tries.saturating_add(1)),
                 next_at: now + delivery::pause(tries),
             };
-            match tokio::time::timeout(CATALOG, catalog.notice_try(known, &trying)).await {
-                Ok(Ok(true)) => {}
-                // Another service tells it.
-                Ok(Ok(false)) => continue,
-                Ok(Err(why)) => return tracing::debug!(error = %why, "a notification cannot be claimed"),
-                Err(_) => return,
+            due.push((condition, notice, NoticeTry { before: heard.cloned(), now: trying }));
+        }
+        // What was never tried waits for nothing that was tried in vain.
+        due.sort_by_key(|(condition, _, one)| (one.now.tries, Reverse(condition.word)));
+        due.truncate(channel.room.load(Ordering::Relaxed));
+        if due.is_empty() {
+            return Vec::new();
+        }
+        let tries: Vec<_> = due.iter().map(|(.., one)| one.clone()).collect();
+        let claimed = match tokio::time::timeout(CATALOG, known.catalog.notice_try(&tries)).await {
+            Ok(Ok(claimed)) => claimed,
+            Ok(Err(why)) => {
+                tracing::debug!(error = %why, "notifications cannot be claimed");
+                return Vec::new();
             }
+            Err(_) => return Vec::new(),
+        };
+        // Of the others another service tells.
+        let ours = due.into_iter().zip(claimed).filter(|(_, is_ours)| *is_ours);
+        ours.map(|((condition, notice, one), _)| {
             let at = notice.told_at;
             let telling = Telling {
                 schema: SCHEMA,
@@ -258,13 +315,14 @@ impl Teller {
                 at,
                 database: Some(notice.database.to_string()),
                 topic: notice.topic.clone(),
-                word: is.0.text(),
-                was: known.and_then(|known| known.word.clone()),
+                word: condition.word.text(),
+                was: one.before.and_then(|before| before.word),
                 node: self.node.clone(),
                 message: condition.message.clone(),
             };
-            self.queue(name, queue, telling, Receipt::Notice(notice.clone()));
-        }
+            (telling, Receipt::Notice(notice.clone()))
+        })
+        .collect()
     }
 
     /// Without a catalog nobody can claim anything: each service says of itself that it cannot read it.
@@ -281,40 +339,30 @@ impl Teller {
                 self.stands = (Word::Unknown, now);
             }
         }
-        let (word, since) = self.stands;
-        for (name, queue) in &self.queues {
-            let was = {
-                let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-                let before = own.get(name).copied();
-                let Some(tries) = delivery::due((word, 0), since, before.as_ref(), now) else { continue };
-                let last = before.and_then(|before| before.last);
-                let next_at = now + delivery::pause(tries);
-                own.insert(
-                    name.clone(),
-                    Heard { last, trying: since, tries: tries.saturating_add(1), next_at },
-                );
-                last
-            };
-            let telling = Telling {
-                schema: SCHEMA,
-                id: format!("{}/catalog/{}", self.node, since.timestamp_micros()),
-                at: since,
-                database: None,
-                topic: "catalog".to_owned(),
-                word: word.text(),
-                was: was.map(|(word, _)| word.text().to_owned()),
-                node: self.node.clone(),
-                message: of_catalog(&self.node, word),
-            };
-            self.queue(name, queue, telling, Receipt::Own(word));
-        }
     }
 
-    fn queue(&self, name: &str, queue: &mpsc::Sender<Waiting>, telling: Telling, receipt: Receipt) {
-        if queue.try_send(Waiting { telling, receipt, since: Instant::now() }).is_err() {
-            self.metrics.delivered(name, |delivered| delivered.failed += 1);
-            tracing::warn!(channel = name, "a channel is too slow: a notification waits for its next turn");
-        }
+    /// What a channel has not heard of this process's own: it is tried now.
+    fn own(&self, channel: &Channel, now: DateTime<Utc>) -> Option<(Telling, Receipt)> {
+        let (word, since) = self.stands;
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = own.get(&channel.name).copied();
+        let tries = delivery::due((word, 0), since, before.as_ref(), now)?;
+        let last = before.and_then(|before| before.last);
+        let next_at = now + delivery::pause(tries);
+        let trying = Heard { last, trying: since, tries: tries.saturating_add(1), next_at };
+        own.insert(channel.name.clone(), trying);
+        let telling = Telling {
+            schema: SCHEMA,
+            id: format!("{}/catalog/{}", self.node, since.timestamp_micros()),
+            at: since,
+            database: None,
+            topic: "catalog".to_owned(),
+            word: word.text(),
+            was: last.map(|(word, _)| word.text().to_owned()),
+            node: self.node.clone(),
+            message: of_catalog(&self.node, word),
+        };
+        Some((telling, Receipt::Own(word)))
     }
 }
 
@@ -354,25 +402,19 @@ struct Deliverer {
     catalog: Option<Catalog>,
     metrics: Arc<Metrics>,
     own: Own,
+    room: Arc<AtomicUsize>,
 }
 
 impl Deliverer {
-    async fn run(self, mut waiting: mpsc::Receiver<Waiting>, cancel: CancellationToken) {
+    async fn run(self, mut handed: mpsc::Receiver<Handed>, cancel: CancellationToken) {
         loop {
             let next = tokio::select! {
                 () = cancel.cancelled() => return,
-                next = waiting.recv() => match next {
+                next = handed.recv() => match next {
                     Some(next) => next,
                     None => return,
                 },
             };
-            if next.since.elapsed() > QUEUED {
-                tracing::debug!(
-                    channel = self.name,
-                    "a notification waited for too long and is handed out anew"
-                );
-                continue;
-            }
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = self.deliver(&next) => {}
@@ -380,10 +422,26 @@ impl Deliverer {
         }
     }
 
-    async fn deliver(&self, waiting: &Waiting) {
+    async fn deliver(&self, handed: &Handed) {
+        let took = self.told(&handed.tellings).await;
+        let count = handed.tellings.len() as u64;
+        self.metrics.delivered(&self.name, |delivered| match took {
+            true => delivered.sent += count,
+            false => delivered.failed += count,
+        });
+        let most = channel::most(&self.settings);
+        let room = delivery::together(self.room.load(Ordering::Relaxed), took, most);
+        self.room.store(room, Ordering::Relaxed);
+        if took {
+            self.took(&handed.receipts).await;
+        }
+    }
+
+    /// Tries until it is taken, or not for now.
+    async fn told(&self, tellings: &[Telling]) -> bool {
         let mut pauses = channel::pauses(&self.settings);
         loop {
-            let why = match channel::send(&self.client, &self.settings, &waiting.telling).await {
+            let why = match channel::send(&self.client, &self.settings, tellings).await {
                 Ok(refused) => {
                     for why in refused {
                         self.metrics.delivered(&self.name, |delivered| delivered.failed += 1);
@@ -393,35 +451,45 @@ impl Deliverer {
                             "a notification was taken for others, and not for this recipient"
                         );
                     }
-                    break;
+                    return true;
                 }
                 Err(why) => why,
             };
             let Some(pause) = pauses.next() else {
-                self.metrics.delivered(&self.name, |delivered| delivered.failed += 1);
-                return tracing::warn!(
+                tracing::warn!(
                     channel = self.name,
+                    count = tellings.len(),
                     error = why,
                     "a notification was not taken: it is told again, as things stand then"
                 );
+                return false;
             };
             tracing::debug!(channel = self.name, error = why, "a notification was not taken yet");
             tokio::time::sleep(pause).await;
         }
-        self.metrics.delivered(&self.name, |delivered| delivered.sent += 1);
-        match (&waiting.receipt, &self.catalog) {
-            (Receipt::Own(word), _) => {
-                let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(heard) = own.get_mut(&self.name) {
-                    (heard.last, heard.tries) = (Some((*word, 0)), 0);
+    }
+
+    /// Writes down that they were taken.
+    async fn took(&self, receipts: &[Receipt]) {
+        let mut notices = Vec::new();
+        for receipt in receipts {
+            match receipt {
+                Receipt::Own(word) => {
+                    let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(heard) = own.get_mut(&self.name) {
+                        (heard.last, heard.tries) = (Some((*word, 0)), 0);
+                    }
                 }
+                Receipt::Notice(notice) => notices.push(notice.clone()),
             }
-            (Receipt::Notice(notice), Some(catalog)) => {
-                if let Err(why) = catalog.notice_took(&self.name, notice).await {
-                    tracing::debug!(error = %why, "that a notification was taken is not recorded: it may be told again");
-                }
-            }
-            (Receipt::Notice(_), None) => {}
+        }
+        if notices.is_empty() {
+            return;
+        }
+        if let Some(catalog) = &self.catalog
+            && let Err(why) = catalog.notice_took(&self.name, &notices).await
+        {
+            tracing::debug!(error = %why, "that notifications were taken is not recorded: they may be told again");
         }
     }
 }

@@ -38,7 +38,7 @@ fn telling() -> Telling {
 /// # Errors
 /// In words, when the channel did not take it, or not for everybody.
 pub async fn send(client: &Client, settings: &ChannelConfig) -> Result<(), String> {
-    match channel::send(client, settings, &telling()).await?.as_slice() {
+    match channel::send(client, settings, &[telling()]).await?.as_slice() {
         [] => Ok(()),
         refused => Err(format!("it was taken for others, and not for {}", refused.join("; "))),
     }

@@ -3,6 +3,9 @@
 //! What always holds: what is served is the newest incarnation. A standby is bound to the one that its copy is of: by `farshore.incarnation` in its `options`, else to the one that it was let
 //! have first under its name, which is written down before it gets anything; one that has neither is let have nothing. Two incarnations of one cluster have the same system identifier and may have the same positions with other bytes behind them: nothing else
 //! would keep a standby from taking the one's log for the other's. When a newer one is there, sessions of the former end.
+//!
+//! A standby that comes while the store does not answer, or what opens it is not at hand, and is known already, waits for its store: whatever is wrong is not its own matter. Of one that is not known
+//! nothing is written down. Private keys are read again with each look.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::route::Asked;
 use crate::config::{Config, StoreName};
+use crate::message::{Code, OperatorMessage};
 use crate::sources;
 
 /// How often it is looked whether an incarnation that is served is the newest still.
@@ -63,6 +67,19 @@ impl From<Refusal> for Refused {
     }
 }
 
+/// Why there is no journal that could be served.
+struct NoJournal {
+    refusal: Refusal,
+    /// Whether standbys wait until there is one again.
+    waits: bool,
+}
+
+impl From<Refusal> for NoJournal {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, waits: false }
+    }
+}
+
 /// All that are served.
 pub struct Journals {
     config: Arc<Config>,
@@ -87,7 +104,17 @@ impl Journals {
         let Some(store) = store.or(first) else {
             return Err(Refusal::new(NOT_READY, format!("{database} has no store")).into());
         };
-        let journal = self.newest(database, store).await?;
+        let journal = match self.newest(database, store).await {
+            Ok(journal) => journal,
+            Err(NoJournal { refusal, waits: false }) => return Err(refusal.into()),
+            Err(NoJournal { refusal, waits: true }) => {
+                let of = match asked.incarnation {
+                    Some(incarnation) => Some(incarnation),
+                    None => self.known_as(database, name).await,
+                };
+                return Err(Refused { refusal, of: of.map(|of| (of, StandbyState::WaitsForStore)) });
+            }
+        };
         let by_itself = asked.incarnation.is_some();
         let bound = match asked.incarnation {
             Some(incarnation) => incarnation,
@@ -142,6 +169,12 @@ impl Journals {
         }
     }
 
+    /// The incarnation that a standby of this name is bound to, where it is to one, and that is known.
+    async fn known_as(&self, database: &DatabaseName, name: &str) -> Option<IncarnationId> {
+        let bound = self.catalog.as_ref()?.standby_bound(database, name);
+        tokio::time::timeout(PATIENCE, bound).await.ok()?.ok()?
+    }
+
     /// Tells the catalog that a standby that it knows was refused.
     pub async fn refused(&self, (database, name): (&DatabaseName, &str), refused: &Refused) {
         let (Some(catalog), Some((incarnation, state))) = (&self.catalog, refused.of) else { return };
@@ -153,15 +186,22 @@ impl Journals {
     }
 
     /// The newest incarnation's, as the store has it now.
-    async fn newest(&self, database: &DatabaseName, store: &StoreName) -> Result<Journal, Refusal> {
+    async fn newest(&self, database: &DatabaseName, store: &StoreName) -> Result<Journal, NoJournal> {
         let away = |why: &dyn std::fmt::Display| {
             tracing::warn!(%database, %store, error = %why, "a standby waits for its store");
-            Refusal::new(NOT_READY, "the store does not answer; the journal's server's log says why")
+            let what = "the store cannot be read now; the journal's server's log says why";
+            NoJournal { refusal: Refusal::new(NOT_READY, what), waits: true }
+        };
+        let keyless = |why: &dyn std::fmt::Display| {
+            tracing::error!(%database, %store, error = %why, "a standby waits for a secret of its store: what is stored is sound");
+            let what = "a key or password of the store does not read where it is served; its server's log says which";
+            NoJournal { refusal: Refusal::new(NOT_READY, what), waits: true }
         };
         let found = tokio::time::timeout(PATIENCE, sources::all(&self.config, database, store)).await;
-        let source = found.map_err(|_| away(&"it hangs"))?.map_err(|why| away(&why))?.pop();
+        let found = found.map_err(|_| away(&"it hangs"))?;
+        let source = found.map_err(|why| if is_secret(&why) { keyless(&why) } else { away(&why) })?.pop();
         let Some(source) = source else {
-            return Err(Refusal::new(NOT_READY, format!("nothing of {database} is stored yet")));
+            return Err(Refusal::new(NOT_READY, format!("nothing of {database} is stored yet")).into());
         };
         let (incarnation, number) = (source.record().incarnation, source.record().number);
         let key = (database.clone(), store.clone());
@@ -169,13 +209,15 @@ impl Journals {
         if let Some(known) = served.get(&key) {
             // A listing that began earlier may end later.
             if known.incarnation == incarnation || known.number > number {
+                // A key that was not at hand may be by now.
+                known.server.go_on_with(source.unlock());
                 return Ok(known.clone());
             }
             known.cancel.cancel();
         }
         let every = sources::look_interval(&self.config, store.as_str());
         let Some(server) = JournalServer::new(source, every) else {
-            return Err(Refusal::new(NOT_READY, format!("{database} is no PostgreSQL database")));
+            return Err(Refusal::new(NOT_READY, format!("{database} is no PostgreSQL database")).into());
         };
         let cancel = self.stop.child_token();
         let journal = Journal { server, store: store.to_string(), incarnation, number, cancel };
@@ -201,4 +243,9 @@ impl Journals {
         }
         self.stop.cancel();
     }
+}
+
+/// Whether what opens a store does not read, and nothing is wrong with the store.
+fn is_secret(why: &anyhow::Error) -> bool {
+    why.downcast_ref::<OperatorMessage>().is_some_and(|why| why.code == Code::SecretUnreadable)
 }

@@ -225,8 +225,8 @@ impl Drop for Visit {
         let mut known = self.all.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (self.who.database.clone(), self.who.name.clone());
         let Some(one) = known.get_mut(&key).filter(|one| one.session == self.session) else { return };
-        // Why it was sent away stays; one that followed is away now.
-        if one.row.state.follows() {
+        // Why it was sent away stays, also while it comes again by itself; one that followed is away now.
+        if one.row.state.follows() && !one.row.is_sent_away() {
             (one.row.state, one.row.since, one.row.heard_at) = (StandbyState::Away, Utc::now(), Utc::now());
             self.say(StandbyState::Away, None);
         }

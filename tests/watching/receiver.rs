@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use farshore::notify::channel::signature;
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub struct Receiver {
     pub received: Received,
     /// What it answers.
     pub status: Arc<Mutex<u16>>,
+    /// And how late.
+    pub pause: Arc<Mutex<Duration>>,
     _thread: JoinHandle<()>,
 }
 
@@ -30,7 +32,8 @@ impl Receiver {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (received, status) = (Received::default(), Arc::new(Mutex::new(200_u16)));
-        let (kept, answered) = (Arc::clone(&received), Arc::clone(&status));
+        let pause = Arc::<Mutex<Duration>>::default();
+        let (kept, answered, late) = (Arc::clone(&received), Arc::clone(&status), Arc::clone(&pause));
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = BufReader::new(stream.unwrap());
@@ -46,6 +49,10 @@ impl Receiver {
                 stream.read_exact(&mut body).unwrap();
                 let body = String::from_utf8(body).unwrap();
                 let status = *answered.lock().unwrap();
+                let pause = *late.lock().unwrap();
+                if !pause.is_zero() {
+                    farshore_testkit::process::let_pass(pause);
+                }
                 if status == 200 && !body.is_empty() {
                     let at: i64 = header("farshore-timestamp").parse().expect("a timestamp");
                     assert_eq!(
@@ -53,7 +60,10 @@ impl Receiver {
                         signature(KEY.as_bytes(), at, &body),
                         "{head:?}"
                     );
-                    kept.lock().unwrap().push((Instant::now(), serde_json::from_str(&body).unwrap()));
+                    let (now, told): (_, Value) = (Instant::now(), serde_json::from_str(&body).unwrap());
+                    // As the documentation has a receiver take several that come at once.
+                    let all = told["notices"].as_array().cloned().unwrap_or_else(|| vec![told]);
+                    kept.lock().unwrap().extend(all.into_iter().map(|told| (now, told)));
                 } else if status == 200 {
                     kept.lock().unwrap().push((Instant::now(), Value::String(head[0].clone())));
                 }
@@ -63,7 +73,7 @@ impl Receiver {
                 );
             }
         });
-        Self { port, received, status, _thread: thread }
+        Self { port, received, status, pause, _thread: thread }
     }
 
     /// What was told of a database and a topic, oldest first: words, and when.

@@ -1,8 +1,9 @@
 //! Log of a journal to one standby, on and on.
 //!
-//! What always holds: what is sent is what the journal holds, in order; of a timeline that was left nothing behind the fork, once that is known, which is looked for while log is read. What lies
+//! What always holds: what is sent is what the journal holds, in order; of a timeline that was left nothing behind the fork, once that is known, which is looked for while log is read. A look costs no
+//! log that was read: the reader goes on unless its course is another one now (`course.rs`); one that begins anew continues, by the chain, what was read before. What lies
 //! before something that is not to be had goes out before that is said. A store that does not answer ends no stream for minutes: signs of life go on, and it is asked again; log that
-//! does not read ends it. What is held for a standby that takes slowly is bounded by [`Slices::has_room`] and by what a log reader reads ahead, whatever the standby says meanwhile.
+//! does not read ends it, and so does log that is sealed for a private key which is not at hand: that is no damage, and a standby comes again. What is held for a standby that takes slowly is bounded by [`Slices::has_room`] and by what a log reader reads ahead, whatever the standby says meanwhile.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::course::Course;
 use super::look::Looks;
 use super::offer::{GONE, Line, OTHER_HISTORY, Refused};
 use super::pace::{Due, Pace};
@@ -43,10 +45,10 @@ const TRIES: u32 = 4;
 /// How long an end may take that the other side has to take notice of.
 const ENDING: Duration = Duration::from_secs(30);
 
-/// What was read.
+/// What was read, with the reader that log is read with; none where it is to be made anew.
 enum Read {
     Log(Box<LogReader>, Result<Next, JournalError>),
-    Line(Result<Option<Arc<Branches>>, Arc<BranchError>>),
+    Line(Option<Box<LogReader>>, Result<Option<Arc<Branches>>, Arc<BranchError>>),
 }
 
 type Reading = Pin<Box<dyn Future<Output = Read> + Send>>;
@@ -58,6 +60,8 @@ struct Sending<'a> {
     slices: Slices,
     /// The last chunk that log was read from: what is sent next continues it.
     last: Option<Header>,
+    /// What the reader reads that log is read with.
+    course: Option<Course>,
     /// Where the timeline was left, and for which; `None` while it goes on.
     left: Option<(Offset, Timeline)>,
     /// The end of what was sent.
@@ -94,7 +98,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let mut pace = Pace::begin(Instant::now());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut reading: Option<Reading> = Some(sending.look(Duration::ZERO));
+    let mut reading: Option<Reading> = Some(sending.look(Duration::ZERO, None));
     // Why it ends, once what was read before has gone.
     let mut ends: Option<Refused> = None;
     let mut owes_reply = false;
@@ -185,6 +189,7 @@ impl<'a> Sending<'a> {
             timeline,
             slices: Slices::new(start),
             last: None,
+            course: None,
             left: None,
             sent: start,
             end: start,
@@ -223,6 +228,11 @@ impl<'a> Sending<'a> {
         end.max(self.sent)
     }
 
+    /// Where reading ends: at the fork, or where the journal does.
+    fn until(&self) -> Offset {
+        self.left.map_or(self.end, |(at, _)| at)
+    }
+
     fn standing(&self) -> Standing {
         // A store that hangs fails late; while there is no room for more, nobody asks it.
         let hangs = self.looked.elapsed() > STALE.saturating_add(self.server.every) && self.slices.has_room();
@@ -237,12 +247,12 @@ impl<'a> Sending<'a> {
         Standing { timeline, sent, end, status, state, problem: None }
     }
 
-    /// Looks at the journal's end, after a while.
-    fn look(&self, pause: Duration) -> Reading {
+    /// Looks at the journal's end, after a while, between two pieces that a reader reads.
+    fn look(&self, pause: Duration, log: Option<Box<LogReader>>) -> Reading {
         let looks: Arc<Looks> = Arc::clone(&self.server.looks);
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            Read::Line(looks.now().await)
+            Read::Line(log, looks.now().await)
         })
     }
 
@@ -266,32 +276,34 @@ impl<'a> Sending<'a> {
                 self.is_all = false;
                 self.slices.push(&piece.bytes);
                 match self.looked.elapsed() > LOOK_AGAIN {
-                    true => Ok(self.look(Duration::ZERO)),
+                    true => Ok(self.look(Duration::ZERO, Some(log))),
                     false => Ok(Self::go_on(log)),
                 }
             }
             Read::Log(log, Ok(Next::Passed)) => Ok(Self::go_on(log)),
             Read::Log(_, Ok(Next::End | Next::Misled)) => {
                 (self.failures, self.failing) = (0, None);
-                self.is_all = true;
-                Ok(self.look(self.server.every))
+                // A look since the reader began may have seen more.
+                self.is_all = self.slices.end() >= self.until();
+                let pause = if self.is_all { self.server.every } else { Duration::ZERO };
+                Ok(self.look(pause, None))
             }
             Read::Log(_, Ok(Next::Gap(gap))) => Err(missing(&format!(
                 "the log behind {} is not in this journal: it was lost at the source, or has expired",
                 gap.at
             ))),
-            Read::Log(_, Err(why)) => self.again(&why),
-            Read::Line(Ok(None)) => Ok(self.look(self.server.every)),
-            Read::Line(Ok(Some(branches))) => self.follow(&branches),
-            Read::Line(Err(why)) => match &*why {
-                BranchError::Journal(why) => self.again(why),
+            Read::Log(_, Err(why)) => self.again(&why, None),
+            Read::Line(_, Ok(None)) => Ok(self.look(self.server.every, None)),
+            Read::Line(log, Ok(Some(branches))) => self.follow(&branches, log),
+            Read::Line(log, Err(why)) => match &*why {
+                BranchError::Journal(why) => self.again(why, log),
                 why => Err(damaged(why)),
             },
         }
     }
 
-    /// What is to be sent of the journal as it is now.
-    fn follow(&mut self, branches: &Branches) -> Result<Reading, Refused> {
+    /// What is to be sent of the journal as it is now, with the reader that there is where it reads that.
+    fn follow(&mut self, branches: &Branches, log: Option<Box<LogReader>>) -> Result<Reading, Refused> {
         let line = Line::of(branches);
         let newest = line.newest().unwrap_or(self.timeline);
         self.left = line.left(self.timeline);
@@ -312,22 +324,32 @@ impl<'a> Sending<'a> {
         if from >= until.unwrap_or(line.end) {
             (self.failures, self.failing) = (0, None);
             self.is_all = true;
-            return Ok(self.look(self.server.every));
+            return Ok(self.look(self.server.every, None));
         }
-        if branches.stretches(newest, from, until).is_empty() {
+        let course = Course::new(branches.stretches(newest, from, until), self.left);
+        if course.is_empty() {
             let until = until.unwrap_or(line.end);
             return Err(missing(&format!(
                 "the log of timeline {} from {from} up to {until} is not in this journal",
                 self.timeline
             )));
         }
+        let goes_on = self.course.as_ref().is_some_and(|former| course.continues(former, from));
+        if let Some(log) = log.filter(|log| goes_on && log.cursor() == from) {
+            // Its course stays what it began with: so far it reads, and no further.
+            return Ok(Self::go_on(log));
+        }
+        self.course = Some(course);
         let log = LogReader::new(&self.server.source, branches, newest, from, until);
         let log = log.following(self.last.clone());
         Ok(Self::go_on(Box::new(log)))
     }
 
     /// A store that failed is asked again, later and later, for a while; what does not read a few times.
-    fn again(&mut self, why: &JournalError) -> Result<Reading, Refused> {
+    fn again(&mut self, why: &JournalError, log: Option<Box<LogReader>>) -> Result<Reading, Refused> {
+        if why.lacks_key() {
+            return Err(sealed(why));
+        }
         self.failures = self.failures.saturating_add(1);
         let since = *self.failing.get_or_insert_with(Instant::now);
         match why.retry() {
@@ -340,7 +362,7 @@ impl<'a> Sending<'a> {
                 }
                 let pause = self.server.every.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
                 tracing::warn!(error = %why, pause_seconds = pause.as_secs_f64(), "the journal cannot be read for a standby now; it is asked again");
-                Ok(self.look(pause))
+                Ok(self.look(pause, log))
             }
             Retry::Never => Err(damaged(why)),
         }
@@ -365,9 +387,188 @@ fn damaged(why: &dyn std::fmt::Display) -> Refused {
     Refused { state: State::Damaged, refusal }
 }
 
+fn sealed(why: &dyn std::fmt::Display) -> Refused {
+    tracing::error!(error = %why, "the log is sealed, and no private key at hand opens it for a standby: what is stored is sound");
+    let what =
+        "the log from here on is sealed, and no private key that opens it is at hand where it is served";
+    let refusal = Refusal::new(NOT_READY, what.to_owned())
+        .hint("name the file with the private key as the store's identity_file there; nothing is lost, and a standby goes on by itself");
+    Refused { state: State::WaitsForStore, refusal }
+}
+
 fn away(why: &dyn std::fmt::Display) -> Refused {
     tracing::error!(error = %why, "the store did not answer for minutes: standbys are told");
     let refusal =
         Refusal::new(NOT_READY, "the store does not answer; the journal's server's log says why".to_owned());
     Refused { state: State::WaitsForStore, refusal }
+}
+
+#[cfg(test)]
+mod tests {
+    use age::secrecy::ExposeSecret as _;
+    use age::x25519::Identity;
+    use farshore_journal::format::body::TimelineBody;
+    use farshore_journal::format::{Recipients, Unlock};
+    use farshore_journal::store::ObjectStore as _;
+    use farshore_journal::store::faults::{Faults, Faulty};
+    use farshore_journal::store::memory::MemoryStore;
+    use farshore_journal::writer::{Writer, encode_data, encode_timeline};
+    use farshore_journal::{Position, Sequence};
+
+    use super::*;
+    use crate::fixture::{SEGMENT, founded_in, opened_for, quiet};
+
+    /// Frames of a chunk, each as long as a segment of these journals.
+    const FRAMES: u64 = 4;
+
+    /// A journal of one chunk, what counts the questions to its store, and who writes it.
+    async fn journal(every: Duration) -> (JournalServer, Arc<Faulty<MemoryStore>>, Writer) {
+        sealed_for(every, Recipients::default()).await
+    }
+
+    async fn sealed_for(
+        every: Duration,
+        recipients: Recipients,
+    ) -> (JournalServer, Arc<Faulty<MemoryStore>>, Writer) {
+        let store = Arc::new(Faulty::new(MemoryStore::new(), 1, Faults::default()));
+        let (source, reader) = founded_in(Arc::clone(&store) as _).await;
+        let mut writer = opened_for(&reader, recipients).await;
+        chunk(&mut writer).await;
+        (JournalServer::new(source, every).unwrap(), store, writer)
+    }
+
+    async fn chunk(writer: &mut Writer) {
+        let (chunk, _) = encode_data(writer.place(), &vec![7; (FRAMES * SEGMENT) as usize]).unwrap();
+        writer.append(&chunk, &quiet).await.unwrap();
+    }
+
+    /// Where log ends that is so many bytes long.
+    fn at(bytes: u64) -> Offset {
+        Offset::new(SEGMENT + bytes)
+    }
+
+    /// A standby whose line takes all that is read at once.
+    struct Line<'a> {
+        sending: Sending<'a>,
+        reading: Option<Reading>,
+        taken: u64,
+    }
+
+    impl<'a> Line<'a> {
+        fn begin(server: &'a JournalServer) -> Self {
+            let sending = Sending::begin(server, Timeline::new(1), at(0));
+            let reading = Some(sending.look(Duration::ZERO, None));
+            Self { sending, reading, taken: 0 }
+        }
+
+        /// One step; `looks`: the last look was long ago.
+        async fn step(&mut self, looks: bool) {
+            if looks {
+                self.sending.looked = Instant::now().checked_sub(LOOK_AGAIN * 2).unwrap();
+            }
+            let read = self.reading.take().unwrap().await;
+            self.reading = Some(self.sending.take(read).map_err(|why| why.refusal).unwrap());
+            while let Some((start, bytes)) = self.sending.slices.next(self.sending.is_all) {
+                assert_eq!(start, at(self.taken));
+                self.taken += bytes.len() as u64;
+                self.sending.sent = at(self.taken);
+            }
+        }
+
+        async fn all(&mut self, looks: bool) {
+            while !self.sending.is_all {
+                self.step(looks).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_look_while_log_is_read_asks_the_store_for_none_of_it_again() {
+        let mut calls = Vec::new();
+        for looks in [false, true] {
+            // One look is as good as all.
+            let (server, store, _writer) = journal(Duration::from_secs(3600)).await;
+            let (mut line, before) = (Line::begin(&server), store.calls());
+            line.all(looks).await;
+            assert_eq!(line.taken, FRAMES * SEGMENT);
+            calls.push(store.calls() - before);
+        }
+        assert_eq!(calls[0], calls[1]);
+    }
+
+    #[tokio::test]
+    async fn what_came_while_log_was_read_goes_too_before_all_is_said_to_have_gone() {
+        let (server, store, mut writer) = journal(Duration::ZERO).await;
+        let mut line = Line::begin(&server);
+        line.step(false).await;
+        line.step(false).await;
+        assert_eq!(line.taken, SEGMENT);
+        chunk(&mut writer).await;
+        // A look that fails keeps what was read, too.
+        let before = Faults { before: 1.0, ..Faults::default() };
+        line.step(true).await;
+        store.set(before);
+        line.step(true).await;
+        assert_eq!(line.sending.failures, 1);
+        store.set(Faults::default());
+        line.all(true).await;
+        assert_eq!((line.taken, line.sending.sent), (2 * FRAMES * SEGMENT, at(2 * FRAMES * SEGMENT)));
+    }
+
+    #[tokio::test]
+    async fn nothing_behind_a_fork_is_taken_that_was_found_while_its_chunk_was_read() {
+        for fork in [FRAMES * SEGMENT, 5 * SEGMENT / 2] {
+            let (server, _store, mut writer) = journal(Duration::ZERO).await;
+            let mut line = Line::begin(&server);
+            line.step(false).await;
+            line.step(false).await;
+            let (parent, next) = (Timeline::new(1), Timeline::new(2));
+            let history = format!("1\t{}\tno recovery target specified\n", at(fork)).into_bytes();
+            let body = TimelineBody { parent, parent_end: at(FRAMES * SEGMENT), history };
+            let branch = Position::new(next, at(fork));
+            let (begins, _) = encode_timeline(writer.place(), branch, &body).unwrap();
+            writer.append(&begins, &quiet).await.unwrap();
+            chunk(&mut writer).await;
+            line.all(true).await;
+            assert_eq!((line.taken, line.sending.left), (fork, Some((at(fork), next))));
+        }
+    }
+
+    /// Steps until it ends, and why it does.
+    async fn refused(server: &JournalServer) -> (State, String) {
+        let mut sending = Sending::begin(server, Timeline::new(1), at(0));
+        let mut reading = sending.look(Duration::ZERO, None);
+        loop {
+            match sending.take(reading.await) {
+                Ok(next) => reading = next,
+                Err(Refused { state, refusal }) => return (state, refusal.message),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn log_whose_private_key_is_not_at_hand_is_no_damage_and_goes_on_once_it_is() {
+        let (key, other) = (Identity::generate(), Identity::generate());
+        let recipients = Recipients::parse([key.to_public().to_string().as_str()]).unwrap();
+        let (server, store, writer) = sealed_for(Duration::ZERO, recipients).await;
+        let with = |key: &Identity| Unlock::parse(key.to_string().expose_secret()).unwrap();
+        for (name, keys) in [("none", Unlock::none()), ("another's", with(&other))] {
+            server.go_on_with(&keys);
+            let (state, message) = refused(&server).await;
+            assert_eq!(state, State::WaitsForStore, "{name}: {message}");
+            assert!(message.contains("no private key that opens it is at hand"), "{name}: {message}");
+        }
+        server.go_on_with(&with(&key));
+        let mut line = Line::begin(&server);
+        line.all(false).await;
+        assert_eq!(line.taken, FRAMES * SEGMENT);
+        // What was changed is damage still, whichever key is at hand.
+        let number = writer.place().number();
+        let last = writer.reader().layout().chunk(Sequence::new(number.get() - 1)).unwrap();
+        let mut bytes = store.get(&last).await.unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        store.inner().replace(&last, bytes.into());
+        assert_eq!(refused(&server).await.0, State::Damaged);
+    }
 }

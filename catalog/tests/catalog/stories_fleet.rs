@@ -6,7 +6,7 @@ use farshore_catalog::Catalog;
 use farshore_catalog::database::Database;
 use farshore_catalog::job::{Holder, JobEnd, JobId, JobKind, NewJob, Via};
 use farshore_catalog::lag::ShownState;
-use farshore_catalog::notice::{Notice, NoticeHeard};
+use farshore_catalog::notice::{Notice, NoticeHeard, NoticeTry};
 
 use crate::make::{backup, branch, commit, gap, name, orders, range, shipping, time, usable};
 
@@ -213,8 +213,9 @@ pub async fn of_many_that_would_tell_a_channel_one_does_and_what_it_heard_never_
             tasks.spawn(async move {
                 // A claim may meet another's lock; none may be lost for that.
                 for _ in 0..50 {
-                    match catalog.notice_try(before.as_ref(), &now).await {
-                        Ok(claimed) => return claimed,
+                    let one = NoticeTry { before: before.clone(), now: now.clone() };
+                    match catalog.notice_try(&[one]).await {
+                        Ok(claimed) => return claimed == [true],
                         Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                     }
                 }
@@ -234,17 +235,62 @@ pub async fn of_many_that_would_tell_a_channel_one_does_and_what_it_heard_never_
         (None, 1),
         "that it is tried says nothing of what was heard"
     );
-    catalog.notice_took("pager", &notice("well", 50)).await.unwrap();
-    catalog.notice_took("pager", &notice("breached", 1)).await.unwrap();
+    catalog.notice_took("pager", &[notice("well", 50)]).await.unwrap();
+    catalog.notice_took("pager", &[notice("breached", 1)]).await.unwrap();
     let now = heard().await;
     assert_eq!((now.word.as_deref(), now.mark, now.tries), (Some("well"), 7, 0));
-    assert!(catalog.notice_try(Some(&now), &trying("pager", 90, 1, 150)).await.unwrap());
+    let again = NoticeTry { before: Some(now.clone()), now: trying("pager", 90, 1, 150) };
+    assert_eq!(catalog.notice_try(std::slice::from_ref(&again)).await.unwrap(), [true]);
     assert_eq!(
         heard().await.word.as_deref(),
         Some("well"),
         "what it heard stays while it is told something else"
     );
-    // Each channel for itself.
-    assert!(catalog.notice_try(None, &trying("dba", 90, 1, 150)).await.unwrap());
-    assert_eq!(catalog.notice_heard_list().await.unwrap().len(), 2);
+    // Each channel for itself, and each topic, however many are tried at once.
+    let first = |channel, topic: &str| NoticeTry {
+        before: None,
+        now: NoticeHeard { topic: topic.to_owned(), ..trying(channel, 90, 1, 150) },
+    };
+    let tries = [first("pager", "verify"), again, first("dba", "state"), first("pager", "backup")];
+    assert_eq!(catalog.notice_try(&tries).await.unwrap(), [true, false, true, true]);
+    let of = |topic: &str| Notice { topic: topic.to_owned(), ..notice("failed", 90) };
+    catalog.notice_took("pager", &[of("verify"), of("backup")]).await.unwrap();
+    let all = catalog.notice_heard_list().await.unwrap();
+    let took: Vec<_> = all.iter().filter(|heard| heard.word.as_deref() == Some("failed")).collect();
+    assert_eq!((all.len(), took.len()), (4, 2), "{all:?}");
+}
+
+/// Two services with the same channels, each of which tries all at once, in whatever order.
+pub async fn of_many_that_would_tell_a_channel_much_at_once_each_is_told_by_one(catalog: Catalog) {
+    orders(&catalog).await;
+    let tries: Vec<_> = (0..40)
+        .map(|topic| NoticeHeard {
+            channel: "pager".to_owned(),
+            database: name("orders"),
+            topic: format!("topic-{topic}"),
+            word: None,
+            mark: 0,
+            trying: time(1),
+            tries: 1,
+            next_at: time(60),
+        })
+        .map(|now| NoticeTry { before: None, now })
+        .collect();
+    let mut tasks = tokio::task::JoinSet::new();
+    for service in 0..4 {
+        let (catalog, mut tries) = (catalog.clone(), tries.clone());
+        tries.rotate_left(service * 10);
+        tasks.spawn(async move {
+            // A claim may meet another's lock; none may be lost for that.
+            for _ in 0..50 {
+                match catalog.notice_try(&tries).await {
+                    Ok(claimed) => return claimed,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+            panic!("no claim was answered");
+        });
+    }
+    let claims = tasks.join_all().await.concat();
+    assert_eq!(claims.iter().filter(|claimed| **claimed).count(), tries.len());
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use farshore_applier::plan::PlanError;
 use farshore_applier::restore::{self, RestoreError};
 use farshore_applier::source::Source;
-use farshore_journal::format::FormatError;
 use farshore_journal::{DatabaseName, JournalError};
 
 use super::incarnations::Elsewhere;
@@ -13,7 +12,7 @@ use crate::message::{Code, OperatorMessage, Safe, with_causes};
 
 /// Whether what is stored cannot be opened with the private keys at hand.
 pub(crate) fn is_sealed(why: &JournalError) -> bool {
-    matches!(why, JournalError::Object { source: FormatError::KeyMissing | FormatError::Key { .. }, .. })
+    why.lacks_key()
 }
 
 pub(crate) const NAME_THE_KEY: &str = "name the file with the private key in `identity_file` of the store; without it nobody can read what is encrypted";
