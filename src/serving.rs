@@ -179,7 +179,7 @@ impl Serving {
             Ok(Err(why)) => return tracing::debug!(%peer, error = %why, "a connection came to nothing"),
         };
         let heard = |standing| visit.stands(standing);
-        if let Err(why) = journal.server.serve(session, &heard, &journal.cancel).await {
+        if let Err(why) = journal.server.serve(session, visit.who().delay, &heard, &journal.cancel).await {
             tracing::debug!(%peer, standby = visit.who().name, error = %why, "a standby's session is over");
         }
     }
@@ -234,6 +234,7 @@ impl Serving {
             address: peer.to_string(),
             store: journal.store.clone(),
             incarnation: journal.incarnation,
+            delay: asked.delay,
         };
         let visit = self.standbys.visit(who);
         let session = guest.welcome(&journal.server.greeting()).await?;

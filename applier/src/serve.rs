@@ -112,13 +112,14 @@ impl JournalServer {
         }
     }
 
-    /// Answers a session until it ends. `heard` is told how the standby is doing, four times a second while log is sent. Cancelled, it ends between two messages.
+    /// Answers a session until it ends. `heard` is told how the standby is doing, four times a second while log is sent. Log is sent once it was written so long ago as `delay` says. Cancelled, it ends between two messages.
     ///
     /// # Errors
     /// When the connection broke, or the other side makes no sense.
     pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         mut session: Session<S>,
+        delay: Option<Duration>,
         heard: Heard<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), ServeError> {
@@ -142,7 +143,7 @@ impl JournalServer {
                 Err(_) => return Ok(()),
             };
             let Ok(stream) = tokio::time::timeout(ANSWER, session.stream()).await else { return Ok(()) };
-            match stream::run(self, stream?, (timeline, start), heard, cancel).await? {
+            match stream::run(self, stream?, (timeline, start, delay), heard, cancel).await? {
                 None => return Ok(()),
                 Some(goes_on) => session = goes_on,
             }

@@ -124,6 +124,8 @@ pub struct Standby {
     pub problem: Option<String>,
     /// For how long the journal has had what it has not replayed; zero when it has all, `None` when that is not known.
     pub behind: Option<Duration>,
+    /// How old log is at the least when it is sent to it; `None`: it is sent at once.
+    pub delay: Option<Duration>,
     /// When it, or its end, was last heard of.
     pub heard_at: Time,
 }
@@ -242,15 +244,15 @@ impl Catalog {
 /// When the catalog is away.
 pub async fn standby_put_in_txn(txn: &mut Txn, standbys: &[Standby]) -> Result<()> {
     let statement = "insert into standby (database_name, name, node, login, address, store, incarnation, timeline, sent, \
-                     written, flushed, applied, end_offset, state, since, problem, behind_us, heard_at) \
-                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) \
+                     written, flushed, applied, end_offset, state, since, problem, behind_us, heard_at, delay_us) \
+                     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) \
                      on conflict (database_name, name) do update set node = excluded.node, login = excluded.login, \
                      address = excluded.address, store = excluded.store, incarnation = excluded.incarnation, \
                      timeline = excluded.timeline, sent = excluded.sent, written = excluded.written, \
                      flushed = excluded.flushed, applied = excluded.applied, end_offset = excluded.end_offset, \
                      since = case when standby.state = excluded.state then standby.since else excluded.since end, \
                      state = excluded.state, problem = excluded.problem, behind_us = excluded.behind_us, \
-                     heard_at = excluded.heard_at";
+                     heard_at = excluded.heard_at, delay_us = excluded.delay_us";
     for standby in standbys {
         let behind = standby.behind.map(|behind| duration("behind", behind)).transpose()?;
         let bound = query(statement)
@@ -271,7 +273,8 @@ pub async fn standby_put_in_txn(txn: &mut Txn, standbys: &[Standby]) -> Result<(
             .bind(micros(standby.since))
             .bind(standby.problem.clone())
             .bind(behind)
-            .bind(micros(standby.heard_at));
+            .bind(micros(standby.heard_at))
+            .bind(standby.delay.map(|delay| duration("delay", delay)).transpose()?);
         txn.execute("standby_put", bound).await?;
     }
     Ok(())
@@ -389,6 +392,7 @@ fn from_row(row: &AnyRow) -> Result<Standby> {
         since: row.time("since")?,
         problem: row.maybe_text("problem")?,
         behind: row.maybe_count("behind_us")?.map(Duration::from_micros),
+        delay: row.maybe_count("delay_us")?.map(Duration::from_micros),
         heard_at: row.time("heard_at")?,
     })
 }
@@ -420,6 +424,7 @@ mod tests {
             since: heard_at,
             problem: None,
             behind: behind.map(Duration::from_secs),
+            delay: None,
             heard_at,
         };
         let later = |seconds| heard_at + TimeDelta::seconds(seconds);

@@ -28,7 +28,7 @@ pub enum StandbyCommand {
     /// Make a PostgreSQL standby that follows the journal in place of its primary; it is not started
     #[command(before_help = "Examples:
   farshore standby create orders --to /srv/orders-standby --server 'host=journal.example port=5440 user=oslo passfile=/etc/oslo.pgpass'
-  farshore standby create orders --to /srv/oslo --server 'host=127.0.0.1 port=5440 user=oslo' --name oslo")]
+  farshore standby create orders --to /srv/oslo --server 'host=127.0.0.1 port=5440 user=oslo' --name oslo --apply-delay 4h")]
     Create(StandbyCreateArgs),
     /// Show the PostgreSQL standbys that take a journal for their primary, and how far each is
     #[command(before_help = "Examples:\n  farshore standby list\n  farshore standby list orders -o json")]
@@ -56,9 +56,20 @@ pub struct StandbyCreateArgs {
     /// The store that it is served from; without it the database's first
     #[arg(long, value_name = "NAME")]
     pub store: Option<StoreName>,
+    /// Send it log only once it was written so long ago, so that a mistake can be stopped before it comes: 1s to 90d
+    #[arg(long, value_name = "TIME", value_parser = parse_delay)]
+    pub apply_delay: Option<Span>,
     /// Begin an interrupted one anew
     #[arg(long)]
     pub resume: bool,
+}
+
+fn parse_delay(text: &str) -> Result<Span, String> {
+    let delay: Span = text.parse().map_err(|why: QuantityError| why.to_string())?;
+    match delay.get().as_secs() {
+        1..=7_776_000 => Ok(delay),
+        _ => Err("write 1s to 90d".to_owned()),
+    }
 }
 
 fn parse_conninfo(text: &str) -> Result<String, String> {

@@ -3,9 +3,12 @@
 //! The database of a standby's `primary_conninfo` never arrives: its connection names `replication` (`libpqwalreceiver.c`). So it is the user's only one, or `options` names it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use farshore_engines::postgres::serve::Refusal;
 use farshore_journal::{DatabaseName, IncarnationId};
+
+use crate::config::quantity::Span;
 
 /// SQLSTATE of a user who may not do what he asks for.
 const NOT_ALLOWED: &str = "42501";
@@ -19,6 +22,8 @@ pub struct Asked {
     pub database: DatabaseName,
     /// Of which incarnation; `None`: it did not say.
     pub incarnation: Option<IncarnationId>,
+    /// How old log is to be when it is sent; `None`: it did not say.
+    pub delay: Option<Duration>,
 }
 
 /// Reads what `options` asks for, of these databases.
@@ -26,7 +31,7 @@ pub struct Asked {
 /// # Errors
 /// What it is refused with.
 pub fn asked(options: &str, allowed: &BTreeSet<DatabaseName>) -> Result<Asked, Refusal> {
-    let (mut database, mut incarnation) = (None, None);
+    let (mut database, mut incarnation, mut delay) = (None, None, None);
     for (name, value) in settings(options) {
         let wrong = || Refusal::new(NO_SETTING, format!("{name} has a value that is none"));
         match name {
@@ -36,6 +41,7 @@ pub fn asked(options: &str, allowed: &BTreeSet<DatabaseName>) -> Result<Asked, R
             "farshore.incarnation" => {
                 incarnation = Some(value.parse::<IncarnationId>().map_err(|_| wrong())?);
             }
+            "farshore.apply_delay" => delay = Some(value.parse::<Span>().map_err(|_| wrong())?.get()),
             // Settings of sessions, which mean nothing here.
             _ => {}
         }
@@ -55,7 +61,7 @@ pub fn asked(options: &str, allowed: &BTreeSet<DatabaseName>) -> Result<Asked, R
             }
         },
     };
-    Ok(Asked { database, incarnation })
+    Ok(Asked { database, incarnation, delay })
 }
 
 /// The settings in a text as `options` has it: `-c name=value`, `-cname=value`, `--name=value`.
@@ -107,5 +113,9 @@ mod tests {
         let id = "0123456789abcdef0123456789abcdef";
         let found = asked(&format!("-c farshore.incarnation={id}"), &one).unwrap();
         assert_eq!(found.incarnation.map(|id| id.to_string()), Some(id.to_owned()));
+        let delayed = asked("-c farshore.apply_delay=4h", &one).unwrap().delay;
+        assert_eq!((delayed, found.delay), (Some(Duration::from_secs(4 * 3600)), None));
+        // One that cannot be read is no reason to send at once.
+        assert_eq!(named("-c farshore.apply_delay=soon", &one), Err(NO_SETTING));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use farshore_applier::serve::{Standing, State};
@@ -30,6 +30,8 @@ pub struct Who {
     pub store: String,
     /// Of which incarnation.
     pub incarnation: IncarnationId,
+    /// How old log is to be when it is sent to it.
+    pub delay: Option<Duration>,
 }
 
 /// What is known of one.
@@ -215,6 +217,7 @@ impl Visit {
             since: now,
             problem: None,
             behind: None,
+            delay: who.delay,
             heard_at: now,
         }
     }

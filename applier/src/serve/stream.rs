@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 use farshore_engines::postgres::serve::{FromStandby, Refusal, ServeError, Session, Stream};
 use farshore_engines::postgres::wire::StandbyStatus;
 use farshore_journal::format::Header;
@@ -78,6 +78,9 @@ struct Sending<'a> {
     has_caught_up: bool,
     /// Whether all that waits may go, since the journal ends there.
     is_all: bool,
+    /// How old log is to be when it is sent, and until when what comes next is too young.
+    delay: Option<Duration>,
+    held: Option<DateTime<Utc>>,
     /// How often reading failed since it last succeeded, and since when.
     failures: u32,
     failing: Option<Instant>,
@@ -90,11 +93,12 @@ struct Sending<'a> {
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     server: &JournalServer,
     mut stream: Stream<S>,
-    (timeline, start): (Timeline, Offset),
+    (timeline, start, delay): (Timeline, Offset, Option<Duration>),
     heard: Heard<'_>,
     cancel: &CancellationToken,
 ) -> Result<Option<Session<S>>, ServeError> {
     let mut sending = Sending::begin(server, timeline, start);
+    sending.delay = delay;
     let mut pace = Pace::begin(Instant::now());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -199,6 +203,8 @@ impl<'a> Sending<'a> {
             replays: true,
             has_caught_up: false,
             is_all: false,
+            delay: None,
+            held: None,
             failures: 0,
             failing: None,
         }
@@ -236,7 +242,8 @@ impl<'a> Sending<'a> {
     fn standing(&self) -> Standing {
         // A store that hangs fails late; while there is no room for more, nobody asks it.
         let hangs = self.looked.elapsed() > STALE.saturating_add(self.server.every) && self.slices.has_room();
-        let lacks = self.end.bytes_since(self.sent).unwrap_or(0);
+        // What is not due yet it does not lack.
+        let lacks = if self.held.is_some() { 0 } else { self.end.bytes_since(self.sent).unwrap_or(0) };
         let state = match (self.failures > 0 || hangs, self.has_caught_up && lacks < BEHIND) {
             (true, _) => State::WaitsForStore,
             (false, true) => State::Streaming,
@@ -265,6 +272,7 @@ impl<'a> Sending<'a> {
 
     /// Takes what was read, and says what is read next.
     fn take(&mut self, read: Read) -> Result<Reading, Refused> {
+        let former = self.last.clone();
         if let Read::Log(log, _) = &read
             && let Some(last) = log.last_read()
         {
@@ -273,6 +281,14 @@ impl<'a> Sending<'a> {
         match read {
             Read::Log(log, Ok(Next::Bytes(piece))) => {
                 (self.failures, self.failing) = (0, None);
+                let now = Utc::now();
+                self.held =
+                    self.last.as_ref().and_then(|chunk| held_until(chunk.written_at, self.delay, now));
+                if let Some(due) = self.held {
+                    // It is read again then: until then it is looked whether it is in the history still.
+                    (self.last, self.is_all) = (former, true);
+                    return Ok(self.look(self.patience(due, now), None));
+                }
                 self.is_all = false;
                 self.slices.push(&piece.bytes);
                 match self.looked.elapsed() > LOOK_AGAIN {
@@ -302,6 +318,12 @@ impl<'a> Sending<'a> {
         }
     }
 
+    /// How long nothing is read while what comes next is too young: the journal is looked at all the same.
+    fn patience(&self, due: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+        let wait = (due - now).to_std().unwrap_or_default();
+        wait.min(LOOK_AGAIN).max(self.server.every)
+    }
+
     /// What is to be sent of the journal as it is now, with the reader that there is where it reads that.
     fn follow(&mut self, branches: &Branches, log: Option<Box<LogReader>>) -> Result<Reading, Refused> {
         let line = Line::of(branches);
@@ -325,6 +347,12 @@ impl<'a> Sending<'a> {
             (self.failures, self.failing) = (0, None);
             self.is_all = true;
             return Ok(self.look(self.server.every, None));
+        }
+        let now = Utc::now();
+        if let Some(due) = self.held.filter(|due| *due > now) {
+            (self.failures, self.failing) = (0, None);
+            self.is_all = true;
+            return Ok(self.look(self.patience(due, now), None));
         }
         let course = Course::new(branches.stretches(newest, from, until), self.left);
         if course.is_empty() {
@@ -367,6 +395,14 @@ impl<'a> Sending<'a> {
             Retry::Never => Err(damaged(why)),
         }
     }
+}
+
+/// Until when a chunk that was written then, in microseconds since 1970, is too young to be sent; `None`: it is old enough.
+fn held_until(written_at: i64, delay: Option<Duration>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let delay = TimeDelta::from_std(delay?).unwrap_or(TimeDelta::MAX);
+    let written = DateTime::from_timestamp_micros(written_at).unwrap_or(now);
+    let due = written.checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC);
+    (due > now).then_some(due)
 }
 
 fn missing(what: &str) -> Refused {
@@ -480,6 +516,19 @@ mod tests {
                 self.step(looks).await;
             }
         }
+    }
+
+    #[test]
+    fn log_is_held_until_it_is_as_old_as_its_delay_says_and_no_longer() {
+        let now = DateTime::from_timestamp(1_774_792_800, 0).unwrap();
+        let hour = Duration::from_secs(3600);
+        let written = |ago: i64| (now - TimeDelta::seconds(ago)).timestamp_micros();
+        assert_eq!(held_until(written(0), None, now), None);
+        assert_eq!(held_until(written(3599), Some(hour), now), Some(now + TimeDelta::seconds(1)));
+        assert_eq!(held_until(written(3600), Some(hour), now), None);
+        // What cannot be reckoned is not sent.
+        assert!(held_until(written(9), Some(Duration::MAX), now).is_some());
+        assert!(held_until(i64::MAX, Some(hour), now).is_some());
     }
 
     #[tokio::test]

@@ -58,7 +58,7 @@ impl Served {
                     {
                         let tell = move |heard| *tell.lock().unwrap() = Some(heard);
                         // Whoever goes without a word is no failure of ours.
-                        let _ended = server.serve(session, &tell, &stop).await;
+                        let _ended = server.serve(session, None, &tell, &stop).await;
                     }
                 });
             }

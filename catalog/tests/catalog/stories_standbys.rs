@@ -39,6 +39,7 @@ pub async fn a_refused_standby_stays_where_it_was_and_grows_later_and_one_that_n
         since: time(3),
         problem: None,
         behind: Some(Duration::from_secs(2)),
+        delay: Some(Duration::from_secs(3600)),
         heard_at: time(10),
     };
     catalog.standby_put(std::slice::from_ref(&known)).await.unwrap();

@@ -14,6 +14,7 @@ use crate::cli::standby::{StandbyCreateArgs, parse_standby};
 use crate::commands::restore::{self, Chosen};
 use crate::commands::{self, Context};
 use crate::config::EngineConfig;
+use crate::config::quantity::Span;
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring;
@@ -49,7 +50,8 @@ pub(super) async fn run(context: &mut Context, args: StandbyCreateArgs) -> anyho
     let store = args.store.clone().or_else(|| settings.stores.first().cloned());
     let history = History { store, incarnation: None };
     let chosen = Box::pin(Chosen::open(&config, (name, settings), &Target::Latest, &history)).await?;
-    let follow = conninfo(&args.server, &standby, name, chosen.source.record().incarnation);
+    let binding = (name, chosen.source.record().incarnation);
+    let follow = conninfo(&args.server, &standby, binding, args.apply_delay);
     let job = restore::job_into(name, (&Target::Latest, &history), None, &directory);
     let options = |_: &_| {
         let options = restore::options(settings, directory.clone(), None);
@@ -72,7 +74,12 @@ pub(super) async fn run(context: &mut Context, args: StandbyCreateArgs) -> anyho
 }
 
 /// What it connects with: what was given, what tells it from others, unless that was given too, and its journal from another.
-fn conninfo(server: &str, standby: &str, database: &DatabaseName, incarnation: IncarnationId) -> String {
+fn conninfo(
+    server: &str,
+    standby: &str,
+    (database, incarnation): (&DatabaseName, IncarnationId),
+    delay: Option<Span>,
+) -> String {
     let mut whole = server.trim().to_owned();
     if !whole
         .split_whitespace()
@@ -80,7 +87,11 @@ fn conninfo(server: &str, standby: &str, database: &DatabaseName, incarnation: I
     {
         let _ = write!(whole, " application_name={standby}");
     }
-    let _ = write!(whole, " options='-c farshore.database={database} -c farshore.incarnation={incarnation}'");
+    let _ = write!(whole, " options='-c farshore.database={database} -c farshore.incarnation={incarnation}");
+    if let Some(delay) = delay {
+        let _ = write!(whole, " -c farshore.apply_delay={}s", delay.get().as_secs());
+    }
+    whole.push('\'');
     whole
 }
 
@@ -92,10 +103,15 @@ mod tests {
     fn a_standby_says_who_it_is_unless_that_was_written_and_of_which_incarnation() {
         let (database, id) = ("orders".parse().unwrap(), "0123456789abcdef0123456789abcdef");
         let incarnation = id.parse().unwrap();
-        let made = |server: &str| conninfo(server, "oslo", &database, incarnation);
+        let made = |server: &str| conninfo(server, "oslo", (&database, incarnation), None);
         let bound = format!("options='-c farshore.database=orders -c farshore.incarnation={id}'");
         assert_eq!(made("host=db port=5440"), format!("host=db port=5440 application_name=oslo {bound}"));
         assert_eq!(made("host=db application_name = me"), format!("host=db application_name = me {bound}"));
         assert!(made("host=application_name").contains(" application_name=oslo"));
+        let late = conninfo("host=db", "oslo", (&database, incarnation), Some("4h".parse().unwrap()));
+        assert!(
+            late.ends_with(&format!("{} -c farshore.apply_delay=14400s'", bound.trim_end_matches('\''))),
+            "{late}"
+        );
     }
 }

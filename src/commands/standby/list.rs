@@ -30,6 +30,8 @@ struct Shown {
     lag_bytes: Option<u64>,
     /// For how long the journal has had it; likewise.
     lag_seconds: Option<f64>,
+    /// How old log is at the least when it is sent to it; null: it is sent at once.
+    delay_seconds: Option<f64>,
     sent: String,
     flushed: String,
     store: String,
@@ -49,6 +51,7 @@ impl Shown {
             applied: at(standby.applied),
             lag_bytes: standby.lag_bytes(now),
             lag_seconds: standby.lag(now).map(|lag| lag.as_secs_f64()),
+            delay_seconds: standby.delay.map(|delay| delay.as_secs_f64()),
             sent: at(standby.sent),
             flushed: at(standby.flushed),
             database: standby.database,

@@ -45,6 +45,8 @@ pub struct Standby {
     pub lag_bytes: Option<u64>,
     /// For how long the journal has had it, in milliseconds; likewise.
     pub lag_ms: Option<u64>,
+    /// How old log is at the least when it is sent to it, in milliseconds; null: it is sent at once.
+    pub delay_ms: Option<u64>,
     /// When it, or its end, was last heard of.
     pub heard_at: DateTime<Utc>,
 }
@@ -61,6 +63,7 @@ impl Standby {
             sent: at(known.sent),
             lag_bytes: known.lag_bytes(now),
             lag_ms: known.lag(now).map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+            delay_ms: known.delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
             database: known.database.to_string(),
             name: known.name,
             problem: known.problem,

@@ -37,6 +37,8 @@ struct Line {
     address: String,
     level: Level,
     state: String,
+    /// How late it is on purpose.
+    delay: Option<String>,
     since: Moment,
     /// How far the journal is behind the primary, in words; `None` where the catalog does not know the database.
     ship: Option<Exposure>,
@@ -104,6 +106,7 @@ fn line(now: DateTime<Utc>, standby: Standby, ship: Option<Exposure>) -> Line {
     Line {
         level: level(state),
         state: state.word().replace('_', " "),
+        delay: standby.delay.map(|delay| words::seconds(delay.as_secs_f64())),
         since: Moment::new(now, standby.shown_since(now)),
         ship,
         lag: standby.lag(now).map(|lag| words::seconds(lag.as_secs_f64())),

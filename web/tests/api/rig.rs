@@ -433,6 +433,7 @@ pub fn standby(database: &str, called: &str, state: StandbyState, heard_ago: Tim
         since: Utc::now() - TimeDelta::hours(1),
         problem: None,
         behind: Some(Duration::from_secs(2)),
+        delay: None,
         heard_at: Utc::now() - heard_ago,
     }
 }
