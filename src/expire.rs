@@ -16,6 +16,7 @@ use farshore_applier::retention::facts::{self, FactsError};
 use farshore_applier::retention::{Base, Decision, Facts, Keep, Rule, decide, due};
 use farshore_applier::source::Source;
 use farshore_catalog::Catalog;
+use farshore_catalog::gap::Gap;
 use farshore_catalog::job::JobId;
 use farshore_journal::expiry::{self, Deleted, Marking, MayGo};
 use farshore_journal::moment::Moment;
@@ -63,6 +64,8 @@ pub struct Expired {
     pub deleted: Deleted,
     /// Why nothing goes.
     pub refused: Option<String>,
+    /// Why it takes a person's word (`--yes`), where this only says what would be done.
+    pub needs_yes: Option<String>,
     /// Whether that is somebody's alarm in a former incarnation too.
     #[serde(skip)]
     pub alarms: bool,
@@ -199,9 +202,13 @@ impl Expiry<'_> {
             };
             decided.push((*source, facts, decision));
         }
-        guard::not_too_many(self.name, store, &decided, self.yes || self.is_dry())?;
+        let too_many = guard::not_too_many(self.name, store, &decided, self.yes);
+        let needs_yes = match too_many {
+            Err(why) if self.is_dry() => Some(why.happened),
+            other => other.map(|()| None)?,
+        };
         for (source, facts, decision) in decided {
-            let mut one = self.shown(store, source);
+            let mut one = Expired { needs_yes: needs_yes.clone(), ..self.shown(store, source) };
             match decision {
                 Ok(decision) => {
                     let done = self.carry_out(source, facts, &decision, (now, begun), &mut one).await;
@@ -248,6 +255,7 @@ impl Expiry<'_> {
             deleting: Vec::new(),
             deleted: Deleted::default(),
             refused: None,
+            needs_yes: None,
             alarms: false,
         }
     }
@@ -345,23 +353,36 @@ impl Expiry<'_> {
             one.deleted.add(deleted);
         }
         let runs = expiry::marked_runs(reader).await?;
-        let bundles = expiry::Bundles::list(reader).await?;
+        let ends = due.stretches.iter().fold(None, |ends: Option<(Sequence, Sequence)>, (first, last)| {
+            Some(ends.map_or((*first, *last), |ends| (ends.0.min(*first), ends.1.max(*last))))
+        });
+        let Some(ends) = ends else { return Ok(()) };
+        let leftovers = expiry::Leftovers::list(reader, ends).await?;
+        let known = self.catalog.gap_list(source.record().incarnation).await?;
         for stretch in &due.stretches {
             let Some((run, _)) = runs.iter().find(|(run, _)| is(run, *stretch)) else { continue };
-            let left = expiry::left_of(reader, run, &bundles).await?;
+            let left = expiry::left_of(run, &leftovers);
             if self.is_dry() {
                 one.deleted.add(left);
                 continue;
             }
-            // Runs stay for ever, and most of them are long gone: there is nothing to be asked for.
+            // Runs stay for ever, and most of them are long gone: there is nothing to be asked for. What a catalog lost of them it is told anew.
             if left.objects == 0 {
+                let is_known = |gap: &Gap| {
+                    (gap.timeline, gap.start, gap.end)
+                        == (run.header.timeline, run.header.start, run.header.end)
+                        && gap.store == one.store
+                };
+                if !known.iter().any(is_known) {
+                    rebuild::put_expired(self.catalog, source.record(), &one.store, run).await?;
+                }
                 continue;
             }
             still.ask().await?;
             // Before anything of it goes: a window that is shown never leads across what is gone.
             rebuild::put_expired(self.catalog, source.record(), &one.store, run).await?;
             farshore_shipper::crash_point!("expire-run");
-            let deleted = expiry::delete_run(reader, run, &bundles, &still).await?;
+            let deleted = expiry::delete_run(reader, run, &leftovers, &still).await?;
             if deleted.foreign > 0 {
                 tracing::warn!(database = %self.name, run = %run.name, objects = deleted.foreign, "objects at its names are not what stood there: they stay, `farshore verify` names them");
             }

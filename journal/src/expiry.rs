@@ -241,22 +241,40 @@ struct Within {
     kind: Kind,
 }
 
-/// Objects that hold several chunks, or say where they are: segments and indexes, listed once for all runs.
-pub struct Bundles {
+/// What is left of runs: chunks' own objects, segments and indexes, listed once for all of them.
+pub struct Leftovers {
+    /// By their numbers.
+    chunks: Vec<(Sequence, Listed)>,
     segments: Vec<segments::ListedSegment>,
     indexes: Vec<(IndexName, Listed)>,
 }
 
-impl Bundles {
-    /// As the store lists them now.
+impl Leftovers {
+    /// As the store lists them now, of the runs between these two chunks.
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn list(reader: &Reader) -> Result<Self, JournalError> {
+    pub async fn list(reader: &Reader, (first, last): (Sequence, Sequence)) -> Result<Self, JournalError> {
+        let mut chunks = Vec::new();
+        let before = first.get().checked_sub(1).map(|before| reader.layout().chunk(Sequence::new(before)));
+        let mut after: Option<Key> = before.transpose()?;
+        'pages: loop {
+            let page = reader.store().list(reader.layout().journal(), after.as_ref(), Some(PAGE)).await?;
+            let Some(behind) = page.last().map(|listed| listed.key.clone()) else { break };
+            for listed in page {
+                match listed.key.name().parse::<Sequence>() {
+                    Ok(number) if number > last => break 'pages,
+                    Ok(number) => chunks.push((number, listed)),
+                    Err(_) => {}
+                }
+            }
+            after = Some(behind);
+        }
+        chunks.sort_by_key(|(number, _)| *number);
         let segments = segments::list(&**reader.store(), reader.layout()).await?;
         let indexes = reader.store().list(&reader.layout().indexes()?, None, None).await?;
         let named = |listed: Listed| Some((listed.key.name().parse().ok()?, listed));
-        Ok(Self { segments, indexes: indexes.into_iter().filter_map(named).collect() })
+        Ok(Self { chunks, segments, indexes: indexes.into_iter().filter_map(named).collect() })
     }
 }
 
@@ -268,14 +286,18 @@ impl Bundles {
 pub async fn delete_run(
     reader: &Reader,
     run: &ExpiredRun,
-    bundles: &Bundles,
+    left: &Leftovers,
     still: &dyn MayGo,
 ) -> Result<Deleted, JournalError> {
     let mut deleted = Deleted::default();
-    for object in within(reader, run, bundles).await? {
-        if !is_of(reader, run, &object).await? {
-            deleted.foreign += 1;
-            continue;
+    for object in within(run, left) {
+        match is_of(reader, run, &object).await? {
+            Some(true) => {}
+            Some(false) => {
+                deleted.foreign += 1;
+                continue;
+            }
+            None => continue,
         }
         // The run counts as expired to whoever plans once its first chunk is gone, with the last object that holds it.
         let first = object.kind != Kind::Index && object.first == run.name.first;
@@ -289,61 +311,56 @@ pub async fn delete_run(
 }
 
 /// What is left of a run: objects and their bytes.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn left_of(reader: &Reader, run: &ExpiredRun, bundles: &Bundles) -> Result<Deleted, JournalError> {
-    let objects = within(reader, run, bundles).await?;
+pub fn left_of(run: &ExpiredRun, left: &Leftovers) -> Deleted {
+    let objects = within(run, left);
     let bytes = objects.iter().map(|object| object.listed.size).sum();
-    Ok(Deleted { objects: objects.len() as u64, bytes, foreign: 0 })
+    Deleted { objects: objects.len() as u64, bytes, foreign: 0 }
 }
 
-async fn within(reader: &Reader, run: &ExpiredRun, bundles: &Bundles) -> Result<Vec<Within>, JournalError> {
+fn within(run: &ExpiredRun, left: &Leftovers) -> Vec<Within> {
     let (first, last) = (run.name.first, run.name.last);
-    let mut found = Vec::new();
-    let before = first.get().checked_sub(1).map(|before| reader.layout().chunk(Sequence::new(before)));
-    let mut after: Option<Key> = before.transpose()?;
-    'pages: loop {
-        let page = reader.store().list(reader.layout().journal(), after.as_ref(), Some(PAGE)).await?;
-        let Some(behind) = page.last().map(|listed| listed.key.clone()) else { break };
-        for listed in page {
-            match listed.key.name().parse::<Sequence>() {
-                Ok(number) if number > last => break 'pages,
-                Ok(number) => found.push(Within { listed, first: number, last: number, kind: Kind::Data }),
-                Err(_) => {}
-            }
-        }
-        after = Some(behind);
-    }
-    for segment in &bundles.segments {
+    let from = left.chunks.partition_point(|(number, _)| *number < first);
+    let own = left.chunks.iter().skip(from).take_while(|(number, _)| *number <= last);
+    let mut found: Vec<Within> = own
+        .map(|(number, listed)| Within {
+            listed: listed.clone(),
+            first: *number,
+            last: *number,
+            kind: Kind::Data,
+        })
+        .collect();
+    for segment in &left.segments {
         if first <= segment.name.first && segment.name.last <= last {
             let (first, last) = (segment.name.first, segment.name.last);
             found.push(Within { listed: segment.listed.clone(), first, last, kind: Kind::Segment });
         }
     }
-    for (name, listed) in &bundles.indexes {
+    for (name, listed) in &left.indexes {
         if name.first <= last && first <= name.last {
             let (first, last) = (name.first, name.last);
             found.push(Within { listed: listed.clone(), first, last, kind: Kind::Index });
         }
     }
     found.sort_by_key(|object| (object.kind != Kind::Index, object.first, object.last));
-    Ok(found)
+    found
 }
 
-/// Whether an object's own header says that it is of the run. What is another's, or does not read, stays: it is evidence.
-async fn is_of(reader: &Reader, run: &ExpiredRun, object: &Within) -> Result<bool, JournalError> {
+/// Whether an object's own header says that it is of the run; `None` where it is gone since it was listed. What is another's, or does not read, stays: it is evidence.
+async fn is_of(reader: &Reader, run: &ExpiredRun, object: &Within) -> Result<Option<bool>, JournalError> {
     let bytes = match reader.store().get_range(&object.listed.key, 0..HEADER_BYTES as u64).await {
         Ok(bytes) => bytes,
-        Err(StoreError::NotFound { .. } | StoreError::OutOfRange { .. }) => return Ok(false),
+        Err(StoreError::NotFound { .. }) => return Ok(None),
+        Err(StoreError::OutOfRange { .. }) => return Ok(Some(false)),
         Err(why) => return Err(why.into()),
     };
-    let Ok(header) = Header::decode(&bytes) else { return Ok(false) };
+    let Ok(header) = Header::decode(&bytes) else { return Ok(Some(false)) };
     let same = |header: &Header| (header.generation, header.writer, header.timeline);
-    Ok(header.kind == object.kind
-        && header.number == object.first
-        && (header.store, header.incarnation) == (reader.store_id(), reader.incarnation())
-        && same(&header) == same(&run.header))
+    Ok(Some(
+        header.kind == object.kind
+            && header.number == object.first
+            && (header.store, header.incarnation) == (reader.store_id(), reader.incarnation())
+            && same(&header) == same(&run.header),
+    ))
 }
 
 /// The marked runs, with the time since when each stands by the store's clock. One that is none of this journal's is an error: what was deleted is then not known.

@@ -169,8 +169,9 @@ async fn one_story(seed: u64) -> (u64, u64) {
                 left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
             };
             gone.push(run.clone());
-            let bundles = expiry::Bundles::list(&rig.reader()).await.unwrap();
-            deleted.add(expiry::delete_run(&rig.reader(), &run, &bundles, &more).await.unwrap());
+            let ends = (run.name.first, run.name.last);
+            let left = expiry::Leftovers::list(&rig.reader(), ends).await.unwrap();
+            deleted.add(expiry::delete_run(&rig.reader(), &run, &left, &more).await.unwrap());
         }
         expired = stands(&rig, &rig.reader(), &known, &gone, seed).await;
         if rng.below(3) < 1

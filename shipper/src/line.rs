@@ -309,8 +309,8 @@ mod tests {
         let run = expiry::mark_run(&reader, within, &marking).await.unwrap();
         let line = journal.line(0).await;
         assert_eq!((line.gaps.as_slice(), line.due(&[held])), (&[][..], None), "nothing of it went");
-        let bundles = expiry::Bundles::list(&reader).await.unwrap();
-        expiry::delete_run(&reader, &run, &bundles, &|| true).await.unwrap();
+        let left = expiry::Leftovers::list(&reader, (run.name.first, run.name.last)).await.unwrap();
+        expiry::delete_run(&reader, &run, &left, &|| true).await.unwrap();
         let line = journal.line(0).await;
         assert_eq!(line.gaps, [missing]);
         assert_eq!(line.due(&[held]), Some(Due::BehindGap(missing)));

@@ -39,7 +39,7 @@ impl Row for Expired {
             format!("{}{would}", self.deleted_backups),
             self.deleted.objects.to_string(),
             ByteCount::new(self.deleted.bytes).to_string(),
-            self.refused.clone().unwrap_or_default(),
+            self.refused.clone().or_else(|| self.needs_yes.clone()).unwrap_or_default(),
         ]
     }
 }

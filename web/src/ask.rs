@@ -132,6 +132,31 @@ pub async fn queue<T: Serialize + Sync>(
     Ok(accepted(job, answer))
 }
 
+/// The job of this kind that waits or runs for a database already.
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn under_way(
+    web: &Web,
+    kind: JobKind,
+    database: &DatabaseName,
+) -> Result<Option<job::Job>, Problem> {
+    let unended = web.catalog()?.job_unended_of(database).await?;
+    Ok(unended.into_iter().find(|job| job.asked.kind == kind))
+}
+
+/// Answers with a job that is there.
+///
+/// # Errors
+/// A fault of ours: a job that is no JSON.
+pub fn there(found: job::Job) -> Result<Response, Problem> {
+    let id = found.asked.id;
+    let body = serde_json::to_string(&Job::new(found, Utc::now()));
+    let body =
+        body.map_err(|why| Problem::new(Kind::Unexpected, "farshore could not do this").because(&why))?;
+    Ok(accepted(id, body))
+}
+
 /// Queues work once, with its entry in the record of activity and its key in one transaction. `way` says there how it was asked for.
 ///
 /// # Errors

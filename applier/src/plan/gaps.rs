@@ -151,14 +151,14 @@ mod tests {
         let run = |first, last| (Sequence::new(first), Sequence::new(last));
         let first = expiry::mark_run(&reader, run(5, 8), &marking).await.unwrap();
         assert_eq!(reached(&reader, 2, 150).await, [(150, 1400)], "nothing of it went");
-        let bundles = expiry::Bundles::list(&reader).await.unwrap();
-        expiry::delete_run(&reader, &first, &bundles, &|| true).await.unwrap();
+        let left = expiry::Leftovers::list(&reader, (first.name.first, first.name.last)).await.unwrap();
+        expiry::delete_run(&reader, &first, &left, &|| true).await.unwrap();
         assert_eq!(reached(&reader, 2, 150).await, [(150, 300)]);
         assert_eq!(reached(&reader, 2, 500).await, [], "a base within what expired is none");
         assert_eq!(reached(&reader, 2, 750).await, [(750, 1400)]);
         // What its parent had beyond the fork is nothing that a timeline lacks.
         let second = expiry::mark_run(&reader, run(10, 13), &marking).await.unwrap();
-        expiry::delete_run(&reader, &second, &bundles, &|| true).await.unwrap();
+        expiry::delete_run(&reader, &second, &left, &|| true).await.unwrap();
         assert_eq!(reached(&reader, 2, 150).await, [(150, 300)]);
         assert_eq!(reached(&reader, 2, 950).await, [(950, 1400)]);
     }

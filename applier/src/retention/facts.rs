@@ -101,6 +101,8 @@ async fn looked(
     let Some(branches) = Branches::read(reader).await? else { return Ok(None) };
     let last = branches.last.clone();
     let opening = reader.first_in(Sequence::FIRST, last.number, |h| h.generation >= last.generation).await?;
+    // First, and many at once: the walk, and whoever asks later, know them then.
+    let begun = reader.runs_begun().await?;
     let walked = walk(source, last.number).await?;
     let marked: HashMap<Sequence, DateTime<Utc>> =
         expiry::marked_runs(reader).await?.into_iter().map(|(run, since)| (run.name.first, since)).collect();
@@ -152,7 +154,6 @@ async fn looked(
         facts.bases.push(base);
     }
     let held = holds::list(reader).await?;
-    let begun = reader.runs_begun().await?;
     let lies = Lies { ends, gaps: facts.gaps.clone(), begun };
     for hold in held {
         let over = hold.until.as_deref().map(DateTime::parse_from_rfc3339);

@@ -54,7 +54,7 @@ pub async fn ask(
 /// Say what an expiry of a database would do
 ///
 /// A quick job that reads the stores and writes nothing. Its result is, for each store and incarnation, what stays and why, what would be marked, and what would be deleted since its grace has
-/// passed. A service does it whose configuration has the database's rule; until there is one, the job waits.
+/// passed. A service does it whose configuration has the database's rule; until there is one, the job waits. While one waits or runs, it is the answer to whoever asks.
 #[utoipa::path(
     post,
     path = "/expiry-previews",
@@ -73,6 +73,9 @@ pub async fn preview(
 ) -> Result<Response, Problem> {
     let asked: ExpireAsked = body::json(&headers, &body, "{\"database\": ...}")?;
     let database = ask::database(&web, &who, &asked.database).await?;
+    if let Some(found) = ask::under_way(&web, JobKind::Preview, &database.name).await? {
+        return ask::there(found);
+    }
     let work = Work { kind: JobKind::Preview, database: &database.name, spec: &spec::Preview {}, node: None };
     ask::queue(&web, &who, key, work).await
 }

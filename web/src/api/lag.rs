@@ -21,6 +21,8 @@ use crate::state::Shared;
 const USUAL: TimeDelta = TimeDelta::hours(2);
 /// The most steps of an answer: a day of minutes, or ninety days of hours and a half.
 const MOST: i64 = 1440;
+/// The longest: as long as minutes are kept.
+const LONGEST: i64 = 90 * 86_400;
 /// The shortest step, in seconds, of which each is whole minutes: that is what is kept.
 const MINUTE: i64 = 60;
 
@@ -73,9 +75,11 @@ fn judged(asked: &Asked, now: DateTime<Utc>) -> Result<(DateTime<Utc>, DateTime<
     let step = match asked.step.map(i64::try_from) {
         None if span <= MOST * MINUTE => MINUTE,
         None => fewest,
-        Some(Ok(step)) if step > 0 && step % MINUTE == 0 && span / step <= MOST => step,
+        Some(Ok(step)) if (1..=LONGEST).contains(&step) && step % MINUTE == 0 && span / step <= MOST => step,
         Some(_) => {
-            let says = format!("is whole minutes in seconds, at least {fewest} for so long a time");
+            let says = format!(
+                "is whole minutes in seconds, at least {fewest} for so long a time, and 90 days at most"
+            );
             return Err(Problem::invalid("step", &says));
         }
     };
@@ -89,7 +93,7 @@ fn steps(from: DateTime<Utc>, to: DateTime<Utc>, step: TimeDelta, kept: &[Minute
     let mut steps = Vec::new();
     let (mut at, mut minutes) = (from, kept.iter().filter(|minute| minute.at >= from).peekable());
     while at < to {
-        let end = at + step;
+        let end = at.checked_add_signed(step).unwrap_or(to).min(to);
         let (mut seen, mut worst, mut unknown) = (0, None, false);
         while let Some(minute) = minutes.next_if(|minute| minute.at < end) {
             seen += 1;
@@ -97,9 +101,9 @@ fn steps(from: DateTime<Utc>, to: DateTime<Utc>, step: TimeDelta, kept: &[Minute
             unknown |= minute.unknown;
         }
         // The minute that runs is written when it is over.
-        let whole = (end.min(to) - at).num_minutes();
+        let whole = (end - at).num_minutes();
         steps.push(Step { at, worst_ms: worst, unknown: unknown || seen == 0 || seen < whole });
-        at = end;
+        at = at.checked_add_signed(step).unwrap_or(to);
     }
     steps
 }
@@ -159,6 +163,11 @@ mod tests {
         let found: Vec<_> = found.iter().map(|step| (step.worst_ms, step.unknown)).collect();
         let expected = [(Some(900), false), (Some(5), true), (Some(7), true), (None, true), (None, true)];
         assert_eq!(found, expected);
+        // What lies behind the end is none of it.
+        let cut = steps(at(0), at(60 + 30), TimeDelta::minutes(9), &kept);
+        assert_eq!((cut.len(), cut[0].worst_ms, cut[0].unknown), (1, Some(900), false));
+        let gap = steps(at(180), at(180 + 90), TimeDelta::minutes(9), &kept);
+        assert_eq!((gap[0].worst_ms, gap[0].unknown), (None, true));
         // The minute that runs is not missed.
         let now = steps(at(0), at(3 * 60 + 20), TimeDelta::minutes(2), &kept);
         assert_eq!((now[1].worst_ms, now[1].unknown), (Some(5), false));
@@ -185,6 +194,7 @@ mod tests {
             (Some(10), Some(5), None),
             (None, None, Some(61)),
             (None, None, Some(0)),
+            (None, None, Some(9_000_000_000_000_000_000)),
             (Some(-8_640_000), None, Some(60)),
         ] {
             assert_eq!(judge(from, to, step), Err(crate::problem::Kind::Invalid), "{from:?} {to:?} {step:?}");

@@ -33,6 +33,8 @@ use crate::state::Shared;
 
 /// After how much silence of its holder a job is no longer called running: as `farshore job list` has it.
 const SILENT: Duration = Duration::from_secs(15);
+/// For how long what an expiry would do is worth acting on.
+const FRESH: TimeDelta = TimeDelta::minutes(15);
 /// Jobs on a page.
 const LISTED: u32 = 100;
 
@@ -243,6 +245,8 @@ struct JobLive<'a> {
     next: Option<After>,
     /// What an expiry did, or would do.
     expiry: Option<expiry::Shown>,
+    /// Whether that was a moment ago.
+    fresh: bool,
     at: i64,
     now: String,
     operator: bool,
@@ -264,6 +268,7 @@ pub async fn show(
     let now = Utc::now();
     let job = job::one(&web, &visitor.who, &id).await?;
     let next = after::after(&job);
+    let fresh = job.finished_at.is_some_and(|ended| now - ended < FRESH);
     let result: Option<Value> = job.result.as_deref().and_then(|text| serde_json::from_str(text).ok());
     // One that was called failed because nothing was heard of it may yet say how it really ended.
     let settled = matches!(job.state, JobState::Succeeded | JobState::Cancelled);
@@ -274,6 +279,7 @@ pub async fn show(
         settled,
         next,
         expiry: result.as_ref().and_then(expiry::shown),
+        fresh,
         at: now.timestamp_millis(),
         now: words::full(now),
         operator: visitor.may(Role::Operator),

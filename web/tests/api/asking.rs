@@ -268,6 +268,9 @@ async fn a_restore_goes_beneath_a_named_folder_and_what_is_not_built_is_refused(
     assert_eq!((asked.status, &asked.json()["kind"]), (202, &"plan".into()), "{asked:?}");
     let asked = post(&rig, "/api/v1/expiry-previews", &token, "p", &json!({ "database": "orders" })).await;
     assert_eq!((asked.status, &asked.json()["kind"]), (202, &"preview".into()), "{asked:?}");
+    // One is enough for all who ask meanwhile.
+    let again = post(&rig, "/api/v1/expiry-previews", &token, "q", &json!({ "database": "orders" })).await;
+    assert_eq!((again.status, &again.json()["id"]), (202, &asked.json()["id"]), "{again:?}");
     rig.end().await;
 }
 

@@ -219,5 +219,19 @@ async fn what_an_expiry_would_do_is_read_line_by_line_and_an_admin_alone_asks_fo
     let asked = send(&rig, expires, &root.cookie, &[("csrf", &root.csrf), ("key", &key)]).await;
     let job = job_at(&rig, asked.header("location")).await;
     assert_eq!((job.asked.kind, job.asked.asked_by.as_str()), (JobKind::Expire, "root"));
+    // What a service would refuse is not offered.
+    let asked = send(&rig, asks, &ana.cookie, &[("csrf", &ana.csrf), ("key", "another")]).await;
+    let refused = asked.header("location").to_owned();
+    assert_ne!(refused, path);
+    let mut result = result;
+    result["preview"][0]["needs_yes"] = "3 of its 4 base backups would be marked at once".into();
+    crate::drills::succeeds(
+        &rig,
+        refused.strip_prefix("/jobs/").unwrap().parse().unwrap(),
+        &result.to_string(),
+    )
+    .await;
+    let page = get(&rig, &refused, &root.cookie).await.text;
+    assert!(page.contains("A service would refuse it: 3 of its 4") && !page.contains(expires), "{page}");
     rig.end().await;
 }

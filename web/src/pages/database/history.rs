@@ -15,7 +15,7 @@ use crate::problem::Problem;
 pub(super) const BACKUPS: usize = 12;
 
 /// Drills that are drawn, the newest.
-const DRILLS: u32 = 200;
+const DRILLS: u32 = 50;
 
 /// A base backup, as it is listed.
 pub(super) struct BackupLine {

@@ -80,7 +80,12 @@ pub async fn expiry_preview(
     name: Path<String>,
     form: Posted,
 ) -> Result<Response, Problem> {
-    asked(web, visitor, name, form, JobKind::Preview, &spec::Preview {}).await
+    let database = ask::database(&web, &visitor.who, &name).await?;
+    // One is enough for all who ask.
+    match ask::under_way(&web, JobKind::Preview, &database.name).await? {
+        Some(found) => Ok(to(found.asked.id)),
+        None => asked(web, visitor, name, form, JobKind::Preview, &spec::Preview {}).await,
+    }
 }
 
 /// Asks for an expiry.

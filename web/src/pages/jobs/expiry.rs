@@ -41,6 +41,8 @@ impl Line {
 pub struct Shown {
     /// Whether nothing was changed.
     pub preview: bool,
+    /// Why a service would not do it, which asks nobody for a word.
+    pub needs_yes: Option<String>,
     /// One for each incarnation in each store.
     pub lines: Vec<Line>,
 }
@@ -52,8 +54,9 @@ pub fn shown(result: &Value) -> Option<Shown> {
         (_, Value::Array(lines)) => (false, lines),
         _ => return None,
     };
+    let needs_yes = lines.iter().find_map(|one| text(&one["needs_yes"]));
     let lines = lines.iter().map(line).collect::<Option<Vec<_>>>()?;
-    Some(Shown { preview, lines })
+    Some(Shown { preview, needs_yes, lines })
 }
 
 fn line(one: &Value) -> Option<Line> {
