@@ -54,7 +54,7 @@ pub fn pause(tries: u32) -> TimeDelta {
     FIRST_PAUSE.checked_mul(factor).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE)
 }
 
-/// How much is told together next, where a message of so much was taken or not; `most`: what the channel holds.
+/// How much is claimed and told together next, where so much was taken or not (by the channel, or before that by the catalog); `most`: what the channel holds.
 pub fn together(now: usize, took: bool, most: usize) -> usize {
     match took {
         true => now.saturating_mul(2).min(most),
@@ -143,6 +143,22 @@ mod tests {
         }
         assert_eq!(together(50, false, 50), 12);
         assert_eq!((together(1, false, 50), together(1, true, 50), together(40, true, 50)), (1, 2, 50));
+    }
+
+    #[test]
+    fn a_catalog_that_is_far_keeps_nobody_from_being_told() {
+        // Each claim is a round trip of 30 ms, and all of a message's are to be done within 3 s.
+        let (mut waits, mut room, mut looks) = (100_usize, 100, 0);
+        while waits > 0 {
+            let claims = waits.min(room);
+            let is_claimed = claims * 30 < 3000;
+            waits -= if is_claimed { claims } else { 0 };
+            room = together(room, is_claimed, 100);
+            looks += 1;
+            assert!(looks < 5, "{waits} wait still");
+        }
+        // However far it is, one is asked for.
+        assert_eq!((0..9).fold(100, |room, _| together(room, false, 100)), 1);
     }
 
     #[test]

@@ -65,7 +65,7 @@ struct Channel {
     queue: mpsc::Sender<Handed>,
     /// One turn: taken while the channel is told something.
     turn: Arc<Semaphore>,
-    /// How much is told together.
+    /// How much is claimed and told together.
     room: Arc<AtomicUsize>,
 }
 
@@ -301,9 +301,13 @@ impl Teller {
             Ok(Ok(claimed)) => claimed,
             Ok(Err(why)) => {
                 tracing::debug!(error = %why, "notifications cannot be claimed");
+                self.claim_less(channel);
                 return Vec::new();
             }
-            Err(_) => return Vec::new(),
+            Err(_) => {
+                self.claim_less(channel);
+                return Vec::new();
+            }
         };
         // Of the others another service tells.
         let ours = due.into_iter().zip(claimed).filter(|(_, is_ours)| *is_ours);
@@ -323,6 +327,14 @@ impl Teller {
             (telling, Receipt::Notice(notice.clone()))
         })
         .collect()
+    }
+
+    /// What took too long to be claimed takes as long the next time: less of it is asked for then.
+    fn claim_less(&self, channel: &Channel) {
+        let most = self.config.notify.channels.get(&channel.name).map_or(1, channel::most);
+        // Whoever holds the channel's turn is the only one who changes its room.
+        let room = delivery::together(channel.room.load(Ordering::Relaxed), false, most);
+        channel.room.store(room, Ordering::Relaxed);
     }
 
     /// Without a catalog nobody can claim anything: each service says of itself that it cannot read it.
