@@ -294,6 +294,14 @@ impl Teller {
         due.sort_by_key(|(tries, condition, ..)| (*tries, Reverse(condition.word)));
         let (room, most) = (channel.room.load(Ordering::Relaxed), self.most(channel));
         due.truncate(delivery::go_together(due.iter().map(|(tries, ..)| *tries), room, most, beside));
+        let mut due: Vec<_> = due
+            .into_iter()
+            .map(|(_, condition, notice, one)| (self.telling(condition, notice, &one), notice, one))
+            .collect();
+        // What does not fit has not been tried, and goes with the next message.
+        if let Some(settings) = self.config.notify.channels.get(&channel.name) {
+            due.truncate(channel::fitting(settings, due.iter().map(|(telling, ..)| telling)));
+        }
         if due.is_empty() {
             return Vec::new();
         }
@@ -312,22 +320,23 @@ impl Teller {
         };
         // Of the others another service tells.
         let ours = due.into_iter().zip(claimed).filter(|(_, is_ours)| *is_ours);
-        ours.map(|((_, condition, notice, one), _)| {
-            let at = notice.told_at;
-            let telling = Telling {
-                schema: SCHEMA,
-                id: format!("{}/{}/{}", notice.database, notice.topic, at.timestamp_micros()),
-                at,
-                database: Some(notice.database.to_string()),
-                topic: notice.topic.clone(),
-                word: condition.word.text(),
-                was: one.before.and_then(|before| before.word),
-                node: self.node.clone(),
-                message: condition.message.clone(),
-            };
-            (telling, Receipt::Notice(notice.clone()))
-        })
-        .collect()
+        ours.map(|((telling, notice, _), _)| (telling, Receipt::Notice(notice.clone()))).collect()
+    }
+
+    /// What is said of a condition to a channel that heard of it what `one` says.
+    fn telling(&self, condition: &Condition, notice: &Notice, one: &NoticeTry) -> Telling {
+        let at = notice.told_at;
+        Telling {
+            schema: SCHEMA,
+            id: format!("{}/{}/{}", notice.database, notice.topic, at.timestamp_micros()),
+            at,
+            database: Some(notice.database.to_string()),
+            topic: notice.topic.clone(),
+            word: condition.word.text(),
+            was: one.before.as_ref().and_then(|before| before.word.clone()),
+            node: self.node.clone(),
+            message: condition.message.clone(),
+        }
     }
 
     /// What took too long to be claimed takes as long the next time: less of it is asked for then.
