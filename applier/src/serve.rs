@@ -99,7 +99,7 @@ impl JournalServer {
         Some(Self { source, every, looks, system, major, segment_bytes })
     }
 
-    /// Opens log with these private keys from now on, as they were read now; to be called again and again, as [`Source::go_on_with`] is.
+    /// Opens log with these private keys from now on, as they were read now.
     pub fn go_on_with(&self, unlock: &Unlock) {
         self.source.go_on_with(unlock);
     }

@@ -607,7 +607,10 @@ mod tests {
             assert_eq!(state, State::WaitsForStore, "{name}: {message}");
             assert!(message.contains("no private key that opens it is at hand"), "{name}: {message}");
         }
+        // The ring is held while the store is searched.
+        let searches = server.source.keys().await;
         server.go_on_with(&with(&key));
+        drop(searches);
         let mut line = Line::begin(&server);
         line.all(false).await;
         assert_eq!(line.taken, FRAMES * SEGMENT);
