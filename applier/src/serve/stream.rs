@@ -450,7 +450,7 @@ fn other_history(what: &str) -> Refused {
 }
 
 /// What a store says may name what is nobody else's matter: it stands in our own log.
-fn damaged(why: &dyn std::fmt::Display) -> Refused {
+pub(super) fn damaged(why: &dyn std::fmt::Display) -> Refused {
     tracing::error!(error = %why, "the journal does not read for a standby");
     let refusal =
         Refusal::new("XX001", "the journal does not read here; its server's log says why".to_owned())
@@ -458,7 +458,7 @@ fn damaged(why: &dyn std::fmt::Display) -> Refused {
     Refused { state: State::Damaged, refusal }
 }
 
-fn sealed(why: &dyn std::fmt::Display) -> Refused {
+pub(super) fn sealed(why: &dyn std::fmt::Display) -> Refused {
     tracing::error!(error = %why, "the log is sealed, and no private key at hand opens it for a standby: what is stored is sound");
     let what =
         "the log from here on is sealed, and no private key that opens it is at hand where it is served";
