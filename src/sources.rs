@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use farshore_applier::source::Source;
 use farshore_journal::format::VerifyKeys;
+use farshore_journal::registry::Repository;
 use farshore_journal::{DatabaseName, JournalError};
 
 use crate::cli::History;
@@ -40,8 +41,42 @@ pub async fn all_for(
     store: &StoreName,
     purpose: Purpose,
 ) -> anyhow::Result<Vec<Source>> {
-    let repository = wiring::repository_for(config, store, purpose).await?;
-    let records = repository.incarnations(name).await.map_err(|why| records_message(name, store, &why))?;
+    all_or_why(config, name, store, purpose).await.map_err(|unread| unread.why)
+}
+
+/// Why the incarnations in a store are not known.
+#[derive(Debug)]
+pub struct Unread {
+    /// What is said of it.
+    pub why: anyhow::Error,
+    /// What failed, where it is a question to the store or what that answered.
+    pub failed: Option<JournalError>,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Unread {
+    fn from(why: E) -> Self {
+        Self { why: why.into(), failed: None }
+    }
+}
+
+/// As [`all_for`].
+///
+/// # Errors
+/// As [`all`], and what it was that failed.
+pub async fn all_or_why(
+    config: &Config,
+    name: &DatabaseName,
+    store: &StoreName,
+    purpose: Purpose,
+) -> Result<Vec<Source>, Unread> {
+    let (opened, url) = wiring::open_store(config, store, purpose)?;
+    let repository = Repository::open(opened)
+        .await
+        .map_err(|why| Unread { why: wiring::unread_message(store, &url, &why).into(), failed: Some(why) })?;
+    let records = repository
+        .incarnations(name)
+        .await
+        .map_err(|why| Unread { why: records_message(name, store, &why).into(), failed: Some(why) })?;
     let mut sources = Vec::new();
     for record in records {
         let unlock = match config.stores.get(store) {

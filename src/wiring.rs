@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use farshore_catalog::Catalog;
 use farshore_engines::postgres::wire::{ConnectParams, Password};
-use farshore_journal::DatabaseName;
 use farshore_journal::format::object;
 use farshore_journal::format::{Recipients, SigningKey, Unlock, VerifyKeys};
 use farshore_journal::registry::Repository;
 use farshore_journal::store::{self, ObjectStore, StoreError, StoreOptions};
 use farshore_journal::writer::WriterOptions;
+use farshore_journal::{DatabaseName, JournalError};
 use farshore_shipper::founding;
 use farshore_shipper::pipeline::heads::{self, Signing};
 
@@ -164,14 +164,17 @@ pub async fn repository_for(
     purpose: Purpose,
 ) -> Result<Repository, OperatorMessage> {
     let (store, url) = open_store(config, name, purpose)?;
-    Repository::open(store).await.map_err(|why| {
-        OperatorMessage::new(
-            Code::StoreUnusable,
-            format!("the store {name} ({url}) cannot be read: {why}"),
-            Safe::Unknown("what it holds could not be looked at".to_owned()),
-            "check its address; a store is founded by the first `farshore run`",
-        )
-    })
+    Repository::open(store).await.map_err(|why| unread_message(name, &url, &why))
+}
+
+/// What it means that the record of a store does not read, or cannot be read.
+pub fn unread_message(name: &StoreName, url: &str, why: &JournalError) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::StoreUnusable,
+        format!("the store {name} ({url}) cannot be read: {why}"),
+        Safe::Unknown("what it holds could not be looked at".to_owned()),
+        "check its address; a store is founded by the first `farshore run`",
+    )
 }
 
 /// The private keys with which a store's journal is opened; none where no identity file is configured.

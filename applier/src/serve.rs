@@ -23,11 +23,12 @@ use farshore_engines::log::Shape;
 use farshore_engines::postgres::serve::{Command, Greeting, Refusal, ServeError, Session};
 use farshore_engines::postgres::wire::{StandbyStatus, SystemIdentity};
 use farshore_journal::format::Unlock;
-use farshore_journal::{Offset, Timeline};
+use farshore_journal::store::Retry;
+use farshore_journal::{JournalError, Offset, Timeline};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use crate::branches::Branches;
+use crate::branches::{BranchError, Branches};
 use crate::source::Source;
 use look::Looks;
 use offer::{Line, Offer, Refused};
@@ -99,7 +100,7 @@ impl JournalServer {
         Some(Self { source, every, looks, system, major, segment_bytes })
     }
 
-    /// Opens log with these private keys from now on, as they were read now; to be called again and again, as [`Source::go_on_with`] is.
+    /// Opens log with these private keys from now on, as they were read now.
     pub fn go_on_with(&self, unlock: &Unlock) {
         self.source.go_on_with(unlock);
     }
@@ -162,7 +163,7 @@ impl JournalServer {
             Command::CreateSlot { name, .. } => session.slot_made(&name).await?,
             Command::ReadSlot(_) => match self.line().await {
                 Ok(line) => session.slot(line.first_segment(self.segment_bytes)).await?,
-                Err(refusal) => session.refuse(&refusal).await?,
+                Err(refused) => refuse(session, refused, Asked::default(), heard).await?,
             },
             Command::DropSlot(_) => session.slot_dropped().await?,
             Command::Show(name) => match self.setting(&name) {
@@ -180,46 +181,55 @@ impl JournalServer {
                         .identify(SystemIdentity { system_identifier: self.system, timeline, flushed })
                         .await?;
                 }
-                Err(refusal) => session.refuse(&refusal).await?,
+                // What a standby asks first: it asks for no log then.
+                Err(refused) => refuse(session, refused, Asked::default(), heard).await?,
             },
-            Command::TimelineHistory(timeline) => match self.branches().await {
-                Ok(branches) => match histories::file(&branches, timeline) {
-                    Some(file) => session.history(timeline, &file).await?,
-                    // It is kept for ever by whoever gets it.
-                    None if timeline == branches.newest() && timeline > Timeline::new(1) => {
-                        let why = format!("the history of timeline {timeline} is not in this journal yet");
-                        session.refuse(&Refusal::new(NOT_READY, why)).await?;
-                    }
-                    None => {
-                        let why = format!("timeline {timeline} has no history in this journal");
-                        session.refuse(&Refusal::new(offer::GONE, why)).await?;
-                    }
-                },
-                Err(refusal) => session.refuse(&refusal).await?,
-            },
+            Command::TimelineHistory(timeline) => {
+                let asked = Asked { timeline: Some(timeline), ..Asked::default() };
+                match self.branches().await {
+                    Ok(branches) => match histories::file(&branches, timeline) {
+                        Some(file) => session.history(timeline, &file).await?,
+                        None => {
+                            // It is kept for ever by whoever gets it.
+                            let is_to_come = timeline == branches.newest() && timeline > Timeline::new(1);
+                            let refused = match is_to_come {
+                                true => waits(format!(
+                                    "the history of timeline {timeline} is not in this journal yet"
+                                )),
+                                false => Refused {
+                                    state: State::Diverged,
+                                    refusal: Refusal::new(
+                                        offer::GONE,
+                                        format!("timeline {timeline} has no history in this journal"),
+                                    ),
+                                },
+                            };
+                            let asked = Asked { end: Some(branches.last.end), ..asked };
+                            refuse(session, refused, asked, heard).await?;
+                        }
+                    },
+                    Err(refused) => refuse(session, refused, asked, heard).await?,
+                }
+            }
             Command::Start { timeline, start, .. } => {
                 let (line, offered) = match self.line().await {
                     Ok(line) => {
                         let offered = offer::offer(&line, timeline, start);
                         (Some(line), offered)
                     }
-                    Err(refusal) => (None, Err(Refused { state: State::WaitsForStore, refusal })),
+                    Err(refused) => (None, Err(refused)),
                 };
                 match offered {
                     Ok(Offer::Log { timeline, start }) => return Ok(Some((timeline, start))),
                     Ok(Offer::Left { next, at }) => session.left_already(next, at).await?,
-                    Err(Refused { state, refusal }) => {
-                        let newest = line.as_ref().and_then(Line::newest);
-                        heard(Standing {
-                            timeline: timeline.or(newest).unwrap_or(Timeline::new(0)),
+                    Err(refused) => {
+                        let asked = Asked {
+                            timeline: timeline.or(line.as_ref().and_then(Line::newest)),
                             // What it asked for is a stranger's number.
-                            sent: line.as_ref().map_or(Offset::new(0), |line| start.min(line.end)),
+                            start: line.as_ref().map(|line| start.min(line.end)),
                             end: line.map(|line| line.end),
-                            status: None,
-                            state,
-                            problem: Some(refusal.message.clone()),
-                        });
-                        session.refuse(&refusal).await?;
+                        };
+                        refuse(session, refused, asked, heard).await?;
                     }
                 }
             }
@@ -228,26 +238,22 @@ impl JournalServer {
     }
 
     /// The journal's timelines as they are now.
-    async fn branches(&self) -> Result<Arc<Branches>, Refusal> {
+    async fn branches(&self) -> Result<Arc<Branches>, Refused> {
         match self.looks.now().await {
             Ok(Some(branches)) => Ok(branches),
-            Ok(None) => Err(Refusal::new(NOT_READY, "the journal holds no log yet")),
-            Err(why) => {
-                tracing::warn!(error = %why, "the journal cannot be read for a standby");
-                Err(Refusal::new(NOT_READY, "the journal cannot be read now; its server's log says why")
-                    .hint("it is asked again by itself; farshore verify says whether it is damaged"))
-            }
+            Ok(None) => Err(waits("the journal holds no log yet".to_owned())),
+            Err(why) => Err(match &*why {
+                BranchError::Journal(why) => unread(why),
+                why @ (BranchError::History(_) | BranchError::NoBegin { .. }) => stream::damaged(why),
+            }),
         }
     }
 
     /// The newest history, from where on nothing of it has expired.
-    async fn line(&self) -> Result<Line, Refusal> {
+    async fn line(&self) -> Result<Line, Refused> {
         let branches = self.branches().await?;
         let mut line = Line::of(&branches);
-        let begun = self.source.reader().runs_begun().await.map_err(|why| {
-            tracing::warn!(error = %why, "what has expired cannot be read for a standby");
-            Refusal::new(NOT_READY, "the journal cannot be read now; its server's log says why")
-        })?;
+        let begun = self.source.reader().runs_begun().await.map_err(|why| unread(&why))?;
         for run in begun {
             line.expired(run.name.timeline, run.name.end, self.segment_bytes);
         }
@@ -265,5 +271,69 @@ impl JournalServer {
             "server_version" => Some(self.greeting().version),
             _ => None,
         }
+    }
+}
+
+/// What a standby asked for that is refused, as far as it is known.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asked {
+    timeline: Option<Timeline>,
+    start: Option<Offset>,
+    /// Where the journal ends.
+    end: Option<Offset>,
+}
+
+/// Refuses what a standby asked for, and says of it why.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
+    session: &mut Session<S>,
+    Refused { state, refusal }: Refused,
+    Asked { timeline, start, end }: Asked,
+    heard: Heard<'_>,
+) -> Result<(), ServeError> {
+    heard(Standing {
+        timeline: timeline.unwrap_or(Timeline::new(0)),
+        sent: start.unwrap_or(Offset::new(0)),
+        end,
+        status: None,
+        state,
+        problem: Some(refusal.message.clone()),
+    });
+    session.refuse(&refusal).await
+}
+
+fn waits(what: String) -> Refused {
+    Refused { state: State::WaitsForStore, refusal: Refusal::new(NOT_READY, what) }
+}
+
+/// Why nothing can be said of the journal: a store that does not answer, and log whose private key is not at hand, are no damage.
+fn unread(why: &JournalError) -> Refused {
+    match why.retry() {
+        _ if why.lacks_key() => stream::sealed(why),
+        Retry::Operator if !matches!(why, JournalError::Store(_)) => stream::damaged(why),
+        Retry::Never => stream::damaged(why),
+        Retry::Now | Retry::Backoff | Retry::Operator => {
+            tracing::warn!(error = %why, "the journal cannot be read for a standby");
+            let Refused { state, refusal } =
+                waits("the journal cannot be read now; its server's log says why".to_owned());
+            Refused { state, refusal: refusal.hint("it is asked again by itself") }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_journal::Sequence;
+    use farshore_journal::store::{Operation, StoreError};
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_does_not_answer_is_waited_for_and_what_does_not_read_is_damaged() {
+        let state = |why: JournalError| unread(&why).state;
+        let away = StoreError::NoStore { operation: Operation::Get, reason: "it is not mounted".to_owned() };
+        assert_eq!(state(JournalError::Store(away)), State::WaitsForStore);
+        assert_eq!(state(JournalError::OpenAnew { at: Sequence::FIRST }), State::WaitsForStore);
+        assert_eq!(state(JournalError::Hole { missing: Sequence::FIRST }), State::Damaged);
+        assert_eq!(state(JournalError::NotHeld { what: "a chunk".to_owned() }), State::Damaged);
     }
 }

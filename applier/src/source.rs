@@ -3,7 +3,7 @@
 //! What always holds of what is read here: it has its checksums, its place and its chain verified, and is opened with the
 //! right key; what cannot be opened is an error, never passed over.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as Short, PoisonError};
 
 use farshore_engines::log::{Shape, ShapeError};
 use farshore_journal::chunk::Chunk;
@@ -13,7 +13,7 @@ use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::Repository;
 use farshore_journal::store::StoreError;
 use farshore_journal::{JournalError, Sequence};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::ahead::Fetched;
@@ -28,6 +28,8 @@ pub struct Source {
     record: IncarnationRecord,
     unlock: Unlock,
     keys: Arc<Mutex<Keyring>>,
+    /// What the ring goes on with once it is taken again: it is held while the store is searched, and a store may hang.
+    next_keys: Arc<Short<Option<Unlock>>>,
     shape: Shape,
     without_index: bool,
     confined: bool,
@@ -74,7 +76,8 @@ impl Source {
         })?;
         let reader = Reader::new(repository, &record)?;
         let keys = Arc::new(Mutex::new(Keyring::new(unlock.clone())));
-        Ok(Self { reader, record, unlock, keys, shape, without_index: false, confined: false })
+        let next_keys = Arc::default();
+        Ok(Self { reader, record, unlock, keys, next_keys, shape, without_index: false, confined: false })
     }
 
     /// The journal.
@@ -122,17 +125,19 @@ impl Source {
         !self.without_index
     }
 
-    /// Opens chunks, for all clones, with these private keys from now on: what their file holds may have changed. Not while a chunk is being opened: a store may hang, and whoever calls this calls
-    /// again.
+    /// Opens chunks, for all clones, with these private keys from now on: what their file holds may have changed. A chunk that is being opened meanwhile may be opened with the former ones still.
     pub fn go_on_with(&self, unlock: &Unlock) {
-        if let Ok(mut keys) = self.keys.try_lock() {
-            keys.go_on_with(unlock.clone());
-        }
+        *self.next_keys.lock().unwrap_or_else(PoisonError::into_inner) = Some(unlock.clone());
     }
 
-    /// The ring of data keys that were opened so far.
-    pub(crate) fn keys(&self) -> &Mutex<Keyring> {
-        &self.keys
+    /// The ring of data keys that were opened so far, with the private keys as they are now.
+    pub(crate) async fn keys(&self) -> MutexGuard<'_, Keyring> {
+        let mut keys = self.keys.lock().await;
+        let next = self.next_keys.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(next) = next {
+            keys.go_on_with(next);
+        }
+        keys
     }
 
     /// A chunk, and the key that opens it.
@@ -151,7 +156,7 @@ impl Source {
 
     async fn opened(&self, chunk: Chunk) -> Result<Fetched, JournalError> {
         let header = chunk.header().clone();
-        let key = self.keys.lock().await.for_chunk(&self.reader, &header).await?;
+        let key = self.keys().await.for_chunk(&self.reader, &header).await?;
         Ok(Fetched { header, chunk, key })
     }
 }

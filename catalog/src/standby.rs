@@ -1,6 +1,6 @@
 //! Standbys that take a journal for their primary: how far each is, as whoever serves it last heard.
 //!
-//! What always holds: what is shown as now was said within three heartbeats, or by one that was sent away while the store does not answer, and comes again; a standby that nobody hears of is `away`, whatever it was. A row is a standby by the name that it gives
+//! What always holds: that one waits for its store, which says nothing against it, replaces nothing for which it is to be made anew or looked after (`log_missing`, `diverged`, `ahead`, `damaged`); what is shown as now was said within three heartbeats, or by one that was sent away while the store does not answer, and comes again; a standby that nobody hears of is `away`, whatever it was. A row is a standby by the name that it gives
 //! itself (`application_name`, else `cluster_name`): two of one database that give the same name are one row.
 
 use std::time::Duration;
@@ -178,7 +178,7 @@ impl Standby {
 }
 
 impl Catalog {
-    /// Records how standbys are doing; `since` of a state that is as it was stays what it was.
+    /// Records how standbys are doing; `since` of a state that is as it was stays what it was, and so does all of one that is to be made anew or looked after and now waits for its store.
     ///
     /// # Errors
     /// When the catalog is away.
@@ -252,7 +252,9 @@ pub async fn standby_put_in_txn(txn: &mut Txn, standbys: &[Standby]) -> Result<(
                      flushed = excluded.flushed, applied = excluded.applied, end_offset = excluded.end_offset, \
                      since = case when standby.state = excluded.state then standby.since else excluded.since end, \
                      state = excluded.state, problem = excluded.problem, behind_us = excluded.behind_us, \
-                     heard_at = excluded.heard_at, delay_us = excluded.delay_us";
+                     heard_at = excluded.heard_at, delay_us = excluded.delay_us \
+                     where excluded.state <> 'waits_for_store' or standby.incarnation <> excluded.incarnation \
+                     or standby.state not in ('log_missing', 'diverged', 'ahead', 'damaged')";
     for standby in standbys {
         let behind = standby.behind.map(|behind| duration("behind", behind)).transpose()?;
         let bound = query(statement)
@@ -343,7 +345,8 @@ pub async fn standby_refused_in_txn(
     // It did not get further since it was heard: by so much it is later now.
     let statement = "update standby set since = case when state = $1 then since else $2 end, state = $1, \
                      behind_us = behind_us + case when $2 > heard_at then $2 - heard_at else 0 end, \
-                     problem = $3, heard_at = $2 where database_name = $4 and name = $5 and incarnation = $6";
+                     problem = $3, heard_at = $2 where database_name = $4 and name = $5 and incarnation = $6 \
+                     and ($1 <> 'waits_for_store' or state not in ('log_missing', 'diverged', 'ahead', 'damaged'))";
     let bound = query(statement)
         .bind(state.word())
         .bind(micros(now))

@@ -15,7 +15,7 @@ use super::mail;
 use super::transition::Word;
 use crate::config::notify::{ChannelConfig, is_acceptable};
 use crate::config::secret::SecretSource;
-use crate::message::OperatorMessage;
+use crate::message::{OperatorMessage, Safe};
 
 /// How long the other side may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -58,12 +58,30 @@ struct Together<'a> {
 /// The name of [`Together`]'s shape.
 const SCHEMA_TOGETHER: &str = "farshore.notices/1";
 
-/// How much a message tells at most, about a kilobyte each: Slack cuts a text at 40 000 characters.
+/// How long a text for Slack becomes by what is added to it, in bytes: Slack cuts one behind 40 000 characters, and says that it took it all. The first one goes in any case, and is no longer than
+/// three times [`CLIPPED`] characters of five bytes, with what stands around them.
+const SLACK_TEXT: usize = 30_000;
+/// How much of what happened, and of each of the other parts of a message, a text for Slack holds, in characters: causes may be of any length.
+const CLIPPED: usize = 2000;
+
+/// How much a message tells at most.
 pub fn most(channel: &ChannelConfig) -> usize {
     match channel {
         ChannelConfig::Webhook { .. } | ChannelConfig::Mail(_) => 100,
         ChannelConfig::Slack { .. } => 30,
     }
+}
+
+/// How many of these, from the first, one message holds in full: one at the least.
+pub fn fitting<'a>(channel: &ChannelConfig, tellings: impl IntoIterator<Item = &'a Telling>) -> usize {
+    let ChannelConfig::Slack { .. } = channel else { return tellings.into_iter().count() };
+    let mut length = 0_usize;
+    let fits = |telling: &&Telling| {
+        let is_first = length == 0;
+        length = length.saturating_add(for_slack(std::slice::from_ref(telling)).len());
+        is_first || length <= SLACK_TEXT
+    };
+    tellings.into_iter().take_while(fits).count()
 }
 
 /// A client for all channels.
@@ -129,8 +147,8 @@ pub async fn send(
             post(client, url, &headers, body).await?;
         }
         ChannelConfig::Slack { url } => {
-            let escaped = escaped(&in_words(tellings));
-            post(client, url, &[], serde_json::json!({ "text": escaped }).to_string()).await?;
+            let text = for_slack(tellings);
+            post(client, url, &[], serde_json::json!({ "text": text }).to_string()).await?;
         }
         ChannelConfig::Mail(settings) => return mail::send(settings, tellings).await,
     }
@@ -187,6 +205,26 @@ pub fn counted(tellings: &[Telling]) -> String {
     counts.map(|(count, word)| format!("{count} {word}")).collect::<Vec<_>>().join(", ")
 }
 
+/// What Slack shows: no part of a message is so long that nothing else has room.
+fn for_slack(tellings: &[Telling]) -> String {
+    let mut tellings = tellings.to_vec();
+    for OperatorMessage { happened, safe, next, .. } in tellings.iter_mut().map(|one| &mut one.message) {
+        let (Safe::Known(safe) | Safe::Unknown(safe)) = safe;
+        for part in [happened, safe, next] {
+            *part = clipped(part);
+        }
+    }
+    escaped(&in_words(&tellings))
+}
+
+/// The beginning of a text, which says where it is cut.
+fn clipped(text: &str) -> String {
+    match text.chars().nth(CLIPPED) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(CLIPPED).chain(" ... (cut here)".chars()).collect(),
+    }
+}
+
 /// Without Slack's control characters. Names are ours and hold none, causes may.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
@@ -195,7 +233,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::message::{Code, Safe};
+    use crate::message::Code;
 
     /// That a database stands so.
     pub fn telling(database: &str, word: &'static str) -> Telling {
@@ -228,6 +266,31 @@ pub(super) mod tests {
             assert!(text.contains(&in_words(std::slice::from_ref(telling))), "{text}");
         }
         assert!(in_words(&tellings[..1]).starts_with("a: well\n"));
+    }
+
+    #[test]
+    fn slack_is_handed_no_more_than_it_shows_and_one_at_the_least() {
+        let slack = ChannelConfig::Slack { url: SecretSource::File("slack.url".into()) };
+        let with = |cause: String| {
+            let mut telling = telling("orders", "failed");
+            telling.message.happened = cause;
+            telling
+        };
+        let short: Vec<Telling> = (0..30).map(|_| with("x".repeat(500))).collect();
+        assert_eq!(fitting(&slack, &short), 30);
+        // A cause of two thousand characters, of which Slack is sent five for each.
+        let long: Vec<Telling> = (0..30).map(|_| with("&".repeat(2000))).collect();
+        let fits = fitting(&slack, &long);
+        assert!((1..30).contains(&fits), "{fits}");
+        assert!(for_slack(&long[..fits]).len() < 40_000);
+        assert_eq!(fitting(&slack, std::iter::empty()), 0);
+        // However much there is of one, it is sent, begins as it does, and says that it is cut.
+        let mut most = with("&".repeat(1 << 20));
+        most.message.next = "<".repeat(1 << 20);
+        most.message.safe = Safe::Unknown(">".repeat(1 << 20));
+        assert_eq!(fitting(&slack, [&most, &most]), 1);
+        let text = for_slack(&[most]);
+        assert!(text.len() < 40_000 && text.contains("(cut here)"), "{}", text.len());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! What always holds: a channel is told what is, until it took it, and not what was meanwhile; who heard of a beginning is told of the end, and who
 //! did not is not. What it did not take is tried again after a pause that doubles; what is new is tried at once. What is tried together and was not taken is tried in smaller parts, down to one by one, so
-//! that nothing keeps the rest from being taken.
+//! that nothing keeps the rest from being taken: each notice's own tries bound with how many others it goes, whatever else the channel takes meanwhile.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -54,12 +54,20 @@ pub fn pause(tries: u32) -> TimeDelta {
     FIRST_PAUSE.checked_mul(factor).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE)
 }
 
-/// How much is told together next, where a message of so much was taken or not; `most`: what the channel holds.
+/// How much is claimed and told together next, where so much was taken or not (by the channel, or before that by the catalog); `most`: what the channel holds.
 pub fn together(now: usize, took: bool, most: usize) -> usize {
     match took {
         true => now.saturating_mul(2).min(most),
         false => (now / 4).max(1),
     }
+}
+
+/// How many of what is to be told go together, each tried so often in vain, the least tried first; `beside`: how many go with them in any case. One that was tried goes in a message of a quarter of `most`
+/// for each of its tries, of one at the least: what is never taken is alone soon, also where other messages are taken between its tries.
+pub fn go_together(tried: impl IntoIterator<Item = u32>, room: usize, most: usize, beside: usize) -> usize {
+    let bound = |tries: u32| room.min(most.checked_shr(tries.saturating_mul(2)).unwrap_or(0)).max(1);
+    let counted = tried.into_iter().zip(beside..);
+    counted.take_while(|(tries, before)| *before < bound(*tries)).count()
 }
 
 #[cfg(test)]
@@ -143,6 +151,64 @@ mod tests {
         }
         assert_eq!(together(50, false, 50), 12);
         assert_eq!((together(1, false, 50), together(1, true, 50), together(40, true, 50)), (1, 2, 50));
+    }
+
+    #[test]
+    fn one_that_is_never_taken_is_soon_alone_whatever_is_taken_between_its_tries() {
+        const POISON: usize = 17;
+        struct One {
+            tries: u32,
+            next: i64,
+            took: Option<i64>,
+        }
+        let mut all: Vec<One> = (0..100).map(|_| One { tries: 0, next: 0, took: None }).collect();
+        let mut room = 100;
+        for now in 0..7200 {
+            // Other traffic, all of which is taken, gives the channel all its room back between two tries.
+            if now % 5 == 4 {
+                all.push(One { tries: 0, next: now, took: None });
+            }
+            let mut due: Vec<usize> =
+                (0..all.len()).filter(|at| all[*at].took.is_none() && all[*at].next <= now).collect();
+            due.sort_by_key(|at| all[*at].tries);
+            due.truncate(go_together(due.iter().map(|at| all[*at].tries), room, 100, 0));
+            if due.is_empty() {
+                continue;
+            }
+            let took = !due.contains(&POISON);
+            assert!(took || now < 600 || due == [POISON], "at {now}: {due:?}");
+            room = together(room, took, 100);
+            for at in due {
+                let one = &mut all[at];
+                (one.next, one.tries) = (now + pause(one.tries).num_seconds(), one.tries + 1);
+                one.took = took.then_some(now);
+            }
+        }
+        for (at, one) in all.iter().enumerate().take(100) {
+            assert_eq!(one.took.is_some_and(|took| took < 600), at != POISON, "{at}: {:?}", one.took);
+        }
+        // It is tried on all the same, and no other one is tried twice for it now.
+        assert!(all[POISON].tries > 10);
+        assert!(all.iter().skip(100).all(|one| one.tries <= 2));
+        assert_eq!(go_together([0, 0, 1, 2], 2, 100, 0), 2, "no more than there is room");
+        assert_eq!(go_together([9], 100, 100, 0), 1);
+        assert_eq!(go_together([9], 100, 100, 1), 0, "what is alone goes with nothing else");
+    }
+
+    #[test]
+    fn a_catalog_that_is_far_keeps_nobody_from_being_told() {
+        // Each claim is a round trip of 30 ms, and all of a message's are to be done within 3 s.
+        let (mut waits, mut room, mut looks) = (100_usize, 100, 0);
+        while waits > 0 {
+            let claims = waits.min(room);
+            let is_claimed = claims * 30 < 3000;
+            waits -= if is_claimed { claims } else { 0 };
+            room = together(room, is_claimed, 100);
+            looks += 1;
+            assert!(looks < 5, "{waits} wait still");
+        }
+        // However far it is, one is asked for.
+        assert_eq!((0..9).fold(100, |room, _| together(room, false, 100)), 1);
     }
 
     #[test]

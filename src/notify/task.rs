@@ -65,7 +65,7 @@ struct Channel {
     queue: mpsc::Sender<Handed>,
     /// One turn: taken while the channel is told something.
     turn: Arc<Semaphore>,
-    /// How much is told together.
+    /// How much is claimed and told together.
     room: Arc<AtomicUsize>,
 }
 
@@ -168,7 +168,7 @@ impl Teller {
             let Ok(turn) = Arc::clone(&channel.turn).try_acquire_owned() else { continue };
             let mut all = Vec::from_iter(self.own(channel, now));
             if let Some(known) = &known {
-                all.extend(self.claimed(channel, known).await);
+                all.extend(self.claimed(channel, known, all.len()).await);
             }
             let (tellings, receipts): (Vec<_>, Vec<_>) = all.into_iter().unzip();
             // Who has the turn finds the queue empty; a task that ended has ended with the service.
@@ -261,8 +261,8 @@ impl Teller {
         }
     }
 
-    /// What a channel has not heard of what is, the least tried and then the worst first, as much as it is told together: claimed, so that no other service tells it.
-    async fn claimed(&self, channel: &Channel, known: &Known) -> Vec<(Telling, Receipt)> {
+    /// What a channel has not heard of what is, the least tried and then the worst first, as much as it is told together with so much `beside` it: claimed, so that no other service tells it.
+    async fn claimed(&self, channel: &Channel, known: &Known, beside: usize) -> Vec<(Telling, Receipt)> {
         let now = to_micros(Utc::now());
         let mut due = Vec::new();
         for (condition, notice) in &known.told {
@@ -288,11 +288,20 @@ impl Teller {
                 tries: u64::from(tries.saturating_add(1)),
                 next_at: now + delivery::pause(tries),
             };
-            due.push((condition, notice, NoticeTry { before: heard.cloned(), now: trying }));
+            due.push((tries, condition, notice, NoticeTry { before: heard.cloned(), now: trying }));
         }
         // What was never tried waits for nothing that was tried in vain.
-        due.sort_by_key(|(condition, _, one)| (one.now.tries, Reverse(condition.word)));
-        due.truncate(channel.room.load(Ordering::Relaxed));
+        due.sort_by_key(|(tries, condition, ..)| (*tries, Reverse(condition.word)));
+        let (room, most) = (channel.room.load(Ordering::Relaxed), self.most(channel));
+        due.truncate(delivery::go_together(due.iter().map(|(tries, ..)| *tries), room, most, beside));
+        let mut due: Vec<_> = due
+            .into_iter()
+            .map(|(_, condition, notice, one)| (self.telling(condition, notice, &one), notice, one))
+            .collect();
+        // What does not fit has not been tried, and goes with the next message.
+        if let Some(settings) = self.config.notify.channels.get(&channel.name) {
+            due.truncate(channel::fitting(settings, due.iter().map(|(telling, ..)| telling)));
+        }
         if due.is_empty() {
             return Vec::new();
         }
@@ -301,28 +310,45 @@ impl Teller {
             Ok(Ok(claimed)) => claimed,
             Ok(Err(why)) => {
                 tracing::debug!(error = %why, "notifications cannot be claimed");
+                self.claim_less(channel);
                 return Vec::new();
             }
-            Err(_) => return Vec::new(),
+            Err(_) => {
+                self.claim_less(channel);
+                return Vec::new();
+            }
         };
         // Of the others another service tells.
         let ours = due.into_iter().zip(claimed).filter(|(_, is_ours)| *is_ours);
-        ours.map(|((condition, notice, one), _)| {
-            let at = notice.told_at;
-            let telling = Telling {
-                schema: SCHEMA,
-                id: format!("{}/{}/{}", notice.database, notice.topic, at.timestamp_micros()),
-                at,
-                database: Some(notice.database.to_string()),
-                topic: notice.topic.clone(),
-                word: condition.word.text(),
-                was: one.before.and_then(|before| before.word),
-                node: self.node.clone(),
-                message: condition.message.clone(),
-            };
-            (telling, Receipt::Notice(notice.clone()))
-        })
-        .collect()
+        ours.map(|((telling, notice, _), _)| (telling, Receipt::Notice(notice.clone()))).collect()
+    }
+
+    /// What is said of a condition to a channel that heard of it what `one` says.
+    fn telling(&self, condition: &Condition, notice: &Notice, one: &NoticeTry) -> Telling {
+        let at = notice.told_at;
+        Telling {
+            schema: SCHEMA,
+            id: format!("{}/{}/{}", notice.database, notice.topic, at.timestamp_micros()),
+            at,
+            database: Some(notice.database.to_string()),
+            topic: notice.topic.clone(),
+            word: condition.word.text(),
+            was: one.before.as_ref().and_then(|before| before.word.clone()),
+            node: self.node.clone(),
+            message: condition.message.clone(),
+        }
+    }
+
+    /// What took too long to be claimed takes as long the next time: less of it is asked for then.
+    fn claim_less(&self, channel: &Channel) {
+        // Whoever holds the channel's turn is the only one who changes its room.
+        let room = delivery::together(channel.room.load(Ordering::Relaxed), false, self.most(channel));
+        channel.room.store(room, Ordering::Relaxed);
+    }
+
+    /// How much a channel is told together at most.
+    fn most(&self, channel: &Channel) -> usize {
+        self.config.notify.channels.get(&channel.name).map_or(1, channel::most)
     }
 
     /// Without a catalog nobody can claim anything: each service says of itself that it cannot read it.

@@ -4,7 +4,7 @@
 //! have first under its name, which is written down before it gets anything; one that has neither is let have nothing. Two incarnations of one cluster have the same system identifier and may have the same positions with other bytes behind them: nothing else
 //! would keep a standby from taking the one's log for the other's. When a newer one is there, sessions of the former end.
 //!
-//! A standby that comes while the store does not answer, or what opens it is not at hand, and is known already, waits for its store: whatever is wrong is not its own matter. Of one that is not known
+//! A standby that comes while the store does not answer, or what opens it is not at hand, and is known already, waits for its store: whatever is wrong is not its own matter. Where the store's records do not read it is `damaged`, and waits for nothing. Of one that is not known
 //! nothing is written down. Private keys are read again with each look.
 
 use std::collections::HashMap;
@@ -16,14 +16,16 @@ use farshore_applier::serve::JournalServer;
 use farshore_catalog::Catalog;
 use farshore_catalog::standby::StandbyState;
 use farshore_engines::postgres::serve::Refusal;
-use farshore_journal::{DatabaseName, IncarnationId};
+use farshore_journal::store::{Operation, Retry, StoreError};
+use farshore_journal::{DatabaseName, IncarnationId, JournalError};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::route::Asked;
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage};
-use crate::sources;
+use crate::sources::{self, Unread};
+use crate::wiring::Purpose;
 
 /// How often it is looked whether an incarnation that is served is the newest still.
 const LOOK: Duration = Duration::from_secs(15);
@@ -31,6 +33,8 @@ const LOOK: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// SQLSTATE of a server that is not ready.
 const NOT_READY: &str = "57P03";
+/// SQLSTATE of data that does not read.
+const UNREADABLE: &str = "XX001";
 /// SQLSTATE of a setting that makes no sense.
 const NO_SETTING: &str = "22023";
 /// What standbys call themselves that were given no name, and copies that were restored.
@@ -70,13 +74,13 @@ impl From<Refusal> for Refused {
 /// Why there is no journal that could be served.
 struct NoJournal {
     refusal: Refusal,
-    /// Whether standbys wait until there is one again.
-    waits: bool,
+    /// How the standbys stand that are known; `None`: that says nothing of them.
+    stands: Option<StandbyState>,
 }
 
 impl From<Refusal> for NoJournal {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, waits: false }
+        Self { refusal, stands: None }
     }
 }
 
@@ -106,13 +110,13 @@ impl Journals {
         };
         let journal = match self.newest(database, store).await {
             Ok(journal) => journal,
-            Err(NoJournal { refusal, waits: false }) => return Err(refusal.into()),
-            Err(NoJournal { refusal, waits: true }) => {
+            Err(NoJournal { refusal, stands: None }) => return Err(refusal.into()),
+            Err(NoJournal { refusal, stands: Some(state) }) => {
                 let of = match asked.incarnation {
                     Some(incarnation) => Some(incarnation),
                     None => self.known_as(database, name).await,
                 };
-                return Err(Refused { refusal, of: of.map(|of| (of, StandbyState::WaitsForStore)) });
+                return Err(Refused { refusal, of: of.map(|of| (of, state)) });
             }
         };
         let by_itself = asked.incarnation.is_some();
@@ -187,19 +191,10 @@ impl Journals {
 
     /// The newest incarnation's, as the store has it now.
     async fn newest(&self, database: &DatabaseName, store: &StoreName) -> Result<Journal, NoJournal> {
-        let away = |why: &dyn std::fmt::Display| {
-            tracing::warn!(%database, %store, error = %why, "a standby waits for its store");
-            let what = "the store cannot be read now; the journal's server's log says why";
-            NoJournal { refusal: Refusal::new(NOT_READY, what), waits: true }
-        };
-        let keyless = |why: &dyn std::fmt::Display| {
-            tracing::error!(%database, %store, error = %why, "a standby waits for a secret of its store: what is stored is sound");
-            let what = "a key or password of the store does not read where it is served; its server's log says which";
-            NoJournal { refusal: Refusal::new(NOT_READY, what), waits: true }
-        };
-        let found = tokio::time::timeout(PATIENCE, sources::all(&self.config, database, store)).await;
-        let found = found.map_err(|_| away(&"it hangs"))?;
-        let source = found.map_err(|why| if is_secret(&why) { keyless(&why) } else { away(&why) })?.pop();
+        let found = sources::all_or_why(&self.config, database, store, Purpose::Read);
+        let found = tokio::time::timeout(PATIENCE, found).await;
+        let found = found.unwrap_or_else(|_| Err(hangs()));
+        let source = found.map_err(|why| no_journal(database, store, &why))?.pop();
         let Some(source) = source else {
             return Err(Refusal::new(NOT_READY, format!("nothing of {database} is stored yet")).into());
         };
@@ -245,7 +240,75 @@ impl Journals {
     }
 }
 
+fn hangs() -> Unread {
+    let (operation, what) = (Operation::Open, "its journals".to_owned());
+    let why = StoreError::TimedOut { operation, what, after: PATIENCE, ambiguous: false };
+    Unread { why: anyhow::anyhow!("{why}"), failed: Some(JournalError::Store(why)) }
+}
+
+/// What is said, and told to a standby, of a journal that cannot be had.
+fn no_journal(database: &DatabaseName, store: &StoreName, unread: &Unread) -> NoJournal {
+    let (why, stands) = (&unread.why, stands(unread));
+    let refusal = match stands {
+        Some(StandbyState::WaitsForStore) if is_secret(why) => {
+            tracing::error!(%database, %store, error = %why, "a standby waits for a secret of its store: what is stored is sound");
+            let what = "a key or password of the store does not read where it is served; its server's log says which";
+            Refusal::new(NOT_READY, what)
+        }
+        Some(StandbyState::WaitsForStore) => {
+            tracing::warn!(%database, %store, error = %why, "a standby waits for its store");
+            Refusal::new(NOT_READY, "the store cannot be read now; the journal's server's log says why")
+        }
+        _ => {
+            tracing::error!(%database, %store, error = %why, "what is stored cannot be served to a standby");
+            let code = stands.map_or(NOT_READY, |_| UNREADABLE);
+            Refusal::new(code, "what is stored cannot be served; the journal's server's log says why")
+        }
+    };
+    NoJournal { refusal, stands }
+}
+
+/// How a known standby stands whose journal cannot be had; `None`: what is wrong says nothing of it. What a store does not answer, or does not let be opened, it may yet.
+fn stands(Unread { why, failed }: &Unread) -> Option<StandbyState> {
+    match failed {
+        // Whose store has no record, and is known, was served from it once: another place is mounted there, or none.
+        Some(JournalError::Store(why)) => {
+            (why.retry() != Retry::Never || why.is_not_found()).then_some(StandbyState::WaitsForStore)
+        }
+        Some(_) => Some(StandbyState::Damaged),
+        // A secret does not read; or a directory that is not mounted is not opened at all.
+        None => why.downcast_ref::<OperatorMessage>().map(|_| StandbyState::WaitsForStore),
+    }
+}
+
 /// Whether what opens a store does not read, and nothing is wrong with the store.
 fn is_secret(why: &anyhow::Error) -> bool {
     why.downcast_ref::<OperatorMessage>().is_some_and(|why| why.code == Code::SecretUnreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_journal::layout;
+
+    use super::*;
+    use crate::message::Safe;
+
+    #[test]
+    fn a_standby_waits_for_a_store_that_may_answer_yet_and_for_a_key_and_for_nothing_else() {
+        let message = |code| OperatorMessage::new(code, "it", Safe::Known("all".to_owned()), "nothing");
+        let failed = |why| Unread { failed: Some(why), ..message(Code::StoreUnusable).into() };
+        let waits = Some(StandbyState::WaitsForStore);
+        assert_eq!(stands(&hangs()), waits);
+        let gone = StoreError::NoStore { operation: Operation::Open, reason: "not mounted".to_owned() };
+        assert_eq!(stands(&failed(JournalError::Store(gone))), waits);
+        assert_eq!(stands(&message(Code::SecretUnreadable).into()), waits);
+        assert_eq!(stands(&message(Code::StoreUnusable).into()), waits);
+        // An empty folder is where the store is to be mounted.
+        let key = layout::store_record().unwrap();
+        assert_eq!(stands(&failed(JournalError::Store(StoreError::NotFound { key: key.clone() }))), waits);
+        let range = StoreError::OutOfRange { key: key.clone(), range: 0..0 };
+        assert_eq!(stands(&failed(JournalError::Store(range))), None);
+        assert_eq!(stands(&failed(JournalError::RecordLost { key })), Some(StandbyState::Damaged));
+        assert_eq!(stands(&anyhow::anyhow!("an engine that this build does not read").into()), None);
+    }
 }

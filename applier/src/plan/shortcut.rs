@@ -48,7 +48,7 @@ impl<'a> Shortcuts<'a> {
                 continue;
             }
             let read = {
-                let mut keys = self.source.keys().lock().await;
+                let mut keys = self.source.keys().await;
                 index::read(self.source.reader(), &mut keys, &name).await
             };
             let indexed = match read {

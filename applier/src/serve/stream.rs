@@ -36,6 +36,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const STALE: Duration = Duration::from_secs(10);
 /// One that was sent all once, and now lacks so much, catches up again.
 const BEHIND: u64 = 64 << 20;
+/// How much a standby may have of a record of which it says that it has nothing, since the rest is not there.
+const PART: u64 = 1 << 20;
+/// How soon a standby says what it has: with the first log that it gets.
+const SAYS_SOON: Duration = Duration::from_secs(2);
 /// The longest pause between two questions to a store that does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// For how long a store may fail before its standbys are told: they come again by themselves.
@@ -74,6 +78,11 @@ struct Sending<'a> {
     status: Option<StandbyStatus>,
     /// Whether it replayed something between the last two times that it said so.
     replays: bool,
+    /// What it had before this, as it first said; `None` before that.
+    had: Option<Offset>,
+    began: Instant,
+    /// Whether it is known how it is doing, and not only where it begins.
+    is_known: bool,
     /// Whether it was sent all that there was, once.
     has_caught_up: bool,
     /// Whether all that waits may go, since the journal ends there.
@@ -139,7 +148,9 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 return Ok(None);
             }
             now = tick.tick() => {
-                heard(sending.standing());
+                if let Some(standing) = sending.known() {
+                    heard(standing);
+                }
                 match pace.due(now.into_std(), sending.is_replaying()) {
                     Due::Nothing => {}
                     Due::GiveUp => {
@@ -160,7 +171,9 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                     FromStandby::Status { status, reply_requested } => {
                         pace.heard(Instant::now());
                         sending.hear(status);
-                        heard(sending.standing());
+                        if let Some(standing) = sending.known() {
+                            heard(standing);
+                        }
                         owes_reply |= reply_requested;
                     }
                     FromStandby::Feedback { .. } => pace.heard(Instant::now()),
@@ -201,6 +214,9 @@ impl<'a> Sending<'a> {
             looked: Instant::now(),
             status: None,
             replays: true,
+            had: None,
+            began: Instant::now(),
+            is_known: false,
             has_caught_up: false,
             is_all: false,
             delay: None,
@@ -212,6 +228,8 @@ impl<'a> Sending<'a> {
 
     /// Takes what a standby says that it has: no more than it was sent.
     fn hear(&mut self, said: StandbyStatus) {
+        // One that begins anew with a segment says first what it had, or has of this one.
+        self.had.get_or_insert(said.written.max(said.flushed).max(said.applied));
         let bounded = |offset: Offset| offset.min(self.sent);
         let status = StandbyStatus {
             written: bounded(said.written),
@@ -239,12 +257,27 @@ impl<'a> Sending<'a> {
         self.left.map_or(self.end, |(at, _)| at)
     }
 
+    /// A store that hangs fails late; while there is no room for more, nobody asks it.
+    fn hangs(&self) -> bool {
+        self.looked.elapsed() > STALE.saturating_add(self.server.every) && self.slices.has_room()
+    }
+
+    /// How it is doing, once that is known. One that comes again and again to log which cannot be read begins each time with a segment that it has in part: that is no catching up, and what was said of
+    /// it last stays.
+    fn known(&mut self) -> Option<Standing> {
+        let has_more = match self.had {
+            Some(had) => self.slices.end().get() > had.get().saturating_add(PART),
+            // Not all say so soon.
+            None => self.last.is_some() && self.began.elapsed() > SAYS_SOON,
+        };
+        self.is_known |= has_more || self.has_caught_up || self.hangs();
+        self.is_known.then(|| self.standing())
+    }
+
     fn standing(&self) -> Standing {
-        // A store that hangs fails late; while there is no room for more, nobody asks it.
-        let hangs = self.looked.elapsed() > STALE.saturating_add(self.server.every) && self.slices.has_room();
         // What is not due yet it does not lack.
         let lacks = if self.held.is_some() { 0 } else { self.end.bytes_since(self.sent).unwrap_or(0) };
-        let state = match (self.failures > 0 || hangs, self.has_caught_up && lacks < BEHIND) {
+        let state = match (self.failures > 0 || self.hangs(), self.has_caught_up && lacks < BEHIND) {
             (true, _) => State::WaitsForStore,
             (false, true) => State::Streaming,
             (false, false) => State::CatchingUp,
@@ -388,6 +421,8 @@ impl<'a> Sending<'a> {
                 if since.elapsed() > STORE_AWAY {
                     return Err(away(why));
                 }
+                // What did not read may read the next time, or is damaged: which of the two is not known yet.
+                self.is_known |= matches!(why, JournalError::Store(_));
                 let pause = self.server.every.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
                 tracing::warn!(error = %why, pause_seconds = pause.as_secs_f64(), "the journal cannot be read for a standby now; it is asked again");
                 Ok(self.look(pause, log))
@@ -415,7 +450,7 @@ fn other_history(what: &str) -> Refused {
 }
 
 /// What a store says may name what is nobody else's matter: it stands in our own log.
-fn damaged(why: &dyn std::fmt::Display) -> Refused {
+pub(super) fn damaged(why: &dyn std::fmt::Display) -> Refused {
     tracing::error!(error = %why, "the journal does not read for a standby");
     let refusal =
         Refusal::new("XX001", "the journal does not read here; its server's log says why".to_owned())
@@ -423,7 +458,7 @@ fn damaged(why: &dyn std::fmt::Display) -> Refused {
     Refused { state: State::Damaged, refusal }
 }
 
-fn sealed(why: &dyn std::fmt::Display) -> Refused {
+pub(super) fn sealed(why: &dyn std::fmt::Display) -> Refused {
     tracing::error!(error = %why, "the log is sealed, and no private key at hand opens it for a standby: what is stored is sound");
     let what =
         "the log from here on is sealed, and no private key that opens it is at hand where it is served";
@@ -583,6 +618,30 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn nothing_is_said_of_a_standby_before_it_is_known_how_it_is_doing() {
+        let (server, store, _writer) = journal(Duration::ZERO).await;
+        let said = |bytes| StandbyStatus { written: at(0), flushed: at(bytes), applied: at(0) };
+        // It had a segment of the log that it is sent: only what it had not is news.
+        let mut line = Line::begin(&server);
+        assert_eq!(line.sending.known(), None);
+        line.step(false).await;
+        line.sending.hear(said(SEGMENT));
+        line.step(false).await;
+        assert_eq!((line.taken, line.sending.known()), (SEGMENT, None));
+        while line.taken < 3 * SEGMENT {
+            line.step(false).await;
+        }
+        let known = line.sending.known().map(|standing| standing.state);
+        assert_eq!(known, Some(State::CatchingUp));
+        // A store that fails is news at once.
+        let mut line = Line::begin(&server);
+        store.set(Faults { before: 1.0, ..Faults::default() });
+        line.step(false).await;
+        let known = line.sending.known().map(|standing| standing.state);
+        assert_eq!(known, Some(State::WaitsForStore));
+    }
+
     /// Steps until it ends, and why it does.
     async fn refused(server: &JournalServer) -> (State, String) {
         let mut sending = Sending::begin(server, Timeline::new(1), at(0));
@@ -607,7 +666,10 @@ mod tests {
             assert_eq!(state, State::WaitsForStore, "{name}: {message}");
             assert!(message.contains("no private key that opens it is at hand"), "{name}: {message}");
         }
+        // The ring is held while the store is searched.
+        let searches = server.source.keys().await;
         server.go_on_with(&with(&key));
+        drop(searches);
         let mut line = Line::begin(&server);
         line.all(false).await;
         assert_eq!(line.taken, FRAMES * SEGMENT);

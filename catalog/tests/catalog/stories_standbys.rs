@@ -58,6 +58,32 @@ pub async fn a_refused_standby_stays_where_it_was_and_grows_later_and_one_that_n
         };
         assert_eq!(catalog.standby_list(None).await.unwrap(), [expected]);
     }
+    // Why it is to be made anew stays while its store is away, and goes with the first that is known again.
+    for (at, state) in [
+        (31, StandbyState::LogMissing),
+        (32, StandbyState::Diverged),
+        (33, StandbyState::Ahead),
+        (34, StandbyState::Damaged),
+    ] {
+        let broken = Standby {
+            state,
+            problem: Some("it is what it is".to_owned()),
+            since: time(at),
+            heard_at: time(at),
+            ..known.clone()
+        };
+        catalog.standby_put(std::slice::from_ref(&broken)).await.unwrap();
+        catalog.standby_refused((&orders, "oslo"), one, waits, time(35)).await.unwrap();
+        let now_waits = Standby { state: waits.0, heard_at: time(36), ..known.clone() };
+        catalog.standby_put(std::slice::from_ref(&now_waits)).await.unwrap();
+        assert_eq!(catalog.standby_list(None).await.unwrap(), [broken]);
+        // A copy of another incarnation is another one.
+        let anew = Standby { incarnation: other, since: time(37), ..now_waits };
+        catalog.standby_put(std::slice::from_ref(&anew)).await.unwrap();
+        assert_eq!(catalog.standby_list(None).await.unwrap(), [anew]);
+        catalog.standby_put(std::slice::from_ref(&known)).await.unwrap();
+        assert_eq!(catalog.standby_list(None).await.unwrap()[0].state, StandbyState::Streaming);
+    }
     let unknown = Standby { behind: None, ..known };
     catalog.standby_put(&[unknown]).await.unwrap();
     catalog.standby_refused((&orders, "oslo"), one, waits, time(40)).await.unwrap();
