@@ -66,8 +66,8 @@ pub struct StandbyCreateArgs {
 
 fn parse_delay(text: &str) -> Result<Span, String> {
     let delay: Span = text.parse().map_err(|why: QuantityError| why.to_string())?;
-    match delay.get().as_secs() {
-        1..=7_776_000 => Ok(delay),
+    match delay.get().as_millis() {
+        1_000..=7_776_000_000 => Ok(delay),
         _ => Err("write 1s to 90d".to_owned()),
     }
 }

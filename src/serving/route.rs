@@ -3,6 +3,7 @@
 //! The database of a standby's `primary_conninfo` never arrives: its connection names `replication` (`libpqwalreceiver.c`). So it is the user's only one, or `options` names it.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use farshore_engines::postgres::serve::Refusal;
@@ -10,6 +11,8 @@ use farshore_journal::{DatabaseName, IncarnationId};
 
 use crate::config::quantity::Span;
 
+/// How late a standby may ask to be.
+pub const DELAYS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(90 * 86_400);
 /// SQLSTATE of a user who may not do what he asks for.
 const NOT_ALLOWED: &str = "42501";
 /// SQLSTATE of a setting that makes no sense.
@@ -41,7 +44,11 @@ pub fn asked(options: &str, allowed: &BTreeSet<DatabaseName>) -> Result<Asked, R
             "farshore.incarnation" => {
                 incarnation = Some(value.parse::<IncarnationId>().map_err(|_| wrong())?);
             }
-            "farshore.apply_delay" => delay = Some(value.parse::<Span>().map_err(|_| wrong())?.get()),
+            "farshore.apply_delay" => {
+                let asked = value.parse::<Span>().map_err(|_| wrong())?.get();
+                delay = Some(asked).filter(|asked| DELAYS.contains(asked));
+                delay.ok_or_else(wrong)?;
+            }
             // Settings of sessions, which mean nothing here.
             _ => {}
         }
@@ -116,6 +123,8 @@ mod tests {
         let delayed = asked("-c farshore.apply_delay=4h", &one).unwrap().delay;
         assert_eq!((delayed, found.delay), (Some(Duration::from_secs(4 * 3600)), None));
         // One that cannot be read is no reason to send at once.
-        assert_eq!(named("-c farshore.apply_delay=soon", &one), Err(NO_SETTING));
+        for none in ["soon", "1ms", "100d", "200000000d"] {
+            assert_eq!(named(&format!("-c farshore.apply_delay={none}"), &one), Err(NO_SETTING), "{none}");
+        }
     }
 }

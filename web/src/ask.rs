@@ -142,7 +142,8 @@ pub async fn under_way(
     database: &DatabaseName,
 ) -> Result<Option<job::Job>, Problem> {
     let unended = web.catalog()?.job_unended_of(database).await?;
-    Ok(unended.into_iter().find(|job| job.asked.kind == kind))
+    let goes_on = |job: &job::Job| matches!(job.state, JobState::Queued | JobState::Running);
+    Ok(unended.into_iter().find(|job| job.asked.kind == kind && goes_on(job)))
 }
 
 /// Answers with a job that is there.

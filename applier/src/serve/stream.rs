@@ -275,8 +275,8 @@ impl<'a> Sending<'a> {
     }
 
     fn standing(&self) -> Standing {
-        // What is not due yet it does not lack.
-        let lacks = if self.held.is_some() { 0 } else { self.end.bytes_since(self.sent).unwrap_or(0) };
+        // What is not due yet a delayed one does not lack, and how much that is is not known.
+        let lacks = if self.delay.is_some() { 0 } else { self.end.bytes_since(self.sent).unwrap_or(0) };
         let state = match (self.failures > 0 || self.hangs(), self.has_caught_up && lacks < BEHIND) {
             (true, _) => State::WaitsForStore,
             (false, true) => State::Streaming,

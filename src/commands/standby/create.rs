@@ -89,7 +89,7 @@ fn conninfo(
     }
     let _ = write!(whole, " options='-c farshore.database={database} -c farshore.incarnation={incarnation}");
     if let Some(delay) = delay {
-        let _ = write!(whole, " -c farshore.apply_delay={}s", delay.get().as_secs());
+        let _ = write!(whole, " -c farshore.apply_delay={}ms", delay.get().as_millis());
     }
     whole.push('\'');
     whole
@@ -110,7 +110,7 @@ mod tests {
         assert!(made("host=application_name").contains(" application_name=oslo"));
         let late = conninfo("host=db", "oslo", (&database, incarnation), Some("4h".parse().unwrap()));
         assert!(
-            late.ends_with(&format!("{} -c farshore.apply_delay=14400s'", bound.trim_end_matches('\''))),
+            late.ends_with(&format!("{} -c farshore.apply_delay=14400000ms'", bound.trim_end_matches('\''))),
             "{late}"
         );
     }
