@@ -305,7 +305,18 @@ impl<'a> Sending<'a> {
 
     /// Takes what was read, and says what is read next.
     fn take(&mut self, read: Read) -> Result<Reading, Refused> {
-        let former = self.last.clone();
+        if let Read::Log(log, Ok(Next::Bytes(_))) = &read
+            && let Some(delay) = self.delay
+        {
+            let now = Utc::now();
+            self.held = log.last_read().and_then(|chunk| held_until(chunk.written_at, delay, now));
+            if let Some(due) = self.held {
+                // It is read again then: until then it is looked whether it is in the history still.
+                (self.failures, self.failing) = (0, None);
+                self.is_all = true;
+                return Ok(self.look(self.patience(due, now), None));
+            }
+        }
         if let Read::Log(log, _) = &read
             && let Some(last) = log.last_read()
         {
@@ -314,14 +325,6 @@ impl<'a> Sending<'a> {
         match read {
             Read::Log(log, Ok(Next::Bytes(piece))) => {
                 (self.failures, self.failing) = (0, None);
-                let now = Utc::now();
-                self.held =
-                    self.last.as_ref().and_then(|chunk| held_until(chunk.written_at, self.delay, now));
-                if let Some(due) = self.held {
-                    // It is read again then: until then it is looked whether it is in the history still.
-                    (self.last, self.is_all) = (former, true);
-                    return Ok(self.look(self.patience(due, now), None));
-                }
                 self.is_all = false;
                 self.slices.push(&piece.bytes);
                 match self.looked.elapsed() > LOOK_AGAIN {
@@ -433,8 +436,8 @@ impl<'a> Sending<'a> {
 }
 
 /// Until when a chunk that was written then, in microseconds since 1970, is too young to be sent; `None`: it is old enough.
-fn held_until(written_at: i64, delay: Option<Duration>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let delay = TimeDelta::from_std(delay?).unwrap_or(TimeDelta::MAX);
+fn held_until(written_at: i64, delay: Duration, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let delay = TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX);
     let written = DateTime::from_timestamp_micros(written_at).unwrap_or(now);
     let due = written.checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC);
     (due > now).then_some(due)
@@ -558,12 +561,12 @@ mod tests {
         let now = DateTime::from_timestamp(1_774_792_800, 0).unwrap();
         let hour = Duration::from_secs(3600);
         let written = |ago: i64| (now - TimeDelta::seconds(ago)).timestamp_micros();
-        assert_eq!(held_until(written(0), None, now), None);
-        assert_eq!(held_until(written(3599), Some(hour), now), Some(now + TimeDelta::seconds(1)));
-        assert_eq!(held_until(written(3600), Some(hour), now), None);
+        assert_eq!(held_until(written(0), Duration::ZERO, now), None);
+        assert_eq!(held_until(written(3599), hour, now), Some(now + TimeDelta::seconds(1)));
+        assert_eq!(held_until(written(3600), hour, now), None);
         // What cannot be reckoned is not sent.
-        assert!(held_until(written(9), Some(Duration::MAX), now).is_some());
-        assert!(held_until(i64::MAX, Some(hour), now).is_some());
+        assert!(held_until(written(9), Duration::MAX, now).is_some());
+        assert!(held_until(i64::MAX, hour, now).is_some());
     }
 
     #[tokio::test]

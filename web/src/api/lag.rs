@@ -93,7 +93,8 @@ fn steps(from: DateTime<Utc>, to: DateTime<Utc>, step: TimeDelta, kept: &[Minute
     let mut steps = Vec::new();
     let (mut at, mut minutes) = (from, kept.iter().filter(|minute| minute.at >= from).peekable());
     while at < to {
-        let end = at.checked_add_signed(step).unwrap_or(to).min(to);
+        let next = at.checked_add_signed(step).unwrap_or(to);
+        let end = next.min(to);
         let (mut seen, mut worst, mut unknown) = (0, None, false);
         while let Some(minute) = minutes.next_if(|minute| minute.at < end) {
             seen += 1;
@@ -103,7 +104,7 @@ fn steps(from: DateTime<Utc>, to: DateTime<Utc>, step: TimeDelta, kept: &[Minute
         // The minute that runs is written when it is over.
         let whole = (end - at).num_minutes();
         steps.push(Step { at, worst_ms: worst, unknown: unknown || seen == 0 || seen < whole });
-        at = at.checked_add_signed(step).unwrap_or(to);
+        at = next;
     }
     steps
 }
