@@ -298,16 +298,9 @@ fn log_expires_beside_a_service_that_never_stops() {
 
 /// The process that was killed is taken for silent only by a service, fifteen seconds later; here its job is ended by hand, as a service would a day later.
 fn age_jobs(node: &Node) {
-    let catalog = node.folder().join("farshore.db");
-    let change = "update job set state = 'failed', finished_at = 1, updated_at = 1 where kind = 'expire' and (state = 'running' or silent = 1)";
-    let script = format!(
-        "import sqlite3; db = sqlite3.connect({:?}, timeout=30); db.execute({change:?}); db.commit()",
-        catalog.display().to_string()
+    node.change_catalog(
+        "update job set state = 'failed', finished_at = 1, updated_at = 1 where kind = 'expire' and (state = 'running' or silent = 1)",
     );
-    let mut python = std::process::Command::new("python3");
-    python.args(["-c", &script]);
-    let output = user::run_as(python).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
 }
 
 fn walk(folder: &Path) -> usize {
@@ -458,7 +451,6 @@ fn nothing_is_deleted_while_the_catalog_is_away_disagrees_or_a_restore_may_run()
         assert!(!output.status.success() && said.contains(says), "{says}: {said}");
         assert_eq!(walk(&story.node.folder().join("journal")), before, "{says}");
     };
-    let catalog = story.node.folder().join("farshore.db");
     // With its log, which holds what was written last where a process ended without closing it.
     let files =
         ["farshore.db", "farshore.db-wal", "farshore.db-shm"].map(|name| story.node.folder().join(name));
@@ -488,14 +480,7 @@ fn nothing_is_deleted_while_the_catalog_is_away_disagrees_or_a_restore_may_run()
     std::fs::rename(&lost, &manifest).unwrap();
     // A restore that may run.
     let insert = "insert into job (id, kind, database_name, spec, asked_by, asked_via, asked_at, state, attempt, beat, silent, started_at, updated_at) select 'jb-0000000000', 'restore', 'orders', '{}', 'x', 'command', 1, 'running', 1, 1, 0, 1, 1";
-    let script = format!(
-        "import sqlite3; db = sqlite3.connect({:?}, timeout=30); db.execute({insert:?}); db.commit()",
-        catalog.display().to_string()
-    );
-    let mut python = std::process::Command::new("python3");
-    python.args(["-c", &script]);
-    let output = user::run_as(python).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    story.node.change_catalog(insert);
     refused(&story, "may be under way");
 }
 

@@ -3,8 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 
+#[path = "jobs/killed.rs"]
+mod killed;
 #[path = "jobs/restores.rs"]
 mod restores;
+#[allow(dead_code)] // what is left of a drill is looked at as its own tests do
+#[path = "drills/rig.rs"]
+mod rig;
 mod service;
 #[path = "jobs/shared.rs"]
 mod shared;
@@ -13,7 +18,6 @@ use std::time::Duration;
 
 use farshore_testkit::pg::{Major, Server};
 use farshore_testkit::process::{Owned, wait_for};
-use farshore_testkit::soak::Campaign;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use service::{Node, SOON, all, let_pass};
@@ -154,43 +158,6 @@ fn what_is_asked_for_is_done_by_a_service_once_there_is_one() {
         all(&listed).iter().any(|backup| backup["id"] == *id && backup["state"] == "complete"),
         "{listed}"
     );
-}
-
-/// Every step of a job at which its service may die, and whether each kind comes to it.
-const STEPS: [(&str, &[&str]); 5] = [
-    ("job-claimed=return", &["backup run", "verify"]),
-    ("job-said=return", &["backup run", "verify"]),
-    ("job-said=3*off->return", &["backup run"]),
-    ("job-done=return", &["backup run", "verify"]),
-    ("job-ended=return", &["backup run", "verify"]),
-];
-
-/// A job whose service dies at any step is done by the next one, and said to be.
-#[test]
-fn soak_jobs_of_services_that_die() {
-    let mut campaign = Campaign::start("jobs_of_services_that_die");
-    let (_server, node) = shipped();
-    while campaign.next_round() {
-        let (step, kinds) = STEPS[campaign.random.below(STEPS.len() as u64) as usize];
-        let kind = kinds[campaign.random.below(kinds.len() as u64) as usize];
-        let words: Vec<&str> = kind.split(' ').chain(["orders"]).collect();
-        let job = queue(&node, &words);
-        let mut service = node.start(Some(step));
-        let ended = service.process.wait(SOON);
-        assert!(ended.is_some(), "{kind} never came to {step}\n{}", service.log());
-        let before = show(&node, &job);
-        let service = node.start(None);
-        let done = wait_state(&node, &job, "succeeded");
-        let attempts = if before["state"] == "succeeded" { 1 } else { 2 };
-        assert_eq!(done["attempt"], attempts, "{kind} {step}: {done}\n{}", node.log());
-        assert_eq!(done["problem"], Value::Null, "{done}");
-        service.stop();
-        campaign.count("kills", 1);
-        campaign.count("begun_anew", attempts - 1);
-    }
-    assert_eq!(service::first(&node.json(&["verify", "orders"]))["sound"], true);
-    assert!(list(&node).iter().all(|job| job["state"] == "succeeded"));
-    campaign.finish();
 }
 
 #[test]

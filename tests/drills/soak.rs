@@ -1,13 +1,39 @@
-//! `tests/soak drills --for 10m`: drills of a file and of a server at random points, faults among them.
+//! `tests/soak drills --for 10m`: drills of a file and of a server at random points while both are written to and shipped, faults among them.
 
 use std::time::Duration;
 
-use farshore_testkit::pg::Length;
+use farshore_testkit::pg::{Length, Load, Server};
+use farshore_testkit::process::Owned;
 use farshore_testkit::soak::Campaign;
 
 use crate::killed::STEPS;
 use crate::rig::{configure, drill, nothing_left, place, verifies};
-use crate::service::flushed;
+use crate::service::Node;
+use crate::sqlite::{database, python, text};
+use nix::sys::signal::Signal;
+
+/// Longer than any round.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Work of an application, until dropped.
+enum Work {
+    Server(#[allow(dead_code)] Load),
+    File(#[allow(dead_code)] Owned),
+}
+
+impl Work {
+    /// A hundred transactions a second.
+    fn of_server(server: &Server) -> Self {
+        Self::Server(server.pgbench_with(2, Length::For(LONG), &["-R", "100"]))
+    }
+
+    /// A writer with a seed of its own.
+    fn of_file(node: &Node, seed: u64) -> Self {
+        let seed = seed.to_string();
+        let command = python(&["write", &text(&database(node)), &seed, "600", "50", "steady"]);
+        Self::File(Owned::spawn(command, Signal::SIGKILL))
+    }
+}
 
 /// Whatever is drilled, and however it ends, what is said is true, each certificate holds, and nothing is left.
 #[test]
@@ -24,13 +50,12 @@ fn soak_drills() {
     while campaign.next_round() {
         let is_server = campaign.random.below(3) > 0 || campaign.is_brief();
         let node = if is_server { &node } else { &file };
-        if is_server && campaign.random.below(2) == 0 {
-            let service = node.start(None);
-            node.wait_connected();
-            drop(server.pgbench(2, Length::For(Duration::from_secs(2))));
-            node.wait_end(1, flushed(&server));
-            service.stop();
-        }
+        let service = node.start(None);
+        let work = match is_server {
+            true => Work::of_server(&server),
+            false => Work::of_file(node, campaign.random.number() >> 32),
+        };
+        node.wait_connected();
         let seed = campaign.random.number().to_string();
         let words = ["--point", "random", "--seed", seed.as_str()];
         match campaign.random.below(4) {
@@ -54,7 +79,9 @@ fn soak_drills() {
         let passed = drill(node, &words).passed();
         verifies(node, &passed.id());
         nothing_left(&place(node));
-        campaign.count("drills", 1);
+        drop(work);
+        service.stop();
+        campaign.count(if is_server { "server_drills" } else { "file_drills" }, 1);
         campaign.count("certificates", 1);
     }
     campaign.finish();

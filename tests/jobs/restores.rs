@@ -2,23 +2,20 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use farshore_testkit::pg::Server;
 use farshore_testkit::process::wait_for;
-use farshore_testkit::soak::Campaign;
 use farshore_testkit::user;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::service::{Node, SOON};
-use crate::{list, shipped, shipped_much, show, wait_state};
+use crate::{shipped, shipped_much, show, wait_state};
 
 const MARKER: &str = "farshore-restore.json";
 
 /// Lets services restore beneath a folder; it.
-fn with_root(node: &Node) -> PathBuf {
+pub fn with_root(node: &Node) -> PathBuf {
     let root = node.folder().join("restores");
     std::fs::create_dir_all(&root).unwrap();
     user::give(&root);
@@ -33,14 +30,14 @@ fn asked(node: &Node, to: &Path, more: &[&str]) -> String {
 }
 
 /// What the marker in a directory says.
-fn marker(directory: &Path) -> Option<String> {
+pub fn marker(directory: &Path) -> Option<String> {
     let text = std::fs::read(directory.join(MARKER)).ok()?;
     let marker: Value = serde_json::from_slice(&text).unwrap();
     Some(marker["state"].as_str().unwrap().to_owned())
 }
 
 /// Ends the server that runs on a copy, if one does.
-fn end_server(directory: &Path) {
+pub fn end_server(directory: &Path) {
     let Ok(text) = std::fs::read_to_string(directory.join("postmaster.pid")) else { return };
     let Some(id) = text.lines().next().and_then(|line| line.parse().ok()) else { return };
     let id = Pid::from_raw(id);
@@ -158,58 +155,4 @@ fn a_services_restore_that_is_ended_says_what_it_left() {
         assert_eq!(marker(&left).as_deref(), Some("running"));
         assert!(!left.join("global/pg_control").exists(), "{} can be taken for a database", left.display());
     }
-}
-
-/// Each step of a restore at which its service may die.
-const STEPS: [&str; 7] = [
-    "job-claimed=return",
-    "restore-copying=return",
-    "restore-copying=3*off->return",
-    "restore-synchronising=return",
-    "restore-replaying=return",
-    "restore-opening=return",
-    "job-done=return",
-];
-
-/// A restore whose service dies at any step is called failed by the next one, and begun anew by nobody; what it left is as the message says.
-#[test]
-fn soak_restores_of_services_that_die() {
-    let mut campaign = Campaign::start("restores_of_services_that_die");
-    let (_server, node): (Server, Node) = shipped();
-    let root = with_root(&node);
-    let mut round = 0;
-    while campaign.next_round() {
-        round += 1;
-        let step = STEPS[campaign.random.below(STEPS.len() as u64) as usize];
-        let copy = root.join(format!("copy-{round}"));
-        // Only what is promoted comes to be opened.
-        let then = if step.starts_with("restore-opening") { "promote" } else { "shutdown" };
-        let job = asked(&node, &copy, &["--start", "--port", "5998", "--then", then]);
-        let mut service = node.start(Some(step));
-        let ended = service.process.wait(SOON);
-        assert!(ended.is_some(), "it never came to {step}: {}\n{}", show(&node, &job), service.log());
-        let before = marker(&copy);
-        let service = node.start(None);
-        let failed = wait_for(SOON + Duration::from_secs(30), || {
-            Some(show(&node, &job))
-                .filter(|job| !matches!(job["state"].as_str(), Some("running" | "unknown")))
-        });
-        let failed = failed.unwrap_or_else(|| panic!("{step}: {}\n{}", show(&node, &job), node.log()));
-        assert_eq!(
-            (&failed["state"], &failed["problem"]["code"], &failed["attempt"]),
-            (&"failed".into(), &"FS-0603".into(), &1.into()),
-            "{step}: {failed}"
-        );
-        // Nobody wrote there since, and only a whole copy can be taken for a database.
-        assert_eq!(marker(&copy), before, "{step}");
-        let is_whole = before.as_deref() == Some("complete");
-        assert_eq!(copy.join("global/pg_control").exists(), is_whole, "{step}: {before:?}");
-        end_server(&copy);
-        service.stop();
-        let _ = std::fs::remove_dir_all(&copy);
-        campaign.count("kills", 1);
-        campaign.count("whole", u64::from(is_whole));
-    }
-    assert!(list(&node).iter().all(|job| job["state"] == "failed"));
-    campaign.finish();
 }

@@ -280,6 +280,18 @@ impl Node {
         self.command(arguments).env("FAILPOINTS", crash).output().unwrap()
     }
 
+    /// Changes the catalog behind the back of all who use it, as no command can.
+    pub fn change_catalog(&self, statement: &str) {
+        let script = format!(
+            "import sqlite3; db = sqlite3.connect({:?}, timeout=30); db.execute({statement:?}); db.commit()",
+            self.folder.path().join("farshore.db").display().to_string()
+        );
+        let mut python = Command::new("python3");
+        python.args(["-c", &script]);
+        let output = user::run_as(python).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
     /// What a server whose log is older than the journal is to be told as `archive_command`.
     pub fn archive_command(&self) -> String {
         let toml = self.folder.path().join("farshore.toml");
@@ -433,13 +445,17 @@ impl Service {
         assert!(found.is_some(), "never said {text:?}:\n{}", self.log());
     }
 
-    /// The status of `/readyz`, and its body.
-    pub fn readyz(&self) -> (u16, String) {
+    /// Where it answers.
+    pub fn address(&self) -> String {
         self.wait_log("health endpoint listens");
         let log = self.log();
         let line = log.lines().find(|line| line.contains("health endpoint listens")).unwrap();
-        let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
-        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned()
+    }
+
+    /// The status of `/readyz`, and its body.
+    pub fn readyz(&self) -> (u16, String) {
+        let mut stream = std::net::TcpStream::connect(self.address()).unwrap();
         stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
