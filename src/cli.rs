@@ -155,6 +155,11 @@ pub enum Command {
   farshore serve-journal
   farshore -c /etc/farshore/standbys.toml -v serve-journal")]
     ServeJournal,
+    /// Take other machines' journals into a directory of this one until stopped, and serve them to standbys where [serve] says so
+    #[command(before_help = "Examples:
+  farshore receive
+  farshore -c /etc/farshore/receiver.toml -v receive")]
+    Receive,
     /// Check settings, rights, slots, store and keys; say how to mend what is wrong
     #[command(before_help = "Examples:
   farshore check

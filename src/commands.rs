@@ -19,6 +19,7 @@ pub mod job;
 pub mod man;
 pub mod notify;
 pub mod points;
+pub mod receive;
 pub mod restore;
 pub mod run;
 pub mod schedule;
@@ -144,6 +145,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Init(args) => init::run(&mut context, args).await,
         Command::Run => run::run(&mut context).await,
         Command::ServeJournal => serve_journal::run(&mut context).await,
+        Command::Receive => receive::run(&mut context).await,
         Command::Check(args) => check::run(&mut context, args).await,
         Command::Status(args) => status::run(&mut context, args).await,
         Command::Backup(args) => backup::run(&mut context, args).await,

@@ -14,7 +14,9 @@ mod document;
 pub mod drill;
 pub mod flush;
 pub mod notify;
+pub mod protection;
 pub mod quantity;
+pub mod receive;
 pub mod retention;
 pub mod schedule;
 pub mod secret;
@@ -39,7 +41,9 @@ use diagnose::ConfigProblem;
 use drill::DrillConfig;
 use flush::{Billing, FlushPlan, flush_plan};
 use notify::NotifyConfig;
+pub use protection::Protection;
 use quantity::{ByteCount, Span};
+use receive::{ReceiveConfig, ReceiverFiles};
 pub use retention::Retention;
 use schedule::Schedules;
 use secret::{Secret, SecretSource};
@@ -150,13 +154,6 @@ impl fmt::Display for OnFull {
     }
 }
 
-/// How a commit is protected. Later modes stand beside it once they are built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protection {
-    /// A commit waits for nothing; the lag is shown.
-    Async,
-}
-
 /// How journal bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub enum Compression {
@@ -186,6 +183,8 @@ pub struct StoreConfig {
     pub secret_access_key: Option<SecretSource>,
     /// A provider's credentials file (a Google service account).
     pub credentials_file: Option<PathBuf>,
+    /// What a receiver is spoken to with; `None` for any other store.
+    pub receiver: Option<ReceiverFiles>,
     /// Public age keys the journal is encrypted for; empty means not encrypted.
     pub recipients: Vec<String>,
     /// The private age key, where restores run.
@@ -195,7 +194,10 @@ pub struct StoreConfig {
 impl StoreConfig {
     /// What puts cost there.
     pub const fn billing(&self) -> Billing {
-        if self.url.is_file() { Billing::Free } else { Billing::PerPut }
+        match self.url {
+            StoreUrl::File(_) | StoreUrl::Receiver(_) => Billing::Free,
+            _ => Billing::PerPut,
+        }
     }
 }
 
@@ -301,6 +303,8 @@ pub struct Config {
     pub notify: NotifyConfig,
     /// Where journals are served to standbys; `None`: nowhere.
     pub serve: Option<ServeConfig>,
+    /// Where other machines' journals are received; `None`: nowhere.
+    pub receive: Option<ReceiveConfig>,
     /// What is accepted but should be better.
     pub warnings: Vec<String>,
 }
@@ -407,6 +411,7 @@ impl Judge<'_> {
         let service = self.service(document.service)?;
         let notify = self.notify(document.notify)?;
         let serve = self.serve(document.serve, &databases)?;
+        let receive = self.receive(document.receive, &stores)?;
         self.warn_of_idle_variables();
         Ok(Config {
             path: self.path.to_owned(),
@@ -417,6 +422,7 @@ impl Judge<'_> {
             service,
             notify,
             serve,
+            receive,
             warnings: self.warnings,
         })
     }
@@ -492,6 +498,8 @@ impl Judge<'_> {
                 return Err(self.problem(recipient.span(), "not a public age key; it begins with age1"));
             }
         }
+        let receiver =
+            self.receiver_files(&url, span.clone(), store.tls_ca, (store.tls_certificate, store.tls_key))?;
         let key = format!("stores.{name}.secret_access_key");
         let secret_access_key = self.secret(&key, span, store.secret_access_key_file, None)?;
         Ok(StoreConfig {
@@ -501,6 +509,7 @@ impl Judge<'_> {
             access_key_id: store.access_key_id,
             secret_access_key,
             credentials_file: store.credentials_file.map(|path| self.folder.join(path)),
+            receiver,
             recipients: store.recipients.into_iter().map(Spanned::into_inner).collect(),
             identity_file: store.identity_file.map(|path| self.folder.join(path)),
         })
@@ -514,7 +523,6 @@ impl Judge<'_> {
     ) -> Result<DatabaseConfig, ConfigProblem> {
         let span = database.span();
         let database = database.into_inner();
-        self.judge_protection(database.protection.as_ref())?;
         self.judge_stores(&database.stores, stores)?;
         let chosen = database.stores.get_ref().len();
         let durable = database.durable.as_ref().map_or(Durable::All, |durable| *durable.get_ref());
@@ -525,6 +533,8 @@ impl Judge<'_> {
             return Err(self.problem(place.span(), what));
         }
         let engine = self.engine(name, span.clone(), &database)?;
+        let modes = (database.protection.as_ref(), database.protection_bound.as_ref());
+        let protection = self.protection(name, database.engine, database.stores.get_ref(), modes)?;
         let key = format!("databases.{name}.heartbeat");
         let heartbeat =
             self.address(&key, span, database.heartbeat_url.as_ref(), database.heartbeat_url_file.clone())?;
@@ -534,7 +544,7 @@ impl Judge<'_> {
             durable,
             rpo: database.rpo,
             rto: database.rto,
-            protection: Protection::Async,
+            protection,
             flush_interval: database.flush_interval,
             merge_at: self.merge_at(database.merge_at.as_ref())?,
             on_full: database.on_full,
@@ -592,18 +602,6 @@ impl Judge<'_> {
                     format!("`merge_at` lies between {MERGE_AT_LEAST} and {MERGE_AT_MOST}"),
                 )
                 .hint(format!("leave it out: {MERGE_AT} is right for most databases"))),
-        }
-    }
-
-    fn judge_protection(
-        &self,
-        protection: Option<&Spanned<document::Protection>>,
-    ) -> Result<(), ConfigProblem> {
-        match protection {
-            Some(mode) if *mode.get_ref() != document::Protection::Async => Err(self
-                .problem(mode.span(), "this protection mode is not built yet")
-                .hint("write \"async\": a commit waits for nothing and the lag is shown")),
-            Some(_) | None => Ok(()),
         }
     }
 

@@ -23,6 +23,7 @@ pub mod notify;
 pub mod output;
 pub mod pushed;
 pub mod rebuild;
+pub mod receiving;
 pub mod room_lock;
 pub mod serving;
 pub mod socket;

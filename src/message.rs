@@ -201,6 +201,8 @@ codes! {
     ServeRefused = 1001, Refused;
     /// No standby is known by this name.
     StandbyNotListed = 1002, NotFound;
+    /// No journal of another machine is received.
+    ReceiveRefused = 1003, Refused;
 }
 
 impl fmt::Display for Code {

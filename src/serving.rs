@@ -11,11 +11,11 @@
 
 mod journals;
 mod known;
-mod places;
+pub(crate) mod places;
 mod route;
 mod standbys;
 mod trail;
-mod turned;
+pub(crate) mod turned;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -243,7 +243,7 @@ impl Serving {
 }
 
 /// Words and small messages go at once; a machine that is gone is noticed.
-fn prepare(socket: &TcpStream) -> std::io::Result<()> {
+pub(crate) fn prepare(socket: &TcpStream) -> std::io::Result<()> {
     use rustix::net::sockopt;
     socket.set_nodelay(true)?;
     let (idle, between, count) = ALIVE;

@@ -19,7 +19,7 @@ use farshore_shipper::pipeline::heads::{self, Signing};
 
 use crate::config::address::CatalogUrl;
 use crate::config::secret::SecretSource;
-use crate::config::{Compression, Config, DatabaseConfig, EngineConfig, StoreConfig, StoreName};
+use crate::config::{Compression, Config, DatabaseConfig, EngineConfig, StoreConfig, StoreName, protection};
 use crate::message::{Code, OperatorMessage, Safe, with_causes};
 
 /// What a store is opened for.
@@ -129,6 +129,12 @@ fn store_options(settings: &StoreConfig, purpose: Purpose) -> Result<StoreOption
     }
     if let Some(source) = &settings.secret_access_key {
         options = options.with("secret_access_key", secret(source)?);
+    }
+    if let Some(files) = &settings.receiver {
+        options = options
+            .with("tls_ca", files.ca.display().to_string())
+            .with("tls_certificate", files.own.certificate.display().to_string())
+            .with("tls_key", files.own.key.display().to_string());
     }
     if let Some(path) = &settings.credentials_file {
         options = options.with("service_account", path.display().to_string());
@@ -245,6 +251,22 @@ pub fn connect_params(
         params = params.with_password(Password::new(secret(source)?));
     }
     Ok(params.with_application_name(format!("farshore {name}")))
+}
+
+/// How a database's servers are reached for the log of one of its stores: as a standby of its own, where commits wait for it.
+///
+/// # Errors
+/// As [`connect_params`].
+pub fn stream_params(
+    name: &DatabaseName,
+    settings: &DatabaseConfig,
+    store: &StoreName,
+) -> Result<ConnectParams, OperatorMessage> {
+    let params = connect_params(name, settings)?;
+    Ok(match settings.protection.reported().holds_commits() {
+        true => params.with_application_name(protection::standby_name(name, store)),
+        false => params,
+    })
 }
 
 /// How a database's journal is written into a store.

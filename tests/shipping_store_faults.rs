@@ -22,6 +22,7 @@ use farshore_shipper::pipeline::points::Points;
 use farshore_shipper::pipeline::postgres::Cluster;
 use farshore_shipper::pipeline::{PipelineConfig, SourceConfig};
 use farshore_shipper::push::room::Room;
+use farshore_shipper::reported::Protection;
 use farshore_shipper::slots;
 use farshore_shipper::supervisor::{self, DatabaseConfig, TargetConfig};
 use farshore_testkit::pg::{Length, Major, Mode, Server};
@@ -119,6 +120,7 @@ async fn ship_into_a_failing_directory(
             kept: Vec::new(),
         })),
         store_name: "main".to_owned(),
+        protection: Protection::Async,
         flush_interval: Duration::from_millis(100),
         merge: MergeLimits::default(),
         signing: None,

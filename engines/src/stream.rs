@@ -38,8 +38,10 @@ pub enum Event {
 /// How far we are, for the source.
 #[derive(Debug, Clone, Copy)]
 pub struct Report {
-    /// What may be called flushed here.
-    pub reported: Offset,
+    /// What may be called flushed here; `None`: nothing is.
+    pub reported: Option<Offset>,
+    /// Whether a commit may wait for it: then it alone is said, as written, flushed and applied alike.
+    pub frees: bool,
     /// Up to where the log is needed no more, for a source that keeps it by what its stream is told: whoever resumes begins there or
     /// behind. `None`: nothing is known of that yet.
     pub released: Option<Offset>,
@@ -124,12 +126,20 @@ impl Stream {
     /// # Errors
     /// When it cannot be told in time.
     pub async fn report(&mut self, report: Report) -> Result<(), Error> {
-        let Report { reported, released, ask } = report;
+        let Report { reported, frees, released, ask } = report;
         match self {
             Self::Postgres(stream) => {
                 let received = stream.received().offset;
                 let status = |flushed| StandbyStatus { written: received, flushed, applied: flushed };
-                if reported < received {
+                // "Nothing flushed" frees no commit, whatever is called written. Source: `SyncRepReleaseWaiters`, syncrep.c.
+                let Some(reported) = reported else {
+                    stream.send_status(status(Offset::new(0)), ask).await?;
+                    return Ok(());
+                };
+                if frees {
+                    let all = StandbyStatus { written: reported, flushed: reported, applied: reported };
+                    stream.send_status(all, ask).await?;
+                } else if reported < received {
                     stream.send_status(status(reported), false).await?;
                     // "Nothing flushed" leaves the slot where it is, and a primary that shuts down then waits for what was written
                     // only. Source: `ProcessStandbyReplyMessage` and `WalSndDone`, walsender.c.

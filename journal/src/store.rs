@@ -31,6 +31,7 @@ mod key;
 pub mod memory;
 mod options;
 mod probe;
+pub mod remote;
 
 pub use cloud::CloudStore;
 pub use error::{Operation, Retry, StoreError};
@@ -38,6 +39,7 @@ pub use file::FileStore;
 pub use key::{Key, KeyError, KeyPrefix};
 pub use options::{Access, MAX_GET, StoreOptions};
 pub use probe::probe;
+pub use remote::RemoteStore;
 
 use options::Place;
 
@@ -49,7 +51,7 @@ pub fn install_crypto() {
 }
 
 /// Opens the store at an address: `file:///path`, `s3://bucket/prefix`, `az://container/prefix` (also `abfs`,
-/// `container@account.…`) or `gs://bucket/prefix`.
+/// `container@account.…`), `gs://bucket/prefix` or `receiver://host:port,host:port`.
 ///
 /// A file store is tried out here, which blocks for a few file operations; a provider is first spoken to by the first
 /// request. Neither proves that creates exclude each other; a probe does, once for each new store.
@@ -66,6 +68,7 @@ pub fn open(address: &str, options: &StoreOptions) -> Result<Arc<dyn ObjectStore
             Arc::new(cloud::azure(account.as_deref(), &container, prefix, options)?)
         }
         Place::Google { bucket, prefix } => Arc::new(cloud::google(&bucket, prefix, options)?),
+        Place::Receiver(addresses) => Arc::new(RemoteStore::open(&addresses, options)?),
     })
 }
 

@@ -21,6 +21,7 @@ pub mod primary;
 pub mod progress;
 pub mod push;
 pub mod recorder;
+pub mod reported;
 pub mod resume;
 pub mod retention;
 pub mod slots;

@@ -44,6 +44,7 @@ use crate::error::ShipError;
 use crate::facts::FactSender;
 use crate::founding::Place;
 use crate::progress::{Fact, PipelineState, Progress};
+use crate::reported::Protection;
 
 /// The first and longest pause before a session is begun again.
 const PAUSE_FIRST: Duration = Duration::from_millis(250);
@@ -60,6 +61,8 @@ pub struct PipelineConfig {
     pub source: SourceConfig,
     /// The target's name in the configuration.
     pub store_name: String,
+    /// What a commit waits for.
+    pub protection: Protection,
     /// Longest time that received bytes wait for company.
     pub flush_interval: Duration,
     /// How chunks are encoded; its segment size is replaced by the source's.
@@ -115,6 +118,8 @@ pub struct Pipeline {
     notes: index::Notes,
     /// Where a resume would begin, of a source that must be told.
     resumes_at: Option<Offset>,
+    /// The end of what is stored of the bytes that the present stream's source has; `None` until the stream showed it.
+    proven: Option<Position>,
     copies: Copies,
     points: Points,
     naming: Naming,
@@ -144,6 +149,7 @@ impl Pipeline {
             indexing: None,
             notes: index::Notes::default(),
             resumes_at: None,
+            proven: None,
             copies,
             points,
             naming: Naming::default(),
@@ -270,6 +276,7 @@ impl Pipeline {
             return Ok(());
         };
         let stored = landed.end.offset;
+        self.proven = Some(landed.end);
         if landed.is_marked {
             self.resumes_at = Some(stored);
         }

@@ -61,6 +61,8 @@ pub struct Wanted {
     pub database: String,
     /// What happens when no more log can be kept.
     pub on_full: OnFull,
+    /// What `synchronous_standby_names` is to say, where commits wait for farshore; `None`: none does.
+    pub waits_for: Option<String>,
     /// The RPO, where one is set.
     pub rpo: Option<Duration>,
     /// The role of the URL.

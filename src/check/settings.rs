@@ -44,7 +44,7 @@ pub(super) fn judge(facts: &CheckFacts, findings: &mut Vec<Finding>) {
     judge_room(&settings, facts, findings);
     judge_retention(&settings, facts.wanted.on_full, findings);
     judge_idle_timeout(&settings, facts.server_version, findings);
-    judge_synchronous(&settings, &facts.wanted.database, findings);
+    judge_synchronous(&settings, &facts.wanted.database, facts.wanted.waits_for.as_deref(), findings);
 }
 
 /// Settings by name; one that is not shown is not known.
@@ -215,11 +215,41 @@ fn judge_idle_timeout(settings: &Settings<'_>, version: Option<u32>, findings: &
 }
 
 /// With `remote_apply` a commit would wait for something farshore never reports.
-fn judge_synchronous(settings: &Settings<'_>, database: &str, findings: &mut Vec<Finding>) {
+/// Whether commits wait as protection says.
+fn waited_for((level, names): (&str, &str), wanted: &str, database: &str) -> Finding {
+    let code = "settings.synchronous_commit";
+    match level {
+        "off" | "local" | "remote_write" => Finding::problem(
+            code,
+            format!(
+                "synchronous_commit is {level}: commits do not wait until they are stored, whatever protection says"
+            ),
+            "alter system set synchronous_commit = on; then select pg_reload_conf()",
+        ),
+        _ if names == wanted => Finding::ok(code, "commits wait until they are stored, as protection says"),
+        _ => Finding::problem(
+            code,
+            format!(
+                "synchronous_standby_names is '{names}', which is not what protection and durable of {database} ask for"
+            ),
+            format!("alter system set synchronous_standby_names = '{wanted}'; then select pg_reload_conf()"),
+        ),
+    }
+}
+
+fn judge_synchronous(
+    settings: &Settings<'_>,
+    database: &str,
+    waits_for: Option<&str>,
+    findings: &mut Vec<Finding>,
+) {
     let code = "settings.synchronous_commit";
     let names = settings.text("synchronous_standby_names");
     findings.push(match (settings.text("synchronous_commit"), names) {
         (None, _) | (_, None) => Finding::unknown(code, "synchronous_commit and synchronous_standby_names"),
+        (Some(level), Some(names)) if waits_for.is_some() => {
+            waited_for((level, names), waits_for.unwrap_or_default(), database)
+        }
         (Some("remote_apply"), Some(names)) if names.contains("farshore") || names.contains('*') => Finding::problem(
             code,
             format!("synchronous_commit is remote_apply and names farshore: commits of {database} would wait for ever"),
@@ -230,7 +260,7 @@ fn judge_synchronous(settings: &Settings<'_>, database: &str, findings: &mut Vec
             level: Level::Warning,
             what: "synchronous_standby_names can choose farshore, which reports what it received, not what is stored"
                 .to_owned(),
-            mend: Some("take farshore out of it; protection is async in this version".to_owned()),
+            mend: Some("take farshore out of it, or set protection = \"strict\" for this database".to_owned()),
         },
         (Some(_), Some(_)) => Finding::ok(code, "no commit waits for farshore"),
     });

@@ -30,6 +30,7 @@ fn sound() -> CheckFacts {
         wanted: Wanted {
             database: "orders".into(),
             on_full: OnFull::Hold,
+            waits_for: None,
             rpo: None,
             user: "farshore".into(),
             sql_database: "postgres".into(),
@@ -348,4 +349,28 @@ fn every_finding_has_a_known_code_and_a_way_to_mend_it() {
             assert_eq!(finding.mend.is_none(), finding.level == Level::Ok, "{finding:?}");
         }
     }
+}
+
+#[test]
+fn a_mode_in_which_commits_wait_is_held_against_what_the_primary_says() {
+    let wanted = "FIRST 1 (\"farshore orders/main\")";
+    let level = |names: &str, commit: &str, waits: bool| {
+        let mut facts = sound();
+        facts.wanted.waits_for = waits.then(|| wanted.to_owned());
+        let settings = facts.settings.as_mut().unwrap();
+        settings.insert("synchronous_standby_names".into(), names.into());
+        settings.insert("synchronous_commit".into(), commit.into());
+        let found =
+            findings(&facts).into_iter().find(|found| found.code == "settings.synchronous_commit").unwrap();
+        (found.level, found.mend.unwrap_or_default())
+    };
+    assert_eq!(level(wanted, "on", true).0, Level::Ok);
+    let (is, mend) = level("", "on", true);
+    assert!(is == Level::Problem && mend.contains(wanted), "{mend}");
+    assert_eq!(level("*", "on", true).0, Level::Problem);
+    for weak in ["off", "local", "remote_write"] {
+        assert_eq!(level(wanted, weak, true).0, Level::Problem, "{weak}");
+    }
+    assert_eq!(level(wanted, "on", false).0, Level::Warning);
+    assert_eq!(level("", "on", false).0, Level::Ok);
 }

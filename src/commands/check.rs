@@ -25,7 +25,7 @@ use crate::cli::DatabaseChoice;
 use crate::cli::zone::Zone;
 use crate::commands::{self, Context};
 use crate::config::quantity::Span;
-use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
+use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName, protection};
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
@@ -93,12 +93,19 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
     }
 }
 
+/// What the primary's `synchronous_standby_names` is to say; `None` where no commit waits.
+fn waits_for(name: &DatabaseName, database: &DatabaseConfig) -> Option<String> {
+    let waits = database.protection.reported().holds_commits();
+    waits.then(|| protection::synchronous_names(name, &database.stores, database.durable))
+}
+
 /// The facts of one PostgreSQL database: what the configuration tells, and what its servers and stores answer.
 async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig) -> CheckFacts {
     let mut facts = CheckFacts {
         wanted: Wanted {
             database: name.to_string(),
             on_full: database.on_full,
+            waits_for: waits_for(name, database),
             rpo: database.rpo.map(Span::get),
             ..Wanted::default()
         },

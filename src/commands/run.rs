@@ -41,7 +41,7 @@ use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
 use crate::supervised::Pulse;
 use crate::wiring::{self, Purpose};
-use crate::{listening, room_lock, serving, socket, supervised, watching};
+use crate::{listening, receiving, room_lock, serving, socket, supervised, watching};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -97,6 +97,12 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     let (serves, knows, stop) = (Arc::clone(&config), catalog.clone(), cancel.clone());
     service.spawn(async move {
         if let Err(why) = serving::serve(serves, knows, stop).await {
+            tracing::error!("{why}");
+        }
+    });
+    let (receives, stop) = (Arc::clone(&config), cancel.clone());
+    service.spawn(async move {
+        if let Err(why) = receiving::receive(receives, stop).await {
             tracing::error!("{why}");
         }
     });
@@ -231,6 +237,7 @@ fn database(
             database: name.clone(),
             source: source(config, name, settings, store_name)?,
             store_name: store_name.to_string(),
+            protection: settings.protection.reported(),
             flush_interval: settings.flush_plan(store_config.billing()).interval,
             writer: wiring::writer_options(settings, store_config)?,
             merge: MergeLimits { bytes: settings.merge_at.get(), ..MergeLimits::default() },
@@ -265,7 +272,7 @@ fn source(
     };
     Ok(match &settings.engine {
         EngineConfig::Postgres { .. } => SourceConfig::Postgres(Box::new(Cluster {
-            params: wiring::connect_params(name, settings)?,
+            params: wiring::stream_params(name, settings, store)?,
             slot: slots::live(name, store.as_str()).map_err(slot_name)?,
             keep: slots::keep(name).map_err(slot_name)?,
             room: Room::new(config.service.room(name)),

@@ -157,6 +157,8 @@ pub enum StoreUrl {
     Az(Bucket),
     /// A directory.
     File(PathBuf),
+    /// A receiver: `host:port` of each way to it, with commas.
+    Receiver(String),
 }
 
 /// A bucket or container, with a prefix that may be empty.
@@ -184,6 +186,17 @@ impl StoreUrl {
             return Ok(Self::File(folder.join(path)));
         }
         let (scheme, rest) = text.split_once("://").ok_or(AddressError::Store)?;
+        if scheme == "receiver" {
+            // What opens it says more of an address that it cannot use.
+            let plain = |c: char| c.is_ascii_alphanumeric() || ".-,:[]".contains(c);
+            let ways = rest.trim_end_matches('/');
+            let named =
+                ways.split(',').all(|way| way.rsplit_once(':').is_some_and(|(host, _)| !host.is_empty()));
+            return match ways.chars().all(plain) && named {
+                true => Ok(Self::Receiver(ways.to_owned())),
+                false => Err(AddressError::Store),
+            };
+        }
         let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
@@ -212,6 +225,7 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, bucket) = match self {
             Self::File(path) => return write!(f, "file://{}", path.display()),
+            Self::Receiver(ways) => return write!(f, "receiver://{ways}"),
             Self::S3(bucket) => ("s3", bucket),
             Self::Gs(bucket) => ("gs", bucket),
             Self::Az(bucket) => ("az", bucket),

@@ -29,6 +29,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) notify: BTreeMap<StoreName, Spanned<Channel>>,
     pub(super) serve: Option<Spanned<Serve>>,
+    pub(super) receive: Option<Spanned<Receive>>,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +48,26 @@ pub(super) struct ServeUser {
     pub(super) password_file: Option<PathBuf>,
     pub(super) databases: Spanned<Vec<Spanned<DatabaseName>>>,
     pub(super) store: Option<Spanned<StoreName>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Receive {
+    pub(super) listen: Spanned<SocketAddr>,
+    pub(super) store: Spanned<StoreName>,
+    pub(super) tls_certificate: Option<Spanned<PathBuf>>,
+    pub(super) tls_key: Option<Spanned<PathBuf>>,
+    pub(super) client_ca: PathBuf,
+    #[serde(default)]
+    pub(super) clients: BTreeMap<String, Spanned<ReceiveClient>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReceiveClient {
+    pub(super) databases: Vec<DatabaseName>,
+    #[serde(default)]
+    pub(super) delete: bool,
 }
 
 #[derive(Deserialize)]
@@ -77,6 +98,9 @@ pub(super) struct Store {
     pub(super) access_key_id: Option<String>,
     pub(super) secret_access_key_file: Option<PathBuf>,
     pub(super) credentials_file: Option<PathBuf>,
+    pub(super) tls_ca: Option<PathBuf>,
+    pub(super) tls_certificate: Option<Spanned<PathBuf>>,
+    pub(super) tls_key: Option<Spanned<PathBuf>>,
     #[serde(default)]
     pub(super) recipients: Vec<Spanned<String>>,
     pub(super) identity_file: Option<PathBuf>,
@@ -94,6 +118,7 @@ pub(super) struct Database {
     pub(super) rpo: Option<Span>,
     pub(super) rto: Option<Span>,
     pub(super) protection: Option<Spanned<Protection>>,
+    pub(super) protection_bound: Option<Spanned<ByteCount>>,
     pub(super) flush_interval: Option<Span>,
     pub(super) merge_at: Option<Spanned<ByteCount>>,
     #[serde(default)]
@@ -157,7 +182,7 @@ pub(super) struct Schedule {
     pub(super) zone: Option<Spanned<String>>,
 }
 
-/// The four modes there will be; all but the first are refused when the file is judged.
+/// The four modes there will be; `protection` says which are built.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Protection {

@@ -78,7 +78,8 @@ impl Places<String> {
 }
 
 impl<K: Clone + Eq + Hash> Places<K> {
-    fn new(most: usize, most_of_one: usize) -> Arc<Self> {
+    /// So many, and so many of one.
+    pub fn new(most: usize, most_of_one: usize) -> Arc<Self> {
         Arc::new(Self { most, most_of_one, taken: Mutex::default() })
     }
 

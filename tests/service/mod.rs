@@ -253,9 +253,14 @@ impl Node {
 
     /// The same, with more in its environment.
     pub fn start_with(&self, crash: Option<&str>, environment: &[(&str, &str)]) -> Service {
+        self.start_as("run", crash, environment)
+    }
+
+    /// The same for another verb that goes on until it is stopped.
+    pub fn start_as(&self, verb: &str, crash: Option<&str>, environment: &[(&str, &str)]) -> Service {
         let path = self.folder.path().join("run.log");
         let log = File::options().create(true).append(true).open(&path).unwrap();
-        let mut command = self.command(&["-v", "run"]);
+        let mut command = self.command(&["-v", verb]);
         command.stdout(log.try_clone().unwrap()).stderr(log).env("NO_COLOR", "1");
         command.envs(environment.iter().copied());
         if let Some(step) = crash {

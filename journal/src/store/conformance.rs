@@ -24,7 +24,15 @@ const AT_ONCE: usize = 16;
 /// # Panics
 /// When the store breaks the contract, with what it did.
 pub async fn run(store: &dyn ObjectStore) {
-    let outcome = check(store).await;
+    run_below(store, "conformance").await;
+}
+
+/// As [`run`], with all objects below this folder.
+///
+/// # Panics
+/// As [`run`].
+pub async fn run_below(store: &dyn ObjectStore, root: &str) {
+    let outcome = check(store, root).await;
     assert!(outcome.is_ok(), "{store:?} breaks the contract: {}", outcome.err().unwrap_or_default());
 }
 
@@ -52,28 +60,27 @@ fn outside<T: Debug>(what: &str, result: Result<T, StoreError>) -> Outcome {
     }
 }
 
-fn folder(name: &str) -> Result<KeyPrefix, String> {
-    KeyPrefix::new(&format!("conformance/{name}")).map_err(|e| e.to_string())
+fn folder(root: &str, name: &str) -> Result<KeyPrefix, String> {
+    KeyPrefix::new(&format!("{root}/{name}")).map_err(|e| e.to_string())
 }
 
 fn key(folder: &KeyPrefix, name: impl std::fmt::Display) -> Result<Key, String> {
     folder.key(name).map_err(|e| e.to_string())
 }
 
-async fn check(store: &dyn ObjectStore) -> Outcome {
-    objects(store).await?;
-    races(store).await?;
-    listings(store).await?;
-    pages(store).await
+async fn check(store: &dyn ObjectStore, root: &str) -> Outcome {
+    objects(store, &folder(root, "objects")?).await?;
+    races(store, &folder(root, "races")?).await?;
+    listings(store, &folder(root, "listings")?).await?;
+    pages(store, &folder(root, "pages")?).await
 }
 
-async fn objects(store: &dyn ObjectStore) -> Outcome {
-    let folder = folder("objects")?;
-    let one = key(&folder, "one.x_y=z-1")?;
+async fn objects(store: &dyn ObjectStore, folder: &KeyPrefix) -> Outcome {
+    let one = key(folder, "one.x_y=z-1")?;
     missing("get", store.get(&one).await, &one)?;
     missing("get_range", store.get_range(&one, 0..1).await, &one)?;
     missing("size", store.size(&one).await, &one)?;
-    let deep = key(&folder, "not/there/either")?;
+    let deep = key(folder, "not/there/either")?;
     missing("get in a missing folder", store.get(&deep).await, &deep)?;
     went("delete of nothing", store.delete(&one).await)?;
 
@@ -96,7 +103,7 @@ async fn objects(store: &dyn ObjectStore) -> Outcome {
         outside(&format!("range {range:?} of 10 bytes"), store.get_range(&one, range.clone()).await)?;
     }
 
-    let empty = key(&folder, "empty")?;
+    let empty = key(folder, "empty")?;
     same("empty create", &went("empty create", store.create(&empty, Bytes::new()).await)?, &Created::New)?;
     same("empty get", &went("empty get", store.get(&empty).await)?, &Bytes::new())?;
     same("empty size", &went("empty size", store.size(&empty).await)?, &0)?;
@@ -104,7 +111,7 @@ async fn objects(store: &dyn ObjectStore) -> Outcome {
     let again = went("second empty create", store.create(&empty, Bytes::from_static(b"x")).await)?;
     same("create over an empty object", &again, &Created::Exists)?;
 
-    let large = key(&folder, "large")?;
+    let large = key(folder, "large")?;
     // A pattern with a period that divides no block length, so that a misplaced part shows.
     let bytes: Bytes = (0..LARGE).map(|i| (i % 251) as u8).collect::<Vec<_>>().into();
     same("large create", &went("large create", store.create(&large, bytes.clone()).await)?, &Created::New)?;
@@ -122,10 +129,9 @@ async fn objects(store: &dyn ObjectStore) -> Outcome {
     went("second delete", store.delete(&one).await)
 }
 
-async fn races(store: &dyn ObjectStore) -> Outcome {
-    let folder = folder("races")?;
+async fn races(store: &dyn ObjectStore, folder: &KeyPrefix) -> Outcome {
     for round in 0..10 {
-        let key = key(&folder, format!("{round}/raced"))?;
+        let key = key(folder, format!("{round}/raced"))?;
         let bytes = |creator: usize| Bytes::from(vec![creator as u8; 1000 * creator + 1]);
         let told = join_all((0..8).map(|creator| store.create(&key, bytes(creator)))).await;
         let mut winners = Vec::new();
@@ -160,45 +166,43 @@ async fn names(
         .collect())
 }
 
-async fn listings(store: &dyn ObjectStore) -> Outcome {
-    let base = folder("listings")?;
-    same("a list of nothing", &names(store, &base, None, None).await?, &vec![])?;
+async fn listings(store: &dyn ObjectStore, base: &KeyPrefix) -> Outcome {
+    same("a list of nothing", &names(store, base, None, None).await?, &vec![])?;
     // As bytes `-` < `.` < `/` < `0` < `=` < `A` < `_` < `a`: walking folders as they come would give another order.
     let sorted = ["a-b", "a.b", "a/b", "a/c/d", "a0", "a=b", "aA", "a_b", "aa", "b"];
     for name in ["b", "a/c/d", "aa", "a-b", "a0", "a/b", "a=b", "a_b", "a.b", "aA"] {
-        went("create", store.create(&key(&base, name)?, Bytes::from(name)).await)?;
+        went("create", store.create(&key(base, name)?, Bytes::from(name)).await)?;
     }
     let all: Vec<String> = sorted.iter().map(ToString::to_string).collect();
-    same("the list", &names(store, &base, None, None).await?, &all)?;
+    same("the list", &names(store, base, None, None).await?, &all)?;
     for (at, after) in sorted.iter().enumerate() {
-        let after = key(&base, after)?;
+        let after = key(base, after)?;
         same(
             "the list after a key",
-            &names(store, &base, Some(&after), None).await?,
+            &names(store, base, Some(&after), None).await?,
             &all[at + 1..].to_vec(),
         )?;
         let two: Vec<String> = all[at + 1..].iter().take(2).cloned().collect();
-        same("two after a key", &names(store, &base, Some(&after), Some(2)).await?, &two)?;
+        same("two after a key", &names(store, base, Some(&after), Some(2)).await?, &two)?;
     }
-    let between = key(&base, "a/bb")?;
-    same("the list after no object", &names(store, &base, Some(&between), None).await?, &all[3..].to_vec())?;
+    let between = key(base, "a/bb")?;
+    same("the list after no object", &names(store, base, Some(&between), None).await?, &all[3..].to_vec())?;
     let inner = base.join("a").map_err(|e| e.to_string())?;
     same(
         "a folder beside its namesakes",
         &names(store, &inner, None, None).await?,
         &vec!["b".into(), "c/d".into()],
     )?;
-    same("a limit of none", &names(store, &base, None, Some(0)).await?, &vec![])?;
+    same("a limit of none", &names(store, base, None, Some(0)).await?, &vec![])?;
     let file = base.join("b").map_err(|e| e.to_string())?;
     same("an object listed as a folder", &names(store, &file, None, None).await?, &vec![])?;
-    let listed = went("list", store.list(&base, None, Some(4)).await)?;
+    let listed = went("list", store.list(base, None, Some(4)).await)?;
     let sizes: Vec<u64> = listed.iter().map(|l| l.size).collect();
     same("sizes", &sizes, &vec![3, 3, 3, 5])
 }
 
-async fn pages(store: &dyn ObjectStore) -> Outcome {
-    let base = folder("pages")?;
-    let keys: Vec<Key> = (0..MANY).map(|n| key(&base, format!("{n:016x}"))).collect::<Result<_, _>>()?;
+async fn pages(store: &dyn ObjectStore, base: &KeyPrefix) -> Outcome {
+    let keys: Vec<Key> = (0..MANY).map(|n| key(base, format!("{n:016x}"))).collect::<Result<_, _>>()?;
     let made: Vec<_> = stream::iter(&keys)
         .map(|key| store.create(key, Bytes::from_static(b"x")))
         .buffered(AT_ONCE)
@@ -209,7 +213,7 @@ async fn pages(store: &dyn ObjectStore) -> Outcome {
     }
     let listed = |after: Option<usize>, limit| {
         let after = after.map(|at| keys[at].clone());
-        let base = &base;
+        let base = base;
         async move {
             let listed = went("list", store.list(base, after.as_ref(), limit).await)?;
             Ok::<Vec<Key>, String>(listed.into_iter().map(|l| l.key).collect())

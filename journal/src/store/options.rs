@@ -115,9 +115,21 @@ impl fmt::Debug for StoreOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     File(PathBuf),
-    S3 { bucket: String, prefix: KeyPrefix },
-    Azure { account: Option<String>, container: String, prefix: KeyPrefix },
-    Google { bucket: String, prefix: KeyPrefix },
+    S3 {
+        bucket: String,
+        prefix: KeyPrefix,
+    },
+    Azure {
+        account: Option<String>,
+        container: String,
+        prefix: KeyPrefix,
+    },
+    Google {
+        bucket: String,
+        prefix: KeyPrefix,
+    },
+    /// `host:port` of each way to it.
+    Receiver(Vec<String>),
 }
 
 impl Place {
@@ -125,6 +137,9 @@ impl Place {
     pub(super) fn parse(address: &str) -> Result<Self, StoreError> {
         // The address is not repeated: a secret may have been put where it does not belong.
         let refuse = |what: &str| StoreError::Settings { what: what.to_owned() };
+        if let Some(addresses) = address.strip_prefix(RECEIVER) {
+            return receivers(addresses).map(Self::Receiver);
+        }
         let url = Url::parse(address).map_err(|e| refuse(&format!("the address is no URL: {e}")))?;
         if url.password().is_some()
             || url.query().is_some()
@@ -157,14 +172,60 @@ impl Place {
             "s3" | "s3a" => Ok(Self::S3 { bucket: host, prefix }),
             "gs" => Ok(Self::Google { bucket: host, prefix }),
             _ if azure => Ok(Self::Azure { account: None, container: host, prefix }),
-            other => Err(refuse(&format!("no store goes by {other:?}; use file, s3, az or gs"))),
+            other => Err(refuse(&format!("no store goes by {other:?}; use file, s3, az, gs or receiver"))),
         }
     }
+}
+
+/// The scheme of receivers.
+const RECEIVER: &str = "receiver://";
+/// Ways to one receiver.
+const MOST_WAYS: usize = 8;
+
+/// `host:port`, or several of them with commas; an IPv6 address stands in brackets.
+fn receivers(text: &str) -> Result<Vec<String>, StoreError> {
+    let wrong = || StoreError::Settings {
+        what: "a receiver is receiver://host:port, with more of host:port behind commas".to_owned(),
+    };
+    let one = |address: &str| -> Result<String, StoreError> {
+        let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+        let port: u16 = port.parse().map_err(|_| wrong())?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.chars().all(plain),
+        };
+        (is_host && port != 0).then(|| address.to_owned()).ok_or_else(wrong)
+    };
+    let all: Vec<String> = text.trim_end_matches('/').split(',').map(one).collect::<Result<_, _>>()?;
+    if all.len() > MOST_WAYS { Err(wrong()) } else { Ok(all) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_receiver_is_named_by_each_way_to_it() {
+        let ways = |text: &str| match Place::parse(text) {
+            Ok(Place::Receiver(ways)) => Some(ways.join(" ")),
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => None,
+        };
+        for (text, read) in [
+            ("receiver://oslo.example:5450", Some("oslo.example:5450")),
+            ("receiver://10.0.0.2:5450,[fd00::2]:5450/", Some("10.0.0.2:5450 [fd00::2]:5450")),
+            ("receiver://oslo.example", None),
+            ("receiver://oslo.example:0", None),
+            ("receiver://:5450", None),
+            ("receiver://a:1,,b:2", None),
+            ("receiver://user@a:1", None),
+            ("receiver://a:1/folder", None),
+            ("receiver://fd00::2:5450", None),
+        ] {
+            assert_eq!(ways(text).as_deref(), read, "{text}");
+        }
+    }
 
     #[test]
     fn each_scheme_names_its_store() {

@@ -1,6 +1,6 @@
 //! The stream: bytes are received, compared as long as the journal has them, gathered into chunks and appended.
 //!
-//! What always holds: `stored <= received`; in `async` the report is what was received; one append is in flight at most. What was
+//! What always holds: `stored <= received`; what is reported is the mode's matter ([`reported`]), and nothing is before the source was proved to be the journal's; one append is in flight at most. What was
 //! received is stored whatever becomes of the source: it was reported, so the source may have ended on the strength of it, and may
 //! never send it again. When the target takes nothing the stream is closed, so that the primary's shutdown is not held up; but not one
 //! that is itself what holds the log at the source, unless the log may grow no further.
@@ -30,11 +30,15 @@ use crate::batch::Batch;
 use crate::crash::crash_point;
 use crate::error::ShipError;
 use crate::progress::{Fact, PipelineState};
+use crate::reported::{Standing, reported};
 use crate::resume::{Comparison, Tail};
 
 /// How long a full batch may wait for the target before the stream is closed: a stream that is not read would hold up the
 /// primary's shutdown.
 const STALL: Duration = Duration::from_secs(3);
+/// How long an append may take while commits wait for it, before the stream is closed: longer, and it would hold up the primary's
+/// shutdown, which ends without us.
+const HELD_UP: Duration = Duration::from_secs(5);
 /// How long nothing must have been taken for a log that grew too large to be let go: from then on what is committed may come in a new
 /// base backup only.
 const LET_GO: Duration = Duration::from_secs(30);
@@ -69,6 +73,7 @@ impl Pipeline {
         cancel: &CancellationToken,
     ) -> Result<Option<()>, ShipError> {
         self.unstored.clear();
+        self.proven = None;
         self.naming.forget();
         self.notes.clear();
         let Begun { stream, from, mut decoder, mut comparison, events, guard } = begun;
@@ -81,6 +86,9 @@ impl Pipeline {
         let mut batch = Batch::at(tail.end, self.config.writer.segment_bytes);
         let mut packing = Packing::new(self.packers.clone());
         let large = self.config.merge.large;
+        // What commits wait for goes as soon as nothing else is on its way: many share an append by waiting for the one before.
+        let interval =
+            if self.config.protection.holds_commits() { Duration::ZERO } else { self.config.flush_interval };
         let mut last_sent: Option<Instant> = None;
         let mut full_since: Option<Instant> = None;
         let mut copy_full_since: Option<Instant> = None;
@@ -108,7 +116,7 @@ impl Pipeline {
                 self.renew();
             }
             if self.append.is_none() && packing.is_idle() && !batch.is_empty() {
-                let due = batch.due(last_sent, self.config.flush_interval);
+                let due = batch.due(last_sent, interval);
                 let now = Instant::now();
                 if timeline_over
                     || closed.is_some()
@@ -148,7 +156,9 @@ impl Pipeline {
             full_since = if batch.is_chunk() { full_since.or_else(|| Some(Instant::now())) } else { None };
             append_since = self.append.as_ref().and(append_since.or_else(|| Some(Instant::now())));
             let waited = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| since.elapsed());
-            if let Some(why) = yields(stream.as_ref(), waited(full_since), waited(append_since), too_large) {
+            let commits_wait = self.config.protection.holds_commits();
+            let waits = (waited(full_since), waited(append_since));
+            if let Some(why) = yields(stream.as_ref(), waits, commits_wait, too_large) {
                 stream = None;
                 closed = Some(self.closed(why));
             }
@@ -164,7 +174,7 @@ impl Pipeline {
             let waits = held.is_some() && !batch.is_empty();
             let reads = listens && !batch.is_full() && !copying.is_full() && !waits;
             let may_send = self.append.is_none() && packing.is_idle();
-            let due = batch.due(last_sent, self.config.flush_interval).filter(|_| may_send);
+            let due = batch.due(last_sent, interval).filter(|_| may_send);
             tokio::select! {
                 biased;
                 done = async { match self.append.as_mut() {
@@ -177,7 +187,9 @@ impl Pipeline {
                     if closed.is_none() {
                         self.streams(&guard);
                     }
-                    if stream.as_ref().is_some_and(Stream::holds_log)
+                    // What waits at the source for what was stored is let go at once.
+                    let waits = self.config.protection.holds_commits();
+                    if (waits || stream.as_ref().is_some_and(Stream::holds_log))
                         && let Err(why) = self.report(stream.as_mut(), &guard, false).await
                     {
                         stream = None;
@@ -231,6 +243,7 @@ impl Pipeline {
                         let fresh = comparison.take(&bytes)?;
                         if !compared && comparison.is_done() {
                             self.own(reader, tail.end, Some(tail.last)).await?;
+                            self.proven = Some(tail.end);
                             // A process that was killed may have stored what its catalog never heard of: said again here.
                             let (commits, points) = self.unstored.up_to(tail.end.offset);
                             self.notes.forget(tail.end.offset);
@@ -356,7 +369,7 @@ impl Pipeline {
         });
     }
 
-    /// `async`: the report is what was received. The keep slot holds what is not yet stored; while it does not, the live slot
+    /// Tells the source how far we are, as the mode says. The keep slot holds what is not yet stored; while it does not, the live slot
     /// must, and is moved no further than a resume needs.
     async fn report(
         &self,
@@ -366,12 +379,14 @@ impl Pipeline {
     ) -> Result<(), ShipError> {
         let Some(stream) = stream else { return Ok(()) };
         crash_point!("ship-report");
-        let received = stream.received().offset;
         let stored = self.progress.borrow().stored;
         let limit = guard.as_ref().and_then(|guard| guard.limit(stored));
-        let reported = limit.map_or(received, |limit| limit.min(received));
-        stream.report(Report { reported, released: self.resumes_at, ask }).await?;
-        self.tell(|progress| progress.reported = Some(reported));
+        let protection = self.config.protection;
+        let standing = Standing { received: stream.received(), proven: self.proven, limit };
+        let reported = reported(protection, standing);
+        let frees = protection.holds_commits();
+        stream.report(Report { reported, frees, released: self.resumes_at, ask }).await?;
+        self.tell(|progress| progress.reported = reported);
         Ok(())
     }
 
@@ -447,14 +462,15 @@ impl Pipeline {
 /// stays for a target that is merely slow, and as long as that log is not `too_large`.
 fn yields(
     stream: Option<&Stream>,
-    full: Duration,
-    appending: Duration,
+    (full, appending): (Duration, Duration),
+    commits_wait: bool,
     too_large: Option<u64>,
 ) -> Option<ShipError> {
     let bytes = too_large.filter(|_| appending > LET_GO);
     match stream?.holds_log() {
         true => bytes.map(|bytes| ShipError::LetGo { bytes, waited: appending }),
-        false => (full > STALL).then_some(ShipError::TargetStalled),
+        // A primary that stops waits for what is reported, and less than what was received is.
+        false => (full > STALL || commits_wait && appending > HELD_UP).then_some(ShipError::TargetStalled),
     }
 }
 

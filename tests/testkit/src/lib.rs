@@ -11,6 +11,7 @@
 //! It knows nothing of farshore's own crates, so that a change there cannot bend the ground the tests stand on.
 
 pub mod browser;
+pub mod link;
 pub mod mail;
 pub mod pg;
 pub mod process;

@@ -191,7 +191,10 @@ impl Session {
                     case when starts_with(a.application_name, $2) then pg_terminate_backend(a.pid) end as told
              from pg_replication_slots s left join pg_stat_activity a on a.pid = s.active_pid
              where s.slot_name::text = $1 and s.active_pid is not null";
-        let rows = self.rows(WHAT, statement, &[&slot.as_str(), &self.application_name()]).await?;
+        // Behind a slash stands the store: a stream that began in another mode of protection is ours too.
+        let own = self.application_name();
+        let own = own.split_once('/').map_or(own, |(own, _)| own);
+        let rows = self.rows(WHAT, statement, &[&slot.as_str(), &own]).await?;
         let Some(row) = rows.first() else { return Ok(HolderEnd::NotHeld) };
         let pid = column(WHAT, row, "pid")?;
         Ok(if column(WHAT, row, "ours")? { HolderEnd::Told { pid } } else { HolderEnd::NotOurs { pid } })

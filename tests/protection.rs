@@ -1,0 +1,235 @@
+//! The promise: in `strict` a commit is acknowledged only once it is stored, whoever is killed or cut off; in `near-sync` no more log than the bound is acknowledged beyond that.
+//!
+//! Method: a primary whose `synchronous_standby_names` is what `check` asks for, a shipper, and a receiver across a link that can be cut. Clients write down what was acknowledged outside of
+//! all of them; it is held against what a restore from the receiver's directory alone has.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
+
+#[path = "protection/clients.rs"]
+mod clients;
+#[path = "receiving/rig.rs"]
+#[allow(dead_code)] // other tests use the rest
+mod rig;
+mod service;
+
+use std::time::{Duration, Instant};
+
+use clients::Clients;
+use farshore_testkit::link::Link;
+use farshore_testkit::pg::{Major, Mode, Server};
+use farshore_testkit::process::{let_pass, wait_for};
+use farshore_testkit::soak::Campaign;
+use rig::{Receiver, Running, SHIPPER};
+use serde_json::Value;
+use service::{Node, SOON, Service, all};
+
+/// Everything between a commit and its place in the receiver's directory.
+struct Chain {
+    server: Server,
+    node: Node,
+    receiver: Receiver,
+    link: Link,
+    running: Option<Running>,
+    shipper: Option<Service>,
+}
+
+impl Chain {
+    fn new(protection: &str) -> Self {
+        let server = Server::start_new(Major::V15);
+        server.sql("create table kept (client int, n int, primary key (client, n))");
+        let receiver = Receiver::new();
+        let running = receiver.start();
+        let link = Link::to(running.address());
+        let node = Node::new(&[&server]);
+        receiver.equip(&node, SHIPPER, &[link.address()]);
+        node.configure(|text| text.replace("flush_interval = \"200ms\"\n", &format!("{protection}\n")));
+        let shipper = node.start(None);
+        receiver.wait_backup(&node);
+        let chain = Self { server, node, receiver, link, running: Some(running), shipper: Some(shipper) };
+        chain.arm();
+        chain
+    }
+
+    /// Does at the primary what `check` says.
+    fn arm(&self) {
+        let checked = self.node.run(&["-o", "json", "check", "orders"]);
+        let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
+        let wanted = "alter system set synchronous_standby_names = 'FIRST 1 (\"farshore orders/main\")'";
+        let text = checked.to_string().replace("\\\"", "\"");
+        assert!(text.contains(wanted), "{text}");
+        self.server.sql(wanted);
+        self.server.sql("select pg_reload_conf()");
+        let waits = wait_for(SOON, || {
+            let state = self.server.sql(
+                "select sync_state from pg_stat_replication where application_name = 'farshore orders/main'",
+            );
+            (state == "sync").then_some(())
+        });
+        assert!(
+            waits.is_some(),
+            "{}\n{}",
+            self.server.sql("select * from pg_stat_replication"),
+            self.node.log()
+        );
+    }
+
+    fn kill_shipper(&mut self) {
+        self.shipper.take().unwrap().kill9();
+    }
+
+    fn start_shipper(&mut self) {
+        self.shipper = Some(self.node.start(None));
+    }
+
+    fn kill_receiver(&mut self) {
+        self.running.take().unwrap().kill9();
+    }
+
+    fn start_receiver(&mut self) {
+        let running = self.receiver.start();
+        self.link.lead_to(running.address());
+        self.running = Some(running);
+    }
+
+    /// The rows of each client in a restore from the receiver's directory alone.
+    fn restored(&self) -> Vec<(u32, u32)> {
+        let restored = self.receiver.node().restore(&["--latest"]);
+        let text = restored.sql("select client, n from kept order by 1, 2");
+        let row = |line: &str| {
+            let (client, n) = line.split_once('|').unwrap();
+            (client.parse().unwrap(), n.parse().unwrap())
+        };
+        text.lines().map(row).collect()
+    }
+}
+
+/// A commit that is asked for beside the test: whether it is done.
+fn done_within(clients: &Clients, acknowledged: usize, within: Duration) -> bool {
+    wait_for(within, || (clients.acknowledged().len() > acknowledged).then_some(())).is_some()
+}
+
+#[test]
+fn a_commit_waits_while_it_cannot_be_stored_and_is_let_go_when_it_is() {
+    let mut chain = Chain::new("protection = \"strict\"");
+    let clients = Clients::start(&chain.server, 2);
+    assert!(done_within(&clients, 10, SOON), "commits go on\n{}", chain.node.log());
+    // The receiver's machine falls silent, is cut off, dies; the shipper dies: nothing is acknowledged meanwhile.
+    let pause = Duration::from_secs(4);
+    for fault in ["silence", "cut", "receiver", "shipper"] {
+        match fault {
+            "silence" => chain.link.silence(),
+            "cut" => chain.link.cut(),
+            "receiver" => chain.kill_receiver(),
+            _ => chain.kill_shipper(),
+        }
+        // What was on its way when it happened may be done yet.
+        let_pass(Duration::from_millis(500));
+        let before = clients.acknowledged().len();
+        assert!(!done_within(&clients, before, pause), "{fault}: a commit was acknowledged");
+        match fault {
+            "silence" | "cut" => chain.link.open(),
+            "receiver" => chain.start_receiver(),
+            _ => chain.start_shipper(),
+        }
+        assert!(
+            done_within(&clients, before + 10, SOON),
+            "{fault}: commits do not go on\n{}",
+            chain.node.log()
+        );
+    }
+    // A primary that is told to stop does so, whatever its target does.
+    chain.link.silence();
+    let acknowledged = clients.stop();
+    let begun = Instant::now();
+    chain.server.stop(Mode::Fast);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let kept = chain.restored();
+    for row in &acknowledged {
+        assert!(kept.contains(row), "{row:?} was acknowledged and is not there");
+    }
+}
+
+#[test]
+fn commits_run_ahead_of_what_is_stored_by_the_bound_and_no_further() {
+    let chain = Chain::new("protection = \"near-sync\"\nprotection_bound = \"1MiB\"");
+    let clients = Clients::start(&chain.server, 2);
+    assert!(done_within(&clients, 10, SOON), "{}", chain.node.log());
+    chain.link.silence();
+    let_pass(Duration::from_millis(500));
+    let stored = chain.receiver.end().unwrap().offset;
+    let before = clients.acknowledged().len();
+    assert!(done_within(&clients, before + 10, SOON), "commits go on within the bound");
+    drop(clients);
+    let ahead = chain.server.sql(&format!(
+        "select greatest(0, coalesce(max(flush_lsn - '0/0'::pg_lsn - {}), 0))::bigint from pg_stat_replication where application_name = 'farshore orders/main'",
+        stored.get()
+    ));
+    let ahead: u64 = ahead.parse().unwrap();
+    assert!(ahead <= 1 << 20, "{ahead} bytes were reported beyond what is stored");
+    chain.link.open();
+}
+
+/// Whoever is killed, and in whatever order they come back: what was acknowledged is in the receiver's directory.
+#[test]
+fn soak_acknowledged_commits_survive_whoever_is_killed() {
+    let mut campaign = Campaign::start("acknowledged_commits_survive_whoever_is_killed");
+    let mut chain = Chain::new("protection = \"strict\"");
+    let (mut acknowledged, mut cycles) = (Vec::new(), 0);
+    while campaign.next_round() {
+        // A restore each time would be the whole of it: what is acknowledged adds up meanwhile.
+        for _ in 0..if campaign.is_brief() { 2 } else { 5 } {
+            let clients = Clients::continue_from(&chain.server, 4, &acknowledged);
+            let before = acknowledged.len();
+            assert!(done_within(&clients, before, SOON), "commits do not go on\n{}", chain.node.log());
+            let_pass(Duration::from_millis(campaign.random.below(600)));
+            match campaign.random.below(5) {
+                0 => {
+                    chain.kill_shipper();
+                    let_pass(Duration::from_millis(campaign.random.below(300)));
+                    chain.start_shipper();
+                    campaign.count("killed_shippers", 1);
+                }
+                1 => {
+                    chain.kill_receiver();
+                    let_pass(Duration::from_millis(campaign.random.below(300)));
+                    chain.start_receiver();
+                    campaign.count("killed_receivers", 1);
+                }
+                2 => {
+                    chain.link.cut();
+                    let_pass(Duration::from_millis(campaign.random.below(300)));
+                    chain.link.open();
+                    campaign.count("cuts", 1);
+                }
+                3 => {
+                    // All at once: what is left is the directory.
+                    chain.kill_shipper();
+                    chain.server.kill9();
+                    chain.kill_receiver();
+                    chain.start_receiver();
+                    chain.server.start();
+                    chain.start_shipper();
+                    campaign.count("killed_all", 1);
+                }
+                _ => {
+                    chain.server.kill9();
+                    chain.server.start();
+                    campaign.count("killed_primaries", 1);
+                }
+            }
+            acknowledged = clients.stop();
+            cycles += 1;
+            campaign.count("cycles", 1);
+        }
+        // The receiver's directory alone: the primary and its shipper are gone for as long as it is read.
+        let kept = chain.restored();
+        let lost: Vec<_> = acknowledged.iter().filter(|row| kept.binary_search(row).is_err()).collect();
+        assert!(lost.is_empty(), "cycle {cycles}: acknowledged and lost: {lost:?} of {}", acknowledged.len());
+        campaign.count("restores", 1);
+    }
+    campaign.count("acknowledged", acknowledged.len() as u64);
+    let verified = chain.receiver.node().run(&["-o", "json", "verify", "orders"]);
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    assert!(all(&serde_json::from_slice(&verified.stdout).unwrap()).iter().all(|one| one["sound"] == true));
+    campaign.finish();
+}
