@@ -1,7 +1,8 @@
 //! Where other machines' journals are put: `[receive]`, a directory of this machine as a store for others.
 //!
 //! What always holds: nobody is heard who has no certificate of the authority that was named, and nothing is done for a name beyond its rights; "created" is said when the directory's own create
-//! has said so; bytes in hand are bounded, and whoever sends slowly has a deadline. Connections are tasks of a set that is joined: on the way out requests in hand are answered first.
+//! has said so. Whoever has not proved himself holds one of few places, for a handshake; no name has more than its share of connections, and no connection more than its share of bytes in hand; whoever
+//! sends slowly has a deadline. Connections are tasks of a set that is joined: on the way out requests in hand are answered first.
 //!
 //! ```text
 //! accept ─▶ TLS with a client's certificate ─▶ rights of its names (pure) ─▶ HTTP/2: question (wire) ─▶ may it? ─▶ directory ─▶ answer (wire)
@@ -12,14 +13,19 @@ mod rights;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use farshore_journal::layout;
 use farshore_journal::store::remote::wire::{self, Answer, Asked, MOST_BYTES, Word};
 use farshore_journal::store::{Key, KeyPrefix, ObjectStore};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::HeaderValue;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -29,7 +35,7 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -37,37 +43,49 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::config::receive::ReceiveConfig;
 use crate::message::{Code, OperatorMessage, Safe};
+use crate::serving::places::{Peer, Place, Places};
+use crate::serving::prepare;
 use crate::serving::turned::{Tell, Turned};
 use crate::wiring::{self, Purpose};
 use rights::{Rights, Verdict};
 
-/// Connections at once: a machine has one for each store and process of its own.
-const CONNECTIONS: usize = 256;
+/// Connections at once, and of one name: a machine has one for each store, way and process of its own.
+const CONNECTIONS: (usize, usize) = (256, 32);
 /// Questions at once of one connection.
 const STREAMS: u32 = 64;
-/// Bytes of creates in hand at once, in units of a KiB, whoever sends them.
-const IN_HAND_KIB: usize = 512 << 10;
-/// How long a handshake may take.
+/// Bytes in hand at once of one connection, in units of a KiB: of creates, and of answers that were not read yet. The largest object fits.
+const IN_HAND_KIB: usize = 2 * (MOST_BYTES >> 10) as usize;
+/// What a listing counts as, in those units: its rows are about a hundred bytes each.
+const LISTING_KIB: u32 = 16 << 10;
+/// Listings at once of all: each walks folders, and creates wait behind it for the same disk.
+const LISTINGS: usize = 2;
+/// How long a handshake may take, and how long a connection may be there before it asks anything.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often a connection shows a sign of life, and how long it may be silent after one.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-/// How long the bytes of a create may take to come, and per MiB of them more.
+/// How long the bytes of a create may take to come, and per MiB of them more; and how long the next of them.
 const BODY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(4));
+const NEXT_BYTES: Duration = Duration::from_secs(10);
+/// How long somebody may wait until others' bytes are out of hand.
+const PLACE: Duration = Duration::from_secs(20);
 /// How long requests in hand may take when it ends.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be taken, as when the process has too many files open.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often it is looked whether somebody is to be told who was turned away.
 const TELL: Duration = Duration::from_secs(5);
-/// Bytes that a client may send before they were read: of one question, and of all of a connection.
-const WINDOW: (u32, u32) = (4 << 20, 16 << 20);
+/// Bytes that a client may send before they were read: of one question, and of all of a connection. All questions at once fit, so that none holds up another.
+const WINDOW: (u32, u32) = (256 << 10, STREAMS * (256 << 10));
 
 /// What every connection needs.
 struct Receiving {
     settings: Settings,
     tls: TlsAcceptor,
     store: Arc<dyn ObjectStore>,
-    in_hand: Semaphore,
+    /// The digest of the store's record, once there is one.
+    record: OnceLock<String>,
+    listings: Semaphore,
+    clients: Arc<Places<String>>,
     turned: Mutex<Turned>,
     cancel: CancellationToken,
 }
@@ -100,7 +118,9 @@ pub async fn receive(config: Arc<Config>, cancel: CancellationToken) -> Result<(
         settings: Settings(Arc::clone(&config)),
         tls,
         store,
-        in_hand: Semaphore::new(IN_HAND_KIB),
+        record: OnceLock::new(),
+        listings: Semaphore::new(LISTINGS),
+        clients: Places::new(CONNECTIONS.0, CONNECTIONS.1),
         turned: Mutex::default(),
         cancel,
     });
@@ -109,14 +129,10 @@ pub async fn receive(config: Arc<Config>, cancel: CancellationToken) -> Result<(
 }
 
 async fn accept(listener: TcpListener, receiving: &Arc<Receiving>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let strangers = Places::of_strangers();
     let mut connections = JoinSet::new();
     let mut tell = tokio::time::interval(TELL);
     loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await.map_err(std::io::Error::other)?;
-            listener.accept().await.map(|(socket, peer)| (socket, peer, place))
-        };
         let accepted = tokio::select! {
             () = receiving.cancel.cancelled() => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
@@ -124,16 +140,16 @@ async fn accept(listener: TcpListener, receiving: &Arc<Receiving>) {
                 receiving.turned(|turned| turned.due(Instant::now()));
                 continue;
             }
-            accepted = next => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, peer, place)) => {
-                let receiving = Arc::clone(receiving);
-                connections.spawn(async move {
-                    receiving.connection(socket, peer).await;
-                    drop(place);
-                });
-            }
+            Ok((socket, peer)) => match strangers.take(peer.ip().into()) {
+                Ok(stranger) => {
+                    connections.spawn(Arc::clone(receiving).connection(socket, peer, stranger));
+                }
+                // A shipper comes again by itself.
+                Err(_) => receiving.turn_away(peer, "too many have not proved yet who they are"),
+            },
             Err(why) => {
                 tracing::debug!(error = %why, "a connection could not be taken");
                 tokio::select! {
@@ -159,8 +175,10 @@ impl Receiving {
         self.turned(|turned| turned.away(peer.ip().into(), why, Instant::now()));
     }
 
-    async fn connection(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) {
-        let _only_delays = socket.set_nodelay(true);
+    async fn connection(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, stranger: Place<Peer>) {
+        if let Err(why) = prepare(&socket) {
+            return tracing::debug!(%peer, error = %why, "a connection came to nothing");
+        }
         let stream = tokio::select! {
             () = self.cancel.cancelled() => return,
             stream = tokio::time::timeout(HANDSHAKE, self.tls.accept(socket)) => stream,
@@ -175,16 +193,29 @@ impl Receiving {
             (Some(certificate), Some(settings)) => Rights::of(certificate, &settings.clients),
             _ => Rights::default(),
         };
-        if rights.names.is_empty() {
-            // He is answered all the same: with why nothing is done for him.
-            self.turn_away(peer, "no client of this receiver goes by a name of the certificate");
-        } else {
-            tracing::info!(%peer, names = rights.names.join(", "), "a shipper or reader is connected");
-        }
-        let rights = Arc::new(rights);
+        let is_known = !rights.names.is_empty();
+        let _place = match rights.names.first().map(|name| self.clients.take(name.clone())) {
+            // He is told why nothing is done for him, and gone with the time of a handshake.
+            None => {
+                self.turn_away(peer, "no client of this receiver goes by a name of the certificate");
+                None
+            }
+            Some(Ok(place)) => {
+                drop(stranger);
+                tracing::debug!(%peer, names = rights.names.join(", "), "a client is connected");
+                Some(place)
+            }
+            Some(Err(_)) => return self.turn_away(peer, "this client has too many connections"),
+        };
+        let visit = Arc::new(Visit {
+            rights,
+            puts: Arc::new(Semaphore::new(IN_HAND_KIB)),
+            answers: Arc::new(Semaphore::new(IN_HAND_KIB)),
+            has_asked: AtomicBool::new(false),
+        });
         let service = service_fn(|request| {
-            let (receiving, rights) = (Arc::clone(&self), Arc::clone(&rights));
-            async move { Ok::<_, Infallible>(respond(&receiving.answer(&rights, request).await)) }
+            let (receiving, visit) = (Arc::clone(&self), Arc::clone(&visit));
+            async move { Ok::<_, Infallible>(receiving.respond(&visit, request).await) }
         });
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
@@ -194,8 +225,16 @@ impl Receiving {
             .initial_stream_window_size(WINDOW.0)
             .initial_connection_window_size(WINDOW.1);
         let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+        let silent = async {
+            tokio::time::sleep(HANDSHAKE).await;
+            if is_known && visit.has_asked.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
+            // Whoever asks nothing is shown no sign of life, and would stay for ever.
+            () = silent => return,
             () = self.cancel.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 tokio::time::timeout(DRAIN, connection).await.unwrap_or(Ok(()))
@@ -206,81 +245,200 @@ impl Receiving {
         }
     }
 
-    async fn answer(&self, rights: &Rights, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, visit: &Visit, request: Request<Incoming>) -> Response<Held> {
+        visit.has_asked.store(true, Ordering::Relaxed);
+        let (answer, place) = self.answer(visit, request).await;
+        if let Answer::Failed(failure) = &answer
+            && !matches!(failure.word, Word::NotFound | Word::OutOfRange)
+        {
+            tracing::warn!(
+                names = visit.rights.names.join(", "),
+                "a client was not served: {}",
+                failure.reason
+            );
+        }
+        let (status, mut headers, body) = answer.to_http();
+        if let Ok(record) = HeaderValue::from_str(&self.record().await) {
+            headers.insert(wire::STORE, record);
+        }
+        let mut response = Response::new(Held { body: Full::new(body), _place: place });
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// What tells this store from others.
+    async fn record(&self) -> String {
+        if let Some(record) = self.record.get() {
+            return record.clone();
+        }
+        let read = match layout::store_record() {
+            Ok(key) => self.store.get(&key).await.ok(),
+            Err(_) => None,
+        };
+        match read {
+            None => "-".to_owned(),
+            Some(bytes) => self.record.get_or_init(|| blake3::hash(&bytes).to_hex().to_string()).clone(),
+        }
+    }
+
+    /// What is answered, and its place among the bytes in hand.
+    async fn answer(
+        &self,
+        visit: &Visit,
+        request: Request<Incoming>,
+    ) -> (Answer, Option<OwnedSemaphorePermit>) {
         let (head, body) = request.into_parts();
         let asked = Asked::read(&head.method, head.uri.path(), head.uri.query(), &head.headers);
         let asked = match asked {
             Ok(asked) => asked,
-            Err(why) => return Answer::refused(Word::Malformed, why),
+            Err(why) => return (Answer::refused(Word::Malformed, why), None),
         };
-        let store = &*self.store;
-        match (rights.judge(&asked), &asked) {
-            (Verdict::No(why), _) => Answer::refused(Word::Refused, why),
-            (Verdict::OwnOf(most), Asked::List { prefix, after, .. }) => {
-                own_of(store, rights, (prefix, after.as_ref()), most).await
-            }
-            (_, Asked::Create { length, .. }) => match self.whole(body, *length).await {
-                Ok((bytes, _in_hand)) => wire::answer(store, &asked, bytes).await,
-                Err(answer) => answer,
-            },
-            _ => wire::answer(store, &asked, Bytes::new()).await,
+        let verdict = visit.rights.judge(&asked);
+        if let Verdict::No(why) = verdict {
+            return (Answer::refused(Word::Refused, why), None);
         }
+        if let Asked::Create { length, .. } = &asked {
+            return match whole(&visit.puts, body, *length).await {
+                // Its place is free again when the directory has them, or does not.
+                Ok((bytes, _place)) => (wire::answer(&*self.store, &asked, bytes).await, None),
+                Err(answer) => (answer, None),
+            };
+        }
+        let place = match self.room_for(visit, &asked).await {
+            Ok(place) => place,
+            Err(answer) => return (answer, None),
+        };
+        let answer = match (&asked, verdict) {
+            (Asked::List { after, limit, .. }, Verdict::Within(folders)) => {
+                let Ok(_turn) = self.listings.acquire().await else { return (busy(), None) };
+                within(&*self.store, &folders, after.as_ref(), wire::most(*limit)).await
+            }
+            (Asked::List { .. }, _) => {
+                let Ok(_turn) = self.listings.acquire().await else { return (busy(), None) };
+                wire::answer(&*self.store, &asked, Bytes::new()).await
+            }
+            _ => wire::answer(&*self.store, &asked, Bytes::new()).await,
+        };
+        (answer, place)
     }
 
-    /// The bytes of a create, and their place among those in hand.
-    async fn whole(
-        &self,
-        mut body: Incoming,
-        length: u64,
-    ) -> Result<(Bytes, tokio::sync::SemaphorePermit<'_>), Answer> {
-        if length > MOST_BYTES {
-            let why = format!("an object has at most {MOST_BYTES} bytes");
-            return Err(Answer::refused(Word::Malformed, why));
-        }
-        let units = u32::try_from(length.div_ceil(1024).max(1)).unwrap_or(u32::MAX);
-        let other = |why: &str| Answer::refused(Word::Malformed, format!("its bytes: {why}"));
-        let read = async {
-            let place = self.in_hand.acquire_many(units).await.map_err(|_| other("it ends"))?;
-            let length = usize::try_from(length).map_err(|_| other("too many"))?;
-            let mut bytes = BytesMut::with_capacity(length);
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|why| other(&why.to_string()))?;
-                let Ok(data) = frame.into_data() else { continue };
-                if bytes.len() + data.len() > length {
-                    return Err(other("they are more than it says"));
+    /// A place for the bytes of an answer, held until it was sent.
+    async fn room_for(&self, visit: &Visit, asked: &Asked) -> Result<Option<OwnedSemaphorePermit>, Answer> {
+        let units = match asked {
+            Asked::Get { key, range } => {
+                let size = self.store.size(key).await.map_err(|why| Answer::failed(&why))?;
+                let wanted =
+                    range.as_ref().map_or(size, |range| size.min(range.end.saturating_sub(range.start)));
+                if wanted > 2 * MOST_BYTES {
+                    return Err(Answer::refused(Word::Malformed, "ask for a part of so large an object"));
                 }
-                bytes.extend_from_slice(&data);
+                units(wanted)
             }
-            match bytes.len() == length {
-                true => Ok((bytes.freeze(), place)),
-                false => Err(other("they are fewer than it says")),
-            }
+            Asked::List { .. } => LISTING_KIB,
+            _ => return Ok(None),
         };
-        let mib = u32::try_from(length >> 20).unwrap_or(u32::MAX);
-        let within = BODY.0 + BODY.1 * mib;
-        tokio::time::timeout(within, read).await.unwrap_or_else(|_| Err(other("they took too long")))
+        place(&visit.answers, units).await.map(Some)
     }
 }
 
-/// What is his own of a list. All of it is read: what he may not see must not shorten what he sees.
-async fn own_of(
-    store: &dyn ObjectStore,
-    rights: &Rights,
-    (prefix, after): (&KeyPrefix, Option<&Key>),
-    most: usize,
-) -> Answer {
-    match store.list(prefix, after, None).await {
-        Ok(all) => Answer::Listed(rights.filter(all, most)),
-        Err(why) => Answer::failed(&why),
+/// What one connection has.
+struct Visit {
+    rights: Rights,
+    puts: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+    has_asked: AtomicBool,
+}
+
+/// The body of an answer, with its place among those that were not read yet.
+struct Held {
+    body: Full<Bytes>,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
-fn respond(answer: &Answer) -> Response<Full<Bytes>> {
-    let (status, headers, body) = answer.to_http();
-    let mut response = Response::new(Full::new(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    *response.headers_mut() = headers;
-    response
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
+}
+
+fn busy() -> Answer {
+    Answer::refused(Word::Busy, "too much is in hand already")
+}
+
+async fn place(of: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphorePermit, Answer> {
+    match tokio::time::timeout(PLACE, Arc::clone(of).acquire_many_owned(units)).await {
+        Ok(Ok(place)) => Ok(place),
+        _ => Err(busy()),
+    }
+}
+
+/// The bytes of a create, and their place among those in hand.
+async fn whole(
+    puts: &Arc<Semaphore>,
+    mut body: Incoming,
+    length: u64,
+) -> Result<(Bytes, OwnedSemaphorePermit), Answer> {
+    if length > MOST_BYTES {
+        let why = format!("an object has at most {MOST_BYTES} bytes");
+        return Err(Answer::refused(Word::Malformed, why));
+    }
+    let other = |why: &str| Answer::refused(Word::Malformed, format!("its bytes: {why}"));
+    let place = place(puts, units(length)).await?;
+    let read = async {
+        let length = usize::try_from(length).map_err(|_| other("too many"))?;
+        let mut bytes = BytesMut::with_capacity(length);
+        loop {
+            let next = tokio::time::timeout(NEXT_BYTES, body.frame()).await;
+            let Some(frame) = next.map_err(|_| other("they stopped"))? else { break };
+            let frame = frame.map_err(|why| other(&why.to_string()))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > length {
+                return Err(other("they are more than it says"));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        match bytes.len() == length {
+            true => Ok(bytes.freeze()),
+            false => Err(other("they are fewer than it says")),
+        }
+    };
+    let mib = u32::try_from(length >> 20).unwrap_or(u32::MAX);
+    let bytes = tokio::time::timeout(BODY.0 + BODY.1 * mib, read).await;
+    bytes.unwrap_or_else(|_| Err(other("they took too long"))).map(|bytes| (bytes, place))
+}
+
+/// A list of what is below these folders, which are sorted and none within another.
+async fn within(store: &dyn ObjectStore, folders: &[KeyPrefix], after: Option<&Key>, most: usize) -> Answer {
+    let mut all = Vec::new();
+    for folder in folders {
+        match store.list(folder, after, Some(most + 1 - all.len())).await {
+            Ok(listed) => all.extend(listed),
+            Err(why) => return Answer::failed(&why),
+        }
+        if all.len() > most {
+            break;
+        }
+    }
+    Answer::listed(all, most)
 }
 
 fn acceptor(settings: &ReceiveConfig) -> Result<TlsAcceptor, String> {

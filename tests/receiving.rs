@@ -70,14 +70,16 @@ fn a_way_that_is_cut_or_silent_loses_nothing_while_another_is_there() {
         for n in 10..20 {
             put(n).await;
         }
+        let before = one.reached();
         one.open();
-        let back = wait_for_async(async || {
-            other.cut();
-            let came = store.get(&key("db/orders/x/1")).await.is_ok();
-            other.open();
-            came
-        });
-        assert!(back.await, "a way that is open again is taken again");
+        let back = wait_for_async(async || one.reached() > before).await;
+        assert!(back, "a way that is open again is tried again, whatever is asked meanwhile");
+        other.cut();
+        for n in 40..50 {
+            put(n).await;
+        }
+        other.open();
+        assert!(wait_for_async(async || other.reached() > 1).await);
         // Silent: found by its missing signs of life, long before a request's own deadline.
         other.silence();
         let mut longest = Duration::ZERO;
@@ -86,7 +88,7 @@ fn a_way_that_is_cut_or_silent_loses_nothing_while_another_is_there() {
         }
         assert!(longest < Duration::from_secs(15), "{longest:?}");
         other.open();
-        for n in 0..40 {
+        for n in 0..50 {
             assert_eq!(store.size(&key(&format!("db/orders/x/{n}"))).await.unwrap(), 1000);
         }
     });
@@ -102,6 +104,54 @@ async fn wait_for_async(works: impl AsyncFn() -> bool) -> bool {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     false
+}
+
+#[test]
+fn ways_that_lead_to_two_receivers_are_not_taken_for_one() {
+    let (first, second) = (Receiver::new(), Receiver::new());
+    // Both know the client, and each has a store of its own.
+    for file in ["ca.crt", "server.crt", "server.key"] {
+        std::fs::copy(first.node().folder().join(file), second.node().folder().join(file)).unwrap();
+    }
+    farshore_testkit::user::give(second.node().folder());
+    let (one, other) = (first.start(), second.start());
+    runtime().block_on(async {
+        let record = key("farshore.store");
+        for (running, bytes) in [(&one, "first"), (&other, "second")] {
+            let store = first.open(&[running.address()], SHIPPER);
+            store.create(&record, Bytes::from(bytes)).await.unwrap();
+        }
+        let both = first.open(&[one.address(), other.address()], SHIPPER);
+        let mut answers = Vec::new();
+        for n in 0..6 {
+            let made = key(&format!("db/orders/x/{n}"));
+            both.create(&made, Bytes::from_static(b"x")).await.unwrap();
+            answers.push(both.get(&record).await.unwrap());
+            // Whatever way its turn was, it is there that it is found again.
+            assert_eq!(both.get(&made).await.unwrap(), Bytes::from_static(b"x"), "{n}");
+        }
+        answers.dedup();
+        assert_eq!(answers.len(), 1, "{answers:?}");
+    });
+}
+
+#[test]
+fn strangers_lock_out_nobody() {
+    let receiver = Receiver::new();
+    let running = receiver.start();
+    let store = receiver.open(&[running.address()], SHIPPER);
+    runtime().block_on(async {
+        let mut silent = Vec::new();
+        for _ in 0..100 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+            silent.push(socket.connect(running.address()).await.unwrap());
+        }
+        store.create(&key("db/orders/x/1"), Bytes::from_static(b"1")).await.unwrap();
+        drop(silent);
+    });
+    let log = receiver.node().log();
+    assert!(log.contains("have not proved yet who they are"), "{log}");
 }
 
 #[test]

@@ -71,7 +71,9 @@ impl Rights {
                 let own = self.folders();
                 match own.iter().any(|folder| is_in(prefix, folder)) {
                     true => Verdict::Yes,
-                    false => Verdict::Within(own.into_iter().filter(|folder| is_in(folder, prefix)).collect()),
+                    false => {
+                        Verdict::Within(own.into_iter().filter(|folder| is_in(folder, prefix)).collect())
+                    }
                 }
             }
         }
@@ -80,7 +82,8 @@ impl Rights {
     /// The folders that he may list, sorted.
     fn folders(&self) -> Vec<KeyPrefix> {
         let own = self.databases.iter().filter_map(|name| layout::database(name).ok());
-        let mut all: Vec<KeyPrefix> = COMMON.iter().filter_map(|name| KeyPrefix::new(name).ok()).chain(own).collect();
+        let mut all: Vec<KeyPrefix> =
+            COMMON.iter().filter_map(|name| KeyPrefix::new(name).ok()).chain(own).collect();
         all.sort_by(|one, other| one.folder().cmp(&other.folder()));
         all
     }
@@ -161,8 +164,16 @@ mod tests {
         }
         // A folder that all use is no object of anybody's: made as one, it would be in the way of all.
         for other in [
-            "db/orders-2/in-1/journal/1", "db/order/x", "db/invoices/x", "farshore.store.1", "farshore.store/x", "x",
-            "activity", "probe", "db", "db/orders",
+            "db/orders-2/in-1/journal/1",
+            "db/order/x",
+            "db/invoices/x",
+            "farshore.store.1",
+            "farshore.store/x",
+            "x",
+            "activity",
+            "probe",
+            "db",
+            "db/orders",
         ] {
             for asked in each(other) {
                 assert!(matches!(rights.judge(&asked), Verdict::No(_)), "{asked:?}");

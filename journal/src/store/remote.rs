@@ -186,7 +186,8 @@ async fn tried(paths: Arc<Paths<Way>>, trying: Arc<Trying>) {
     loop {
         tokio::time::sleep(AGAIN).await;
         for path in paths.failed() {
-            if let Ok((_, Answer::Alive)) = path.way.ask(&Asked::Alive, Bytes::new(), CONNECT + SILENT).await {
+            if let Ok((_, Answer::Alive)) = path.way.ask(&Asked::Alive, Bytes::new(), CONNECT + SILENT).await
+            {
                 path.came(true);
                 tracing::info!(path = ?path.way, "a path to the receiver is back");
             }
@@ -211,8 +212,7 @@ impl Way {
         let (method, path, headers) = asked.to_http();
         let request = self.client.request(method, format!("{}{path}", self.base)).headers(headers);
         let (operation, what, ambiguous) = (asked.operation(), asked.what(), asked.writes());
-        let timed_out =
-            |after| StoreError::TimedOut { operation, what: what.clone(), after, ambiguous };
+        let timed_out = |after| StoreError::TimedOut { operation, what: what.clone(), after, ambiguous };
         let sent = tokio::time::timeout(within, request.body(body).send()).await;
         let mut answer = sent
             .map_err(|_| timed_out(within))?
@@ -236,8 +236,12 @@ impl Way {
         }
         let store = headers.get(wire::STORE).and_then(|store| store.to_str().ok());
         let store = store.unwrap_or(NO_RECORD).to_owned();
-        let answer = Answer::read(&headers, body.freeze())
-            .map_err(|reason| StoreError::Answer { operation, what, reason, ambiguous })?;
+        let answer = Answer::read(&headers, body.freeze()).map_err(|reason| StoreError::Answer {
+            operation,
+            what,
+            reason,
+            ambiguous,
+        })?;
         Ok((store, answer))
     }
 }
@@ -401,6 +405,9 @@ impl ObjectStore for RemoteStore {
         limit: Option<usize>,
     ) -> Result<Vec<Listed>, StoreError> {
         let mut all: Vec<Listed> = Vec::new();
+        if limit == Some(0) {
+            return Ok(all);
+        }
         loop {
             let after = all.last().map(|last| &last.key).or(after).cloned();
             let left = limit.map(|limit| limit - all.len());
@@ -432,6 +439,34 @@ impl ObjectStore for RemoteStore {
         match self.ask(&asked, Bytes::new()).await? {
             Answer::Deleted => Ok(()),
             _ => Err(strange(&asked)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create() -> Asked {
+        Asked::Create { key: Key::new("db/orders/x/1").unwrap(), length: 1, digest: [0; 32] }
+    }
+
+    #[test]
+    fn a_create_that_was_cut_off_on_one_path_stays_in_doubt_whatever_another_says() {
+        for word in [Word::Full, Word::Unsafe, Word::Busy, Word::Malformed, Word::Refused, Word::NoStore] {
+            let failure = || Failure { word, ambiguous: false, reason: "why".to_owned() };
+            assert!(!failure_of(failure(), &create(), false).is_ambiguous(), "{word:?}");
+            assert!(failure_of(failure(), &create(), true).is_ambiguous(), "{word:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_receivers_own_word_means_that_an_object_is_not_there() {
+        let get = Asked::Get { key: Key::new("a").unwrap(), range: None };
+        let said = |word| failed(Failure { word, ambiguous: false, reason: String::new() }, &get);
+        assert!(said(Word::NotFound).is_not_found());
+        for word in [Word::Malformed, Word::Busy, Word::Refused, Word::NoStore, Word::OutOfRange] {
+            assert!(!said(word).is_not_found(), "{word:?}");
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -32,6 +33,8 @@ struct Shared {
     /// With a number of the cut that it went through last: connections from before one do not live on behind it.
     state: Mutex<(State, u64)>,
     changed: Condvar,
+    /// Connections that reached the other side.
+    reached: AtomicUsize,
 }
 
 /// A way to an address.
@@ -55,6 +58,7 @@ impl Link {
             to: Mutex::new(to),
             state: Mutex::new((State::Open, 0)),
             changed: Condvar::new(),
+            reached: AtomicUsize::new(0),
         });
         let theirs = Arc::clone(&shared);
         let accepting = std::thread::spawn(move || accept(&listener, &theirs));
@@ -70,6 +74,12 @@ impl Link {
     /// Leads elsewhere, for connections that are made from now on.
     pub fn lead_to(&self, to: SocketAddr) {
         *self.shared.to.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+
+    /// How many connections ever reached the other side.
+    #[must_use]
+    pub fn reached(&self) -> usize {
+        self.shared.reached.load(Ordering::Relaxed)
     }
 
     /// Lets everything pass; what waited goes on.
@@ -143,6 +153,7 @@ fn carry(near: &TcpStream, shared: &Arc<Shared>, cuts: u64) {
     }
     let to = *shared.to.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(far) = TcpStream::connect_timeout(&to, CONNECT) else { return };
+    shared.reached.fetch_add(1, Ordering::Relaxed);
     std::thread::scope(|both| {
         both.spawn(|| pump(near, &far, shared, cuts));
         pump(&far, near, shared, cuts);
