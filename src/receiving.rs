@@ -8,23 +8,21 @@
 //! accept ─▶ TLS with a client's certificate ─▶ rights of its names (pure) ─▶ HTTP/2: question (wire) ─▶ may it? ─▶ directory ─▶ answer (wire)
 //! ```
 
+mod in_hand;
 mod rights;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use farshore_journal::layout;
 use farshore_journal::store::remote::wire::{self, Answer, Asked, MOST_BYTES, Word};
 use farshore_journal::store::{Key, KeyPrefix, ObjectStore};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
@@ -47,14 +45,13 @@ use crate::serving::places::{Peer, Place, Places};
 use crate::serving::prepare;
 use crate::serving::turned::{Tell, Turned};
 use crate::wiring::{self, Purpose};
+use in_hand::{Held, IN_HAND_KIB, busy, place, units, whole};
 use rights::{Rights, Verdict};
 
 /// Connections at once, and of one name: a machine has one for each store, way and process of its own.
 const CONNECTIONS: (usize, usize) = (256, 32);
 /// Questions at once of one connection.
 const STREAMS: u32 = 64;
-/// Bytes in hand at once of one connection, in units of a KiB: of creates, and of answers that were not read yet. The largest object fits.
-const IN_HAND_KIB: usize = 2 * (MOST_BYTES >> 10) as usize;
 /// What a listing counts as, in those units: its rows are about a hundred bytes each.
 const LISTING_KIB: u32 = 16 << 10;
 /// Listings at once of all: each walks folders, and creates wait behind it for the same disk.
@@ -63,11 +60,6 @@ const LISTINGS: usize = 2;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often a connection shows a sign of life, and how long it may be silent after one.
 const ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
-/// How long the bytes of a create may take to come, and per MiB of them more; and how long the next of them.
-const BODY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(4));
-const NEXT_BYTES: Duration = Duration::from_secs(10);
-/// How long somebody may wait until others' bytes are out of hand.
-const PLACE: Duration = Duration::from_secs(20);
 /// How long requests in hand may take when it ends.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be taken, as when the process has too many files open.
@@ -261,7 +253,7 @@ impl Receiving {
         if let Ok(record) = HeaderValue::from_str(&self.record().await) {
             headers.insert(wire::STORE, record);
         }
-        let mut response = Response::new(Held { body: Full::new(body), _place: place });
+        let mut response = Response::new(Held::new(body, place));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         *response.headers_mut() = headers;
         response
@@ -348,82 +340,6 @@ struct Visit {
     puts: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     has_asked: AtomicBool,
-}
-
-/// The body of an answer, with its place among those that were not read yet.
-struct Held {
-    body: Full<Bytes>,
-    _place: Option<OwnedSemaphorePermit>,
-}
-
-impl Body for Held {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-fn units(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
-}
-
-fn busy() -> Answer {
-    Answer::refused(Word::Busy, "too much is in hand already")
-}
-
-async fn place(of: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphorePermit, Answer> {
-    match tokio::time::timeout(PLACE, Arc::clone(of).acquire_many_owned(units)).await {
-        Ok(Ok(place)) => Ok(place),
-        _ => Err(busy()),
-    }
-}
-
-/// The bytes of a create, and their place among those in hand.
-async fn whole(
-    puts: &Arc<Semaphore>,
-    mut body: Incoming,
-    length: u64,
-) -> Result<(Bytes, OwnedSemaphorePermit), Answer> {
-    if length > MOST_BYTES {
-        let why = format!("an object has at most {MOST_BYTES} bytes");
-        return Err(Answer::refused(Word::Malformed, why));
-    }
-    let other = |why: &str| Answer::refused(Word::Malformed, format!("its bytes: {why}"));
-    let place = place(puts, units(length)).await?;
-    let read = async {
-        let length = usize::try_from(length).map_err(|_| other("too many"))?;
-        let mut bytes = BytesMut::with_capacity(length);
-        loop {
-            let next = tokio::time::timeout(NEXT_BYTES, body.frame()).await;
-            let Some(frame) = next.map_err(|_| other("they stopped"))? else { break };
-            let frame = frame.map_err(|why| other(&why.to_string()))?;
-            let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > length {
-                return Err(other("they are more than it says"));
-            }
-            bytes.extend_from_slice(&data);
-        }
-        match bytes.len() == length {
-            true => Ok(bytes.freeze()),
-            false => Err(other("they are fewer than it says")),
-        }
-    };
-    let mib = u32::try_from(length >> 20).unwrap_or(u32::MAX);
-    let bytes = tokio::time::timeout(BODY.0 + BODY.1 * mib, read).await;
-    bytes.unwrap_or_else(|_| Err(other("they took too long"))).map(|bytes| (bytes, place))
 }
 
 /// A list of what is below these folders, which are sorted and none within another.

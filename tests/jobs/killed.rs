@@ -129,6 +129,7 @@ impl Desk {
     /// Has something marked and old enough to go: one base backup more, and those before it.
     fn makes_something_expire(&self) {
         let service = self.node.start(Some(&steps(None)));
+        service.address();
         self.node.wait_connected();
         let taken = self.node.run(&["backup", "run", "orders"]);
         assert!(taken.status.success(), "{taken:?}\n{}", service.log());
@@ -245,6 +246,8 @@ fn soak_jobs_of_services_that_die() {
         let before = show(node, &job);
         let left = marker(&copy);
         let service = node.start(Some(&steps(None)));
+        // One that is told to end before it listens for that would be ended by the signal itself.
+        service.address();
         let after = desk.over(&job);
         let had_ended = before["finished_at"].is_string();
         let was_begun = before["attempt"] != 0;
