@@ -12,7 +12,7 @@
 mod journals;
 mod known;
 mod places;
-mod route;
+pub(crate) mod route;
 mod standbys;
 mod trail;
 mod turned;
