@@ -212,8 +212,21 @@ fn a_standby_is_promoted_only_once_it_has_all(major: Major) {
         refused(&pair.does(verb, &[]), 5, "FS-0506", &["database of its own"]);
     }
     refused(&pair.does("drop", &["--yes", "--stop"]), 5, "FS-0506", &["database of its own"]);
+    // What comes next, as the command said it.
+    let hba = pair.place.data().join("pg_hba.conf");
+    let text = std::fs::read_to_string(&hba).unwrap();
+    std::fs::write(&hba, format!("{text}host all,replication all 127.0.0.1/32 trust\n")).unwrap();
     pair.standby.restart();
-    assert_eq!(pair.standby.sql("select count(*) from kept where id = -1"), "1");
+    let Pair { node, standby, place, .. } = pair;
+    let before = node.incarnations().len();
+    let node = Node::moved(node, &[&standby]);
+    let service = node.start(None);
+    standby.sql("insert into kept values (-2)");
+    node.wait_end(2, flushed(&standby));
+    assert_eq!(node.incarnations().len(), before, "its timeline goes on from the journal");
+    service.stop();
+    standby.stop(Mode::Fast);
+    drop(place);
 }
 
 #[test]
@@ -341,6 +354,14 @@ fn a_standby_is_removed_with_its_server_only_where_that_is_said_and_is_forgotten
     let done = on(&pair.node, "drop", &place.data(), &["--yes"]);
     assert!(done.status.success() && !place.data().exists(), "{done:?}");
     refused(&on(&pair.node, "drop", &place.data(), &["--yes"]), 3, "FS-0507", &[]);
+    // One whose removal was cut off.
+    drop(created(&pair.node, &place.data(), pair.port, Major::V17));
+    let marker = place.data().join("farshore-restore.json");
+    std::fs::rename(marker, place.data().join("farshore-standby.dropped.json")).unwrap();
+    std::fs::remove_file(place.data().join("global/pg_control")).unwrap();
+    refused(&on(&pair.node, "promote", &place.data(), &[]), 3, "FS-0507", &["standby drop"]);
+    let done = on(&pair.node, "drop", &place.data(), &["--yes"]);
+    assert!(done.status.success() && !place.data().exists(), "{done:?}");
     service.stop();
 }
 

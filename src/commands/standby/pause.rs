@@ -41,7 +41,7 @@ pub(super) async fn run(context: &mut Context, args: &StandbyServerArgs, hold: b
         Place::Leaving(directory) => return Err(super::remove::left(&directory).into()),
         Place::Sqlite(directory) => return Err(a_process(&directory, hold).into()),
     };
-    let server = Server::ask(&standby, args.user.as_deref(), Duration::ZERO).await?;
+    let mut server = Server::ask(&standby, args.user.as_deref(), Duration::ZERO).await?;
     let told = match hold {
         true => server.session.replay_pause().await,
         false => server.session.replay_resume().await,
@@ -64,6 +64,7 @@ pub(super) async fn run(context: &mut Context, args: &StandbyServerArgs, hold: b
         }
     };
     let received = server.received().await?;
+    server.leave().await;
     let at = recovery
         .replayed
         .map(|offset| farshore_journal::Position::new(received.timeline, offset).to_string());

@@ -56,14 +56,19 @@ impl Place {
     /// When it is no standby's, or a promoted one's.
     pub fn look(to: &Path) -> Result<Self, OperatorMessage> {
         let directory = std::fs::canonicalize(to).map_err(|why| no_standby(to, &format!("{why}")))?;
-        if directory.join(STATE).exists() {
+        // What this user may not look into is not called empty.
+        let has = |name: &str| {
+            let found = directory.join(name).try_exists();
+            found.map_err(|why| no_standby(to, &format!("it cannot be looked into: {why}")))
+        };
+        if has(STATE)? {
             return Ok(Self::Sqlite(directory));
         }
-        if directory.join(LEAVING).exists() {
+        if has(LEAVING)? {
             return Ok(Self::Leaving(directory));
         }
-        if !directory.join("PG_VERSION").exists() {
-            return match directory.join(MARKER).exists() {
+        if !has("PG_VERSION")? {
+            return match has(MARKER)? {
                 // What became of it is told by whoever knows such copies.
                 true => Ok(Self::Sqlite(directory)),
                 false => Err(no_standby(to, "no standby lies there")),

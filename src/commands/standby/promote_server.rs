@@ -69,21 +69,25 @@ pub(super) async fn run(
     standby: &Standby,
 ) -> anyhow::Result<Exit> {
     let wait = args.wait.get();
-    let server = Server::ask(standby, args.server.user.as_deref(), wait + SPARE).await?;
+    let mut server = Server::ask(standby, args.server.user.as_deref(), wait + SPARE).await?;
     let word = match args.as_it_is {
         true => Word::AsItIs,
-        false => match Box::pin(reached(context, &server, wait)).await? {
+        false => match Box::pin(reached(context, &mut server, wait)).await? {
             Some(end) => Word::All(end),
             None => return Ok(Exit::Interrupted),
         },
     };
-    let (timeline, left) = promoted(&server, wait).await?;
+    let (timeline, left) = promoted(&mut server, wait).await?;
     let follows_nobody = follows_nobody(&server).await;
     show(context, standby, &word, (timeline, left), follows_nobody)
 }
 
 /// Waits until the standby has replayed all that the journal holds; `None` when the run was asked to end meanwhile.
-async fn reached(context: &Context, server: &Server<'_>, wait: Duration) -> anyhow::Result<Option<Position>> {
+async fn reached(
+    context: &Context,
+    server: &mut Server<'_>,
+    wait: Duration,
+) -> anyhow::Result<Option<Position>> {
     let standby = server.standby;
     // Before the journal is asked, so that a standby that goes on meanwhile is not called ahead of it.
     let received = server.received().await?;
@@ -111,7 +115,7 @@ async fn reached(context: &Context, server: &Server<'_>, wait: Duration) -> anyh
 /// Looks until nothing more is to be waited for; how it then stands.
 async fn waited(
     context: &Context,
-    server: &Server<'_>,
+    server: &mut Server<'_>,
     source: &Source,
     (journal, whole, resumed): (Position, &mut Option<Position>, &mut bool),
     until: Instant,
@@ -187,27 +191,29 @@ async fn end(source: &Source) -> anyhow::Result<Position> {
 }
 
 /// Promotes it, and asks for the proof: the timeline that it writes, and where that left the one that was followed.
-async fn promoted(server: &Server<'_>, wait: Duration) -> anyhow::Result<(Timeline, Position)> {
+async fn promoted(server: &mut Server<'_>, wait: Duration) -> anyhow::Result<(Timeline, Position)> {
     let standby = server.standby;
     let before = server.received().await?;
-    let replayed = server.recovery().await?.replayed;
+    server.leave().await;
+    let replayed = server.recovery().await?.replayed.unwrap_or(Offset::new(0));
     let seconds = i32::try_from(wait.as_secs()).unwrap_or(i32::MAX);
     let done = server.session.promote(seconds).await.map_err(|why| server.unanswered(&why))?;
     let timeline = server.session.written_timeline().await.map_err(|why| server.unanswered(&why))?;
     let Some(timeline) = timeline.filter(|_| done) else {
         return Err(not_promoted(standby, seconds, before).into());
     };
-    let left = left_at(&standby.directory, timeline);
-    match left {
-        // Of what it received only a record that is not whole may be missing.
-        Ok(left) if left.timeline == before.timeline && replayed.is_none_or(|at| at <= left.offset) => {
-            Ok((timeline, left))
-        }
+    match left_at(&standby.directory, timeline) {
+        Ok(left) if goes_on(before.timeline, replayed, left) => Ok((timeline, left)),
         Ok(left) => {
             Err(unproved(standby, timeline, &format!("it left {left}, and stood at {before}")).into())
         }
         Err(why) => Err(unproved(standby, timeline, &why).into()),
     }
+}
+
+/// Whether a timeline that left another there goes on from what was replayed. It may have followed to a later one before it opened.
+fn goes_on(timeline: Timeline, replayed: Offset, left: Position) -> bool {
+    left.timeline > timeline || (left.timeline == timeline && left.offset >= replayed)
 }
 
 /// Where a timeline left its parent, by its history file.
@@ -257,9 +263,10 @@ fn show(
     };
     let text = format!(
         "promoted   {place}: it takes writes, on timeline {timeline}, which left {left}; {holds}\n\
-         next       stop what ships from the former primary, and see that it takes no more writes: nothing fences it\n\
-         then       let the `url` of {database} name this server, and ship from it: `farshore run` goes on with timeline {timeline}, or begins an incarnation where the journal knows another one\n\
-         behind it  `farshore backup run {database}`; open what postgresql.conf and pg_hba.conf still keep closed\n"
+         first      stop what ships from the former primary, and see that it takes no more writes: nothing fences it\n\
+         second     open what {place}/postgresql.conf and pg_hba.conf still keep closed: addresses, users, replication, memory\n\
+         third      let the `url` of {database} name this server and ship from it: `farshore run` goes on with timeline {timeline}, or begins an incarnation where that does not go on from what is stored\n\
+         fourth     farshore backup run {database}\n"
     );
     let shown = Shown {
         directory: standby.directory.clone(),
@@ -271,4 +278,35 @@ fn show(
     };
     context.output.one("farshore.standby-server-promoted/1", &shown, &text)?;
     Ok(if follows_nobody { Exit::Done } else { Exit::Partial })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeline_is_proved_only_where_it_goes_on_from_all_that_was_replayed() {
+        let at = |timeline, offset| Position::new(Timeline::new(timeline), Offset::new(offset));
+        for (left, proved) in [
+            (at(2, 100), true),
+            (at(2, 120), true),
+            (at(2, 99), false),
+            (at(1, 100), false),
+            (at(3, 1), true),
+        ] {
+            assert_eq!(goes_on(Timeline::new(2), Offset::new(100), left), proved, "{left}");
+        }
+    }
+
+    #[test]
+    fn where_a_timeline_left_its_parent_is_read_from_its_own_history() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("pg_wal")).unwrap();
+        let history = folder.path().join("pg_wal/0000000B.history");
+        std::fs::write(history, "1\t0/3000060\tno recovery target specified\n\n10\t0/5A000028\tmore\n")
+            .unwrap();
+        let left = left_at(folder.path(), Timeline::new(11)).unwrap();
+        assert_eq!(left.to_string(), "10:0/5A000028");
+        assert!(left_at(folder.path(), Timeline::new(12)).unwrap_err().contains("0000000C.history"));
+    }
 }

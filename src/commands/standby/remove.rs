@@ -260,7 +260,10 @@ async fn forgotten(context: &Context, standby: &Standby) -> anyhow::Result<bool>
     loop {
         let now = Utc::now();
         let known = catalog.standby_list(Some(&standby.database)).await?;
-        let known = known.into_iter().find(|known| known.name == standby.name);
+        // One of the same name and of another incarnation is another standby.
+        let known = known
+            .into_iter()
+            .find(|known| known.name == standby.name && known.incarnation == standby.incarnation);
         match known {
             None => return Ok(false),
             // Of a refused one its state says why, for as long as it comes again.

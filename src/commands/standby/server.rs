@@ -26,6 +26,8 @@ pub(super) struct Server<'s> {
     pub session: Session,
     params: ConnectParams,
     host: Host,
+    /// The connection that was told last how much it received: one look does not cost the server a process each.
+    replication: Option<Connection>,
 }
 
 impl<'s> Server<'s> {
@@ -52,7 +54,7 @@ impl<'s> Server<'s> {
         }
         let session =
             Session::connect(&params, &host).await.map_err(|why| not_let_in(directory, &user, &why))?;
-        let server = Self { standby, session, params, host };
+        let server = Self { standby, session, params, host, replication: None };
         server.is_the_one(&user).await?;
         Ok(server)
     }
@@ -92,14 +94,22 @@ impl<'s> Server<'s> {
     ///
     /// # Errors
     /// When it does not answer, or our role may not.
-    pub async fn received(&self) -> Result<Position, OperatorMessage> {
+    pub async fn received(&mut self) -> Result<Position, OperatorMessage> {
+        let kept = self.replication.take();
+        let (params, host) = (&self.params, &self.host);
         let asked = async {
-            let mut connection = Connection::connect_to_database(&self.params, &self.host).await?;
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => Connection::connect_to_database(params, host).await?,
+            };
             let found = connection.identify_system().await?;
-            connection.close().await;
-            Ok::<_, Error>(Position::new(found.timeline, found.flushed))
+            Ok::<_, Error>((Position::new(found.timeline, found.flushed), connection))
         };
-        Box::pin(asked).await.map_err(|why| {
+        let asked = Box::pin(asked).await.map(|(received, connection)| {
+            self.replication = Some(connection);
+            received
+        });
+        asked.map_err(|why| {
             OperatorMessage::new(
                 Code::StandbyUnasked,
                 format!(
@@ -111,6 +121,13 @@ impl<'s> Server<'s> {
                 "ask it as a superuser (--user), and let it have a `max_wal_senders` above 0",
             )
         })
+    }
+
+    /// Ends the connection that is asked how much it received.
+    pub async fn leave(&mut self) {
+        if let Some(connection) = self.replication.take() {
+            connection.close().await;
+        }
     }
 
     /// It said something else than an answer.

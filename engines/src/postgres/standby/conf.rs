@@ -4,7 +4,7 @@
 
 /// A setting in a configuration file's text, the last one of that name; files that it includes are not read.
 pub fn setting(text: &str, name: &str) -> Option<String> {
-    text.lines().filter_map(|line| assigned(line, name)).last()
+    text.lines().filter_map(|line| assigned(line, name)).next_back()
 }
 
 /// The value that a line gives to a setting. Names are compared without case, and `=` may be left out.
