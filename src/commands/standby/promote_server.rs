@@ -265,7 +265,7 @@ fn show(
         "promoted   {place}: it takes writes, on timeline {timeline}, which left {left}; {holds}\n\
          first      stop what ships from the former primary, and see that it takes no more writes: nothing fences it\n\
          second     open what {place}/postgresql.conf and pg_hba.conf still keep closed: addresses, users, replication, memory\n\
-         third      let the `url` of {database} name this server and ship from it: `farshore run` goes on with timeline {timeline}, or begins an incarnation where that does not go on from what is stored\n\
+         third      let the `url` of {database} name this server and ship from it: `farshore run` goes on with timeline {timeline}, or begins an incarnation where this server does not have the log any more that shows it\n\
          fourth     farshore backup run {database}\n"
     );
     let shown = Shown {
