@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::Duration;
 
-use farshore_testkit::pg::{Major, Mode, Server};
+use farshore_testkit::pg::{Length, Major, Mode, Server};
 use farshore_testkit::process::{Owned, wait_for};
 use farshore_testkit::user;
 use serde_json::Value;
@@ -88,7 +89,7 @@ impl Pair {
         self.primary.stop(Mode::Fast);
         let all = wait_for(SOON, || {
             let end = self.node.end()?.offset;
-            crate::service::let_pass(std::time::Duration::from_secs(1));
+            crate::service::let_pass(Duration::from_secs(1));
             let received = self.standby.sql("select pg_last_wal_receive_lsn()");
             (self.node.end()?.offset == end && received == end.to_string()).then_some(())
         });
@@ -241,8 +242,13 @@ fn a_standby_of_17_is_promoted_only_once_it_has_all_that_its_journal_holds() {
 }
 
 #[test]
-fn a_store_that_does_not_answer_promotes_nobody_unless_it_is_said_that_the_standby_will_do() {
+fn a_store_that_does_not_answer_or_a_journal_that_grows_promotes_nobody_unless_it_is_said_that_the_standby_will_do()
+ {
     let (pair, service) = Pair::of(Major::V15);
+    pair.primary.pgbench_init(1);
+    let load = pair.primary.pgbench(2, Length::For(Duration::from_secs(15)));
+    refused(&pair.does("promote", &[]), 4, "FS-0510", &["still ships transactions", "stays a standby"]);
+    let _what_it_did = load.wait();
     pair.wait_received();
     service.stop();
     pair.primary.stop(Mode::Immediate);
@@ -275,6 +281,16 @@ fn a_standby_that_was_started_anew_with_nobody_to_serve_it_is_promoted_with_all(
     let (pair, service) = Pair::of(Major::V15);
     pair.burns(service);
     pair.standby.restart();
+    // Whose end was cut off is not taken for all there is, nor its standby for one that lacks nothing.
+    let incarnation = pair.node.incarnations().pop().unwrap().0.incarnation;
+    let folder = pair.node.folder().join(format!("journal/db/orders/{incarnation}/journal"));
+    let mut chunks: Vec<PathBuf> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    chunks.sort();
+    let (last, kept) = (chunks.pop().unwrap(), pair.node.folder().join("kept"));
+    std::fs::rename(&last, &kept).unwrap();
+    refused(&pair.does("promote", &[]), 4, "FS-0510", &["bytes more than its journal", "farshore verify"]);
+    std::fs::rename(&kept, &last).unwrap();
     let said = pair.did("promote", &[]);
     assert_eq!(said["reaches_the_end"], true, "{said}");
     assert_eq!(pair.standby.sql("select count(*) from kept"), "1000");

@@ -37,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const STILL: Duration = Duration::from_secs(7);
 /// How often the journal's end may have moved on by the time that the standby has reached it.
 const ROUNDS: u32 = 3;
+/// How long the journal's end must stand: longer than what a shipper that goes on waits for more before it stores what it has.
+const SETTLED: Duration = Duration::from_secs(2);
 /// What a statement may take longer than the server was given for it.
 const SPARE: Duration = Duration::from_secs(15);
 
@@ -89,7 +91,7 @@ async fn reached(
     wait: Duration,
 ) -> anyhow::Result<Option<Position>> {
     let standby = server.standby;
-    // Before the journal is asked, so that a standby that goes on meanwhile is not called ahead of it.
+    // For what is said where the store cannot be asked.
     let received = server.received().await?;
     let source = Box::pin(asked(context, standby)).await.map_err(|why| unasked(standby, received, &why))?;
     let until = Instant::now() + wait;
@@ -100,14 +102,17 @@ async fn reached(
         else {
             return Ok(None);
         };
-        if stands(&known) != Stands::Done {
-            return Err(behind(standby, &known, resumed).into());
+        tokio::select! {
+            () = context.cancel.cancelled() => return Ok(None),
+            () = tokio::time::sleep(SETTLED) => {}
         }
         let now = self::end(&source).await.map_err(|why| unasked(standby, received, &why))?;
-        if now == end {
-            return Ok(Some(end));
+        match (now == end, stands(&known)) {
+            (true, Stands::Done) => return Ok(Some(end)),
+            (true, _) => return Err(behind(standby, &known, resumed).into()),
+            // What it has more may have come to the journal since.
+            (false, _) => whole = None,
         }
-        whole = None;
     }
     Err(super::told_server::grows(standby).into())
 }
