@@ -14,7 +14,7 @@ pub mod clock;
 pub mod outcome;
 pub mod point;
 pub mod process;
-mod removal;
+pub(crate) mod removal;
 pub mod scratch;
 
 use std::collections::BTreeMap;

@@ -133,6 +133,12 @@ codes! {
     StandbyBehind = 510, Refused;
     /// A service may not write a restore to this place.
     RestorePlaceRefused = 511, Refused;
+    /// What was asked for is not done to this standby, or was not confirmed.
+    StandbyRefused = 512, Refused;
+    /// A standby's server does not answer, or not to us.
+    StandbyUnasked = 513, Unreachable;
+    /// A standby's server was told to do something, and was not seen to have done it.
+    StandbyUndone = 514, Failed;
     /// The catalog knows no job of this name.
     JobUnknown = 601, NotFound;
     /// A job has ended already.

@@ -12,7 +12,7 @@
 mod journals;
 mod known;
 pub(crate) mod places;
-mod route;
+pub(crate) mod route;
 mod standbys;
 mod trail;
 pub(crate) mod turned;

@@ -40,7 +40,7 @@ use crate::plan::{Neutralised, Plan, PlanError};
 use crate::source::Source;
 
 pub(crate) use alone::{Alone, lock, lock_there};
-pub(crate) use marker::read as marker;
+pub use marker::read as marker;
 pub use marker::{MARKER, Marker, State};
 
 /// Threads that synchronise files.
@@ -328,6 +328,20 @@ struct Task<'a> {
     branches: Branches,
     watcher: Watcher,
     making: Option<Making>,
+}
+
+/// A directory that is held against restores and standbys, for as long as this lives; what is in it is not changed by that.
+#[derive(Debug)]
+pub struct Held {
+    _alone: Alone,
+}
+
+/// Holds a directory that is there; `None` where there is none.
+///
+/// # Errors
+/// When another process has it, or it cannot be opened.
+pub fn hold(directory: &Path) -> Result<Option<Held>, RestoreError> {
+    Ok(lock_there(directory)?.map(|alone| Held { _alone: alone }))
 }
 
 /// A restore that makes a standby: its directory is held and marked as one by whoever asks for it, and there is no marker of the restore's own.

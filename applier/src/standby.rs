@@ -12,6 +12,7 @@
 
 mod error;
 mod fetch;
+mod leaving;
 mod place;
 mod promotion;
 mod state;
@@ -33,6 +34,7 @@ use crate::restore::{self, Alone, Making, RestoreError, Watcher};
 use crate::source::Source;
 pub use error::StandbyError;
 use fetch::{Fetch, Way};
+pub use leaving::{Leaving, leave};
 use place::{BESIDE, MAKING, Verdict, Wanted, judge};
 pub use promotion::{Promoted, look, promote};
 pub use state::{Ended, How, Origin, Role, STATE, State};

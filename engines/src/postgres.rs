@@ -6,4 +6,5 @@ pub mod restore;
 pub mod sample;
 pub mod serve;
 pub mod sql;
+pub mod standby;
 pub mod wire;

@@ -20,11 +20,23 @@ pub enum StandbyCommand {
     /// Show where a standby stands and how far it is behind the journal
     #[command(before_help = "Examples:\n  farshore standby status --to /srv/orders-standby -o json")]
     Status(StandbyPlace),
-    /// Make a stopped standby a database of its own, once it has all that is stored and is found whole
+    /// Make a standby a database of its own, once it has all that is stored: a running PostgreSQL server, or a stopped copy of SQLite that is found whole
     #[command(before_help = "Examples:
   farshore standby promote --to /srv/orders-standby
+  farshore standby promote --to /srv/oslo --user postgres --wait 10m
   farshore standby promote --to /srv/orders-standby --as-it-is   # the store is lost too")]
     Promote(StandbyPromoteArgs),
+    /// Hold a PostgreSQL standby's replay where it is, while log still comes in
+    #[command(before_help = "Examples:\n  farshore standby pause --to /srv/oslo --user postgres")]
+    Pause(StandbyServerArgs),
+    /// Let a PostgreSQL standby replay on
+    #[command(before_help = "Examples:\n  farshore standby resume --to /srv/oslo --user postgres")]
+    Resume(StandbyServerArgs),
+    /// Remove a standby and its directory, and forget it
+    #[command(before_help = "Examples:
+  farshore standby drop --to /srv/orders-standby --yes
+  farshore standby drop --to /srv/oslo --stop            # its server runs")]
+    Drop(StandbyDropArgs),
     /// Make a PostgreSQL standby that follows the journal in place of its primary; it is not started
     #[command(before_help = "Examples:
   farshore standby create orders --to /srv/orders-standby --server 'host=journal.example port=5440 user=oslo passfile=/etc/oslo.pgpass'
@@ -117,15 +129,48 @@ pub struct StandbyPlace {
     pub to: PathBuf,
 }
 
+/// Where a PostgreSQL standby is, and as whom its server is asked.
+#[derive(Debug, Clone, Args)]
+pub struct StandbyServerArgs {
+    /// Where it is
+    #[command(flatten)]
+    pub place: StandbyPlace,
+    /// The role that the server is asked as, a superuser; this user's name when not given. Its password is read from PGPASSWORD
+    #[arg(long, value_name = "ROLE")]
+    pub user: Option<String>,
+}
+
+/// `farshore standby drop`
+#[derive(Debug, Clone, Args)]
+pub struct StandbyDropArgs {
+    /// Where it is
+    #[command(flatten)]
+    pub place: StandbyPlace,
+    /// Stop a PostgreSQL server that runs there
+    #[arg(long)]
+    pub stop: bool,
+}
+
 /// `farshore standby promote`
 #[derive(Debug, Clone, Args)]
 pub struct StandbyPromoteArgs {
     /// Where it is
     #[command(flatten)]
-    pub place: StandbyPlace,
+    pub server: StandbyServerArgs,
+    /// How long a PostgreSQL standby may take to replay what it has, and then to be promoted: 1s to 1d
+    #[arg(long, value_name = "TIME", value_parser = parse_wait, default_value = "1m")]
+    pub wait: Span,
     /// Promote the copy as it stands: the store is not asked, and what it holds more is not in it
     #[arg(long)]
     pub as_it_is: bool,
+}
+
+fn parse_wait(text: &str) -> Result<Span, String> {
+    let wait: Span = text.parse().map_err(|why: QuantityError| why.to_string())?;
+    match wait.get().as_millis() {
+        1_000..=86_400_000 => Ok(wait),
+        _ => Err("write 1s to 1d".to_owned()),
+    }
 }
 
 /// `farshore standby run`

@@ -1,13 +1,20 @@
-//! `farshore standby`: a copy of a SQLite database that applications read, kept up to date from a store.
+//! `farshore standby`: copies that are kept up to date from a store: of SQLite by a process of ours, of PostgreSQL by a stock server.
 //!
 //! What always holds: a copy begins as `restore --latest` makes one, and is held against signed heads as that is, in a directory that is a standby's from its first byte. Whatever ends
 //! a run, the message says what the copy is and as of when.
 
+mod confirm;
 mod create;
 mod list;
+mod pause;
+mod place;
 mod promote;
+mod promote_server;
+mod remove;
+mod server;
 mod status;
 mod told;
+mod told_server;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +22,8 @@ use std::time::Duration;
 
 use farshore_applier::plan::{Asked, Plan, PlanError, resolve};
 use farshore_applier::source::Source;
-use farshore_applier::standby::{Found, Origin, Prepared, Standby, StandbyError};
-use farshore_journal::DatabaseName;
+use farshore_applier::standby::{Found, Prepared, Standby, StandbyError};
+use farshore_journal::{DatabaseName, IncarnationId, StoreId};
 use tokio::time::Instant;
 
 use crate::cli::restore::Target;
@@ -42,6 +49,9 @@ pub async fn run(context: &mut Context, command: StandbyCommand) -> anyhow::Resu
         StandbyCommand::Run(args) => Box::pin(keep(context, args)).await,
         StandbyCommand::Status(place) => status::run(context, &place).await,
         StandbyCommand::Promote(args) => Box::pin(promote::run(context, &args)).await,
+        StandbyCommand::Pause(args) => Box::pin(pause::run(context, &args, true)).await,
+        StandbyCommand::Resume(args) => Box::pin(pause::run(context, &args, false)).await,
+        StandbyCommand::Drop(args) => Box::pin(remove::run(context, &args)).await,
         StandbyCommand::Create(args) => Box::pin(create::run(context, args)).await,
         StandbyCommand::List(args) => list::list(context, args).await,
         StandbyCommand::Forget(args) => list::forget(context, args).await,
@@ -147,16 +157,31 @@ struct Journals {
     store: StoreName,
 }
 
-async fn journals(config: &Config, origin: &Origin) -> anyhow::Result<Journals> {
-    let (name, settings) = commands::database(config, Some(&origin.database))?;
+impl Journals {
+    /// What began behind the standby's own incarnation, in words.
+    fn newer(&self) -> Option<String> {
+        let own = self.all.get(self.own).map(|source| source.record().number);
+        let newest = self.all.iter().map(|source| source.record()).max_by_key(|record| record.number);
+        newest.filter(|newest| own.is_some_and(|own| newest.number > own)).map(|newest| {
+            let (number, id, created) = (newest.number, newest.incarnation, &newest.created);
+            format!("incarnation {number} ({id}) of the database began at {created}")
+        })
+    }
+}
+
+/// The journals of a database in the store of this id, which holds this incarnation.
+async fn journals(
+    config: &Config,
+    (database, in_store, incarnation): (&DatabaseName, StoreId, IncarnationId),
+) -> anyhow::Result<Journals> {
+    let (name, settings) = commands::database(config, Some(database))?;
     let mut unread = None;
     for store in &settings.stores {
         match sources::all(config, name, store).await {
             Err(why) => unread = Some(why),
             Ok(all) => {
                 let own = all.iter().position(|source| {
-                    source.reader().store_id() == origin.store
-                        && source.record().incarnation == origin.incarnation
+                    source.reader().store_id() == in_store && source.record().incarnation == incarnation
                 });
                 if let Some(own) = own {
                     return Ok(Journals { all, own, store: store.clone() });
@@ -165,7 +190,6 @@ async fn journals(config: &Config, origin: &Origin) -> anyhow::Result<Journals> 
         }
     }
     Err(unread.unwrap_or_else(|| {
-        let (incarnation, store) = (origin.incarnation, origin.store);
-        anyhow::anyhow!("no store of {name} in the configuration is the standby's ({store}) and holds its incarnation ({incarnation})")
+        anyhow::anyhow!("no store of {name} in the configuration is the standby's ({in_store}) and holds its incarnation ({incarnation})")
     }))
 }

@@ -89,6 +89,36 @@ fn signal(process: Process, place: &Path, signal: Signal) {
     }
 }
 
+/// Those that work in a directory or below it, as far as this user may see.
+pub(crate) fn working_in(directory: &Path) -> Vec<Process> {
+    all_in(directory)
+}
+
+/// Whether a process is a PostgreSQL server's that works in this directory itself; `None` where this user may not see that.
+///
+/// Source: `ChangeToDataDir` in `miscinit.c`: a server's processes work in its data directory.
+pub(crate) fn is_server_in(process: Process, directory: &Path) -> Option<bool> {
+    let works = std::fs::read_link(format!("/proc/{}/cwd", process.pid)).ok()?;
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", process.pid)).ok()?;
+    Some(works == directory && name.trim_end() == "postgres" && process.is_alive())
+}
+
+/// Tells a server to stop as `pg_ctl stop -m fast` does, if it is still the one that was seen and works there still, and waits until all that work there have ended. Whether they have.
+///
+/// Source: <https://www.postgresql.org/docs/current/server-shutdown.html>: SIGINT is the fast stop.
+#[allow(clippy::disallowed_methods)] // on a thread for blocking work: the server is no child of ours, so there is nothing to wait on
+pub(crate) fn stop_server_in(process: Process, directory: &Path, deadline: Duration) -> bool {
+    signal(process, directory, Signal::INT);
+    let until = Instant::now() + deadline;
+    while process.is_alive() || !all_in(directory).is_empty() {
+        if Instant::now() > until {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    true
+}
+
 /// Ends all that work in a directory: as a server is told to end at once, and then for good. How many there were.
 ///
 /// # Errors

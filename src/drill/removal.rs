@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -21,7 +21,7 @@ const FOLDER: OFlag =
 
 /// A folder and the place that it has its name in, both open.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     place: OwnedFd,
     name: String,
     itself: OwnedFd,
@@ -30,30 +30,67 @@ pub(super) struct Folder {
 
 impl Folder {
     /// The folder of this name; `path` is for words.
-    pub(super) fn open(place: OwnedFd, name: &str, path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(place: OwnedFd, name: &str, path: &Path) -> io::Result<Self> {
         let itself = openat(place.as_fd(), name, FOLDER, Mode::empty())?;
         Ok(Self { place, name: name.to_owned(), itself, path: path.to_owned() })
     }
 
+    /// A folder by its path, whose last name is no link; links above it are followed.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        let (Some(place), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+        else {
+            return Err(io::Error::other("its path has no name that is text"));
+        };
+        Self::open(std::fs::File::open(place)?.into(), name, path)
+    }
+
+    /// Gives one of its files another name in it, in place of what has that.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(self.as_fd(), from, self.as_fd(), to)?)
+    }
+
+    /// Removes a file or link beneath it, by names that are followed one by one and never by a link; whether it was there.
+    pub(crate) fn remove_file(&self, folders: &[&str], name: &str) -> io::Result<bool> {
+        let mut place = self.itself.try_clone()?;
+        for folder in folders {
+            place = match openat(place.as_fd(), *folder, FOLDER, Mode::empty()) {
+                Ok(inner) => inner,
+                Err(Errno::ENOENT) => return Ok(false),
+                Err(why) => return Err(why.into()),
+            };
+        }
+        match unlinkat(place.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(why) => Err(why.into()),
+        }
+    }
+
+    /// Empties it, the name `last` behind all others; its own name stays.
+    pub(crate) fn empty(&self, last: &str) -> io::Result<()> {
+        empty(self.as_fd(), Some(last))?;
+        unlinkat(self.as_fd(), last, UnlinkatFlags::NoRemoveDir).or_else(not_there)?;
+        Ok(())
+    }
+
     /// Where it was, for words.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Its name.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Removes it and all in it, the name `last` behind all others.
-    pub(super) fn remove(&self, last: &str) -> io::Result<()> {
-        empty(self.as_fd(), Some(last))?;
-        unlinkat(self.as_fd(), last, UnlinkatFlags::NoRemoveDir).or_else(not_there)?;
+    pub(crate) fn remove(&self, last: &str) -> io::Result<()> {
+        self.empty(last)?;
         self.remove_name()
     }
 
     /// Removes its name, where it is empty.
-    pub(super) fn remove_name(&self) -> io::Result<()> {
+    pub(crate) fn remove_name(&self) -> io::Result<()> {
         let named = match fstatat(self.place.as_fd(), self.name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(named) => named,
             Err(Errno::ENOENT) => return Ok(()),
@@ -75,7 +112,7 @@ impl AsFd for Folder {
 }
 
 /// The names in an open folder.
-pub(super) fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+pub(crate) fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
         let entry = entry?;

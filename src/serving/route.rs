@@ -71,6 +71,12 @@ pub fn asked(options: &str, allowed: &BTreeSet<DatabaseName>) -> Result<Asked, R
     Ok(Asked { database, incarnation, delay })
 }
 
+/// The incarnation that `options` names.
+pub fn bound_to(options: &str) -> Option<IncarnationId> {
+    let named = settings(options).into_iter().rfind(|(name, _)| *name == "farshore.incarnation");
+    named.and_then(|(_, id)| id.parse().ok())
+}
+
 /// The settings in a text as `options` has it: `-c name=value`, `-cname=value`, `--name=value`.
 ///
 /// Source: <https://www.postgresql.org/docs/current/app-postgres.html>; a backslash that quotes a space has no place in what is read here.

@@ -68,7 +68,10 @@ pub(super) fn begin(
 }
 
 /// The marker in a directory, if there is one.
-pub(crate) fn read(directory: &Path) -> Result<Option<Marker>, RestoreError> {
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn read(directory: &Path) -> Result<Option<Marker>, RestoreError> {
     use std::io::Read;
     let path = directory.join(MARKER);
     let file = match std::fs::File::open(&path) {

@@ -6,11 +6,13 @@
 //!
 //! What it does not do: stream or copy (see [`super::wire`], [`super::backup`]), or decide anything.
 
+mod recovery;
 mod server;
 mod session;
 mod settings;
 mod slots;
 
+pub use recovery::{Pause, Recovery};
 pub use server::RoleRights;
 pub use session::Session;
 pub use settings::{SettingRow, Settings};

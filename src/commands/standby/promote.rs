@@ -1,17 +1,18 @@
-//! `farshore standby promote`: a copy becomes a database of its own.
+//! `farshore standby promote`: a standby becomes a database of its own: here a copy of SQLite, and in `promote_server.rs` one that a PostgreSQL server keeps.
 //!
 //! What always holds: it has all that its store holds of the database, or `--as-it-is` said that it need not. A store that cannot be asked is not taken for one that holds no more.
 
 use std::path::{Path, PathBuf};
 
 use farshore_applier::source::Source;
-use farshore_applier::standby::{self, Promoted, StandbyError, State};
+use farshore_applier::standby::{self, Origin, Promoted, StandbyError, State};
 use farshore_engines::sqlite::check::Checked;
 use farshore_engines::sqlite::standby::Standing;
 use serde::Serialize;
 
+use super::place::Place;
 use super::told::{as_of, behind, time, told, unasked};
-use super::{Journals, PATIENCE, journals};
+use super::{Journals, PATIENCE, journals, promote_server, remove};
 use crate::cli::restore::Target;
 use crate::cli::standby::StandbyPromoteArgs;
 use crate::commands::restore::hold_against_heads;
@@ -30,7 +31,12 @@ struct Shown {
 
 /// Runs it.
 pub(super) async fn run(context: &mut Context, args: &StandbyPromoteArgs) -> anyhow::Result<Exit> {
-    let directory = std::path::absolute(&args.place.to)?;
+    match Place::look(&args.server.place.to)? {
+        Place::Sqlite(_) => {}
+        Place::Postgres(standby) => return Box::pin(promote_server::run(context, args, &standby)).await,
+        Place::Leaving(directory) => return Err(remove::left(&directory).into()),
+    }
+    let directory = std::path::absolute(&args.server.place.to)?;
     let source = match args.as_it_is {
         true => None,
         false => {
@@ -61,7 +67,8 @@ pub(super) async fn run(context: &mut Context, args: &StandbyPromoteArgs) -> any
 async fn held(context: &Context, state: &State) -> anyhow::Result<Source> {
     let config = context.config()?;
     let (name, settings) = commands::database(&config, Some(&state.origin.database))?;
-    let Journals { mut all, own, store } = journals(&config, &state.origin).await?;
+    let Origin { database, store, incarnation, .. } = &state.origin;
+    let Journals { mut all, own, store } = journals(&config, (database, *store, *incarnation)).await?;
     let source = all.swap_remove(own);
     hold_against_heads(&config, name, settings, &source, store.as_str(), &Target::Latest, true).await?;
     Ok(source)

@@ -5,13 +5,13 @@
 use std::path::PathBuf;
 
 use chrono::Utc;
-use farshore_applier::standby::{self, Ended, How, Role, State};
+use farshore_applier::standby::{self, Ended, How, Origin, Role, State};
 use farshore_engines::sqlite::standby::Standing;
 use farshore_journal::{DatabaseName, Offset};
 use serde::Serialize;
 
+use super::journals;
 use super::told::{time, told};
-use super::{Journals, journals};
 use crate::cli::standby::StandbyPlace;
 use crate::cli::zone::Zone;
 use crate::commands::Context;
@@ -147,14 +147,10 @@ fn text(shown: &Shown, zone: Zone) -> String {
 /// What the store says; nothing, and why is logged, where it cannot be read.
 async fn stored(context: &Context, state: &State) -> Stored {
     let read = async {
-        let Journals { all, own, .. } = journals(&context.config()?, &state.origin).await?;
-        let number = all[own].record().number;
-        let newest = all.iter().map(|source| source.record()).max_by_key(|record| record.number);
-        let newer = newest.filter(|newest| newest.number > number).map(|newest| {
-            let (number, id, created) = (newest.number, newest.incarnation, &newest.created);
-            format!("incarnation {number} ({id}) of the database began at {created}")
-        });
-        let last = all[own].reader().last().await?;
+        let Origin { database, store, incarnation, .. } = &state.origin;
+        let found = journals(&context.config()?, (database, *store, *incarnation)).await?;
+        let newer = found.newer();
+        let last = found.all[found.own].reader().last().await?;
         anyhow::Ok(Stored { end: last.map(|chunk| chunk.header().end), newer })
     };
     read.await.unwrap_or_else(|why| {

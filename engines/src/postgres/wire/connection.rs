@@ -20,7 +20,7 @@ use super::message::{row, server_message};
 use super::params::{ConnectParams, Host, Timeouts};
 use super::pipe::{Frame, Pipe};
 use super::socket::{Transport, dial};
-use super::startup;
+use super::startup::{self, Of};
 use super::stream::ReplicationStream;
 
 /// The majors whose protocol, log and files farshore knows.
@@ -131,10 +131,28 @@ impl Connection {
     /// # Cancel safety
     /// May be dropped at any time; the server ends the session.
     pub async fn connect(params: &ConnectParams, host: &Host) -> Result<Self, Error> {
+        Self::connect_of(params, host, Of::Cluster).await
+    }
+
+    /// The same, let in as a session in the database of the parameters is: where `pg_hba.conf` has no line for replication. It takes commands such as
+    /// `IDENTIFY_SYSTEM`; physical log is not for it.
+    ///
+    /// Source: <https://www.postgresql.org/docs/current/protocol-replication.html>, `replication=database`; `check_db` in `hba.c`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    /// As [`connect`](Self::connect).
+    pub async fn connect_to_database(params: &ConnectParams, host: &Host) -> Result<Self, Error> {
+        Self::connect_of(params, host, Of::Database).await
+    }
+
+    async fn connect_of(params: &ConnectParams, host: &Host, of: Of) -> Result<Self, Error> {
         let timeouts = params.timeouts();
         let session = async {
             let mut pipe = Pipe::new(dial(params, host).await?);
-            let greeting = startup::start(&mut pipe, params, host).await?;
+            let greeting = startup::start(&mut pipe, params, host, of).await?;
             Ok::<_, Error>((pipe, greeting))
         };
         let (pipe, greeting) = timeout(timeouts.connect, session)

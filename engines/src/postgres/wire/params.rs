@@ -189,6 +189,24 @@ pub struct ConnectParams {
 }
 
 impl ConnectParams {
+    /// Of one server whose place is known by itself, as nobody's URL names it.
+    pub fn of(host: Host, user: &str, database: &str) -> Self {
+        Self {
+            hosts: vec![host],
+            user: user.to_owned(),
+            database: database.to_owned(),
+            application_name: "farshore".to_owned(),
+            password: None,
+            passfile: None,
+            passfile_path: None,
+            ssl_mode: None,
+            root_cert: None,
+            client_cert: None,
+            channel_binding: ChannelBinding::Prefer,
+            timeouts: Timeouts::default(),
+        }
+    }
+
     /// Its servers in the order given.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts

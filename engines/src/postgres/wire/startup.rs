@@ -28,17 +28,31 @@ pub(super) struct Greeting {
     pub(super) process_id: i32,
 }
 
-/// Logs in for physical replication. The caller sets the deadline.
+/// What a connection for replication is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// The cluster: pg_hba.conf lets it in by the word `replication`.
+    Cluster,
+    /// The database of the parameters: pg_hba.conf lets it in as it does a session there.
+    Database,
+}
+
+/// Logs in for replication. The caller sets the deadline.
 pub(super) async fn start(
     pipe: &mut Pipe<Transport>,
     params: &ConnectParams,
     host: &Host,
+    of: Of,
 ) -> Result<Greeting, Error> {
+    let (database, replication) = match of {
+        // As libpq sends it: pg_hba.conf matches physical replication by this word.
+        Of::Cluster => ("replication", "true"),
+        Of::Database => (params.database(), "database"),
+    };
     let settings = [
         ("user", params.user()),
-        // As libpq sends it: pg_hba.conf matches physical replication by this word.
-        ("database", "replication"),
-        ("replication", "true"),
+        ("database", database),
+        ("replication", replication),
         ("application_name", params.application_name()),
         ("client_encoding", "UTF8"),
     ];
