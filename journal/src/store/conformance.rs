@@ -213,7 +213,6 @@ async fn pages(store: &dyn ObjectStore, base: &KeyPrefix) -> Outcome {
     }
     let listed = |after: Option<usize>, limit| {
         let after = after.map(|at| keys[at].clone());
-        let base = base;
         async move {
             let listed = went("list", store.list(base, after.as_ref(), limit).await)?;
             Ok::<Vec<Key>, String>(listed.into_iter().map(|l| l.key).collect())
