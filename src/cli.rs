@@ -155,7 +155,7 @@ pub enum Command {
   farshore serve-journal
   farshore -c /etc/farshore/standbys.toml -v serve-journal")]
     ServeJournal,
-    /// Take other machines' journals into a directory of this one until stopped, and serve them to standbys where [serve] says so
+    /// Take other machines' journals into a directory of this one until stopped, and serve them to standbys where the configuration says so
     #[command(before_help = "Examples:
   farshore receive
   farshore -c /etc/farshore/receiver.toml -v receive")]

@@ -120,6 +120,8 @@ pub struct Pipeline {
     resumes_at: Option<Offset>,
     /// The end of what is stored of the bytes that the present stream's source has; `None` until the stream showed it.
     proven: Option<Position>,
+    /// Whether the journal was found to have a base from which its end can be reached; looked for where commits wait.
+    based: bool,
     copies: Copies,
     points: Points,
     naming: Naming,
@@ -150,6 +152,7 @@ impl Pipeline {
             notes: index::Notes::default(),
             resumes_at: None,
             proven: None,
+            based: false,
             copies,
             points,
             naming: Naming::default(),

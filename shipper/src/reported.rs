@@ -1,7 +1,7 @@
 //! What is reported to a PostgreSQL primary: by it a commit waits. Pure; `docs/adr/2026-11-28-what-a-commit-waits-for.md` has the argument.
 //!
-//! What always holds: `reported <= received`; under [`Protection::Stored`] `reported <= proven`, under [`Protection::Near`] `reported <= proven + bytes`; nothing is reported of a timeline that nothing is
-//! proven of.
+//! What always holds: `reported <= received`; under [`Protection::Stored`] `reported <= proven`, under [`Protection::Near`] `reported <= proven + bytes`, and no more than proven while no slot keeps the log;
+//! nothing is reported of a timeline that nothing is proven of, and nothing of a journal that no restore could begin in.
 
 use farshore_journal::{Offset, Position};
 
@@ -34,20 +34,26 @@ pub struct Standing {
     pub received: Position,
     /// The end of what is stored of the very bytes that this source has, as this session found; `None` while it has not.
     pub proven: Option<Position>,
+    /// Whether the journal has a base backup from which its end can be reached: before that nothing in it can be restored.
+    pub based: bool,
     /// The most that a resume can do without; `None` while a slot keeps the log anyway.
     pub limit: Option<Offset>,
 }
 
 /// What may be reported; `None`: that nothing is flushed.
 pub fn reported(protection: Protection, standing: Standing) -> Option<Offset> {
-    let Standing { received, proven, limit } = standing;
-    let limited = |end: Offset| limit.map_or(end, |limit| limit.min(end)).min(received.offset);
-    let proven = proven.filter(|proven| proven.timeline == received.timeline).map(|proven| proven.offset);
-    match protection {
-        Protection::Async => Some(limited(received.offset)),
-        Protection::Stored => proven.map(limited),
-        Protection::Near { bytes } => {
-            proven.map(|proven| limited(Offset::new(proven.get().saturating_add(bytes))))
+    let Standing { received, proven, based, limit } = standing;
+    let proven = proven
+        .filter(|proven| based && proven.timeline == received.timeline)
+        .map(|proven| proven.offset.min(received.offset));
+    match (protection, limit) {
+        (Protection::Async, None) => Some(received.offset),
+        (Protection::Async, Some(limit)) => Some(limit.min(received.offset)),
+        // What is stored the source need not keep. A resume may then find nothing to compare, and the journal begins anew: commits wait
+        // for its base. To report less would let them wait for a slot that may itself wait for log to be written.
+        (Protection::Stored, _) | (Protection::Near { .. }, Some(_)) => proven,
+        (Protection::Near { bytes }, None) => {
+            proven.map(|proven| Offset::new(proven.get().saturating_add(bytes)).min(received.offset))
         }
     }
 }
@@ -64,7 +70,7 @@ mod tests {
 
     fn standing(received: u64, proven: Option<(u32, u64)>, limit: Option<u64>) -> Standing {
         let proven = proven.map(|(timeline, offset)| at(timeline, offset));
-        Standing { received: at(2, received), proven, limit: limit.map(Offset::new) }
+        Standing { received: at(2, received), proven, based: true, limit: limit.map(Offset::new) }
     }
 
     #[test]
@@ -73,6 +79,9 @@ mod tests {
             assert_eq!(reported(protection, standing(900, None, None)), None);
             assert_eq!(reported(protection, standing(900, Some((1, 800)), None)), None);
             assert_eq!(reported(protection, standing(900, Some((3, 800)), None)), None);
+            // Nor of a journal that nothing could be restored from.
+            let baseless = Standing { based: false, ..standing(900, Some((2, 800)), None) };
+            assert_eq!(reported(protection, baseless), None);
         }
         assert_eq!(reported(Protection::Async, standing(900, None, None)), Some(Offset::new(900)));
     }
@@ -84,6 +93,12 @@ mod tests {
         assert_eq!(of(Protection::Near { bytes: 100 }), Some(600));
         assert_eq!(of(Protection::Near { bytes: 4000 }), Some(900));
         assert_eq!(of(Protection::Async), Some(900));
+        // No slot keeps the log: what is stored may be reported, and nothing beyond.
+        let alone =
+            |protection| reported(protection, standing(900, Some((2, 500)), Some(100))).map(Offset::get);
+        assert_eq!(alone(Protection::Stored), Some(500));
+        assert_eq!(alone(Protection::Near { bytes: 100 }), Some(500));
+        assert_eq!(alone(Protection::Async), Some(100));
         assert_eq!(Protection::default(), Protection::Async);
     }
 
@@ -99,9 +114,10 @@ mod tests {
                     prop_assert!(protection.holds_commits() && stored.is_none());
                     continue;
                 };
-                prop_assert!(end <= received && limit.is_none_or(|limit| end <= limit));
+                prop_assert!(end <= received);
                 match protection {
-                    Protection::Async => {}
+                    Protection::Async => prop_assert!(limit.is_none_or(|limit| end <= limit)),
+                    Protection::Near { .. } if limit.is_some() => prop_assert!(end <= stored.unwrap()),
                     Protection::Near { bytes } => prop_assert!(end <= stored.unwrap().saturating_add(bytes)),
                     Protection::Stored => prop_assert!(end <= stored.unwrap()),
                 }

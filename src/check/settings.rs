@@ -44,6 +44,7 @@ pub(super) fn judge(facts: &CheckFacts, findings: &mut Vec<Finding>) {
     judge_room(&settings, facts, findings);
     judge_retention(&settings, facts.wanted.on_full, findings);
     judge_idle_timeout(&settings, facts.server_version, findings);
+    judge_waits_from_the_start(facts.server_version, facts.wanted.waits_for.is_some(), findings);
     judge_synchronous(&settings, &facts.wanted.database, facts.wanted.waits_for.as_deref(), findings);
 }
 
@@ -215,6 +216,26 @@ fn judge_idle_timeout(settings: &Settings<'_>, version: Option<u32>, findings: &
 }
 
 /// With `remote_apply` a commit would wait for something farshore never reports.
+/// A server of these minor versions may let commits go without a wait in the first moments behind its start.
+/// Source: release notes of 17.5, 16.9, 15.13 and 14.18 (`synchronous_standby_names` right after startup).
+fn judge_waits_from_the_start(version: Option<u32>, waits: bool, findings: &mut Vec<Finding>) {
+    let Some(version) = version.filter(|_| waits) else { return };
+    let mended = [140_018, 150_013, 160_009, 170_005];
+    let Some(first) = mended.into_iter().find(|mended| mended / 10_000 == version / 10_000) else { return };
+    if version < first {
+        findings.push(Finding {
+            code: "settings.synchronous_commit",
+            level: Level::Warning,
+            what: format!(
+                "PostgreSQL {}.{} may acknowledge commits without a wait in the first moments behind its start",
+                version / 10_000,
+                version % 10_000
+            ),
+            mend: Some(format!("upgrade to {}.{} or later", first / 10_000, first % 10_000)),
+        });
+    }
+}
+
 /// Whether commits wait as protection says.
 fn waited_for((level, names): (&str, &str), wanted: &str, database: &str) -> Finding {
     let code = "settings.synchronous_commit";
@@ -254,6 +275,11 @@ fn judge_synchronous(
             code,
             format!("synchronous_commit is remote_apply and names farshore: commits of {database} would wait for ever"),
             "take farshore out of synchronous_standby_names, or set synchronous_commit = on",
+        ),
+        (Some(_), Some(names)) if names.contains(&format!("farshore {database}/")) => Finding::problem(
+            code,
+            format!("synchronous_standby_names is '{names}', and protection is async: commits of {database} wait for a standby that nobody is"),
+            "take farshore out of it, or set protection back to what it was",
         ),
         (Some(_), Some(names)) if names.contains("farshore") || names.contains('*') => Finding {
             code,

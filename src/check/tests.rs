@@ -371,6 +371,22 @@ fn a_mode_in_which_commits_wait_is_held_against_what_the_primary_says() {
     for weak in ["off", "local", "remote_write"] {
         assert_eq!(level(wanted, weak, true).0, Level::Problem, "{weak}");
     }
-    assert_eq!(level(wanted, "on", false).0, Level::Warning);
+    // The other way round: nobody is there whom commits wait for.
+    assert_eq!(level(wanted, "on", false).0, Level::Problem);
+    assert_eq!(level("*", "on", false).0, Level::Warning);
     assert_eq!(level("", "on", false).0, Level::Ok);
+}
+
+#[test]
+fn a_server_that_does_not_wait_right_behind_its_start_is_named_where_commits_are_to_wait() {
+    let warned = |version: u32, waits: bool| {
+        let mut facts = sound();
+        facts.server_version = Some(version);
+        facts.wanted.waits_for = waits.then(|| "FIRST 1 (x)".to_owned());
+        findings(&facts).iter().any(|found| found.what.contains("behind its start"))
+    };
+    for (old, mended) in [(140_017, 140_018), (150_012, 150_013), (160_008, 160_009), (170_004, 170_005)] {
+        assert!(warned(old, true) && !warned(mended, true) && !warned(old, false), "{old}");
+    }
+    assert!(!warned(180_000, true));
 }

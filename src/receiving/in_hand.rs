@@ -1,6 +1,6 @@
 //! Bytes that are in hand: of creates that arrive, and of answers that were not read yet.
 //!
-//! What always holds: of one connection no more than [`IN_HAND_KIB`] in each direction, and nobody waits without an end for a place or for the next bytes.
+//! What always holds: of one connection no more than `IN_HAND_KIB` in each direction, and nobody waits without an end for a place or for the next bytes.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -2,7 +2,7 @@
 //!
 //! What always holds: a create that was not answered by the receiver itself is in doubt, and stays so whatever another path answers but "created" or "exists"; one that is asked again
 //! over another path is told "exists" where the first took effect, which is what the trait says of it. Nothing is sent twice over one path. Ways that lead to different stores are told apart
-//! by the digest of the store's record, and nothing that the other one says is believed. A machine that is gone is found by the connection's signs of life within [`ALIVE`] and [`SILENT`] together,
+//! by the digest of the store's record, and nothing that the other one says is believed. A machine that is gone is found by the connection's signs of life within `ALIVE` and `SILENT` together,
 //! so that no call waits for its whole deadline then.
 //!
 //! What it does not do: it makes nothing durable (the receiver's directory does), and keeps nobody from anything (the receiver's names do).

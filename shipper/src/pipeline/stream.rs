@@ -8,6 +8,7 @@
 //! Of a log whose records say when they were seen, a chunk either ends where a record does, and is marked, or holds no record's end:
 //! what is sent again of an unmarked one is equal to it.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,9 +27,11 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 use super::copies::Copying;
 use super::postgres::Guard;
 use super::{Landed, Pipeline};
+use crate::base_due::Due;
 use crate::batch::Batch;
 use crate::crash::crash_point;
 use crate::error::ShipError;
+use crate::line;
 use crate::progress::{Fact, PipelineState};
 use crate::reported::{Standing, reported};
 use crate::resume::{Comparison, Tail};
@@ -73,7 +76,8 @@ impl Pipeline {
         cancel: &CancellationToken,
     ) -> Result<Option<()>, ShipError> {
         self.unstored.clear();
-        self.proven = None;
+        (self.proven, self.based) = (None, false);
+        let mut base = LookForBase::default();
         self.naming.forget();
         self.notes.clear();
         let Begun { stream, from, mut decoder, mut comparison, events, guard } = begun;
@@ -156,9 +160,8 @@ impl Pipeline {
             full_since = if batch.is_chunk() { full_since.or_else(|| Some(Instant::now())) } else { None };
             append_since = self.append.as_ref().and(append_since.or_else(|| Some(Instant::now())));
             let waited = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| since.elapsed());
-            let commits_wait = self.config.protection.holds_commits();
             let waits = (waited(full_since), waited(append_since));
-            if let Some(why) = yields(stream.as_ref(), waits, commits_wait, too_large) {
+            if let Some(why) = yields(stream.as_ref(), waits, self.holds_up(stream.as_ref()), too_large) {
                 stream = None;
                 closed = Some(self.closed(why));
             }
@@ -197,6 +200,13 @@ impl Pipeline {
                     }
                 }
                 joined = packing.joined() => joined?,
+                there = base.found() => {
+                    self.based = there;
+                    if there && let Err(why) = self.report(stream.as_mut(), &guard, false).await {
+                        stream = None;
+                        closed = Some(self.closed(why));
+                    }
+                }
                 // Before what comes: a source that never pauses must not keep a copy from being asked for.
                 asked = self.copies.next(reader.incarnation()), if listens && copying.is_none() && comparison.is_done() => {
                     let Some(source) = stream.as_mut() else { continue };
@@ -298,6 +308,10 @@ impl Pipeline {
                 },
                 _ = heartbeat.tick() => {
                     too_large = stream.as_ref().and_then(Stream::lets_go);
+                    // What is stored protects nothing while no restore can begin before it.
+                    if self.config.protection.holds_commits() && self.proven.is_some() && !self.based {
+                        base.look(reader, self.config.writer.segment_bytes);
+                    }
                     if !timeline_over
                         && let Err(why) = self.report(stream.as_mut(), &guard, true).await
                     {
@@ -313,6 +327,12 @@ impl Pipeline {
                 () = cancel.cancelled(), if listens => {}
             }
         }
+    }
+
+    /// Whether a primary that is told to stop would wait for a report.
+    fn holds_up(&self, stream: Option<&Stream>) -> bool {
+        let received = stream.map(|stream| stream.received().offset);
+        self.config.protection.holds_commits() && self.progress.borrow().reported < received
     }
 
     /// The stream is over, and what came by it goes on its way to the target first: said at once, since that may take a while.
@@ -382,7 +402,8 @@ impl Pipeline {
         let stored = self.progress.borrow().stored;
         let limit = guard.as_ref().and_then(|guard| guard.limit(stored));
         let protection = self.config.protection;
-        let standing = Standing { received: stream.received(), proven: self.proven, limit };
+        let (proven, based) = (self.proven, self.based);
+        let standing = Standing { received: stream.received(), proven, based, limit };
         let reported = reported(protection, standing);
         let frees = protection.holds_commits();
         stream.report(Report { reported, frees, released: self.resumes_at, ask }).await?;
@@ -458,19 +479,47 @@ impl Pipeline {
     }
 }
 
+/// A look for a base backup from which the journal's end can be reached, beside the stream.
+#[derive(Default)]
+struct LookForBase(Option<Pin<Box<dyn Future<Output = Result<Option<Due>, ShipError>> + Send>>>);
+
+impl LookForBase {
+    /// Begins one, unless one is under way.
+    fn look(&mut self, reader: &Reader, segment_bytes: u64) {
+        if self.0.is_none() {
+            let reader = reader.clone();
+            self.0 = Some(Box::pin(async move { line::due(&reader, segment_bytes).await }));
+        }
+    }
+
+    /// Whether there is one, once the look that is under way is over. May be dropped and asked again.
+    async fn found(&mut self) -> bool {
+        let Some(look) = self.0.as_mut() else { return std::future::pending().await };
+        let due = look.await;
+        self.0 = None;
+        match due {
+            Ok(due) => due.is_none(),
+            Err(why) => {
+                tracing::debug!(error = %why, "it is not known whether there is a base backup for what is stored");
+                false
+            }
+        }
+    }
+}
+
 /// Why a stream is closed, if it is: a full batch has waited for so long, and an append. One that holds the log at the source itself
 /// stays for a target that is merely slow, and as long as that log is not `too_large`.
 fn yields(
     stream: Option<&Stream>,
     (full, appending): (Duration, Duration),
-    commits_wait: bool,
+    holds_up: bool,
     too_large: Option<u64>,
 ) -> Option<ShipError> {
     let bytes = too_large.filter(|_| appending > LET_GO);
     match stream?.holds_log() {
         true => bytes.map(|bytes| ShipError::LetGo { bytes, waited: appending }),
         // A primary that stops waits for what is reported, and less than what was received is.
-        false => (full > STALL || commits_wait && appending > HELD_UP).then_some(ShipError::TargetStalled),
+        false => (full > STALL || holds_up && appending > HELD_UP).then_some(ShipError::TargetStalled),
     }
 }
 
