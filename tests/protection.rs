@@ -152,7 +152,8 @@ fn a_commit_waits_while_it_cannot_be_stored_and_is_let_go_when_it_is() {
 #[test]
 fn commits_run_ahead_of_what_is_stored_by_the_bound_and_no_further() {
     let chain = Chain::new("protection = \"near-sync\"\nprotection_bound = \"1MiB\"");
-    let clients = Clients::start(&chain.server, 2);
+    // Slow enough for what they write in a while to stay within it.
+    let clients = Clients::start_slowly(&chain.server, 2, Duration::from_millis(50));
     assert!(done_within(&clients, 10, SOON), "{}", chain.node.log());
     chain.link.silence();
     let_pass(Duration::from_millis(500));

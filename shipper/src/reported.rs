@@ -38,11 +38,13 @@ pub struct Standing {
     pub based: bool,
     /// The most that a resume can do without; `None` while a slot keeps the log anyway.
     pub limit: Option<Offset>,
+    /// Whether a slot keeps at least what is not stored.
+    pub kept: bool,
 }
 
 /// What may be reported; `None`: that nothing is flushed.
 pub fn reported(protection: Protection, standing: Standing) -> Option<Offset> {
-    let Standing { received, proven, based, limit } = standing;
+    let Standing { received, proven, based, limit, kept } = standing;
     let proven = proven
         .filter(|proven| based && proven.timeline == received.timeline)
         .map(|proven| proven.offset.min(received.offset));
@@ -51,8 +53,9 @@ pub fn reported(protection: Protection, standing: Standing) -> Option<Offset> {
         (Protection::Async, Some(limit)) => Some(limit.min(received.offset)),
         // What is stored the source need not keep. A resume may then find nothing to compare, and the journal begins anew: commits wait
         // for its base. To report less would let them wait for a slot that may itself wait for log to be written.
-        (Protection::Stored, _) | (Protection::Near { .. }, Some(_)) => proven,
-        (Protection::Near { bytes }, None) => {
+        (Protection::Stored, _) => proven,
+        (Protection::Near { .. }, _) if !kept => proven,
+        (Protection::Near { bytes }, _) => {
             proven.map(|proven| Offset::new(proven.get().saturating_add(bytes)).min(received.offset))
         }
     }
@@ -70,7 +73,13 @@ mod tests {
 
     fn standing(received: u64, proven: Option<(u32, u64)>, limit: Option<u64>) -> Standing {
         let proven = proven.map(|(timeline, offset)| at(timeline, offset));
-        Standing { received: at(2, received), proven, based: true, limit: limit.map(Offset::new) }
+        Standing {
+            received: at(2, received),
+            proven,
+            based: true,
+            limit: limit.map(Offset::new),
+            kept: limit.is_none(),
+        }
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Judge<'_> {
                 None => {
                     return Err(self
                         .problem(mode.span(), "how much log may be not stored is not said")
-                        .hint("protection_bound = \"16MiB\""));
+                        .hint("protection_bound = \"1MiB\""));
                 }
                 Some(bound) => Protection::NearSync { bound: *bound.get_ref() },
             },

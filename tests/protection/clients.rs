@@ -22,18 +22,27 @@ pub struct Clients {
 
 impl Clients {
     pub fn start(server: &Server, count: u32) -> Self {
-        Self::continue_from(server, count, &[])
+        Self::begin(server, count, &[], Duration::ZERO)
+    }
+
+    /// The same, with a pause behind each commit.
+    pub fn start_slowly(server: &Server, count: u32, pause: Duration) -> Self {
+        Self::begin(server, count, &[], pause)
     }
 
     /// The same, with what was acknowledged before.
     pub fn continue_from(server: &Server, count: u32, acknowledged: &[(u32, u32)]) -> Self {
+        Self::begin(server, count, acknowledged, Duration::ZERO)
+    }
+
+    fn begin(server: &Server, count: u32, acknowledged: &[(u32, u32)], pause: Duration) -> Self {
         let (stop, rows) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(acknowledged.to_vec())));
         let threads = (0..count)
             .map(|client| {
                 let (url, stop, rows) = (server.url(), Arc::clone(&stop), Arc::clone(&rows));
                 std::thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                    runtime.block_on(work(&url, client, &stop, &rows));
+                    runtime.block_on(work(&url, client, (&stop, &rows), pause));
                 })
             })
             .collect();
@@ -65,7 +74,7 @@ impl Drop for Clients {
     }
 }
 
-async fn work(url: &str, client: u32, stop: &AtomicBool, rows: &Mutex<Vec<(u32, u32)>>) {
+async fn work(url: &str, client: u32, (stop, rows): (&AtomicBool, &Mutex<Vec<(u32, u32)>>), pause: Duration) {
     let stopped = async || {
         while !stop.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -74,14 +83,14 @@ async fn work(url: &str, client: u32, stop: &AtomicBool, rows: &Mutex<Vec<(u32, 
     while !stop.load(Ordering::Relaxed) {
         tokio::select! {
             () = stopped() => return,
-            () = session(url, client, rows) => {}
+            () = session(url, client, rows, pause) => {}
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Until the first error.
-async fn session(url: &str, client: u32, rows: &Mutex<Vec<(u32, u32)>>) {
+async fn session(url: &str, client: u32, rows: &Mutex<Vec<(u32, u32)>>, pause: Duration) {
     let Ok((asks, connection)) = tokio_postgres::connect(url, NoTls).await else { return };
     let inserts = async {
         loop {
@@ -91,6 +100,7 @@ async fn session(url: &str, client: u32, rows: &Mutex<Vec<(u32, u32)>>) {
                 Ok(()) => rows.lock().unwrap().push((client, n)),
                 Err(_) => return,
             }
+            tokio::time::sleep(pause).await;
         }
     };
     tokio::select! {

@@ -33,7 +33,7 @@ use crate::crash::crash_point;
 use crate::error::ShipError;
 use crate::line;
 use crate::progress::{Fact, PipelineState};
-use crate::reported::{Standing, reported};
+use crate::reported::{Protection, Standing, reported};
 use crate::resume::{Comparison, Tail};
 
 /// How long a full batch may wait for the target before the stream is closed: a stream that is not read would hold up the
@@ -161,7 +161,9 @@ impl Pipeline {
             append_since = self.append.as_ref().and(append_since.or_else(|| Some(Instant::now())));
             let waited = |since: Option<Instant>| since.map_or(Duration::ZERO, |since| since.elapsed());
             let waits = (waited(full_since), waited(append_since));
-            if let Some(why) = yields(stream.as_ref(), waits, self.holds_up(stream.as_ref()), too_large) {
+            if let Some(why) =
+                yields(stream.as_ref(), waits, self.holds_up(stream.as_ref(), &guard), too_large)
+            {
                 stream = None;
                 closed = Some(self.closed(why));
             }
@@ -284,6 +286,13 @@ impl Pipeline {
                         }
                         self.heard(stream.as_ref(), source_end);
                         self.takes(&guard, comparison.is_done() && batch.is_empty());
+                        // What came may be within the bound as it is.
+                        if matches!(self.config.protection, Protection::Near { .. })
+                            && let Err(why) = self.report(stream.as_mut(), &guard, false).await
+                        {
+                            stream = None;
+                            closed = Some(self.closed(why));
+                        }
                     }
                     Ok(Event::KeepAlive { source_end, reply_requested }) => {
                         // A mere sign of life says nothing of the log.
@@ -329,10 +338,22 @@ impl Pipeline {
         }
     }
 
-    /// Whether a primary that is told to stop would wait for a report.
-    fn holds_up(&self, stream: Option<&Stream>) -> bool {
-        let received = stream.map(|stream| stream.received().offset);
-        self.config.protection.holds_commits() && self.progress.borrow().reported < received
+    /// What may be reported now.
+    fn may_report(&self, stream: &Stream, guard: &Option<Guard>) -> Option<Offset> {
+        let stored = self.progress.borrow().stored;
+        let limit = guard.as_ref().and_then(|guard| guard.limit(stored));
+        let kept = guard.as_ref().is_some_and(|guard| guard.keeps_unstored(stored));
+        let (proven, based) = (self.proven, self.based);
+        let standing = Standing { received: stream.received(), proven, based, limit, kept };
+        reported(self.config.protection, standing)
+    }
+
+    /// Whether a primary that is told to stop would wait for more than may be reported. (For "nothing flushed" it does not wait.)
+    fn holds_up(&self, stream: Option<&Stream>, guard: &Option<Guard>) -> bool {
+        let less = |stream: &Stream| {
+            self.may_report(stream, guard).is_some_and(|reported| reported < stream.received().offset)
+        };
+        self.config.protection.holds_commits() && stream.is_some_and(less)
     }
 
     /// The stream is over, and what came by it goes on its way to the target first: said at once, since that may take a while.
@@ -399,13 +420,8 @@ impl Pipeline {
     ) -> Result<(), ShipError> {
         let Some(stream) = stream else { return Ok(()) };
         crash_point!("ship-report");
-        let stored = self.progress.borrow().stored;
-        let limit = guard.as_ref().and_then(|guard| guard.limit(stored));
-        let protection = self.config.protection;
-        let (proven, based) = (self.proven, self.based);
-        let standing = Standing { received: stream.received(), proven, based, limit };
-        let reported = reported(protection, standing);
-        let frees = protection.holds_commits();
+        let reported = self.may_report(stream, guard);
+        let frees = self.config.protection.holds_commits();
         stream.report(Report { reported, frees, released: self.resumes_at, ask }).await?;
         self.tell(|progress| progress.reported = reported);
         Ok(())

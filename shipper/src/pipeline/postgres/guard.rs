@@ -30,6 +30,12 @@ impl Guard {
         limit(kept_from, self.from, stored, self.segment_bytes)
     }
 
+    /// Whether the keep slot holds at least what is not stored, be it too little for a resume to compare.
+    pub(in crate::pipeline) fn keeps_unstored(&self, stored: Option<Position>) -> bool {
+        let kept_from = self.kept.as_ref().and_then(|kept| kept.borrow().kept_from);
+        keeps_unstored(kept_from, self.from, stored, self.segment_bytes)
+    }
+
     /// Why the primary does not keep the log as it should, if that is known.
     pub(in crate::pipeline) fn trouble(&self) -> Option<String> {
         self.kept.as_ref().and_then(|kept| kept.borrow().trouble.clone())
@@ -53,6 +59,18 @@ fn limit(
     }
 }
 
+fn keeps_unstored(
+    kept_from: Option<Offset>,
+    from: Position,
+    stored: Option<Position>,
+    segment_bytes: u64,
+) -> bool {
+    let stored = stored.filter(|stored| stored.timeline == from.timeline);
+    let needed = stored.map_or(from.offset, |stored| stored.offset);
+    // Log is kept by whole segments.
+    kept_from.is_some_and(|kept_from| kept_from.segment_start(segment_bytes) <= needed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +89,17 @@ mod tests {
         assert_eq!(limited(Some(5 * SEGMENT + 7)), None);
         assert_eq!(limited(Some(6 * SEGMENT)), Some(Offset::new(5 * SEGMENT)));
         assert_eq!(limited(None), Some(Offset::new(5 * SEGMENT)));
+    }
+
+    #[test]
+    fn a_slot_that_was_made_where_stored_log_ends_keeps_what_is_not_stored() {
+        // Too little for a resume, which compares the segment before: the limit of `async` stands.
+        let stored = Some(at(1, 5 * SEGMENT + 7));
+        let keeps =
+            |kept: Option<u64>| keeps_unstored(kept.map(Offset::new), at(1, SEGMENT), stored, SEGMENT);
+        assert!(limit(Some(Offset::new(5 * SEGMENT)), at(1, SEGMENT), stored, SEGMENT).is_some());
+        assert!(keeps(Some(5 * SEGMENT + 9)) && keeps(Some(SEGMENT)));
+        assert!(!keeps(Some(6 * SEGMENT)) && !keeps(None));
     }
 
     #[test]
