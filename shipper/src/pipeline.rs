@@ -11,6 +11,7 @@
 //!        '------------------ any error but fenced: pause, begin again -----------'
 //! ```
 
+mod based;
 pub mod copies;
 pub mod heads;
 mod incarnation;

@@ -8,7 +8,6 @@
 //! Of a log whose records say when they were seen, a chunk either ends where a record does, and is marked, or holds no record's end:
 //! what is sent again of an unmarked one is equal to it.
 
-use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -24,14 +23,13 @@ use farshore_journal::writer::encode_packed;
 use farshore_journal::{JournalError, Offset, Position};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
+use super::based::LookForBase;
 use super::copies::Copying;
 use super::postgres::Guard;
 use super::{Landed, Pipeline};
-use crate::base_due::Due;
 use crate::batch::Batch;
 use crate::crash::crash_point;
 use crate::error::ShipError;
-use crate::line;
 use crate::progress::{Fact, PipelineState};
 use crate::reported::{Protection, Standing, reported};
 use crate::resume::{Comparison, Tail};
@@ -492,34 +490,6 @@ impl Pipeline {
             (writer, landed)
         }));
         Ok(())
-    }
-}
-
-/// A look for a base backup from which the journal's end can be reached, beside the stream.
-#[derive(Default)]
-struct LookForBase(Option<Pin<Box<dyn Future<Output = Result<Option<Due>, ShipError>> + Send>>>);
-
-impl LookForBase {
-    /// Begins one, unless one is under way.
-    fn look(&mut self, reader: &Reader, segment_bytes: u64) {
-        if self.0.is_none() {
-            let reader = reader.clone();
-            self.0 = Some(Box::pin(async move { line::due(&reader, segment_bytes).await }));
-        }
-    }
-
-    /// Whether there is one, once the look that is under way is over. May be dropped and asked again.
-    async fn found(&mut self) -> bool {
-        let Some(look) = self.0.as_mut() else { return std::future::pending().await };
-        let due = look.await;
-        self.0 = None;
-        match due {
-            Ok(due) => due.is_none(),
-            Err(why) => {
-                tracing::debug!(error = %why, "it is not known whether there is a base backup for what is stored");
-                false
-            }
-        }
     }
 }
 
