@@ -4,13 +4,18 @@
 //! all of them; it is held against what a restore from the receiver's directory alone has.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
+#![allow(clippy::print_stdout)] // what was measured is read in the output
 
 #[path = "protection/clients.rs"]
 mod clients;
+#[path = "protection/measured.rs"]
+mod measured;
 #[path = "receiving/rig.rs"]
 #[allow(dead_code)] // other tests use the rest
 mod rig;
 mod service;
+#[path = "protection/shippers.rs"]
+mod shippers;
 
 use std::time::{Duration, Instant};
 

@@ -124,14 +124,21 @@ pub(crate) fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Removes all that is in an open folder, `but` one name.
+/// Removes all that is in an open folder, `but` one name. What is mounted in it is somebody else's, and ends it.
 fn empty(folder: BorrowedFd<'_>, but: Option<&str>) -> io::Result<()> {
+    let own = fstat(folder)?.st_dev;
     for name in names(folder)? {
         if but.is_some_and(|but| but.as_bytes() == name.to_bytes()) {
             continue;
         }
         match openat(folder, name.as_c_str(), FOLDER, Mode::empty()) {
             Ok(inner) => {
+                if fstat(inner.as_fd())?.st_dev != own {
+                    let name = name.to_string_lossy();
+                    return Err(io::Error::other(format!(
+                        "a file system is mounted at `{name}`: unmount it first"
+                    )));
+                }
                 empty(inner.as_fd(), None)?;
                 unlinkat(folder, name.as_c_str(), UnlinkatFlags::RemoveDir).or_else(not_there)?;
             }

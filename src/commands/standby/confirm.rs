@@ -27,7 +27,12 @@ pub(super) async fn confirmed(
     }
     let question = format!("{what}, in {place}, is removed with all files. Type `yes` to remove it: ");
     // The terminal holds up a thread.
-    let answer = tokio::task::spawn_blocking(move || asked(&question)).await;
+    let answering = tokio::task::spawn_blocking(move || asked(&question));
+    // Whoever interrupts the question has said no, whatever is typed then.
+    let answer = tokio::select! {
+        answer = answering => answer,
+        () = context.cancel.cancelled() => return Err(refused(&place, what, "it was interrupted")),
+    };
     match answer {
         Ok(Ok(answer)) if answer.trim() == "yes" => Ok(()),
         Ok(Ok(_)) => Err(refused(&place, what, "the answer was not `yes`")),

@@ -42,6 +42,9 @@ pub(super) async fn run(context: &mut Context, args: &StandbyServerArgs, hold: b
         Place::Sqlite(directory) => return Err(a_process(&directory, hold).into()),
     };
     let mut server = Server::ask(&standby, args.user.as_deref(), Duration::ZERO).await?;
+    if !hold && server.recovery().await?.has_target {
+        return Err(super::told_server::has_target(&standby).into());
+    }
     let told = match hold {
         true => server.session.replay_pause().await,
         false => server.session.replay_resume().await,
@@ -55,12 +58,16 @@ pub(super) async fn run(context: &mut Context, args: &StandbyServerArgs, hold: b
             false => recovery.pause == Pause::Not,
         };
         match (done, recovery.in_recovery) {
-            (true, _) => break recovery,
+            (true, true) => break recovery,
             (false, true) if Instant::now() < until && !context.cancel.is_cancelled() => {
                 tokio::time::sleep(LOOK).await;
             }
             (false, true) if context.cancel.is_cancelled() => return Ok(Exit::Interrupted),
-            (false, _) => return Err(not_in_time(&standby, hold).into()),
+            (false, true) => return Err(not_in_time(&standby, hold).into()),
+            (_, false) => {
+                let database = standby.database.as_str();
+                return Err(super::place::of_its_own(&standby.directory, database).into());
+            }
         }
     };
     let received = server.received().await?;

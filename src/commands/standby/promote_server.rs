@@ -29,6 +29,7 @@ use crate::cli::restore::Target;
 use crate::cli::standby::StandbyPromoteArgs;
 use crate::commands::restore::hold_against_heads;
 use crate::commands::{self, Context};
+use crate::config::StoreConfig;
 use crate::exit::Exit;
 
 /// Between two looks at the server.
@@ -37,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const STILL: Duration = Duration::from_secs(7);
 /// How often the journal's end may have moved on by the time that the standby has reached it.
 const ROUNDS: u32 = 3;
-/// How long the journal's end must stand: longer than what a shipper that goes on waits for more before it stores what it has.
+/// How long the journal's end must stand beyond the time that a shipper waits for more before it stores what it has.
 const SETTLED: Duration = Duration::from_secs(2);
 /// What a statement may take longer than the server was given for it.
 const SPARE: Duration = Duration::from_secs(15);
@@ -93,7 +94,8 @@ async fn reached(
     let standby = server.standby;
     // For what is said where the store cannot be asked.
     let received = server.received().await?;
-    let source = Box::pin(asked(context, standby)).await.map_err(|why| unasked(standby, received, &why))?;
+    let (mut source, flush) =
+        Box::pin(asked(context, standby)).await.map_err(|why| unasked(standby, received, &why))?;
     let until = Instant::now() + wait;
     let (mut whole, mut resumed) = (None, false);
     for _ in 0..ROUNDS {
@@ -104,8 +106,11 @@ async fn reached(
         };
         tokio::select! {
             () = context.cancel.cancelled() => return Ok(None),
-            () = tokio::time::sleep(SETTLED) => {}
+            () = tokio::time::sleep(flush + SETTLED) => {}
         }
+        // Anew: a journal whose end stands still may have been followed by another.
+        (source, _) =
+            Box::pin(asked(context, standby)).await.map_err(|why| unasked(standby, received, &why))?;
         let now = self::end(&source).await.map_err(|why| unasked(standby, received, &why))?;
         match (now == end, stands(&known)) {
             (true, Stands::Done) => return Ok(Some(end)),
@@ -146,6 +151,9 @@ async fn waited(
         let gets_no_more =
             matches!(stands(&known), Stands::Behind(_) | Stands::OlderTimeline) && !recovery.streams;
         if recovery.pause != Pause::Not && (stands(&known) == Stands::Replays || gets_no_more) {
+            if recovery.has_target {
+                return Err(super::told_server::has_target(server.standby).into());
+            }
             server.session.replay_resume().await.map_err(|why| server.unanswered(&why))?;
             *resumed = true;
         }
@@ -176,8 +184,8 @@ async fn last_whole(source: &Source) -> Option<Position> {
     }
 }
 
-/// The standby's own journal, held against what is known of its end, where no newer incarnation began.
-async fn asked(context: &Context, standby: &Standby) -> anyhow::Result<Source> {
+/// The standby's own journal, held against what is known of its end, where no newer incarnation began; and how long a shipper of this configuration waits before it stores what it has.
+async fn asked(context: &Context, standby: &Standby) -> anyhow::Result<(Source, Duration)> {
     let config = context.config()?;
     let (name, settings) = commands::database(&config, Some(&standby.database))?;
     let found = journals(&config, (&standby.database, standby.store, standby.incarnation)).await?;
@@ -187,7 +195,9 @@ async fn asked(context: &Context, standby: &Standby) -> anyhow::Result<Source> {
     let Journals { mut all, own, store } = found;
     let source = all.swap_remove(own);
     hold_against_heads(&config, name, settings, &source, store.as_str(), &Target::Latest, true).await?;
-    Ok(source)
+    let billing = config.stores.get(&store).map(StoreConfig::billing);
+    let flush = billing.map_or(Duration::ZERO, |billing| settings.flush_plan(billing).interval);
+    Ok((source, flush))
 }
 
 async fn end(source: &Source) -> anyhow::Result<Position> {

@@ -1,8 +1,8 @@
 //! `farshore standby drop`: a standby is removed with its directory, and forgotten.
 //!
-//! What always holds: only what says of itself that it is a standby's is removed, held against all others of ours, and never a database of its own, nor one whose server runs. Removal goes by open handles,
-//! from a folder to a name in it, and follows no link: tablespaces and log that lie elsewhere are named and stay. Before anything else `global/pg_control` goes, so what a cut leaves
-//! cannot be started; the mark goes last, so that the same command goes on with it.
+//! What always holds: only what says of itself that it is a standby's is removed, held against all others of ours, and never a database of its own, nor one whose server runs: looked at again behind each wait. Removal goes by open handles,
+//! from a folder to a name in it, and follows no link: tablespaces and log that lie elsewhere are named and stay. Behind the mark `global/pg_control` goes first, so that what a cut leaves
+//! cannot be started (or, right behind the mark, is judged again as a standby is); the mark goes last, so that the same command goes on with it.
 //!
 //! ```text
 //! judged ─▶ confirmed ─▶ (server stopped) ─▶ forgotten in the catalog ─▶ marked ─▶ pg_control ─▶ the rest ─▶ the mark ─▶ the directory
@@ -60,8 +60,16 @@ pub(super) async fn run(context: &mut Context, args: &StandbyDropArgs) -> anyhow
         Place::Postgres(standby) => of_postgres(context, *standby, args.stop).await,
         Place::Leaving(directory) => {
             let _held = held(&directory)?;
+            // A cut may have come before it could be started no more.
+            let server = may_go(&directory, seen(&directory).await?, args.stop)?;
+            still_a_standby(&directory)?;
             confirmed(context, &directory, "what is left of a standby whose removal was begun").await?;
-            let shown = Shown { directory: directory.clone(), ..Shown::default() };
+            if let Some(server) = server {
+                stopped(&directory, server).await?;
+            }
+            nobody_came(&directory).await?;
+            still_a_standby(&directory)?;
+            let shown = Shown { directory: directory.clone(), stopped: server.is_some(), ..Shown::default() };
             gone(context, shown, LEAVING).await
         }
     }
@@ -81,16 +89,13 @@ async fn of_sqlite(context: &mut Context, directory: &Path) -> anyhow::Result<Ex
 async fn of_postgres(context: &mut Context, standby: Standby, stop: bool) -> anyhow::Result<Exit> {
     let directory = standby.directory.clone();
     let _held = held(&directory)?;
-    let at = directory.clone();
-    let runs = spawn_blocking(move || runs(&at)).await?;
-    let server = may_go(&directory, runs, stop)?;
+    may_go(&directory, seen(&directory).await?, stop)?;
     confirmed(context, &directory, &format!("the standby {} of {}", standby.name, standby.database)).await?;
+    // An answer takes as long as it takes: it may have been started since, or promoted, and that one is not stopped.
+    let server = may_go(&directory, seen(&directory).await?, stop)?;
+    is_the_same(&directory, &standby)?;
     if let Some(server) = server {
         stopped(&directory, server).await?;
-        // It may have been promoted until it stopped.
-        if !matches!(Place::look(&directory)?, Place::Postgres(_)) {
-            return Err(no_standby(&directory, "it changed meanwhile").into());
-        }
     }
     let forgotten = match forgotten(context, &standby).await {
         Ok(forgotten) => Some(forgotten),
@@ -99,6 +104,8 @@ async fn of_postgres(context: &mut Context, standby: Standby, stop: bool) -> any
             None
         }
     };
+    nobody_came(&directory).await?;
+    is_the_same(&directory, &standby)?;
     let at = directory.clone();
     let left = spawn_blocking(move || {
         let left = elsewhere(&at);
@@ -167,6 +174,43 @@ fn held(directory: &Path) -> Result<restore::Held, OperatorMessage> {
         }
         Err(why) => Err(no_standby(directory, &why.to_string())),
     }
+}
+
+/// Who works in a directory now.
+async fn seen(directory: &Path) -> anyhow::Result<Runs> {
+    let at = directory.to_owned();
+    Ok(spawn_blocking(move || runs(&at)).await?)
+}
+
+/// Refuses where a server was started since it was judged, or by itself once it was stopped.
+async fn nobody_came(directory: &Path) -> anyhow::Result<()> {
+    match seen(directory).await? {
+        Runs::Nobody => Ok(()),
+        runs => Err(may_go(directory, runs, false).err().unwrap_or_else(|| changed(directory)).into()),
+    }
+}
+
+/// Refuses where what lies there is not what was judged: promoted, or another.
+fn is_the_same(directory: &Path, standby: &Standby) -> Result<(), OperatorMessage> {
+    match Place::look(directory)? {
+        Place::Postgres(now) if now.incarnation == standby.incarnation && now.system == standby.system => {
+            Ok(())
+        }
+        _ => Err(changed(directory)),
+    }
+}
+
+/// Refuses what could be started and is no standby: it was marked, cut off, started and promoted.
+fn still_a_standby(directory: &Path) -> Result<(), OperatorMessage> {
+    let has = |name: &str| directory.join(name).exists();
+    match has("global/pg_control") && !has("standby.signal") {
+        true => Err(super::place::of_its_own(directory, "a database")),
+        false => Ok(()),
+    }
+}
+
+fn changed(directory: &Path) -> OperatorMessage {
+    no_standby(directory, "it changed meanwhile")
 }
 
 /// Who works in a directory.

@@ -37,6 +37,19 @@ pub(super) fn anew(standby: &Standby, newer: &str) -> OperatorMessage {
     )
 }
 
+/// It was given a target, and to let it go would promote it.
+pub(super) fn has_target(standby: &Standby) -> OperatorMessage {
+    OperatorMessage::new(
+        Code::StandbyRefused,
+        format!(
+            "the server of the standby in `{}` was given a recovery target: where it stands at that, letting its replay go ends its recovery",
+            standby.directory.display()
+        ),
+        Safe::Known("nothing was changed; it stays a standby".to_owned()),
+        "take recovery_target* out of its settings and restart it; or, where it is to be opened as it stands there, do so with pg_wal_replay_resume() yourself",
+    )
+}
+
 /// It has not all, or has not replayed it. Its replay may have been held before, and `resumed` for the promotion.
 pub(super) fn behind(standby: &Standby, known: &Known, resumed: bool) -> OperatorMessage {
     let Known { received, replayed, journal, .. } = *known;

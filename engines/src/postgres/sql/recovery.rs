@@ -33,6 +33,8 @@ pub struct Recovery {
     pub pause: Pause,
     /// Whether log comes in: its receiver streams.
     pub streams: bool,
+    /// Whether it was given a target: a replay that is held there ends its recovery when it is let go. Source: `recoveryPausesHere` in `xlogrecovery.c`.
+    pub has_target: bool,
 }
 
 impl Session {
@@ -45,7 +47,9 @@ impl Session {
         // Recovery may end between two statements: one statement asks for all.
         let statement = "select pg_is_in_recovery() as standby, pg_last_wal_replay_lsn()::text as replayed,
                     case when pg_is_in_recovery() then pg_get_wal_replay_pause_state() else 'not paused' end as pause,
-                    exists (select from pg_stat_wal_receiver where status = 'streaming') as streams";
+                    exists (select from pg_stat_wal_receiver where status = 'streaming') as streams,
+                    exists (select from pg_settings where setting <> '' and name in ('recovery_target',
+                        'recovery_target_lsn', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid')) as target";
         let row = self.row(WHAT, statement, &[]).await?;
         let pause = match column::<&str>(WHAT, &row, "pause")? {
             "not paused" => Pause::Not,
@@ -58,6 +62,7 @@ impl Session {
             replayed: parsed(WHAT, &row, "replayed")?,
             pause,
             streams: column(WHAT, &row, "streams")?,
+            has_target: column(WHAT, &row, "target")?,
         })
     }
 

@@ -1,0 +1,119 @@
+//! What waiting costs: `strict` through a receiver on this machine beside `pg_receivewal --synchronous`, in turns.
+
+use std::path::Path;
+use std::time::Duration;
+
+use farshore_testkit::pg::{Length, Server};
+use farshore_testkit::process::{Owned, wait_for};
+use farshore_testkit::soak::Campaign;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::Chain;
+use crate::service::SOON;
+
+const OURS: &str = "alter system set synchronous_standby_names = 'FIRST 1 (\"farshore orders/main\")'";
+const THEIRS: &str = "alter system set synchronous_standby_names = 'FIRST 1 (receivewal)'";
+
+/// What a load came to.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    per_second: f64,
+    /// Of a transaction, in milliseconds.
+    p50: f64,
+    p99: f64,
+}
+
+/// `pgbench` as it comes, with the latency of each transaction.
+fn load(server: &Server, clients: u32, length: Duration, rate: Option<u32>) -> Measured {
+    let folder = farshore_testkit::user::tempdir();
+    let prefix = folder.path().join("log").display().to_string();
+    let rate = rate.map(|rate| rate.to_string());
+    let mut arguments = vec!["-M", "prepared", "-l", "--log-prefix", &prefix];
+    if let Some(rate) = &rate {
+        arguments.extend(["-R", rate]);
+    }
+    let report = server.pgbench_with(clients, Length::For(length), &arguments).wait();
+    // Source: pgbench's manual, "Per-Transaction Logging": client, number, microseconds, ...; with a rate they begin when the transaction was to.
+    let mut micros: Vec<u64> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .flat_map(|entry| {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            text.lines().filter_map(|line| line.split(' ').nth(2)?.parse().ok()).collect::<Vec<u64>>()
+        })
+        .collect();
+    micros.sort_unstable();
+    #[allow(clippy::cast_precision_loss)] // a figure for people
+    let at = |part: usize| micros[(micros.len() - 1) * part / 100] as f64 / 1000.0;
+    #[allow(clippy::cast_precision_loss)]
+    let per_second = report.transactions as f64 / length.as_secs_f64();
+    Measured { per_second, p50: at(50), p99: at(99) }
+}
+
+fn waits_for(server: &Server, statement: &str, standby: &str) {
+    server.sql(statement);
+    server.sql("select pg_reload_conf()");
+    let waits = wait_for(SOON, || {
+        let state = server.sql(&format!(
+            "select sync_state from pg_stat_replication where application_name = '{standby}' and state = 'streaming'"
+        ));
+        (state == "sync").then_some(())
+    });
+    assert!(waits.is_some(), "{}", server.sql("select * from pg_stat_replication"));
+}
+
+fn receivewal(server: &Server, to: &Path) -> Owned {
+    let mut command = server.client_command("pg_receivewal");
+    command.args(["--synchronous", "--slot", "receivewal", "-D"]).arg(to);
+    command.env("PGAPPNAME", "receivewal").env("PGDATABASE", "postgres");
+    Owned::spawn(command, Signal::SIGINT)
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
+}
+
+/// Prints what was measured; asserts only that something was. `FARSHORE_LOAD_SECONDS` is the length of each load.
+#[test]
+fn soak_waiting_beside_receivewal() {
+    let mut campaign = Campaign::start("waiting_beside_receivewal");
+    let seconds = crate::service::count("FARSHORE_LOAD_SECONDS", 2);
+    let length = Duration::from_secs(seconds);
+    let mut chain = Chain::new("protection = \"strict\"");
+    chain.server.pgbench_init(5);
+    chain.server.sql("select pg_create_physical_replication_slot('receivewal', true)");
+    let place: TempDir = farshore_testkit::user::tempdir();
+    let (mut ratios, mut tails) = (Vec::new(), Vec::new());
+    while campaign.next_round() {
+        for _ in 0..if campaign.is_brief() { 1 } else { 5 } {
+            waits_for(&chain.server, OURS, "farshore orders/main");
+            let peak = load(&chain.server, 8, length, None);
+            let steady = load(&chain.server, 8, length, Some(200));
+            chain.server.sql("alter system reset synchronous_standby_names");
+            chain.server.sql("select pg_reload_conf()");
+            chain.shipper.take().unwrap().stop();
+
+            let receiving = receivewal(&chain.server, place.path());
+            waits_for(&chain.server, THEIRS, "receivewal");
+            let their_peak = load(&chain.server, 8, length, None);
+            let their_steady = load(&chain.server, 8, length, Some(200));
+            chain.server.sql("alter system reset synchronous_standby_names");
+            chain.server.sql("select pg_reload_conf()");
+            drop(receiving);
+            println!(
+                "strict: {peak:?}, at 200/s {steady:?}; pg_receivewal: {their_peak:?}, at 200/s {their_steady:?}"
+            );
+            assert!(peak.per_second > 0.0 && their_peak.per_second > 0.0);
+            ratios.push(peak.per_second / their_peak.per_second);
+            tails.push(steady.p99 / their_steady.p99);
+            chain.start_shipper();
+            campaign.count("pairs", 1);
+        }
+        if campaign.is_brief() {
+            break;
+        }
+    }
+    println!("throughput {:.2} of pg_receivewal's, p99 at 200/s {:.2} of its", median(ratios), median(tails));
+    campaign.finish();
+}
