@@ -117,7 +117,7 @@ impl Desk {
     fn new(node: Node) -> Self {
         node.configure(|text| {
             let text = text.replace("[service]\n", "[service]\nexpire = true\n");
-            format!("{text}\n[databases.orders.retention]\nwindow = \"1d\"\ncount = 1\n")
+            format!("{text}\n[databases.orders.retention]\nwindow = \"4d\"\ncount = 1\n")
         });
         let root = with_root(&node);
         let made = node.run(&["token", "create", "tests", "--role", "restorer"]);

@@ -102,7 +102,13 @@ fn soak_waiting_beside_receivewal() {
             chain.server.sql("select pg_reload_conf()");
             drop(receiving);
             println!(
-                "strict: {peak:?}, at 200/s {steady:?}; pg_receivewal: {their_peak:?}, at 200/s {their_steady:?}"
+                "strict {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms; pg_receivewal {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms",
+                peak.per_second,
+                steady.p50,
+                steady.p99,
+                their_peak.per_second,
+                their_steady.p50,
+                their_steady.p99
             );
             assert!(peak.per_second > 0.0 && their_peak.per_second > 0.0);
             ratios.push(peak.per_second / their_peak.per_second);

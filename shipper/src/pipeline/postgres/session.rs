@@ -79,7 +79,16 @@ impl Pipeline {
             }
             let flushed = Position::new(source.system.timeline, source.system.flushed);
             let journal = tail.as_ref().map(|tail| (tail.end, &tail.history));
-            match decide(journal, flushed, &source.history, record.segment_bytes) {
+            let mut continuity = decide(journal, flushed, &source.history, record.segment_bytes);
+            // The journal was read behind the source: while another ships, an answer of a moment ago is behind what that one stored since.
+            if let Continuity::Behind { .. } = continuity {
+                let now = source.sql.current_position().await?;
+                if now.timeline == flushed.timeline && now.offset > flushed.offset {
+                    source.system.flushed = now.offset;
+                    continuity = decide(journal, now, &source.history, record.segment_bytes);
+                }
+            }
+            match continuity {
                 // A journal that was begun and is still empty is not begun again without a pause.
                 Continuity::Begin { .. } if begun => return Err(ShipError::JournalMoved),
                 Continuity::Begin { at } => {
