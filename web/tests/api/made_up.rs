@@ -15,9 +15,9 @@ const EXAMPLES: u32 = 4;
 
 /// What each answer is held against.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
-                      response_schema_conformance,unsupported_method,allow_header_conformance,negative_data_rejection";
-/// And that of somebody who may ask: whoever may not is told at some time that he tried too often (429, as described), whatever header is missing.
-const OF_SOMEBODY: &str = "missing_required_header";
+                      response_schema_conformance,negative_data_rejection";
+/// And those of somebody who may ask: whoever may not is told that first, whatever else is wrong (401), and at some time that he tried too often (429).
+const OF_SOMEBODY: &str = "missing_required_header,unsupported_method,allow_header_conformance";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak_questions_made_up_from_the_description_are_answered_as_it_says() {
