@@ -28,17 +28,7 @@ fn freeze_and_thaw(first: &Node, second: &Node, server: &Server, random: &mut Ra
     // From before the other looks at anything to long after it owns the journal.
     let_pass(Duration::from_millis(random.below(3000)));
     frozen.process.signal(Signal::SIGCONT);
-    let ended = wait_for(SOON, || match (frozen.process.ended(), other.process.ended()) {
-        (Some(ended), None) => Some((ended, frozen.log(), true)),
-        (None, Some(ended)) => Some((ended, other.log(), false)),
-        (Some(one), Some(two)) => panic!("both: {one:?} {two:?}\n{}\n--\n{}", frozen.log(), other.log()),
-        (None, None) => None,
-    });
-    let Some((ended, log, first_lost)) = ended else {
-        panic!("both live\n{}\n--\n{}", frozen.log(), other.log())
-    };
-    assert_eq!(ended.code(), Some(5), "{log}");
-    assert!(log.contains("FS-0401"), "{log}");
+    let first_lost = service::the_first_lost(&mut frozen, &mut other);
     // The one that is left ships on, behind all that was stored; that it is still the same bytes, the walk at the end shows.
     first.wait_end(1, flushed(server));
     assert!(first.end() >= stored, "{:?} after {stored:?}", first.end());

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use farshore_testkit::process::wait_for;
 use farshore_testkit::random::Random;
 use farshore_testkit::soak::Campaign;
 use nix::sys::signal::Signal;
 
 use crate::clients::Clients;
 use crate::rig::SHIPPER;
-use crate::service::{Node, SOON, let_pass};
+use crate::service::{Node, SOON, let_pass, the_first_lost};
 use crate::{Chain, done_within};
 
 /// One is frozen, another starts, the first is thawed; perhaps the primary dies meanwhile. Whether the first one lost. The one that is left is stopped.
@@ -27,17 +26,7 @@ fn freeze_and_thaw(chain: &mut Chain, second: &Node, primary_dies: bool, random:
     } else {
         frozen.process.signal(Signal::SIGCONT);
     }
-    let ended = wait_for(SOON, || match (frozen.process.ended(), other.process.ended()) {
-        (Some(ended), None) => Some((ended, frozen.log(), true)),
-        (None, Some(ended)) => Some((ended, other.log(), false)),
-        (Some(one), Some(two)) => panic!("both: {one:?} {two:?}\n{}\n--\n{}", frozen.log(), other.log()),
-        (None, None) => None,
-    });
-    let Some((ended, log, first_lost)) = ended else {
-        panic!("both live\n{}\n--\n{}", frozen.log(), other.log())
-    };
-    assert_eq!(ended.code(), Some(5), "{log}");
-    assert!(log.contains("FS-0401"), "{log}");
+    let first_lost = the_first_lost(&mut frozen, &mut other);
     // Whichever it is, commits go on through it.
     let clients = Clients::start(&chain.server, 2);
     assert!(done_within(&clients, 5, SOON), "commits do not go on\n{}\n--\n{}", frozen.log(), other.log());

@@ -115,11 +115,7 @@ pub struct Running(Service);
 
 impl Running {
     pub fn address(&self) -> SocketAddr {
-        let said = "journals of other machines are received";
-        self.0.wait_log(said);
-        let log = self.0.log();
-        let line = log.lines().find(|line| line.contains(said)).unwrap();
-        line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+        self.0.address_of("journals of other machines are received").parse().unwrap()
     }
 
     pub fn kill9(self) {

@@ -452,9 +452,14 @@ impl Service {
 
     /// Where it answers.
     pub fn address(&self) -> String {
-        self.wait_log("health endpoint listens");
+        self.address_of("health endpoint listens")
+    }
+
+    /// Where something of it listens, once it said so in these words.
+    pub fn address_of(&self, said: &str) -> String {
+        self.wait_log(said);
         let log = self.log();
-        let line = log.lines().find(|line| line.contains("health endpoint listens")).unwrap();
+        let line = log.lines().find(|line| line.contains(said)).unwrap();
         line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned()
     }
 
@@ -487,6 +492,22 @@ impl Service {
         let line = text.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
+}
+
+/// Waits until one of two services that ship one database has ended because the other took the journal over, and says so; whether it was the first.
+pub fn the_first_lost(first: &mut Service, second: &mut Service) -> bool {
+    let ended = wait_for(SOON, || match (first.process.ended(), second.process.ended()) {
+        (Some(ended), None) => Some((ended, first.log(), true)),
+        (None, Some(ended)) => Some((ended, second.log(), false)),
+        (Some(one), Some(two)) => panic!("both: {one:?} {two:?}\n{}\n--\n{}", first.log(), second.log()),
+        (None, None) => None,
+    });
+    let Some((ended, log, first_lost)) = ended else {
+        panic!("both live\n{}\n--\n{}", first.log(), second.log())
+    };
+    assert_eq!(ended.code(), Some(5), "{log}");
+    assert!(log.contains("FS-0401"), "{log}");
+    first_lost
 }
 
 /// A restored, started copy; stopped and removed on drop.

@@ -18,10 +18,7 @@ pub fn scrape(service: &Service) -> Option<String> {
 
 /// Where a service offers metrics without a token.
 pub fn address(service: &Service) -> String {
-    service.wait_log("metrics without a token listens");
-    let log = service.log();
-    let line = log.lines().find(|line| line.contains("metrics without a token listens")).unwrap();
-    line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned()
+    service.address_of("metrics without a token listens")
 }
 
 /// The page at an address.
