@@ -28,8 +28,9 @@ use crate::wiring;
 /// Backups at a time in the process: a second one, so that one that is slow or stuck does not keep all others waiting. Each
 /// holds up to 150 MB.
 const AT_ONCE: usize = 2;
-/// How long after a failure it is tried again, at first and at most.
-const AGAIN_FIRST: Duration = Duration::from_secs(60);
+/// How long after a failure it is tried again, at first and at most. At first soon: where there is no base backup yet, nothing
+/// can be restored, and whoever waits for what is stored waits for it too.
+const AGAIN_FIRST: Duration = Duration::from_secs(10);
 const AGAIN_LONGEST: Duration = Duration::from_secs(3600);
 /// How often it is asked what a recovery would take, and how long the catalog is given to answer.
 const RECKONED: Duration = Duration::from_secs(60);
@@ -118,9 +119,10 @@ impl Memory {
         (self.settled, self.attempts, self.not_before) = (Some(question), 0, None);
     }
 
-    /// After an attempt that left it due, or not known to be settled. One that succeeded is no reason to take the next at once.
-    fn pause(&mut self, question: Question, now: Instant) {
-        let pause = pause_after(self.attempts);
+    /// After an attempt that left it due, or not known to be settled, and took so long: the primary's disk rests for as long at
+    /// least. One that succeeded is no reason to take the next at once.
+    fn pause(&mut self, question: Question, took: Duration, now: Instant) {
+        let pause = pause_after(self.attempts).max(took);
         self.attempts = self.attempts.saturating_add(1);
         self.not_before = now.checked_add(pause).map(|until| (question, until));
     }
@@ -133,7 +135,7 @@ impl Memory {
 
 /// After so many attempts that failed.
 fn pause_after(attempts: u32) -> Duration {
-    AGAIN_FIRST.saturating_mul(1 << attempts.min(6)).min(AGAIN_LONGEST)
+    AGAIN_FIRST.saturating_mul(1 << attempts.min(9)).min(AGAIN_LONGEST)
 }
 
 struct Keeper {
@@ -177,12 +179,13 @@ impl Keeper {
 
     /// Asks the store, and takes what is due.
     async fn look(&self, store: &StoreName, question: Question, memory: &mut Memory) {
+        let begun = Instant::now();
         let due = match self.due(store, question.incarnation).await {
             Ok(Some(due)) => due,
             Ok(None) => return memory.settle(question),
             Err(why) => {
                 tracing::warn!(database = %self.name, store = %store, error = %format!("{why:#}"), "it is not known whether a base backup is due");
-                return memory.pause(question, Instant::now());
+                return memory.pause(question, begun.elapsed(), Instant::now());
             }
         };
         // Asked again at once: it is none if a gap or a promotion came meanwhile.
@@ -191,7 +194,7 @@ impl Keeper {
         {
             return memory.settle(question);
         }
-        memory.pause(question, Instant::now());
+        memory.pause(question, begun.elapsed(), Instant::now());
     }
 
     /// Takes one; whether it is complete.
@@ -310,13 +313,20 @@ mod tests {
     fn what_failed_is_tried_again_later_and_later_but_at_least_each_hour() {
         let (mut memory, begun) = (Memory::default(), Instant::now());
         let mut pauses = Vec::new();
-        for _ in 0..9 {
-            memory.pause(question(1, None), begun);
+        for _ in 0..12 {
+            memory.pause(question(1, None), Duration::from_secs(1), begun);
             pauses.push(memory.not_before.clone().unwrap().1 - begun);
             assert!(!memory.is_open(&question(1, None), begun));
         }
-        assert_eq!((pauses[0], pauses[1], pauses[8]), (AGAIN_FIRST, AGAIN_FIRST * 2, AGAIN_LONGEST));
+        assert_eq!((pauses[0], pauses[1], pauses[11]), (AGAIN_FIRST, AGAIN_FIRST * 2, AGAIN_LONGEST));
         assert!(memory.is_open(&question(1, None), begun + AGAIN_LONGEST));
         assert!(memory.is_open(&question(2, None), begun), "a promotion was followed meanwhile");
+    }
+
+    #[test]
+    fn a_base_backup_that_failed_late_leaves_the_primary_alone_for_as_long_as_it_took() {
+        let (mut memory, begun) = (Memory::default(), Instant::now());
+        memory.pause(question(1, None), Duration::from_secs(900), begun);
+        assert_eq!(memory.not_before.clone().unwrap().1 - begun, Duration::from_secs(900));
     }
 }
