@@ -14,6 +14,7 @@ pub mod facts;
 pub mod file_log;
 pub mod fill_rate;
 pub mod founding;
+pub mod guard;
 pub mod keep;
 pub mod line;
 pub mod pipeline;

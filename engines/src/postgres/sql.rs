@@ -11,9 +11,11 @@ mod server;
 mod session;
 mod settings;
 mod slots;
+mod synchronous;
 
 pub use recovery::{Pause, Recovery};
 pub use server::RoleRights;
 pub use session::Session;
 pub use settings::{SettingRow, Settings};
 pub use slots::{HolderEnd, SlotState, WalStatus};
+pub use synchronous::{StreamSeen, Waits};

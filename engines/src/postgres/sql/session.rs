@@ -52,7 +52,11 @@ impl Session {
             ChannelBinding::Require => ClientBinding::Require,
         });
         let statement = timeouts.answer.as_millis().max(1);
-        config.options(format!("-c search_path=pg_catalog -c statement_timeout={statement}"));
+        let mut options = format!("-c search_path=pg_catalog -c statement_timeout={statement}");
+        for (name, value) in params.settings() {
+            options.push_str(&format!(" -c {name}={value}"));
+        }
+        config.options(options);
         if let Some(password) = params.password(host) {
             config.password(password.as_bytes());
         }

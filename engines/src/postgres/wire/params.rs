@@ -186,6 +186,7 @@ pub struct ConnectParams {
     client_cert: Option<(PathBuf, PathBuf)>,
     channel_binding: ChannelBinding,
     timeouts: Timeouts,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl ConnectParams {
@@ -204,6 +205,7 @@ impl ConnectParams {
             client_cert: None,
             channel_binding: ChannelBinding::Prefer,
             timeouts: Timeouts::default(),
+            settings: Vec::new(),
         }
     }
 
@@ -258,6 +260,17 @@ impl ConnectParams {
     pub fn with_application_name(mut self, name: impl Into<String>) -> Self {
         self.application_name = name.into();
         self
+    }
+
+    /// The same with this setting in SQL sessions from their first moment on; its value has no space in it.
+    pub fn with_setting(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.settings.push((name, value.into()));
+        self
+    }
+
+    /// What SQL sessions begin with.
+    pub fn settings(&self) -> &[(&'static str, String)] {
+        &self.settings
     }
 
     /// The same with other deadlines.
@@ -447,6 +460,7 @@ impl Draft {
             client_cert,
             channel_binding: self.channel_binding.unwrap_or(ChannelBinding::Prefer),
             timeouts,
+            settings: Vec::new(),
         })
     }
 }

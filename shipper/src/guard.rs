@@ -1,0 +1,480 @@
+//! The guard of a database in `sync`: it lets commits go when no store takes them in time, and has them wait again when stores keep up.
+//!
+//! What always holds (`docs/adr/2026-11-28-the-guard.md`): an exposure is on disk before a commit is let go, and ends only when each commit that did not wait is stored.
+//! What it needs is an SQL session at the primary and its ledger: no store, no catalog, no shipper. A crash at any step leaves what the next start reads
+//! as one of its states.
+
+pub mod decide;
+pub mod ledger;
+#[cfg(test)]
+mod model;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use farshore_engines::postgres::sql::{Session, Waits};
+use farshore_engines::postgres::wire::{ConnectParams, Error, Host, Timeouts};
+use farshore_journal::{DatabaseName, Offset};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::decide::{Decider, Look, NOTICED, Names, Phase, Step, Waiter, Why};
+use self::ledger::Ledger;
+use crate::primary;
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long one host may take to answer a look: one that hangs must not keep commits waiting for long.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long changing the setting may take, which the server writes to its disk.
+const ACT: Duration = Duration::from_secs(60);
+/// After how long without a word the server ends a guard's session, and gives its lock away: a guard that is frozen or cut off must not keep another
+/// from acting.
+const SILENT: &str = "10s";
+/// How often one that looks on asks whether it is its turn.
+const SPARE: Duration = Duration::from_secs(1);
+/// How often it is written down that commits wait.
+const SIGHT: Duration = Duration::from_secs(5);
+/// How often the other hosts of a URL are looked at for a newer primary.
+const ELSEWHERE: Duration = Duration::from_secs(5);
+/// The advisory lock of whoever changes the setting, which is one for the whole server.
+const LOCK: &str = "farshore guard";
+
+/// What a guard of a database is called among its primary's sessions.
+pub fn session_name(database: &DatabaseName) -> String {
+    format!("farshore guard {database}")
+}
+
+/// What is guarded.
+#[derive(Debug, Clone)]
+pub struct GuardConfig {
+    /// The database.
+    pub database: DatabaseName,
+    /// How its hosts are reached.
+    pub params: ConnectParams,
+    /// What the setting says while commits wait.
+    pub armed: String,
+    /// What its stores' streams are called.
+    pub streams: Vec<String>,
+    /// How many of them must have what is called stored.
+    pub durable: usize,
+    /// How long a commit may wait.
+    pub timeout: Duration,
+    /// The folder of its ledger.
+    pub folder: PathBuf,
+}
+
+/// What a guard shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Where it is.
+    pub phase: Phase,
+    /// Another guard acts; this one is ready.
+    pub is_spare: bool,
+    /// Whether commits do not wait, or are not known to, as the ledger has it.
+    pub is_exposed: bool,
+    /// Up to when they are known to have waited before that; `None`: they wait, or nobody knows.
+    pub exposed_since: Option<DateTime<Utc>>,
+    /// Why, as the ledger's word has it.
+    pub why: Option<String>,
+    /// When the primary last answered.
+    pub looked_at: Option<DateTime<Utc>>,
+    /// What keeps it from its work.
+    pub trouble: Option<String>,
+}
+
+impl Standing {
+    /// Of a guard that has not looked.
+    pub const BEGUN: Self = Self {
+        phase: Phase::Unknown,
+        is_spare: false,
+        is_exposed: false,
+        exposed_since: None,
+        why: None,
+        looked_at: None,
+        trouble: None,
+    };
+}
+
+/// Guards until cancelled. The setting is left as it is then.
+///
+/// # Errors
+/// When the ledger cannot be read: nothing was changed.
+pub async fn run(
+    config: GuardConfig,
+    told: watch::Sender<Standing>,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
+    let ledger = Ledger::open(&config.folder, &config.database)?;
+    let timeouts = Timeouts { connect: ANSWER, answer: ACT, ..config.params.timeouts() };
+    let params =
+        config.params.clone().with_timeouts(timeouts).with_application_name(session_name(&config.database));
+    // What a login does must not wait for those whom the guard lets go.
+    let params =
+        params.with_setting("synchronous_commit", "local").with_setting("idle_session_timeout", SILENT);
+    let mut guard = Guard {
+        decider: Decider::new(config.timeout, ledger.open_exposure().is_some()),
+        sighted: ledger
+            .sighted()
+            .max(ledger.exposures().last().and_then(|last| last.until).and_then(noticed)),
+        kept: None,
+        config: GuardConfig { params, ..config },
+        ledger,
+        begun: Instant::now(),
+        told,
+        sessions: 0,
+        elsewhere: Elsewhere::default(),
+    };
+    guard.show(|_| {});
+    let mut session: Option<Session> = None;
+    let mut every = tokio::time::interval(LOOK);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            _ = every.tick() => {}
+        }
+        // A step that is begun is brought to its end: it is bounded by the session's own deadlines.
+        session = tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            session = guard.turn(session.take()) => session,
+        };
+    }
+}
+
+struct Guard {
+    config: GuardConfig,
+    ledger: Ledger,
+    decider: Decider,
+    /// Up to when commits are known to have waited, and when that was last written down.
+    sighted: Option<DateTime<Utc>>,
+    kept: Option<Instant>,
+    begun: Instant,
+    told: watch::Sender<Standing>,
+    sessions: u64,
+    elsewhere: Elsewhere,
+}
+
+/// Where the primary is, asked beside: a promotion leaves the old one behind, which may go on answering.
+#[derive(Default)]
+struct Elsewhere {
+    at: Option<Host>,
+    asked: Option<Instant>,
+    asking: JoinSet<Result<Host, String>>,
+}
+
+impl Elsewhere {
+    /// Whether the primary is known to be another host than the one of the session.
+    fn moved(&mut self, params: &ConnectParams) -> bool {
+        if params.hosts().len() < 2 {
+            return false;
+        }
+        if let Some(Ok(Ok(found))) = self.asking.try_join_next()
+            && self.at.as_ref().is_some_and(|at| *at != found)
+        {
+            return true;
+        }
+        if self.asking.is_empty() && self.asked.is_none_or(|asked| asked.elapsed() > ELSEWHERE) {
+            self.asked = Some(Instant::now());
+            let params = params.clone();
+            self.asking.spawn(async move { primary::find(&params).await.map(|found| found.host) });
+        }
+        false
+    }
+
+    fn is(&mut self, host: Host) {
+        self.asking.abort_all();
+        *self = Self { at: Some(host), asked: Some(Instant::now()), asking: JoinSet::new() };
+    }
+}
+
+/// Why a turn came to nothing.
+enum Hindered {
+    /// The session is of no more use.
+    Session(String),
+    /// Something else keeps it.
+    Other(String),
+}
+
+impl From<Error> for Hindered {
+    fn from(why: Error) -> Self {
+        match &why {
+            Error::Server { .. } => Self::Other(why.to_string()),
+            _ => Self::Session(why.to_string()),
+        }
+    }
+}
+
+impl Guard {
+    /// One look and what follows from it; the session that is used on.
+    async fn turn(&mut self, session: Option<Session>) -> Option<Session> {
+        let session = match session {
+            Some(session) => session,
+            None => match self.begin_session().await {
+                Ok(Some(session)) => session,
+                Ok(None) => {
+                    tokio::time::sleep(SPARE).await;
+                    return None;
+                }
+                Err(why) => {
+                    self.hindered(why);
+                    return None;
+                }
+            },
+        };
+        match self.look(&session).await {
+            Ok(()) => Some(session),
+            Err(Hindered::Other(why)) => {
+                self.hindered(why);
+                Some(session)
+            }
+            Err(Hindered::Session(why)) => {
+                self.hindered(why);
+                None
+            }
+        }
+    }
+
+    /// A session at the primary, of the one guard that acts there; `None`: another one does.
+    async fn begin_session(&mut self) -> Result<Option<Session>, String> {
+        let found = primary::find(&self.config.params).await?;
+        self.sessions += 1;
+        self.elsewhere.is(found.host);
+        let said = |why: Error| why.to_string();
+        if !found.sql.advisory_lock(LOCK).await.map_err(said)? {
+            self.show(|standing| {
+                (standing.is_spare, standing.trouble) = (true, None);
+                standing.looked_at = Some(Utc::now());
+            });
+            return Ok(None);
+        }
+        if !found.sql.may_change_waits().await.map_err(said)? {
+            return Err("its role may not change synchronous_standby_names".to_owned());
+        }
+        self.show(|standing| standing.is_spare = false);
+        Ok(Some(found.sql))
+    }
+
+    async fn look(&mut self, session: &Session) -> Result<(), Hindered> {
+        if self.elsewhere.moved(&self.config.params) {
+            return Err(Hindered::Session("another host is the primary now".to_owned()));
+        }
+        let asked = tokio::time::timeout(ANSWER, session.waits(&self.config.streams, LOCK)).await;
+        let waits = asked.map_err(|_| Hindered::Session("the primary does not answer".to_owned()))??;
+        let Some(flushed) = waits.flushed.filter(|_| waits.primary) else {
+            return Err(Hindered::Session("the server is a standby now".to_owned()));
+        };
+        if !waits.holds {
+            return Err(Hindered::Session(
+                "its session is not the one that may act: another guard is at this server by another database's name, or a pooler stands between".to_owned(),
+            ));
+        }
+        let look = Look {
+            at: self.begun.elapsed(),
+            names: self.names(&waits.names),
+            flushed,
+            stored: stored(&self.config.streams, self.config.durable, &waits),
+            server_micros: waits.server_micros,
+            loaded: waits.loaded,
+            waiters: waits
+                .waiters
+                .into_iter()
+                .map(|(process, statement)| Waiter { process, statement })
+                .collect(),
+            attentive: waits.attentive,
+            life: (waits.started, self.sessions),
+        };
+        let phase = self.decider.phase();
+        let step = self.decider.look(&look);
+        self.take(session, step, &look).await?;
+        if let Step::Disarm | Step::Arm = step {
+            self.decider.did(step, self.begun.elapsed());
+        }
+        let now = self.decider.phase();
+        if now != phase {
+            tracing::info!(database = %self.config.database, from = word(phase), to = word(now), "the guard's state changed");
+        }
+        let trouble = match &look.names {
+            Names::Other(names) => Some(format!(
+                "synchronous_standby_names is '{names}', which is somebody's own: it is left alone"
+            )),
+            _ if self.decider.is_late(look.at) => Some(self.late(session).await),
+            _ => None,
+        };
+        self.sight(look.at);
+        self.show(|standing| {
+            standing.looked_at = Some(Utc::now());
+            standing.trouble = trouble;
+        });
+        Ok(())
+    }
+
+    /// Does what was decided. The exposure comes first, and nothing without it.
+    async fn take(&mut self, session: &Session, step: Step, look: &Look) -> Result<(), Hindered> {
+        match step {
+            Step::Watch => {}
+            Step::Open(why) => self.expose(step, why, look)?,
+            Step::Disarm => {
+                self.expose(Step::Open(Why::Waited), Why::Waited, look)?;
+                tracing::warn!(
+                    database = %self.config.database,
+                    waited_seconds = self.decider.waited(look.at).as_secs_f64(),
+                    "commits waited for too long and are let go: from now on what is committed may be lost with the primary"
+                );
+                session.wait_for("").await?;
+            }
+            Step::Arm => session.wait_for(&self.config.armed).await?,
+            Step::Close(until) => {
+                let ended = self.ledger.end(Utc::now(), until);
+                ended.map_err(|why| Hindered::Other(format!("{}: {why}", self.ledger.path().display())))?;
+                self.sighted = noticed(Utc::now());
+                self.decider.did(step, look.at);
+                tracing::info!(database = %self.config.database, %until, "every commit is stored again, and new ones wait for it");
+            }
+        }
+        Ok(())
+    }
+
+    fn expose(&mut self, step: Step, why: Why, look: &Look) -> Result<(), Hindered> {
+        let now = Utc::now();
+        // Until now they waited, where the guard itself is about to let them go.
+        let since = if why == Why::Waited { Some(now) } else { self.sighted };
+        let begun = self.ledger.begin(now, since, why.word(), (look.flushed.timeline, look.stored));
+        begun.map_err(|error| {
+            Hindered::Other(format!(
+                "{}: {error}; no commit is let go while its exposure cannot be written down",
+                self.ledger.path().display()
+            ))
+        })?;
+        self.decider.did(step, look.at);
+        Ok(())
+    }
+
+    /// Keeps up to when commits are known to have waited, on disk every few seconds.
+    fn sight(&mut self, at: Duration) {
+        let Some(sighted) = self.decider.sighted(at) else { return };
+        let Some(sighted) = Utc::now()
+            .checked_sub_signed(TimeDelta::from_std(at.saturating_sub(sighted)).unwrap_or_default())
+        else {
+            return;
+        };
+        self.sighted = Some(sighted);
+        if self.kept.is_some_and(|kept| kept.elapsed() < SIGHT) {
+            return;
+        }
+        self.kept = Some(Instant::now());
+        if let Err(why) = self.ledger.sight(sighted) {
+            tracing::warn!(database = %self.config.database, error = %why, "up to when commits waited could not be written down: an exposure may begin too early");
+        }
+    }
+
+    /// Why a setting that was changed is not what commits go by.
+    async fn late(&self, session: &Session) -> String {
+        match tokio::time::timeout(ANSWER, session.waits_source()).await {
+            Ok(Ok(source)) if source == "command line" => {
+                "synchronous_standby_names is on the server's command line, where nothing changes it".to_owned()
+            }
+            _ => "the server has not taken the changed setting: a checkpoint is at work that does not look at it, or a configuration file is flawed, which its log says".to_owned(),
+        }
+    }
+
+    fn names(&self, names: &str) -> Names {
+        match names.trim() {
+            "" => Names::Disarmed,
+            names if names == self.config.armed => Names::Armed,
+            names => Names::Other(names.to_owned()),
+        }
+    }
+
+    fn hindered(&self, why: String) {
+        let before = self.told.borrow().trouble.clone();
+        if before.as_ref() != Some(&why) {
+            tracing::warn!(database = %self.config.database, error = %why, "the guard is kept from its work");
+        }
+        self.show(|standing| standing.trouble = Some(why));
+    }
+
+    fn show(&self, change: impl FnOnce(&mut Standing)) {
+        let open = self.ledger.open_exposure();
+        let (since, why) = (open.and_then(|open| open.since), open.map(|open| open.why.clone()));
+        let (phase, is_exposed) = (self.decider.phase(), open.is_some());
+        self.told.send_modify(|standing| {
+            (standing.phase, standing.is_exposed) = (phase, is_exposed);
+            (standing.exposed_since, standing.why) = (since, why);
+            change(standing);
+        });
+    }
+}
+
+/// The moment of which is known what one looks at now.
+fn noticed(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    now.checked_sub_signed(TimeDelta::from_std(NOTICED).ok()?)
+}
+
+/// A state's word.
+pub const fn word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Unknown => "unknown",
+        Phase::Armed => "armed",
+        Phase::Disarmed => "disarmed",
+        Phase::Arming => "arming",
+        Phase::HandsOff => "hands_off",
+    }
+}
+
+/// What as many of these streams have as must. A stream that has not caught up yet is one that no commit can wait for.
+fn stored(names: &[String], durable: usize, waits: &Waits) -> Option<Offset> {
+    let of = |name: &String| {
+        waits
+            .streams
+            .iter()
+            .filter(|stream| stream.name == *name && stream.streams)
+            .filter_map(|stream| stream.flushed)
+            .max()
+    };
+    let mut ends: Vec<Option<Offset>> = names.iter().map(of).collect();
+    ends.sort_unstable_by(|a, b| b.cmp(a));
+    ends.get(durable.checked_sub(1)?).copied().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use farshore_engines::postgres::sql::StreamSeen;
+
+    use super::*;
+
+    #[test]
+    fn stored_is_what_as_many_streams_have_as_must() {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let seen = |name: &str, flushed: Option<u64>, streams| StreamSeen {
+            name: name.to_owned(),
+            flushed: flushed.map(Offset::new),
+            streams,
+        };
+        let waits = |streams| Waits {
+            names: String::new(),
+            primary: true,
+            flushed: None,
+            server_micros: 0,
+            loaded: String::new(),
+            waiters: Vec::new(),
+            attentive: false,
+            started: String::new(),
+            holds: true,
+            streams,
+        };
+        let three = waits(vec![seen("a", Some(5), true), seen("b", Some(9), true), seen("c", None, true)]);
+        let of = |durable, waits: &Waits| stored(&names, durable, waits).map(Offset::get);
+        assert_eq!((of(1, &three), of(2, &three), of(3, &three)), (Some(9), Some(5), None));
+        // One that catches up holds no commit, whatever it has; of two of a name one is enough.
+        let two = waits(vec![
+            seen("a", Some(50), false),
+            seen("a", Some(5), true),
+            seen("a", Some(7), true),
+            seen("x", Some(90), true),
+        ]);
+        assert_eq!((of(1, &two), of(2, &two)), (Some(7), None));
+    }
+}
