@@ -123,6 +123,13 @@ impl Upkeep {
                 );
             }
         }
+        let guarded: Vec<_> = self
+            .config
+            .databases
+            .iter()
+            .map(|(name, settings)| (name.clone(), settings.protection.guarded().is_some()))
+            .collect();
+        self.catalog.guard_expect(&guarded).await?;
         let mut failed = None;
         for (name, _) in &self.shown {
             if let Err(why) = self.bring_up_one(name, added).await {

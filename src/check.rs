@@ -105,6 +105,7 @@ pub const CODES: &[&str] = &[
     "settings.slots_in_use",
     "settings.max_slot_wal_keep_size",
     "settings.idle_replication_slot_timeout",
+    "protection.guard",
     "settings.synchronous_commit",
     "role.rights",
     "role.superuser",

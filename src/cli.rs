@@ -160,6 +160,11 @@ pub enum Command {
   farshore receive
   farshore -c /etc/farshore/receiver.toml -v receive")]
     Receive,
+    /// Let commits of databases in `sync` go when no store takes them in time, and have them wait again when stores keep up
+    #[command(before_help = "Examples:
+  farshore guard
+  farshore -c /etc/farshore/guard.toml guard orders")]
+    Guard(DatabaseChoice),
     /// Check settings, rights, slots, store and keys; say how to mend what is wrong
     #[command(before_help = "Examples:
   farshore check

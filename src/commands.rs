@@ -13,6 +13,7 @@ pub mod demo;
 pub mod drill;
 pub mod expire;
 mod exposure;
+pub mod guard;
 pub mod hold;
 pub mod init;
 pub mod job;
@@ -146,6 +147,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Run => run::run(&mut context).await,
         Command::ServeJournal => serve_journal::run(&mut context).await,
         Command::Receive => receive::run(&mut context).await,
+        Command::Guard(args) => guard::run(&mut context, args).await,
         Command::Check(args) => check::run(&mut context, args).await,
         Command::Status(args) => status::run(&mut context, args).await,
         Command::Backup(args) => backup::run(&mut context, args).await,

@@ -533,8 +533,12 @@ impl Judge<'_> {
             return Err(self.problem(place.span(), what));
         }
         let engine = self.engine(name, span.clone(), &database)?;
-        let modes = (database.protection.as_ref(), database.protection_bound.as_ref());
-        let protection = self.protection(name, database.engine, database.stores.get_ref(), modes)?;
+        let written = protection::Written {
+            mode: database.protection.as_ref(),
+            bound: database.protection_bound.as_ref(),
+            timeout: database.sync_timeout.as_ref(),
+        };
+        let protection = self.protection(name, database.engine, database.stores.get_ref(), written)?;
         let key = format!("databases.{name}.heartbeat");
         let heartbeat =
             self.address(&key, span, database.heartbeat_url.as_ref(), database.heartbeat_url_file.clone())?;

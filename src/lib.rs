@@ -14,6 +14,7 @@ pub mod drill;
 pub mod exit;
 pub mod expire;
 mod exposure;
+mod guarding;
 pub mod heads;
 pub mod heap;
 pub mod jobs;

@@ -209,6 +209,8 @@ codes! {
     StandbyNotListed = 1002, NotFound;
     /// No journal of another machine is received.
     ReceiveRefused = 1003, Refused;
+    /// Nothing is guarded.
+    GuardRefused = 1004, Refused;
 }
 
 impl fmt::Display for Code {

@@ -117,8 +117,9 @@ impl Turning {
     }
 }
 
-/// Tells it until cancelled, and then that the service ends.
+/// Tells it until cancelled, and then that the service ends; `what` says what it does.
 pub async fn tell(
+    what: String,
     shown: Vec<(DatabaseName, watch::Receiver<Vec<Progress>>)>,
     pulses: Vec<Pulse>,
     cancel: CancellationToken,
@@ -131,10 +132,7 @@ pub async fn tell(
     let variable = |name| std::env::var(name).ok();
     let (microseconds, process) = (variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"));
     let every = watchdog(microseconds.as_deref(), process.as_deref(), std::process::id());
-    manager.say(&format!(
-        "READY=1\nSTATUS=ships {} databases; `farshore status` says how each stands",
-        shown.len()
-    ));
+    manager.say(&format!("READY=1\nSTATUS={what}; `farshore status` says how each stands"));
     let mut turning = Turning::default();
     let mut said_to_hang = false;
     loop {

@@ -264,7 +264,7 @@ pub fn stream_params(
 ) -> Result<ConnectParams, OperatorMessage> {
     let params = connect_params(name, settings)?;
     Ok(match settings.protection.reported().holds_commits() {
-        true => params.with_application_name(protection::standby_name(name, store)),
+        true => params.with_application_name(protection::standby_name(settings.protection, name, store)),
         false => params,
     })
 }

@@ -49,7 +49,16 @@ fn a_wrong_configuration_is_shown_with_line_and_caret() {
         ("no duration", "rpo = \"1s\"", "rpo = \"1 second\""),
         ("a bare number", "rpo = \"1s\"", "rpo = 1"),
         ("zero", "rto = \"15m\"", "rto = \"0s\""),
-        ("a mode not built", "protection = \"async\"", "protection = \"sync\""),
+        (
+            "a time that is for another mode",
+            "protection = \"async\"",
+            "protection = \"strict\"\nsync_timeout = \"5s\"",
+        ),
+        (
+            "a commit that would wait too shortly",
+            "protection = \"async\"",
+            "protection = \"sync\"\nsync_timeout = \"5ms\"",
+        ),
         ("a mode without its bound", "protection = \"async\"", "protection = \"near-sync\""),
         (
             "a bound without its mode",

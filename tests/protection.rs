@@ -6,8 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 #![allow(clippy::print_stdout)] // what was measured is read in the output
 
+#[path = "protection/chain.rs"]
+mod chain;
 #[path = "protection/clients.rs"]
 mod clients;
+#[path = "protection/guarded.rs"]
+mod guarded;
 #[path = "protection/measured.rs"]
 mod measured;
 #[path = "receiving/rig.rs"]
@@ -19,94 +23,12 @@ mod shippers;
 
 use std::time::{Duration, Instant};
 
+use chain::Chain;
 use clients::Clients;
-use farshore_testkit::link::Link;
-use farshore_testkit::pg::{Major, Mode, Server};
+use farshore_testkit::pg::Mode;
 use farshore_testkit::process::{let_pass, wait_for};
 use farshore_testkit::soak::Campaign;
-use rig::{Receiver, Running, SHIPPER};
-use serde_json::Value;
-use service::{Node, SOON, Service, all};
-
-/// Everything between a commit and its place in the receiver's directory.
-struct Chain {
-    server: Server,
-    node: Node,
-    receiver: Receiver,
-    link: Link,
-    running: Option<Running>,
-    shipper: Option<Service>,
-}
-
-impl Chain {
-    fn new(protection: &str) -> Self {
-        let server = Server::start_new(Major::V15);
-        server.sql("create table kept (client int, n int, primary key (client, n))");
-        let receiver = Receiver::new();
-        let running = receiver.start();
-        let link = Link::to(running.address());
-        let node = Node::new(&[&server]);
-        receiver.equip(&node, SHIPPER, &[link.address()]);
-        node.configure(|text| text.replace("flush_interval = \"200ms\"\n", &format!("{protection}\n")));
-        let shipper = node.start(None);
-        receiver.wait_backup(&node);
-        let chain = Self { server, node, receiver, link, running: Some(running), shipper: Some(shipper) };
-        chain.arm();
-        chain
-    }
-
-    /// Does at the primary what `check` says.
-    fn arm(&self) {
-        let checked = self.node.run(&["-o", "json", "check", "orders"]);
-        let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
-        let wanted = "alter system set synchronous_standby_names = 'FIRST 1 (\"farshore orders/main\")'";
-        let text = checked.to_string().replace("\\\"", "\"");
-        assert!(text.contains(wanted), "{text}");
-        self.server.sql(wanted);
-        self.server.sql("select pg_reload_conf()");
-        let waits = wait_for(SOON, || {
-            let state = self.server.sql(
-                "select sync_state from pg_stat_replication where application_name = 'farshore orders/main'",
-            );
-            (state == "sync").then_some(())
-        });
-        assert!(
-            waits.is_some(),
-            "{}\n{}",
-            self.server.sql("select * from pg_stat_replication"),
-            self.node.log()
-        );
-    }
-
-    fn kill_shipper(&mut self) {
-        self.shipper.take().unwrap().kill9();
-    }
-
-    fn start_shipper(&mut self) {
-        self.shipper = Some(self.node.start(None));
-    }
-
-    fn kill_receiver(&mut self) {
-        self.running.take().unwrap().kill9();
-    }
-
-    fn start_receiver(&mut self) {
-        let running = self.receiver.start();
-        self.link.lead_to(running.address());
-        self.running = Some(running);
-    }
-
-    /// The rows of each client in a restore from the receiver's directory alone.
-    fn restored(&self) -> Vec<(u32, u32)> {
-        let restored = self.receiver.node().restore(&["--latest"]);
-        let text = restored.sql("select client, n from kept order by 1, 2");
-        let row = |line: &str| {
-            let (client, n) = line.split_once('|').unwrap();
-            (client.parse().unwrap(), n.parse().unwrap())
-        };
-        text.lines().map(row).collect()
-    }
-}
+use service::{SOON, all};
 
 /// A commit that is asked for beside the test: whether it is done.
 fn done_within(clients: &Clients, acknowledged: usize, within: Duration) -> bool {

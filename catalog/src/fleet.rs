@@ -12,6 +12,7 @@ use crate::chronicle::{Seal, seal_list_in_txn};
 use crate::connection::in_snapshot;
 use crate::database::database_all_in_txn;
 use crate::glance;
+use crate::guard::{Guard, guard_list_in_txn};
 use crate::incarnation::{Incarnation, incarnation_all_in_txn};
 pub use crate::job::JobFacts;
 use crate::job::job_facts_in_txn;
@@ -96,6 +97,8 @@ pub struct Fleet {
     pub seals: Vec<(Seal, u64)>,
     /// Standbys that take a journal for their primary, as they were last heard of.
     pub standbys: Vec<Standby>,
+    /// What the guards of databases in `sync` last said.
+    pub guards: Vec<Guard>,
 }
 
 /// How a database stands at a moment.
@@ -239,6 +242,7 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
         jobs: job_facts_in_txn(txn, now).await?,
         seals: seal_list_in_txn(txn).await?,
         standbys: standby_list_in_txn(txn, None).await?,
+        guards: guard_list_in_txn(txn).await?,
     })
 }
 

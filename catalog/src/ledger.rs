@@ -28,6 +28,8 @@ use crate::{Catalog, Error, Result, Time, Txn};
 
 /// The promise that is kept a ledger of: no more than this is not stored.
 pub const RPO: &str = "rpo";
+/// The other one: commits wait until they are stored, in `sync`.
+pub const SYNC: &str = "sync";
 
 /// An event with its place.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,6 +29,7 @@ pub mod exposure;
 pub mod fleet;
 pub mod gap;
 pub mod glance;
+pub mod guard;
 pub mod head;
 pub mod incarnation;
 pub mod job;

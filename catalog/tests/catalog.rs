@@ -26,6 +26,8 @@ mod stories_drills;
 mod stories_fleet;
 #[path = "catalog/stories_glance.rs"]
 mod stories_glance;
+#[path = "catalog/stories_guards.rs"]
+mod stories_guards;
 #[path = "catalog/stories_jobs.rs"]
 mod stories_jobs;
 #[path = "catalog/stories_points.rs"]
@@ -190,6 +192,7 @@ on_both!(
     stories_fleet::the_fleet_says_of_each_database_what_its_status_says,
     stories_fleet::the_newest_success_and_failure_of_work_are_known_by_kind_and_database,
     stories_fleet::work_that_was_done_and_is_bad_news_is_a_failure_and_hides_no_success_before_it,
+    stories_guards::a_database_that_is_to_be_guarded_is_known_before_a_guard_ever_was_and_old_words_count_for_nothing,
     stories_standbys::a_refused_standby_stays_where_it_was_and_grows_later_and_one_that_nobody_knows_is_none,
     stories_fleet::of_many_that_see_a_change_one_tells_it,
     stories_fleet::of_many_that_would_tell_a_channel_one_does_and_what_it_heard_never_grows_older,

@@ -42,6 +42,8 @@ pub struct CheckFacts {
     pub retained_bytes: Option<u64>,
     /// Free bytes on the file system of `pg_wal`.
     pub wal_free_bytes: Option<u64>,
+    /// Whether a guard of the database is connected to the primary.
+    pub guard: Option<bool>,
     /// Server clock minus this machine's clock.
     pub clock_difference: Option<ClockDifference>,
     /// One entry for each store of the database.
@@ -63,6 +65,8 @@ pub struct Wanted {
     pub on_full: OnFull,
     /// What `synchronous_standby_names` is to say, where commits wait for farshore; `None`: none does.
     pub waits_for: Option<String>,
+    /// A guard lets them go after a while, and makes that setting itself.
+    pub guarded: bool,
     /// The RPO, where one is set.
     pub rpo: Option<Duration>,
     /// The role of the URL.

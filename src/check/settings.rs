@@ -2,7 +2,7 @@
 
 use crate::check::facts::CheckFacts;
 use crate::check::{Finding, Level};
-use crate::config::OnFull;
+use crate::config::{OnFull, protection};
 
 /// Slots of one database: one that streams, one that keeps.
 const SLOTS: u64 = 2;
@@ -45,7 +45,10 @@ pub(super) fn judge(facts: &CheckFacts, findings: &mut Vec<Finding>) {
     judge_retention(&settings, facts.wanted.on_full, findings);
     judge_idle_timeout(&settings, facts.server_version, findings);
     judge_waits_from_the_start(facts.server_version, facts.wanted.waits_for.is_some(), findings);
-    judge_synchronous(&settings, &facts.wanted.database, facts.wanted.waits_for.as_deref(), findings);
+    if facts.wanted.guarded {
+        judge_guard(facts.guard, &facts.wanted.database, findings);
+    }
+    judge_synchronous(&settings, facts, findings);
 }
 
 /// Settings by name; one that is not shown is not known.
@@ -236,8 +239,22 @@ fn judge_waits_from_the_start(version: Option<u32>, waits: bool, findings: &mut 
     }
 }
 
+/// Without a guard `sync` is no promise: nobody makes commits wait, or nobody lets them go.
+fn judge_guard(guard: Option<bool>, database: &str, findings: &mut Vec<Finding>) {
+    let code = "protection.guard";
+    findings.push(match guard {
+        None => Finding::unknown(code, format!("whether a guard of {database} is connected to the primary")),
+        Some(true) => Finding::ok(code, format!("a guard of {database} is connected to the primary")),
+        Some(false) => Finding::problem(
+            code,
+            format!("no guard of {database} is connected to the primary: nobody has commits wait until they are stored, nor lets those go that wait"),
+            format!("run `farshore guard {database}`, best on the primary's machine; docs/protection.md says how"),
+        ),
+    });
+}
+
 /// Whether commits wait as protection says.
-fn waited_for((level, names): (&str, &str), wanted: &str, database: &str) -> Finding {
+fn waited_for((level, names): (&str, &str), wanted: &str, database: &str, guarded: bool) -> Finding {
     let code = "settings.synchronous_commit";
     match level {
         "off" | "local" | "remote_write" => Finding::problem(
@@ -248,6 +265,21 @@ fn waited_for((level, names): (&str, &str), wanted: &str, database: &str) -> Fin
             "alter system set synchronous_commit = on; then select pg_reload_conf()",
         ),
         _ if names == wanted => Finding::ok(code, "commits wait until they are stored, as protection says"),
+        _ if guarded && names.is_empty() => Finding {
+            code,
+            level: Level::Warning,
+            what: format!(
+                "commits of {database} do not wait now: its guard has them wait once its stores keep up"
+            ),
+            mend: Some("nothing, while a guard is there: `farshore status` says since when".to_owned()),
+        },
+        _ if guarded => Finding::problem(
+            code,
+            format!(
+                "synchronous_standby_names is '{names}', which is somebody's own: the guard of {database} leaves it alone, and commits are not known to be protected"
+            ),
+            "alter system reset synchronous_standby_names; then select pg_reload_conf(): the guard makes it what it is to be",
+        ),
         _ => Finding::problem(
             code,
             format!(
@@ -258,25 +290,21 @@ fn waited_for((level, names): (&str, &str), wanted: &str, database: &str) -> Fin
     }
 }
 
-fn judge_synchronous(
-    settings: &Settings<'_>,
-    database: &str,
-    waits_for: Option<&str>,
-    findings: &mut Vec<Finding>,
-) {
+fn judge_synchronous(settings: &Settings<'_>, facts: &CheckFacts, findings: &mut Vec<Finding>) {
     let code = "settings.synchronous_commit";
+    let (database, waits_for) = (&facts.wanted.database, facts.wanted.waits_for.as_deref());
     let names = settings.text("synchronous_standby_names");
     findings.push(match (settings.text("synchronous_commit"), names) {
         (None, _) | (_, None) => Finding::unknown(code, "synchronous_commit and synchronous_standby_names"),
         (Some(level), Some(names)) if waits_for.is_some() => {
-            waited_for((level, names), waits_for.unwrap_or_default(), database)
+            waited_for((level, names), waits_for.unwrap_or_default(), database, facts.wanted.guarded)
         }
         (Some("remote_apply"), Some(names)) if names.contains("farshore") || names.contains('*') => Finding::problem(
             code,
             format!("synchronous_commit is remote_apply and names farshore: commits of {database} would wait for ever"),
             "take farshore out of synchronous_standby_names, or set synchronous_commit = on",
         ),
-        (Some(_), Some(names)) if names.contains(&format!("farshore {database}/")) => Finding::problem(
+        (Some(_), Some(names)) if protection::names_stream(names, database) => Finding::problem(
             code,
             format!("synchronous_standby_names is '{names}', and protection is async: commits of {database} wait for a standby that nobody is"),
             "take farshore out of it, or set protection back to what it was",

@@ -31,11 +31,13 @@ fn sound() -> CheckFacts {
             database: "orders".into(),
             on_full: OnFull::Hold,
             waits_for: None,
+            guarded: false,
             rpo: None,
             user: "farshore".into(),
             sql_database: "postgres".into(),
         },
         not_asked: None,
+        guard: None,
         hosts: ["db1:5432", "db2:5432"]
             .into_iter()
             .enumerate()
@@ -375,6 +377,24 @@ fn a_mode_in_which_commits_wait_is_held_against_what_the_primary_says() {
     assert_eq!(level(wanted, "on", false).0, Level::Problem);
     assert_eq!(level("*", "on", false).0, Level::Warning);
     assert_eq!(level("", "on", false).0, Level::Ok);
+}
+
+#[test]
+fn in_sync_a_guard_must_be_there_and_the_setting_is_its_own_or_nobodys() {
+    let wanted = "FIRST 1 (\"farshore orders/main\")";
+    let levels = |guard: Option<bool>, names: &str| {
+        let mut facts = sound();
+        (facts.wanted.waits_for, facts.wanted.guarded, facts.guard) = (Some(wanted.to_owned()), true, guard);
+        facts.settings.as_mut().unwrap().insert("synchronous_standby_names".into(), names.into());
+        let of =
+            |code| findings(&facts).into_iter().find(|found| found.code == code).map(|found| found.level);
+        (of("protection.guard").unwrap(), of("settings.synchronous_commit").unwrap())
+    };
+    assert_eq!(levels(Some(true), wanted), (Level::Ok, Level::Ok));
+    assert_eq!(levels(Some(true), ""), (Level::Ok, Level::Warning));
+    assert_eq!(levels(Some(false), "*"), (Level::Problem, Level::Problem));
+    assert_eq!(levels(None, wanted).0, Level::Unknown);
+    assert!(findings(&sound()).iter().all(|found| found.code != "protection.guard"));
 }
 
 #[test]

@@ -96,7 +96,7 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
 /// What the primary's `synchronous_standby_names` is to say; `None` where no commit waits.
 fn waits_for(name: &DatabaseName, database: &DatabaseConfig) -> Option<String> {
     let waits = database.protection.reported().holds_commits();
-    waits.then(|| protection::synchronous_names(name, &database.stores, database.durable))
+    waits.then(|| protection::synchronous_names(name, database))
 }
 
 /// The facts of one PostgreSQL database: what the configuration tells, and what its servers and stores answer.
@@ -106,6 +106,7 @@ async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig)
             database: name.to_string(),
             on_full: database.on_full,
             waits_for: waits_for(name, database),
+            guarded: database.protection.guarded().is_some(),
             rpo: database.rpo.map(Span::get),
             ..Wanted::default()
         },

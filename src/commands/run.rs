@@ -129,7 +129,8 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     }
     let pulse = Pulse::default();
     pictures.spawn(health(shown.clone(), health_tx, pulse.clone(), cancel.clone()));
-    pictures.spawn(supervised::tell(shown.clone(), vec![pulse, watched], cancel.clone()));
+    let what = format!("ships {} databases", shown.len());
+    pictures.spawn(supervised::tell(what, shown.clone(), vec![pulse, watched], cancel.clone()));
     if let Some(catalog) = catalog.clone() {
         let upkeep = Upkeep { config: Arc::clone(&config), catalog, shown: shown.clone() };
         pictures.spawn(upkeep.run(cancel.clone()));

@@ -1,8 +1,11 @@
 //! `farshore status`: what is stored, how far behind it is and how far back it reaches. It reads the catalog.
 
+mod protected;
+
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use farshore_catalog::guard::Guard;
 use farshore_catalog::lag::{self, ShownState};
 use farshore_catalog::status::{DatabaseStatus, Former};
 use farshore_journal::{DatabaseName, Position};
@@ -15,6 +18,7 @@ use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
 use crate::wiring;
+use protected::Protected;
 
 /// How often `--watch` looks anew.
 const WATCH: Duration = Duration::from_secs(1);
@@ -28,28 +32,32 @@ struct Shown {
     /// Whether more than that is not stored; null when there is no objective, or it is not known: what was committed before the last
     /// word of the service may have been stored since.
     rpo_breached: Option<bool>,
+    /// Whether commits wait until they are stored, where a guard sees to that; null elsewhere.
+    guard: Option<Protected>,
     #[serde(skip)]
     now: DateTime<Utc>,
 }
 
 impl Shown {
-    fn new(status: DatabaseStatus, rpo: Option<Duration>, now: DateTime<Utc>) -> Self {
+    fn new(status: DatabaseStatus, rpo: Option<Duration>, guard: Option<&Guard>, now: DateTime<Utc>) -> Self {
         let rpo_seconds = rpo.map(|rpo| rpo.as_secs_f64());
         let rpo_breached =
             lag::breached(now, status.state, status.measured_at, status.ship_lag_seconds, rpo_seconds);
-        Self { status, rpo_seconds, rpo_breached, now }
+        let guard = guard.map(|guard| Protected::new(guard, now));
+        Self { status, rpo_seconds, rpo_breached, guard, now }
     }
 
-    /// What this says of a run: a breached objective before a state that is not known, or in which nothing is shipped any more.
+    /// What this says of a run: a breached objective, or commits that do not wait as they should, before a state that is not known, or in which nothing is shipped any more.
     fn exit(&self) -> Exit {
         let ships = match self.status.state {
             ShownState::Unknown => false,
             ShownState::Known(state) => !state.is_stopped(),
         };
-        match (self.rpo_breached, ships) {
-            (Some(true), _) => Exit::Breached,
-            (_, false) => Exit::Findings,
-            (_, true) => Exit::Done,
+        let protected = self.guard.as_ref().map(Protected::holds);
+        match (self.rpo_breached, protected, ships) {
+            (Some(true), ..) | (_, Some(Some(false)), _) => Exit::Breached,
+            (_, _, false) | (_, Some(None), _) => Exit::Findings,
+            (_, _, true) => Exit::Done,
         }
     }
 }
@@ -119,7 +127,7 @@ impl Row for Shown {
     }
 
     fn below(&self, zone: Zone) -> Vec<String> {
-        let Self { status, rpo_seconds, rpo_breached, .. } = self;
+        let Self { status, rpo_seconds, rpo_breached, guard, .. } = self;
         let name = &status.database;
         let mut lines: Vec<String> = status.why.iter().map(|why| format!("{name} why: {why}")).collect();
         if let (Some(true), Some(rpo), Some(lag)) = (rpo_breached, rpo_seconds, status.ship_lag_seconds) {
@@ -127,6 +135,7 @@ impl Row for Shown {
                 "{name} rpo: commits of the last {lag} s are not stored; the objective is {rpo} s"
             ));
         }
+        lines.extend(guard.iter().map(|guard| format!("{name} protection: {}", guard.line(zone))));
         lines.extend(before(zone, name, &status.former));
         lines
     }
@@ -176,10 +185,12 @@ pub async fn run(context: &mut Context, args: StatusArgs) -> anyhow::Result<Exit
     let catalog = wiring::catalog(&config).await?;
     loop {
         let mut shown = Vec::with_capacity(asked.len());
+        let guards = catalog.guard_list().await.map_err(|why| wiring::catalog_away(&why))?;
         for (name, rpo) in &asked {
             let now = Utc::now();
             let status = catalog.status(name, now).await.map_err(|why| unknown(name, &why))?;
-            shown.push(Shown::new(status, *rpo, now));
+            let guard = guards.iter().find(|guard| guard.database == *name);
+            shown.push(Shown::new(status, *rpo, guard, now));
         }
         context.output.list("farshore.status/1", &shown)?;
         if !args.watch {
@@ -296,16 +307,19 @@ mod tests {
             // What is not stored grows old, whoever is silent.
             (ShownState::Unknown, Some(42.5), second, 8),
         ] {
-            let shown = Shown::new(status(state, lag, None), rpo, at(112));
+            let shown = Shown::new(status(state, lag, None), rpo, None, at(112));
             assert_eq!(shown.exit().code(), code, "{} {lag:?} {rpo:?}", state.word());
         }
         let breached = |lag| {
-            Shown::new(status(known(ShippingState::Connected), Some(lag), None), second, at(112)).rpo_breached
+            Shown::new(status(known(ShippingState::Connected), Some(lag), None), second, None, at(112))
+                .rpo_breached
         };
         assert_eq!([breached(0.9), breached(1.5), breached(2.5)], [Some(false), None, Some(true)]);
         let all = |states: &[ShownState]| {
-            let shown: Vec<Shown> =
-                states.iter().map(|state| Shown::new(status(*state, None, None), None, at(112))).collect();
+            let shown: Vec<Shown> = states
+                .iter()
+                .map(|state| Shown::new(status(*state, None, None), None, None, at(112)))
+                .collect();
             worst(&shown).code()
         };
         assert_eq!(all(&[known(ShippingState::Connected), ShownState::Unknown]), 9);
@@ -317,6 +331,7 @@ mod tests {
         let shown = Shown::new(
             status(ShownState::Unknown, Some(42.5), Some("it is away")),
             Some(Duration::from_secs(10)),
+            None,
             at(112),
         );
         assert_eq!(shown.cells(Zone::UTC)[3], "12 s ago");

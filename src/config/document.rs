@@ -119,6 +119,7 @@ pub(super) struct Database {
     pub(super) rto: Option<Span>,
     pub(super) protection: Option<Spanned<Protection>>,
     pub(super) protection_bound: Option<Spanned<ByteCount>>,
+    pub(super) sync_timeout: Option<Spanned<Span>>,
     pub(super) flush_interval: Option<Span>,
     pub(super) merge_at: Option<Spanned<ByteCount>>,
     #[serde(default)]
@@ -182,7 +183,7 @@ pub(super) struct Schedule {
     pub(super) zone: Option<Spanned<String>>,
 }
 
-/// The four modes there will be; `protection` says which are built.
+/// What a commit waits for.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Protection {

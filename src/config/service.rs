@@ -49,6 +49,13 @@ impl ServiceConfig {
         self.socket.with_file_name(name)
     }
 
+    /// The folder, beside the socket, of the ledgers of guards.
+    pub fn guard(&self) -> PathBuf {
+        let mut name = self.socket.file_stem().unwrap_or_default().to_owned();
+        name.push("-guard");
+        self.socket.with_file_name(name)
+    }
+
     /// The folder, beside the socket, of a database's pushed files and of the lock of whoever appends to its journal here.
     pub fn room(&self, database: &DatabaseName) -> PathBuf {
         let mut name = self.socket.file_stem().unwrap_or_default().to_owned();

@@ -239,6 +239,7 @@ mod tests {
             schedules: Vec::new(),
             seals: Vec::new(),
             standbys: Vec::new(),
+            guards: Vec::new(),
         };
         let told = conditions(&fleet, &metrics, now);
         let names: Vec<String> = told.iter().map(|condition| condition.database.to_string()).collect();

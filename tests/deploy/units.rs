@@ -12,14 +12,16 @@ use farshore_testkit::process::wait_for;
 use crate::service::SOON;
 use crate::{read, sqlite};
 
-pub const UNITS: [&str; 5] = [
+pub const UNITS: [&str; 6] = [
     "farshore.service",
+    "farshore-guard.service",
     "farshore-tidy.service",
     "farshore-tidy.timer",
     "farshore-expire.service",
     "farshore-expire.timer",
 ];
-const SERVICES: [&str; 3] = ["farshore.service", "farshore-tidy.service", "farshore-expire.service"];
+const SERVICES: [&str; 4] =
+    ["farshore.service", "farshore-guard.service", "farshore-tidy.service", "farshore-expire.service"];
 
 /// The most that `systemd-analyze security` may find exposed, of 10: what is left is the network and the user's own files.
 const EXPOSED: &str = "--threshold=20";

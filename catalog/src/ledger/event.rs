@@ -92,6 +92,10 @@ words! {
         SettingUp = "setting_up",
         /// How much was not stored could not be told.
         Unknown = "unknown",
+        /// Commits were let go, since no store took them in time.
+        LetGo = "let_go",
+        /// Farshore was taken out of whom commits wait for, or never was in it.
+        Disarmed = "disarmed",
         /// Nobody looked: no service ran, it was frozen, or the catalog was away.
         NotLooked = "not_looked",
         /// The clock went back: moments with these names came twice.

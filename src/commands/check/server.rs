@@ -13,7 +13,7 @@ use farshore_engines::postgres::restore::control::Major;
 use farshore_engines::postgres::sql::{Session, SlotState, WalStatus};
 use farshore_engines::postgres::wire::{ConnectParams, Connection, Error, Host, SlotName};
 use farshore_journal::DatabaseName;
-use farshore_shipper::slots;
+use farshore_shipper::{guard, slots};
 use tokio::time::Instant;
 
 use crate::check::CheckFacts;
@@ -130,6 +130,10 @@ async fn ask_primary(
     facts: &mut CheckFacts,
 ) {
     facts.settings = told("its settings", session.settings_all().await);
+    if settings.protection.guarded().is_some() {
+        facts.guard =
+            told("whether a guard is there", session.session_is_there(&guard::session_name(name)).await);
+    }
     facts.server_version =
         facts.settings.as_ref().and_then(|all| all.get("server_version_num")?.parse().ok());
     facts.role = told("the role's rights", session.role_rights().await).map(|rights| RoleFacts {

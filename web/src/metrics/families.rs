@@ -60,6 +60,10 @@ families! {
         "1 for the state that `farshore standby list` shows of a PostgreSQL standby that follows the journal, 0 for every other.";
     STANDBY_LAG = Gauge "farshore_standby_lag_seconds" ["database", "standby"]
         "For how long the journal has had what a standby has not replayed; while it is not heard it grows, and +Inf is: it never said how far it is.";
+    PROTECTION_STATE = Gauge "farshore_protection_state" ["database", "state"]
+        "Of a database with `protection = \"sync\"`: 1 for what its guard last said of its commits, 0 for every other: `armed` (each waits until it is stored), `arming`, `disarmed`, `hands_off`, `unknown`.";
+    EXPOSED = Gauge "farshore_protection_exposed_since_timestamp_seconds" ["database"]
+        "Of such a database: up to when its commits are known to have waited, while they do not or are not known to; 0: nobody knows. Absent while they wait.";
     JOBS_RUNNING = Gauge "farshore_jobs_running" ["database", "kind"] "Jobs that run now; absent while the catalog is away.";
     JOB_SUCCESS = Gauge "farshore_job_last_success_timestamp_seconds" ["database", "kind"] "When such a job last succeeded; 0: none is known to have.";
     JOB_FAILURE = Gauge "farshore_job_last_failure_timestamp_seconds" ["database", "kind"] "When such a job last failed; 0: none is known to have.";

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use farshore_catalog::Time;
 use farshore_catalog::chronicle::unsealed_anywhere;
 use farshore_catalog::fleet::{Member, Standing};
+use farshore_catalog::guard::{Guard, GuardPhase};
 use farshore_catalog::lag::{self, ShownState};
 use farshore_catalog::proof::Proof;
 use farshore_catalog::shipping::ShippingState;
@@ -79,6 +80,9 @@ pub(super) fn write(
     for standby in reading.fleet.standbys.iter().filter(|standby| sees(&standby.database)) {
         follows(page, standby, now, away);
     }
+    for guard in reading.fleet.guards.iter().filter(|guard| sees(&guard.database)) {
+        protects(page, guard, now, away);
+    }
     for schedule in reading.fleet.schedules.iter().filter(|schedule| sees(&schedule.database)) {
         if let Some(due) = metrics.overdue(schedule, &reading.fleet) {
             page.add(
@@ -122,6 +126,22 @@ fn follows(page: &mut Page, standby: &Standby, now: Time, away: bool) {
     }
     let behind = standby.behind_now(now).map_or(f64::INFINITY, |behind| behind.as_secs_f64());
     page.add(&f::STANDBY_LAG, &labels, behind);
+}
+
+/// Whether commits wait until they are stored. What was read before the catalog was away vouches for nobody now.
+fn protects(page: &mut Page, guard: &Guard, now: Time, away: bool) {
+    let shown = if away { GuardPhase::Unknown } else { guard.shown(now) };
+    for one in GuardPhase::ALL {
+        let labels = [guard.database.as_str(), one.word()];
+        page.add(&f::PROTECTION_STATE, &labels, whole(u64::from(*one == shown)));
+    }
+    if shown != GuardPhase::Armed {
+        let since = guard
+            .exposed_since
+            .filter(|_| guard.is_exposed)
+            .or(guard.looked_at.filter(|_| !guard.is_exposed));
+        page.add(&f::EXPOSED, &[guard.database.as_str()], moment(since));
+    }
 }
 
 /// A database of the configuration that no reading has shown.

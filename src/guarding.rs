@@ -1,0 +1,141 @@
+//! What guards show is told to the catalog, and taken into the exposure ledger of their databases.
+//!
+//! What always holds: nothing here is waited for by a guard; while the catalog is away what it says of guards grows old and shows as that, and in the ledger that
+//! time is an entry.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use farshore_catalog::Catalog;
+use farshore_catalog::guard::{Guard, GuardPhase, SILENT};
+use farshore_catalog::ledger::{SYNC, Seen, Why};
+use farshore_journal::DatabaseName;
+use farshore_shipper::guard::Standing;
+use farshore_shipper::guard::decide::Phase;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::wiring;
+
+/// How often it is told.
+const TELL: Duration = Duration::from_secs(1);
+/// How often it is looked for the ledger, as for what else it holds.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Tells until cancelled.
+pub async fn tell(
+    config: Arc<Config>,
+    shown: Vec<(DatabaseName, watch::Receiver<Standing>)>,
+    cancel: CancellationToken,
+) {
+    let catalog = match wiring::unopened_catalog(&config) {
+        Ok(catalog) => catalog,
+        Err(why) => {
+            tracing::error!("{why}");
+            return;
+        }
+    };
+    let node = wiring::node();
+    let mut looked: Option<Instant> = None;
+    let mut is_away = false;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(TELL) => {}
+        }
+        let looks = looked.is_none_or(|looked| looked.elapsed() >= LOOK);
+        if looks {
+            looked = Some(Instant::now());
+        }
+        let told = tokio::select! {
+            () = cancel.cancelled() => return,
+            told = tell_all(&config, &catalog, &node, &shown, looks) => told,
+        };
+        match told {
+            Ok(()) => is_away = false,
+            Err(why) if is_away => tracing::debug!(error = %why, "the catalog is not told of guards"),
+            Err(why) => {
+                is_away = true;
+                tracing::warn!(error = %why, "the catalog is not told of guards; they act all the same, and their own ledgers have it");
+            }
+        }
+    }
+}
+
+async fn tell_all(
+    config: &Config,
+    catalog: &Catalog,
+    node: &str,
+    shown: &[(DatabaseName, watch::Receiver<Standing>)],
+    looks: bool,
+) -> Result<(), farshore_catalog::Error> {
+    catalog.renew().await?;
+    for (name, standing) in shown {
+        let standing = standing.borrow().clone();
+        // Another guard acts, and tells.
+        if standing.is_spare {
+            continue;
+        }
+        let now = Utc::now();
+        catalog.guard_put(&told(name, node, &standing, now)).await?;
+        let timeout = config.databases.get(name).and_then(|settings| settings.protection.guarded());
+        if let Some(timeout) = timeout.filter(|_| looks) {
+            let objective = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            catalog.exposure_look(name, SYNC, objective, seen(&standing, now), now).await?;
+        }
+    }
+    Ok(())
+}
+
+fn told(name: &DatabaseName, node: &str, standing: &Standing, now: DateTime<Utc>) -> Guard {
+    Guard {
+        database: name.clone(),
+        node: Some(node.to_owned()),
+        phase: match standing.phase {
+            Phase::Unknown => GuardPhase::Unknown,
+            Phase::Armed => GuardPhase::Armed,
+            Phase::Disarmed => GuardPhase::Disarmed,
+            Phase::Arming => GuardPhase::Arming,
+            Phase::HandsOff => GuardPhase::HandsOff,
+        },
+        is_exposed: standing.is_exposed,
+        exposed_since: standing.exposed_since,
+        why: standing.why.clone(),
+        trouble: standing.trouble.clone(),
+        looked_at: standing.looked_at,
+        told_at: Some(now),
+    }
+}
+
+/// What the ledger may say of it.
+fn seen(standing: &Standing, now: DateTime<Utc>) -> Seen {
+    let fresh = standing.looked_at.is_some_and(|looked| (now - looked).abs() <= SILENT);
+    match (fresh, standing.phase, standing.why.as_deref()) {
+        (false, ..) => Seen::Not(Why::SourceSilent, None),
+        (true, Phase::Armed, _) if !standing.is_exposed => Seen::Kept(0),
+        (true, _, Some("waited")) => Seen::Not(Why::LetGo, None),
+        (true, _, Some("unwatched")) => Seen::Not(Why::NotLooked, None),
+        (true, ..) => Seen::Not(Why::Disarmed, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_is_kept_only_where_a_guard_sees_that_it_is() {
+        let now = Utc::now();
+        let armed = Standing { phase: Phase::Armed, looked_at: Some(now), ..Standing::BEGUN };
+        assert_eq!(seen(&armed, now), Seen::Kept(0));
+        assert_eq!(seen(&armed, now + SILENT * 2), Seen::Not(Why::SourceSilent, None));
+        assert_eq!(seen(&Standing::BEGUN, now), Seen::Not(Why::SourceSilent, None));
+        let exposed = Standing { is_exposed: true, why: Some("waited".to_owned()), ..armed.clone() };
+        assert_eq!(seen(&exposed, now), Seen::Not(Why::LetGo, None));
+        let hands_off =
+            Standing { is_exposed: true, why: Some("hands_off".to_owned()), phase: Phase::HandsOff, ..armed };
+        assert_eq!(seen(&hands_off, now), Seen::Not(Why::Disarmed, None));
+    }
+}
