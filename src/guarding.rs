@@ -3,6 +3,7 @@
 //! What always holds: nothing here is waited for by a guard; while the catalog is away what it says of guards grows old and shows as that, and in the ledger that
 //! time is an entry.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,7 @@ pub async fn tell(
     };
     let node = wiring::node();
     let mut looked: Option<Instant> = None;
+    let mut openings = BTreeMap::new();
     let mut is_away = false;
     loop {
         tokio::select! {
@@ -51,7 +53,7 @@ pub async fn tell(
         }
         let told = tokio::select! {
             () = cancel.cancelled() => return,
-            told = tell_all(&config, &catalog, &node, &shown, looks) => told,
+            told = tell_all(&config, (&catalog, &node), &shown, looks.then_some(&mut openings)) => told,
         };
         match told {
             Ok(()) => is_away = false,
@@ -66,10 +68,9 @@ pub async fn tell(
 
 async fn tell_all(
     config: &Config,
-    catalog: &Catalog,
-    node: &str,
+    (catalog, node): (&Catalog, &str),
     shown: &[(DatabaseName, watch::Receiver<Standing>)],
-    looks: bool,
+    mut looks: Option<&mut BTreeMap<DatabaseName, u64>>,
 ) -> Result<(), farshore_catalog::Error> {
     catalog.renew().await?;
     for (name, standing) in shown {
@@ -81,9 +82,12 @@ async fn tell_all(
         let now = Utc::now();
         catalog.guard_put(&told(name, node, &standing, now)).await?;
         let timeout = config.databases.get(name).and_then(|settings| settings.protection.guarded());
-        if let Some(timeout) = timeout.filter(|_| looks) {
+        if let (Some(timeout), Some(told)) = (timeout, looks.as_deref_mut()) {
             let objective = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            catalog.exposure_look(name, SYNC, objective, seen(&standing, now), now).await?;
+            // One that was opened and is over since the last look is said first.
+            let is_new = told.get(name) != Some(&standing.openings);
+            catalog.exposure_look(name, SYNC, objective, seen(&standing, is_new, now), now).await?;
+            told.insert(name.clone(), standing.openings);
         }
     }
     Ok(())
@@ -110,11 +114,11 @@ fn told(name: &DatabaseName, node: &str, standing: &Standing, now: DateTime<Utc>
 }
 
 /// What the ledger may say of it.
-fn seen(standing: &Standing, now: DateTime<Utc>) -> Seen {
+fn seen(standing: &Standing, is_new: bool, now: DateTime<Utc>) -> Seen {
     let fresh = standing.looked_at.is_some_and(|looked| (now - looked).abs() <= SILENT);
     match (fresh, standing.phase, standing.why.as_deref()) {
         (false, ..) => Seen::Not(Why::SourceSilent, None),
-        (true, Phase::Armed, _) if !standing.is_exposed => Seen::Kept(0),
+        (true, Phase::Armed, _) if !standing.is_exposed && !is_new => Seen::Kept(0),
         (true, _, Some("waited")) => Seen::Not(Why::LetGo, None),
         (true, _, Some("unwatched")) => Seen::Not(Why::NotLooked, None),
         (true, ..) => Seen::Not(Why::Disarmed, None),
@@ -129,13 +133,16 @@ mod tests {
     fn a_promise_is_kept_only_where_a_guard_sees_that_it_is() {
         let now = Utc::now();
         let armed = Standing { phase: Phase::Armed, looked_at: Some(now), ..Standing::BEGUN };
-        assert_eq!(seen(&armed, now), Seen::Kept(0));
-        assert_eq!(seen(&armed, now + SILENT * 2), Seen::Not(Why::SourceSilent, None));
-        assert_eq!(seen(&Standing::BEGUN, now), Seen::Not(Why::SourceSilent, None));
+        assert_eq!(seen(&armed, false, now), Seen::Kept(0));
+        assert_eq!(seen(&armed, false, now + SILENT * 2), Seen::Not(Why::SourceSilent, None));
+        assert_eq!(seen(&Standing::BEGUN, false, now), Seen::Not(Why::SourceSilent, None));
+        // One that is over already is not passed over.
+        let over = Standing { why: Some("waited".to_owned()), ..armed.clone() };
+        assert_eq!(seen(&over, true, now), Seen::Not(Why::LetGo, None));
         let exposed = Standing { is_exposed: true, why: Some("waited".to_owned()), ..armed.clone() };
-        assert_eq!(seen(&exposed, now), Seen::Not(Why::LetGo, None));
+        assert_eq!(seen(&exposed, false, now), Seen::Not(Why::LetGo, None));
         let hands_off =
             Standing { is_exposed: true, why: Some("hands_off".to_owned()), phase: Phase::HandsOff, ..armed };
-        assert_eq!(seen(&hands_off, now), Seen::Not(Why::Disarmed, None));
+        assert_eq!(seen(&hands_off, false, now), Seen::Not(Why::Disarmed, None));
     }
 }

@@ -3,6 +3,7 @@
 //! It reads configuration, wires the crates together and prints; what it decides itself is pure (`check`, `config`,
 //! `cli`). Only here may errors be carried by `anyhow`, and only here is standard output written.
 
+mod arrivals;
 pub mod base_backups;
 pub mod catalog_upkeep;
 pub mod check;

@@ -211,6 +211,8 @@ codes! {
     ReceiveRefused = 1003, Refused;
     /// Nothing is guarded.
     GuardRefused = 1004, Refused;
+    /// The ledger of a guard cannot be used.
+    GuardLedger = 1005, Failed;
 }
 
 impl fmt::Display for Code {

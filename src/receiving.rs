@@ -19,9 +19,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farshore_journal::layout;
 use farshore_journal::store::remote::wire::{self, Answer, Asked, MOST_BYTES, Word};
 use farshore_journal::store::{Key, KeyPrefix, ObjectStore};
+use farshore_journal::{DatabaseName, layout};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::server::conn::http2;
@@ -38,6 +38,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::config::receive::ReceiveConfig;
 use crate::message::{Code, OperatorMessage, Safe};
@@ -74,6 +75,7 @@ struct Receiving {
     settings: Settings,
     tls: TlsAcceptor,
     store: Arc<dyn ObjectStore>,
+    arrivals: Arrivals,
     /// The digest of the store's record, once there is one.
     record: OnceLock<String>,
     listings: Semaphore,
@@ -95,7 +97,11 @@ impl Settings {
 ///
 /// # Errors
 /// When nothing can be received: what it says is for whoever started it.
-pub async fn receive(config: Arc<Config>, cancel: CancellationToken) -> Result<(), OperatorMessage> {
+pub async fn receive(
+    config: Arc<Config>,
+    arrivals: Arrivals,
+    cancel: CancellationToken,
+) -> Result<(), OperatorMessage> {
     let Some(settings) = &config.receive else { return Ok(()) };
     let tls =
         acceptor(settings).map_err(|why| refused(settings, &why, "mend what it says and start again"))?;
@@ -110,6 +116,7 @@ pub async fn receive(config: Arc<Config>, cancel: CancellationToken) -> Result<(
         settings: Settings(Arc::clone(&config)),
         tls,
         store,
+        arrivals,
         record: OnceLock::new(),
         listings: Semaphore::new(LISTINGS),
         clients: Places::new(CONNECTIONS.0, CONNECTIONS.1),
@@ -290,10 +297,16 @@ impl Receiving {
         if let Verdict::No(why) = verdict {
             return (Answer::refused(Word::Refused, why), None);
         }
-        if let Asked::Create { length, .. } = &asked {
+        if let Asked::Create { length, key, .. } = &asked {
             return match whole(&visit.puts, body, *length).await {
                 // Its place is free again when the directory has them, or does not.
-                Ok((bytes, _place)) => (wire::answer(&*self.store, &asked, bytes).await, None),
+                Ok((bytes, _place)) => {
+                    let answer = wire::answer(&*self.store, &asked, bytes).await;
+                    if let Some(database) = journal_of(key) {
+                        self.arrivals.came(&database);
+                    }
+                    (answer, None)
+                }
                 Err(answer) => (answer, None),
             };
         }
@@ -340,6 +353,15 @@ struct Visit {
     puts: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     has_asked: AtomicBool,
+}
+
+/// Whose journal it is that an object of this key is a chunk of.
+fn journal_of(key: &Key) -> Option<DatabaseName> {
+    let mut segments = key.segments();
+    let [Some("db"), Some(database), Some(_), Some("journal")] = [(); 4].map(|()| segments.next()) else {
+        return None;
+    };
+    database.parse().ok()
 }
 
 /// A list of what is below these folders, which are sorted and none within another.

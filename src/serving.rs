@@ -29,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::config::serve::ServeConfig;
 use crate::config::{Config, TlsFiles};
 use crate::message::{Code, OperatorMessage, Safe};
@@ -69,6 +70,7 @@ struct Serving {
 pub async fn serve(
     config: Arc<Config>,
     catalog: Option<Catalog>,
+    arrivals: Arrivals,
     cancel: CancellationToken,
 ) -> Result<(), OperatorMessage> {
     let Some(settings) = &config.serve else { return Ok(()) };
@@ -89,7 +91,7 @@ pub async fn serve(
     let serving = Arc::new(Serving {
         door,
         known: Known::new(),
-        journals: Journals::new(Arc::clone(&config), catalog.clone()),
+        journals: Journals::new(Arc::clone(&config), catalog.clone(), arrivals),
         standbys: Arc::clone(&standbys),
         places: Places::of_sessions(settings.users.len()),
         turned: Mutex::default(),

@@ -26,6 +26,7 @@ use farshore_journal::format::Unlock;
 use farshore_journal::store::Retry;
 use farshore_journal::{JournalError, Offset, Timeline};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::branches::{BranchError, Branches};
@@ -90,13 +91,13 @@ pub struct JournalServer {
 }
 
 impl JournalServer {
-    /// Of a PostgreSQL journal; `None` where it is of another engine, whose standbys do not come to a server.
-    pub fn new(source: Source, every: Duration) -> Option<Self> {
+    /// `came` is another number whenever something is put into it by this process, which is then looked at at once; a closed one is fine. Of a PostgreSQL journal; `None` where it is of another engine, whose standbys do not come to a server.
+    pub fn new(source: Source, every: Duration, came: watch::Receiver<u64>) -> Option<Self> {
         let Shape::Postgres(_) = source.shape() else { return None };
         let record = source.record();
         let (system, major) = (record.identity.parse().ok()?, record.major);
         let segment_bytes = record.segment_bytes;
-        let looks = Arc::new(Looks::new(source.clone(), every));
+        let looks = Arc::new(Looks::new(source.clone(), every, came));
         Some(Self { source, every, looks, system, major, segment_bytes })
     }
 

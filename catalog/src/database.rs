@@ -109,6 +109,8 @@ pub async fn database_find_in_txn(txn: &mut Txn, name: &DatabaseName) -> Result<
 /// # Errors
 /// When the catalog is away.
 pub async fn database_delete_in_txn(txn: &mut Txn, name: &DatabaseName) -> Result<()> {
+    let bound = query("delete from guard where database_name = $1").bind(name.to_string());
+    txn.execute("database_delete", bound).await?;
     let bound = query("delete from farshore_database where name = $1").bind(name.to_string());
     txn.execute("database_delete", bound).await.map(|_| ())
 }

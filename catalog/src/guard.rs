@@ -87,7 +87,7 @@ impl Guard {
 }
 
 impl Catalog {
-    /// Takes down what a guard says.
+    /// Takes down what a guard says; one that has seen its primary later has the last word.
     ///
     /// # Errors
     /// When the catalog is away.
@@ -121,7 +121,8 @@ pub async fn guard_put_in_txn(txn: &mut Txn, guard: &Guard) -> Result<()> {
                      values ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
                      on conflict (database_name) do update set node = excluded.node, phase = excluded.phase, \
                      is_exposed = excluded.is_exposed, exposed_since = excluded.exposed_since, why = excluded.why, \
-                     trouble = excluded.trouble, looked_at = excluded.looked_at, told_at = excluded.told_at";
+                     trouble = excluded.trouble, looked_at = excluded.looked_at, told_at = excluded.told_at \
+                     where guard.looked_at is null or excluded.looked_at >= guard.looked_at";
     let bound = query(statement)
         .bind(guard.database.to_string())
         .bind(guard.node.clone())

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_engines::postgres::sql::{Session, Waits};
-use farshore_engines::postgres::wire::{ConnectParams, Error, Host, Timeouts};
-use farshore_journal::{DatabaseName, Offset};
+use farshore_engines::postgres::wire::{ConnectParams, Error, Timeouts};
+use farshore_journal::{DatabaseName, Offset, Timeline};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,10 +29,12 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long one host may take to answer a look: one that hangs must not keep commits waiting for long.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long changing the setting may take, which the server writes to its disk.
-const ACT: Duration = Duration::from_secs(60);
+const ACT: Duration = Duration::from_secs(30);
 /// After how long without a word the server ends a guard's session, and gives its lock away: a guard that is frozen or cut off must not keep another
 /// from acting.
 const SILENT: &str = "10s";
+/// How often the server looks whether the guard is there still, while it works for it.
+const THERE: &str = "1s";
 /// How often one that looks on asks whether it is its turn.
 const SPARE: Duration = Duration::from_secs(1);
 /// How often it is written down that commits wait.
@@ -40,7 +42,7 @@ const SIGHT: Duration = Duration::from_secs(5);
 /// How often the other hosts of a URL are looked at for a newer primary.
 const ELSEWHERE: Duration = Duration::from_secs(5);
 /// The advisory lock of whoever changes the setting, which is one for the whole server.
-const LOCK: &str = "farshore guard";
+pub const LOCK: &str = "farshore guard";
 
 /// What a guard of a database is called among its primary's sessions.
 pub fn session_name(database: &DatabaseName) -> String {
@@ -77,10 +79,12 @@ pub struct Standing {
     pub is_exposed: bool,
     /// Up to when they are known to have waited before that; `None`: they wait, or nobody knows.
     pub exposed_since: Option<DateTime<Utc>>,
-    /// Why, as the ledger's word has it.
+    /// Why they do not, or last did not, as the ledger's word has it.
     pub why: Option<String>,
-    /// When the primary last answered.
+    /// When it last asked the primary and was answered.
     pub looked_at: Option<DateTime<Utc>>,
+    /// How often an exposure was opened, for whatever reason: what is short may be over when it is looked.
+    pub openings: u64,
     /// What keeps it from its work.
     pub trouble: Option<String>,
 }
@@ -94,6 +98,7 @@ impl Standing {
         exposed_since: None,
         why: None,
         looked_at: None,
+        openings: 0,
         trouble: None,
     };
 }
@@ -108,23 +113,25 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
     let ledger = Ledger::open(&config.folder, &config.database)?;
-    let timeouts = Timeouts { connect: ANSWER, answer: ACT, ..config.params.timeouts() };
-    let params =
-        config.params.clone().with_timeouts(timeouts).with_application_name(session_name(&config.database));
+    let timeouts = |answer| Timeouts { connect: ANSWER, answer, ..config.params.timeouts() };
+    let params = config.params.clone().with_application_name(session_name(&config.database));
     // What a login does must not wait for those whom the guard lets go.
-    let params =
-        params.with_setting("synchronous_commit", "local").with_setting("idle_session_timeout", SILENT);
+    let params = params
+        .with_setting("synchronous_commit", "local")
+        .with_setting("idle_session_timeout", SILENT)
+        .with_setting("client_connection_check_interval", THERE);
     let mut guard = Guard {
         decider: Decider::new(config.timeout, ledger.open_exposure().is_some()),
-        sighted: ledger
-            .sighted()
-            .max(ledger.exposures().last().and_then(|last| last.until).and_then(noticed)),
+        sighted: None,
         kept: None,
-        config: GuardConfig { params, ..config },
+        asks: params.clone().with_timeouts(timeouts(ANSWER)),
+        acts: params.with_timeouts(timeouts(ACT)),
+        config,
         ledger,
         begun: Instant::now(),
         told,
         sessions: 0,
+        has_opened: false,
         elsewhere: Elsewhere::default(),
     };
     guard.show(|_| {});
@@ -137,15 +144,24 @@ pub async fn run(
             _ = every.tick() => {}
         }
         // A step that is begun is brought to its end: it is bounded by the session's own deadlines.
-        session = tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
-            session = guard.turn(session.take()) => session,
-        };
+        session = guard.turn(session.take()).await;
+        if session.is_none() {
+            guard.decider.lost();
+            guard.show(|_| {});
+            let pause = if guard.told.borrow().is_spare { SPARE } else { LOOK };
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
     }
 }
 
 struct Guard {
     config: GuardConfig,
+    /// How a primary is looked for, and how the session there is that acts.
+    asks: ConnectParams,
+    acts: ConnectParams,
     ledger: Ledger,
     decider: Decider,
     /// Up to when commits are known to have waited, and when that was last written down.
@@ -154,39 +170,36 @@ struct Guard {
     begun: Instant,
     told: watch::Sender<Standing>,
     sessions: u64,
+    /// Whether an exposure was opened since this guard began to act.
+    has_opened: bool,
     elsewhere: Elsewhere,
 }
 
-/// Where the primary is, asked beside: a promotion leaves the old one behind, which may go on answering.
+/// Whether there is a newer primary, asked beside: a promotion leaves the old one behind, which may go on answering.
 #[derive(Default)]
 struct Elsewhere {
-    at: Option<Host>,
     asked: Option<Instant>,
-    asking: JoinSet<Result<Host, String>>,
+    asking: JoinSet<Result<Timeline, String>>,
 }
 
 impl Elsewhere {
-    /// Whether the primary is known to be another host than the one of the session.
-    fn moved(&mut self, params: &ConnectParams) -> bool {
+    /// Whether a primary is known on a later timeline than that of the session.
+    fn is_newer(&mut self, params: &ConnectParams, than: Timeline) -> bool {
         if params.hosts().len() < 2 {
             return false;
         }
         if let Some(Ok(Ok(found))) = self.asking.try_join_next()
-            && self.at.as_ref().is_some_and(|at| *at != found)
+            && found > than
         {
             return true;
         }
         if self.asking.is_empty() && self.asked.is_none_or(|asked| asked.elapsed() > ELSEWHERE) {
             self.asked = Some(Instant::now());
             let params = params.clone();
-            self.asking.spawn(async move { primary::find(&params).await.map(|found| found.host) });
+            self.asking
+                .spawn(async move { primary::find(&params).await.map(|found| found.flushed.timeline) });
         }
         false
-    }
-
-    fn is(&mut self, host: Host) {
-        self.asking.abort_all();
-        *self = Self { at: Some(host), asked: Some(Instant::now()), asking: JoinSet::new() };
     }
 }
 
@@ -213,11 +226,7 @@ impl Guard {
         let session = match session {
             Some(session) => session,
             None => match self.begin_session().await {
-                Ok(Some(session)) => session,
-                Ok(None) => {
-                    tokio::time::sleep(SPARE).await;
-                    return None;
-                }
+                Ok(session) => session?,
                 Err(why) => {
                     self.hindered(why);
                     return None;
@@ -225,7 +234,8 @@ impl Guard {
             },
         };
         match self.look(&session).await {
-            Ok(()) => Some(session),
+            Ok(true) => Some(session),
+            Ok(false) => None,
             Err(Hindered::Other(why)) => {
                 self.hindered(why);
                 Some(session)
@@ -239,40 +249,57 @@ impl Guard {
 
     /// A session at the primary, of the one guard that acts there; `None`: another one does.
     async fn begin_session(&mut self) -> Result<Option<Session>, String> {
-        let found = primary::find(&self.config.params).await?;
-        self.sessions += 1;
-        self.elsewhere.is(found.host);
+        let found = primary::find(&self.asks).await?;
+        // The one that acts is given more time.
         let said = |why: Error| why.to_string();
-        if !found.sql.advisory_lock(LOCK).await.map_err(said)? {
-            self.show(|standing| {
-                (standing.is_spare, standing.trouble) = (true, None);
-                standing.looked_at = Some(Utc::now());
-            });
+        let session = Session::connect(&self.acts, &found.host).await.map_err(said)?;
+        drop(found);
+        self.sessions += 1;
+        if !session.advisory_lock(LOCK).await.map_err(said)? {
+            self.spare();
             return Ok(None);
         }
-        if !found.sql.may_change_waits().await.map_err(said)? {
-            return Err("its role may not change synchronous_standby_names".to_owned());
+        if !session.may_change_waits().await.map_err(said)? {
+            return Err("its role may not change synchronous_standby_names, or not see who waits".to_owned());
         }
+        // Another guard of this machine may have acted meanwhile.
+        self.ledger.again().map_err(|why| format!("{}: {why}", self.ledger.path().display()))?;
+        let ended = self.ledger.exposures().last().and_then(|last| last.until).and_then(noticed);
+        self.sighted = self.sighted.max(self.ledger.sighted()).max(ended);
+        self.has_opened = false;
+        self.decider.takes_over(self.ledger.open_exposure().is_some());
         self.show(|standing| standing.is_spare = false);
-        Ok(Some(found.sql))
+        Ok(Some(session))
     }
 
-    async fn look(&mut self, session: &Session) -> Result<(), Hindered> {
-        if self.elsewhere.moved(&self.config.params) {
-            return Err(Hindered::Session("another host is the primary now".to_owned()));
+    fn spare(&self) {
+        if !self.told.borrow().is_spare {
+            tracing::info!(database = %self.config.database, "another guard acts at this server; this one is ready");
         }
+        self.show(|standing| (standing.is_spare, standing.trouble) = (true, None));
+    }
+
+    /// Looks, and does what follows; `false`: it is another guard's turn.
+    async fn look(&mut self, session: &Session) -> Result<bool, Hindered> {
+        let (at, asked_at) = (self.begun.elapsed(), Utc::now());
         let asked = tokio::time::timeout(ANSWER, session.waits(&self.config.streams, LOCK)).await;
         let waits = asked.map_err(|_| Hindered::Session("the primary does not answer".to_owned()))??;
         let Some(flushed) = waits.flushed.filter(|_| waits.primary) else {
             return Err(Hindered::Session("the server is a standby now".to_owned()));
         };
         if !waits.holds {
-            return Err(Hindered::Session(
-                "its session is not the one that may act: another guard is at this server by another database's name, or a pooler stands between".to_owned(),
-            ));
+            // In another of the server's databases, or a pooler stands between.
+            self.spare();
+            return Ok(false);
+        }
+        if !waits.sees {
+            return Err(Hindered::Session("its role does not see who waits: it lacks pg_monitor".to_owned()));
+        }
+        if self.elsewhere.is_newer(&self.asks, flushed.timeline) {
+            return Err(Hindered::Session("another host is the primary now".to_owned()));
         }
         let look = Look {
-            at: self.begun.elapsed(),
+            at,
             names: self.names(&waits.names),
             flushed,
             stored: stored(&self.config.streams, self.config.durable, &waits),
@@ -288,7 +315,7 @@ impl Guard {
         };
         let phase = self.decider.phase();
         let step = self.decider.look(&look);
-        self.take(session, step, &look).await?;
+        self.take(session, step, &look, asked_at).await?;
         if let Step::Disarm | Step::Arm = step {
             self.decider.did(step, self.begun.elapsed());
         }
@@ -303,21 +330,30 @@ impl Guard {
             _ if self.decider.is_late(look.at) => Some(self.late(session).await),
             _ => None,
         };
-        self.sight(look.at);
+        self.sight(look.at, asked_at);
         self.show(|standing| {
-            standing.looked_at = Some(Utc::now());
+            standing.looked_at = Some(asked_at);
             standing.trouble = trouble;
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Does what was decided. The exposure comes first, and nothing without it.
-    async fn take(&mut self, session: &Session, step: Step, look: &Look) -> Result<(), Hindered> {
+    async fn take(
+        &mut self,
+        session: &Session,
+        step: Step,
+        look: &Look,
+        asked_at: DateTime<Utc>,
+    ) -> Result<(), Hindered> {
         match step {
             Step::Watch => {}
-            Step::Open(why) => self.expose(step, why, look)?,
+            Step::Open(why) => self.expose(why, look, self.sighted)?,
             Step::Disarm => {
-                self.expose(Step::Open(Why::Waited), Why::Waited, look)?;
+                let said = self.ledger.open_exposure().is_some_and(|open| open.why == Why::Waited.word());
+                if !(said && self.has_opened) {
+                    self.expose(Why::Waited, look, Some(asked_at))?;
+                }
                 tracing::warn!(
                     database = %self.config.database,
                     waited_seconds = self.decider.waited(look.at).as_secs_f64(),
@@ -327,9 +363,13 @@ impl Guard {
             }
             Step::Arm => session.wait_for(&self.config.armed).await?,
             Step::Close(until) => {
+                // One that was halted since it looked knows nothing of what others did meanwhile.
+                if self.begun.elapsed().saturating_sub(look.at) > ANSWER * 2 {
+                    return Err(Hindered::Session("it was halted".to_owned()));
+                }
                 let ended = self.ledger.end(Utc::now(), until);
                 ended.map_err(|why| Hindered::Other(format!("{}: {why}", self.ledger.path().display())))?;
-                self.sighted = noticed(Utc::now());
+                self.sighted = noticed(asked_at);
                 self.decider.did(step, look.at);
                 tracing::info!(database = %self.config.database, %until, "every commit is stored again, and new ones wait for it");
             }
@@ -337,29 +377,25 @@ impl Guard {
         Ok(())
     }
 
-    fn expose(&mut self, step: Step, why: Why, look: &Look) -> Result<(), Hindered> {
-        let now = Utc::now();
-        // Until now they waited, where the guard itself is about to let them go.
-        let since = if why == Why::Waited { Some(now) } else { self.sighted };
-        let begun = self.ledger.begin(now, since, why.word(), (look.flushed.timeline, look.stored));
-        begun.map_err(|error| {
+    /// Opens an exposure that began behind `since`.
+    fn expose(&mut self, why: Why, look: &Look, since: Option<DateTime<Utc>>) -> Result<(), Hindered> {
+        let place = (look.flushed.timeline, look.stored);
+        self.ledger.begin(Utc::now(), since, why.word(), place).map_err(|error| {
             Hindered::Other(format!(
                 "{}: {error}; no commit is let go while its exposure cannot be written down",
                 self.ledger.path().display()
             ))
         })?;
-        self.decider.did(step, look.at);
+        self.has_opened = true;
+        self.decider.did(Step::Open(why), look.at);
         Ok(())
     }
 
     /// Keeps up to when commits are known to have waited, on disk every few seconds.
-    fn sight(&mut self, at: Duration) {
+    fn sight(&mut self, at: Duration, asked_at: DateTime<Utc>) {
         let Some(sighted) = self.decider.sighted(at) else { return };
-        let Some(sighted) = Utc::now()
-            .checked_sub_signed(TimeDelta::from_std(at.saturating_sub(sighted)).unwrap_or_default())
-        else {
-            return;
-        };
+        let before = TimeDelta::from_std(at.saturating_sub(sighted)).ok();
+        let Some(sighted) = before.and_then(|before| asked_at.checked_sub_signed(before)) else { return };
         self.sighted = Some(sighted);
         if self.kept.is_some_and(|kept| kept.elapsed() < SIGHT) {
             return;
@@ -398,10 +434,12 @@ impl Guard {
 
     fn show(&self, change: impl FnOnce(&mut Standing)) {
         let open = self.ledger.open_exposure();
-        let (since, why) = (open.and_then(|open| open.since), open.map(|open| open.why.clone()));
+        let since = open.and_then(|open| open.since);
+        let why = self.ledger.exposures().last().map(|last| last.why.clone());
         let (phase, is_exposed) = (self.decider.phase(), open.is_some());
+        let openings = self.ledger.openings();
         self.told.send_modify(|standing| {
-            (standing.phase, standing.is_exposed) = (phase, is_exposed);
+            (standing.phase, standing.is_exposed, standing.openings) = (phase, is_exposed, openings);
             (standing.exposed_since, standing.why) = (since, why);
             change(standing);
         });
@@ -463,6 +501,7 @@ mod tests {
             attentive: false,
             started: String::new(),
             holds: true,
+            sees: true,
             streams,
         };
         let three = waits(vec![seen("a", Some(5), true), seen("b", Some(9), true), seen("c", None, true)]);

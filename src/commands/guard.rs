@@ -3,10 +3,12 @@
 //! What always holds: it needs the primary and its ledger, and nothing else: a catalog that is away keeps it from telling, not from acting.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use farshore_shipper::guard::{self, GuardConfig, Standing};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::DatabaseChoice;
 use crate::commands::{self, Context};
@@ -16,11 +18,15 @@ use crate::message::{Code, OperatorMessage, Safe};
 use crate::supervised::{self, Pulse};
 use crate::{guarding, wiring};
 
+/// How often it is said of a guard that has ended that it does not hang.
+const ENDED: Duration = Duration::from_secs(5);
+
 /// Runs it.
 ///
 /// # Errors
 /// When the configuration has nothing to guard, or a guard's ledger cannot be read.
 pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<Exit> {
+    farshore_shipper::crash::prepare();
     let config = Arc::new(context.config()?);
     let mut guards = Vec::new();
     for (name, settings) in commands::databases(&config, args.database.as_ref())? {
@@ -61,12 +67,12 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
         shown.push((name.clone(), standing.clone()));
         let pulse = Pulse::default();
         pulses.push(pulse.clone());
-        beside.spawn(turns(standing, pulse));
+        beside.spawn(turns(standing, pulse, cancel.clone()));
         let stop = cancel.clone();
         acting.spawn(async move {
             guard::run(guard, told, stop).await.map_err(|why| {
                 OperatorMessage::new(
-                    Code::GuardRefused,
+                    Code::GuardLedger,
                     format!("the ledger of the guard of {name} in {} cannot be used: {why}", folder.display()),
                     Safe::Known("nothing was changed at the primary: commits wait or do not wait as before".to_owned()),
                     "mend the folder, or move a file that is none of a guard's ledger out of it, and start the guard again",
@@ -91,9 +97,12 @@ pub async fn run(context: &mut Context, args: DatabaseChoice) -> anyhow::Result<
     Ok(Exit::Done)
 }
 
-/// Every look is a turn of its loop.
-async fn turns(mut standing: watch::Receiver<Standing>, pulse: Pulse) {
+/// Every look is a turn of its loop; one that has ended hangs nowhere.
+async fn turns(mut standing: watch::Receiver<Standing>, pulse: Pulse, cancel: CancellationToken) {
     while standing.changed().await.is_ok() {
+        pulse.beat();
+    }
+    while cancel.run_until_cancelled(tokio::time::sleep(ENDED)).await.is_some() {
         pulse.beat();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::arrivals::Arrivals;
 use crate::commands::Context;
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
@@ -38,11 +39,15 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         cancel.cancel();
         ended
     };
-    let receives = async { ends(receiving::receive(Arc::clone(&config), cancel.clone()).await) };
+    let arrivals = Arrivals::default();
+    let receives =
+        async { ends(receiving::receive(Arc::clone(&config), arrivals.clone(), cancel.clone()).await) };
     let serves = async {
         match &config.serve {
             None => Ok(()),
-            Some(_) => ends(serving::serve(Arc::clone(&config), catalog, cancel.clone()).await),
+            Some(_) => {
+                ends(serving::serve(Arc::clone(&config), catalog, arrivals.clone(), cancel.clone()).await)
+            }
         }
     };
     let (received, served) = tokio::join!(receives, serves);

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::base_backups::Streams;
 use crate::catalog_upkeep::Upkeep;
 use crate::commands::{Context, check};
@@ -94,15 +95,17 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         Arc::clone(&metrics),
         cancel.clone(),
     ));
-    let (serves, knows, stop) = (Arc::clone(&config), catalog.clone(), cancel.clone());
+    let arrivals = Arrivals::default();
+    let (serves, knows, came, stop) =
+        (Arc::clone(&config), catalog.clone(), arrivals.clone(), cancel.clone());
     service.spawn(async move {
-        if let Err(why) = serving::serve(serves, knows, stop).await {
+        if let Err(why) = serving::serve(serves, knows, came, stop).await {
             tracing::error!("{why}");
         }
     });
     let (receives, stop) = (Arc::clone(&config), cancel.clone());
     service.spawn(async move {
-        if let Err(why) = receiving::receive(receives, stop).await {
+        if let Err(why) = receiving::receive(receives, arrivals, stop).await {
             tracing::error!("{why}");
         }
     });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::arrivals::Arrivals;
 use crate::commands::Context;
 use crate::exit::Exit;
 use crate::message::{Code, OperatorMessage, Safe};
@@ -26,6 +27,6 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     if let Err(why) = catalog.renew().await {
         tracing::error!("{}", wiring::catalog_away(&why));
     }
-    serving::serve(config, Some(catalog), context.cancel.clone()).await?;
+    serving::serve(config, Some(catalog), Arrivals::default(), context.cancel.clone()).await?;
     Ok(Exit::Done)
 }

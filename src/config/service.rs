@@ -49,8 +49,11 @@ impl ServiceConfig {
         self.socket.with_file_name(name)
     }
 
-    /// The folder, beside the socket, of the ledgers of guards.
+    /// The folder of the ledgers of guards: in the folder that systemd keeps for a service, where there is one, else beside the socket.
     pub fn guard(&self) -> PathBuf {
+        if let Some(state) = std::env::var_os("STATE_DIRECTORY").filter(|state| !state.is_empty()) {
+            return PathBuf::from(state).join("guard");
+        }
         let mut name = self.socket.file_stem().unwrap_or_default().to_owned();
         name.push("-guard");
         self.socket.with_file_name(name)

@@ -22,6 +22,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::route::Asked;
+use crate::arrivals::Arrivals;
 use crate::config::{Config, StoreName};
 use crate::message::{Code, OperatorMessage};
 use crate::sources::{self, Unread};
@@ -88,14 +89,15 @@ impl From<Refusal> for NoJournal {
 pub struct Journals {
     config: Arc<Config>,
     catalog: Option<Catalog>,
+    arrivals: Arrivals,
     stop: CancellationToken,
     served: Mutex<HashMap<(DatabaseName, StoreName), Journal>>,
 }
 
 impl Journals {
     /// None yet.
-    pub fn new(config: Arc<Config>, catalog: Option<Catalog>) -> Self {
-        Self { config, catalog, stop: CancellationToken::new(), served: Mutex::default() }
+    pub fn new(config: Arc<Config>, catalog: Option<Catalog>, arrivals: Arrivals) -> Self {
+        Self { config, catalog, arrivals, stop: CancellationToken::new(), served: Mutex::default() }
     }
 
     /// What a standby of this name gets.
@@ -211,7 +213,7 @@ impl Journals {
             known.cancel.cancel();
         }
         let every = sources::look_interval(&self.config, store.as_str());
-        let Some(server) = JournalServer::new(source, every) else {
+        let Some(server) = JournalServer::new(source, every, self.arrivals.of(database)) else {
             return Err(Refusal::new(NOT_READY, format!("{database} is no PostgreSQL database")).into());
         };
         let cancel = self.stop.child_token();

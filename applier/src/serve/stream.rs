@@ -296,6 +296,15 @@ impl<'a> Sending<'a> {
         })
     }
 
+    /// The same, after a while or as soon as something came.
+    fn look_for_more(&self, pause: Duration) -> Reading {
+        let looks: Arc<Looks> = Arc::clone(&self.server.looks);
+        Box::pin(async move {
+            looks.wait(pause).await;
+            Read::Line(None, looks.now().await)
+        })
+    }
+
     fn go_on(mut log: Box<LogReader>) -> Reading {
         Box::pin(async move {
             let next = log.next().await;
@@ -337,15 +346,17 @@ impl<'a> Sending<'a> {
                 (self.failures, self.failing) = (0, None);
                 // A look since the reader began may have seen more.
                 self.is_all = self.slices.end() >= self.until();
-                let pause = if self.is_all { self.server.every } else { Duration::ZERO };
-                Ok(self.look(pause, None))
+                Ok(match self.is_all {
+                    true => self.look_for_more(self.server.every),
+                    false => self.look(Duration::ZERO, None),
+                })
             }
             Read::Log(_, Ok(Next::Gap(gap))) => Err(missing(&format!(
                 "the log behind {} is not in this journal: it was lost at the source, or has expired",
                 gap.at
             ))),
             Read::Log(_, Err(why)) => self.again(&why, None),
-            Read::Line(_, Ok(None)) => Ok(self.look(self.server.every, None)),
+            Read::Line(_, Ok(None)) => Ok(self.look_for_more(self.server.every)),
             Read::Line(log, Ok(Some(branches))) => self.follow(&branches, log),
             Read::Line(log, Err(why)) => match &*why {
                 BranchError::Journal(why) => self.again(why, log),
@@ -508,7 +519,7 @@ mod tests {
         let (source, reader) = founded_in(Arc::clone(&store) as _).await;
         let mut writer = opened_for(&reader, recipients).await;
         chunk(&mut writer).await;
-        (JournalServer::new(source, every).unwrap(), store, writer)
+        (JournalServer::new(source, every, tokio::sync::watch::channel(0).1).unwrap(), store, writer)
     }
 
     async fn chunk(writer: &mut Writer) {

@@ -37,7 +37,12 @@ impl Served {
         let port = listener.local_addr().unwrap().port();
         let known = BTreeMap::from([("far".to_owned(), Verifier::of(PASSWORD).unwrap())]);
         let secrets = Arc::new(Secrets::new(known));
-        let server = JournalServer::new(rig.source(Unlock::none()), Duration::from_millis(50)).unwrap();
+        let server = JournalServer::new(
+            rig.source(Unlock::none()),
+            Duration::from_millis(50),
+            tokio::sync::watch::channel(0).1,
+        )
+        .unwrap();
         let (cancel, heard) = (CancellationToken::new(), Arc::new(Mutex::new(None)));
         let mut tasks = JoinSet::new();
         let (stop, tell) = (cancel.clone(), Arc::clone(&heard));

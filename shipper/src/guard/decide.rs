@@ -200,6 +200,21 @@ impl Decider {
         at.checked_sub(NOTICED).filter(|sighted| *sighted >= since)
     }
 
+    /// It is not looked without a break any more (rule 7).
+    pub fn lost(&mut self) {
+        self.signs = Signs::default();
+        self.steady = None;
+        if matches!(self.phase, Phase::Armed | Phase::Arming) {
+            (self.phase, self.asked) = (Phase::Unknown, None);
+        }
+    }
+
+    /// It begins to act, and the ledger is as it is now: another may have acted meanwhile.
+    pub fn takes_over(&mut self, open: bool) {
+        self.open = open;
+        self.lost();
+    }
+
     /// For how long the oldest flushed log that is not stored has been so, at this look.
     pub fn behind(&self, at: Duration) -> Duration {
         self.unstored.front().map_or(Duration::ZERO, |(since, _)| at.saturating_sub(*since))
@@ -237,6 +252,8 @@ impl Decider {
                 self.opened(Why::FoundDisarmed)
             }
             (Phase::Armed | Phase::Arming, Names::Armed) if over => Step::Disarm,
+            // An exposure was opened for what was then not done.
+            (Phase::Armed, Names::Armed) if self.open => Step::Arm,
             (Phase::Armed, Names::Armed) => Step::Watch,
             (Phase::Armed, Names::Disarmed) => {
                 self.disarmed(look.at);
@@ -306,18 +323,17 @@ impl Decider {
     }
 
     fn remember(&mut self, look: &Look) {
-        if let Some(last) = &self.last
-            && (last.flushed.timeline != look.flushed.timeline
-                || last.life != look.life
-                || look.at.saturating_sub(last.at) > GAP)
-        {
+        if let Some(last) = &self.last {
             // Another history, another server or a while that nobody saw: what was waited for there says nothing here.
-            self.unstored.clear();
-            self.waiters.clear();
-            self.signs = Signs::default();
-            self.steady = None;
-            if matches!(self.phase, Phase::Armed | Phase::Arming) {
-                (self.phase, self.asked) = (Phase::Unknown, None);
+            let another = last.flushed.timeline != look.flushed.timeline
+                || last.life.0 != look.life.0
+                || look.at.saturating_sub(last.at) > GAP;
+            if another {
+                self.unstored.clear();
+                self.waiters.clear();
+            }
+            if another || last.life.1 != look.life.1 {
+                self.lost();
             }
         }
         let before = std::mem::take(&mut self.waiters);

@@ -1,11 +1,11 @@
-//! The guard's own ledger: from when to when commits were let go unprotected, on this machine's disk.
+//! The guards' own ledger of a database: from when to when commits were let go unprotected, on this machine's disk.
 //!
-//! What always holds: [`Ledger::open_exposure`] returns once its line, and the file's name, would survive a loss of power; a line that is not whole was never said. The order
-//! of lines is what happened; their times are information. Lines are only appended.
-//! A crash leaves at most a line that is not whole at the end, which the next line's writer puts an end to first.
+//! What always holds: [`Ledger::begin`] returns once its line, and the file's name, would survive a loss of power. Lines are only appended, each whole or, after a crash or on a full disk, one that
+//! makes no sense and was never said; the order of lines is what happened, their times are information. Each opening has a number, and an end names the opening that it
+//! is of: a guard that was frozen and ends what it knew ends nothing that another has begun since.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,15 @@ use chrono::{DateTime, Utc};
 use farshore_journal::{DatabaseName, Offset, Position, Timeline};
 use serde::{Deserialize, Serialize};
 
-/// Longest ledger that is read: a million exposures.
-const LONGEST: u64 = 256 << 20;
+/// Longest ledger that is read: more than a hundred thousand exposures.
+const LONGEST: u64 = 64 << 20;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 enum Line {
     Opened {
+        number: u64,
         at: DateTime<Utc>,
         /// Commits are known to have waited up to then; `None`: nobody knows since when they do not.
         since: Option<DateTime<Utc>>,
@@ -30,6 +31,8 @@ enum Line {
         stored: Option<String>,
     },
     Closed {
+        /// Of the opening that it ends, and all before it.
+        number: u64,
         at: DateTime<Utc>,
         timeline: u32,
         /// What was flushed up to here is stored.
@@ -37,17 +40,15 @@ enum Line {
     },
 }
 
-/// When commits did not wait.
+/// When commits did not wait, or were not known to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposure {
-    /// When it was opened.
-    pub opened: DateTime<Utc>,
+    /// The number of its last opening.
+    pub number: u64,
     /// Up to when commits are known to have waited before; `None`: nobody knows.
     pub since: Option<DateTime<Utc>>,
-    /// Why, as the ledger's word has it.
+    /// Why, as ledgers have it: the last reason.
     pub why: String,
-    /// Up to where all was stored when it was opened, with its timeline.
-    pub stored: Option<Position>,
     /// When it ended; `None` while it is open.
     pub until: Option<DateTime<Utc>>,
 }
@@ -66,26 +67,25 @@ impl Ledger {
     /// Opens it, or begins it, in a folder that is made when it is missing.
     ///
     /// # Errors
-    /// When it cannot be read or made, or a whole line of it makes no sense: it is nothing of ours then, and is left alone.
+    /// When it cannot be read or made, or is none of a guard's: it is left alone then.
     pub fn open(folder: &Path, database: &DatabaseName) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let path = folder.join(format!("{database}.jsonl"));
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(&path)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(&path)?;
         let exposures = read(&file)?;
-        // A line that is not whole ends here, and is one that makes no sense from now on.
-        let end = file.seek(SeekFrom::End(0))?;
-        if end > 0 {
-            let mut last = [0];
-            file.seek(SeekFrom::Start(end - 1))?;
-            file.read_exact(&mut last)?;
-            if last != *b"\n" {
-                file.set_len(whole(&file)?)?;
-            }
-        }
         file.sync_all()?;
         flush_names(folder)?;
         let sighted = folder.join(format!("{database}.sighted"));
         Ok(Self { path, sighted, file, exposures })
+    }
+
+    /// Reads it again: another guard of this machine may have written to it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn again(&mut self) -> io::Result<()> {
+        self.exposures = read(&self.file)?;
+        self.file.sync_all()
     }
 
     /// Keeps, durably, up to when commits are known to have waited.
@@ -125,10 +125,15 @@ impl Ledger {
         self.exposures.last().filter(|last| last.until.is_none())
     }
 
-    /// Opens an exposure, durably; nothing where one is open.
+    /// How often one was opened, for whatever reason.
+    pub fn openings(&self) -> u64 {
+        self.exposures.last().map_or(0, |last| last.number)
+    }
+
+    /// Opens an exposure, durably, or says one more reason for the one that is open.
     ///
     /// # Errors
-    /// When it cannot be made durable: it is not known to be open, and no commit may be let go for it.
+    /// When it cannot be made durable: it is not known to be said, and no commit may be let go for it.
     pub fn begin(
         &mut self,
         at: DateTime<Utc>,
@@ -136,19 +141,16 @@ impl Ledger {
         why: &str,
         (timeline, stored): (Timeline, Option<Offset>),
     ) -> io::Result<()> {
-        if self.open_exposure().is_some() {
-            return Ok(());
-        }
-        let line = Line::Opened {
+        let number = self.openings().saturating_add(1);
+        self.append(&Line::Opened {
+            number,
             at,
             since,
             why: why.to_owned(),
             timeline: timeline.get(),
             stored: stored.map(|stored| stored.to_string()),
-        };
-        self.append(&line)?;
-        let stored = stored.map(|stored| Position::new(timeline, stored));
-        self.exposures.push(Exposure { opened: at, since, why: why.to_owned(), stored, until: None });
+        })?;
+        opened(&mut self.exposures, number, since, why.to_owned());
         Ok(())
     }
 
@@ -157,24 +159,41 @@ impl Ledger {
     /// # Errors
     /// When it cannot be made durable: it is open still.
     pub fn end(&mut self, at: DateTime<Utc>, until: Position) -> io::Result<()> {
-        let line = Line::Closed { at, timeline: until.timeline.get(), until: until.offset.to_string() };
-        self.append(&line)?;
-        if let Some(last) = self.exposures.last_mut() {
-            last.until.get_or_insert(at);
-        }
+        let number = self.openings();
+        let (timeline, until) = (until.timeline.get(), until.offset.to_string());
+        self.append(&Line::Closed { number, at, timeline, until })?;
+        closed(&mut self.exposures, number, at);
         Ok(())
     }
 
     fn append(&mut self, line: &Line) -> io::Result<()> {
+        fail::fail_point!("guard-ledger", |_| Err(io::Error::other("the ledger cannot be written")));
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
         let before = self.file.metadata()?.len();
+        // Behind a line that is not whole another one begins.
+        if before > 0 && !ends_with_a_line(&self.file)? {
+            text.insert(0, '\n');
+        }
         let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_all());
         if written.is_err() {
-            // What is there of it must not be completed by the next line. Where that fails too, the next start finds it.
+            // It was never said. Where this fails too, it is a line that is not whole, or one too many that is open.
             let _ = self.file.set_len(before);
         }
         written
+    }
+}
+
+fn opened(exposures: &mut Vec<Exposure>, number: u64, since: Option<DateTime<Utc>>, why: String) {
+    match exposures.last_mut().filter(|last| last.until.is_none()) {
+        Some(open) => (open.number, open.why) = (number, why),
+        None => exposures.push(Exposure { number, since, why, until: None }),
+    }
+}
+
+fn closed(exposures: &mut [Exposure], number: u64, at: DateTime<Utc>) {
+    if let Some(last) = exposures.last_mut().filter(|last| last.number == number) {
+        last.until.get_or_insert(at);
     }
 }
 
@@ -186,49 +205,43 @@ fn flush_names(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// How many bytes of it are whole lines.
-fn whole(file: &File) -> io::Result<u64> {
+fn ends_with_a_line(file: &File) -> io::Result<bool> {
     let mut file = file;
-    file.seek(SeekFrom::Start(0))?;
-    let mut bytes = Vec::new();
-    file.take(LONGEST).read_to_end(&mut bytes)?;
-    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-    Ok(end as u64)
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 fn read(file: &File) -> io::Result<Vec<Exposure>> {
-    let wrong = |number: usize, why: &str| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("line {number} is none of a guard's ledger: {why}"),
-        )
-    };
-    if file.metadata()?.len() > LONGEST {
-        return Err(wrong(0, "it is too long"));
-    }
     let mut file = file;
+    let wrong =
+        |why: &str| io::Error::new(io::ErrorKind::InvalidData, format!("it is none of a guard's: {why}"));
+    if file.metadata()?.len() > LONGEST {
+        return Err(wrong("it is too long"));
+    }
     file.seek(SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
     let mut exposures: Vec<Exposure> = Vec::new();
-    let mut reader = BufReader::new(file);
-    let mut text = String::new();
-    for number in 1.. {
-        text.clear();
-        if reader.read_line(&mut text)? == 0 || !text.ends_with('\n') {
-            break;
-        }
-        match serde_json::from_str(&text).map_err(|why| wrong(number, &why.to_string()))? {
-            Line::Opened { at, since, why, timeline, stored } => {
-                let stored = stored.map(|stored| stored.parse::<Offset>()).transpose();
-                let stored = stored.map_err(|why| wrong(number, &why.to_string()))?;
-                let stored = stored.map(|stored| Position::new(Timeline::new(timeline), stored));
-                exposures.push(Exposure { opened: at, since, why, stored, until: None });
-            }
-            Line::Closed { at, .. } => {
-                if let Some(last) = exposures.last_mut() {
-                    last.until.get_or_insert(at);
-                }
+    let whole = bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    let (mut lines, mut said) = (0_usize, 0_usize);
+    for line in whole {
+        lines += 1;
+        match serde_json::from_slice(line) {
+            Ok(Line::Opened { number, since, why, .. }) => opened(&mut exposures, number, since, why),
+            Ok(Line::Closed { number, at, .. }) => closed(&mut exposures, number, at),
+            // A crash cut it.
+            Err(why) => {
+                tracing::debug!(line = lines, error = %why, "a line of a guard's ledger makes no sense");
+                continue;
             }
         }
+        said += 1;
+    }
+    // Two lines that follow each other are cut only where the disk was full.
+    if said == 0 && lines > 2 {
+        return Err(wrong("no line of it makes sense"));
     }
     Ok(exposures)
 }
@@ -236,6 +249,8 @@ fn read(file: &File) -> io::Result<Vec<Exposure>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PLACE: (Timeline, Option<Offset>) = (Timeline::new(2), None);
 
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + second, 0).unwrap()
@@ -245,26 +260,65 @@ mod tests {
         Ledger::open(folder, &"orders".parse().unwrap()).unwrap()
     }
 
+    fn end() -> Position {
+        Position::new(Timeline::new(2), Offset::new(9))
+    }
+
     #[test]
     fn what_was_opened_is_open_after_a_crash_and_what_was_ended_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("guard");
         let mut ledger = opened(&folder);
         assert!(ledger.open_exposure().is_none());
-        ledger.begin(at(1), Some(at(0)), "waited", (Timeline::new(2), Some(Offset::new(7)))).unwrap();
-        // Nothing is said twice.
-        ledger.begin(at(2), None, "waited", (Timeline::new(2), None)).unwrap();
+        ledger.begin(at(1), Some(at(0)), "unwatched", (Timeline::new(2), Some(Offset::new(7)))).unwrap();
+        // One more reason of the same one.
+        ledger.begin(at(2), None, "waited", PLACE).unwrap();
         drop(ledger);
         let mut ledger = opened(&folder);
         let open = ledger.open_exposure().unwrap();
-        assert_eq!((open.opened, open.since), (at(1), Some(at(0))));
-        assert_eq!(open.stored, Some(Position::new(Timeline::new(2), Offset::new(7))));
-        ledger.end(at(3), Position::new(Timeline::new(2), Offset::new(9))).unwrap();
+        assert_eq!((open.since, open.why.as_str(), open.number), (Some(at(0)), "waited", 2));
+        ledger.end(at(3), end()).unwrap();
         assert!(ledger.open_exposure().is_none());
-        ledger.begin(at(4), None, "waited", (Timeline::new(2), None)).unwrap();
+        ledger.begin(at(4), None, "waited", PLACE).unwrap();
         let ledger = opened(&folder);
-        assert_eq!(ledger.exposures().len(), 2);
+        assert_eq!((ledger.exposures().len(), ledger.openings()), (2, 3));
         assert_eq!((ledger.exposures()[0].until, ledger.exposures()[1].until), (Some(at(3)), None));
+    }
+
+    #[test]
+    fn a_guard_that_was_frozen_ends_nothing_that_another_began() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut frozen = opened(folder.path());
+        frozen.begin(at(1), None, "unwatched", PLACE).unwrap();
+        let mut other = opened(folder.path());
+        other.begin(at(2), Some(at(2)), "waited", PLACE).unwrap();
+        frozen.end(at(3), end()).unwrap();
+        other.again().unwrap();
+        assert_eq!(other.open_exposure().unwrap().number, 2);
+        // And what the other has ended is not open for it any more.
+        other.end(at(4), end()).unwrap();
+        frozen.again().unwrap();
+        assert!(frozen.open_exposure().is_none());
+    }
+
+    #[test]
+    fn a_line_that_a_crash_cut_was_never_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ledger = opened(folder.path());
+        ledger.begin(at(1), None, "waited", PLACE).unwrap();
+        let path = ledger.path().to_owned();
+        let whole = std::fs::read(&path).unwrap();
+        drop(ledger);
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let mut ledger = opened(folder.path());
+            assert!(ledger.exposures().is_empty(), "cut at {cut}");
+            ledger.begin(at(2), None, "waited", PLACE).unwrap();
+            let mut ledger = opened(folder.path());
+            assert_eq!(ledger.exposures().len(), 1, "cut at {cut}");
+            ledger.end(at(3), end()).unwrap();
+            assert!(opened(folder.path()).open_exposure().is_none(), "cut at {cut}");
+        }
     }
 
     #[test]
@@ -278,28 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_crash_cut_was_never_said() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut ledger = opened(folder.path());
-        ledger.begin(at(1), None, "waited", (Timeline::new(1), None)).unwrap();
-        let path = ledger.path().to_owned();
-        let whole = std::fs::read(&path).unwrap();
-        drop(ledger);
-        for cut in 0..whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            let mut ledger = opened(folder.path());
-            assert!(ledger.exposures().is_empty(), "cut at {cut}");
-            ledger.begin(at(2), None, "waited", (Timeline::new(1), None)).unwrap();
-            assert_eq!(opened(folder.path()).exposures().len(), 1, "cut at {cut}");
-        }
-    }
-
-    #[test]
     fn a_file_that_is_no_ledger_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("orders.jsonl");
-        std::fs::write(&path, "something of somebody's\n").unwrap();
+        let theirs = "something\nof\nsomebody's\nown\n";
+        std::fs::write(&path, theirs).unwrap();
         assert!(Ledger::open(folder.path(), &"orders".parse().unwrap()).is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "something of somebody's\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), theirs);
     }
 }

@@ -245,6 +245,10 @@ impl World {
                     _ => {}
                 }
             }
+            if step == Step::Disarm {
+                // Its exposure was opened in any case.
+                guard.did(Step::Open(Why::Waited), self.now);
+            }
             if matches!(step, Step::Disarm | Step::Arm) {
                 return;
             }

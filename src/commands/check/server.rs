@@ -131,8 +131,10 @@ async fn ask_primary(
 ) {
     facts.settings = told("its settings", session.settings_all().await);
     if settings.protection.guarded().is_some() {
-        facts.guard =
-            told("whether a guard is there", session.session_is_there(&guard::session_name(name)).await);
+        facts.guard = told(
+            "whether a guard is there",
+            session.is_locked_by(&guard::session_name(name), guard::LOCK).await,
+        );
     }
     facts.server_version =
         facts.settings.as_ref().and_then(|all| all.get("server_version_num")?.parse().ok());

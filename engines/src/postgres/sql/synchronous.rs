@@ -47,6 +47,8 @@ pub struct Waits {
     /// Whether this session holds the advisory lock that was asked for, and is the only one in the cluster that does, or the one of the lowest process: one
     /// behind a pooler is another at each look.
     pub holds: bool,
+    /// Whether our role may see who waits and what streams say.
+    pub sees: bool,
     /// The streams of the names that were asked for, each as often as it is there.
     pub streams: Vec<StreamSeen>,
 }
@@ -68,7 +70,8 @@ impl Session {
                         and wait_event in ('CheckpointerMain', 'CheckpointWriteDelay')) as attentive,
                     pg_postmaster_start_time()::text as started,
                     coalesce((select min(pid) from pg_locks, hashtextextended($1, 0) as key where locktype = 'advisory' and granted and objsubid = 1
-                        and classid::bigint << 32 | objid::bigint = key) = pg_backend_pid(), false) as holds";
+                        and classid::bigint << 32 | objid::bigint = key) = pg_backend_pid(), false) as holds,
+                    pg_has_role('pg_read_all_stats', 'usage') as sees";
         let row = self.row(WHAT, statement, &[&lock]).await?;
         let timeline: Option<Timeline> = parsed(WHAT, &row, "timeline")?;
         let flushed: Option<Offset> = parsed(WHAT, &row, "flushed")?;
@@ -102,6 +105,7 @@ impl Session {
             attentive: column(WHAT, &row, "attentive")?,
             started: column(WHAT, &row, "started")?,
             holds: column(WHAT, &row, "holds")?,
+            sees: column(WHAT, &row, "sees")?,
             streams,
         })
     }
@@ -130,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Whether our role may change whom commits wait for.
+    /// Whether our role may change whom commits wait for, and see who waits.
     ///
     /// Source: `has_parameter_privilege` in <https://www.postgresql.org/docs/current/functions-info.html> (from major 15 on; before it a
     /// superuser alone may).
@@ -143,7 +147,8 @@ impl Session {
             ..15 => "select rolsuper as yes from pg_roles where rolname = current_user",
             15.. => {
                 "select has_parameter_privilege('synchronous_standby_names', 'alter system')
-                    and has_function_privilege('pg_reload_conf()', 'execute') as yes"
+                    and has_function_privilege('pg_reload_conf()', 'execute')
+                    and pg_has_role('pg_read_all_stats', 'usage') as yes"
             }
         };
         column(WHAT, &self.row(WHAT, statement, &[]).await?, "yes")
@@ -169,13 +174,15 @@ impl Session {
         column(WHAT, &self.row(WHAT, statement, &[&name]).await?, "yes")
     }
 
-    /// Whether a session that calls itself so is there.
+    /// Whether a session that calls itself so holds the advisory lock of that name.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn session_is_there(&self, name: &str) -> Result<bool, Error> {
-        const WHAT: &str = "whether a session is there";
-        let statement = "select exists (select from pg_stat_activity where application_name = $1 and backend_type = 'client backend') as yes";
-        column(WHAT, &self.row(WHAT, statement, &[&name]).await?, "yes")
+    pub async fn is_locked_by(&self, name: &str, lock: &str) -> Result<bool, Error> {
+        const WHAT: &str = "whether a session holds a lock";
+        let statement = "select exists (select from pg_locks join pg_stat_activity using (pid), hashtextextended($2, 0) as key
+                where application_name = $1 and locktype = 'advisory' and granted and objsubid = 1
+                and classid::bigint << 32 | objid::bigint = key) as yes";
+        column(WHAT, &self.row(WHAT, statement, &[&name, &lock]).await?, "yes")
     }
 }
