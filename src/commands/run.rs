@@ -24,16 +24,17 @@ use farshore_shipper::pipeline::{PipelineConfig, SourceConfig};
 use farshore_shipper::progress::{PipelineState, Progress};
 use farshore_shipper::push::room::Room;
 use farshore_shipper::supervisor::{self, TargetConfig};
+use farshore_shipper::throttle::valve::{Valve, object_bytes};
 use farshore_shipper::{ShipError, slots};
 use farshore_web::{Health, Shipping};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::base_backups::Streams;
+use crate::base_backups::{Streamed, Streams};
 use crate::catalog_upkeep::Upkeep;
 use crate::commands::{Context, check};
-use crate::config::quantity::ByteCount;
+use crate::config::quantity::{ByteCount, Rate};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
 use crate::jobs::runner::Runner;
@@ -76,8 +77,10 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     let (mut streams, mut points) = (Streams::new(), BTreeMap::new());
     for (name, settings) in &config.databases {
         let known = known_stores(catalog.as_ref(), name).await;
-        let database = database(&config, name, settings, &known, catalog.as_ref())?;
-        streams.insert(name.clone(), database.copies.clone());
+        let lowest = settings.lowest_bandwidth().map(Rate::get);
+        let valve = Arc::new(Valve::new(lowest, settings.stores.len()));
+        let database = database(&config, name, settings, &known, catalog.as_ref(), &valve)?;
+        streams.insert(name.clone(), Streamed { copies: database.copies.clone(), valve });
         points.insert(name.clone(), database.points.clone());
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
         shown.push((name.clone(), progress_rx));
@@ -227,11 +230,17 @@ fn database(
     settings: &DatabaseConfig,
     known: &BTreeSet<String>,
     catalog: Option<&Catalog>,
+    valve: &Arc<Valve>,
 ) -> Result<supervisor::DatabaseConfig, OperatorMessage> {
     let mut targets = Vec::new();
+    // An object that is made of stored chunks is small where little may go, so that a limit holds over a minute too.
+    let merged = match settings.lowest_bandwidth() {
+        None => settings.merge_at.get(),
+        Some(lowest) => settings.merge_at.get().min(object_bytes(lowest.get())),
+    };
     for store_name in &settings.stores {
         let (open, url) = wiring::opener(config, store_name, Purpose::Write)?;
-        let store = Place::new(open, known.contains(store_name.as_str()));
+        let store = Place::new(open, known.contains(store_name.as_str())).behind(Arc::clone(valve));
         let Some(store_config) = config.stores.get(store_name) else { continue };
         let pipeline = PipelineConfig {
             database: name.clone(),
@@ -240,7 +249,7 @@ fn database(
             protection: settings.protection.reported(),
             flush_interval: settings.flush_plan(store_config.billing()).interval,
             writer: wiring::writer_options(settings, store_config)?,
-            merge: MergeLimits { bytes: settings.merge_at.get(), ..MergeLimits::default() },
+            merge: MergeLimits { bytes: merged, ..MergeLimits::default() },
             signing: wiring::signing(settings, catalog),
             index: IndexLimits { bytes: settings.merge_at.get(), ..IndexLimits::default() },
         };

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::notify::ChannelKind;
-use crate::config::quantity::{ByteCount, Span};
+use crate::config::quantity::{ByteCount, Rate, Span};
 use crate::config::{Compression, Durable, EngineKind, OnFull, StoreName};
 
 /// The whole file.
@@ -137,6 +137,7 @@ pub(super) struct Database {
     pub(super) heartbeat_url_file: Option<PathBuf>,
     pub(super) drill: Option<Drill>,
     pub(super) retention: Option<Retention>,
+    pub(super) bandwidth: Option<Spanned<Rate>>,
 }
 
 #[derive(Deserialize)]
