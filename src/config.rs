@@ -51,6 +51,8 @@ use secret::{Secret, SecretSource};
 use serve::ServeConfig;
 pub use service::{ServiceConfig, TlsFiles};
 
+use crate::throttles::rule::Rule;
+
 /// The largest configuration file read, in bytes: thousands of databases fit, a wrong path does not.
 const LARGEST_FILE_BYTES: u64 = 4 * 1024 * 1024;
 const DEFAULT_CATALOG: &str = "sqlite:farshore.db";
@@ -270,6 +272,8 @@ pub struct DatabaseConfig {
     pub retention: Option<Retention>,
     /// The most that goes to all its stores together, at all times; `None`: as much as they take.
     pub bandwidth: Option<Rate>,
+    /// The rules that limit and tell.
+    pub throttles: Vec<Rule>,
 }
 
 impl DatabaseConfig {
@@ -560,6 +564,7 @@ impl Judge<'_> {
             drill: self.drill(database.drill.as_ref(), database.engine)?,
             retention: self.retention(database.retention.as_ref())?,
             bandwidth: self.bandwidth(database.bandwidth.as_ref())?,
+            throttles: self.throttles(&database.throttles)?,
         };
         self.judge_retired(&database.retired_keys, &judged.verify_keys)?;
         if let (Some(lowest), false) = (judged.lowest_bandwidth(), judged.protection == Protection::Async) {

@@ -1,6 +1,7 @@
 //! The promise: what goes to a database's stores stays below its limit, all of it together, and nothing else changes: all
 //! is stored in the end, the stream stays open, and a service that is stopped stops.
 //!
+//! Rules set a limit, run programs that are ended with all that they started, and are seen and tried out.
 //! `soak_bandwidth` measures minutes of it for as long as it is given.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
@@ -12,8 +13,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use farshore_testkit::pg::Server;
+use farshore_testkit::process::wait_for;
 use farshore_testkit::soak::Campaign;
-use service::{Node, flushed, keeping, let_pass};
+use service::{Node, SOON, all, flushed, keeping, let_pass};
 use sqlite::application::Application;
 
 /// Bytes of all objects in a folder's store, and of those that are being written.
@@ -132,6 +134,74 @@ fn a_limit_of_a_sqlite_database_is_held_and_large_transactions_are_stored_whole(
     assert!(restored.ask(all).starts_with("[[3, 9000000.0"), "{}", restored.ask(all));
     service.stop();
     assert!(!node.log().contains("shipping paused"), "{}", node.log());
+}
+
+/// The process whose number stands in a file, if it lives.
+fn lives(file: &Path) -> Option<bool> {
+    let pid: u32 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    Some(stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X'])))
+}
+
+#[test]
+fn rules_limit_and_run_as_they_say_and_are_seen_and_tried_out() {
+    let server = keeping().start();
+    let node = Node::new(&[&server]);
+    let script = |name: &str, text: &str| {
+        let path = node.folder().join(name);
+        std::fs::write(&path, text.replace("HERE", &node.folder().display().to_string())).unwrap();
+        format!("run = [\"/bin/sh\", \"{}\", \"a b\"]", path.display())
+    };
+    let leaves =
+        script("leaves.sh", "env > HERE/env; echo \"$1\" > HERE/argument; sleep 600 & echo $! > HERE/left\n");
+    let hangs = script("hangs.sh", "echo $$ > HERE/hung; sleep 600\n");
+    node.configure(|text| {
+        format!(
+            "{text}bandwidth = \"50MB/s\"\n\
+             [[databases.orders.throttles]]\nname = \"all-day\"\nwhen = \"00:00-24:00\"\n\
+             actions = [{{ bandwidth = \"3MB/s\" }}, {{ {leaves} }}]\n\
+             [[databases.orders.throttles]]\nname = \"hangs\"\ndays = \"mon-sun\"\nactions = [{{ {hangs}, timeout = \"2s\" }}]\n\
+             [[databases.orders.throttles]]\nname = \"behind\"\ntest = \"ship_lag above 1h\"\nactions = [{{ notify = true }}, {{ log = \"x\" }}]\n"
+        )
+    });
+    let service = node.start_with(None, &[("FARSHORE_DATABASES_ORDERS_PASSWORD", "hunter2")]);
+    node.wait_connected();
+    let listed = wait_for(SOON, || {
+        let listed = node.json(&["throttle", "list", "orders"]);
+        let of = |rule: &str| all(&listed).into_iter().find(|one| one["rule"] == rule).cloned();
+        let states = ["all-day", "behind"].map(|rule| of(rule).map(|rule| rule["state"].clone()));
+        (states == [Some("active".into()), Some("quiet".into())]).then_some(listed)
+    });
+    let listed = listed.unwrap_or_else(|| panic!("{}\n{}", node.json(&["throttle", "list"]), node.log()));
+    for one in all(&listed) {
+        assert_eq!(one["holds_bytes_per_second"], 3_000_000, "{one}");
+        assert!(!one["why"].as_str().unwrap().is_empty(), "{one}");
+    }
+
+    // What a program started is ended with it, and one that hangs after its time; neither knows a secret.
+    service.wait_log("its time was over");
+    for file in ["left", "hung"] {
+        let ended = wait_for(SOON, || (lives(&node.folder().join(file)) == Some(false)).then_some(()));
+        assert!(ended.is_some(), "{file} lives:\n{}", node.log());
+    }
+    let environment = std::fs::read_to_string(node.folder().join("env")).unwrap();
+    assert!(
+        environment.contains("FARSHORE_DATABASE=orders") && environment.contains("FARSHORE_RULE=all-day")
+    );
+    assert!(!environment.contains("hunter2") && !environment.contains("PASSWORD"), "{environment}");
+    assert_eq!(std::fs::read_to_string(node.folder().join("argument")).unwrap(), "a b\n");
+    service.stop();
+
+    // What was measured is there, and other rules are tried out on it.
+    let before = node.json(&["throttle", "test", "orders"]);
+    let happened: Vec<String> =
+        all(&before).iter().map(|one| format!("{} {}", one["rule"], one["what"])).collect();
+    for wanted in ["\"all-day\" \"active\"", "\"all-day\" \"run /bin/sh\"", "null \"limit 3MB/s\""] {
+        assert!(happened.iter().any(|one| one == wanted), "{wanted}: {happened:?}");
+    }
+    node.configure(|text| text.replace("3MB/s", "4MB/s"));
+    let after = node.json(&["throttle", "test", "orders"]);
+    assert!(all(&after).iter().any(|one| one["what"] == "limit 4MB/s"), "{after}");
 }
 
 #[test]

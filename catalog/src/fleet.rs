@@ -24,6 +24,7 @@ use crate::shipping::{Shipping, shipping_all_in_txn};
 use crate::standby::{Standby, standby_list_in_txn};
 use crate::status::{Along, Backups, is_target, ships, shown_timeline};
 use crate::target::{Target, target_all_in_txn};
+use crate::throttle::{Throttles, throttle_list_in_txn};
 use crate::window::Span;
 use crate::{Catalog, Result, Time, Txn};
 use farshore_journal::{DatabaseName, IncarnationId, Timeline};
@@ -96,6 +97,8 @@ pub struct Fleet {
     pub seals: Vec<(Seal, u64)>,
     /// Standbys that take a journal for their primary, as they were last heard of.
     pub standbys: Vec<Standby>,
+    /// What limits databases, as their shippers last said.
+    pub throttles: Vec<Throttles>,
 }
 
 /// How a database stands at a moment.
@@ -239,6 +242,7 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
         jobs: job_facts_in_txn(txn, now).await?,
         seals: seal_list_in_txn(txn).await?,
         standbys: standby_list_in_txn(txn, None).await?,
+        throttles: throttle_list_in_txn(txn).await?,
     })
 }
 

@@ -41,8 +41,9 @@ use crate::jobs::runner::Runner;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
 use crate::supervised::Pulse;
+use crate::throttles::task::Watched;
 use crate::wiring::{self, Purpose};
-use crate::{listening, receiving, room_lock, serving, socket, supervised, watching};
+use crate::{listening, receiving, room_lock, serving, socket, supervised, throttles, watching};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -73,16 +74,23 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     crate::drill::sweep(&config, None).await;
     let cancel = context.cancel.child_token();
     let mut databases = JoinSet::new();
-    let mut shown = Vec::new();
+    let (mut shown, mut throttled) = (Vec::new(), Vec::new());
     let (mut streams, mut points) = (Streams::new(), BTreeMap::new());
     for (name, settings) in &config.databases {
         let known = known_stores(catalog.as_ref(), name).await;
+        // Until rules are judged for the first time, the lowest limit that they may set holds.
         let lowest = settings.lowest_bandwidth().map(Rate::get);
         let valve = Arc::new(Valve::new(lowest, settings.stores.len()));
         let database = database(&config, name, settings, &known, catalog.as_ref(), &valve)?;
-        streams.insert(name.clone(), Streamed { copies: database.copies.clone(), valve });
+        streams.insert(name.clone(), Streamed { copies: database.copies.clone(), valve: Arc::clone(&valve) });
         points.insert(name.clone(), database.points.clone());
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
+        throttled.push(Watched {
+            database: name.clone(),
+            valve,
+            targets: progress_rx.clone(),
+            primary: database.primary.subscribe(),
+        });
         shown.push((name.clone(), progress_rx));
         let room = Room::new(config.service.room(name));
         databases.spawn(ship(name.clone(), database, room, catalog.clone(), progress_tx, cancel.clone()));
@@ -130,6 +138,8 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
                 "no command reaches this service: `wal push` holds its files against the stores by itself, `backup run` and `points mark` do nothing for SQLite");
         }
     }
+    let (judges, stop) = (Arc::clone(&config), cancel.clone());
+    pictures.spawn(throttles::task::keep(judges, throttled, catalog.clone(), stop));
     let pulse = Pulse::default();
     pictures.spawn(health(shown.clone(), health_tx, pulse.clone(), cancel.clone()));
     pictures.spawn(supervised::tell(shown.clone(), vec![pulse, watched], cancel.clone()));
@@ -265,6 +275,7 @@ fn database(
         required,
         node: wiring::node(),
         free: Arc::new(check::free_beside_log),
+        primary: watch::Sender::default(),
     })
 }
 

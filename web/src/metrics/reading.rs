@@ -131,6 +131,7 @@ mod tests {
             jobs: Vec::new(),
             seals: Vec::new(),
             standbys: Vec::new(),
+            throttles: Vec::new(),
         };
         let reading = Reading { fleet: Arc::new(fleet), ends: BTreeMap::new(), failed: false };
         let failed = Reading { failed: true, ..reading.clone() };

@@ -9,6 +9,7 @@ use farshore_catalog::lag::{self, ShownState};
 use farshore_catalog::proof::Proof;
 use farshore_catalog::shipping::ShippingState;
 use farshore_catalog::standby::{Standby, StandbyState};
+use farshore_catalog::throttle::{RuleState, Throttles};
 use farshore_journal::DatabaseName;
 use farshore_journal::format::certificate::DrillVerdict;
 
@@ -79,6 +80,9 @@ pub(super) fn write(
     for standby in reading.fleet.standbys.iter().filter(|standby| sees(&standby.database)) {
         follows(page, standby, now, away);
     }
+    for throttles in reading.fleet.throttles.iter().filter(|throttles| sees(&throttles.database)) {
+        limits(page, throttles, now, away);
+    }
     for schedule in reading.fleet.schedules.iter().filter(|schedule| sees(&schedule.database)) {
         if let Some(due) = metrics.overdue(schedule, &reading.fleet) {
             page.add(
@@ -122,6 +126,21 @@ fn follows(page: &mut Page, standby: &Standby, now: Time, away: bool) {
     }
     let behind = standby.behind_now(now).map_or(f64::INFINITY, |behind| behind.as_secs_f64());
     page.add(&f::STANDBY_LAG, &labels, behind);
+}
+
+/// What limits a database. The time that was waited is a count: it stays what it was while nobody speaks.
+fn limits(page: &mut Page, throttles: &Throttles, now: Time, away: bool) {
+    let name = throttles.database.as_str();
+    page.add(&f::THROTTLE_WAIT, &[name], throttles.waited.as_secs_f64());
+    if away || throttles.is_silent(now) {
+        return;
+    }
+    if let Some(limit) = throttles.bandwidth {
+        page.add(&f::THROTTLE_LIMIT, &[name], whole(limit));
+    }
+    for rule in throttles.rules.iter().filter(|rule| rule.state != RuleState::Unknown) {
+        page.add(&f::THROTTLE_ACTIVE, &[name, &rule.name], whole(u64::from(rule.state == RuleState::Active)));
+    }
 }
 
 /// A database of the configuration that no reading has shown.
