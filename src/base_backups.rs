@@ -28,6 +28,8 @@ pub use farshore_shipper::base_backup::Progress as TakeProgress;
 use farshore_shipper::base_backup::{self, LogWait, Request, TakeError, Taken, copied};
 use farshore_shipper::base_due::{Held, Needed};
 use farshore_shipper::pipeline::copies::Copies;
+use farshore_shipper::throttle::metered::Metered;
+use farshore_shipper::throttle::valve::Valve;
 use farshore_shipper::{line, primary};
 
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
@@ -45,8 +47,17 @@ const AWAY: Duration = Duration::from_secs(2);
 /// server's copy open, and a place that other databases wait for.
 pub const STUCK: Duration = Duration::from_secs(600);
 
-/// Where copies of the databases are asked for that this process ships and whose copies come in the stream of their log.
-pub type Streams = BTreeMap<DatabaseName, Copies>;
+/// What this process has of a database that it ships.
+#[derive(Debug, Clone)]
+pub struct Streamed {
+    /// Where copies are asked for, where they come in the stream of the log.
+    pub copies: Copies,
+    /// What all bytes pass that go to its stores.
+    pub valve: Arc<Valve>,
+}
+
+/// The databases that this process ships.
+pub type Streams = BTreeMap<DatabaseName, Streamed>;
 
 /// What the process that takes backups has besides.
 #[derive(Clone, Copy)]
@@ -119,7 +130,10 @@ async fn take_unwatched(
     else {
         return Err(failed(&"it is not in the configuration"));
     };
-    let (store, _) = wiring::open_store(config, store_name, Purpose::Write)?;
+    let (mut store, _) = wiring::open_store(config, store_name, Purpose::Write)?;
+    if let Some(streamed) = process.streams.get(name) {
+        store = Arc::new(Metered::new(store, Arc::clone(&streamed.valve)));
+    }
     let repository = Repository::open(store).await.map_err(|why| failed(&why))?;
     let records = repository.incarnations(name).await.map_err(|why| failed(&why))?;
     let Some(record) = records.last().cloned() else {
@@ -143,7 +157,7 @@ async fn take_unwatched(
             Box::pin(of_server(name, settings, of, progress)).await?.map_err(|why| failed(&why))?
         }
         EngineConfig::Sqlite { path, .. } => {
-            let Some(copies) = process.streams.get(name) else {
+            let Some(Streamed { copies, .. }) = process.streams.get(name) else {
                 return Err(failed(&"nothing is streamed of it here"));
             };
             let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -12,6 +12,7 @@ pub mod notify;
 pub mod restore;
 pub mod schedule;
 pub mod standby;
+pub mod throttle;
 pub mod time;
 pub mod zone;
 
@@ -34,6 +35,7 @@ use crate::config::quantity::Span;
 pub use access::{TokenCommand, UserCommand};
 pub use restore::{History, RestoreArgs};
 pub use standby::StandbyCommand;
+pub use throttle::ThrottleCommand;
 use time::Moment;
 
 /// Ship a database's log off its machine, take it back to any commit.
@@ -214,6 +216,9 @@ pub enum Command {
     /// From when to when a promise did not hold, or was not known to, and why
     #[command(subcommand)]
     Exposure(ExposureCommand),
+    /// What limits a database's shipping: how it stands, and what rules would have done
+    #[command(subcommand)]
+    Throttle(ThrottleCommand),
     /// Delete chunks that a merged segment replaces; the one verb whose credential may delete
     #[command(before_help = "Examples:
   farshore -c /etc/farshore/tidy.toml tidy --dry-run

@@ -27,6 +27,7 @@ pub mod schedule;
 pub mod serve_journal;
 pub mod standby;
 pub mod status;
+mod throttle;
 pub mod tidy;
 pub mod token;
 pub mod user;
@@ -161,6 +162,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Schedule(command) => schedule::run(&mut context, command).await,
         Command::Activity(command) => activity::run(&mut context, command).await,
         Command::Exposure(command) => exposure::run(&mut context, command).await,
+        Command::Throttle(command) => throttle::run(&mut context, command).await,
         Command::Tidy(args) => tidy::run(&mut context, args).await,
         Command::Wal(args) => wal::run(&mut context, args).await,
         Command::Catalog(args) => catalog::run(&mut context, args).await,

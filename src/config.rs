@@ -23,6 +23,7 @@ pub mod secret;
 pub mod serve;
 mod service;
 mod sqlite;
+pub mod throttle;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,13 +43,15 @@ use drill::DrillConfig;
 use flush::{Billing, FlushPlan, flush_plan};
 use notify::NotifyConfig;
 pub use protection::Protection;
-use quantity::{ByteCount, Span};
+use quantity::{ByteCount, Rate, Span};
 use receive::{ReceiveConfig, ReceiverFiles};
 pub use retention::Retention;
 use schedule::Schedules;
 use secret::{Secret, SecretSource};
 use serve::ServeConfig;
 pub use service::{ServiceConfig, TlsFiles};
+
+use crate::throttles::rule::Rule;
 
 /// The largest configuration file read, in bytes: thousands of databases fit, a wrong path does not.
 const LARGEST_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -267,6 +270,10 @@ pub struct DatabaseConfig {
     pub drill: DrillConfig,
     /// What expiry keeps; `None`: all of it, for ever.
     pub retention: Option<Retention>,
+    /// The most that goes to all its stores together, at all times; `None`: as much as they take.
+    pub bandwidth: Option<Rate>,
+    /// The rules that limit and tell.
+    pub throttles: Vec<Rule>,
 }
 
 impl DatabaseConfig {
@@ -560,8 +567,15 @@ impl Judge<'_> {
             heartbeat,
             drill: self.drill(database.drill.as_ref(), database.engine)?,
             retention: self.retention(database.retention.as_ref())?,
+            bandwidth: self.bandwidth(database.bandwidth.as_ref())?,
+            throttles: self.throttles(&database.throttles)?,
         };
         self.judge_retired(&database.retired_keys, &judged.verify_keys)?;
+        if let (Some(lowest), false) = (judged.lowest_bandwidth(), judged.protection == Protection::Async) {
+            self.warnings.push(format!(
+                "databases.{name}: its commits wait for what is stored, and that for a limit of {lowest}: a load of more log runs at its pace"
+            ));
+        }
         for store in &judged.stores {
             let Some(billing) = stores.get(store).map(StoreConfig::billing) else { continue };
             if judged.flush_plan(billing).holds_rpo == Some(false) {

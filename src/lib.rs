@@ -31,5 +31,6 @@ pub mod serving;
 pub mod socket;
 pub mod sources;
 pub mod supervised;
+pub mod throttles;
 pub mod watching;
 pub mod wiring;

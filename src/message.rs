@@ -203,6 +203,10 @@ codes! {
     NotifyTest = 911, Done;
     /// The configuration names no such channel of notification.
     ChannelUnknown = 912, NotFound;
+    /// Told: a throttle is active.
+    ThrottleActive = 913, Failed;
+    /// Told: a throttle is not active any more.
+    ThrottleQuiet = 914, Done;
     /// No journal is served to standbys.
     ServeRefused = 1001, Refused;
     /// No standby is known by this name.

@@ -17,4 +17,5 @@ pub mod mail;
 pub mod observe;
 pub mod task;
 pub mod testing;
+mod throttle;
 pub mod transition;

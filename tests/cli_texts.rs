@@ -100,6 +100,62 @@ fn a_wrong_configuration_is_shown_with_line_and_caret() {
 }
 
 #[test]
+fn a_wrong_throttle_is_shown_with_line_and_caret_and_what_is_not_built_is_refused() {
+    let rule = "[[databases.orders.throttles]]\nname = \"it\"\n";
+    let does = "actions = [{ notify = true }]";
+    let run = |argv: &str| format!("{rule}test = \"cpu above 80%\"\nactions = [{argv}]");
+    let many = vec!["{ log = \"x\" }"; 17].join(", ");
+    let cases = [
+        ("bits", "bandwidth = \"5Mbit/s\"".to_owned()),
+        ("too little", "bandwidth = \"99kB/s\"".to_owned()),
+        ("never active", format!("{rule}{does}")),
+        ("no action", format!("{rule}test = \"cpu above 80%\"\nactions = []")),
+        ("seventeen actions", format!("{rule}test = \"cpu above 80%\"\nactions = [{many}]")),
+        ("two in one", run("{ notify = true, log = \"x\" }")),
+        ("nothing in one", run("{}")),
+        ("a spool", run("{ extend_spool = \"/spool2\" }")),
+        ("a spool's use", format!("{rule}test = \"spool_use above 80%\"\n{does}")),
+        ("not measured", format!("{rule}test = \"shiplag above 30s\"\n{does}")),
+        ("no operator", format!("{rule}test = \"ship_lag > 30s\"\n{does}")),
+        ("another unit", format!("{rule}test = \"ship_lag above 5MB/s\"\n{does}")),
+        (
+            "a limit for a crossing",
+            format!("{rule}test = \"cpu rises above 80%\"\nactions = [{{ bandwidth = \"5MB/s\" }}]"),
+        ),
+        ("no hours", format!("{rule}when = \"8-18\"\n{does}")),
+        ("no days", format!("{rule}days = \"monday\"\n{does}")),
+        ("no zone", format!("{rule}when = \"08:00-18:00\"\nzone = \"Berlin\"\n{does}")),
+        ("a program by its name", run("{ run = [\"page\"] }")),
+        ("a program for long", run("{ run = [\"/bin/page\"], timeout = \"1h\" }")),
+        ("a timeout of nothing", run("{ log = \"x\", timeout = \"1s\" }")),
+        ("two of a name", format!("{rule}days = \"mon\"\n{does}\n{rule}days = \"tue\"\n{does}")),
+        (
+            "no name",
+            format!("[[databases.orders.throttles]]\nname = \"Office hours\"\ndays = \"mon\"\n{does}"),
+        ),
+    ];
+    let mut shown = String::new();
+    for (name, written) in cases {
+        let error = read(&format!("{SOUND}{written}\n"), &Environment::new()).err();
+        let error = error.unwrap_or_else(|| panic!("{name} was accepted"));
+        writeln!(shown, "{name}\n{error}\n").unwrap();
+    }
+    insta::assert_snapshot!("throttle_errors", shown);
+    let most = vec!["{ run = [\"/bin/page\", \"a b\"], timeout = \"5m\" }"; 16].join(", ");
+    let sound = format!(
+        "{SOUND}bandwidth = \"20MB/s\"\n{rule}when = \"22:00-06:00\"\ndays = \"fri-mon\"\nactions = [{most}]\n"
+    );
+    let config = read(&sound, &Environment::new()).unwrap_or_else(|error| panic!("{error}"));
+    let orders = config.databases.values().next().unwrap();
+    assert_eq!(orders.throttles[0].actions.len(), 16);
+    assert_eq!(orders.lowest_bandwidth(), orders.bandwidth);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let waits = sound.replace("protection = \"async\"", "protection = \"strict\"");
+    let config = read(&waits, &Environment::new()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(config.warnings[0].contains("its commits wait") && config.warnings[0].contains("20MB/s"));
+}
+
+#[test]
 fn a_sound_configuration_is_read_and_its_paths_start_at_its_folder() {
     let config = sound(&Environment::new());
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);

@@ -25,6 +25,7 @@ use crate::shipping::{Shipping, shipping_all_in_txn};
 use crate::standby::{Standby, standby_list_in_txn};
 use crate::status::{Along, Backups, is_target, ships, shown_timeline};
 use crate::target::{Target, target_all_in_txn};
+use crate::throttle::{Throttles, throttle_list_in_txn};
 use crate::window::Span;
 use crate::{Catalog, Result, Time, Txn};
 use farshore_journal::{DatabaseName, IncarnationId, Timeline};
@@ -99,6 +100,8 @@ pub struct Fleet {
     pub standbys: Vec<Standby>,
     /// What the guards of databases in `sync` last said.
     pub guards: Vec<Guard>,
+    /// What limits databases, as their shippers last said.
+    pub throttles: Vec<Throttles>,
 }
 
 /// How a database stands at a moment.
@@ -243,6 +246,7 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
         seals: seal_list_in_txn(txn).await?,
         standbys: standby_list_in_txn(txn, None).await?,
         guards: guard_list_in_txn(txn).await?,
+        throttles: throttle_list_in_txn(txn).await?,
     })
 }
 

@@ -56,6 +56,7 @@ pub mod standby;
 pub mod status;
 pub mod store;
 pub mod target;
+pub mod throttle;
 pub mod token;
 pub mod user;
 pub mod window;

@@ -57,6 +57,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (20_261_128_040_000, "standbys", include_str!("../../migrations/20261128040000_standbys.sql")),
     (20_261_128_090_000, "node_roles", include_str!("../../migrations/20261128090000_node_roles.sql")),
     (20_261_128_100_000, "standby_delay", include_str!("../../migrations/20261128100000_standby_delay.sql")),
+    (20_261_128_140_000, "throttles", include_str!("../../migrations/20261128140000_throttles.sql")),
     (20_261_128_170_000, "guards", include_str!("../../migrations/20261128170000_guards.sql")),
 ];
 

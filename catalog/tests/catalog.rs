@@ -38,6 +38,8 @@ mod stories_recovery;
 mod stories_standbys;
 #[path = "catalog/stories_status.rs"]
 mod stories_status;
+#[path = "catalog/stories_throttles.rs"]
+mod stories_throttles;
 
 use farshore_catalog::{Catalog, Options};
 use farshore_testkit::pg::{Major, Server};
@@ -194,6 +196,8 @@ on_both!(
     stories_fleet::work_that_was_done_and_is_bad_news_is_a_failure_and_hides_no_success_before_it,
     stories_guards::a_database_that_is_to_be_guarded_is_known_before_a_guard_ever_was_and_old_words_count_for_nothing,
     stories_standbys::a_refused_standby_stays_where_it_was_and_grows_later_and_one_that_nobody_knows_is_none,
+    stories_throttles::what_is_written_of_rules_replaces_what_was_and_is_unknown_once_nobody_speaks,
+    stories_throttles::looks_are_kept_as_they_were_and_forgotten_by_their_age,
     stories_fleet::of_many_that_see_a_change_one_tells_it,
     stories_fleet::of_many_that_would_tell_a_channel_one_does_and_what_it_heard_never_grows_older,
     stories_fleet::of_many_that_would_tell_a_channel_much_at_once_each_is_told_by_one,

@@ -58,6 +58,12 @@ pub fn activity_of(name: &DatabaseName) -> Result<KeyPrefix, JournalError> {
     Ok(database(name)?.join("activity")?)
 }
 
+/// Whether a key is a chunk's.
+pub fn is_chunk(key: &Key) -> bool {
+    let mut parts = key.segments();
+    parts.next() == Some("db") && parts.nth(2) == Some("journal")
+}
+
 /// The names of one incarnation's objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -236,5 +242,19 @@ impl Layout {
     /// Never in practice.
     pub fn hold_released(&self, hold: HoldId) -> Result<Key, JournalError> {
         Ok(self.root.key(format_args!("holds/{hold}-released"))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_is_told_from_all_else_by_its_name() {
+        let id = IncarnationId::from_bytes([7; 16]);
+        let layout = Layout::new(&"journal".parse().unwrap(), id).unwrap();
+        assert!(is_chunk(&layout.chunk(Sequence::FIRST).unwrap()));
+        assert!(!is_chunk(&layout.head(Sequence::FIRST).unwrap()));
+        assert!(!is_chunk(&store_record().unwrap()));
     }
 }

@@ -29,6 +29,8 @@ pub struct Batch {
     bytes: usize,
     first_at: Option<Instant>,
     quiet: bool,
+    /// Bytes from which it is a chunk.
+    most: usize,
 }
 
 impl Batch {
@@ -42,7 +44,14 @@ impl Batch {
             bytes: 0,
             first_at: None,
             quiet: false,
+            most: MAX_CHUNK_BYTES,
         }
+    }
+
+    /// Makes a chunk of fewer bytes, for a target that takes so many at a time; `None`: of as many as it can hold.
+    pub fn narrow(&mut self, most: Option<u64>) {
+        let most = most.and_then(|most| usize::try_from(most).ok());
+        self.most = most.map_or(MAX_CHUNK_BYTES, |most| most.clamp(1, MAX_CHUNK_BYTES));
     }
 
     /// Where what waits begins.
@@ -86,12 +95,12 @@ impl Batch {
 
     /// Whether no more may be taken: until a chunk is taken, or a frame to be packed.
     pub fn is_full(&self) -> bool {
-        self.bytes >= MAX_CHUNK_BYTES || self.whole.len() > MAX_WHOLE
+        self.bytes >= self.most || self.whole.len() > MAX_WHOLE
     }
 
     /// Whether no more may be taken until a chunk is.
     pub fn is_chunk(&self) -> bool {
-        self.bytes >= MAX_CHUNK_BYTES
+        self.bytes >= self.most
     }
 
     /// The next whole frame, to be packed before the chunk is due. None of a batch of less than `large` bytes: its chunk's plain
@@ -104,7 +113,7 @@ impl Batch {
     /// trickle does not become a chunk per message, while the first bytes after a pause go at once.
     pub fn due(&self, last_sent: Option<Instant>, interval: Duration) -> Option<Instant> {
         let first_at = self.first_at?;
-        if self.bytes >= WORTH_SENDING_BYTES {
+        if self.bytes >= WORTH_SENDING_BYTES.min(self.most) {
             return Some(first_at);
         }
         let spaced = last_sent.map_or(first_at, |sent| sent + interval);
@@ -116,7 +125,7 @@ impl Batch {
 
     /// Takes what waits, and begins anew behind it: where the chunk begins, and its last frames, those that were not given out.
     pub fn take(&mut self) -> (Position, Vec<Vec<u8>>) {
-        let behind = Self::at(self.end(), self.segment_bytes);
+        let behind = Self { most: self.most, ..Self::at(self.end(), self.segment_bytes) };
         let Self { start, whole, filling, .. } = std::mem::replace(self, behind);
         let filling = Some(filling).filter(|frame| !frame.is_empty());
         (start, whole.into_iter().chain(filling).collect())
@@ -173,6 +182,23 @@ mod tests {
         let mut batch = batch();
         batch.push(&vec![1; WORTH_SENDING_BYTES], false, now);
         assert_eq!(batch.due(Some(now), INTERVAL), Some(now));
+    }
+
+    #[test]
+    fn a_target_that_takes_few_bytes_at_a_time_gets_chunks_of_as_many() {
+        let now = Instant::now();
+        let mut batch = batch();
+        batch.narrow(Some(100));
+        batch.push(&[1; 99], false, now);
+        assert!(!batch.is_full() && !batch.is_chunk());
+        batch.push(&[1; 1], false, now);
+        assert!(batch.is_full() && batch.is_chunk());
+        assert_eq!(batch.due(Some(now), INTERVAL), Some(now), "more cannot come");
+        batch.take();
+        batch.push(&[1; 100], false, now);
+        assert!(batch.is_chunk(), "the next one too");
+        batch.narrow(None);
+        assert!(!batch.is_full());
     }
 
     #[test]

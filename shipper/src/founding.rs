@@ -15,6 +15,8 @@ use farshore_journal::registry::Repository;
 use farshore_journal::store::{ObjectStore, Operation, StoreError};
 
 use crate::error::ShipError;
+use crate::throttle::metered::Metered;
+use crate::throttle::valve::Valve;
 
 /// Who, besides the catalog, may know that a store was shipped into before.
 pub trait Witness: Sync {
@@ -35,6 +37,8 @@ pub struct Place {
     opened: Option<Arc<dyn ObjectStore>>,
     /// Whether the catalog says that something was stored there.
     known: bool,
+    /// What all bytes pass that go there.
+    valve: Arc<Valve>,
 }
 
 impl fmt::Debug for Place {
@@ -49,7 +53,18 @@ impl fmt::Debug for Place {
 impl Place {
     /// A store that is opened by `open`. `known`: the catalog says that something was stored there.
     pub fn new(open: Open, known: bool) -> Self {
-        Self { open, opened: None, known }
+        Self { open, opened: None, known, valve: Arc::default() }
+    }
+
+    /// The same store behind a valve.
+    #[must_use]
+    pub fn behind(self, valve: Arc<Valve>) -> Self {
+        Self { opened: None, valve, ..self }
+    }
+
+    /// Most plain bytes of a chunk that goes there now; `None`: as many as it can hold.
+    pub fn chunk_bytes(&self) -> Option<u64> {
+        self.valve.chunk_bytes()
     }
 
     /// The store, founded when it is new: `now` is RFC 3339, for its record.
@@ -85,7 +100,8 @@ impl Place {
             reason: why.to_string(),
             ambiguous: false,
         };
-        Ok(opened.map_err(|why| JournalError::from(cut_off(why)))?.map_err(JournalError::from)?)
+        let store = opened.map_err(|why| JournalError::from(cut_off(why)))?.map_err(JournalError::from)?;
+        Ok(Arc::new(Metered::new(store, Arc::clone(&self.valve))))
     }
 
     /// Whether nobody knows of anything that was shipped there.

@@ -28,5 +28,6 @@ pub mod retention;
 pub mod slots;
 pub mod standing;
 pub mod supervisor;
+pub mod throttle;
 
 pub use error::ShipError;

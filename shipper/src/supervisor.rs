@@ -53,6 +53,8 @@ pub struct DatabaseConfig {
     pub node: String,
     /// Looks for free space beside a server's log.
     pub free: FreeBytes,
+    /// Told what is learnt of the source.
+    pub primary: watch::Sender<PrimaryFacts>,
 }
 
 /// Ships one database to all its targets until cancelled. `shown` gets each target's progress, in the order of the targets.
@@ -72,8 +74,8 @@ pub async fn run(
     let mut pipelines = JoinSet::new();
     let mut helpers = JoinSet::new();
     let mut watches = Vec::new();
-    let (primary_tx, primary_rx) = watch::channel(PrimaryFacts::default());
     let mut config = config;
+    let (primary_tx, primary_rx) = (config.primary.clone(), config.primary.subscribe());
     let kept_by = slots_on_hosts(&mut config.targets);
     let file = config.targets.iter().find_map(|target| match &target.pipeline.source {
         SourceConfig::Sqlite(file) => Some(file.follow.path.clone()),

@@ -24,6 +24,7 @@ use farshore_shipper::pipeline::{PipelineConfig, SourceConfig};
 use farshore_shipper::progress::{PipelineState, Progress};
 use farshore_shipper::push::room::Room;
 use farshore_shipper::supervisor::{self, TargetConfig};
+use farshore_shipper::throttle::valve::{Valve, object_bytes};
 use farshore_shipper::{ShipError, slots};
 use farshore_web::{Health, Shipping};
 use tokio::sync::watch;
@@ -31,18 +32,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrivals::Arrivals;
-use crate::base_backups::Streams;
+use crate::base_backups::{Streamed, Streams};
 use crate::catalog_upkeep::Upkeep;
 use crate::commands::{Context, check};
-use crate::config::quantity::ByteCount;
+use crate::config::quantity::{ByteCount, Rate};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
 use crate::jobs::runner::Runner;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
 use crate::supervised::Pulse;
+use crate::throttles::task::Watched;
 use crate::wiring::{self, Purpose};
-use crate::{listening, receiving, room_lock, serving, socket, supervised, watching};
+use crate::{listening, receiving, room_lock, serving, socket, supervised, throttles, watching};
 
 /// How often the health endpoint's picture is renewed.
 const HEALTH: Duration = Duration::from_millis(500);
@@ -73,14 +75,23 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
     crate::drill::sweep(&config, None).await;
     let cancel = context.cancel.child_token();
     let mut databases = JoinSet::new();
-    let mut shown = Vec::new();
+    let (mut shown, mut throttled) = (Vec::new(), Vec::new());
     let (mut streams, mut points) = (Streams::new(), BTreeMap::new());
     for (name, settings) in &config.databases {
         let known = known_stores(catalog.as_ref(), name).await;
-        let database = database(&config, name, settings, &known, catalog.as_ref())?;
-        streams.insert(name.clone(), database.copies.clone());
+        // Until rules are judged for the first time, the lowest limit that they may set holds.
+        let lowest = settings.lowest_bandwidth().map(Rate::get);
+        let valve = Arc::new(Valve::new(lowest, settings.stores.len()));
+        let database = database(&config, name, settings, &known, catalog.as_ref(), &valve)?;
+        streams.insert(name.clone(), Streamed { copies: database.copies.clone(), valve: Arc::clone(&valve) });
         points.insert(name.clone(), database.points.clone());
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
+        throttled.push(Watched {
+            database: name.clone(),
+            valve,
+            targets: progress_rx.clone(),
+            primary: database.primary.subscribe(),
+        });
         shown.push((name.clone(), progress_rx));
         let room = Room::new(config.service.room(name));
         databases.spawn(ship(name.clone(), database, room, catalog.clone(), progress_tx, cancel.clone()));
@@ -130,6 +141,8 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
                 "no command reaches this service: `wal push` holds its files against the stores by itself, `backup run` and `points mark` do nothing for SQLite");
         }
     }
+    let (judges, stop) = (Arc::clone(&config), cancel.clone());
+    pictures.spawn(throttles::task::keep(judges, throttled, catalog.clone(), stop));
     let pulse = Pulse::default();
     pictures.spawn(health(shown.clone(), health_tx, pulse.clone(), cancel.clone()));
     let what = format!("ships {} databases", shown.len());
@@ -231,11 +244,17 @@ fn database(
     settings: &DatabaseConfig,
     known: &BTreeSet<String>,
     catalog: Option<&Catalog>,
+    valve: &Arc<Valve>,
 ) -> Result<supervisor::DatabaseConfig, OperatorMessage> {
     let mut targets = Vec::new();
+    // An object that is made of stored chunks is small where little may go, so that a limit holds over a minute too.
+    let merged = match settings.lowest_bandwidth() {
+        None => settings.merge_at.get(),
+        Some(lowest) => settings.merge_at.get().min(object_bytes(lowest.get())),
+    };
     for store_name in &settings.stores {
         let (open, url) = wiring::opener(config, store_name, Purpose::Write)?;
-        let store = Place::new(open, known.contains(store_name.as_str()));
+        let store = Place::new(open, known.contains(store_name.as_str())).behind(Arc::clone(valve));
         let Some(store_config) = config.stores.get(store_name) else { continue };
         let pipeline = PipelineConfig {
             database: name.clone(),
@@ -244,7 +263,7 @@ fn database(
             protection: settings.protection.reported(),
             flush_interval: settings.flush_plan(store_config.billing()).interval,
             writer: wiring::writer_options(settings, store_config)?,
-            merge: MergeLimits { bytes: settings.merge_at.get(), ..MergeLimits::default() },
+            merge: MergeLimits { bytes: merged, ..MergeLimits::default() },
             signing: wiring::signing(settings, catalog),
             index: IndexLimits { bytes: settings.merge_at.get(), ..IndexLimits::default() },
         };
@@ -260,6 +279,7 @@ fn database(
         required,
         node: wiring::node(),
         free: Arc::new(check::free_beside_log),
+        primary: watch::Sender::default(),
     })
 }
 

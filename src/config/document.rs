@@ -12,7 +12,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::notify::ChannelKind;
-use crate::config::quantity::{ByteCount, Span};
+use crate::config::quantity::{ByteCount, Rate, Span};
 use crate::config::{Compression, Durable, EngineKind, OnFull, StoreName};
 
 /// The whole file.
@@ -138,6 +138,33 @@ pub(super) struct Database {
     pub(super) heartbeat_url_file: Option<PathBuf>,
     pub(super) drill: Option<Drill>,
     pub(super) retention: Option<Retention>,
+    pub(super) bandwidth: Option<Spanned<Rate>>,
+    #[serde(default)]
+    pub(super) throttles: Vec<Spanned<Throttle>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Throttle {
+    pub(super) name: Spanned<String>,
+    pub(super) when: Option<Spanned<String>>,
+    pub(super) days: Option<Spanned<String>>,
+    pub(super) zone: Option<Spanned<String>>,
+    pub(super) test: Option<Spanned<String>>,
+    pub(super) actions: Spanned<Vec<Spanned<ThrottleAction>>>,
+}
+
+/// Exactly one of them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ThrottleAction {
+    pub(super) bandwidth: Option<Spanned<Rate>>,
+    pub(super) log: Option<Spanned<String>>,
+    pub(super) notify: Option<Spanned<bool>>,
+    pub(super) run: Option<Spanned<Vec<String>>>,
+    pub(super) timeout: Option<Spanned<Span>>,
+    pub(super) extend_spool: Option<Spanned<toml::Value>>,
+    pub(super) release_spool: Option<Spanned<toml::Value>>,
 }
 
 #[derive(Deserialize)]

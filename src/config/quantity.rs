@@ -34,6 +34,9 @@ pub enum QuantityError {
     /// Not a byte count.
     #[error("not a byte count; write a whole number and B, KiB, MiB, GiB or TiB, as in \"16MiB\"")]
     Bytes,
+    /// Not a rate.
+    #[error("not a rate; write a whole number and kB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s, as in \"5MB/s\"")]
+    Rate,
     /// Zero has no meaning here.
     #[error("zero is not allowed here")]
     Zero,
@@ -148,9 +151,91 @@ impl fmt::Display for ByteCount {
     }
 }
 
+/// Bytes a second: `5MB/s`, `512KiB/s`. Lines are sold in powers of ten, so both kinds of units are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Rate(u64);
+
+const RATE_UNITS: [(u64, &str); 7] = [
+    (1_000_000_000, "GB/s"),
+    (1 << 30, "GiB/s"),
+    (1_000_000, "MB/s"),
+    (1 << 20, "MiB/s"),
+    (1_000, "kB/s"),
+    (1 << 10, "KiB/s"),
+    (1, "B/s"),
+];
+
+impl Rate {
+    /// This many bytes a second.
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// Bytes a second.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl std::str::FromStr for Rate {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let (number, unit) = number_and_unit(text).ok_or(QuantityError::Rate)?;
+        let (size, _) = RATE_UNITS.iter().find(|(_, name)| *name == unit).ok_or(QuantityError::Rate)?;
+        if number == 0 {
+            return Err(QuantityError::Zero);
+        }
+        number.checked_mul(*size).map(Self).ok_or(QuantityError::TooLarge)
+    }
+}
+
+impl TryFrom<String> for Rate {
+    type Error = QuantityError;
+
+    fn try_from(text: String) -> Result<Self, QuantityError> {
+        text.parse()
+    }
+}
+
+/// In the largest unit that divides it; what none divides but a byte has one decimal in units of ten.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = RATE_UNITS.iter().find(|(size, _)| self.0 >= *size && self.0.is_multiple_of(*size));
+        match whole {
+            Some((size, unit)) if *size > 1 => write!(f, "{}{unit}", self.0 / size),
+            _ if self.0 >= 1_000 => {
+                let decimal = |unit: &&(u64, &str)| !unit.1.contains('i') && self.0 >= unit.0;
+                let (size, unit) = RATE_UNITS.iter().find(decimal).copied().unwrap_or((1, "B/s"));
+                let tenths = u128::from(self.0) * 10 / u128::from(size);
+                write!(f, "{}.{}{unit}", tenths / 10, tenths % 10)
+            }
+            _ => write!(f, "{}B/s", self.0),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_one_whole_number_and_one_unit_a_second() {
+        for (text, bytes) in
+            [("5MB/s", 5_000_000), ("5MiB/s", 5 << 20), ("1GB/s", 1_000_000_000), ("7B/s", 7)]
+        {
+            let rate: Rate = text.parse().unwrap();
+            assert_eq!(rate.get(), bytes);
+            assert_eq!(rate.to_string(), text);
+        }
+        for text in ["5MB", "5 MB/s", "5mb/s", "5Mbit/s", "1.5MB/s", "", "MB/s"] {
+            assert_eq!(text.parse::<Rate>(), Err(QuantityError::Rate), "{text}");
+        }
+        assert_eq!("0MB/s".parse::<Rate>(), Err(QuantityError::Zero));
+        assert_eq!("99999999999999GB/s".parse::<Rate>(), Err(QuantityError::TooLarge));
+        assert_eq!(Rate::new(1_234_567).to_string(), "1.2MB/s");
+    }
 
     #[test]
     fn a_span_is_one_whole_number_and_one_unit() {

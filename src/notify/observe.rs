@@ -13,6 +13,7 @@ use farshore_catalog::shipping::ShippingState;
 use farshore_journal::DatabaseName;
 use farshore_web::Metrics;
 
+use super::throttle;
 use super::transition::Word;
 use crate::message::{Code, OperatorMessage, Safe};
 
@@ -42,6 +43,7 @@ pub fn conditions(fleet: &Fleet, metrics: &Metrics, now: DateTime<Utc>) -> Vec<C
     let is_known = |name: &DatabaseName| fleet.members.iter().any(|member| member.database == *name);
     all.extend(metrics.objectives().keys().filter(|name| !is_known(name)).map(nowhere));
     all.extend(work(fleet, metrics, now));
+    all.extend(throttle::conditions(fleet, now));
     all
 }
 
@@ -240,6 +242,7 @@ mod tests {
             seals: Vec::new(),
             standbys: Vec::new(),
             guards: Vec::new(),
+            throttles: Vec::new(),
         };
         let told = conditions(&fleet, &metrics, now);
         let names: Vec<String> = told.iter().map(|condition| condition.database.to_string()).collect();

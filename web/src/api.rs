@@ -19,6 +19,7 @@ pub mod session;
 pub mod shape;
 pub mod standby;
 pub mod stream;
+pub mod throttle;
 pub mod token;
 pub mod verify;
 

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use crate::api::{
     activity, backup, channel, database, drill, expire, exposure, job, lag, node, plan, points, resolve,
-    restore, schedule, session, standby, stream, token, verify,
+    restore, schedule, session, standby, stream, throttle, token, verify,
 };
 use crate::health::{self, Health};
 use crate::metrics::{self, requests};
@@ -32,6 +32,7 @@ fn viewer() -> OpenApiRouter<Shared> {
         .routes(routes!(database::window))
         .routes(routes!(exposure::list))
         .routes(routes!(lag::series))
+        .routes(routes!(throttle::throttles))
         .routes(routes!(points::list))
         .routes(routes!(resolve::resolve))
         .routes(routes!(backup::list))

@@ -29,3 +29,5 @@ mod rig;
 mod settings;
 #[path = "pages/standbys.rs"]
 mod standbys;
+#[path = "pages/throttles.rs"]
+mod throttles;

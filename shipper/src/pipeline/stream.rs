@@ -109,6 +109,7 @@ impl Pipeline {
         // Why the stream was closed, while what came by it is not yet stored.
         let mut closed: Option<ShipError> = None;
         loop {
+            batch.narrow(self.store.chunk_bytes());
             while !packing.is_full()
                 && let Some(frame) = batch.frame(large)
             {

@@ -1,7 +1,7 @@
 //! Every metric there is: its name, what it is, its labels, and what it says. `docs/metrics.md` is held to this list by a test.
 //!
 //! What always holds: no file name, position, table, job id or address is ever a label; each label has as many values as there are
-//! databases, stores, standbys, states, kinds of work, paths of the API or channels of notification.
+//! databases, stores, standbys, throttles, states, kinds of work, paths of the API or channels of notification.
 
 use crate::metrics::text::{Family, Kind};
 
@@ -64,6 +64,12 @@ families! {
         "Of a database with `protection = \"sync\"`: 1 for what its guard last said of its commits, 0 for every other: `armed` (each waits until it is stored), `arming`, `disarmed`, `hands_off`, `unknown`.";
     EXPOSED = Gauge "farshore_protection_exposed_since_timestamp_seconds" ["database"]
         "Of such a database: up to when its commits are known to have waited, while they do not or are not known to; 0: nobody knows. Absent while they wait.";
+    THROTTLE_ACTIVE = Gauge "farshore_throttle_active" ["database", "rule"]
+        "Whether a throttle of the configuration is active; absent while that is not known.";
+    THROTTLE_LIMIT = Gauge "farshore_throttle_limit_bytes_per_second" ["database"]
+        "The most that goes to a database's stores now; absent where nothing limits it, or that is not known.";
+    THROTTLE_WAIT = Counter "farshore_throttle_wait_seconds_total" ["database"]
+        "How long what goes to a database's stores waited for a limit, all of it together, since its service began.";
     JOBS_RUNNING = Gauge "farshore_jobs_running" ["database", "kind"] "Jobs that run now; absent while the catalog is away.";
     JOB_SUCCESS = Gauge "farshore_job_last_success_timestamp_seconds" ["database", "kind"] "When such a job last succeeded; 0: none is known to have.";
     JOB_FAILURE = Gauge "farshore_job_last_failure_timestamp_seconds" ["database", "kind"] "When such a job last failed; 0: none is known to have.";

@@ -10,6 +10,7 @@ use farshore_catalog::lag::{self, ShownState};
 use farshore_catalog::proof::Proof;
 use farshore_catalog::shipping::ShippingState;
 use farshore_catalog::standby::{Standby, StandbyState};
+use farshore_catalog::throttle::{RuleState, Throttles};
 use farshore_journal::DatabaseName;
 use farshore_journal::format::certificate::DrillVerdict;
 
@@ -83,6 +84,9 @@ pub(super) fn write(
     for guard in reading.fleet.guards.iter().filter(|guard| sees(&guard.database)) {
         protects(page, guard, now, away);
     }
+    for throttles in reading.fleet.throttles.iter().filter(|throttles| sees(&throttles.database)) {
+        limits(page, throttles, now, away);
+    }
     for schedule in reading.fleet.schedules.iter().filter(|schedule| sees(&schedule.database)) {
         if let Some(due) = metrics.overdue(schedule, &reading.fleet) {
             page.add(
@@ -141,6 +145,21 @@ fn protects(page: &mut Page, guard: &Guard, now: Time, away: bool) {
             .filter(|_| guard.is_exposed)
             .or(guard.looked_at.filter(|_| !guard.is_exposed));
         page.add(&f::EXPOSED, &[guard.database.as_str()], moment(since));
+    }
+}
+
+/// What limits a database. The time that was waited is a count: it stays what it was while nobody speaks.
+fn limits(page: &mut Page, throttles: &Throttles, now: Time, away: bool) {
+    let name = throttles.database.as_str();
+    page.add(&f::THROTTLE_WAIT, &[name], throttles.waited.as_secs_f64());
+    if away || throttles.is_silent(now) {
+        return;
+    }
+    if let Some(limit) = throttles.bandwidth {
+        page.add(&f::THROTTLE_LIMIT, &[name], whole(limit));
+    }
+    for rule in throttles.rules.iter().filter(|rule| rule.state != RuleState::Unknown) {
+        page.add(&f::THROTTLE_ACTIVE, &[name, &rule.name], whole(u64::from(rule.state == RuleState::Active)));
     }
 }
 

@@ -6,6 +6,7 @@ mod facts;
 mod history;
 mod picture;
 mod points;
+mod throttles;
 
 use askama::Template;
 use axum::Extension;
@@ -81,6 +82,7 @@ struct DatabasePage {
     zoom: String,
     facts: String,
     exposure: String,
+    throttles: String,
     timeline: String,
     typed: String,
     backups: Vec<BackupLine>,
@@ -110,6 +112,9 @@ pub async fn page(
         let recovery = catalog.recovery(&name, now).await?;
         return Ok(html(render(&facts(&web, &name, now, status, (&proof, &recovery)))?));
     }
+    if part == "throttles" {
+        return Ok(html(throttles(catalog, &name, now).await?));
+    }
     let history = History::read(catalog, &status).await?;
     let timeline = timeline(catalog, &name, now, &status, &history, &asked).await?;
     if part == "timeline" {
@@ -128,6 +133,7 @@ pub async fn page(
         more_backups: history.backups.len().saturating_sub(BACKUPS),
         former: former(now, &status),
         exposure: exposure(&web, catalog, &name, now).await?,
+        throttles: throttles(catalog, &name, now).await?,
         timeline,
         facts: render(&facts(&web, &name, now, status, (&proof, &recovery)))?,
     };
@@ -141,6 +147,12 @@ pub async fn page(
 /// What drills say of its current incarnation.
 async fn proof(catalog: &Catalog, name: &DatabaseName, status: &DatabaseStatus) -> Result<Proof, Problem> {
     Ok(Proof::of(&status.present, &catalog.drill_newest(Some(name)).await?))
+}
+
+/// What limits it now.
+async fn throttles(catalog: &Catalog, name: &DatabaseName, now: DateTime<Utc>) -> Result<String, Problem> {
+    let all = catalog.throttle_list().await?;
+    render(&throttles::shown(name, now, all.iter().find(|one| one.database == *name)))
 }
 
 /// How the exposure went over the last day.
