@@ -197,10 +197,7 @@ pub struct StoreConfig {
 impl StoreConfig {
     /// What puts cost there.
     pub const fn billing(&self) -> Billing {
-        match self.url {
-            StoreUrl::File(_) | StoreUrl::Receiver(_) => Billing::Free,
-            _ => Billing::PerPut,
-        }
+        self.url.billing()
     }
 }
 

@@ -107,7 +107,7 @@ fn a_wrong_throttle_is_shown_with_line_and_caret_and_what_is_not_built_is_refuse
     let many = vec!["{ log = \"x\" }"; 17].join(", ");
     let cases = [
         ("bits", "bandwidth = \"5Mbit/s\"".to_owned()),
-        ("too little", "bandwidth = \"99kB/s\"".to_owned()),
+        ("too little", "bandwidth = \"999kB/s\"".to_owned()),
         ("never active", format!("{rule}{does}")),
         ("no action", format!("{rule}test = \"cpu above 80%\"\nactions = []")),
         ("seventeen actions", format!("{rule}test = \"cpu above 80%\"\nactions = [{many}]")),

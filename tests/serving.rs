@@ -11,6 +11,9 @@ mod commands;
 mod delayed;
 #[path = "serving/load.rs"]
 mod load;
+#[path = "receiving/rig.rs"]
+#[allow(dead_code)] // other tests use the rest
+mod rig;
 mod service;
 
 use std::path::Path;
@@ -28,6 +31,12 @@ const PASSWORD: &str = "no connection to the primary";
 /// A node that serves what it ships; the user `far` may take it.
 fn serving(primary: &Server, more: &str) -> Node {
     let node = Node::new(&[primary]);
+    serve(&node, more);
+    node
+}
+
+/// Has a node serve; the user `far` may take `orders`.
+fn serve(node: &Node, more: &str) {
     std::fs::write(node.folder().join("far.password"), format!("{PASSWORD}\n")).unwrap();
     node.configure(|text| {
         format!(
@@ -35,7 +44,6 @@ fn serving(primary: &Server, more: &str) -> Node {
              [serve.users.far]\npassword_file = \"far.password\"\ndatabases = [\"orders\"]\n"
         )
     });
-    node
 }
 
 /// Where journals are served.

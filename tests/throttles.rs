@@ -154,17 +154,21 @@ fn rules_limit_and_run_as_they_say_and_are_seen_and_tried_out() {
     };
     let leaves =
         script("leaves.sh", "env > HERE/env; echo \"$1\" > HERE/argument; sleep 600 & echo $! > HERE/left\n");
+    let second = script("second.sh", "test -e HERE/argument && touch HERE/second\n");
     let hangs = script("hangs.sh", "echo $$ > HERE/hung; sleep 600\n");
     node.configure(|text| {
         format!(
             "{text}bandwidth = \"50MB/s\"\n\
              [[databases.orders.throttles]]\nname = \"all-day\"\nwhen = \"00:00-24:00\"\n\
-             actions = [{{ bandwidth = \"3MB/s\" }}, {{ {leaves} }}]\n\
+             actions = [{{ bandwidth = \"3MB/s\" }}, {{ {leaves} }}, {{ {second} }}]\n\
              [[databases.orders.throttles]]\nname = \"hangs\"\ndays = \"mon-sun\"\nactions = [{{ {hangs}, timeout = \"2s\" }}]\n\
              [[databases.orders.throttles]]\nname = \"behind\"\ntest = \"ship_lag above 1h\"\nactions = [{{ notify = true }}, {{ log = \"x\" }}]\n"
         )
     });
-    let service = node.start_with(None, &[("FARSHORE_DATABASES_ORDERS_PASSWORD", "hunter2")]);
+    let service = node.start_with(
+        None,
+        &[("FARSHORE_DATABASES_ORDERS_PASSWORD", "hunter2"), ("AWS_SECRET_ACCESS_KEY", "hunter3")],
+    );
     node.wait_connected();
     let listed = wait_for(SOON, || {
         let listed = node.json(&["throttle", "list", "orders"]);
@@ -188,7 +192,10 @@ fn rules_limit_and_run_as_they_say_and_are_seen_and_tried_out() {
     assert!(
         environment.contains("FARSHORE_DATABASE=orders") && environment.contains("FARSHORE_RULE=all-day")
     );
-    assert!(!environment.contains("hunter2") && !environment.contains("PASSWORD"), "{environment}");
+    assert!(!environment.contains("hunter") && !environment.contains("PASSWORD"), "{environment}");
+    // One behind the other.
+    let ran = wait_for(SOON, || node.folder().join("second").exists().then_some(()));
+    assert!(ran.is_some(), "{}", node.log());
     assert_eq!(std::fs::read_to_string(node.folder().join("argument")).unwrap(), "a b\n");
     service.stop();
 

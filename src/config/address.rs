@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::config::flush::Billing;
 use crate::config::secret::Secret;
 
 /// Why a URL is refused.
@@ -159,6 +160,17 @@ pub enum StoreUrl {
     File(PathBuf),
     /// A receiver: `host:port` of each way to it, with commas.
     Receiver(String),
+}
+
+impl StoreUrl {
+    /// What puts cost there.
+    pub const fn billing(&self) -> Billing {
+        match self {
+            Self::File(_) => Billing::Free,
+            Self::Receiver(_) => Billing::Near,
+            Self::S3(_) | Self::Gs(_) | Self::Az(_) => Billing::PerPut,
+        }
+    }
 }
 
 /// A bucket or container, with a prefix that may be empty.

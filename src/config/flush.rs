@@ -2,7 +2,7 @@
 //!
 //! The arithmetic, once for `init`, `check` and the service: a change waits at most one flush interval before its
 //! chunk is cut, then the put must be confirmed. Half of the RPO is given to waiting; the other half is left for
-//! the put and one retry of it. What always holds: 200 ms ≤ derived interval ≤ 30 s; an interval that was set by
+//! the put and one retry of it. What always holds: 200 ms ≤ derived interval ≤ 30 s, and 50 ms for a receiver; an interval that was set by
 //! hand is taken as it is. Puts per day are a ceiling: a database that writes nothing puts nothing.
 
 use std::fmt;
@@ -12,6 +12,8 @@ use crate::config::quantity::Span;
 
 /// On a directory, and the least that is derived elsewhere: a put takes about this long, so more would only queue.
 pub const LEAST: Duration = Duration::from_millis(200);
+/// In a receiver: a put takes a millisecond or two there, and costs nothing.
+pub const NEAR: Duration = Duration::from_millis(50);
 /// The most that is derived: a longer wait saves next to nothing and delays the first sign of trouble.
 pub const MOST: Duration = Duration::from_secs(30);
 /// Without an RPO: what an RPO of one second would give, below a dollar a day at list price.
@@ -29,6 +31,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub enum Billing {
     /// A directory: nothing.
     Free,
+    /// A receiver: nothing, and it answers in a millisecond or two.
+    Near,
     /// An object store: by the request.
     PerPut,
 }
@@ -51,6 +55,7 @@ pub fn flush_plan(billing: Billing, rpo: Option<Span>, by_hand: Option<Span>) ->
     let interval = match (by_hand, billing, rpo) {
         (Some(span), _, _) => span.get(),
         (None, Billing::Free, _) => LEAST,
+        (None, Billing::Near, _) => NEAR,
         (None, Billing::PerPut, Some(rpo)) => (rpo.get() / 2).clamp(LEAST, MOST),
         (None, Billing::PerPut, None) => WITHOUT_RPO,
     };
@@ -60,7 +65,7 @@ pub fn flush_plan(billing: Billing, rpo: Option<Span>, by_hand: Option<Span>) ->
         interval,
         puts_per_day,
         micro_dollars_per_day: match billing {
-            Billing::Free => None,
+            Billing::Free | Billing::Near => None,
             Billing::PerPut => Some(puts_per_day.saturating_mul(PUT_MICRO_DOLLARS)),
         },
         holds_rpo: rpo.map(|rpo| interval.saturating_add(LEAST) <= rpo.get()),
@@ -73,7 +78,7 @@ impl fmt::Display for FlushPlan {
         let interval = Span::from_millis(millis).map_or_else(|| "0ms".to_owned(), |span| span.to_string());
         write!(f, "flush every {interval}: at most {} puts a day", self.puts_per_day)?;
         match self.micro_dollars_per_day {
-            None => f.write_str(", which cost nothing in a directory"),
+            None => f.write_str(", which cost nothing there"),
             Some(day) => {
                 // To the cent and upwards: an estimate that flatters is worse than none.
                 let cents = |micro: u64| micro.div_ceil(10_000);
@@ -122,8 +127,12 @@ mod tests {
             "flush every 500ms: at most 172800 puts a day, about $0.87 a day ($25.92 in 30 days) at $0.005 for 1000"
         );
         assert_eq!(
+            flush_plan(Billing::Near, span("1s"), None).to_string(),
+            "flush every 50ms: at most 1728000 puts a day, which cost nothing there"
+        );
+        assert_eq!(
             flush_plan(Billing::Free, span("1s"), None).to_string(),
-            "flush every 200ms: at most 432000 puts a day, which cost nothing in a directory"
+            "flush every 200ms: at most 432000 puts a day, which cost nothing there"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! How fast a database's bytes may go to its stores: `bandwidth`, and the rules of `[[databases.NAME.throttles]]`.
 //!
-//! What always holds: a limit that is accepted is one that a chunk of log passes within a second; a rule has a name of its own, something that
+//! What always holds: a limit that is accepted lets a chunk of log pass within about a second; a rule has a name of its own, something that
 //! decides when it is active, and something to do; what is not built is refused.
 
 use std::path::PathBuf;
@@ -18,6 +18,8 @@ use crate::throttles::window::{DaySet, Hours, Window};
 
 /// Most rules of a database: all are judged at each look.
 const MOST_RULES: usize = 64;
+/// The highest limit: more than any machine sends, and less than overflows anywhere.
+const MOST_RATE: u64 = 1_000_000_000_000;
 /// How long a program may take unless told otherwise, and at most.
 const RUN: Duration = Duration::from_secs(30);
 const RUN_MOST: Duration = Duration::from_secs(300);
@@ -37,6 +39,11 @@ impl Judge<'_> {
     }
 
     fn rate(&self, rate: &Spanned<Rate>) -> Result<Rate, ConfigProblem> {
+        if rate.get_ref().get() > MOST_RATE {
+            return Err(self
+                .problem(rate.span(), format!("a limit is {} at most", Rate::new(MOST_RATE)))
+                .hint("without a limit leave it out"));
+        }
         match rate.get_ref().get() < LEAST_RATE {
             true => Err(self
                 .problem(rate.span(), format!("a database is given {} at least", Rate::new(LEAST_RATE)))

@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 /// How often it is looked whether a program has ended.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What of the service's environment a program is given.
+const KEPT: [&str; 5] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ"];
+
 /// How a program ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
@@ -70,9 +73,12 @@ pub async fn run(
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.current_dir("/").process_group(0).kill_on_drop(true);
-    // Passwords of stores and databases may stand there.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FARSHORE_")) {
-        command.env_remove(name);
+    // Passwords and credentials stand there, under whatever names stores and databases have for them.
+    command.env_clear();
+    for name in KEPT {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
     }
     command.env("FARSHORE_DATABASE", because.database.as_str());
     command.env("FARSHORE_RULE", because.rule).env("FARSHORE_WHY", because.why);

@@ -65,7 +65,13 @@ pub fn judge(rule: &Rule, before: Option<&Known>, sample: &Sample) -> (Known, bo
         since: same.map_or(sample.at, |before| before.since),
         why,
         past,
-        fired_at: if fires { Some(sample.at) } else { before.and_then(|before| before.fired_at) },
+        fired_at: match fires {
+            true => Some(sample.at),
+            // What it did on another day is nothing of this one's.
+            false => {
+                before.filter(|before| before.state != RuleState::Off).and_then(|before| before.fired_at)
+            }
+        },
     };
     (known, fires)
 }
@@ -119,6 +125,29 @@ mod tests {
             known = Some(now);
         }
         all.join(" ")
+    }
+
+    #[test]
+    fn what_a_rule_did_within_its_hours_is_nothing_of_the_next_ones() {
+        let rule = rule(Some("ship_lag rises above 15m"), Some("08:00-18:00"));
+        let at = |text: &str, lag: u64| Sample {
+            ship_lag: Some(lag * 60_000),
+            ..Sample::unknown(text.parse().unwrap())
+        };
+        let mut known = None;
+        let mut fired = Vec::new();
+        for sample in [
+            at("2026-07-01T09:00:00Z", 1),
+            at("2026-07-01T09:00:10Z", 20),
+            at("2026-07-01T18:00:00Z", 20),
+            at("2026-07-02T08:00:00Z", 20),
+        ] {
+            let (now, fires) = judge(&rule, known.as_ref(), &sample);
+            fired.push((fires, now.fired_at.is_some()));
+            known = Some(now);
+        }
+        assert_eq!(fired, [(false, false), (true, true), (false, true), (false, false)]);
+        assert_eq!(known.unwrap().state, RuleState::Active);
     }
 
     #[test]

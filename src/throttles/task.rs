@@ -79,6 +79,7 @@ pub async fn keep(
     let (mut cpu, mut before) = (Cpu::default(), None::<Instant>);
     let mut commands = Commands::new(cancel.clone());
     let mut forgotten: Option<Instant> = None;
+    let mut order = 0_usize;
     let mut every = tokio::time::interval(THROTTLE_HEARTBEAT);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -102,9 +103,16 @@ pub async fn keep(
         }
         let Some(catalog) = &catalog else { continue };
         // Whoever is away, here or there, is tried again with the next look.
+        // The one that was first is last the next time: a catalog that is slow is so for each in turn.
+        order = order.wrapping_add(1);
+        let first = order.checked_rem(databases.len()).unwrap_or_default();
         let written = async {
-            for one in &mut databases {
-                one.write(catalog, now).await?;
+            let (behind, before) = databases.split_at_mut(first);
+            for one in before.iter_mut().chain(behind) {
+                // What is wrong with one database's is nothing of another's.
+                if let Err(why) = one.write(catalog, now).await {
+                    tracing::warn!(database = %one.watched.database, error = %why, "how its throttles stand could not be written");
+                }
             }
             if forgotten.is_none_or(|then| then.elapsed() > Duration::from_secs(3600)) {
                 forgotten = Some(Instant::now());
@@ -163,16 +171,19 @@ struct Fires {
 impl Fires {
     fn act(self, database: &DatabaseName, commands: &mut Commands) {
         let (rule, why) = (&self.rule.name, &self.why);
+        let mut runs = Vec::new();
         for action in &self.rule.actions {
             match action {
                 // Set, and told of, by what the rule is.
                 Action::Bandwidth(_) | Action::Notify => {}
                 Action::Log(words) => tracing::warn!(database = %database, rule, why, "throttle: {words}"),
                 Action::Run { program, arguments, timeout } => {
-                    let command = (program.clone(), arguments.clone(), *timeout);
-                    commands.begin((database.clone(), rule.clone()), why, command);
+                    runs.push((program.clone(), arguments.clone(), *timeout));
                 }
             }
+        }
+        if !runs.is_empty() {
+            commands.begin((database.clone(), rule.clone()), why, runs);
         }
     }
 }
@@ -264,16 +275,25 @@ impl Judged {
 /// Whose command it is: a database's, by a rule.
 type Whose = (DatabaseName, String);
 
-/// A command that has ended.
-struct CommandEnded {
+/// A program, what it is given, and how long it may take.
+type Command = (PathBuf, Vec<String>, Duration);
+
+/// A rule's commands, which have ended.
+struct CommandsEnded {
     whose: Whose,
-    ended: Ended,
+    ended: Vec<Ended>,
 }
 
-impl CommandEnded {
+impl CommandsEnded {
     fn say(&self) {
+        for ended in &self.ended {
+            self.say_of(ended);
+        }
+    }
+
+    fn say_of(&self, ended: &Ended) {
         let (database, rule) = &self.whose;
-        match &self.ended {
+        match ended {
             Ended::Well => tracing::info!(database = %database, rule, "the throttle's command ended"),
             Ended::Badly(why) => {
                 tracing::error!(database = %database, rule, why, "the throttle's command failed")
@@ -290,7 +310,7 @@ impl CommandEnded {
 
 /// The commands that run.
 struct Commands {
-    tasks: JoinSet<CommandEnded>,
+    tasks: JoinSet<CommandsEnded>,
     running: BTreeSet<Whose>,
     cancel: CancellationToken,
 }
@@ -300,29 +320,30 @@ impl Commands {
         Self { tasks: JoinSet::new(), running: BTreeSet::new(), cancel }
     }
 
-    fn begin(
-        &mut self,
-        whose: Whose,
-        why: &str,
-        (program, arguments, timeout): (PathBuf, Vec<String>, Duration),
-    ) {
+    /// Begins a rule's commands, one behind the other.
+    fn begin(&mut self, whose: Whose, why: &str, runs: Vec<Command>) {
         let (database, rule) = &whose;
         if self.running.contains(&whose) || self.running.len() >= COMMANDS {
             tracing::error!(database = %database, rule, running = self.running.len(), "the throttle's command is not run: its former one has not ended, or too many run");
             return;
         }
-        tracing::warn!(database = %database, rule, why, program = %program.display(), "the throttle runs its command");
+        for (program, ..) in &runs {
+            tracing::warn!(database = %database, rule, why, program = %program.display(), "the throttle runs its command");
+        }
         self.running.insert(whose.clone());
         let (cancel, why) = (self.cancel.clone(), why.to_owned());
         self.tasks.spawn(async move {
             let because = Because { database: &whose.0, rule: &whose.1, why: &why };
-            let ended = act::run((&program, &arguments), because, timeout, &cancel).await;
-            CommandEnded { whose, ended }
+            let mut ended = Vec::with_capacity(runs.len());
+            for (program, arguments, timeout) in &runs {
+                ended.push(act::run((program, arguments), because, *timeout, &cancel).await);
+            }
+            CommandsEnded { whose, ended }
         });
     }
 
     /// The next that ends; for ever none while none runs. Cancel-safe.
-    async fn ended(&mut self) -> CommandEnded {
+    async fn ended(&mut self) -> CommandsEnded {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(ended)) => {

@@ -118,6 +118,12 @@ impl Running {
         self.0.address_of("journals of other machines are received").parse().unwrap()
     }
 
+    /// What it logged.
+    #[allow(dead_code)] // of this rig's users one asks
+    pub fn log(&self) -> String {
+        self.0.log()
+    }
+
     pub fn kill9(self) {
         self.0.kill9();
     }

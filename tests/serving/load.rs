@@ -7,8 +7,9 @@ use farshore_testkit::process::wait_for;
 use farshore_testkit::soak::Campaign;
 use farshore_testkit::user;
 
-use crate::service::{SOON, count, flushed, wait};
-use crate::{Copy, PASSWORD, is_listed, port, serving};
+use crate::rig::{Receiver, SHIPPER};
+use crate::service::{Node, SOON, count, flushed, wait};
+use crate::{Copy, PASSWORD, is_listed, port, port_in, serve, serving};
 
 /// Every table of the load, row by row.
 const CONTENT: &str = "select (select md5(string_agg(t::text, '' order by aid)) from pgbench_accounts t), \
@@ -26,11 +27,12 @@ fn soak_standbys_follow_a_journal_under_load() {
     while campaign.next_round() {
         let major = majors[next % majors.len()];
         next += 1;
-        let (transactions, mut lags) = followed(major, Duration::from_secs(seconds));
+        let by = if campaign.random.below(2) == 0 { By::Directory } else { By::Receiver };
+        let (transactions, mut lags) = followed(major, by, Duration::from_secs(seconds));
         lags.sort();
         let at = |share: usize| lags[(lags.len() * share / 100).min(lags.len() - 1)].as_millis();
         println!(
-            "PostgreSQL {major}: {transactions} transactions in {seconds} s, seen after (ms) p50 {} p99 {} most {} of {}",
+            "PostgreSQL {major}, {by:?}: {transactions} transactions in {seconds} s, seen after (ms) p50 {} p99 {} most {} of {}",
             at(50),
             at(99),
             at(100),
@@ -43,32 +45,66 @@ fn soak_standbys_follow_a_journal_under_load() {
     campaign.finish();
 }
 
+/// Where the journal is that the standby follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// In a directory, and whoever ships it serves it.
+    Directory,
+    /// In a receiver's, which serves it.
+    Receiver,
+}
+
 /// How many transactions there were, and how soon some of their commits were seen.
-fn followed(major: Major, length: Duration) -> (u64, Vec<Duration>) {
+fn followed(major: Major, by: By, length: Duration) -> (u64, Vec<Duration>) {
     let primary = Server::start_new(major);
     primary.sql("create table probe (id bigint primary key)");
     primary.pgbench_init(2);
-    let node = serving(&primary, "");
     let own = Major::V15.bin().display().to_string();
-    node.configure(|text| text.replace(&own, &major.bin().display().to_string()));
+    let bin = |text: String| text.replace(&own, &major.bin().display().to_string());
+    let receiver = (by == By::Receiver).then(Receiver::new);
+    let receives = receiver.as_ref().map(|receiver| {
+        serve(receiver.node(), "");
+        receiver.node().configure(bin);
+        receiver.start()
+    });
+    let node = match (&receiver, &receives) {
+        (Some(receiver), Some(receives)) => {
+            let node = Node::new(&[&primary]);
+            receiver.equip(&node, SHIPPER, &[receives.address()]);
+            node.configure(|text| text.replace("flush_interval = \"200ms\"\n", ""));
+            node
+        }
+        _ => serving(&primary, ""),
+    };
+    node.configure(bin);
     let service = node.start(None);
-    let port = port(&service);
-    node.wait_backup(1);
-    node.wait_end(1, flushed(&primary));
+    // Whoever serves it knows the standby.
+    let (stands, port) = match (&receiver, &receives) {
+        (Some(receiver), Some(receives)) => {
+            receiver.wait_backup(&node);
+            receiver.wait_end(flushed(&primary));
+            (receiver.node(), port_in(&|| receives.log()))
+        }
+        _ => {
+            node.wait_backup(1);
+            node.wait_end(1, flushed(&primary));
+            (&node, port(&service))
+        }
+    };
     let copy = Copy { place: user::tempdir() };
     let data = copy.data().display().to_string();
     let server = format!("host=127.0.0.1 port={port} user=far password='{PASSWORD}' sslmode=disable");
     let made =
-        node.run(&["standby", "create", "orders", "--to", &data, "--name", "oslo", "--server", &server]);
-    assert!(made.status.success(), "{made:?}\n{}", node.log());
+        stands.run(&["standby", "create", "orders", "--to", &data, "--name", "oslo", "--server", &server]);
+    assert!(made.status.success(), "{made:?}\n{}", stands.log());
     let standby = Server::on_data_dir(major, &copy.data());
     standby.start();
-    is_listed(&node, |shown| shown["state"] == "streaming");
+    is_listed(stands, |shown| shown["state"] == "streaming");
     let load = primary.pgbench_with(4, Length::For(length), &["-R", "200"]);
     let lags = wait(probe(&primary, &standby, length));
     let report = load.wait();
     let end = flushed(&primary);
-    let caught_up = is_listed(&node, |shown| shown["lag_bytes"] == 0 && shown["state"] == "streaming");
+    let caught_up = is_listed(stands, |shown| shown["lag_bytes"] == 0 && shown["state"] == "streaming");
     let replayed = format!("select pg_last_wal_replay_lsn() >= '{end}'");
     let has = wait_for(SOON, || (standby.sql(&replayed) == "t").then_some(()));
     assert!(has.is_some(), "{end}: {}\n{}", standby.sql("select pg_last_wal_replay_lsn()"), standby.log());

@@ -21,8 +21,9 @@ const CHUNK_LEAST: u64 = 8 << 10;
 /// An object that is made of stored chunks holds no more than flows in this many seconds, so that one more or less within a
 /// minute is little of it.
 const OBJECT_TENTHS: u64 = 15;
-/// The lowest limit: with less a chunk would be on its way for longer than a second.
-pub const LEAST_RATE: u64 = 100_000;
+/// The lowest limit: with less a part of a base backup would be on its way for longer than a stream, or whoever watches over a backup, waits, and what is put
+/// beside a full log would be given up.
+pub const LEAST_RATE: u64 = 1_000_000;
 
 /// How fast one database's bytes go to all its stores together.
 #[derive(Debug)]
@@ -32,7 +33,9 @@ pub struct Valve {
     moved: Notify,
     began: Instant,
     sent: AtomicU64,
-    waited_us: AtomicU64,
+    waits: Mutex<Waits>,
+    /// The lowest limit that may ever hold: what was read before it begins must not be on its way for long behind it.
+    lowest: Option<u64>,
     /// How many stores share it.
     stores: u64,
 }
@@ -44,14 +47,15 @@ impl Default for Valve {
 }
 
 impl Valve {
-    /// A valve with a limit in bytes a second, or without one, for so many stores.
-    pub fn new(rate: Option<u64>, stores: usize) -> Self {
+    /// A valve for so many stores, with the lowest limit in bytes a second that may ever hold, which holds until another is set; or without one.
+    pub fn new(lowest: Option<u64>, stores: usize) -> Self {
         Self {
-            lanes: Mutex::new(Lanes::new(Bucket::new(rate, Duration::ZERO))),
+            lanes: Mutex::new(Lanes::new(Bucket::new(lowest, Duration::ZERO))),
+            lowest,
             moved: Notify::new(),
             began: Instant::now(),
             sent: AtomicU64::new(0),
-            waited_us: AtomicU64::new(0),
+            waits: Mutex::default(),
             stores: u64::try_from(stores).unwrap_or(u64::MAX).max(1),
         }
     }
@@ -72,14 +76,19 @@ impl Valve {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// How long was waited since then, by all who waited, in all.
+    /// For how long somebody waited since then.
     pub fn waited(&self) -> Duration {
-        Duration::from_micros(self.waited_us.load(Ordering::Relaxed))
+        let waits = self.waits();
+        waits.over + waits.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Most plain bytes of a chunk of log now; `None`: as many as it can hold.
     pub fn chunk_bytes(&self) -> Option<u64> {
-        self.rate().map(|rate| (rate / CHUNK_PARTS / self.stores).max(CHUNK_LEAST))
+        let lowest = match (self.lowest, self.rate()) {
+            (Some(lowest), Some(rate)) => lowest.min(rate),
+            (lowest, rate) => lowest.or(rate)?,
+        };
+        Some((lowest / CHUNK_PARTS / self.stores).max(CHUNK_LEAST))
     }
 
     /// Waits until `bytes` may go.
@@ -87,8 +96,7 @@ impl Valve {
     /// # Cancel safety
     /// Dropped midway it counts for nothing; what was paid for part of it is gone.
     pub async fn pass(&self, lane: Lane, bytes: u64) {
-        let place = Waiting { valve: self, ticket: self.lanes().join(lane, bytes), began: Instant::now() };
-        let mut has_waited = false;
+        let mut place = Waiting { valve: self, ticket: self.lanes().join(lane, bytes), waits: false };
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
@@ -108,7 +116,7 @@ impl Valve {
                 }
                 wait
             };
-            has_waited = true;
+            place.begin();
             // Somebody waits, this one, so there is a time; a limit that changes wakes it besides.
             let wait = wait.unwrap_or(Duration::from_millis(100)).max(Duration::from_millis(1));
             tokio::select! {
@@ -117,10 +125,10 @@ impl Valve {
             }
         }
         self.sent.fetch_add(bytes, Ordering::Relaxed);
-        if has_waited {
-            let waited = u64::try_from(place.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.waited_us.fetch_add(waited, Ordering::Relaxed);
-        }
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
@@ -138,11 +146,38 @@ pub const fn object_bytes(lowest: u64) -> u64 {
 struct Waiting<'a> {
     valve: &'a Valve,
     ticket: Ticket,
-    began: Instant,
+    waits: bool,
+}
+
+/// For how long somebody waited, and how many wait now.
+#[derive(Debug, Default)]
+struct Waits {
+    over: Duration,
+    many: usize,
+    since: Option<Instant>,
+}
+
+impl Waiting<'_> {
+    /// It has to wait.
+    fn begin(&mut self) {
+        if !std::mem::replace(&mut self.waits, true) {
+            let mut waits = self.valve.waits();
+            waits.many += 1;
+            waits.since.get_or_insert_with(Instant::now);
+        }
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        if self.waits {
+            let mut waits = self.valve.waits();
+            waits.many = waits.many.saturating_sub(1);
+            if waits.many == 0 {
+                let waited = waits.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                waits.over += waited;
+            }
+        }
         self.valve.lanes().leave(self.ticket);
         // Who stood behind it may go now.
         self.valve.moved.notify_waiters();

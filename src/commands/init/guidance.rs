@@ -114,8 +114,9 @@ fn hba_name(name: &str) -> String {
 }
 
 fn plan_of(answers: &Answers) -> FlushPlan {
-    let free = StoreUrl::parse(&answers.store, Path::new("/")).is_ok_and(|url| url.is_file());
-    flush_plan(if free { Billing::Free } else { Billing::PerPut }, Some(answers.rpo), None)
+    let billing =
+        StoreUrl::parse(&answers.store, Path::new("/")).map_or(Billing::PerPut, |url| url.billing());
+    flush_plan(billing, Some(answers.rpo), None)
 }
 
 impl Guidance {

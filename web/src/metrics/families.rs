@@ -69,7 +69,7 @@ families! {
     THROTTLE_LIMIT = Gauge "farshore_throttle_limit_bytes_per_second" ["database"]
         "The most that goes to a database's stores now; absent where nothing limits it, or that is not known.";
     THROTTLE_WAIT = Counter "farshore_throttle_wait_seconds_total" ["database"]
-        "How long what goes to a database's stores waited for a limit, all of it together, since its service began.";
+        "For how long something that goes to a database's stores waited for a limit, since its service began.";
     JOBS_RUNNING = Gauge "farshore_jobs_running" ["database", "kind"] "Jobs that run now; absent while the catalog is away.";
     JOB_SUCCESS = Gauge "farshore_job_last_success_timestamp_seconds" ["database", "kind"] "When such a job last succeeded; 0: none is known to have.";
     JOB_FAILURE = Gauge "farshore_job_last_failure_timestamp_seconds" ["database", "kind"] "When such a job last failed; 0: none is known to have.";
