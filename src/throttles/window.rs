@@ -87,7 +87,10 @@ impl Hours {
 
 impl fmt::Display for Hours {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.from.format("%H:%M"), self.to.format("%H:%M"))
+        // Midnight is the end of a day here, not its begin.
+        let to =
+            if self.to == NaiveTime::MIN { "24:00".to_owned() } else { self.to.format("%H:%M").to_string() };
+        write!(f, "{}-{to}", self.from.format("%H:%M"))
     }
 }
 
@@ -199,6 +202,9 @@ mod tests {
         assert_eq!(DaySet::parse("fri-mon").unwrap().to_string(), "mon,fri,sat,sun");
         for wrong in ["", "monday", "mon-", "mon,,tue", "Mon", "mon - fri"] {
             assert!(DaySet::parse(wrong).is_err(), "{wrong}");
+        }
+        for said in ["08:00-18:00", "22:00-06:00", "00:00-24:00"] {
+            assert_eq!(Hours::parse(said).unwrap().to_string(), said);
         }
         for wrong in
             ["", "8-18", "8:00-18:00", "08:00", "08:00-25:00", "24:00-08:00", "08:00 - 18:00", "08:00-18:60"]

@@ -73,6 +73,22 @@ pub(super) fn shown(name: &DatabaseName, now: DateTime<Utc>, said: Option<&Throt
     }
 }
 
+/// As it was written, where that can be seen.
 fn rate(bytes: u64) -> String {
-    format!("{}/s", words::bytes(bytes))
+    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "GB/s"), (1_000_000, "MB/s"), (1_000, "kB/s")];
+    match UNITS.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit)) {
+        Some((unit, word)) => format!("{} {word}", bytes / unit),
+        None => format!("{}/s", words::bytes(bytes)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_shown_in_the_unit_that_it_was_written_in() {
+        let shown = [5_000_000, 5 << 20, 2_000_000_000, 1_500_000, 0].map(rate);
+        assert_eq!(shown, ["5 MB/s", "5.0 MiB/s", "2 GB/s", "1500 kB/s", "0 B/s"]);
+    }
 }
