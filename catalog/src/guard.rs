@@ -103,6 +103,14 @@ impl Catalog {
         in_local_txn!(self, guard_expect_in_txn(databases))
     }
 
+    /// What the guard of a database said, where it is to be guarded.
+    ///
+    /// # Errors
+    /// When the catalog is away.
+    pub async fn guard_of(&self, database: &DatabaseName) -> Result<Option<Guard>> {
+        in_snapshot!(self, guard_of_in_txn(database))
+    }
+
     /// The databases that are to be guarded, by name.
     ///
     /// # Errors
@@ -163,6 +171,17 @@ pub async fn guard_list_in_txn(txn: &mut Txn) -> Result<Vec<Guard>> {
         "select database_name, node, phase, is_exposed, exposed_since, why, trouble, looked_at, told_at from guard order by database_name",
     );
     txn.rows("guard_list", bound).await?.iter().map(from_row).collect()
+}
+
+/// As [`Catalog::guard_of`].
+///
+/// # Errors
+/// When the catalog is away.
+pub async fn guard_of_in_txn(txn: &mut Txn, database: &DatabaseName) -> Result<Option<Guard>> {
+    let bound = query(
+        "select database_name, node, phase, is_exposed, exposed_since, why, trouble, looked_at, told_at from guard where database_name = $1",
+    );
+    txn.row("guard_of", bound.bind(database.to_string())).await?.as_ref().map(from_row).transpose()
 }
 
 fn from_row(row: &AnyRow) -> Result<Guard> {

@@ -161,11 +161,9 @@ fn without_a_guard_nobody_lets_commits_go_and_one_that_comes_back_does() {
     assert!(done_within(&clients, before + 4, SOON), "{}", guarded.chain.node.log());
     // Since nobody looked, nobody knows of that time: it is in the exposure.
     let ledger = guarded.ledger();
-    let last = ledger.last().unwrap();
-    assert!(
-        last["what"] == "opened" && last["why"] == "unwatched" && last["since"].is_string(),
-        "{ledger:?}"
-    );
+    let [.., unwatched, waited] = &ledger[..] else { panic!("{ledger:?}") };
+    assert!(unwatched["why"] == "unwatched" && unwatched["since"].is_string(), "{ledger:?}");
+    assert!(waited["what"] == "opened" && waited["why"] == "waited", "{ledger:?}");
     guarded.chain.start_shipper();
     guarded.wait_protected();
 }

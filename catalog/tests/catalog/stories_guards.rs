@@ -31,6 +31,8 @@ pub async fn a_database_that_is_to_be_guarded_is_known_before_a_guard_ever_was_a
     catalog.guard_expect(&[(orders.clone(), true)]).await.unwrap();
     assert_eq!(catalog.guard_list().await.unwrap(), std::slice::from_ref(&said));
     assert_eq!(catalog.fleet(time(6)).await.unwrap().guards, std::slice::from_ref(&said));
+    assert_eq!(catalog.guard_of(&orders).await.unwrap().as_ref(), Some(&said));
+    assert_eq!(catalog.guard_of(&billing).await.unwrap(), None);
     assert_eq!(said.shown(time(6)), GuardPhase::Armed);
     // Of the primary nothing was heard, or of the guard.
     assert_eq!(said.shown(time(16)), GuardPhase::Unknown);

@@ -110,7 +110,8 @@ pub async fn page(
     if part == "facts" {
         let proof = proof(catalog, &name, &status).await?;
         let recovery = catalog.recovery(&name, now).await?;
-        return Ok(html(render(&facts(&web, &name, now, status, (&proof, &recovery)))?));
+        let guard = catalog.guard_of(&name).await?;
+        return Ok(html(render(&facts(&web, &name, now, status, (guard.as_ref(), &proof, &recovery)))?));
     }
     if part == "throttles" {
         return Ok(html(throttles(catalog, &name, now).await?));
@@ -122,6 +123,7 @@ pub async fn page(
     }
     let proof = proof(catalog, &name, &status).await?;
     let recovery = catalog.recovery(&name, now).await?;
+    let guard = catalog.guard_of(&name).await?;
     let page = DatabasePage {
         name: name.to_string(),
         csrf: visitor.csrf.clone(),
@@ -135,7 +137,7 @@ pub async fn page(
         exposure: exposure(&web, catalog, &name, now).await?,
         throttles: throttles(catalog, &name, now).await?,
         timeline,
-        facts: render(&facts(&web, &name, now, status, (&proof, &recovery)))?,
+        facts: render(&facts(&web, &name, now, status, (guard.as_ref(), &proof, &recovery)))?,
     };
     let trail = vec![("/".to_owned(), "Fleet".to_owned())];
     frame::show(

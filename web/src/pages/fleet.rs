@@ -9,6 +9,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use farshore_catalog::glance::{Member, Reach};
+use farshore_catalog::guard::Guard;
 use farshore_catalog::lag::ShownState;
 use farshore_catalog::shipping::ShippingState;
 use serde::Deserialize;
@@ -150,7 +151,12 @@ fn ships(state: ShownState) -> bool {
     }
 }
 
-fn row<'a>(now: DateTime<Utc>, member: Member, promised: Objectives, spark: Option<&'a Spark>) -> Row<'a> {
+fn row<'a>(
+    now: DateTime<Utc>,
+    member: Member,
+    promised: Objectives,
+    (guard, spark): (Option<&Guard>, Option<&'a Spark>),
+) -> Row<'a> {
     let known = Known {
         state: member.state,
         lag_seconds: member.ship_lag_seconds,
@@ -158,6 +164,7 @@ fn row<'a>(now: DateTime<Utc>, member: Member, promised: Objectives, spark: Opti
         measured_at: member.measured_at,
         restorable: member.window.is_some(),
         promised,
+        guard: guard.map(|guard| guard.shown(now)),
     };
     let Standing { level, because } = standing(now, &known);
     Row {
@@ -245,7 +252,8 @@ pub async fn page(
         .map(|member| {
             let promised = web.objectives.get(&member.database).copied().unwrap_or_default();
             let spark = sparks.get(&member.database);
-            row(now, member, promised, spark)
+            let guard = look.fleet.guards.iter().find(|guard| guard.database == member.database);
+            row(now, member, promised, (guard, spark))
         })
         .collect();
     let total = all.len();

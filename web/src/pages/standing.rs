@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use farshore_catalog::guard::GuardPhase;
 use farshore_catalog::lag::{self, ShownState};
 use farshore_catalog::shipping::ShippingState;
 
@@ -63,6 +64,8 @@ pub struct Known {
     pub restorable: bool,
     /// What is promised.
     pub promised: Objectives,
+    /// Whether its commits wait until they are stored, where that is promised.
+    pub guard: Option<GuardPhase>,
 }
 
 /// How it stands, and why, as far as its numbers say.
@@ -102,10 +105,28 @@ pub fn standing(now: farshore_catalog::Time, known: &Known) -> Standing {
             ShippingState::Connected if known.unseen && rpo.is_some() => {
                 (Level::Degraded, "much of its log was not received yet: what would be lost is not known")
             }
-            ShippingState::Connected => (Level::Protected, "connected, and its stores confirm"),
+            ShippingState::Connected => {
+                unguarded(known.guard).unwrap_or((Level::Protected, "connected, and its stores confirm"))
+            }
         },
     };
     Standing { level, because: because.to_owned() }
+}
+
+/// Why commits do not wait as they are to.
+const fn unguarded(guard: Option<GuardPhase>) -> Option<(Level, &'static str)> {
+    match guard {
+        None | Some(GuardPhase::Armed) => None,
+        Some(GuardPhase::Arming) => {
+            Some((Level::Degraded, "its commits are made to wait again; some may not be stored yet"))
+        }
+        Some(GuardPhase::Disarmed) => {
+            Some((Level::Degraded, "its commits do not wait until they are stored"))
+        }
+        Some(GuardPhase::HandsOff | GuardPhase::Unknown) => {
+            Some((Level::Degraded, "its commits are not known to wait until they are stored"))
+        }
+    }
 }
 
 fn is_at_risk(lag: Option<f64>, rpo: Option<f64>) -> bool {
@@ -131,7 +152,15 @@ mod tests {
                     for (rpo, unseen) in [(None, false), (None, true), (Some(1), false), (Some(1), true)] {
                         let promised = Objectives { rpo: rpo.map(Duration::from_secs), rto: None };
                         let measured_at = Some(now - TimeDelta::seconds(1));
-                        let known = Known { state, lag_seconds, unseen, measured_at, restorable, promised };
+                        let known = Known {
+                            state,
+                            lag_seconds,
+                            unseen,
+                            measured_at,
+                            restorable,
+                            promised,
+                            guard: None,
+                        };
                         let said = standing(now, &known);
                         looked += 1;
                         if said.level == Level::Protected {
@@ -154,5 +183,23 @@ mod tests {
         let mut all = Level::ALL;
         all.sort();
         assert_eq!(all.map(Level::word), ["unprotected", "unknown", "degraded", "paused", "protected"]);
+    }
+
+    #[test]
+    fn of_commits_that_are_to_wait_and_do_not_nothing_is_called_protected() {
+        let now = Utc::now();
+        let known = |guard| Known {
+            state: ShownState::Known(ShippingState::Connected),
+            lag_seconds: Some(0.0),
+            unseen: false,
+            measured_at: Some(now),
+            restorable: true,
+            promised: Objectives { rpo: Some(Duration::from_secs(10)), rto: None },
+            guard,
+        };
+        let phases = GuardPhase::ALL.iter().copied().map(Some).chain([None]);
+        let protected: Vec<Option<GuardPhase>> =
+            phases.filter(|phase| standing(now, &known(*phase)).level == Level::Protected).collect();
+        assert_eq!(protected, [Some(GuardPhase::Armed), None]);
     }
 }

@@ -4,6 +4,7 @@
 
 use askama::Template;
 use chrono::{DateTime, Utc};
+use farshore_catalog::guard::Guard;
 use farshore_catalog::proof::Proof;
 use farshore_catalog::recovery::Recovery;
 use farshore_catalog::status::DatabaseStatus;
@@ -58,7 +59,7 @@ pub(super) fn facts(
     name: &DatabaseName,
     now: DateTime<Utc>,
     status: DatabaseStatus,
-    (proof, recoveries): (&Proof, &[Recovery]),
+    (guard, proof, recoveries): (Option<&Guard>, &Proof, &[Recovery]),
 ) -> Facts {
     let promised = web.objectives.get(name).copied().unwrap_or_default();
     let known = Known {
@@ -68,6 +69,7 @@ pub(super) fn facts(
         measured_at: status.measured_at,
         restorable: status.window.is_some(),
         promised,
+        guard: guard.map(|guard| guard.shown(now)),
     };
     let Standing { level, because } = standing(now, &known);
     let recovery = recovery(&status, recoveries);
