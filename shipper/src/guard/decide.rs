@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use farshore_journal::{Offset, Position};
 
-/// How long stores must keep up before commits wait for them again, at first.
+/// How long enough stores must be there before commits wait for them again, at first.
 const STRETCH_FIRST: Duration = Duration::from_secs(3);
 /// And at most, in timeouts: of a store that fails again and again commits wait for a tenth of the time.
 const STRETCH_LONGEST: u32 = 10;
@@ -159,7 +159,7 @@ pub struct Decider {
     armed_at: Option<Duration>,
     /// Since when commits wait without a break.
     since: Option<Duration>,
-    /// Since when the stores keep up.
+    /// Since when enough stores are there.
     steady: Option<Duration>,
     stretch: Duration,
     signs: Signs,
@@ -369,12 +369,15 @@ impl Decider {
                 return Step::Disarm;
             }
         }
-        if look.stored.is_none() || self.behind(look.at) > self.timeout / 2 {
+        if look.stored.is_none() {
             self.steady = None;
             return Step::Watch;
         }
         let since = *self.steady.get_or_insert(look.at);
-        if look.at.saturating_sub(since) >= self.stretch { Step::Arm } else { Step::Watch }
+        // Whoever writes as fast as he can is ahead of his stores again and again while he need not wait for them: that they kept up at this moment is enough, or
+        // a busy database would never be protected again.
+        let keeps_up = self.behind(look.at) <= self.timeout / 2;
+        if keeps_up && look.at.saturating_sub(since) >= self.stretch { Step::Arm } else { Step::Watch }
     }
 
     fn while_arming(&mut self, look: &Look) -> Step {
