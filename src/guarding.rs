@@ -13,7 +13,6 @@ use farshore_catalog::guard::{Guard, GuardPhase, SILENT};
 use farshore_catalog::ledger::{SYNC, Seen, Why};
 use farshore_journal::DatabaseName;
 use farshore_shipper::guard::Standing;
-use farshore_shipper::guard::decide::Phase;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -97,13 +96,7 @@ fn told(name: &DatabaseName, node: &str, standing: &Standing, now: DateTime<Utc>
     Guard {
         database: name.clone(),
         node: Some(node.to_owned()),
-        phase: match standing.phase {
-            Phase::Unknown => GuardPhase::Unknown,
-            Phase::Armed => GuardPhase::Armed,
-            Phase::Disarmed => GuardPhase::Disarmed,
-            Phase::Arming => GuardPhase::Arming,
-            Phase::HandsOff => GuardPhase::HandsOff,
-        },
+        phase: standing.phase,
         is_exposed: standing.is_exposed,
         exposed_since: standing.exposed_since,
         why: standing.why.clone(),
@@ -118,7 +111,7 @@ fn seen(standing: &Standing, is_new: bool, now: DateTime<Utc>) -> Seen {
     let fresh = standing.looked_at.is_some_and(|looked| (now - looked).abs() <= SILENT);
     match (fresh, standing.phase, standing.why.as_deref()) {
         (false, ..) => Seen::Not(Why::SourceSilent, None),
-        (true, Phase::Armed, _) if !standing.is_exposed && !is_new => Seen::Kept(0),
+        (true, GuardPhase::Armed, _) if !standing.is_exposed && !is_new => Seen::Kept(0),
         (true, _, Some("waited")) => Seen::Not(Why::LetGo, None),
         (true, _, Some("unwatched")) => Seen::Not(Why::NotLooked, None),
         (true, ..) => Seen::Not(Why::Disarmed, None),
@@ -132,7 +125,7 @@ mod tests {
     #[test]
     fn a_promise_is_kept_only_where_a_guard_sees_that_it_is() {
         let now = Utc::now();
-        let armed = Standing { phase: Phase::Armed, looked_at: Some(now), ..Standing::BEGUN };
+        let armed = Standing { phase: GuardPhase::Armed, looked_at: Some(now), ..Standing::BEGUN };
         assert_eq!(seen(&armed, false, now), Seen::Kept(0));
         assert_eq!(seen(&armed, false, now + SILENT * 2), Seen::Not(Why::SourceSilent, None));
         assert_eq!(seen(&Standing::BEGUN, false, now), Seen::Not(Why::SourceSilent, None));
@@ -141,8 +134,12 @@ mod tests {
         assert_eq!(seen(&over, true, now), Seen::Not(Why::LetGo, None));
         let exposed = Standing { is_exposed: true, why: Some("waited".to_owned()), ..armed.clone() };
         assert_eq!(seen(&exposed, false, now), Seen::Not(Why::LetGo, None));
-        let hands_off =
-            Standing { is_exposed: true, why: Some("hands_off".to_owned()), phase: Phase::HandsOff, ..armed };
+        let hands_off = Standing {
+            is_exposed: true,
+            why: Some("hands_off".to_owned()),
+            phase: GuardPhase::HandsOff,
+            ..armed
+        };
         assert_eq!(seen(&hands_off, false, now), Seen::Not(Why::Disarmed, None));
     }
 }

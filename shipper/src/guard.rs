@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use farshore_catalog::guard::GuardPhase;
 use farshore_engines::postgres::sql::{Session, Waits};
 use farshore_engines::postgres::wire::{ConnectParams, Error, Timeouts};
 use farshore_journal::{DatabaseName, Offset, Timeline};
@@ -20,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::decide::{Decider, Look, NOTICED, Names, Phase, Step, Waiter, Why};
+use self::decide::{Decider, Look, NOTICED, Names, Step, Waiter, Why};
 use self::ledger::Ledger;
 use crate::primary;
 
@@ -72,7 +73,7 @@ pub struct GuardConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// Where it is.
-    pub phase: Phase,
+    pub phase: GuardPhase,
     /// Another guard acts; this one is ready.
     pub is_spare: bool,
     /// Whether commits do not wait, or are not known to, as the ledger has it.
@@ -92,7 +93,7 @@ pub struct Standing {
 impl Standing {
     /// Of a guard that has not looked.
     pub const BEGUN: Self = Self {
-        phase: Phase::Unknown,
+        phase: GuardPhase::Unknown,
         is_spare: false,
         is_exposed: false,
         exposed_since: None,
@@ -321,7 +322,7 @@ impl Guard {
         }
         let now = self.decider.phase();
         if now != phase {
-            tracing::info!(database = %self.config.database, from = word(phase), to = word(now), "the guard's state changed");
+            tracing::info!(database = %self.config.database, from = phase.word(), to = now.word(), "the guard's state changed");
         }
         let trouble = match &look.names {
             Names::Other(names) => Some(format!(
@@ -449,17 +450,6 @@ impl Guard {
 /// The moment of which is known what one looks at now.
 fn noticed(now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     now.checked_sub_signed(TimeDelta::from_std(NOTICED).ok()?)
-}
-
-/// A state's word.
-pub const fn word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Unknown => "unknown",
-        Phase::Armed => "armed",
-        Phase::Disarmed => "disarmed",
-        Phase::Arming => "arming",
-        Phase::HandsOff => "hands_off",
-    }
 }
 
 /// What as many of these streams have as must. A stream that has not caught up yet is one that no commit can wait for.

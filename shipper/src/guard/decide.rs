@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use farshore_catalog::guard::GuardPhase as Phase;
 use farshore_journal::{Offset, Position};
 
 /// How long enough stores must be there before commits wait for them again, at first.
@@ -111,21 +112,6 @@ pub enum Step {
     Arm,
     /// End the exposure: what was flushed up to there is stored, and every commit behind it waits.
     Close(Position),
-}
-
-/// Where the guard is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// It has not looked, or not all the time.
-    Unknown,
-    /// Commits wait.
-    Armed,
-    /// Commits do not wait.
-    Disarmed,
-    /// Commits are to wait, and are not known to yet.
-    Arming,
-    /// The setting is somebody else's.
-    HandsOff,
 }
 
 /// Signs that an armed setting counts (rule 5).

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use farshore_catalog::guard::GuardPhase;
 use farshore_journal::{Offset, Position, Timeline};
 use farshore_testkit::random::Random;
 
-use super::decide::{Decider, Look, Names, Phase, Step, Waiter, Why};
+use super::decide::{Decider, Look, Names, Step, Waiter, Why};
 
 const TICK: Duration = Duration::from_millis(250);
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -289,7 +290,11 @@ fn run(seed: u64, faults: bool, ticks: u32) -> World {
         let step = guard.look(&world.look());
         world.take(step, false, &mut guard);
     }
-    assert!(world.flag && !world.open && guard.phase() == Phase::Armed, "{:?} in the end", guard.phase());
+    assert!(
+        world.flag && !world.open && guard.phase() == GuardPhase::Armed,
+        "{:?} in the end",
+        guard.phase()
+    );
     world
 }
 
