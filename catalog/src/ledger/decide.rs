@@ -188,10 +188,14 @@ fn kept(watch: &mut Watch, events: &mut Vec<Event>, from: Time, worst: u64, now:
         }
         return;
     };
-    // The clock went back a little, by less than what is an entry of its own.
-    if open.kept_since.is_none() && from < open.from {
-        open.from = from;
-        events.push(said(What::Grew, (open.from, open.until), open.whys.clone(), open.worst_ms, now));
+    if open.kept_since.is_none() {
+        // Up to here nobody vouches, wherever the clock steps until the entry is over.
+        open.until = open.until.max(now);
+        // The clock went back a little, by less than what is an entry of its own.
+        if from < open.from {
+            open.from = from;
+            events.push(said(What::Grew, (open.from, open.until), open.whys.clone(), open.worst_ms, now));
+        }
     }
     let since = open.kept_since.map_or(now, |since| since.min(now));
     open.kept_since = Some(since);
@@ -300,6 +304,13 @@ mod tests {
         let open = watch.unwrap().open.unwrap();
         assert_eq!((open.from, open.until), (at(-3), at(0)));
         assert_eq!((events[1].what, events[1].from), (What::Grew, at(-3)));
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_while_an_entry_settles_does_not_end_it_before_the_first_look_that_saw_it_kept() {
+        let kept = Seen::Kept(3);
+        let (_, events) = run(&[(0, Seen::Not(Why::Behind, Some(0))), (1, kept), (-13, kept), (2, kept)]);
+        assert_eq!(words(&events).last().unwrap(), &(What::Ended, 0, 1, "behind".to_owned()));
     }
 
     fn seen() -> impl Strategy<Value = Seen> {
