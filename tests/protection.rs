@@ -14,6 +14,8 @@ mod clients;
 mod guarded;
 #[path = "protection/measured.rs"]
 mod measured;
+#[path = "protection/near.rs"]
+mod near;
 #[path = "receiving/rig.rs"]
 #[allow(dead_code)] // other tests use the rest
 mod rig;

@@ -34,6 +34,8 @@ const DOUBT_PAUSE: Duration = Duration::from_millis(400);
 /// How many chunks that do not read are stepped over in one search. Being sure of a hole takes time, and a journal with more of them is no matter of one
 /// bad object.
 const STEPPED_OVER: u32 = 8;
+/// How often an end is looked for again that has moved on while it was.
+const CHASED: usize = 4;
 /// Names that are listed at a time behind the journal's end, where one is expected, or none.
 const LISTED: usize = 16;
 /// Runs that are looked at at once.
@@ -427,17 +429,23 @@ impl Reader {
     /// The journal's last chunk, or `None` while there is none.
     ///
     /// Numbers are dense, so the end is found by galloping and halving over "is there an object"; a listing then shows
-    /// whether anything stands behind it.
+    /// whether anything stands behind it. Beside a writer it is the last of some moment since it was asked.
     ///
     /// # Errors
     /// [`JournalError::Hole`] when the number behind the end is missing but later ones are there;
     /// [`JournalError::Broken`] when the last chunk does not continue the one before it.
     pub async fn last(&self) -> Result<Option<Chunk>, JournalError> {
         let mut end = self.end().await?;
+        let mut chased = 0;
         loop {
             match self.listed_behind(end.get().checked_sub(1).map(Sequence::new)).await? {
-                // Another writer appended meanwhile.
-                Some(number) if number == end => end = number.next().unwrap_or(number),
+                // A writer appended meanwhile. One that never pauses is not chased for ever: what stood at the end at one of these moments is an answer, since what
+                // stands behind it is no hole.
+                Some(number) if number == end && chased == CHASED => break,
+                Some(number) if number == end => {
+                    chased += 1;
+                    end = self.end_from(number.get().saturating_add(1)).await?;
+                }
                 Some(_) => match self.expected_chunk(end).await {
                     Ok(_) => end = end.next().unwrap_or(end),
                     Err(why) => return Err(why),

@@ -351,6 +351,7 @@ impl Guard {
             Step::Watch => {}
             Step::Open(why) => self.expose(why, look, self.sighted)?,
             Step::Disarm => {
+                self.is_prompt(look)?;
                 let said = self.ledger.open_exposure().is_some_and(|open| open.why == Why::Waited.word());
                 if !(said && self.has_opened) {
                     self.expose(Why::Waited, look, Some(asked_at))?;
@@ -360,14 +361,14 @@ impl Guard {
                     waited_seconds = self.decider.waited(look.at).as_secs_f64(),
                     "commits waited for too long and are let go: from now on what is committed may be lost with the primary"
                 );
-                session.wait_for("").await?;
+                self.change(session, look, "").await?;
             }
-            Step::Arm => session.wait_for(&self.config.armed).await?,
+            Step::Arm => {
+                self.is_prompt(look)?;
+                self.change(session, look, &self.config.armed).await?;
+            }
             Step::Close(until) => {
-                // One that was halted since it looked knows nothing of what others did meanwhile.
-                if self.begun.elapsed().saturating_sub(look.at) > ANSWER * 2 {
-                    return Err(Hindered::Session("it was halted".to_owned()));
-                }
+                self.is_prompt(look)?;
                 let ended = self.ledger.end(Utc::now(), until);
                 ended.map_err(|why| Hindered::Other(format!("{}: {why}", self.ledger.path().display())))?;
                 self.sighted = noticed(asked_at);
@@ -376,6 +377,22 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// One that was halted since it looked knows nothing of what others did meanwhile.
+    fn is_prompt(&self, look: &Look) -> Result<(), Hindered> {
+        match self.begun.elapsed().saturating_sub(look.at) > ANSWER * 2 {
+            true => Err(Hindered::Session("it was halted".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// Changes the setting, unless somebody else did since it was looked at: writing down what follows may have taken a while.
+    async fn change(&self, session: &Session, look: &Look, to: &str) -> Result<(), Hindered> {
+        if self.names(&session.waits_for().await?) != look.names {
+            return Err(Hindered::Other("the setting was changed while it was to be changed".to_owned()));
+        }
+        Ok(session.wait_for(to).await?)
     }
 
     /// Opens an exposure that began behind `since`.

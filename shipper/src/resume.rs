@@ -5,11 +5,14 @@
 //! asked to begin. Where a source cannot be asked for a position, it is asked for what a chunk's mark says of its end, and the frames
 //! behind the last marked chunk are compared: none, as a rule, since a source with marks proves its continuity itself.
 
+mod backwards;
+
 use farshore_engines::postgres::log::history::TimelineHistory;
-use farshore_journal::format::{Digest, Kind, Mark};
+use farshore_journal::format::{Digest, Header, Kind, Mark};
 use farshore_journal::reader::Reader;
 use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
 
+use self::backwards::Backwards;
 use crate::error::ShipError;
 
 /// At least so many bytes of the journal's end are compared where it holds them: a source that diverged earlier differs in them,
@@ -109,9 +112,8 @@ pub async fn tail_before(
 ) -> Result<Option<Tail>, ShipError> {
     let Some(last) = reader.last().await? else { return Ok(None) };
     // Along the numbers timelines never fall, and on one timeline ends never do.
-    let reaches = |header: &farshore_journal::format::Header| {
-        header.timeline > timeline || (header.timeline == timeline && header.end >= until)
-    };
+    let reaches =
+        |header: &Header| header.timeline > timeline || (header.timeline == timeline && header.end >= until);
     // What expired is held no more.
     let chunk = |number| async move {
         match reader.expected_chunk(number).await {
@@ -169,62 +171,76 @@ async fn walk_back(
     floor: Floor,
 ) -> Result<Found, ShipError> {
     let from = if let Floor::At(from) = floor { from } else { Offset::new(0) };
-    let mut mark = Mark::NONE;
-    let mut chunk = reader.expected_chunk(number).await?;
-    let mut newer = chunk.header().clone();
-    let mut behind_a_break = false;
+    let mut found = Found {
+        frames: Vec::new(),
+        first: number,
+        behind_a_break: false,
+        only_openings: true,
+        mark: Mark::NONE,
+    };
+    let mut newer: Option<Header> = None;
+    // Newest first, until all are known.
     let mut frames: Vec<StoredFrame> = Vec::new();
-    let mut only_openings = true;
-    let mut first = number;
+    let mut backwards = Backwards::from(reader, number);
     loop {
-        only_openings &= chunk.header().kind == Kind::Opening;
+        let reached = frames.last().map_or(end.offset, |frame| frame.start);
+        let Some(chunk) = backwards.next(reached.bytes_since(from).unwrap_or(0)).await else { break };
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            // Nothing before can be compared.
+            Err(JournalError::Expired { .. }) if newer.is_some() => {
+                found.behind_a_break = true;
+                break;
+            }
+            Err(why) => return Err(why.into()),
+        };
         let header = chunk.header();
+        if let Some(newer) = &newer {
+            reader.check_follows(header, newer)?;
+        }
+        newer = Some(header.clone());
+        found.only_openings &= header.kind == Kind::Opening;
         match header.kind {
             // A takeover changes nothing about the bytes.
             Kind::Opening => {}
             Kind::Data if matches!(floor, Floor::Mark) && !header.mark.is_none() => {
-                mark = header.mark;
+                found.mark = header.mark;
                 break;
             }
             Kind::Data if header.timeline == end.timeline => {
                 let mut starts = vec![header.start];
                 starts.extend(chunk.heads().iter().map(|head| Offset::new(head.end)));
                 let ranges = starts.windows(2).zip(chunk.heads());
-                let mut older: Vec<StoredFrame> = ranges
-                    .map(|(range, head)| StoredFrame { start: range[0], end: range[1], digest: head.digest })
-                    .filter(|frame| frame.start >= from && frame.end <= end.offset)
-                    .collect();
-                if !older.is_empty() {
-                    first = header.number;
+                let known = frames.len();
+                frames.extend(
+                    ranges
+                        .map(|(range, head)| StoredFrame {
+                            start: range[0],
+                            end: range[1],
+                            digest: head.digest,
+                        })
+                        .filter(|frame| frame.start >= from && frame.end <= end.offset)
+                        .rev(),
+                );
+                if frames.len() > known {
+                    found.first = header.number;
                 }
-                older.append(&mut frames);
-                frames = older;
             }
             // Behind a fork or a gap nothing before can be asked for on this timeline.
             _ => {
-                behind_a_break = true;
+                found.behind_a_break = true;
                 break;
             }
         }
-        let before = header.number.get().checked_sub(1).map(Sequence::new);
         // Before the first chunk there is nothing to ask for, however often the journal was opened.
-        behind_a_break |= before.is_none() && frames.is_empty();
-        let Some(before) = before.filter(|_| frames.first().is_none_or(|frame| frame.start > from)) else {
+        found.behind_a_break |= header.number == Sequence::FIRST && frames.is_empty();
+        if frames.last().is_some_and(|frame| frame.start <= from) {
             break;
-        };
-        chunk = match reader.expected_chunk(before).await {
-            Ok(chunk) => chunk,
-            // Nothing before can be compared.
-            Err(JournalError::Expired { .. }) => {
-                behind_a_break = true;
-                break;
-            }
-            Err(why) => return Err(why.into()),
-        };
-        reader.check_follows(chunk.header(), &newer)?;
-        newer = chunk.header().clone();
+        }
     }
-    Ok(Found { frames, first, behind_a_break, only_openings, mark })
+    frames.reverse();
+    found.frames = frames;
+    Ok(found)
 }
 
 async fn history(reader: &Reader, timeline: Timeline, at: Sequence) -> Result<TimelineHistory, ShipError> {

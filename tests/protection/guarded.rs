@@ -64,9 +64,18 @@ impl Guarded {
         assert!(told.is_some(), "{} in place of {wanted}", self.state());
     }
 
+    /// All that says why commits are not protected.
+    fn told(&self) -> String {
+        let streams = self.chain.server.sql(
+            "select application_name, state, sent_lsn, flush_lsn, pg_current_wal_lsn(), backend_start, reply_time from pg_stat_replication",
+        );
+        let status = self.chain.node.status();
+        format!("{:?}\n{streams}\n{status:?}\n{}", self.ledger(), self.chain.node.log())
+    }
+
     fn wait_protected(&self) {
         let protected = wait_for(SOON, || (!self.is_exposed()).then_some(()));
-        assert!(protected.is_some(), "{:?}\n{}", self.ledger(), self.chain.node.log());
+        assert!(protected.is_some(), "{}", self.told());
         let names = self.chain.server.sql("show synchronous_standby_names");
         assert_eq!(names, "FIRST 1 (\"farshore orders/main\")");
     }
@@ -320,7 +329,7 @@ fn soak_acknowledged_commits_are_stored_once_protection_is_back() {
             // A guard or a primary that began anew is not taken at its word before.
             if fault > 2 {
                 let seen = wait_for(SOON, || (guarded.ledger().len() > lines).then_some(()));
-                assert!(seen.is_some(), "{:?}\n{}", guarded.ledger(), guarded.chain.node.log());
+                assert!(seen.is_some(), "{}", guarded.told());
             }
             guarded.wait_protected();
             acknowledged = clients.stop();

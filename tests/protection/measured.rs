@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use farshore_testkit::pg::{Length, Server};
+use farshore_testkit::pg::{Length, Major, Server};
 use farshore_testkit::process::{Owned, wait_for};
 use farshore_testkit::soak::Campaign;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::Chain;
-use crate::service::SOON;
+use crate::service::{Node, SOON};
 
 const OURS: &str = "alter system set synchronous_standby_names = 'FIRST 1 (\"farshore orders/main\")'";
 const THEIRS: &str = "alter system set synchronous_standby_names = 'FIRST 1 (receivewal)'";
@@ -74,35 +74,55 @@ fn median(mut of: Vec<f64>) -> f64 {
     of[of.len() / 2]
 }
 
-/// Prints what was measured; asserts only that something was. `FARSHORE_LOAD_SECONDS` is the length of each load.
-#[test]
-fn soak_waiting_beside_receivewal() {
-    let mut campaign = Campaign::start("waiting_beside_receivewal");
+/// Bytes of all files beneath a folder.
+fn bytes_in(folder: &Path) -> u64 {
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_in(&entry.path()),
+        Ok(found) => found.len(),
+        // Gone since it was listed.
+        Err(_) => 0,
+    };
+    std::fs::read_dir(folder).map_or(0, |entries| entries.flatten().map(of).sum())
+}
+
+/// One of the two that are compared, under load: at its peak, at 200 a second, and what it stored of each byte of log meanwhile.
+fn loads(server: &Server, length: Duration, folder: &Path) -> (Measured, Measured, f64) {
+    let written = || server.sql("select (pg_current_wal_lsn() - '0/0')::bigint").parse::<u64>().unwrap();
+    let (before, log) = (bytes_in(folder), written());
+    let (peak, steady) = (load(server, 8, length, None), load(server, 8, length, Some(200)));
+    #[allow(clippy::cast_precision_loss)]
+    let share = (bytes_in(folder) - before) as f64 / (written() - log) as f64;
+    (peak, steady, share)
+}
+
+/// Prints what was measured, in turns; asserts only that something was. `FARSHORE_LOAD_SECONDS` is the length of each load.
+fn beside_receivewal(name: &'static str, server: &Server, node: &Node, journal: &Path) {
+    let mut campaign = Campaign::start(name);
     let seconds = crate::service::count("FARSHORE_LOAD_SECONDS", 2);
     let length = Duration::from_secs(seconds);
-    let mut chain = Chain::new("protection = \"strict\"");
-    chain.server.pgbench_init(5);
-    chain.server.sql("select pg_create_physical_replication_slot('receivewal', true)");
+    server.pgbench_init(5);
+    server.sql("select pg_create_physical_replication_slot('receivewal', true)");
     let place: TempDir = farshore_testkit::user::tempdir();
     let (mut ratios, mut tails) = (Vec::new(), Vec::new());
+    let waits_for_nobody = || {
+        server.sql("alter system reset synchronous_standby_names");
+        server.sql("select pg_reload_conf()");
+    };
     while campaign.next_round() {
         for _ in 0..if campaign.is_brief() { 1 } else { 5 } {
-            waits_for(&chain.server, OURS, "farshore orders/main");
-            let peak = load(&chain.server, 8, length, None);
-            let steady = load(&chain.server, 8, length, Some(200));
-            chain.server.sql("alter system reset synchronous_standby_names");
-            chain.server.sql("select pg_reload_conf()");
-            chain.shipper.take().unwrap().stop();
+            let shipper = node.start(None);
+            waits_for(server, OURS, "farshore orders/main");
+            let (peak, steady, share) = loads(server, length, journal);
+            waits_for_nobody();
+            shipper.stop();
 
-            let receiving = receivewal(&chain.server, place.path());
-            waits_for(&chain.server, THEIRS, "receivewal");
-            let their_peak = load(&chain.server, 8, length, None);
-            let their_steady = load(&chain.server, 8, length, Some(200));
-            chain.server.sql("alter system reset synchronous_standby_names");
-            chain.server.sql("select pg_reload_conf()");
+            let receiving = receivewal(server, place.path());
+            waits_for(server, THEIRS, "receivewal");
+            let (their_peak, their_steady, _) = loads(server, length, place.path());
+            waits_for_nobody();
             drop(receiving);
             println!(
-                "strict {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms; pg_receivewal {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms",
+                "strict {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms; {share:.2} bytes stored for one of log; pg_receivewal {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms",
                 peak.per_second,
                 steady.p50,
                 steady.p99,
@@ -113,7 +133,6 @@ fn soak_waiting_beside_receivewal() {
             assert!(peak.per_second > 0.0 && their_peak.per_second > 0.0);
             ratios.push(peak.per_second / their_peak.per_second);
             tails.push(steady.p99 / their_steady.p99);
-            chain.start_shipper();
             campaign.count("pairs", 1);
         }
         if campaign.is_brief() {
@@ -122,4 +141,28 @@ fn soak_waiting_beside_receivewal() {
     }
     println!("throughput {:.2} of pg_receivewal's, p99 at 200/s {:.2} of its", median(ratios), median(tails));
     campaign.finish();
+}
+
+/// Through a receiver, without a way between that a test could cut: it would be measured too.
+#[test]
+fn soak_waiting_beside_receivewal() {
+    let mut chain = Chain::unarmed("protection = \"strict\"");
+    chain.shipper.take().unwrap().stop();
+    let address = chain.running.as_ref().unwrap().address();
+    chain.node.configure(|text| text.replace(&chain.link.address().to_string(), &address.to_string()));
+    let journal = chain.receiver.node().folder().join("journal");
+    beside_receivewal("waiting_beside_receivewal", &chain.server, &chain.node, &journal);
+}
+
+/// Into a directory of the same machine.
+#[test]
+fn soak_waiting_for_a_directory_beside_receivewal() {
+    let server = Server::start_new(Major::V15);
+    let node = Node::new(&[&server]);
+    node.configure(|text| text.replace("flush_interval = \"200ms\"\n", "protection = \"strict\"\n"));
+    let shipper = node.start(None);
+    node.wait_backup(1);
+    shipper.stop();
+    let journal = node.folder().join("journal");
+    beside_receivewal("waiting_for_a_directory_beside_receivewal", &server, &node, &journal);
 }

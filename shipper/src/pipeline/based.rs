@@ -14,26 +14,43 @@ type Look = Pin<Box<dyn Future<Output = Result<Option<Due>, ShipError>> + Send>>
 
 /// A look that may be under way.
 #[derive(Default)]
-pub(super) struct LookForBase(Option<Look>);
+pub(super) struct LookForBase {
+    look: Option<Look>,
+    /// What was said last.
+    said: Option<String>,
+}
 
 impl LookForBase {
     /// Begins one, unless one is under way.
     pub(super) fn look(&mut self, reader: &Reader, segment_bytes: u64) {
-        if self.0.is_none() {
+        if self.look.is_none() {
             let reader = reader.clone();
-            self.0 = Some(Box::pin(async move { line::due(&reader, segment_bytes).await }));
+            self.look = Some(Box::pin(async move { line::due(&reader, segment_bytes).await }));
+        }
+    }
+
+    /// Commits wait for it: whoever looks why must find it, once.
+    fn say(&mut self, why: String) {
+        if self.said.as_ref() != Some(&why) {
+            tracing::warn!("commits wait: {why}");
+            self.said = Some(why);
         }
     }
 
     /// Whether there is one, once the look that is under way is over. May be dropped and asked again.
     pub(super) async fn found(&mut self) -> bool {
-        let Some(look) = self.0.as_mut() else { return std::future::pending().await };
+        let Some(look) = self.look.as_mut() else { return std::future::pending().await };
         let due = look.await;
-        self.0 = None;
+        self.look = None;
         match due {
-            Ok(due) => due.is_none(),
+            Ok(due) => {
+                if let Some(due) = &due {
+                    self.say(format!("no base backup leads to the journal's end: {due}"));
+                }
+                due.is_none()
+            }
             Err(why) => {
-                tracing::debug!(error = %why, "it is not known whether there is a base backup for what is stored");
+                self.say(format!("it is not known whether a base backup leads to the journal's end: {why}"));
                 false
             }
         }

@@ -208,7 +208,20 @@ impl Pipeline {
                         closed = Some(self.closed(why));
                     }
                 }
-                // Before what comes: a source that never pauses must not keep a copy from being asked for.
+                // These before what comes: a source that never pauses must not keep a report from being made, nor a base or a copy from being asked for.
+                _ = heartbeat.tick() => {
+                    too_large = stream.as_ref().and_then(Stream::lets_go);
+                    // What is stored protects nothing while no restore can begin before it.
+                    if self.config.protection.holds_commits() && self.proven.is_some() && !self.based {
+                        base.look(reader, self.config.writer.segment_bytes);
+                    }
+                    if !timeline_over
+                        && let Err(why) = self.report(stream.as_mut(), &guard, true).await
+                    {
+                        stream = None;
+                        closed = Some(self.closed(why));
+                    }
+                }
                 asked = self.copies.next(reader.incarnation()), if listens && copying.is_none() && comparison.is_done() => {
                     let Some(source) = stream.as_mut() else { continue };
                     match source.base().await {
@@ -314,19 +327,6 @@ impl Pipeline {
                         closed = Some(self.closed(why.into()));
                     }
                 },
-                _ = heartbeat.tick() => {
-                    too_large = stream.as_ref().and_then(Stream::lets_go);
-                    // What is stored protects nothing while no restore can begin before it.
-                    if self.config.protection.holds_commits() && self.proven.is_some() && !self.based {
-                        base.look(reader, self.config.writer.segment_bytes);
-                    }
-                    if !timeline_over
-                        && let Err(why) = self.report(stream.as_mut(), &guard, true).await
-                    {
-                        stream = None;
-                        closed = Some(self.closed(why));
-                    }
-                }
                 () = async { match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
                     None => std::future::pending().await,

@@ -179,7 +179,7 @@ impl Session {
         dropped.map(drop).map_err(|error| slot_error(error, slot))
     }
 
-    /// Ends the session that holds a slot, if it is one of ours: its application name begins with ours.
+    /// Ends the session that holds a slot, if it is one of ours: its application name begins with the first word of ours.
     ///
     /// # Errors
     /// When the server does not answer, or does not let our role end sessions.
@@ -191,9 +191,10 @@ impl Session {
                     case when starts_with(a.application_name, $2) then pg_terminate_backend(a.pid) end as told
              from pg_replication_slots s left join pg_stat_activity a on a.pid = s.active_pid
              where s.slot_name::text = $1 and s.active_pid is not null";
-        // Behind a slash stands the store: a stream that began in another mode of protection is ours too.
+        // Behind the first word stands what it is for: a stream that began in another mode of protection has another name, and is ours too. The slot says
+        // which database and store it is of.
         let own = self.application_name();
-        let own = own.split_once('/').map_or(own, |(own, _)| own);
+        let own = own.split_once(' ').map_or(own, |(own, _)| own);
         let rows = self.rows(WHAT, statement, &[&slot.as_str(), &own]).await?;
         let Some(row) = rows.first() else { return Ok(HolderEnd::NotHeld) };
         let pid = column(WHAT, row, "pid")?;
