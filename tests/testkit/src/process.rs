@@ -15,6 +15,7 @@ use crate::must::Must;
 
 /// How long to look away between two looks at something that sends no event.
 const GLANCE: Duration = Duration::from_millis(10);
+const LONG_GLANCE: Duration = Duration::from_millis(300);
 
 /// Asks `look` until it answers or `deadline` has passed; `None` then.
 ///
@@ -22,13 +23,15 @@ const GLANCE: Duration = Duration::from_millis(10);
 pub fn wait_for<T>(deadline: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {
+        let begun = Instant::now();
         if let Some(found) = look() {
             return Some(found);
         }
         if Instant::now() >= end {
             return None;
         }
-        std::thread::park_timeout(GLANCE);
+        // A look that starts a program would keep a core busy, and what is waited for would wait for it.
+        std::thread::park_timeout((begun.elapsed() * 3).clamp(GLANCE, LONG_GLANCE));
     }
 }
 
