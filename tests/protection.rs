@@ -16,6 +16,8 @@ mod guarded;
 mod measured;
 #[path = "protection/near.rs"]
 mod near;
+#[path = "protection/networks.rs"]
+mod networks;
 #[path = "receiving/rig.rs"]
 #[allow(dead_code)] // other tests use the rest
 mod rig;

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::must::Must;
+use crate::process::let_pass;
 
 /// How often a side without bytes looks whether the way is still there.
 const LOOK: Duration = Duration::from_millis(50);
@@ -22,6 +23,10 @@ enum State {
     Open,
     /// Nothing passes, and nobody is told.
     Silent,
+    /// What is said arrives, and no answer comes back.
+    Deaf,
+    /// So many bytes a second pass, each way of each connection.
+    Slow(u32),
     /// Each connection is closed at once.
     Cut,
     Ended,
@@ -92,6 +97,16 @@ impl Link {
         self.shared.turn(State::Silent);
     }
 
+    /// Lets what is said pass and no answer, and tells nobody.
+    pub fn deafen(&self) {
+        self.shared.turn(State::Deaf);
+    }
+
+    /// Lets so many bytes a second pass, at least a hundred, each way of each connection.
+    pub fn slow(&self, bytes_per_second: u32) {
+        self.shared.turn(State::Slow(bytes_per_second.max(100)));
+    }
+
     /// Closes each connection, and each new one.
     pub fn cut(&self) {
         self.shared.turn(State::Cut);
@@ -120,10 +135,12 @@ impl Shared {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while nothing passes; whether a connection of then still lives.
-    fn passes(&self, cuts: u64) -> bool {
+    /// Waits while nothing of this kind passes; whether a connection of then still lives.
+    fn passes(&self, cuts: u64, is_answer: bool) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let silent = |now: &mut (State, u64)| now.0 == State::Silent && now.1 == cuts;
+        let silent = |now: &mut (State, u64)| {
+            (now.0 == State::Silent || is_answer && now.0 == State::Deaf) && now.1 == cuts
+        };
         let now = self.changed.wait_while(state, silent).unwrap_or_else(PoisonError::into_inner);
         now.1 == cuts
     }
@@ -136,7 +153,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         match state {
             State::Ended => break,
             State::Cut => continue,
-            State::Open | State::Silent => {}
+            State::Open | State::Silent | State::Deaf | State::Slow(_) => {}
         }
         pumps.retain(|pump| !pump.is_finished());
         let shared = Arc::clone(shared);
@@ -148,30 +165,40 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn carry(near: &TcpStream, shared: &Arc<Shared>, cuts: u64) {
-    if !shared.passes(cuts) {
+    if !shared.passes(cuts, false) {
         return;
     }
     let to = *shared.to.lock().unwrap_or_else(PoisonError::into_inner);
     let Ok(far) = TcpStream::connect_timeout(&to, CONNECT) else { return };
     shared.reached.fetch_add(1, Ordering::Relaxed);
     std::thread::scope(|both| {
-        both.spawn(|| pump(near, &far, shared, cuts));
-        pump(&far, near, shared, cuts);
+        both.spawn(|| pump(near, &far, shared, (cuts, false)));
+        pump(&far, near, shared, (cuts, true));
     });
 }
 
-fn pump(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared, cuts: u64) {
+fn pump(mut from: &TcpStream, mut to: &TcpStream, shared: &Shared, (cuts, is_answer): (u64, bool)) {
     let _stays_slower = (from.set_read_timeout(Some(LOOK)), to.set_nodelay(true));
     let mut bytes = vec![0; 64 << 10];
-    while shared.passes(cuts) {
-        match from.read(&mut bytes) {
+    while shared.passes(cuts, is_answer) {
+        let most = match shared.state().0 {
+            // A tenth of a second's worth at a time.
+            State::Slow(rate) => (rate as usize / 10).clamp(10, bytes.len()),
+            _ => bytes.len(),
+        };
+        match from.read(&mut bytes[..most]) {
             Ok(0) => {
                 let _the_other_end_is_gone = to.shutdown(Shutdown::Write);
                 return;
             }
             // What was read before it fell silent goes on when it is open again.
             Ok(length) => {
-                if !shared.passes(cuts) || to.write_all(&bytes[..length]).is_err() {
+                if let State::Slow(rate) = shared.state().0 {
+                    let_pass(Duration::from_secs_f64(
+                        u32::try_from(length).map_or(0.0, f64::from) / f64::from(rate),
+                    ));
+                }
+                if !shared.passes(cuts, is_answer) || to.write_all(&bytes[..length]).is_err() {
                     break;
                 }
             }
@@ -220,6 +247,15 @@ mod tests {
         stream.set_read_timeout(Some(long)).must("set a timeout");
         stream.read_exact(&mut late).must("what waited arrives");
         assert!(says(&mut stream, long));
+        link.deafen();
+        assert!(!says(&mut stream, Duration::from_millis(300)));
+        link.slow(100);
+        stream.read_exact(&mut late).must("the answer comes late");
+        let begun = std::time::Instant::now();
+        for _ in 0..10 {
+            assert!(says(&mut stream, long));
+        }
+        assert!(begun.elapsed() > Duration::from_millis(150), "{:?}", begun.elapsed());
         link.cut();
         stream.set_read_timeout(Some(long)).must("set a timeout");
         assert!(matches!(stream.read(&mut late), Ok(0) | Err(_)));
