@@ -123,13 +123,14 @@ impl Upkeep {
                 );
             }
         }
-        let guarded: Vec<_> = self
+        // In `sync` a guard says whether they wait, else the shipper.
+        let waits: Vec<_> = self
             .config
             .databases
             .iter()
-            .map(|(name, settings)| (name.clone(), settings.protection.guarded().is_some()))
+            .map(|(name, settings)| (name.clone(), settings.protection.reported().holds_commits()))
             .collect();
-        self.catalog.guard_expect(&guarded).await?;
+        self.catalog.guard_expect(&waits).await?;
         let mut failed = None;
         for (name, _) in &self.shown {
             if let Err(why) = self.bring_up_one(name, added).await {

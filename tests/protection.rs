@@ -113,6 +113,32 @@ fn commits_run_ahead_of_what_is_stored_by_the_bound_and_no_further() {
     assert!(done_within(&clients, before + 10, SOON), "commits do not go on\n{}", chain.node.log());
 }
 
+/// The configuration's word is no evidence: what the primary is set to is.
+#[test]
+fn a_database_whose_commits_are_to_wait_is_not_called_so_while_its_primary_is_not_set_for_it() {
+    let chain = Chain::unarmed("protection = \"strict\"");
+    let state = || chain.node.status().map(|status| status["guard"]["state"].clone()).unwrap_or_default();
+    let wait_state = |wanted: &str| {
+        let told = wait_for(SOON, || (state() == wanted).then_some(()));
+        assert!(told.is_some(), "{} in place of {wanted}\n{}", state(), chain.node.log());
+    };
+    wait_state("disarmed");
+    assert_eq!(chain.node.run(&["status", "orders"]).status.code(), Some(8));
+    chain.arm();
+    wait_state("armed");
+    assert_eq!(chain.node.run(&["status", "orders"]).status.code(), Some(0));
+    chain
+        .server
+        .sql("alter system set synchronous_standby_names = 'ANY 1 (\"farshore orders/main\", other)'");
+    chain.server.sql("select pg_reload_conf()");
+    wait_state("hands_off");
+    let status = chain.node.status().unwrap();
+    assert!(status["guard"]["exposed_since"].is_string(), "{status}");
+    chain.server.sql("alter system set synchronous_standby_names = ''");
+    chain.server.sql("select pg_reload_conf()");
+    wait_state("disarmed");
+}
+
 /// What is stored behind a lost base protects nothing until there is another.
 #[test]
 fn no_commit_is_acknowledged_before_there_is_a_base_backup_that_leads_to_it() {

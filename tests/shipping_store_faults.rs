@@ -145,6 +145,7 @@ async fn ship_into_a_failing_directory(
         required: 1,
         node: node_name,
         free,
+        waits: None,
         primary: watch::Sender::default(),
     };
     let (shown, progress) = watch::channel(Vec::new());

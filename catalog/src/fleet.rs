@@ -98,7 +98,7 @@ pub struct Fleet {
     pub seals: Vec<(Seal, u64)>,
     /// Standbys that take a journal for their primary, as they were last heard of.
     pub standbys: Vec<Standby>,
-    /// What the guards of databases in `sync` last said.
+    /// Whether commits wait, of databases whose commits are to.
     pub guards: Vec<Guard>,
     /// What limits databases, as their shippers last said.
     pub throttles: Vec<Throttles>,

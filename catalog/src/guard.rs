@@ -1,6 +1,6 @@
-//! What the guards of databases in `sync` last said.
+//! Whether commits of databases wait until they are stored, where they are to: what the guard of one in `sync` last said, and of others their shipper.
 //!
-//! What always holds: what is old vouches for nothing: it reads as unknown. A database that is to be guarded and has no guard has a row that says so.
+//! What always holds: what is old vouches for nothing: it reads as unknown. A database whose commits are to wait, and of which nobody has said anything, has a row that says so.
 
 use chrono::TimeDelta;
 use farshore_journal::DatabaseName;
@@ -51,7 +51,7 @@ phases! {
     HandsOff = "hands_off",
 }
 
-/// What a guard said.
+/// What a guard or, where there is none to have, a shipper said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
     /// The database.
@@ -95,7 +95,7 @@ impl Catalog {
         in_local_txn!(self, guard_put_in_txn(guard))
     }
 
-    /// Takes down which of these databases are to be guarded, and forgets the guards of the others of them.
+    /// Takes down of which of these databases commits are to wait, and forgets what was said of the others.
     ///
     /// # Errors
     /// When the catalog is away.
@@ -103,7 +103,7 @@ impl Catalog {
         in_local_txn!(self, guard_expect_in_txn(databases))
     }
 
-    /// What the guard of a database said, where it is to be guarded.
+    /// What was said of a database whose commits are to wait.
     ///
     /// # Errors
     /// When the catalog is away.
@@ -111,7 +111,7 @@ impl Catalog {
         in_snapshot!(self, guard_of_in_txn(database))
     }
 
-    /// The databases that are to be guarded, by name.
+    /// What was said of all whose commits are to wait, by name.
     ///
     /// # Errors
     /// When the catalog is away.

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chrono::Utc;
 use farshore_engines::postgres::sql::{Session, SlotState};
 use farshore_engines::postgres::wire::{ConnectParams, Error, Host, SlotName};
 use farshore_journal::{Offset, Position, Timeline};
@@ -20,6 +21,7 @@ use crate::fill_rate::FillRate;
 use crate::progress::Progress;
 use crate::recorder::PrimaryFacts;
 use crate::retention;
+use crate::waits::{WaitsSeen, WaitsWatch};
 
 /// How often a slot is moved and the primary's log is looked at.
 const WATCH: Duration = Duration::from_secs(1);
@@ -41,6 +43,8 @@ pub struct HostKept {
     pub seconds_to_full: Option<u64>,
     /// Why the slot keeps nothing, or less than it should.
     pub trouble: Option<String>,
+    /// Whether its commits wait, where they are to.
+    pub waits: Option<WaitsSeen>,
 }
 
 /// Free bytes beside the log of the server with this data directory and system identifier, when its files are on this machine.
@@ -62,6 +66,8 @@ pub struct Keeper {
     pub targets: Vec<watch::Receiver<Progress>>,
     /// Looks for free space.
     pub free: FreeBytes,
+    /// Looks whether commits wait, where nobody else does.
+    pub waits: Option<WaitsWatch>,
 }
 
 impl Keeper {
@@ -94,7 +100,7 @@ impl Keeper {
 
     async fn keep_on(self, host: Host, told: watch::Sender<HostKept>, cancel: CancellationToken) {
         let mut session: Option<Session> = None;
-        let mut place = Place::default();
+        let mut place = Place { waits: self.waits.clone(), ..Place::default() };
         // The slot is made as soon as it is known whose it is: a service that is stopped within its first second leaves one too.
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -104,7 +110,11 @@ impl Keeper {
             let looked = async {
                 let sql = match session.take() {
                     Some(sql) => sql,
-                    None => Session::connect(&self.params, &host).await?,
+                    None => {
+                        // What was not seen meanwhile is not vouched for.
+                        place.glanced = None;
+                        Session::connect(&self.params, &host).await?
+                    }
                 };
                 let found = self.look(&sql, &mut place).await?;
                 Ok::<_, Error>((sql, found))
@@ -177,6 +187,9 @@ impl Keeper {
             kept.kept_from = Some(made);
             place.lacks(self.lacking(made, released), released.is_some());
             kept.trouble = place.lacking.clone().filter(|_| primary);
+            if primary {
+                kept.waits = place.glance(sql).await?;
+            }
             place.stood_at = kept.kept_from;
             place.touched = Some(Instant::now());
             return Ok(kept);
@@ -206,6 +219,7 @@ impl Keeper {
         place.lacks(self.lacking(reached, released), released.is_some());
         kept.trouble = moved.or_else(|| place.lacking.clone().filter(|_| primary));
         if primary {
+            kept.waits = place.glance(sql).await?;
             let retained = slots.iter().filter_map(|slot| slot.retained_bytes).max().unwrap_or(0);
             kept.retained_bytes = Some(retained);
             place.rate.saw(Instant::now(), retained);
@@ -291,9 +305,20 @@ struct Place {
     lacking: Option<String>,
     rate: FillRate,
     said: Option<String>,
+    waits: Option<WaitsWatch>,
+    /// When it was last looked at, in this session.
+    glanced: Option<Instant>,
 }
 
 impl Place {
+    /// Whether commits wait there, where that is watched.
+    async fn glance(&mut self, sql: &Session) -> Result<Option<WaitsSeen>, Error> {
+        let Some(waits) = &mut self.waits else { return Ok(None) };
+        let seen = sql.waits_glance().await?;
+        let since = self.glanced.replace(Instant::now()).map(|glanced| glanced.elapsed());
+        Ok(Some(waits.look(&seen, since.filter(|since| *since < WATCH * 5), Utc::now())))
+    }
+
     /// What a look found of a slot that was lost. Nothing while it is not `known` what is released: what was said stays.
     fn lacks(&mut self, lacking: Option<String>, known: bool) {
         if self.lost && known {
@@ -351,6 +376,7 @@ fn of_primary(hosts: &[HostKept], before: PrimaryFacts) -> PrimaryFacts {
             seconds_to_full: host.seconds_to_full,
             trouble: host.trouble.clone(),
             slot_awaited: host.kept_from.is_none(),
+            waits: host.waits.clone(),
         },
         // A server that never let itself be asked whether it takes writes may say why.
         None => PrimaryFacts {

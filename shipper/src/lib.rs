@@ -29,5 +29,6 @@ pub mod slots;
 pub mod standing;
 pub mod supervisor;
 pub mod throttle;
+pub mod waits;
 
 pub use error::ShipError;

@@ -12,6 +12,7 @@ use farshore_catalog::commit::{Commit, commit_insert_in_txn};
 use farshore_catalog::database::Database;
 
 use farshore_catalog::gap::Gap;
+use farshore_catalog::guard::{Guard, GuardPhase};
 use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::mark::{Mark, MarkKind, mark_put_in_txn};
 use farshore_catalog::range::{JournalRange, range_extend_in_txn};
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::facts::FactReceiver;
 use crate::progress::{Fact, PipelineState, Progress};
 use crate::standing::standing;
+use crate::waits::WaitsSeen;
 
 /// How often the snapshot is written: the heartbeat that `status` measures silence by.
 pub const HEARTBEAT: Duration = farshore_catalog::lag::TARGET_HEARTBEAT;
@@ -50,6 +52,8 @@ pub struct PrimaryFacts {
     pub trouble: Option<String>,
     /// The slot that keeps that log is not made yet, or was not seen since the start.
     pub slot_awaited: bool,
+    /// Whether commits wait there, where they are to and no guard says so.
+    pub waits: Option<WaitsSeen>,
 }
 
 /// One target's recorder.
@@ -306,9 +310,14 @@ impl StandingRecorder {
             };
             let now: Vec<Progress> = targets.iter().map(|target| target.borrow().clone()).collect();
             if now.iter().any(|target| target.incarnation.is_some()) {
-                let shipping = self.shipping(&now, &primary.borrow().clone());
+                let primary = primary.borrow().clone();
+                let shipping = self.shipping(&now, &primary);
                 // Another recorder's line says that the catalog is away; before the first fact came it knows no such database.
                 let recorded = self.catalog.shipping_put(&shipping).await;
+                let recorded = match primary.waits.filter(|_| recorded.is_ok()) {
+                    Some(waits) => self.catalog.guard_put(&self.guard(waits)).await,
+                    None => recorded,
+                };
                 match recorded {
                     Err(why) if !ended => {
                         tracing::debug!(database = %self.database, error = %why, "status is not recorded")
@@ -320,6 +329,21 @@ impl StandingRecorder {
                 return;
             }
             next = Instant::now() + if begun.elapsed() < FIRST { FIRST_BEATS } else { HEARTBEAT };
+        }
+    }
+
+    /// What is seen of commits that nobody lets go stands where a guard says it of others.
+    fn guard(&self, waits: WaitsSeen) -> Guard {
+        Guard {
+            database: self.database.clone(),
+            node: Some(self.node.clone()),
+            phase: waits.phase,
+            is_exposed: waits.phase != GuardPhase::Armed,
+            exposed_since: waits.held_until,
+            why: None,
+            trouble: waits.trouble,
+            looked_at: Some(waits.looked_at),
+            told_at: Some(Utc::now()),
         }
     }
 

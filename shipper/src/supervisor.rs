@@ -24,6 +24,7 @@ use crate::pipeline::postgres::Cluster;
 use crate::pipeline::{Pipeline, PipelineConfig, SourceConfig};
 use crate::progress::Progress;
 use crate::recorder::{PrimaryFacts, Recorder, StandingRecorder};
+use crate::waits::WaitsWatch;
 
 /// A target: its pipeline's settings, its store, and its address without secrets.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct DatabaseConfig {
     pub node: String,
     /// Looks for free space beside a server's log.
     pub free: FreeBytes,
+    /// Looks whether commits wait, where they are to and no guard says so.
+    pub waits: Option<WaitsWatch>,
     /// Told what is learnt of the source.
     pub primary: watch::Sender<PrimaryFacts>,
 }
@@ -122,6 +125,7 @@ pub async fn run(
             live,
             targets: watches.clone(),
             free: config.free,
+            waits: config.waits,
         };
         helpers.spawn(keeper.run(told, primary_tx, ended.clone()));
     }

@@ -25,6 +25,7 @@ use farshore_shipper::progress::{PipelineState, Progress};
 use farshore_shipper::push::room::Room;
 use farshore_shipper::supervisor::{self, TargetConfig};
 use farshore_shipper::throttle::valve::{Valve, object_bytes};
+use farshore_shipper::waits::WaitsWatch;
 use farshore_shipper::{ShipError, slots};
 use farshore_web::{Health, Shipping};
 use tokio::sync::watch;
@@ -35,6 +36,7 @@ use crate::arrivals::Arrivals;
 use crate::base_backups::{Streamed, Streams};
 use crate::catalog_upkeep::Upkeep;
 use crate::commands::{Context, check};
+use crate::config::protection::synchronous_names;
 use crate::config::quantity::{ByteCount, Rate};
 use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
 use crate::exit::Exit;
@@ -279,8 +281,15 @@ fn database(
         required,
         node: wiring::node(),
         free: Arc::new(check::free_beside_log),
+        waits: waits(name, settings),
         primary: watch::Sender::default(),
     })
+}
+
+/// Whoever lets commits go looks whether they wait; where nobody does, the shipper looks.
+fn waits(name: &DatabaseName, settings: &DatabaseConfig) -> Option<WaitsWatch> {
+    let watched = settings.protection.reported().holds_commits() && settings.protection.guarded().is_none();
+    watched.then(|| WaitsWatch::new(synchronous_names(name, settings), format!("{name}/")))
 }
 
 /// Where a database's log comes from, for one of its stores.

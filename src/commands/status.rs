@@ -32,18 +32,23 @@ struct Shown {
     /// Whether more than that is not stored; null when there is no objective, or it is not known: what was committed before the last
     /// word of the service may have been stored since.
     rpo_breached: Option<bool>,
-    /// Whether commits wait until they are stored, where a guard sees to that; null elsewhere.
+    /// Whether commits wait until they are stored, where they are to; null elsewhere.
     guard: Option<Protected>,
     #[serde(skip)]
     now: DateTime<Utc>,
 }
 
 impl Shown {
-    fn new(status: DatabaseStatus, rpo: Option<Duration>, guard: Option<&Guard>, now: DateTime<Utc>) -> Self {
+    fn new(
+        status: DatabaseStatus,
+        rpo: Option<Duration>,
+        (guard, is_guarded): (Option<&Guard>, bool),
+        now: DateTime<Utc>,
+    ) -> Self {
         let rpo_seconds = rpo.map(|rpo| rpo.as_secs_f64());
         let rpo_breached =
             lag::breached(now, status.state, status.measured_at, status.ship_lag_seconds, rpo_seconds);
-        let guard = guard.map(|guard| Protected::new(guard, now));
+        let guard = guard.map(|guard| Protected::new(guard, is_guarded, now));
         Self { status, rpo_seconds, rpo_breached, guard, now }
     }
 
@@ -180,17 +185,21 @@ fn edge(zone: Zone, time: Option<DateTime<Utc>>, position: Position) -> String {
 pub async fn run(context: &mut Context, args: StatusArgs) -> anyhow::Result<Exit> {
     let config = context.config()?;
     let asked = commands::databases(&config, args.database.as_ref())?;
-    let asked: Vec<(DatabaseName, Option<Duration>)> =
-        asked.into_iter().map(|(name, settings)| (name.clone(), settings.rpo.map(|rpo| rpo.get()))).collect();
+    let asked: Vec<(DatabaseName, Option<Duration>, bool)> = asked
+        .into_iter()
+        .map(|(name, settings)| {
+            (name.clone(), settings.rpo.map(|rpo| rpo.get()), settings.protection.guarded().is_some())
+        })
+        .collect();
     let catalog = wiring::catalog(&config).await?;
     loop {
         let mut shown = Vec::with_capacity(asked.len());
         let guards = catalog.guard_list().await.map_err(|why| wiring::catalog_away(&why))?;
-        for (name, rpo) in &asked {
+        for (name, rpo, is_guarded) in &asked {
             let now = Utc::now();
             let status = catalog.status(name, now).await.map_err(|why| unknown(name, &why))?;
             let guard = guards.iter().find(|guard| guard.database == *name);
-            shown.push(Shown::new(status, *rpo, guard, now));
+            shown.push(Shown::new(status, *rpo, (guard, *is_guarded), now));
         }
         context.output.list("farshore.status/1", &shown)?;
         if !args.watch {
@@ -307,18 +316,23 @@ mod tests {
             // What is not stored grows old, whoever is silent.
             (ShownState::Unknown, Some(42.5), second, 8),
         ] {
-            let shown = Shown::new(status(state, lag, None), rpo, None, at(112));
+            let shown = Shown::new(status(state, lag, None), rpo, (None, false), at(112));
             assert_eq!(shown.exit().code(), code, "{} {lag:?} {rpo:?}", state.word());
         }
         let breached = |lag| {
-            Shown::new(status(known(ShippingState::Connected), Some(lag), None), second, None, at(112))
-                .rpo_breached
+            Shown::new(
+                status(known(ShippingState::Connected), Some(lag), None),
+                second,
+                (None, false),
+                at(112),
+            )
+            .rpo_breached
         };
         assert_eq!([breached(0.9), breached(1.5), breached(2.5)], [Some(false), None, Some(true)]);
         let all = |states: &[ShownState]| {
             let shown: Vec<Shown> = states
                 .iter()
-                .map(|state| Shown::new(status(*state, None, None), None, None, at(112)))
+                .map(|state| Shown::new(status(*state, None, None), None, (None, false), at(112)))
                 .collect();
             worst(&shown).code()
         };
@@ -331,7 +345,7 @@ mod tests {
         let shown = Shown::new(
             status(ShownState::Unknown, Some(42.5), Some("it is away")),
             Some(Duration::from_secs(10)),
-            None,
+            (None, false),
             at(112),
         );
         assert_eq!(shown.cells(Zone::UTC)[3], "12 s ago");

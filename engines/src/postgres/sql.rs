@@ -18,4 +18,4 @@ pub use server::RoleRights;
 pub use session::Session;
 pub use settings::{SettingRow, Settings};
 pub use slots::{HolderEnd, SlotState, WalStatus};
-pub use synchronous::{StreamSeen, Waits};
+pub use synchronous::{StreamSeen, Waits, WaitsGlance};

@@ -1,4 +1,4 @@
-//! What `status` says of commits that a guard has wait.
+//! What `status` says of commits that are to wait until they are stored.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::guard::{Guard, GuardPhase};
@@ -17,12 +17,14 @@ pub(super) struct Protected {
     why: Option<String>,
     /// What keeps the guard from its work.
     trouble: Option<String>,
-    /// Who guards it.
+    /// Who says so: in `sync` its guard, else its shipper.
     node: Option<String>,
+    #[serde(skip)]
+    is_guarded: bool,
 }
 
 impl Protected {
-    pub(super) fn new(guard: &Guard, now: DateTime<Utc>) -> Self {
+    pub(super) fn new(guard: &Guard, is_guarded: bool, now: DateTime<Utc>) -> Self {
         let state = guard.shown(now);
         let waits = state == GuardPhase::Armed;
         // Who has not been heard of for a while was heard of then.
@@ -33,6 +35,7 @@ impl Protected {
             why: guard.why.clone().filter(|_| !waits),
             trouble: guard.trouble.clone(),
             node: guard.node.clone(),
+            is_guarded,
         }
     }
 
@@ -51,7 +54,11 @@ impl Protected {
             |since| format!("since {}", zone.show(since, SecondsFormat::Secs)),
         );
         let mut line = match self.state {
+            GuardPhase::Armed if !self.is_guarded => "each commit waits, as the primary is set".to_owned(),
             GuardPhase::Armed => "each commit waits until it is stored".to_owned(),
+            GuardPhase::Arming if !self.is_guarded => format!(
+                "the primary is set so that commits wait, and it is not known yet that each does ({since})"
+            ),
             GuardPhase::Arming => format!(
                 "commits are made to wait again; until all are stored some may be lost with the primary ({since})"
             ),
@@ -61,6 +68,11 @@ impl Protected {
             GuardPhase::HandsOff => format!(
                 "synchronous_standby_names is somebody's own: commits are not known to wait ({since})"
             ),
+            GuardPhase::Unknown if !self.is_guarded => {
+                format!(
+                    "its shipper does not see how the primary is set: commits are not known to wait ({since})"
+                )
+            }
             GuardPhase::Unknown if self.node.is_none() => {
                 "no guard was ever heard of: no commit is known to wait; run `farshore guard`".to_owned()
             }
@@ -95,7 +107,7 @@ mod tests {
             told_at: Some(now),
         };
         let shown = |guard: &Guard, later: i64| {
-            let shown = Protected::new(guard, now + chrono::TimeDelta::seconds(later));
+            let shown = Protected::new(guard, true, now + chrono::TimeDelta::seconds(later));
             (shown.holds(), shown.line(Zone::UTC))
         };
         assert_eq!(shown(&guard, 1), (Some(true), "each commit waits until it is stored".to_owned()));

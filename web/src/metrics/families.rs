@@ -61,7 +61,7 @@ families! {
     STANDBY_LAG = Gauge "farshore_standby_lag_seconds" ["database", "standby"]
         "For how long the journal has had what a standby has not replayed; while it is not heard it grows, and +Inf is: it never said how far it is.";
     PROTECTION_STATE = Gauge "farshore_protection_state" ["database", "state"]
-        "Of a database with `protection = \"sync\"`: 1 for what its guard last said of its commits, 0 for every other: `armed` (each waits until it is stored), `arming`, `disarmed`, `hands_off`, `unknown`.";
+        "Of a database with `protection` other than `async`: 1 for what is known of its commits, 0 for every other: `armed` (each waits, until it is stored or within its bound), `arming`, `disarmed`, `hands_off`, `unknown`. In `sync` its guard says so, else its shipper.";
     EXPOSED = Gauge "farshore_protection_exposed_since_timestamp_seconds" ["database"]
         "Of such a database: up to when its commits are known to have waited, while they do not or are not known to; 0: nobody knows. Absent while they wait.";
     THROTTLE_ACTIVE = Gauge "farshore_throttle_active" ["database", "rule"]

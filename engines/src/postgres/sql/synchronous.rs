@@ -53,6 +53,15 @@ pub struct Waits {
     pub streams: Vec<StreamSeen>,
 }
 
+/// A glance at what commits wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitsGlance {
+    /// What `synchronous_standby_names` says to this session.
+    pub names: String,
+    /// Whether the checkpointer, which alone makes the setting count, was where it takes signals; `None` where our role does not see it.
+    pub attentive: Option<bool>,
+}
+
 impl Session {
     /// What commits wait for, how far the streams of these names are, and whether this session holds the advisory lock of that name. Needs `pg_monitor`.
     ///
@@ -107,6 +116,25 @@ impl Session {
             holds: column(WHAT, &row, "holds")?,
             sees: column(WHAT, &row, "sees")?,
             streams,
+        })
+    }
+
+    /// Whom commits wait for as this session has it, and what the checkpointer does.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn waits_glance(&self) -> Result<WaitsGlance, Error> {
+        const WHAT: &str = "whom commits wait for";
+        // Of another role's processes nothing is shown without `pg_read_all_stats`.
+        let statement = "select current_setting('synchronous_standby_names') as names,
+             (select bool_or(wait_event in ('CheckpointerMain', 'CheckpointWriteDelay')) from pg_stat_activity
+              where backend_type = 'checkpointer') as attentive, pg_has_role('pg_read_all_stats', 'usage') as sees";
+        let row = self.row(WHAT, statement, &[]).await?;
+        let attentive: Option<bool> = column(WHAT, &row, "attentive")?;
+        let sees: bool = column(WHAT, &row, "sees")?;
+        Ok(WaitsGlance {
+            names: column(WHAT, &row, "names")?,
+            attentive: sees.then(|| attentive.unwrap_or(false)),
         })
     }
 
