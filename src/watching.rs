@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use farshore_catalog::Catalog;
-use farshore_web::Objectives;
 use farshore_web::metrics::{self, Metrics, reading};
 use farshore_web::serve::serve_called;
+use farshore_web::{Objectives, Waits};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Protection};
 use crate::jobs::overdue;
 use crate::message::{Code, OperatorMessage, Safe, with_causes};
 use crate::notify::{heartbeat, task};
@@ -22,11 +22,24 @@ use crate::supervised::Pulse;
 /// What the service's metrics are written from.
 pub fn metrics(config: &Config) -> Arc<Metrics> {
     let objectives = config.databases.iter().map(|(name, settings)| {
-        let promised =
-            Objectives { rpo: settings.rpo.map(|rpo| rpo.get()), rto: settings.rto.map(|rto| rto.get()) };
+        let promised = Objectives {
+            rpo: settings.rpo.map(|rpo| rpo.get()),
+            rto: settings.rto.map(|rto| rto.get()),
+            waits: waits(settings.protection),
+        };
         (name.clone(), promised)
     });
     Metrics::new(objectives.collect(), Box::new(overdue::overdue_at))
+}
+
+/// What commits wait for, as pages and the API show it.
+const fn waits(protection: Protection) -> Waits {
+    match protection {
+        Protection::Async => Waits::Nothing,
+        Protection::NearSync { bound } => Waits::Within { bound_bytes: bound.get() },
+        Protection::Sync { timeout } => Waits::Stored { timeout: Some(timeout) },
+        Protection::Strict => Waits::Stored { timeout: None },
+    }
 }
 
 /// Reads the catalog and shows what it says, until cancelled.

@@ -208,6 +208,7 @@ fn pages_of_drills_and_of_a_restore_can_be_used_by_everybody_light_and_dark_wide
         ("drills-of-one", "/drills?database=orders"),
         ("database-drilled", "/databases/orders"),
         ("standbys-none", "/standbys"),
+        ("protection", "/protection"),
         ("restore-where", "/databases/orders/restore?at=2099-01-01T00:00:00Z"),
     ] {
         browser.go(&desk.url(path));

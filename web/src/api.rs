@@ -12,6 +12,7 @@ pub mod lag;
 pub mod node;
 pub mod plan;
 pub mod points;
+pub mod protection;
 pub mod resolve;
 pub mod restore;
 pub mod schedule;

@@ -33,4 +33,4 @@ pub use health::{Health, Shipping};
 pub use metrics::Metrics;
 pub use router::router;
 pub use serve::{ServeError, serve};
-pub use state::{Here, Objectives, Shared, Web};
+pub use state::{Here, Objectives, Shared, Waits, Web};

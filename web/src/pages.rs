@@ -17,6 +17,7 @@ pub mod frame;
 pub mod jobs;
 pub mod look;
 pub mod proof;
+pub mod protection;
 pub mod restore;
 pub mod settings;
 pub mod standbys;
@@ -54,6 +55,7 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/databases/{name}/restore", get(restore::page))
         .route("/drills", get(drills::page))
         .route("/drills/{id}", get(drills::one::page))
+        .route("/protection", get(protection::page))
         .route("/standbys", get(standbys::page))
         .route("/jobs", get(jobs::list))
         .route("/jobs/{id}", get(jobs::show))

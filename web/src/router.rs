@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    activity, backup, channel, database, drill, expire, exposure, job, lag, node, plan, points, resolve,
-    restore, schedule, session, standby, stream, throttle, token, verify,
+    activity, backup, channel, database, drill, expire, exposure, job, lag, node, plan, points, protection,
+    resolve, restore, schedule, session, standby, stream, throttle, token, verify,
 };
 use crate::health::{self, Health};
 use crate::metrics::{self, requests};
@@ -32,6 +32,7 @@ fn viewer() -> OpenApiRouter<Shared> {
         .routes(routes!(database::window))
         .routes(routes!(exposure::list))
         .routes(routes!(lag::series))
+        .routes(routes!(protection::protection))
         .routes(routes!(throttle::throttles))
         .routes(routes!(points::list))
         .routes(routes!(resolve::resolve))

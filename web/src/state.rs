@@ -26,6 +26,24 @@ const ASKING: usize = 3;
 /// Callers that may wait for a job at once: each looks at it twice a second.
 const WAITING: usize = 64;
 
+/// What a commit of a database waits for, as the configuration asks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Until no more than so much log is not stored.
+    Within {
+        /// Bytes of log.
+        bound_bytes: u64,
+    },
+    /// Until it is stored.
+    Stored {
+        /// For so long at most; `None`: as long as it takes.
+        timeout: Option<Duration>,
+    },
+}
+
 /// What is promised of a database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Objectives {
@@ -33,6 +51,8 @@ pub struct Objectives {
     pub rpo: Option<Duration>,
     /// The most time to resume service.
     pub rto: Option<Duration>,
+    /// What its commits wait for.
+    pub waits: Waits,
 }
 
 /// The service that answers.

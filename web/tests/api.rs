@@ -24,6 +24,8 @@ mod made_up;
 mod metrics;
 #[path = "api/odd.rs"]
 mod odd;
+#[path = "api/protection.rs"]
+mod protection;
 #[path = "api/rig.rs"]
 mod rig;
 #[path = "api/session.rs"]

@@ -23,6 +23,8 @@ mod kept;
 mod many;
 #[path = "pages/person.rs"]
 mod person;
+#[path = "pages/protection.rs"]
+mod protection;
 #[path = "api/rig.rs"]
 mod rig;
 #[path = "pages/settings.rs"]

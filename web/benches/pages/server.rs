@@ -32,7 +32,11 @@ pub async fn serve(url: &str) {
     let cpu = (cpu_of(std::process::id()) - before) * 100.0;
     took.sort_by(f64::total_cmp);
     println!("{:.0} ms (middle of 10), {cpu:.0} ms of this process's CPU", took[5]);
-    let promised = Objectives { rpo: Some(Duration::from_secs(60)), rto: Some(Duration::from_secs(900)) };
+    let promised = Objectives {
+        rpo: Some(Duration::from_secs(60)),
+        rto: Some(Duration::from_secs(900)),
+        ..Objectives::default()
+    };
     let databases = catalog.database_list().await.unwrap();
     let promised = databases.into_iter().map(|database| (database.name, promised)).collect();
     let cancel = CancellationToken::new();

@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn where_nobody_ships_it_is_never_said_that_nothing_would_be_lost() {
-        let promised = Objectives { rpo: Some(Duration::from_secs(10)), rto: None };
+        let promised = Objectives { rpo: Some(Duration::from_secs(10)), ..Objectives::default() };
         let states = ShippingState::ALL.into_iter().map(ShownState::Known).chain([ShownState::Unknown]);
         for state in states {
             let none = Exposure::new(Some(0.0), state, promised);

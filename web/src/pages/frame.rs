@@ -56,6 +56,8 @@ impl Theme {
 pub enum Part {
     /// The databases.
     Fleet,
+    /// What commits wait for.
+    Protection,
     /// Rehearsed recoveries.
     Drills,
     /// Servers that follow a journal.

@@ -150,7 +150,8 @@ mod tests {
             for restorable in [true, false] {
                 for lag_seconds in [None, Some(0.0), Some(0.9), Some(1.5), Some(500.0)] {
                     for (rpo, unseen) in [(None, false), (None, true), (Some(1), false), (Some(1), true)] {
-                        let promised = Objectives { rpo: rpo.map(Duration::from_secs), rto: None };
+                        let promised =
+                            Objectives { rpo: rpo.map(Duration::from_secs), ..Objectives::default() };
                         let measured_at = Some(now - TimeDelta::seconds(1));
                         let known = Known {
                             state,
@@ -194,7 +195,7 @@ mod tests {
             unseen: false,
             measured_at: Some(now),
             restorable: true,
-            promised: Objectives { rpo: Some(Duration::from_secs(10)), rto: None },
+            promised: Objectives { rpo: Some(Duration::from_secs(10)), ..Objectives::default() },
             guard,
         };
         let phases = GuardPhase::ALL.iter().copied().map(Some).chain([None]);

@@ -49,6 +49,15 @@ pub fn ago(now: DateTime<Utc>, then: DateTime<Utc>) -> String {
     }
 }
 
+/// A rate, in the unit that it was written in, where that can be seen.
+pub fn rate(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "GB/s"), (1_000_000, "MB/s"), (1_000, "kB/s")];
+    match UNITS.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit)) {
+        Some((unit, word)) => format!("{} {word}", bytes / unit),
+        None => format!("{}/s", self::bytes(bytes)),
+    }
+}
+
 /// A size in IEC units.
 pub fn bytes(value: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -136,6 +145,12 @@ impl Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_is_shown_in_the_unit_that_it_was_written_in() {
+        let shown = [5_000_000, 5 << 20, 2_000_000_000, 1_500_000, 0].map(rate);
+        assert_eq!(shown, ["5 MB/s", "5.0 MiB/s", "2 GB/s", "1500 kB/s", "0 B/s"]);
+    }
 
     #[test]
     fn a_duration_is_never_shown_shorter_by_a_unit() {

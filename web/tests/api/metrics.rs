@@ -175,8 +175,10 @@ async fn without_the_catalog_no_metric_disappears_and_everything_is_unknown_and_
 
 #[test]
 fn a_database_of_the_configuration_that_was_never_read_is_unknown_and_exposed() {
-    let objectives =
-        BTreeMap::from([(name("orders"), Objectives { rpo: Some(Duration::from_secs(5)), rto: None })]);
+    let objectives = BTreeMap::from([(
+        name("orders"),
+        Objectives { rpo: Some(Duration::from_secs(5)), ..Objectives::default() },
+    )]);
     let metrics = Metrics::new(objectives, Box::new(|_, _| None));
     let page = metrics.page(Utc::now(), None);
     assert_eq!(states(&page, "orders"), ["unknown"]);

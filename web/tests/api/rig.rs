@@ -113,7 +113,11 @@ impl Rig {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let options = Options { deadline: Duration::from_secs(10), ..Options::default() };
         let catalog = Catalog::open(url, options).await.unwrap();
-        let promised = Objectives { rpo: Some(Duration::from_secs(1)), rto: Some(Duration::from_secs(900)) };
+        let promised = Objectives {
+            rpo: Some(Duration::from_secs(1)),
+            rto: Some(Duration::from_secs(900)),
+            ..Objectives::default()
+        };
         let cancel = CancellationToken::new();
         let slow = Arc::new((Semaphore::new(0), Semaphore::new(0)));
         let here = Here {

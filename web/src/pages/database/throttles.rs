@@ -53,7 +53,7 @@ pub(super) fn shown(name: &DatabaseName, now: DateTime<Utc>, said: Option<&Throt
                 state: state.word(),
                 level: level(state),
                 since: Some(Moment::new(now, if is_known { rule.since } else { said.heard_at })),
-                limit: rule.bandwidth.map(rate),
+                limit: rule.bandwidth.map(words::rate),
                 why: rule.why.clone(),
                 fired: Moment::maybe(now, rule.fired_at),
             }
@@ -65,30 +65,10 @@ pub(super) fn shown(name: &DatabaseName, now: DateTime<Utc>, said: Option<&Throt
         limit: match limit {
             None => "not known".to_owned(),
             Some(None) => "none".to_owned(),
-            Some(Some(limit)) => rate(limit),
+            Some(Some(limit)) => words::rate(limit),
         },
         is_known,
         waited: said.filter(|said| !said.waited.is_zero()).map(|said| words::took(said.waited)),
         lines: lines.collect(),
-    }
-}
-
-/// As it was written, where that can be seen.
-fn rate(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "GB/s"), (1_000_000, "MB/s"), (1_000, "kB/s")];
-    match UNITS.iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit)) {
-        Some((unit, word)) => format!("{} {word}", bytes / unit),
-        None => format!("{}/s", words::bytes(bytes)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rate_is_shown_in_the_unit_that_it_was_written_in() {
-        let shown = [5_000_000, 5 << 20, 2_000_000_000, 1_500_000, 0].map(rate);
-        assert_eq!(shown, ["5 MB/s", "5.0 MiB/s", "2 GB/s", "1500 kB/s", "0 B/s"]);
     }
 }
