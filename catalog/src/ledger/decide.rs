@@ -307,7 +307,8 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_while_an_entry_settles_does_not_end_it_before_the_first_look_that_saw_it_kept() {
+    fn a_clock_that_goes_back_while_an_entry_settles_does_not_end_it_before_the_first_look_that_saw_it_kept()
+    {
         let kept = Seen::Kept(3);
         let (_, events) = run(&[(0, Seen::Not(Why::Behind, Some(0))), (1, kept), (-13, kept), (2, kept)]);
         assert_eq!(words(&events).last().unwrap(), &(What::Ended, 0, 1, "behind".to_owned()));

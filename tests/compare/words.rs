@@ -1,0 +1,1 @@
+//! What is not compared is named, and what is held is let go.
