@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests: a panic is the failure message
 #![allow(clippy::print_stdout)] // what was measured is read in the output
 
+#[path = "compare/asked.rs"]
+mod asked;
 #[path = "compare/load.rs"]
 mod load;
 #[path = "compare/rig.rs"]

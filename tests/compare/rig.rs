@@ -19,6 +19,8 @@ pub struct Rig {
     pub node: Node,
     pub service: Option<Service>,
     pub primary: Server,
+    /// Where journals are served.
+    pub port: String,
     _place: TempDir,
 }
 
@@ -63,7 +65,7 @@ impl Rig {
         let folder = standby.socket_dir().display().to_string().replace('/', "%2F");
         let url = format!("postgresql://postgres@{folder}:{}/postgres", standby.port());
         node.configure(|text| format!("{text}\n[databases.orders.compare.standbys]\noslo = \"{url}\"\n"));
-        let rig = Self { standby, node, service: Some(service), primary, _place: place };
+        let rig = Self { standby, node, service: Some(service), primary, port, _place: place };
         rig.stands("streaming");
         rig
     }

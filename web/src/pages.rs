@@ -8,6 +8,7 @@
 
 pub mod activity;
 pub mod assets;
+pub mod compares;
 pub mod database;
 pub mod drills;
 pub mod enter;
@@ -55,6 +56,8 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/drills", get(drills::page))
         .route("/drills/{id}", get(drills::one::page))
         .route("/standbys", get(standbys::page))
+        .route("/compares", get(compares::page))
+        .route("/compares/{id}", get(compares::one))
         .route("/jobs", get(jobs::list))
         .route("/jobs/{id}", get(jobs::show))
         .route("/activity", get(activity::page))
@@ -67,6 +70,7 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/databases/{name}/verify", post(jobs::asking::verify))
         .route("/databases/{name}/expiry-preview", post(jobs::asking::expiry_preview))
         .route("/drills", post(drills::ask))
+        .route("/compares", post(compares::ask))
         .route("/databases/{name}/restore/plan", post(restore::plan))
         .route("/databases/{name}/restore", post(restore::begin))
         .route("/jobs/{id}/cancel", post(jobs::asking::cancel))
