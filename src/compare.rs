@@ -12,6 +12,8 @@ pub mod outcome;
 mod sides;
 mod table;
 
+use std::time::{Duration, Instant};
+
 use chrono::Utc;
 use farshore_catalog::Catalog;
 use farshore_catalog::compare::Verdict;
@@ -33,6 +35,10 @@ use crate::jobs::held::Reporter;
 use crate::jobs::spec;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::{sources, wiring};
+
+/// For how long a standby that does not follow is waited for: one that lost its connection comes again within a few seconds.
+const COMES_AGAIN: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What a comparison has for its work.
 #[derive(Clone, Copy)]
@@ -292,33 +298,39 @@ fn ways(
     Ok((primary, follows.with_application_name(called)))
 }
 
-/// What the catalog knows of the standby: it has to follow the journal, at once.
+/// What the catalog knows of the standby: it has to follow the journal, at once. One that comes again by itself is waited for.
 async fn known(catalog: &Catalog, name: &DatabaseName, standby: &str) -> Result<Standby, OperatorMessage> {
-    let listed = catalog.standby_list(Some(name)).await.map_err(|why| wiring::catalog_away(&why))?;
-    let Some(known) = listed.into_iter().find(|known| known.name == standby) else {
-        return Err(OperatorMessage::new(
-            Code::StandbyNotListed,
-            format!("no standby of {name} is known as {standby}"),
-            Safe::Known("nothing was compared".to_owned()),
-            format!("`farshore standby list {name}` shows those that are known"),
-        ));
-    };
-    if let Some(delay) = known.delay {
-        return Err(refused(
-            format!(
-                "standby {standby} of {name} is delayed by {} s: to be compared it would have to be sent what is held from it",
-                delay.as_secs()
-            ),
-            "compare one that is not delayed".to_owned(),
-        ));
-    }
-    let now = Utc::now();
-    match known.shown(now).is_sure() {
-        true => Ok(known),
-        false => Err(unreached(&format!(
-            "standby {standby} of {name} does not follow the journal: it is {}",
-            known.shown(now).word()
-        ))),
+    let began = Instant::now();
+    loop {
+        let listed = catalog.standby_list(Some(name)).await.map_err(|why| wiring::catalog_away(&why))?;
+        let Some(known) = listed.into_iter().find(|known| known.name == standby) else {
+            return Err(OperatorMessage::new(
+                Code::StandbyNotListed,
+                format!("no standby of {name} is known as {standby}"),
+                Safe::Known("nothing was compared".to_owned()),
+                format!("`farshore standby list {name}` shows those that are known"),
+            ));
+        };
+        if let Some(delay) = known.delay {
+            return Err(refused(
+                format!(
+                    "standby {standby} of {name} is delayed by {} s: to be compared it would have to be sent what is held from it",
+                    delay.as_secs()
+                ),
+                "compare one that is not delayed".to_owned(),
+            ));
+        }
+        let state = known.shown(Utc::now());
+        if state.is_sure() {
+            return Ok(known);
+        }
+        if began.elapsed() > COMES_AGAIN {
+            return Err(unreached(&format!(
+                "standby {standby} of {name} does not follow the journal: it is {}",
+                state.word()
+            )));
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
