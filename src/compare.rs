@@ -170,7 +170,24 @@ async fn databases(
             None => return Ok(None),
         }
     }
+    name_absent(&mut came, &wanted.tables);
     Ok(Some((came, shut)))
+}
+
+/// Tables that were asked for and are nowhere: they were not compared.
+fn name_absent(came: &mut [WithinCame], wanted: &[String]) {
+    let is_there = |named: &String| {
+        let of = |within: &WithinCame| {
+            within.tables.iter().any(|table| table.table == *named) || within.excluded.contains(named)
+        };
+        came.iter().any(of)
+    };
+    let absent: Vec<String> = wanted.iter().filter(|named| !is_there(named)).cloned().collect();
+    if let (Some(first), false) = (came.first_mut(), absent.is_empty()) {
+        let absent = absent.into_iter().map(|named| TableCame::not(named, "there is no such table"));
+        first.tables.extend(absent);
+        first.verdict = first.verdict.max(Verdict::NotCompared);
+    }
 }
 
 /// All tables of one database; `None` when it was stopped.
@@ -219,11 +236,6 @@ async fn tables(
             Some("the standby alone has it".to_owned()),
         ));
     }
-    let is_there = |named: &String| {
-        within.tables.iter().any(|table| table.table == *named) || within.excluded.contains(named)
-    };
-    let absent: Vec<String> = wanted.tables.iter().filter(|named| !is_there(named)).cloned().collect();
-    within.tables.extend(absent.into_iter().map(|named| TableCame::not(named, "there is no such table")));
     within.others = primary.others;
     // A database without tables of its own has none that differ.
     within.verdict = within.tables.iter().map(|table| table.verdict).max().unwrap_or(Verdict::Equal);

@@ -165,7 +165,6 @@ async fn rows(
     for row in narrow::rows(&primary, &standby) {
         came.differences = came.differences.saturating_add(1);
         if came.named.len() >= MOST_NAMED {
-            came.more = true;
             continue;
         }
         let key = match (wanted.keys, row.kind) {

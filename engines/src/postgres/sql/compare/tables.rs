@@ -58,7 +58,9 @@ pub struct Tables {
 }
 
 impl Session {
-    /// What there is, outside of the system's own schemas.
+    /// What there is, outside of the system's own schemas; large objects, where there are any, as the table that they lie in.
+    ///
+    /// Source: <https://www.postgresql.org/docs/current/catalog-pg-largeobject.html>.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -85,7 +87,8 @@ impl Session {
                       order by part.place) as key
             from pg_class c join pg_namespace n on n.oid = c.relnamespace
             where c.relkind in ('r', 'm', 'f', 'S')
-              and n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast') and n.nspname !~ '^pg_(toast_)?temp_'
+              and (n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast') and n.nspname !~ '^pg_(toast_)?temp_'
+                   or c.oid = 'pg_catalog.pg_largeobject'::regclass and exists (select from pg_largeobject_metadata))
             order by c.oid";
         let mut found = Tables { tables: Vec::new(), others: Vec::new() };
         for row in self.rows(WHAT, statement, &[]).await? {
