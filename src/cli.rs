@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod activity;
+pub mod compare;
 pub mod drill;
 pub mod exposure;
 pub mod job;
@@ -24,6 +25,7 @@ use clap_complete::Shell;
 use farshore_journal::{BackupId, DatabaseName, HoldId};
 
 use self::activity::ActivityCommand;
+use self::compare::CompareCommand;
 use self::drill::DrillCommand;
 use self::exposure::ExposureCommand;
 use self::job::JobCommand;
@@ -201,6 +203,9 @@ pub enum Command {
     /// Recovery drills: restore to a scratch place, check it, measure it, sign what came of it
     #[command(subcommand)]
     Drill(DrillCommand),
+    /// Hold a standby against its primary: every row, at one position, while both go on
+    #[command(subcommand)]
+    Compare(CompareCommand),
     /// Long work: what there is, how far it is, what came of it
     #[command(subcommand)]
     Job(JobCommand),

@@ -8,6 +8,7 @@ pub mod activity;
 pub mod backup;
 pub mod catalog;
 pub mod check;
+mod compare;
 pub mod completions;
 pub mod demo;
 pub mod drill;
@@ -157,6 +158,7 @@ pub async fn dispatch(cli: Cli, cancel: CancellationToken) -> anyhow::Result<Exi
         Command::Standby(command) => standby::run(&mut context, command).await,
         Command::Verify(args) => verify::run(&mut context, args).await,
         Command::Drill(command) => Box::pin(drill::run(&mut context, command)).await,
+        Command::Compare(command) => Box::pin(compare::run(&mut context, command)).await,
         Command::Job(command) => job::run(&mut context, command).await,
         Command::Notify(command) => notify::run(&mut context, command).await,
         Command::Schedule(command) => schedule::run(&mut context, command).await,

@@ -9,6 +9,7 @@
 //! one can read there what runs.
 
 pub mod address;
+pub mod compare;
 pub mod diagnose;
 mod document;
 pub mod drill;
@@ -38,6 +39,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use address::{CatalogUrl, DatabaseUrl, StoreUrl};
+use compare::CompareConfig;
 use diagnose::ConfigProblem;
 use drill::DrillConfig;
 use flush::{Billing, FlushPlan, flush_plan};
@@ -265,6 +267,8 @@ pub struct DatabaseConfig {
     pub heartbeat: Option<SecretSource>,
     /// How drills are done.
     pub drill: DrillConfig,
+    /// How its standbys are compared with it.
+    pub compare: CompareConfig,
     /// What expiry keeps; `None`: all of it, for ever.
     pub retention: Option<Retention>,
     /// The most that goes to all its stores together, at all times; `None`: as much as they take.
@@ -563,6 +567,7 @@ impl Judge<'_> {
             schedules: self.schedules(database.schedule.as_ref(), database.retention.is_some())?,
             heartbeat,
             drill: self.drill(database.drill.as_ref(), database.engine)?,
+            compare: self.compare(database.compare.as_ref(), database.engine)?,
             retention: self.retention(database.retention.as_ref())?,
             bandwidth: self.bandwidth(database.bandwidth.as_ref())?,
             throttles: self.throttles(&database.throttles)?,

@@ -46,6 +46,7 @@ fn left_behind(kind: JobKind) -> Safe {
             JobKind::Backup => "what it left in a store is a backup only if `farshore backup list` calls it complete; no restore uses any other, and older backups stay as they are",
             JobKind::Restore => "while the marker in the directory that it wrote to says `running`, nothing there starts or opens; where it says `complete` the copy is whole, and a server may run on it; the journal is untouched",
             JobKind::Verify | JobKind::Plan | JobKind::Preview => "it only reads",
+            JobKind::Compare => "it only reads; a standby that it held follows again within half a minute",
             JobKind::Drill => "its scratch directory and the server in it are ended and removed by the next drill, or by the next start of a service on that machine; the journal is untouched",
             JobKind::Expire => "what it had planned and not deleted is there; it goes on with its plan",
             JobKind::Unknown => return Safe::Unknown("a later version knows what it does".to_owned()),

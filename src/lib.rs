@@ -10,6 +10,7 @@ pub mod check;
 mod chronicles;
 pub mod cli;
 pub mod commands;
+pub mod compare;
 pub mod config;
 pub mod drill;
 pub mod exit;

@@ -217,6 +217,18 @@ codes! {
     GuardRefused = 1004, Refused;
     /// The ledger of a guard cannot be used.
     GuardLedger = 1005, Failed;
+    /// A standby holds other rows than its primary.
+    CompareDifferent = 1101, Findings;
+    /// Not all of a standby was compared, and nothing is known to differ.
+    CompareIncomplete = 1102, Partial;
+    /// A comparison cannot be done like this.
+    CompareRefused = 1103, Refused;
+    /// No comparison of this id is known.
+    CompareUnknown = 1104, NotFound;
+    /// A side of a comparison, or whoever serves the standby, does not answer.
+    CompareUnreached = 1105, Unreachable;
+    /// Somebody else compares the standby now.
+    CompareTaken = 1106, Conflict;
 }
 
 impl fmt::Display for Code {

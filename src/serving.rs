@@ -9,6 +9,7 @@
 //!                                                                                       how far it is ─▶ standbys ─▶ catalog, once a second
 //! ```
 
+pub mod holds;
 mod journals;
 mod known;
 pub(crate) mod places;
@@ -21,8 +22,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use farshore_applier::serve::Standing;
 use farshore_catalog::Catalog;
 use farshore_engines::postgres::serve::{Door, Guest, Refusal, ServeError, Session, Socket, Tls, shown};
+use farshore_journal::Offset;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,6 +37,7 @@ use crate::config::serve::ServeConfig;
 use crate::config::{Config, TlsFiles};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring;
+use holds::Holds;
 use journals::{Journal, Journals};
 use known::Known;
 use places::{Full, Peer, Place, Places};
@@ -58,6 +62,7 @@ struct Serving {
     known: Known,
     journals: Journals,
     standbys: Arc<Standbys>,
+    holds: Arc<Holds>,
     places: Arc<Places<String>>,
     turned: Mutex<Turned>,
     cancel: CancellationToken,
@@ -88,11 +93,13 @@ pub async fn serve(
     tracing::info!(%address, tls = tls.is_some(), "journals are served to standbys");
     let door = Door { clear: settings.listen.ip().is_loopback(), tls };
     let standbys = Standbys::new(wiring::node());
+    let holds = Arc::new(Holds::default());
     let serving = Arc::new(Serving {
         door,
         known: Known::new(),
         journals: Journals::new(Arc::clone(&config), catalog.clone(), arrivals),
         standbys: Arc::clone(&standbys),
+        holds: Arc::clone(&holds),
         places: Places::of_sessions(settings.users.len()),
         turned: Mutex::default(),
         cancel: cancel.clone(),
@@ -100,6 +107,12 @@ pub async fn serve(
     });
     // The catalog hears the last of it when all sessions are over.
     let over = CancellationToken::new();
+    let holding = catalog.clone().map(|catalog| holds.watch(catalog, wiring::node(), cancel.clone()));
+    let holding = async {
+        if let Some(holding) = holding {
+            holding.await;
+        }
+    };
     let telling = async {
         if let Some(catalog) = catalog {
             standbys.tell(catalog, over.clone()).await;
@@ -110,7 +123,7 @@ pub async fn serve(
         over.cancel();
     };
     let watching = serving.journals.watch(cancel.clone());
-    tokio::join!(accepting, telling, watching);
+    tokio::join!(accepting, telling, watching, holding);
     Ok(())
 }
 
@@ -180,8 +193,15 @@ impl Serving {
             Ok(Err(why @ ServeError::NotLetIn { .. })) => return self.turn_away(peer, &why.to_string()),
             Ok(Err(why)) => return tracing::debug!(%peer, error = %why, "a connection came to nothing"),
         };
-        let heard = |standing| visit.stands(standing);
-        if let Err(why) = journal.server.serve(session, visit.who().delay, &heard, &journal.cancel).await {
+        let who = visit.who();
+        let heard = |standing: Standing| {
+            self.holds.stands(&who.database, &who.name, standing.held, standing.sent);
+            visit.stands(standing);
+        };
+        let wishes = self.holds.of(&who.database, &who.name);
+        let served = journal.server.serve(session, who.delay, wishes, &heard, &journal.cancel).await;
+        self.holds.stands(&who.database, &who.name, None, Offset::new(0));
+        if let Err(why) = served {
             tracing::debug!(%peer, standby = visit.who().name, error = %why, "a standby's session is over");
         }
     }

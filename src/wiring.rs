@@ -39,7 +39,7 @@ fn nothing_begun() -> Safe {
     Safe::Known("nothing was begun; what is stored is untouched".to_owned())
 }
 
-fn secret(source: &SecretSource) -> Result<String, OperatorMessage> {
+pub(crate) fn secret(source: &SecretSource) -> Result<String, OperatorMessage> {
     source.read().map(|secret| secret.expose().to_owned()).map_err(|why| {
         OperatorMessage::new(
             Code::SecretUnreadable,

@@ -5,6 +5,7 @@
 //! server's `restore_command`; [`verify::verify`] reads everything there is; [`heads`] holds a journal against what was signed of it; [`held`] says whether a
 //! journal holds a number, without reading it.
 
+pub mod compare;
 pub mod heads;
 pub mod held;
 pub mod plan;

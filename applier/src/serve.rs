@@ -8,6 +8,7 @@
 //!                                   course (pure): kept?            positions ◀──┘   pace (pure)
 //! ```
 
+mod ceiling;
 mod course;
 mod histories;
 mod look;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::branches::{BranchError, Branches};
 use crate::source::Source;
+pub use ceiling::Wish;
 use look::Looks;
 use offer::{Line, Offer, Refused};
 
@@ -46,6 +48,8 @@ pub enum State {
     CatchingUp,
     /// It has had all of the journal, and gets what comes.
     Streaming,
+    /// Somebody has it held where it is.
+    Held,
     /// The store does not answer, or what is in it cannot be opened with the private keys at hand.
     WaitsForStore,
     /// The log that it needs is not in the journal.
@@ -73,6 +77,8 @@ pub struct Standing {
     pub state: State,
     /// Why it does not follow.
     pub problem: Option<String>,
+    /// By which hold it is held, and the end of what it is sent at most.
+    pub held: Option<(u64, Offset)>,
 }
 
 /// Who is told of a standby: often, so it must not block.
@@ -114,7 +120,7 @@ impl JournalServer {
         }
     }
 
-    /// Answers a session until it ends. `heard` is told how the standby is doing, four times a second while log is sent. Log is sent once it was written so long ago as `delay` says. Cancelled, it ends between two messages.
+    /// Answers a session until it ends. `heard` is told how the standby is doing, four times a second while log is sent. Log is sent once it was written so long ago as `delay` says, and no further than whoever `wishes` it held lets it. Cancelled, it ends between two messages.
     ///
     /// # Errors
     /// When the connection broke, or the other side makes no sense.
@@ -122,6 +128,7 @@ impl JournalServer {
         &self,
         mut session: Session<S>,
         delay: Option<Duration>,
+        mut wishes: watch::Receiver<Option<Wish>>,
         heard: Heard<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), ServeError> {
@@ -145,7 +152,7 @@ impl JournalServer {
                 Err(_) => return Ok(()),
             };
             let Ok(stream) = tokio::time::timeout(ANSWER, session.stream()).await else { return Ok(()) };
-            match stream::run(self, stream?, (timeline, start, delay), heard, cancel).await? {
+            match stream::run(self, stream?, (timeline, start, delay), &mut wishes, heard, cancel).await? {
                 None => return Ok(()),
                 Some(goes_on) => session = goes_on,
             }
@@ -298,6 +305,7 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
         status: None,
         state,
         problem: Some(refusal.message.clone()),
+        held: None,
     });
     session.refuse(&refusal).await
 }

@@ -59,6 +59,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (20_261_128_100_000, "standby_delay", include_str!("../../migrations/20261128100000_standby_delay.sql")),
     (20_261_128_140_000, "throttles", include_str!("../../migrations/20261128140000_throttles.sql")),
     (20_261_128_170_000, "guards", include_str!("../../migrations/20261128170000_guards.sql")),
+    (20_261_128_200_000, "compares", include_str!("../../migrations/20261128200000_compares.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

@@ -29,6 +29,8 @@ pub enum StandbyState {
     CatchingUp,
     /// It has all that the journal has, and gets what comes.
     Streaming,
+    /// A comparison holds it where it is, for as long as that takes.
+    Held,
     /// The store does not answer; it goes on by itself once it does.
     WaitsForStore,
     /// The log that it needs is not in the journal: it is to be made anew.
@@ -45,9 +47,10 @@ pub enum StandbyState {
 
 impl StandbyState {
     /// Every state.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CatchingUp,
         Self::Streaming,
+        Self::Held,
         Self::WaitsForStore,
         Self::LogMissing,
         Self::Diverged,
@@ -61,6 +64,7 @@ impl StandbyState {
         match self {
             Self::CatchingUp => "catching_up",
             Self::Streaming => "streaming",
+            Self::Held => "held",
             Self::WaitsForStore => "waits_for_store",
             Self::LogMissing => "log_missing",
             Self::Diverged => "diverged",
@@ -72,12 +76,12 @@ impl StandbyState {
 
     /// Whether it follows, and it is known how far the journal is.
     pub const fn is_sure(self) -> bool {
-        matches!(self, Self::CatchingUp | Self::Streaming)
+        matches!(self, Self::CatchingUp | Self::Streaming | Self::Held)
     }
 
     /// Whether it says that the standby is connected and follows.
     pub const fn follows(self) -> bool {
-        matches!(self, Self::CatchingUp | Self::Streaming | Self::WaitsForStore)
+        matches!(self, Self::CatchingUp | Self::Streaming | Self::Held | Self::WaitsForStore)
     }
 }
 

@@ -20,6 +20,8 @@ mod stories_access;
 mod stories_activity;
 #[path = "catalog/stories_chronicles.rs"]
 mod stories_chronicles;
+#[path = "catalog/stories_compares.rs"]
+mod stories_compares;
 #[path = "catalog/stories_drills.rs"]
 mod stories_drills;
 #[path = "catalog/stories_fleet.rs"]
@@ -194,6 +196,8 @@ on_both!(
     stories_fleet::the_fleet_says_of_each_database_what_its_status_says,
     stories_fleet::the_newest_success_and_failure_of_work_are_known_by_kind_and_database,
     stories_fleet::work_that_was_done_and_is_bad_news_is_a_failure_and_hides_no_success_before_it,
+    stories_compares::a_standby_is_held_for_one_at_a_time_and_answers_are_of_the_hold_that_they_name,
+    stories_compares::comparisons_are_listed_newest_first_page_by_page_and_stay_what_they_were,
     stories_guards::a_database_that_is_to_be_guarded_is_known_before_a_guard_ever_was_and_old_words_count_for_nothing,
     stories_standbys::a_refused_standby_stays_where_it_was_and_grows_later_and_one_that_nobody_knows_is_none,
     stories_throttles::what_is_written_of_rules_replaces_what_was_and_is_unknown_once_nobody_speaks,

@@ -63,6 +63,11 @@ random_id!(
     "drill id (32 lower-case hexadecimal digits)"
 );
 random_id!(
+    /// One comparison of a standby with its primary.
+    CompareId,
+    "compare id (32 lower-case hexadecimal digits)"
+);
+random_id!(
     /// One wish that a point stays restorable.
     HoldId,
     "hold id (32 lower-case hexadecimal digits)"

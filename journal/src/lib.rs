@@ -34,7 +34,7 @@ pub mod writer;
 
 pub use error::JournalError;
 pub use identity::{
-    BackupId, DatabaseName, DrillId, Generation, HoldId, IncarnationId, Sequence, StandbyId, StoreId,
-    WriterId,
+    BackupId, CompareId, DatabaseName, DrillId, Generation, HoldId, IncarnationId, Sequence, StandbyId,
+    StoreId, WriterId,
 };
 pub use position::{Offset, ParseError, Position, Timeline};

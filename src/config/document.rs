@@ -137,6 +137,7 @@ pub(super) struct Database {
     pub(super) heartbeat_url: Option<Spanned<String>>,
     pub(super) heartbeat_url_file: Option<PathBuf>,
     pub(super) drill: Option<Drill>,
+    pub(super) compare: Option<Compare>,
     pub(super) retention: Option<Retention>,
     pub(super) bandwidth: Option<Spanned<Rate>>,
     #[serde(default)]
@@ -186,6 +187,17 @@ pub(super) struct Drill {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Compare {
+    #[serde(default)]
+    pub(super) standbys: BTreeMap<String, Spanned<String>>,
+    pub(super) rate: Option<Spanned<Rate>>,
+    #[serde(default)]
+    pub(super) exclude: Vec<Spanned<String>>,
+    pub(super) keys: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Assertion {
     pub(super) name: String,
     pub(super) sql: String,
@@ -207,6 +219,7 @@ pub(super) struct Schedule {
     pub(super) verify: Option<Spanned<String>>,
     pub(super) drill: Option<Spanned<String>>,
     pub(super) expire: Option<Spanned<String>>,
+    pub(super) compare: Option<Spanned<String>>,
     pub(super) zone: Option<Spanned<String>>,
 }
 

@@ -80,6 +80,8 @@ pub struct Schedules {
     pub drill: Option<Cron>,
     /// Expiry.
     pub expire: Option<Cron>,
+    /// Comparisons of each standby whose address is known.
+    pub compare: Option<Cron>,
     /// In which zone.
     pub zone: Tz,
 }
@@ -92,6 +94,7 @@ impl Schedules {
             (JobKind::Verify, &self.verify),
             (JobKind::Drill, &self.drill),
             (JobKind::Expire, &self.expire),
+            (JobKind::Compare, &self.compare),
         ];
         all.into_iter().filter_map(|(kind, cron)| Some((kind, cron.as_ref()?)))
     }
@@ -142,6 +145,7 @@ impl Judge<'_> {
             verify: cron(&written.verify)?,
             drill: cron(&written.drill)?,
             expire: cron(&written.expire)?,
+            compare: cron(&written.compare)?,
             zone: zone.transpose()?.unwrap_or_default(),
         })
     }

@@ -163,6 +163,7 @@ fn job(name: &DatabaseName, kind: JobKind, cron: &Cron) -> NewJob {
         JobKind::Backup => spec::asked(kind, Some(name), &spec::Backup::default()),
         JobKind::Drill => spec::asked(kind, Some(name), &spec::Drill::default()),
         JobKind::Expire => spec::asked(kind, Some(name), &spec::Expire {}),
+        JobKind::Compare => spec::asked(kind, Some(name), &spec::Compare::default()),
         _ => spec::asked(kind, Some(name), &spec::Verify {}),
     };
     NewJob { asked_by: cron.text().to_owned(), via: Via::Schedule, ..asked }

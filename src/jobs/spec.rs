@@ -1,7 +1,7 @@
 //! What is asked for here, and by whom. What exactly each kind of job is to do stands in the catalog's own `job::spec`.
 
 pub use farshore_catalog::job::spec::{
-    Backup, Drill, Expire, History, Plan, Preview, Resolved, Restore, Start, Target, Then, Verify,
+    Backup, Compare, Drill, Expire, History, Plan, Preview, Resolved, Restore, Start, Target, Then, Verify,
 };
 use farshore_catalog::job::{JobId, JobKind, NewJob, Via};
 use farshore_journal::DatabaseName;

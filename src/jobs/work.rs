@@ -19,6 +19,7 @@ use super::{restore, spec};
 use crate::base_backups::{self, Process, STUCK, Streams, TakeProgress};
 use crate::chronicles::damage::{Pages, Shared};
 use crate::commands::{self, verify};
+use crate::compare;
 use crate::config::{Config, StoreName};
 use crate::drill;
 use crate::expire::{self, Expired, Expiry};
@@ -42,6 +43,7 @@ pub(super) const fn is_known(kind: JobKind) -> bool {
         | JobKind::Plan
         | JobKind::Preview
         | JobKind::Drill
+        | JobKind::Compare
         | JobKind::Expire => true,
         JobKind::Unknown => false,
     }
@@ -56,6 +58,8 @@ pub(super) async fn does(means: Means, job: Job, held: Held) {
     let done = match kind {
         // It removes its copy before it ends.
         JobKind::Drill => held.to_its_end(Box::pin(drill(&means, &job, &reporter, held.stop()))).await,
+        // It gives the standby back before it ends.
+        JobKind::Compare => held.to_its_end(Box::pin(comparison(&means, &job, &reporter, held.stop()))).await,
         _ => held.beside(Box::pin(run(&means, &job, &reporter))).await,
     };
     if let Some(Err(why)) = &done {
@@ -91,7 +95,9 @@ async fn run(means: &Means, job: &Job, reporter: &Reporter) -> Result<String, Op
             // That nothing may go of something is an answer too.
             Ok(json!({ "preview": shown }).to_string())
         }
-        JobKind::Drill | JobKind::Unknown => Err(OperatorMessage::not_built(job.asked.kind.word())),
+        JobKind::Drill | JobKind::Compare | JobKind::Unknown => {
+            Err(OperatorMessage::not_built(job.asked.kind.word()))
+        }
     }
 }
 
@@ -112,6 +118,27 @@ async fn drill(
     match done.await {
         Ok(None) => None,
         Ok(Some(came)) => Some(drill_result(came)),
+        Err(why) => Some(Err(why)),
+    }
+}
+
+/// A comparison of one standby, or of each; `None` when it was stopped.
+async fn comparison(
+    means: &Means,
+    job: &Job,
+    reporter: &Reporter,
+    stop: &CancellationToken,
+) -> Option<Result<String, OperatorMessage>> {
+    let done = async {
+        let database = job.asked.database.as_ref().ok_or_else(|| not_readable("it names no database"))?;
+        let wanted: spec::Compare = spec_of(job)?;
+        let database = commands::database(&means.config, Some(database))?;
+        let of = compare::Means { config: &means.config, catalog: &means.catalog, reporter, stop };
+        Box::pin(compare::all(of, database, &wanted)).await
+    };
+    match done.await {
+        Ok(None) => None,
+        Ok(Some(came)) => Some(compare::outcome::result(&came)),
         Err(why) => Some(Err(why)),
     }
 }

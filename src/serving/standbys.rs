@@ -134,7 +134,7 @@ impl Visit {
 
     /// Takes how it is doing.
     pub fn stands(&self, standing: Standing) {
-        let Standing { timeline, sent, end, status, state, problem } = standing;
+        let Standing { timeline, sent, end, status, state, problem, held: _ } = standing;
         self.put(state_of(state), problem, |row, trail, now| {
             (row.timeline, row.sent) = (timeline, sent);
             if let Some(end) = end {
@@ -146,7 +146,9 @@ impl Visit {
             }
             // While the store does not answer, nobody knows what it has.
             row.behind = match (state, status) {
-                (State::Streaming | State::CatchingUp, Some(status)) => trail.behind(status.applied, now),
+                (State::Streaming | State::CatchingUp | State::Held, Some(status)) => {
+                    trail.behind(status.applied, now)
+                }
                 _ => None,
             };
         });
@@ -241,6 +243,7 @@ fn state_of(state: State) -> StandbyState {
     match state {
         State::CatchingUp => StandbyState::CatchingUp,
         State::Streaming => StandbyState::Streaming,
+        State::Held => StandbyState::Held,
         State::WaitsForStore => StandbyState::WaitsForStore,
         State::LogMissing => StandbyState::LogMissing,
         State::Diverged => StandbyState::Diverged,

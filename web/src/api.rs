@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod backup;
 pub mod channel;
+pub mod compare;
 pub mod database;
 pub mod drill;
 pub mod expire;

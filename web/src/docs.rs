@@ -51,6 +51,7 @@ pub const ROLE: &str = "x-farshore-role";
         (name = "verifies", description = "What the stores hold, held against its checksums and its chain"),
         (name = "expiries", description = "What no rule keeps: marked, and a grace later deleted"),
         (name = "drills", description = "Rehearsed recoveries: what each came to, and its certificate"),
+        (name = "compares", description = "Standbys held against their primaries, row by row, at one position"),
         (name = "plans", description = "What a restore would do"),
         (name = "restores", description = "A database taken to a commit, in a new place"),
         (name = "jobs", description = "Long work: how far it is, what came of it, and how it is ended"),
@@ -117,6 +118,7 @@ fn describe_one(operation: &mut Operation, role: Option<Role>) {
                 refusals.push(match of.as_str() {
                     "tokens" => Kind::TokenUnknown,
                     "drills" => Kind::DrillUnknown,
+                    "compares" => Kind::CompareUnknown,
                     _ => Kind::JobUnknown,
                 });
             }

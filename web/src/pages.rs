@@ -8,6 +8,7 @@
 
 pub mod activity;
 pub mod assets;
+pub mod compares;
 pub mod database;
 pub mod drills;
 pub mod enter;
@@ -57,6 +58,8 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/drills/{id}", get(drills::one::page))
         .route("/protection", get(protection::page))
         .route("/standbys", get(standbys::page))
+        .route("/compares", get(compares::page))
+        .route("/compares/{id}", get(compares::one))
         .route("/jobs", get(jobs::list))
         .route("/jobs/{id}", get(jobs::show))
         .route("/activity", get(activity::page))
@@ -69,6 +72,7 @@ pub fn router(web: &Shared) -> Router<Shared> {
         .route("/databases/{name}/verify", post(jobs::asking::verify))
         .route("/databases/{name}/expiry-preview", post(jobs::asking::expiry_preview))
         .route("/drills", post(drills::ask))
+        .route("/compares", post(compares::ask))
         .route("/databases/{name}/restore/plan", post(restore::plan))
         .route("/databases/{name}/restore", post(restore::begin))
         .route("/jobs/{id}/cancel", post(jobs::asking::cancel))

@@ -67,6 +67,8 @@ kinds! {
     PointUnknown = 404, "point-unknown", "The catalog knows no such point";
     /// No such drill, or no certificate of it, for whoever asks.
     DrillUnknown = 404, "drill-unknown", "No such drill, or no certificate of it";
+    /// No such comparison, for whoever asks.
+    CompareUnknown = 404, "compare-unknown", "No such comparison";
     /// No such job, for whoever asks.
     JobUnknown = 404, "job-unknown", "No such job";
     /// Nothing has come of it yet.

@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    activity, backup, channel, database, drill, expire, exposure, job, lag, node, plan, points, protection,
-    resolve, restore, schedule, session, standby, stream, throttle, token, verify,
+    activity, backup, channel, compare, database, drill, expire, exposure, job, lag, node, plan, points,
+    protection, resolve, restore, schedule, session, standby, stream, throttle, token, verify,
 };
 use crate::health::{self, Health};
 use crate::metrics::{self, requests};
@@ -40,6 +40,8 @@ fn viewer() -> OpenApiRouter<Shared> {
         .routes(routes!(drill::list))
         .routes(routes!(drill::show))
         .routes(routes!(drill::certificate))
+        .routes(routes!(compare::list))
+        .routes(routes!(compare::show))
         .routes(routes!(job::list))
         .routes(routes!(job::show))
         .routes(routes!(job::result))
@@ -56,6 +58,7 @@ fn operator() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .routes(routes!(backup::ask))
         .routes(routes!(drill::ask))
+        .routes(routes!(compare::ask))
         .routes(routes!(verify::ask))
         .routes(routes!(plan::ask))
         .routes(routes!(expire::preview))

@@ -11,6 +11,8 @@
 mod access;
 #[path = "pages/asking.rs"]
 mod asking;
+#[path = "pages/compares.rs"]
+mod compares;
 #[path = "pages/content.rs"]
 mod content;
 #[path = "pages/drills.rs"]

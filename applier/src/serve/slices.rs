@@ -50,9 +50,12 @@ impl Slices {
         self.held.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
     }
 
-    /// The next message, of a whole number of pages; of less only where `all` is to go.
-    pub fn next(&mut self, all: bool) -> Option<(Offset, Bytes)> {
-        let length = match self.held.len() {
+    /// The next message, of a whole number of pages; of less only where `all` is to go, or at the `ceiling` up to which log may go.
+    pub fn next(&mut self, all: bool, ceiling: Option<Offset>) -> Option<(Offset, Bytes)> {
+        let within = ceiling.map_or(u64::MAX, |at| at.get().saturating_sub(self.start.get()));
+        let within = self.held.len().min(usize::try_from(within).unwrap_or(usize::MAX));
+        let all = all || within < self.held.len();
+        let length = match within {
             0 => return None,
             length if length <= MAX_DATA && all => length,
             length => {
@@ -80,10 +83,21 @@ mod tests {
         slices.cut(Offset::new(200));
         assert_eq!(slices.end(), Offset::new(150));
         slices.cut(Offset::new(120));
-        assert_eq!(slices.next(true), Some((Offset::new(100), Bytes::from(vec![7; 20]))));
+        assert_eq!(slices.next(true, None), Some((Offset::new(100), Bytes::from(vec![7; 20]))));
         slices.push(&[7; 5]);
         slices.cut(Offset::new(90));
         assert!(slices.is_empty() && slices.end() == Offset::new(120));
+    }
+
+    #[test]
+    fn nothing_goes_beyond_a_ceiling_and_what_lies_before_it_goes_at_once() {
+        let mut slices = Slices::new(Offset::new(100));
+        slices.push(&[7; 50_000]);
+        assert_eq!(slices.next(false, Some(Offset::new(100))), None);
+        assert_eq!(slices.next(false, Some(Offset::new(90))), None);
+        assert_eq!(slices.next(false, Some(Offset::new(108))).unwrap().1.len(), 8);
+        assert_eq!(slices.next(false, Some(Offset::new(108))), None);
+        assert_eq!(slices.next(false, None).unwrap().1.len() as u64, 49_152 - 108);
     }
 
     proptest! {
@@ -98,7 +112,7 @@ mod tests {
             for (length, chunk_ends) in pieces {
                 slices.push(&(given..given + length as u64).map(byte).collect::<Vec<u8>>());
                 given += length as u64;
-                while let Some((at, bytes)) = slices.next(chunk_ends) {
+                while let Some((at, bytes)) = slices.next(chunk_ends, None) {
                     prop_assert_eq!(at.get(), sent);
                     prop_assert!(!bytes.is_empty() && bytes.len() <= MAX_DATA);
                     prop_assert!(bytes.iter().zip(sent..).all(|(found, at)| *found == byte(at)));

@@ -16,9 +16,11 @@ use farshore_journal::format::Header;
 use farshore_journal::store::Retry;
 use farshore_journal::{JournalError, Offset, Timeline};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::ceiling::{Ceiling, Wish};
 use super::course::Course;
 use super::look::Looks;
 use super::offer::{GONE, Line, OTHER_HISTORY, Refused};
@@ -90,6 +92,8 @@ struct Sending<'a> {
     /// How old log is to be when it is sent, and until when what comes next is too young.
     delay: Option<Duration>,
     held: Option<DateTime<Utc>>,
+    /// Up to where it may go while somebody holds the standby.
+    ceiling: Ceiling,
     /// How often reading failed since it last succeeded, and since when.
     failures: u32,
     failing: Option<Instant>,
@@ -103,6 +107,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     server: &JournalServer,
     mut stream: Stream<S>,
     (timeline, start, delay): (Timeline, Offset, Option<Duration>),
+    wishes: &mut watch::Receiver<Option<Wish>>,
     heard: Heard<'_>,
     cancel: &CancellationToken,
 ) -> Result<Option<Session<S>>, ServeError> {
@@ -116,8 +121,12 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let mut ends: Option<Refused> = None;
     let mut owes_reply = false;
     loop {
+        let wish = *wishes.borrow_and_update();
+        if sending.ceiling.hold().is_some() || wish.is_some() {
+            sending.ceiling.take(wish, sending.sent);
+        }
         if stream.is_clear() {
-            if let Some((at, bytes)) = sending.slices.next(sending.is_all) {
+            if let Some((at, bytes)) = sending.slices.next(sending.is_all, sending.ceiling.at()) {
                 sending.sent = Offset::new(at.get().saturating_add(bytes.len() as u64));
                 stream.put_log(at, &bytes, sending.shown_end(), Utc::now());
                 owes_reply = false;
@@ -128,7 +137,9 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                     Ok(ended) => ended,
                     Err(_) => Ok(None),
                 };
-            } else if let Some(Refused { state, refusal }) = ends {
+            } else if sending.slices.is_empty()
+                && let Some(Refused { state, refusal }) = ends
+            {
                 let problem = Some(refusal.message.clone());
                 heard(Standing { state, problem, ..sending.standing() });
                 let _ = tokio::time::timeout(ENDING, stream.fail(&refusal)).await;
@@ -147,6 +158,8 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 let _ = tokio::time::timeout(ENDING, stream.stop()).await;
                 return Ok(None);
             }
+            // Whoever says nothing any more holds nobody: the last wish is taken back before its sender goes.
+            Ok(()) = wishes.changed() => continue,
             now = tick.tick() => {
                 if let Some(standing) = sending.known() {
                     heard(standing);
@@ -221,6 +234,7 @@ impl<'a> Sending<'a> {
             is_all: false,
             delay: None,
             held: None,
+            ceiling: Ceiling::default(),
             failures: 0,
             failing: None,
         }
@@ -279,12 +293,14 @@ impl<'a> Sending<'a> {
         let lacks = if self.delay.is_some() { 0 } else { self.end.bytes_since(self.sent).unwrap_or(0) };
         let state = match (self.failures > 0 || self.hangs(), self.has_caught_up && lacks < BEHIND) {
             (true, _) => State::WaitsForStore,
+            (false, _) if self.ceiling.at().is_some() => State::Held,
             (false, true) => State::Streaming,
             (false, false) => State::CatchingUp,
         };
         let Self { timeline, sent, status, .. } = *self;
         let end = self.has_looked.then_some(self.end.max(sent));
-        Standing { timeline, sent, end, status, state, problem: None }
+        let held = self.ceiling.hold().zip(self.ceiling.at());
+        Standing { timeline, sent, end, status, state, problem: None, held }
     }
 
     /// Looks at the journal's end, after a while, between two pieces that a reader reads.
@@ -553,7 +569,7 @@ mod tests {
             }
             let read = self.reading.take().unwrap().await;
             self.reading = Some(self.sending.take(read).map_err(|why| why.refusal).unwrap());
-            while let Some((start, bytes)) = self.sending.slices.next(self.sending.is_all) {
+            while let Some((start, bytes)) = self.sending.slices.next(self.sending.is_all, None) {
                 assert_eq!(start, at(self.taken));
                 self.taken += bytes.len() as u64;
                 self.sending.sent = at(self.taken);

@@ -63,7 +63,9 @@ impl Served {
                     {
                         let tell = move |heard| *tell.lock().unwrap() = Some(heard);
                         // Whoever goes without a word is no failure of ours.
-                        let _ended = server.serve(session, None, &tell, &stop).await;
+                        let _ended = server
+                            .serve(session, None, tokio::sync::watch::channel(None).1, &tell, &stop)
+                            .await;
                     }
                 });
             }

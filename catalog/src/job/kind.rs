@@ -90,6 +90,8 @@ words!(
     Verify = "verify",
     /// A rehearsal of a restore, measured.
     Drill = "drill",
+    /// Standbys held against their primary, row by row.
+    Compare = "compare",
     /// Deletion of what no rule keeps.
     Expire = "expire",
     /// A restore's plan, read from the store; nothing is written.
@@ -101,11 +103,11 @@ words!(
 );
 
 impl JobKind {
-    /// Whether it may be begun anew while its former holder perhaps still works on it: a backup more does no harm, a verification only reads, and a
+    /// Whether it may be begun anew while its former holder perhaps still works on it: a backup more does no harm, a verification and a comparison only read, and a
     /// drill has a scratch directory of its own.
     pub const fn is_repeatable(self) -> bool {
         match self {
-            Self::Backup | Self::Verify | Self::Plan | Self::Preview | Self::Drill => true,
+            Self::Backup | Self::Verify | Self::Plan | Self::Preview | Self::Drill | Self::Compare => true,
             Self::Restore | Self::Expire | Self::Unknown => false,
         }
     }

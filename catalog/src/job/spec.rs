@@ -140,6 +140,27 @@ pub struct Drill {
     pub store: Option<String>,
 }
 
+/// A comparison of standbys with their primary. What is not said here the configuration says when it is done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compare {
+    /// With this standby; with each whose address is known when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<String>,
+    /// Of this database of the cluster alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+    /// Of these tables alone, as `schema.table`; of all when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<String>,
+    /// Without these, besides those that the configuration leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// The most that is read of each side, in bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

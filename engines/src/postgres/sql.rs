@@ -6,6 +6,7 @@
 //!
 //! What it does not do: stream or copy (see [`super::wire`], [`super::backup`]), or decide anything.
 
+pub mod compare;
 mod recovery;
 mod server;
 mod session;

@@ -69,10 +69,10 @@ struct StandbysLive {
     lines: Vec<Line>,
 }
 
-/// How one stands: what follows and lacks nothing is good, what goes on by itself is a warning, and what does not go on is bad.
+/// How one stands: what follows and lacks nothing but what a comparison holds from it for a while is good, what goes on by itself is a warning, and what does not go on is bad.
 const fn level(state: StandbyState) -> Level {
     match state {
-        StandbyState::Streaming => Level::Protected,
+        StandbyState::Streaming | StandbyState::Held => Level::Protected,
         StandbyState::CatchingUp | StandbyState::WaitsForStore => Level::Degraded,
         StandbyState::LogMissing | StandbyState::Diverged | StandbyState::Ahead | StandbyState::Damaged => {
             Level::Unprotected
@@ -85,6 +85,7 @@ const fn level(state: StandbyState) -> Level {
 const fn next(state: StandbyState) -> Option<&'static str> {
     Some(match state {
         StandbyState::Streaming | StandbyState::CatchingUp => return None,
+        StandbyState::Held => "a comparison holds it and lets it go by itself",
         StandbyState::WaitsForStore => {
             "the store does not answer whoever serves it; it goes on by itself once it does"
         }
@@ -177,8 +178,8 @@ mod tests {
     fn what_does_not_follow_is_never_drawn_as_good_and_says_what_to_do() {
         for state in StandbyState::ALL {
             let good = level(state) == Level::Protected;
-            assert_eq!(good, state == StandbyState::Streaming, "{state:?}");
-            assert_eq!(next(state).is_none(), state.is_sure(), "{state:?}");
+            assert_eq!(good, matches!(state, StandbyState::Streaming | StandbyState::Held), "{state:?}");
+            assert_eq!(next(state).is_none(), state.is_sure() && state != StandbyState::Held, "{state:?}");
         }
     }
 }

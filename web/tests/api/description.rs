@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use farshore_catalog::access::Role;
+use farshore_catalog::compare::{Compare, Verdict};
 use farshore_catalog::drill::Drill;
 use farshore_journal::IncarnationId;
 use farshore_journal::format::certificate::DrillVerdict;
@@ -35,6 +36,19 @@ fn the_description_that_is_checked_in_is_the_one_that_is_served() {
 }
 
 const DRILL: &str = "07070707070707070707070707070707";
+
+fn compare() -> Compare {
+    let drill = drill();
+    Compare {
+        id: DRILL.parse().unwrap(),
+        database: drill.database,
+        standby: "oslo".to_owned(),
+        verdict: Verdict::Equal,
+        began: drill.began,
+        ended: drill.ended,
+        statement: "{\"verdict\":\"equal\"}".to_owned(),
+    }
+}
 
 fn drill() -> Drill {
     Drill {
@@ -110,6 +124,7 @@ async fn answers_are_as_the_description_says() {
     let served = rig.send(Method::GET, "/api/openapi.json", &[], "").await;
     let doc = served.json();
     rig.catalog.drill_put(&drill()).await.unwrap();
+    rig.catalog.compare_put(&compare()).await.unwrap();
     let mut seen = 0;
     for (path, item) in doc["paths"].as_object().unwrap() {
         let Some(operation) = item.get("get") else { continue };
@@ -118,7 +133,7 @@ async fn answers_are_as_the_description_says() {
             continue;
         }
         let query = if path.ends_with("/resolve") { "?at=2026-03-29T14:00:12Z" } else { "" };
-        let id = if path.contains("/drills/") { DRILL } else { JOB };
+        let id = if path.contains("/drills/") || path.contains("/compares/") { DRILL } else { JOB };
         let path = path.replace("{name}", "orders").replace("{id}", id);
         let answer = rig.get(&format!("{path}{query}"), &token).await;
         let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];

@@ -250,6 +250,13 @@ impl ConnectParams {
         self
     }
 
+    /// The same servers' database of this name.
+    #[must_use]
+    pub fn with_database(mut self, database: impl Into<String>) -> Self {
+        self.database = database.into();
+        self
+    }
+
     /// The same with the content of a `.pgpass` file, used where no other password is given.
     pub fn with_passfile(mut self, content: impl Into<String>) -> Self {
         self.passfile = Some(Password::new(content));

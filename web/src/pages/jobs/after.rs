@@ -38,7 +38,7 @@ pub fn after(job: &Job) -> Option<After> {
             page: Some((format!("/databases/{database}"), "To the database")),
         }),
         JobKind::Expire => expired(database, &result),
-        JobKind::Plan | JobKind::Preview | JobKind::Drill | JobKind::Unknown => None,
+        JobKind::Plan | JobKind::Preview | JobKind::Drill | JobKind::Compare | JobKind::Unknown => None,
     }
 }
 
