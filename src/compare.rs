@@ -100,7 +100,7 @@ async fn run(
     let held = sources::chosen(means.config, name, &history).await.map_err(|why| message(name, why))?;
     let timeline =
         same_cluster(name, standby, (&primary, &follows), held.source.record().identity.as_str()).await?;
-    let ways = Ways { primary: &primary, standby: &follows, source: &held.source, timeline };
+    let ways = Ways { primary: &primary, standby: &follows, called: standby, source: &held.source, timeline };
     say(means, "holding the standby");
     let (mut holding, answer) = Holding::take(means.catalog, (name, standby), id).await?;
     let work = Box::pin(databases(means, &ways, settings, wanted, (&mut holding, answer.sent)));
@@ -176,16 +176,17 @@ async fn databases(
 
 /// Tables that were asked for and are nowhere: they were not compared.
 fn name_absent(came: &mut [WithinCame], wanted: &[String]) {
-    let is_there = |named: &String| {
-        let of = |within: &WithinCame| {
-            within.tables.iter().any(|table| table.table == *named) || within.excluded.contains(named)
-        };
-        came.iter().any(of)
-    };
+    let is_there =
+        |named: &String| came.iter().any(|within| within.tables.iter().any(|table| table.table == *named));
     let absent: Vec<String> = wanted.iter().filter(|named| !is_there(named)).cloned().collect();
-    if let (Some(first), false) = (came.first_mut(), absent.is_empty()) {
+    let is_excluded = |named: &String| came.iter().any(|within| within.excluded.contains(named));
+    let (excluded, absent): (Vec<String>, Vec<String>) = absent.into_iter().partition(is_excluded);
+    if let (Some(first), false) = (came.first_mut(), absent.is_empty() && excluded.is_empty()) {
         let absent = absent.into_iter().map(|named| TableCame::not(named, "there is no such table"));
-        first.tables.extend(absent);
+        let excluded = excluded
+            .into_iter()
+            .map(|named| TableCame::not(named, "it is left out by name, and was asked for"));
+        first.tables.extend(absent.chain(excluded));
         first.verdict = first.verdict.max(Verdict::NotCompared);
     }
 }
@@ -222,7 +223,12 @@ async fn tables(
             Some(reason) => Some(TableCame::of(shown, Verdict::Different, Some(reason.to_owned()))),
             None => match table::compared(sides, table, &of, throttle).await {
                 Ok(came) => came,
-                Err(why) => Some(TableCame::not(shown, said(&why))),
+                Err(why) => {
+                    // A side that is gone answers for no table; and the standby is let go at once.
+                    within.tables.push(TableCame::not(shown, said(&why)));
+                    within.reason = Some(format!("it was given up: {}", said(&why)));
+                    break;
+                }
             },
         };
         within.tables.push(came?);
@@ -237,8 +243,15 @@ async fn tables(
         ));
     }
     within.others = primary.others;
-    // A database without tables of its own has none that differ.
-    within.verdict = within.tables.iter().map(|table| table.verdict).max().unwrap_or(Verdict::Equal);
+    // A database without tables of its own has none that differ, nor has one of which none was asked for; one of which all were left out was not looked at.
+    let none = match primary.tables.is_empty() || !wanted.tables.is_empty() {
+        true => Verdict::Equal,
+        false => Verdict::NotCompared,
+    };
+    within.verdict = within.tables.iter().map(|table| table.verdict).max().unwrap_or(none);
+    if within.tables.is_empty() && none == Verdict::NotCompared {
+        within.reason = Some("none of its tables was to be compared".to_owned());
+    }
     within.open_us = u64::try_from(sides.open.elapsed().as_micros()).unwrap_or(u64::MAX);
     let (primary, standby) = tokio::join!(sides.primary.compare_close(), sides.standby.compare_close());
     if primary.and(standby).is_err() {

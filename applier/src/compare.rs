@@ -16,8 +16,9 @@ use farshore_engines::log::{LogError, Shape};
 
 /// A page of PostgreSQL's log.
 const PAGE: u64 = 8192;
-/// The head of a page, and of a segment's first. Source: `XLogPageHeaderData`, src/include/access/xlog_internal.h.
-const HEADS: [u64; 2] = [24, 40];
+/// The head of a page, and of a segment's first. Source: `XLogPageHeaderData`, `XLogLongPageHeaderData`, src/include/access/xlog_internal.h.
+const HEAD: u64 = 24;
+const LONG_HEAD: u64 = 40;
 
 /// Why a cut was not looked for to its end.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +72,6 @@ pub async fn find_cut(
     (from, until): (Offset, Offset),
     snapshot: &Snapshot,
 ) -> Result<Found, CutError> {
-    if !matches!(source.shape(), Shape::Postgres(_)) {
-        return Err(CutError::OtherEngine);
-    }
     let branches = match Branches::read(source.reader()).await {
         Ok(Some(branches)) => branches,
         Ok(None) => return Ok(Found::NotYet),
@@ -83,7 +81,8 @@ pub async fn find_cut(
     if branches.newest() != timeline {
         return Err(CutError::OtherTimeline { newest: branches.newest(), timeline });
     }
-    let until = end_of_log(until);
+    let Shape::Postgres(shape) = source.shape() else { return Err(CutError::OtherEngine) };
+    let until = end_of_log(until, shape.segment_bytes.get());
     if branches.last.end < until {
         return Ok(Found::NotYet);
     }
@@ -116,9 +115,11 @@ pub async fn find_cut(
 /// The end of log that was made: a server names the place of the next record, which on a new page is behind a head that is not written before the record is.
 ///
 /// Source: `XLogBytePosToRecPtr`, src/backend/access/transam/xlog.c.
-fn end_of_log(place: Offset) -> Offset {
+fn end_of_log(place: Offset, segment_bytes: u64) -> Offset {
     let within = place.get() % PAGE;
-    match HEADS.contains(&within) {
+    // Elsewhere such a place is where a record ends that began on the page before.
+    let head = if place.get() % segment_bytes < PAGE { LONG_HEAD } else { HEAD };
+    match within == head {
         true => Offset::new(place.get() - within),
         false => place,
     }
@@ -130,9 +131,13 @@ mod tests {
 
     #[test]
     fn a_place_behind_a_head_that_nobody_wrote_is_the_end_of_the_page_before() {
-        let end = |at| end_of_log(Offset::new(at)).get();
+        const SEGMENT: u64 = 1 << 20;
+        let end = |at| end_of_log(Offset::new(at), SEGMENT).get();
         assert_eq!(end(5 * PAGE + 24), 5 * PAGE);
-        assert_eq!(end(5 * PAGE + 40), 5 * PAGE);
+        assert_eq!(end(3 * SEGMENT + 40), 3 * SEGMENT);
+        // A record ends there whose last 16 bytes stand behind the head.
+        assert_eq!(end(5 * PAGE + 40), 5 * PAGE + 40);
+        assert_eq!(end(3 * SEGMENT + 24), 3 * SEGMENT + 24);
         assert_eq!(end(5 * PAGE + 32), 5 * PAGE + 32);
         assert_eq!(end(5 * PAGE), 5 * PAGE);
     }

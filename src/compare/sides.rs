@@ -70,6 +70,8 @@ pub struct Ways<'a> {
     pub primary: &'a ConnectParams,
     /// The standby.
     pub standby: &'a ConnectParams,
+    /// What it is called by whoever serves and holds it.
+    pub called: &'a str,
     /// The journal that the standby follows.
     pub source: &'a Source,
     /// Its timeline.
@@ -117,6 +119,7 @@ pub async fn open(
     let side = |which: &'static str| move |why: String| Not::Compared(format!("the {which}: {why}"));
     let primary = connect(ways.primary, database, false).await.map_err(side("primary"))?;
     let standby = connect(ways.standby, database, true).await.map_err(side("standby"))?;
+    is_held(&standby, ways.called).await?;
     near(&standby, sent).await?;
     let mut last = String::new();
     for snapshots in 1..=TRIES {
@@ -137,6 +140,19 @@ pub async fn open(
     )))
 }
 
+/// That the server at the standby's address is the one that is held: every standby of the cluster looks like it.
+async fn is_held(standby: &Session, called: &str) -> Result<(), Not> {
+    match standby.follows_as().await? {
+        Some(found) if found == called => Ok(()),
+        Some(found) => Err(Not::Compared(format!(
+            "the server at the standby's address follows as {found}, and not as {called}: correct its address in the configuration"
+        ))),
+        None => Err(Not::Compared(
+            "the server at the standby's address does not say that it follows: it receives no log now, or the role lacks pg_monitor there".to_owned(),
+        )),
+    }
+}
+
 /// One try; why it was none, where another may be one.
 async fn tried(
     ways: &Ways<'_>,
@@ -146,6 +162,12 @@ async fn tried(
 ) -> Result<Result<Offset, String>, Not> {
     let snapshot = primary.compare_snapshot().await?;
     let made = primary.log_made().await?;
+    if primary.written_timeline().await? != Some(ways.timeline) {
+        return Err(Not::Compared(format!(
+            "the primary does not write timeline {} any more: it was promoted, or another took its place",
+            ways.timeline
+        )));
+    }
     let cut = match cut(ways, (sent, made), &snapshot).await? {
         Ok(cut) => cut,
         Err(why) => return Ok(Err(why)),

@@ -116,7 +116,7 @@ async fn read(
     let seeds = wanted.seeds;
     let held = both!(sides, async |side: &Session| side.compare_begin_table(table).await);
     let (Some(blocks), Some(others)) = held else {
-        return Ok(Some(TableCame::not(table.shown(), "it was truncated or rewritten meanwhile")));
+        return Ok(Some(TableCame::not(table.shown(), "it was renamed, truncated or rewritten meanwhile")));
     };
     let mut came = TableCame::of(table.shown(), Verdict::Equal, None);
     let mut looked_at = 0;
@@ -148,7 +148,11 @@ async fn read(
             () = wanted.stop.cancelled() => return Ok(None),
         }
     }
-    Ok(Some(came))
+    let still = both!(sides, async |side: &Session| side.compare_is_table(table).await);
+    match still {
+        (true, true) => Ok(Some(came)),
+        _ => Ok(Some(TableCame::not(table.shown(), "it was renamed, truncated or rewritten meanwhile"))),
+    }
 }
 
 /// Names the rows of a block that differ.

@@ -33,7 +33,29 @@ pub fn primary(major: Major) -> Builder {
         .conf("max_wal_size = 4GB")
 }
 
+/// A standby of this name, with its folder, and where it can be asked.
+fn standby(node: &Node, (major, port): (Major, &str), name: &str) -> (Server, TempDir, String) {
+    let place = user::tempdir();
+    let data = place.path().join("data");
+    let server = format!("host=127.0.0.1 port={port} user=far password='{PASSWORD}' sslmode=disable");
+    let to = data.display().to_string();
+    let made = node.run(&["standby", "create", "orders", "--to", &to, "--name", name, "--server", &server]);
+    assert!(made.status.success(), "{made:?}\n{}", node.log());
+    let standby = Server::on_data_dir(major, &data);
+    standby.conf("wal_retrieve_retry_interval = '500ms'");
+    standby.start();
+    // A restored copy lets nobody in but over its socket.
+    let folder = standby.socket_dir().display().to_string().replace('/', "%2F");
+    let url = format!("postgresql://postgres@{folder}:{}/postgres", standby.port());
+    (standby, place, url)
+}
+
 impl Rig {
+    /// Another standby of the same journal; where it can be asked.
+    pub fn another(&self, name: &str) -> (Server, TempDir, String) {
+        standby(&self.node, (self.primary.major(), &self.port), name)
+    }
+
     /// Of this primary.
     pub fn of(primary: Server) -> Self {
         let major = primary.major();
@@ -49,21 +71,9 @@ impl Rig {
         let service = node.start(None);
         node.wait_backup(1);
         node.wait_end(1, flushed(&primary));
-        let place = user::tempdir();
-        let data = place.path().join("data");
         let port = service.address_of("journals are served to standbys");
         let port = port.rsplit(':').next().unwrap().to_owned();
-        let server = format!("host=127.0.0.1 port={port} user=far password='{PASSWORD}' sslmode=disable");
-        let to = data.display().to_string();
-        let made =
-            node.run(&["standby", "create", "orders", "--to", &to, "--name", "oslo", "--server", &server]);
-        assert!(made.status.success(), "{made:?}\n{}", node.log());
-        let standby = Server::on_data_dir(major, &data);
-        standby.conf("wal_retrieve_retry_interval = '500ms'");
-        standby.start();
-        // A restored copy lets nobody in but over its socket.
-        let folder = standby.socket_dir().display().to_string().replace('/', "%2F");
-        let url = format!("postgresql://postgres@{folder}:{}/postgres", standby.port());
+        let (standby, place, url) = standby(&node, (major, &port), "oslo");
         node.configure(|text| format!("{text}\n[databases.orders.compare.standbys]\noslo = \"{url}\"\n"));
         let rig = Self { standby, node, service: Some(service), primary, port, _place: place };
         rig.stands("streaming");

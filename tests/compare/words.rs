@@ -157,3 +157,31 @@ fn a_standby_is_shown_as_held_and_follows_again_whether_its_comparison_ends_or_i
     assert!(came.is_some(), "{}", rig.node.log());
     rig.stands("streaming");
 }
+
+/// Each standby of a cluster looks like every other: only the one of that name is held.
+#[test]
+fn another_standby_at_the_address_is_never_compared_in_its_place() {
+    let rig = Rig::of(primary(Major::V15).start());
+    rig.primary.sql("create table kept as select n from generate_series(1, 100) n");
+    rig.caught_up();
+    rig.is_equal();
+    let (_bergen, _place, url) = rig.another("bergen");
+    rig.node.configure(|text| {
+        let own = text.lines().find(|line| line.starts_with("oslo = ")).unwrap().to_owned();
+        text.replace(&own, &format!("oslo = \"{url}\""))
+    });
+    let (code, came, error) = rig.compare(&[]);
+    assert_eq!((code, &came["verdict"]), (Some(10), &"not_compared".into()), "{came:#}\n{error}");
+    assert!(came.to_string().contains("follows as bergen"), "{came:#}");
+}
+
+#[test]
+fn a_database_of_which_every_table_was_left_out_is_not_called_equal() {
+    let rig = Rig::of(primary(Major::V15).start());
+    rig.primary.sql("create table kept as select n from generate_series(1, 100) n");
+    rig.caught_up();
+    for more in [&["--exclude", "public.kept"][..], &["--exclude", "public.kept", "--table", "public.kept"]] {
+        let (code, came, error) = rig.compare(more);
+        assert_eq!((code, &came["verdict"]), (Some(10), &"not_compared".into()), "{came:#}\n{error}");
+    }
+}

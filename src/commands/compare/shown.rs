@@ -16,6 +16,8 @@ use crate::output::Row;
 pub(super) fn text(came: &Came) -> String {
     let mut text = String::new();
     let mut line = |what: &str, value: &str| {
+        // A key or a name may hold what a terminal obeys, or looks like another line.
+        let value: String = value.chars().flat_map(shown_char).collect();
         let _to_a_string = writeln!(text, "{what:<12} {value}");
     };
     line("compare", &format!("{} of standby {} of {}", came.compare, came.standby, came.database));
@@ -58,6 +60,15 @@ pub(super) fn text(came: &Came) -> String {
         line("database", &format!("{}: not looked at: {}", shut.name, shut.reason));
     }
     text
+}
+
+/// A character as it is, or as Rust writes it where it is none to be seen.
+fn shown_char(character: char) -> impl Iterator<Item = char> {
+    let (plain, escaped) = match character.is_control() {
+        true => (None, Some(character.escape_default())),
+        false => (Some(character), None),
+    };
+    plain.into_iter().chain(escaped.into_iter().flatten())
 }
 
 const fn verdict(verdict: Verdict) -> &'static str {

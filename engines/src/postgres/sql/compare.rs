@@ -22,7 +22,8 @@ use farshore_journal::{Offset, Timeline};
 use super::session::{Session, column, parsed};
 use crate::postgres::wire::Error;
 
-/// How the text of a value depends on nothing but the value.
+/// How the text of a value depends on nothing but the value; and that a server does not keep for hours what it holds for somebody who is gone: half a minute
+/// of silence ends the session (`tcp_keepalives_…`), a question that nobody waits for any more ends within seconds. One side may wait for the other as long as a question may take.
 ///
 /// Source: <https://www.postgresql.org/docs/current/runtime-config-client.html>; `money` is written by `lc_monetary`
 /// (<https://www.postgresql.org/docs/current/datatype-money.html>).
@@ -30,7 +31,9 @@ const PINNED: &str = "select set_config(name, value, false) from (values
     ('datestyle', 'ISO, YMD'), ('intervalstyle', 'postgres'), ('timezone', 'UTC'), ('extra_float_digits', '3'),
     ('bytea_output', 'hex'), ('xmlbinary', 'base64'), ('lc_monetary', 'C'), ('quote_all_identifiers', 'off'),
     ('row_security', 'off'), ('jit', 'off'), ('max_parallel_workers_per_gather', '0'),
-    ('idle_in_transaction_session_timeout', '0'), ('lock_timeout', '5s')) as pinned (name, value)";
+    ('standard_conforming_strings', 'on'), ('idle_in_transaction_session_timeout', '20min'), ('lock_timeout', '5s'),
+    ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
+    ('client_connection_check_interval', '5s')) as pinned (name, value)";
 
 /// How far a standby is, and what its transaction sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +105,20 @@ impl Session {
         Ok(Seen { replayed: self.replayed().await?, snapshot })
     }
 
+    /// What the walreceiver of a standby is called by whoever serves it; `None` while there is none, or our role may not see it.
+    ///
+    /// Source: `pg_stat_wal_receiver`, <https://www.postgresql.org/docs/current/monitoring-stats.html>: its `conninfo` has all that it connects with (`libpqrcv_get_conninfo`,
+    /// libpqwalreceiver.c), among it `fallback_application_name`, which is `cluster_name` or `walreceiver` (walreceiver.c).
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn follows_as(&self) -> Result<Option<String>, Error> {
+        const WHAT: &str = "pg_stat_wal_receiver";
+        let row = self.rows(WHAT, "select conninfo from pg_stat_wal_receiver", &[]).await?;
+        let Some(row) = row.first() else { return Ok(None) };
+        Ok(column::<Option<String>>(WHAT, row, "conninfo")?.and_then(|text| called(&text)))
+    }
+
     /// On which timeline the server's last checkpoint or restart point was. A standby's may be an earlier one than it replays by now.
     ///
     /// # Errors
@@ -139,7 +156,7 @@ impl Session {
                 when not datallowconn then 'it takes no connections'
                 when datistemplate then 'it is a template, which a session in it would keep from being copied'
                 when not has_database_privilege(oid, 'connect') then 'the role may not connect to it' end as why,
-                datallowconn and not datistemplate as counts
+                datname not in ('template0', 'template1') as counts
             from pg_database order by datname";
         let (mut open, mut shut) = (Vec::new(), Vec::new());
         for row in self.rows(WHAT, statement, &[]).await? {
@@ -153,5 +170,25 @@ impl Session {
             }
         }
         Ok((open, shut))
+    }
+}
+
+/// The application's name in what a standby shows of its connection: `key=value` with a space between, and values as they are. One with a space in it is cut there, and so is another's.
+fn called(conninfo: &str) -> Option<String> {
+    let of = |key: &str| conninfo.split(' ').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
+    of("application_name").or_else(|| of("fallback_application_name")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::called;
+
+    #[test]
+    fn a_walreceiver_is_called_by_its_own_name_or_else_by_the_one_that_it_falls_back_to() {
+        let said = "user=fs passfile=/x dbname=replication host=10.0.0.1 port=5433 application_name=oslo fallback_application_name=walreceiver sslmode=prefer";
+        assert_eq!(called(said).as_deref(), Some("oslo"));
+        let without = said.replace("application_name=oslo ", "");
+        assert_eq!(called(&without).as_deref(), Some("walreceiver"));
+        assert_eq!(called("host=x"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Digests of rows, by ranges of blocks.
 //!
-//! What always holds: no two rows of a table have the same text here, for it begins with the row's place: so nothing cancels in an exclusive or.
+//! What always holds: no two rows of a table have the same text here, for it begins with the table's number and the row's place: so nothing cancels in an exclusive or, and
+//! what is read under the same name elsewhere is another text.
 
 use super::super::session::{Session, column};
 use super::tables::{Table, quoted};
@@ -133,7 +134,7 @@ fn rows_of(table: &Table, (from, to): (u64, Option<u64>), Seeds(first, second): 
         "(select place, block, whole, hashtextextended(whole collate \"C\", {first}) as a,
                  hashtextextended(whole collate \"C\", {second}) as b
           from (select r.ctid::text as place, split_part(ltrim(r.ctid::text, '('), ',', 1)::bigint as block,
-                       r.ctid::text || row({})::text as whole
+                       r.tableoid::text || r.ctid::text || row({})::text as whole
                 from only {} as r where r.ctid >= '({from},0)'::tid{end} offset 0) as texts offset 0) as hashed",
         columns.join(", "),
         table.quoted()

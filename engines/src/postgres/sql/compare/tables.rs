@@ -66,11 +66,12 @@ impl Session {
     /// When the server does not answer.
     pub async fn compare_tables(&self) -> Result<Tables, Error> {
         const WHAT: &str = "the tables";
-        // A name's catalog row may be newer than the snapshot's by syscache: nothing here looks there but for rights.
+        // A name's catalog row may be newer than the snapshot's by syscache: nothing here looks there but for rights, which are none of what is gone.
+        // Numbers below 16384 are the system's own (`FirstNormalObjectId`, transam.h).
         let statement = "select c.oid::bigint as oid, n.nspname::text as schema, c.relname::text as name,
                 c.relkind::text as kind, c.relfilenode::bigint as file, c.relpersistence::text as persistence, c.relispopulated as populated,
                 coalesce((select am.amname = 'heap' from pg_am am where am.oid = c.relam), true) as heap,
-                has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') as may,
+                coalesce(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'), false) as may,
                 array(select a.attname::text from pg_attribute a
                       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated::text <> 'v'
                       order by a.attnum) as columns,
@@ -87,7 +88,7 @@ impl Session {
                       order by part.place) as key
             from pg_class c join pg_namespace n on n.oid = c.relnamespace
             where c.relkind in ('r', 'm', 'f', 'S')
-              and (n.nspname not in ('pg_catalog', 'information_schema', 'pg_toast') and n.nspname !~ '^pg_(toast_)?temp_'
+              and (c.oid >= 16384 and n.nspname <> 'pg_toast' and n.nspname !~ '^pg_(toast_)?temp_'
                    or c.oid = 'pg_catalog.pg_largeobject'::regclass and exists (select from pg_largeobject_metadata))
             order by c.oid";
         let mut found = Tables { tables: Vec::new(), others: Vec::new() };
@@ -112,7 +113,10 @@ impl Session {
                         "it is unlogged: a standby has no rows of it, and a failover loses them".to_owned(),
                     ),
                     (_, false, _) => Some("its access method is not heap".to_owned()),
-                    (_, _, false) => Some("the role may not read it (grant pg_read_all_data)".to_owned()),
+                    (_, _, false) => Some(
+                        "the role may not read it (grant pg_read_all_data), or it was dropped meanwhile"
+                            .to_owned(),
+                    ),
                     _ => None,
                 },
             };
@@ -146,13 +150,25 @@ impl Session {
         // `lock table` takes no materialized view; reading no row takes the same lock.
         let reads = format!("select from only {} limit 0", table.quoted());
         self.rows(WHAT, &reads, &[]).await?;
-        let statement = "select pg_relation_filenode($1::bigint::oid::regclass)::bigint as file,
-                                pg_relation_size($1::bigint::oid::regclass) / current_setting('block_size')::bigint as blocks";
+        let file = self.compare_is_table(table).await?;
+        let statement = "select pg_relation_size($1::bigint::oid::regclass) / current_setting('block_size')::bigint as blocks";
         let row = self.row(WHAT, statement, &[&i64::from(table.oid)]).await?;
-        let (file, blocks): (Option<i64>, Option<i64>) =
-            (column(WHAT, &row, "file")?, column(WHAT, &row, "blocks")?);
-        let is_same = file == Some(i64::from(table.file));
-        Ok(blocks.and_then(|blocks| u64::try_from(blocks).ok()).filter(|_| is_same))
+        let blocks: Option<i64> = column(WHAT, &row, "blocks")?;
+        Ok(blocks.and_then(|blocks| u64::try_from(blocks).ok()).filter(|_| file))
+    }
+
+    /// Whether the name that is read by is the table's now, with the file that the snapshot has: a name leads to another table once somebody renamed both, or their schemas, which
+    /// no lock on a table keeps him from.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn compare_is_table(&self, table: &Table) -> Result<bool, Error> {
+        const WHAT: &str = "which table a name leads to";
+        let statement = "select coalesce(to_regclass($2)::oid::bigint = $1::bigint, false)
+                                and pg_relation_filenode($1::bigint::oid::regclass)::bigint is not distinct from $3 as is_same";
+        let asked: [&(dyn tokio_postgres::types::ToSql + Sync); 3] =
+            [&i64::from(table.oid), &table.quoted(), &i64::from(table.file)];
+        column(WHAT, &self.row(WHAT, statement, &asked).await?, "is_same")
     }
 
     /// Lets a table go, whatever became of the questions.
