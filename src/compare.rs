@@ -41,6 +41,8 @@ pub struct Means<'a> {
     pub config: &'a Config,
     /// The catalog: whoever serves the standby reads there that it is to be held.
     pub catalog: &'a Catalog,
+    /// Whether whoever asked for it is told by this process, and nobody else: then keys are named to him.
+    pub by_hand: bool,
     /// Where it says how far it is.
     pub reporter: &'a Reporter,
     /// Cancelled when it is to end.
@@ -119,7 +121,7 @@ async fn run(
         databases,
         shut,
     };
-    if let Err(why) = came.record(means.catalog).await {
+    if let Err(why) = came.record(means.catalog, settings.compare.keys).await {
         tracing::warn!(error = %why, compare = %id, "what a comparison came to is not recorded");
     }
     Ok(Some(came))
@@ -202,7 +204,7 @@ async fn tables(
         (Err(why), _) => return Some(WithinCame::not(database, format!("the primary: {}", said(&why)))),
         (_, Err(why)) => return Some(WithinCame::not(database, format!("the standby: {}", said(&why)))),
     };
-    let of = Wanted { seeds: seeds(), keys: settings.compare.keys, stop: means.stop };
+    let of = Wanted { seeds: seeds(), keys: means.by_hand || settings.compare.keys, stop: means.stop };
     for table in &primary.tables {
         let shown = table.shown();
         if !wanted.tables.is_empty() && !wanted.tables.contains(&shown) {

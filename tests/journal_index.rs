@@ -335,7 +335,9 @@ async fn objects_that_a_plan_reads_hardly_grow_with_the_log() {
     for (first, last) in steps[0].iter().zip(steps[2]) {
         assert!(last.1.log_objects > 4 * first.1.log_objects, "the log did not grow: {first:?} {last:?}");
         // Near base and target the log itself is read; between them a few indexes of each level, of which there are a logarithm.
-        assert!(4 * last.0.log_bytes < last.1.log_bytes, "{last:?}");
+        // (How much log that is hangs on how large the chunks at the base are: what counts is that it does not grow as the log does.)
+        let grown = last.1.log_bytes.saturating_sub(first.1.log_bytes);
+        assert!(last.0.log_bytes < first.0.log_bytes + grown / 4, "{first:?} {last:?}");
         assert!(last.0.log_objects <= first.0.log_objects + 70, "{first:?} {last:?}");
         assert!(8 * last.0.log_objects < last.1.log_objects, "{last:?}");
         assert!(last.0.index_objects <= first.0.index_objects + 40, "{first:?} {last:?}");

@@ -69,7 +69,8 @@ async fn done(context: &mut Context, args: CompareRun) -> anyhow::Result<Exit> {
     let asked = NewJob { wanted_node: Some(wiring::node()), ..asked };
     let held = record::begin(Some(&catalog), asked, &context.cancel).await;
     let reporter = held.reporter();
-    let means = Means { config: &config, catalog: &catalog, reporter: &reporter, stop: held.stop() };
+    let means =
+        Means { config: &config, catalog: &catalog, by_hand: true, reporter: &reporter, stop: held.stop() };
     let all = match held.to_its_end(Box::pin(compare::all(means, database, &wanted))).await {
         Ok(Some(all)) => all,
         Ok(None) => {

@@ -199,11 +199,22 @@ impl Came {
         }
     }
 
-    /// Records it.
+    /// The same without any key: what names rows by their places alone.
+    fn without_keys(&self) -> Self {
+        let mut bare = self.clone();
+        let tables = bare.databases.iter_mut().flat_map(|within| &mut within.tables);
+        for row in tables.flat_map(|table| &mut table.named) {
+            row.key = None;
+        }
+        bare
+    }
+
+    /// Records it, with the keys of rows or without.
     ///
     /// # Errors
     /// When the catalog is away.
-    pub async fn record(&self, catalog: &Catalog) -> farshore_catalog::Result<()> {
+    pub async fn record(&self, catalog: &Catalog, with_keys: bool) -> farshore_catalog::Result<()> {
+        let kept = if with_keys { self.clone() } else { self.without_keys() };
         let row = Compare {
             id: self.compare,
             database: self.database.clone(),
@@ -212,7 +223,7 @@ impl Came {
             began: self.began,
             ended: self.ended,
             // Strings, numbers and lists of them: there is nothing that could not be written.
-            statement: serde_json::to_string(self).unwrap_or_default(),
+            statement: serde_json::to_string(&kept).unwrap_or_default(),
         };
         catalog.compare_put(&row).await
     }

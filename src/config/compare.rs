@@ -20,7 +20,7 @@ pub struct CompareConfig {
     pub rate: Option<Rate>,
     /// Tables that are left out, as `schema.table`.
     pub exclude: Vec<String>,
-    /// Whether the keys of rows that differ are recorded and shown.
+    /// Whether the keys of rows that differ, which are values of rows, are kept in the catalog and shown to whoever may see the database. Whoever compares by hand sees them anyway.
     pub keys: bool,
 }
 
@@ -31,7 +31,7 @@ impl Judge<'_> {
         engine: EngineKind,
     ) -> Result<CompareConfig, ConfigProblem> {
         let Some(written) = written else {
-            return Ok(CompareConfig { keys: true, ..CompareConfig::default() });
+            return Ok(CompareConfig::default());
         };
         let mut standbys = BTreeMap::new();
         for (name, url) in &written.standbys {
@@ -61,7 +61,7 @@ impl Judge<'_> {
             standbys,
             rate: written.rate.as_ref().map(|rate| *rate.get_ref()),
             exclude: written.exclude.iter().map(|text| text.get_ref().clone()).collect(),
-            keys: written.keys.unwrap_or(true),
+            keys: written.keys.unwrap_or(false),
         })
     }
 }

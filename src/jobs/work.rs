@@ -133,7 +133,8 @@ async fn comparison(
         let database = job.asked.database.as_ref().ok_or_else(|| not_readable("it names no database"))?;
         let wanted: spec::Compare = spec_of(job)?;
         let database = commands::database(&means.config, Some(database))?;
-        let of = compare::Means { config: &means.config, catalog: &means.catalog, reporter, stop };
+        let of =
+            compare::Means { config: &means.config, catalog: &means.catalog, by_hand: false, reporter, stop };
         Box::pin(compare::all(of, database, &wanted)).await
     };
     match done.await {

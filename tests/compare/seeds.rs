@@ -233,6 +233,12 @@ fn soak_differences_of_one_row_are_found_and_named() {
         );
         let (seeds, came) = seeded(&rig, &mut random, round, count);
         all_found(&seeds, &came);
+        // A key is a value of a row, and none is kept unless somebody wants that.
+        let kept = rig.node.json(&["compare", "show", came["compare"].as_str().unwrap()]);
+        let named: Vec<&Value> =
+            tables(&kept).iter().flat_map(|table| table["named"].as_array().unwrap()).collect();
+        assert_eq!(named.len(), seeds.len(), "{kept:#}");
+        assert!(named.iter().all(|row| row["key"].is_null() && row["at"].is_string()), "{kept:#}");
         let _report = load.wait();
         for way in Way::ALL {
             let of = |has_key| {

@@ -35,7 +35,7 @@ pub(super) fn text(came: &Came) -> String {
                 &format!("{} {} ({} rows){reason}", table.table, verdict(table.verdict), table.rows),
             );
             for row in &table.named {
-                let key = row.key.as_deref().unwrap_or("it has no key");
+                let key = row.key.as_deref().unwrap_or("no key is shown");
                 line(kind(row.kind), &format!("{key}, at {}", row.at));
             }
             let unnamed = table.differences.saturating_sub(table.named.len() as u64);

@@ -207,7 +207,7 @@ fn table(said: &Value) -> Option<Table> {
     let more = if said["more"].as_bool()? { "more than " } else { "" };
     let text = |value: &Value, otherwise: &str| value.as_str().unwrap_or(otherwise).to_owned();
     let row =
-        |row: &Value| (text(&row["kind"], "?"), text(&row["key"], "it has no key"), text(&row["at"], "?"));
+        |row: &Value| (text(&row["kind"], "?"), text(&row["key"], "no key is shown"), text(&row["at"], "?"));
     Some(Table {
         name: said["table"].as_str()?.to_owned(),
         level: level(verdict),
