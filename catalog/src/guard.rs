@@ -75,6 +75,11 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// Up to when commits are known to have waited, where they do not or are not known to now: whoever has not been heard of for a while was heard of then.
+    pub fn waited_until(&self) -> Option<Time> {
+        if self.is_exposed { self.exposed_since } else { self.looked_at }
+    }
+
     /// What may be said now.
     pub fn shown(&self, now: Time) -> GuardPhase {
         let fresh = |at: Option<Time>| at.is_some_and(|at| (now - at).abs() <= SILENT);

@@ -389,7 +389,7 @@ impl Guard {
 
     /// Changes the setting, unless somebody else did since it was looked at: writing down what follows may have taken a while.
     async fn change(&self, session: &Session, look: &Look, to: &str) -> Result<(), Hindered> {
-        if self.names(&session.waits_for().await?) != look.names {
+        if self.names(&session.waits_glance().await?.names) != look.names {
             return Err(Hindered::Other("the setting was changed while it was to be changed".to_owned()));
         }
         Ok(session.wait_for(to).await?)

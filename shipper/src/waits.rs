@@ -60,13 +60,15 @@ impl WaitsWatch {
             }
         } else {
             (self.seen_for, self.counts) = (Duration::ZERO, false);
-            let trouble = match seen.names.contains(&self.ours) {
-                true => format!("is '{}', and is to be '{}'", seen.names, self.wanted),
-                false => format!("is '{}', and names none of its streams", seen.names),
+            let (phase, lack) = match seen.names.contains(&self.ours) {
+                true => (GuardPhase::HandsOff, format!("is to be '{}'", self.wanted)),
+                false => (GuardPhase::Disarmed, "names none of its streams".to_owned()),
             };
-            let phase =
-                if seen.names.contains(&self.ours) { GuardPhase::HandsOff } else { GuardPhase::Disarmed };
-            (phase, Some(format!("synchronous_standby_names {trouble}: `farshore check` has the statement")))
+            let trouble = format!(
+                "synchronous_standby_names is '{}', and {lack}: `farshore check` has the statement",
+                seen.names
+            );
+            (phase, Some(trouble))
         };
         if phase == GuardPhase::Armed {
             self.held_until = Some(now);

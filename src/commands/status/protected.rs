@@ -27,11 +27,9 @@ impl Protected {
     pub(super) fn new(guard: &Guard, is_guarded: bool, now: DateTime<Utc>) -> Self {
         let state = guard.shown(now);
         let waits = state == GuardPhase::Armed;
-        // Who has not been heard of for a while was heard of then.
-        let since = if guard.is_exposed { guard.exposed_since } else { guard.looked_at };
         Self {
             state,
-            exposed_since: since.filter(|_| !waits),
+            exposed_since: guard.waited_until().filter(|_| !waits),
             why: guard.why.clone().filter(|_| !waits),
             trouble: guard.trouble.clone(),
             node: guard.node.clone(),

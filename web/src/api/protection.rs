@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
+use farshore_catalog::guard::Guard;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -87,10 +88,7 @@ pub async fn protection(
         }
         Waits::Stored { timeout: None } => "strict",
     });
-    let since = guard
-        .as_ref()
-        .filter(|_| broken)
-        .and_then(|guard| if guard.is_exposed { guard.exposed_since } else { guard.looked_at });
+    let since = guard.as_ref().filter(|_| broken).and_then(Guard::waited_until);
     let shown = Protection {
         database: name.to_string(),
         mode,

@@ -140,11 +140,7 @@ fn protects(page: &mut Page, guard: &Guard, now: Time, away: bool) {
         page.add(&f::PROTECTION_STATE, &labels, whole(u64::from(*one == shown)));
     }
     if shown != GuardPhase::Armed {
-        let since = guard
-            .exposed_since
-            .filter(|_| guard.is_exposed)
-            .or(guard.looked_at.filter(|_| !guard.is_exposed));
-        page.add(&f::EXPOSED, &[guard.database.as_str()], moment(since));
+        page.add(&f::EXPOSED, &[guard.database.as_str()], moment(guard.waited_until()));
     }
 }
 

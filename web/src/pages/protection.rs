@@ -123,10 +123,7 @@ fn line(
     let waits = promised.map(|promised| promised.waits);
     let (level, commits, next) = stands(waits, phase);
     let broken = phase.is_some_and(|phase| phase != GuardPhase::Armed);
-    let since = guard.filter(|_| broken).and_then(|guard| match guard.is_exposed {
-        true => guard.exposed_since,
-        false => guard.looked_at,
-    });
+    let since = guard.filter(|_| broken).and_then(Guard::waited_until);
     let member = member.glance(now);
     Line {
         database: member.database.to_string(),

@@ -17,7 +17,7 @@ pub use tables::{NotRows, Table, Tables};
 
 use std::time::Duration;
 
-use farshore_journal::{Offset, Timeline};
+use farshore_journal::Offset;
 
 use super::session::{Session, column, parsed};
 use crate::postgres::wire::Error;
@@ -117,17 +117,6 @@ impl Session {
         let row = self.rows(WHAT, "select conninfo from pg_stat_wal_receiver", &[]).await?;
         let Some(row) = row.first() else { return Ok(None) };
         Ok(column::<Option<String>>(WHAT, row, "conninfo")?.and_then(|text| called(&text)))
-    }
-
-    /// On which timeline the server's last checkpoint or restart point was. A standby's may be an earlier one than it replays by now.
-    ///
-    /// # Errors
-    /// When the server does not answer.
-    pub async fn checkpoint_timeline(&self) -> Result<Timeline, Error> {
-        const WHAT: &str = "pg_control_checkpoint";
-        let row =
-            self.row(WHAT, "select (pg_control_checkpoint()).timeline_id::text as timeline", &[]).await?;
-        parsed(WHAT, &row, "timeline")?.ok_or_else(|| Error::protocol(WHAT, "there is none"))
     }
 
     /// Which of these transactions have committed, as this server knows it.

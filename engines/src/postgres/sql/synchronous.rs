@@ -138,16 +138,6 @@ impl Session {
         })
     }
 
-    /// Whom commits wait for, as this session has it.
-    ///
-    /// # Errors
-    /// When the server does not answer.
-    pub async fn waits_for(&self) -> Result<String, Error> {
-        const WHAT: &str = "whom commits wait for";
-        let statement = "select current_setting('synchronous_standby_names') as names";
-        column(WHAT, &self.row(WHAT, statement, &[]).await?, "names")
-    }
-
     /// Sets whom commits wait for, durably, and has the server read its settings again: all of them. It counts some moments later.
     ///
     /// # Errors
