@@ -10,6 +10,7 @@
 
 mod in_hand;
 mod rights;
+mod tails;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farshore_journal::store::remote::wire::{self, Answer, Asked, MOST_BYTES, Word};
+use farshore_journal::store::remote::wire::{self, Answer, Asked, MOST_BYTES, TailAsked, Word};
 use farshore_journal::store::{Key, KeyPrefix, ObjectStore};
 use farshore_journal::{DatabaseName, layout};
 use hyper::body::Incoming;
@@ -48,6 +49,7 @@ use crate::serving::turned::{Tell, Turned};
 use crate::wiring::{self, Purpose};
 use in_hand::{Held, IN_HAND_KIB, busy, place, units, whole};
 use rights::{Rights, Verdict};
+use tails::{Append, TailsKept};
 
 /// Connections at once, and of one name: a machine has one for each store, way and process of its own.
 const CONNECTIONS: (usize, usize) = (256, 32);
@@ -79,6 +81,7 @@ struct Receiving {
     /// The digest of the store's record, once there is one.
     record: OnceLock<String>,
     listings: Semaphore,
+    tails: TailsKept,
     clients: Arc<Places<String>>,
     turned: Mutex<Turned>,
     cancel: CancellationToken,
@@ -119,11 +122,13 @@ pub async fn receive(
         arrivals,
         record: OnceLock::new(),
         listings: Semaphore::new(LISTINGS),
+        tails: TailsKept::default(),
         clients: Places::new(CONNECTIONS.0, CONNECTIONS.1),
         turned: Mutex::default(),
         cancel,
     });
-    accept(listener, &receiving).await;
+    let left = tails::settle_left(Arc::clone(&receiving.store), receiving.cancel.clone());
+    tokio::join!(accept(listener, &receiving), left);
     Ok(())
 }
 
@@ -310,6 +315,9 @@ impl Receiving {
                 Err(answer) => (answer, None),
             };
         }
+        if let Asked::Tail(tail) = &asked {
+            return (self.of_tails(visit, tail, body, &asked).await, None);
+        }
         let place = match self.room_for(visit, &asked).await {
             Ok(place) => place,
             Err(answer) => return (answer, None),
@@ -326,6 +334,24 @@ impl Receiving {
             _ => wire::answer(&*self.store, &asked, Bytes::new()).await,
         };
         (answer, place)
+    }
+
+    /// What is answered about tails.
+    async fn of_tails(&self, visit: &Visit, tail: &TailAsked, body: Incoming, asked: &Asked) -> Answer {
+        match tail {
+            TailAsked::Begin { folder } => self.tails.begin(&*self.store, folder).await,
+            TailAsked::Append { length, .. } => {
+                let Some(append) = Append::of(tail) else { return busy() };
+                match whole(&visit.puts, body, *length).await {
+                    Ok((bytes, _place)) => self.tails.append(append, bytes).await,
+                    Err(answer) => answer,
+                }
+            }
+            TailAsked::Close { .. }
+            | TailAsked::Read { .. }
+            | TailAsked::Folders { .. }
+            | TailAsked::Remove { .. } => wire::answer(&*self.store, asked, Bytes::new()).await,
+        }
     }
 
     /// A place for the bytes of an answer, held until it was sent.

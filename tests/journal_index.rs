@@ -26,7 +26,7 @@ use farshore_journal::format::{Mark, Unlock};
 use farshore_journal::index::{self, IndexName, Indexed};
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::Repository;
-use farshore_journal::store::{Created, Key, KeyPrefix, Listed, ObjectStore, StoreError};
+use farshore_journal::store::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, StoreError};
 use farshore_journal::{Offset, Sequence};
 use farshore_testkit::pg::{Length, Mode, Server};
 use farshore_testkit::random::{Random, seed};
@@ -112,6 +112,10 @@ impl ObjectStore for Counting {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.store.delete(key).await
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        self.store.tails()
     }
 }
 

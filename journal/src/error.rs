@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::expired::ExpiredRun;
 use crate::format::FormatError;
 use crate::identity::{Generation, Sequence, WriterId};
+use crate::position::{Offset, Position};
 use crate::store::{Key, KeyError, KeyPrefix, Retry, StoreError};
 
 /// A journal could not be read, founded, taken over or appended to.
@@ -50,6 +51,30 @@ pub enum JournalError {
         number: Sequence,
         /// What is known of it and its neighbours.
         run: Arc<ExpiredRun>,
+    },
+    /// More is stored than this process may read.
+    #[error(
+        "more is stored than may be read here: chunks end at {end}, and a tail whose owner does not answer holds log up to {held}; \
+         this process may not make chunks of it: {why}. Run this as the user who owns the store's directory, or start its service or receiver"
+    )]
+    Unsettled {
+        /// Where the chunks end.
+        end: Position,
+        /// Where the tail does.
+        held: Position,
+        /// Why not.
+        why: String,
+    },
+    /// A tail holds log behind log that does not read: something that counted as stored is damaged.
+    #[error(
+        "the journal's tail is damaged: log that was counted behind {end} does not read, and log from {behind} on follows it. Nothing is opened behind it; \
+         what is stored up to {end} is untouched"
+    )]
+    TornTail {
+        /// Up to where it reads.
+        end: Position,
+        /// Where log follows that reads.
+        behind: Offset,
     },
     /// An incarnation's record is missing and later ones are there.
     #[error("`{key}` is not in the store, but later records are: the store lost it, or it was deleted")]
@@ -141,6 +166,8 @@ impl JournalError {
             | Self::Misplaced { .. }
             | Self::Broken { .. }
             | Self::Hole { .. }
+            | Self::Unsettled { .. }
+            | Self::TornTail { .. }
             | Self::RecordLost { .. }
             | Self::Unclaimed { .. } => Retry::Operator,
             Self::Fenced { .. }

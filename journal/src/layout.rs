@@ -2,7 +2,7 @@
 
 use crate::error::JournalError;
 use crate::format::Chronicle;
-use crate::identity::{BackupId, DatabaseName, DrillId, HoldId, IncarnationId, Sequence};
+use crate::identity::{BackupId, DatabaseName, DrillId, Generation, HoldId, IncarnationId, Sequence};
 use crate::index::IndexName;
 use crate::segments::SegmentName;
 use crate::store::{Key, KeyPrefix};
@@ -98,6 +98,19 @@ impl Layout {
     /// Never in practice.
     pub fn chunk(&self, sequence: Sequence) -> Result<Key, JournalError> {
         Ok(self.journal.key(sequence)?)
+    }
+
+    /// Where the tails of all its generations lie. (These are no keys: a store's tails lie apart.)
+    pub fn all_tails(&self) -> &KeyPrefix {
+        &self.root
+    }
+
+    /// Where the tails of one generation lie.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn tails(&self, generation: Generation) -> Result<KeyPrefix, JournalError> {
+        Ok(self.root.join(format_args!("{:016x}", generation.get()))?)
     }
 
     /// Where its segments lie.

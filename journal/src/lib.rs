@@ -29,6 +29,7 @@ pub mod reader;
 pub mod registry;
 pub mod segments;
 pub mod store;
+mod tail;
 pub mod tidy;
 pub mod writer;
 

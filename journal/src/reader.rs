@@ -426,7 +426,7 @@ impl Reader {
         }
     }
 
-    /// The journal's last chunk, or `None` while there is none.
+    /// The last chunk, or `None` while there is none, whatever a tail holds behind it: [`last`](Self::last) is what decisions are made by.
     ///
     /// Numbers are dense, so the end is found by galloping and halving over "is there an object"; a listing then shows
     /// whether anything stands behind it. Beside a writer it is the last of some moment since it was asked.
@@ -434,7 +434,7 @@ impl Reader {
     /// # Errors
     /// [`JournalError::Hole`] when the number behind the end is missing but later ones are there;
     /// [`JournalError::Broken`] when the last chunk does not continue the one before it.
-    pub async fn last(&self) -> Result<Option<Chunk>, JournalError> {
+    pub async fn chunks_end(&self) -> Result<Option<Chunk>, JournalError> {
         let mut end = self.end().await?;
         let mut chased = 0;
         loop {

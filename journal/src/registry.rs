@@ -370,6 +370,9 @@ mod tests {
         async fn delete(&self, key: &Key) -> Result<(), StoreError> {
             self.store.delete(key).await
         }
+        fn tails(&self) -> store::HasTails<'_> {
+            self.store.tails()
+        }
     }
 
     #[tokio::test]

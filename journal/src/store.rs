@@ -32,6 +32,7 @@ pub mod memory;
 mod options;
 mod probe;
 pub mod remote;
+pub mod tails;
 
 pub use cloud::CloudStore;
 pub use error::{Operation, Retry, StoreError};
@@ -40,6 +41,7 @@ pub use key::{Key, KeyError, KeyPrefix};
 pub use options::{Access, MAX_GET, StoreOptions};
 pub use probe::probe;
 pub use remote::RemoteStore;
+pub use tails::HasTails;
 
 use options::Place;
 
@@ -152,6 +154,9 @@ pub trait ObjectStore: Send + Sync + Debug {
     /// # Errors
     /// [`StoreError::Refused`] when the store keeps the object (object lock) or the credential may not delete.
     async fn delete(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// What the store keeps for owners of journals before it is a chunk.
+    fn tails(&self) -> HasTails<'_>;
 }
 
 #[async_trait]
@@ -183,5 +188,9 @@ impl<S: ObjectStore + ?Sized> ObjectStore for Arc<S> {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         (**self).delete(key).await
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        (**self).tails()
     }
 }

@@ -20,12 +20,17 @@ use crate::position::{Offset, Position};
 use crate::protocol::{Act, Appended, Appending, Opened, Opening, Seen};
 use crate::reader::Reader;
 use crate::store::{Created, Key, Operation, Retry, StoreError};
+use crate::tail::{self, Settled};
 
 /// The shortest tidy grace that a store may be set to, and so the one that writers reckon with (R6).
 pub const TIDY_GRACE: Duration = Duration::from_secs(24 * 3600);
 /// The first and the longest pause after a store's failure. Jitter comes from the store's own answers' times.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LONGEST: Duration = Duration::from_secs(5);
+/// Bytes of an entry beyond its log's at most: header, trailer, and each frame's head and what sealing and compression add to it.
+const ENTRY_OVERHEAD: u64 = 64 << 10;
+/// How old its opening is before an owner opens anew for the sake of its tails.
+const REOPENED: Duration = Duration::from_secs(10);
 /// How often bytes that are no object are read at an append's own name before they are believed.
 const GARBLED: u32 = 8;
 
@@ -77,6 +82,16 @@ impl Place {
     /// The generation's data key; none without encryption.
     pub(crate) fn key(&self) -> Option<&DataKey> {
         self.key.as_ref()
+    }
+
+    /// Who writes here.
+    pub fn writer_id(&self) -> WriterId {
+        self.writer
+    }
+
+    /// Bytes of one of the source's log segments.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     /// The number that the chunk would have.
@@ -212,6 +227,11 @@ fn finish(place: &Place, chunk: Encoded) -> Result<(Encoded, Place), JournalErro
 pub struct Writer {
     reader: Reader,
     place: Place,
+    /// Where the next entry of the tail would stand: what is before it counts as stored.
+    round: Place,
+    /// Up to where entries were sent in this round: the next chunk holds them, counted or not (T1).
+    sent: Offset,
+    tail: tail::Owned,
     former_sent: Moment,
     /// What stood at the end before this writer's first opening.
     found: Option<Header>,
@@ -246,8 +266,10 @@ impl Writer {
             let read = Moment::now();
             let mut pause = Pause::new();
             let found = loop {
-                match reader.last().await {
-                    Ok(last) => break last.map(|chunk| chunk.header().clone()),
+                match closed_end(&reader, trouble).await {
+                    Ok(Some(found)) => break found,
+                    // Somebody puts as well: from the end that there is now.
+                    Ok(None) => {}
                     Err(JournalError::Store(why)) => pause.after(why, trouble).await?,
                     Err(why) => return Err(why),
                 }
@@ -268,7 +290,19 @@ impl Writer {
                     .behind(&chunk)
                     .ok_or(JournalError::NotHeld { what: "any number more".to_owned() })?;
                 let opened = (read, place.number);
-                return Ok(Self { reader, place, former_sent: read, found, opened, poisoned: false });
+                tail::remove_before(&reader, place.generation).await;
+                let (round, sent, tail) = (place.clone(), place.at.offset, tail::Owned::default());
+                return Ok(Self {
+                    reader,
+                    place,
+                    round,
+                    sent,
+                    tail,
+                    former_sent: read,
+                    found,
+                    opened,
+                    poisoned: false,
+                });
             }
             // Another object stands at the number, or too much time has passed: read the journal's end anew.
         }
@@ -314,9 +348,53 @@ impl Writer {
         self.place.generation
     }
 
-    /// Where the journal ends: stored up to here, and no further.
+    /// Stored up to here, and no further: the end of the journal's chunks, or of what the tail holds behind them.
     pub fn stored(&self) -> Position {
-        self.place.at
+        self.round.at
+    }
+
+    /// Whether something was sent to the tail that no chunk holds yet.
+    pub fn has_tail(&self) -> bool {
+        self.sent > self.place.at.offset
+    }
+
+    /// Where an entry of so many plain bytes would stand in the tail; `None` where it takes none now, and the next chunk is to be put.
+    pub fn tail_place(&self, plain_bytes: usize) -> Option<&Place> {
+        let most = plain_bytes as u64 + ENTRY_OVERHEAD;
+        (!self.is_stale() && self.tail.takes(self.reader.store().tails(), most)).then_some(&self.round)
+    }
+
+    /// Appends an entry that was encoded for [`tail_place`](Self::tail_place). On `Ok(true)` it is durable and counts as stored. `Ok(false)`: it may stand there, and counts for nothing; the next chunk is to hold
+    /// it and all that was counted, and whatever was counted stays so.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), for an entry of another place.
+    ///
+    /// # Cancel safety
+    /// Dropped midway it counts for nothing.
+    pub async fn extend(&mut self, entry: &Encoded) -> Result<bool, JournalError> {
+        let header = &entry.header;
+        if self.poisoned
+            || header.kind != Kind::Data
+            || (header.number, header.before) != (self.round.number, self.round.chain)
+        {
+            return Err(JournalError::OpenAnew { at: self.place.number });
+        }
+        let free = self.reader.layout().chunk(self.place.number)?;
+        let behind = self.round.behind(entry);
+        self.sent = self.sent.max(header.end);
+        let appended = self.tail.append(&self.reader, self.place.generation, &entry.bytes, &free).await;
+        match behind {
+            // T3: its number may have been freed since.
+            Some(behind) if appended && self.former_sent.elapsed() < TIDY_GRACE / 2 => {
+                self.round = behind;
+                Ok(true)
+            }
+            _ => {
+                self.tail.give_up();
+                Ok(false)
+            }
+        }
     }
 
     /// The last chunk before this writer's opening; `None` when the journal was empty.
@@ -348,6 +426,11 @@ impl Writer {
         if self.poisoned {
             return Err(JournalError::OpenAnew { at: number });
         }
+        // T1: what was sent to the tail is in the next chunk.
+        let holds_tail = chunk.header.kind == Kind::Data && chunk.header.end >= self.sent;
+        if self.has_tail() && !holds_tail {
+            return Err(JournalError::Broken { before: number, at: number });
+        }
         self.poisoned = true;
         let mut appending = Appending::at(number);
         let sent = Moment::now();
@@ -364,7 +447,10 @@ impl Writer {
         self.poisoned = false;
         self.former_sent = sent;
         let (_, behind) = finish(&self.place, chunk.clone())?;
+        self.round = behind.clone();
+        self.sent = behind.at.offset;
         self.place = behind;
+        self.tail.begin_anew();
         Ok(())
     }
 
@@ -389,26 +475,42 @@ impl Writer {
         let chunk = place.encode_body(Kind::Opening, place.at, place.at.offset, &body)?;
         self.append(&chunk, trouble).await?;
         (self.place.generation, self.place.key) = (place.generation, place.key);
+        self.round = self.place.clone();
+        // The new generation's tails lie elsewhere.
+        self.tail = tail::Owned::default();
+        tail::remove_before(&self.reader, self.place.generation).await;
         self.opened = (begun, self.place.number);
         Ok(())
     }
 
-    /// Whether it is to open anew: something was appended since its newest opening, which is this old. Not where it is [stale](Self::is_stale): what it confirms next counts
+    /// Whether it is to open anew: something was appended since its newest opening, which is this old, or whose tails somebody closed who did not open. Not where it is [stale](Self::is_stale): what it confirms next counts
     /// for nothing, and whoever takes the journal over again opens it.
     pub fn is_due(&self, age: Duration) -> bool {
         let (begun, behind) = self.opened;
-        self.place.number > behind && begun.elapsed() >= age && !self.is_stale()
+        let is_old = begun.elapsed() >= age || self.tail.is_closed() && begun.elapsed() >= REOPENED;
+        self.place.number > behind && is_old && !self.has_tail() && !self.is_stale()
     }
 
     /// Who stands at this writer's number. A chunk of its own, from an append that was given up, does not fence it.
     async fn fenced(&self, at: Sequence) -> JournalError {
-        let own = self.place.generation;
-        match self.reader.object(at).await {
-            Ok(chunk) if self.wrote(chunk.header()) => JournalError::OpenAnew { at },
-            Ok(chunk) => {
-                JournalError::Fenced { own, by: Some((chunk.header().generation, chunk.header().writer)), at }
-            }
-            Err(_) => JournalError::Fenced { own, by: None, at },
+        match self.stands_at(at).await {
+            Ok(None) => JournalError::OpenAnew { at },
+            Ok(Some(by)) => JournalError::Fenced { own: self.place.generation, by: Some(by), at },
+            Err(JournalError::Store(why)) => JournalError::Store(why),
+            Err(_) => JournalError::Fenced { own: self.place.generation, by: None, at },
+        }
+    }
+
+    /// Who else owns the journal, of whom chunk `at` or one behind it is, where there is one. Chunks of this writer's own may stand before his: entries of its tail that he put.
+    ///
+    /// # Errors
+    /// When chunk `at` or the journal's end does not read.
+    pub async fn stands_at(&self, at: Sequence) -> Result<Option<(Generation, WriterId)>, JournalError> {
+        let other = |header: &Header| (!self.wrote(header)).then_some((header.generation, header.writer));
+        let there = other(self.reader.chunk(at).await?.header());
+        match there {
+            Some(_) => Ok(there),
+            None => Ok(self.reader.chunks_end().await?.and_then(|last| other(last.header()))),
         }
     }
 
@@ -422,6 +524,19 @@ impl Writer {
     pub fn is_stale(&self) -> bool {
         self.poisoned || self.former_sent.elapsed() >= TIDY_GRACE / 2
     }
+}
+
+/// The journal's end behind which an opener opens, the tails of the generation that stands there being closed and empty (T5, T6). The outer `None`: somebody else put something meanwhile.
+async fn closed_end(
+    reader: &Reader,
+    trouble: &(dyn Fn(&StoreError) + Sync),
+) -> Result<Option<Option<Header>>, JournalError> {
+    let Some(last) = reader.chunks_end().await? else { return Ok(Some(None)) };
+    let Some(tails) = reader.store().tails().there() else { return Ok(Some(Some(last.header().clone()))) };
+    Ok(match tail::settle(reader, tails, last.header(), trouble).await? {
+        Settled::At(end) => Some(Some(*end)),
+        Settled::Moved => None,
+    })
 }
 
 /// What an opening says, and the data key that its generation is sealed with.
@@ -479,13 +594,13 @@ async fn act(
 }
 
 /// Growing pauses between tries.
-struct Pause {
+pub(crate) struct Pause {
     next: Duration,
     garbled: u32,
 }
 
 impl Pause {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { next: PAUSE_FIRST, garbled: 0 }
     }
 
@@ -512,7 +627,7 @@ impl Pause {
     }
 
     /// Tells of the trouble and waits, or gives the failure back when waiting cannot mend it.
-    async fn after(
+    pub(crate) async fn after(
         &mut self,
         why: StoreError,
         trouble: &(dyn Fn(&StoreError) + Sync),
@@ -525,7 +640,7 @@ impl Pause {
         Ok(())
     }
 
-    async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(PAUSE_LONGEST);
     }

@@ -15,7 +15,9 @@ use farshore_journal::heads::{HEAD_BYTES, Newest, PASSED_OVER};
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::{Founding, Repository};
 use farshore_journal::store::memory::MemoryStore;
-use farshore_journal::store::{Created, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
+use farshore_journal::store::{
+    Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError,
+};
 use farshore_journal::tidy::TidyOptions;
 use farshore_journal::writer::{TIDY_GRACE, Writer, WriterOptions, encode_data};
 use farshore_journal::{DatabaseName, JournalError, Offset, Position, Sequence, Timeline, heads};
@@ -189,6 +191,10 @@ impl ObjectStore for Watched {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        self.inner.tails()
     }
 }
 

@@ -13,7 +13,7 @@ use farshore_journal::format::object::Compression;
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::{Founding, Repository};
 use farshore_journal::store::memory::MemoryStore;
-use farshore_journal::store::{Created, Key, KeyPrefix, Listed, ObjectStore, StoreError};
+use farshore_journal::store::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, StoreError};
 use farshore_journal::writer::{Writer, WriterOptions, encode_data};
 use farshore_journal::{JournalError, Offset, Position, Sequence, Timeline};
 
@@ -59,6 +59,10 @@ impl ObjectStore for Restless {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        self.inner.tails()
     }
 }
 

@@ -13,6 +13,8 @@ use farshore_journal::{Offset, Position};
 pub const MAX_CHUNK_BYTES: usize = 8 << 20;
 /// Bytes from which a chunk is worth sending before the interval is over: compression gains little beyond.
 const WORTH_SENDING_BYTES: usize = 4 << 20;
+/// Most plain bytes of an entry of a tail: more is as well a chunk.
+const MAX_ENTRY_BYTES: usize = 256 << 10;
 /// Whole frames that may wait for being packed.
 const MAX_WHOLE: usize = 2;
 
@@ -31,6 +33,10 @@ pub struct Batch {
     quiet: bool,
     /// Bytes from which it is a chunk.
     most: usize,
+    /// Of those, how many are in the target's tail already: stored, and part of the chunk all the same.
+    tailed: usize,
+    /// Whether frames of it were given out, whose plain bytes it has no more.
+    was_given: bool,
 }
 
 impl Batch {
@@ -45,6 +51,8 @@ impl Batch {
             first_at: None,
             quiet: false,
             most: MAX_CHUNK_BYTES,
+            tailed: 0,
+            was_given: false,
         }
     }
 
@@ -106,7 +114,43 @@ impl Batch {
     /// The next whole frame, to be packed before the chunk is due. None of a batch of less than `large` bytes: its chunk's plain
     /// bytes are wanted when it is merged.
     pub fn frame(&mut self, large: u64) -> Option<Vec<u8>> {
-        if self.bytes as u64 >= large { self.whole.pop_front() } else { None }
+        let frame = if self.bytes as u64 >= large { self.whole.pop_front() } else { None };
+        self.was_given |= frame.is_some();
+        frame
+    }
+
+    /// Whether all of it is stored, or there is nothing.
+    pub fn is_stored(&self) -> bool {
+        self.tailed == self.bytes
+    }
+
+    /// What is not in the tail yet, where it begins, if it may go there: few bytes that have all stayed plain.
+    pub fn for_tail(&self) -> Option<(Offset, Vec<u8>)> {
+        let fresh = self.bytes - self.tailed;
+        if fresh == 0 || fresh > MAX_ENTRY_BYTES || self.was_given {
+            return None;
+        }
+        let (mut log, mut before) = (Vec::with_capacity(fresh), self.tailed);
+        for frame in self.whole.iter().chain([&self.filling]) {
+            let skipped = before.min(frame.len());
+            log.extend_from_slice(&frame[skipped..]);
+            before -= skipped;
+        }
+        Some((Offset::new(self.start.offset.get() + self.tailed as u64), log))
+    }
+
+    /// Everything up to `end` is in the tail.
+    pub fn is_tailed(&mut self, end: Offset) {
+        let tailed = end.get().saturating_sub(self.start.offset.get());
+        self.tailed =
+            usize::try_from(tailed).map_or(self.bytes, |tailed| tailed.min(self.bytes)).max(self.tailed);
+    }
+
+    /// When the chunk of what goes to a tail is due: nobody waits for it but whoever reads.
+    pub fn due_behind_tail(&self, interval: Duration) -> Option<Instant> {
+        let first_at = self.first_at?;
+        let is_large = self.bytes >= WORTH_SENDING_BYTES.min(self.most);
+        Some(if is_large { first_at } else { first_at + interval })
     }
 
     /// When a chunk is due at the latest; `None` while nothing waits. `last_sent` spaces chunks by the interval, so that a

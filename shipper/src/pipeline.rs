@@ -85,9 +85,21 @@ pub enum SourceConfig {
     Sqlite(Box<sqlite::File>),
 }
 
-/// The append in flight, of a chunk of log or, with nothing landed, of an opening. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
+/// The append in flight, of a chunk, of an opening or to the tail. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
 /// across an await needs.
-type Append = ReusableBoxFuture<'static, (Writer, Result<Option<Landed>, ShipError>)>;
+type Append = ReusableBoxFuture<'static, (Writer, Result<Came, ShipError>)>;
+
+/// What came of an append.
+enum Came {
+    /// The journal confirmed a chunk.
+    Chunk(Landed),
+    /// It was opened anew.
+    Opening,
+    /// The tail holds log up to here.
+    Tailed(Position),
+    /// The tail took nothing: what waits goes as a chunk.
+    NotTailed,
+}
 
 /// A chunk that the journal confirmed.
 struct Landed {
@@ -234,6 +246,8 @@ impl Pipeline {
                     return Err(why);
                 },
             }
+            // What its tail holds is put by whoever takes the journal over next: this process, in a moment.
+            self.writer.take_if(|writer| writer.has_tail());
             // A target that takes what it gets, however slowly, is not one that must be spared.
             if begun.elapsed() > PAUSE_LONGEST || self.progress.borrow().stored != stored {
                 pause = PAUSE_FIRST;
@@ -266,18 +280,26 @@ impl Pipeline {
         self.landed(writer, landed)
     }
 
-    fn landed(&mut self, writer: Writer, landed: Result<Option<Landed>, ShipError>) -> Result<(), ShipError> {
+    fn landed(&mut self, writer: Writer, came: Result<Came, ShipError>) -> Result<(), ShipError> {
         let (next, generation) = (writer.place().number(), writer.generation());
-        if let (Some(heads), Ok(_)) = (&self.heads, &landed) {
+        if let (Some(heads), Ok(Came::Chunk(_) | Came::Opening)) = (&self.heads, &came) {
             heads.confirmed(&writer);
         }
         self.writer = Some(writer);
-        let Some(landed) = landed? else {
-            self.tell(|progress| {
-                (progress.generation, progress.next_sequence) = (Some(generation), Some(next));
-                progress.trouble = None;
-            });
-            return Ok(());
+        let landed = match came? {
+            Came::Chunk(landed) => landed,
+            Came::Opening => {
+                self.tell(|progress| {
+                    (progress.generation, progress.next_sequence) = (Some(generation), Some(next));
+                    progress.trouble = None;
+                });
+                return Ok(());
+            }
+            Came::Tailed(end) => {
+                self.tailed(end);
+                return Ok(());
+            }
+            Came::NotTailed => return Ok(()),
         };
         let stored = landed.end.offset;
         self.proven = Some(landed.end);
@@ -289,7 +311,7 @@ impl Pipeline {
         for point in &points {
             self.naming.stored(point, Position::new(landed.end.timeline, point.end));
         }
-        let oldest = self.unstored.oldest_commit();
+        let oldest = self.unstored.oldest_commit(stored);
         let mut incarnation = None;
         let resumes_at = self.resumes_at.map(|at| Position::new(landed.end.timeline, at));
         self.tell(|progress| {
@@ -317,6 +339,19 @@ impl Pipeline {
             });
         }
         Ok(())
+    }
+
+    /// Log up to `end` counts as stored. The catalog is told when it is in a chunk.
+    fn tailed(&mut self, end: Position) {
+        self.proven = Some(end);
+        let (oldest, newest) =
+            (self.unstored.oldest_commit(end.offset), self.unstored.newest_stored(end.offset));
+        self.tell(|progress| {
+            progress.stored = Some(end);
+            progress.oldest_unstored_commit = oldest;
+            progress.last_stored_commit = newest.or(progress.last_stored_commit);
+            progress.trouble = None;
+        });
     }
 
     fn fact(&self, fact: Fact) {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farshore_journal::store::remote::wire::Asked;
+use farshore_journal::store::remote::wire::{Asked, TailAsked};
 use farshore_journal::store::{Key, KeyPrefix};
 use farshore_journal::{DatabaseName, layout};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -67,6 +67,11 @@ impl Rights {
                 false => Verdict::No(format!("{} may not delete {key}", self.named())),
             },
             Asked::Delete { .. } => Verdict::No(format!("{} may not delete", self.named())),
+            // Tails are no objects: what may put a database's chunks may keep its tails, and make way for its next owner's.
+            Asked::Tail(asked) => match self.has_tails(asked) {
+                true => Verdict::Yes,
+                false => Verdict::No(format!("{} may have no tails of {}", self.named(), asked.folder())),
+            },
             Asked::List { prefix, .. } => {
                 let own = self.folders();
                 match own.iter().any(|folder| is_in(prefix, folder)) {
@@ -102,6 +107,20 @@ impl Rights {
 
     fn databases_have(&self, key: &Key) -> bool {
         self.databases.iter().any(|name| layout::database(name).is_ok_and(|folder| key.is_below(&folder)))
+    }
+
+    fn has_tails(&self, asked: &TailAsked) -> bool {
+        let owns = |folder: &KeyPrefix| {
+            self.databases
+                .iter()
+                .filter_map(|name| layout::database(name).ok())
+                .any(|own| is_in(folder, &own))
+        };
+        let frees_own = match asked {
+            TailAsked::Append { free, .. } => self.databases_have(free),
+            _ => true,
+        };
+        frees_own && owns(asked.folder())
     }
 
     fn named(&self) -> String {
@@ -208,6 +227,34 @@ mod tests {
         assert_eq!(within("db"), ["db/orders"]);
         for foreign in ["db/invoices", "db/invoices/in-1", "db/orders-2", "x"] {
             assert!(within(foreign).is_empty(), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn tails_are_those_of_his_own_databases() {
+        let rights = rights(&["orders"], false);
+        let folder = |text: &str| KeyPrefix::new(text).unwrap();
+        let append = |of: &str, free: &str| {
+            let (folder, free) = (folder(of), key(free));
+            Asked::Tail(TailAsked::Append { folder, id: "1".to_owned(), order: 0, at: 0, free, length: 1 })
+        };
+        let own = "db/orders/in-1/0000000000000001";
+        for asked in [
+            Asked::Tail(TailAsked::Begin { folder: folder(own) }),
+            Asked::Tail(TailAsked::Close { folder: folder(own) }),
+            append(own, "db/orders/in-1/journal/1"),
+        ] {
+            assert_eq!(rights.judge(&asked), Verdict::Yes, "{asked:?}");
+        }
+        for asked in [
+            Asked::Tail(TailAsked::Begin { folder: folder("db/orders-2/in-1/1") }),
+            Asked::Tail(TailAsked::Read { folder: folder("db/invoices/in-1/1") }),
+            Asked::Tail(TailAsked::Folders { below: folder("db") }),
+            Asked::Tail(TailAsked::Remove { folder: folder("activity") }),
+            append(own, "db/invoices/in-1/journal/1"),
+            append("db/invoices/in-1/1", "db/orders/in-1/journal/1"),
+        ] {
+            assert!(matches!(rights.judge(&asked), Verdict::No(_)), "{asked:?}");
         }
     }
 

@@ -330,6 +330,11 @@ impl Decoded {
         &self.header
     }
 
+    /// The whole object.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// The heads of its frames, in order.
     pub fn heads(&self) -> &[FrameHead] {
         &self.heads

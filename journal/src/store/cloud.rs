@@ -20,7 +20,7 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, GetOptions, ObjectStoreExt, PutMode, PutOptions, RetryConfig};
 
 use super::options::{MAX_GET, deadline};
-use super::{Created, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
+use super::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
 
 mod build;
 mod http;
@@ -310,5 +310,9 @@ impl ObjectStore for CloudStore {
             Ok(()) | Err(Meaning::NoObject) => Ok(()),
             Err(meaning) => Err(self.failed(Operation::Delete, key, Some(key), meaning)),
         }
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        HasTails::Never
     }
 }

@@ -27,6 +27,8 @@ pub enum Operation {
     Delete,
     /// Racing creators at a new store.
     Probe,
+    /// Appending to a tail, making one or closing it.
+    Append,
 }
 
 impl fmt::Display for Operation {
@@ -39,6 +41,7 @@ impl fmt::Display for Operation {
             Self::List => "list",
             Self::Delete => "delete",
             Self::Probe => "probe",
+            Self::Append => "append to",
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::{Created, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
+use super::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
 
 /// What to inject, each by its probability from 0 (never) to 1 (always).
 #[derive(Debug, Clone, Default)]
@@ -284,5 +284,9 @@ impl<S: ObjectStore> ObjectStore for Faulty<S> {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.around(Operation::Delete, key.to_string(), self.inner.delete(key)).await
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        self.inner.tails()
     }
 }

@@ -19,12 +19,14 @@
 //! folders or at the end: a link put into the store cannot lead a restore out of it. The root itself may be one. Held
 //! open, the root also stays what it was when a mount beneath its path goes away.
 //!
+//! Tails lie beside the objects, in `.tails` (`tails`).
+//!
 //! What it does not do: a key cannot be the folder of another key here, and names that differ only in case are one
 //! name on file systems that fold it. It does not keep others from writing into the folder.
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,10 +34,11 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::options::{Access, StoreOptions, deadline};
-use super::{Created, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
+use super::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
 use tree::Tree;
 
 mod create;
+mod tails;
 mod tree;
 
 /// File operations at once. More would only queue in the disk, and a hung file system must not eat every thread.
@@ -47,6 +50,8 @@ pub struct FileStore {
     tree: Arc<Tree>,
     permits: Arc<Semaphore>,
     timeout: Duration,
+    /// Of one that was opened for reading: itself, opened for writing once it had to.
+    writing: Arc<OnceLock<FileStore>>,
 }
 
 impl FileStore {
@@ -69,7 +74,21 @@ impl FileStore {
             tree: Arc::new(tree),
             permits: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             timeout: options.timeout,
+            writing: Arc::default(),
         })
+    }
+
+    /// For writing, whatever it was opened for. Blocks for a few file operations, once.
+    fn writing(&self) -> Result<&Self, StoreError> {
+        if self.tree.tmp.is_some() {
+            return Ok(self);
+        }
+        if let Some(writing) = self.writing.get() {
+            return Ok(writing);
+        }
+        let options = StoreOptions::for_writing().timeout(self.timeout);
+        let opened = Self::open(self.tree.root_path(), &options)?;
+        Ok(self.writing.get_or_init(|| opened))
     }
 
     /// Runs blocking file work with a deadline. The thread of a hung file system cannot be ended: it keeps its permit,
@@ -144,5 +163,9 @@ impl ObjectStore for FileStore {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         let name = key.clone();
         self.run(Operation::Delete, key.to_string(), 0, move |tree| tree.delete(&name)).await
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        HasTails::Yes(self)
     }
 }

@@ -3,18 +3,34 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{Created, Key, KeyPrefix, Listed, ObjectStore, StoreError};
+use super::tails::{Standing, TAIL_BYTES, Tail, Tails};
+use super::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
 
 /// A store in memory. Time stands still in it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct MemoryStore {
-    objects: Mutex<BTreeMap<Key, Bytes>>,
+    objects: Arc<Mutex<BTreeMap<Key, Bytes>>>,
+    folders: Arc<Mutex<BTreeMap<KeyPrefix, Folder>>>,
+}
+
+/// The tails of a generation. One that was deleted leaves nothing at its number.
+#[derive(Debug, Default)]
+struct Folder {
+    is_closed: bool,
+    tails: Vec<Option<Vec<u8>>>,
+}
+
+#[derive(Debug)]
+struct MemoryTail {
+    store: MemoryStore,
+    folder: KeyPrefix,
+    which: usize,
 }
 
 impl MemoryStore {
@@ -25,6 +41,10 @@ impl MemoryStore {
 
     fn objects(&self) -> MutexGuard<'_, BTreeMap<Key, Bytes>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tails_of(&self) -> MutexGuard<'_, BTreeMap<KeyPrefix, Folder>> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces an object, as no store may: for tests of what detects it.
@@ -84,5 +104,75 @@ impl ObjectStore for MemoryStore {
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.objects().remove(key);
         Ok(())
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        HasTails::Yes(self)
+    }
+}
+
+fn refused(folder: &KeyPrefix) -> StoreError {
+    let reason = "it is closed, gone or full".to_owned();
+    StoreError::Refused { operation: Operation::Append, what: folder.to_string(), reason }
+}
+
+#[async_trait]
+impl Tails for MemoryStore {
+    async fn begin(&self, folder: &KeyPrefix) -> Result<Box<dyn Tail>, StoreError> {
+        let mut folders = self.tails_of();
+        let found = folders.entry(folder.clone()).or_default();
+        if found.is_closed {
+            return Err(refused(folder));
+        }
+        found.tails.push(Some(vec![0; usize::try_from(TAIL_BYTES).unwrap_or_default()]));
+        let which = found.tails.len() - 1;
+        Ok(Box::new(MemoryTail { store: self.clone(), folder: folder.clone(), which }))
+    }
+
+    async fn close(&self, folder: &KeyPrefix) -> Result<(), StoreError> {
+        self.tails_of().entry(folder.clone()).or_default().is_closed = true;
+        Ok(())
+    }
+
+    async fn read(&self, folder: &KeyPrefix) -> Result<Vec<Standing>, StoreError> {
+        let folders = self.tails_of();
+        let all = folders.get(folder).into_iter().flat_map(|found| found.tails.iter().flatten());
+        Ok(all.map(|tail| Standing { bytes: Bytes::copy_from_slice(tail), is_fresh: false }).collect())
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<Created, StoreError> {
+        self.create(key, bytes).await
+    }
+
+    async fn folders(&self, below: &KeyPrefix) -> Result<Vec<KeyPrefix>, StoreError> {
+        let is_below = |folder: &&KeyPrefix| {
+            let path = folder.folder().and_then(|path| path.rsplit_once('/'));
+            path.map(|(parent, _)| parent) == below.folder()
+        };
+        Ok(self.tails_of().keys().filter(is_below).cloned().collect())
+    }
+
+    async fn remove(&self, folder: &KeyPrefix) -> Result<(), StoreError> {
+        if let Some(found) = self.tails_of().get_mut(folder) {
+            found.is_closed = false;
+            found.tails.iter_mut().for_each(|tail| *tail = None);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Tail for MemoryTail {
+    async fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Result<(), StoreError> {
+        let is_taken = self.store.objects().contains_key(free);
+        let mut folders = self.store.tails_of();
+        let found = folders.get_mut(&self.folder).ok_or_else(|| refused(&self.folder))?;
+        let is_closed = found.is_closed;
+        let tail =
+            found.tails.get_mut(self.which).and_then(Option::as_mut).ok_or_else(|| refused(&self.folder))?;
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        let place = tail.get_mut(at..at.saturating_add(bytes.len())).ok_or_else(|| refused(&self.folder))?;
+        place.copy_from_slice(&bytes);
+        if is_closed || is_taken { Err(refused(&self.folder)) } else { Ok(()) }
     }
 }

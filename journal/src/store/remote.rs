@@ -21,11 +21,12 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::task::JoinSet;
 
 use super::options::{MAX_GET, StoreOptions, deadline};
-use super::{Created, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
+use super::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
 use paths::{Path, Paths};
 use wire::{Answer, Asked, Failure, Word};
 
 mod paths;
+mod tails;
 pub mod wire;
 
 /// How long a connection may take to be made.
@@ -64,14 +65,15 @@ impl fmt::Debug for Way {
 }
 
 /// A store at a receiver. See the module's text for what it guarantees.
+#[derive(Clone)]
 pub struct RemoteStore {
     paths: Arc<Paths<Way>>,
     timeout: Duration,
     trying: Arc<Trying>,
     /// Tries what failed; ends with the store.
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Arc<Mutex<JoinSet<()>>>,
     /// Which store the first answer came from.
-    store: OnceLock<String>,
+    store: Arc<OnceLock<String>>,
 }
 
 /// Whether somebody tries the paths that failed.
@@ -112,7 +114,7 @@ impl RemoteStore {
         };
         let ways = addresses.iter().map(way).collect::<Result<Vec<_>, _>>()?;
         let paths = Arc::new(Paths::new(ways));
-        let (trying, tasks, store) = (Arc::default(), Mutex::default(), OnceLock::new());
+        let (trying, tasks, store) = (Arc::default(), Arc::default(), Arc::default());
         Ok(Self { paths, timeout: options.timeout, trying, tasks, store })
     }
 
@@ -121,7 +123,10 @@ impl RemoteStore {
         let bytes = body.len() as u64;
         let until = tokio::time::Instant::now() + deadline(self.timeout, bytes);
         let (mut failed, mut doubt) = (None, false);
-        let paths = self.paths.in_order();
+        let mut paths = self.paths.in_order();
+        if !asked.may_be_repeated() {
+            paths.truncate(1);
+        }
         for (at, path) in paths.iter().enumerate() {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
             let is_last = at + 1 == paths.len();
@@ -440,6 +445,10 @@ impl ObjectStore for RemoteStore {
             Answer::Deleted => Ok(()),
             _ => Err(strange(&asked)),
         }
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        HasTails::Yes(self)
     }
 }
 

@@ -14,7 +14,7 @@ use farshore_journal::writer::Writer;
 use farshore_journal::{JournalError, Position, Sequence};
 use tokio_util::sync::ReusableBoxFuture;
 
-use super::{Pipeline, SourceConfig};
+use super::{Came, Pipeline, SourceConfig};
 use crate::crash::crash_point;
 use crate::error::ShipError;
 use crate::progress::PipelineState;
@@ -50,14 +50,20 @@ impl Pipeline {
             Err(JournalError::Store(StoreError::NotFound { .. })) => Ok(()),
             Err(why) => Err(why.into()),
             Ok(chunk) => {
-                let header = chunk.header();
-                if writer.wrote(header) {
-                    // An append that was given up stands after all. Nobody else was there: take the journal over again.
-                    self.writer = None;
-                    return Ok(());
+                if !writer.wrote(chunk.header()) {
+                    let by = Some((chunk.header().generation, chunk.header().writer));
+                    return Err(JournalError::Fenced { own: writer.generation(), by, at }.into());
                 }
-                let by = Some((header.generation, header.writer));
-                Err(JournalError::Fenced { own: writer.generation(), by, at }.into())
+                match writer.stands_at(at).await? {
+                    Some(by) => {
+                        Err(JournalError::Fenced { own: writer.generation(), by: Some(by), at }.into())
+                    }
+                    // An append that was given up stands after all, or somebody put what the tail held. Nobody else was there: take the journal over again.
+                    None => {
+                        self.writer = None;
+                        Ok(())
+                    }
+                }
             }
         }
     }
@@ -138,7 +144,7 @@ impl Pipeline {
             crash_point!("ship-renew");
             let renewed = writer.renew(&options, &*trouble).await;
             crash_point!("ship-renewed");
-            (writer, renewed.map(|()| None).map_err(ShipError::from))
+            (writer, renewed.map(|()| Came::Opening).map_err(ShipError::from))
         }));
     }
 

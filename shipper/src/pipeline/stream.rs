@@ -17,16 +17,16 @@ use farshore_engines::log::Decoder;
 use farshore_engines::stream::{self, Event, Report, Stream};
 use farshore_journal::format::pack::Packed;
 use farshore_journal::format::{FormatError, Mark};
-use farshore_journal::packing::Packing;
+use farshore_journal::packing::{Packers, Packing};
 use farshore_journal::reader::Reader;
-use farshore_journal::writer::encode_packed;
+use farshore_journal::writer::{Writer, encode_packed, frame_room};
 use farshore_journal::{JournalError, Offset, Position};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use super::based::LookForBase;
 use super::copies::Copying;
 use super::postgres::Guard;
-use super::{Landed, Pipeline};
+use super::{Came, Landed, Pipeline, SourceConfig};
 use crate::batch::Batch;
 use crate::crash::crash_point;
 use crate::error::ShipError;
@@ -47,6 +47,8 @@ const LET_GO: Duration = Duration::from_secs(30);
 const COPY_STALL: Duration = Duration::from_secs(60);
 /// Log that is packed where it is: a thread of its own for it would cost more than the packing.
 const AT_ONCE_BYTES: usize = 32 << 10;
+/// How long what is in the tail waits at most until it is a chunk, whatever the flush interval: readers wait for it.
+const CHUNK_BEHIND_TAIL: Duration = Duration::from_secs(1);
 /// How often the source is asked for a sign of life: what an idle database's exposure is measured by.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -118,16 +120,23 @@ impl Pipeline {
             if self.append.is_none() && comparison.is_done() && closed.is_none() && !cancel.is_cancelled() {
                 self.renew();
             }
+            let for_tail = self.for_tail(&batch, comparison.is_done());
+            // What the tail does not take is a chunk as soon as it would be without one.
+            let due_at = match for_tail.is_some() || batch.is_stored() {
+                true => batch.due_behind_tail(self.config.flush_interval.min(CHUNK_BEHIND_TAIL)),
+                false => batch.due(last_sent, interval),
+            };
             if self.append.is_none() && packing.is_idle() && !batch.is_empty() {
-                let due = batch.due(last_sent, interval);
                 let now = Instant::now();
-                if timeline_over
+                let is_due = timeline_over
                     || closed.is_some()
                     || cancel.is_cancelled()
                     || batch.is_chunk()
                     || held.is_some()
-                    || due.is_some_and(|due| due <= now)
-                {
+                    || due_at.is_some_and(|due| due <= now);
+                if let Some((from, log)) = for_tail.filter(|_| !is_due) {
+                    self.extend(from, log)?;
+                } else if is_due {
                     // A record that began before decoding did is in no entry, so neither is a chunk that one may end in, where the
                     // journal has more in front of it.
                     let start = batch.start().offset;
@@ -178,7 +187,7 @@ impl Pipeline {
             let waits = held.is_some() && !batch.is_empty();
             let reads = listens && !batch.is_full() && !copying.is_full() && !waits;
             let may_send = self.append.is_none() && packing.is_idle();
-            let due = batch.due(last_sent, interval).filter(|_| may_send);
+            let due = due_at.filter(|_| may_send);
             tokio::select! {
                 biased;
                 done = async { match self.append.as_mut() {
@@ -186,8 +195,11 @@ impl Pipeline {
                     None => std::future::pending().await,
                 } } => {
                     (self.append, append_since) = (None, None);
-                    let (writer, landed) = done;
-                    self.landed(writer, landed)?;
+                    let (writer, came) = done;
+                    if let Ok(Came::Tailed(end)) = &came {
+                        batch.is_tailed(end.offset);
+                    }
+                    self.landed(writer, came)?;
                     if closed.is_none() {
                         self.streams(&guard);
                     }
@@ -297,7 +309,7 @@ impl Pipeline {
                             batch.push(fresh, quiet, Instant::now());
                         }
                         self.heard(stream.as_ref(), source_end);
-                        self.takes(&guard, comparison.is_done() && batch.is_empty());
+                        self.takes(&guard, comparison.is_done() && batch.is_stored());
                         // What came may be within the bound as it is.
                         if matches!(self.config.protection, Protection::Near { .. })
                             && let Err(why) = self.report(stream.as_mut(), &guard, false).await
@@ -311,7 +323,7 @@ impl Pipeline {
                         if let Some(source_end) = source_end {
                             batch.rests_at(source_end);
                             self.heard(stream.as_ref(), Some(source_end));
-                            self.takes(&guard, comparison.is_done() && batch.is_empty());
+                            self.takes(&guard, comparison.is_done() && batch.is_stored());
                         }
                         if reply_requested
                             && let Err(why) = self.report(stream.as_mut(), &guard, false).await
@@ -378,7 +390,8 @@ impl Pipeline {
 
     fn heard(&self, stream: Option<&Stream>, source_end: Option<Offset>) {
         let Some(stream) = stream else { return };
-        let oldest = self.unstored.oldest_commit();
+        let stored = self.proven.map_or(Offset::new(0), |proven| proven.offset);
+        let oldest = self.unstored.oldest_commit(stored);
         self.tell(|progress| {
             progress.received = Some(stream.received());
             let received = stream.received().offset;
@@ -423,6 +436,30 @@ impl Pipeline {
         let frees = self.config.protection.holds_commits();
         stream.report(Report { reported, frees, released: self.resumes_at, ask }).await?;
         self.tell(|progress| progress.reported = reported);
+        Ok(())
+    }
+
+    /// What may go to the target's tail now, where it takes any: of PostgreSQL, whose chunks may end anywhere.
+    fn for_tail(&self, batch: &Batch, is_owner: bool) -> Option<(Offset, Vec<u8>)> {
+        let writer = self.writer.as_ref().filter(|_| is_owner && self.append.is_none())?;
+        if !matches!(self.config.source, SourceConfig::Postgres(_)) || batch.is_stored() {
+            return None;
+        }
+        let (from, log) = batch.for_tail()?;
+        let place = writer.tail_place(log.len())?;
+        (place.at().offset == from && place.at().timeline == batch.start().timeline).then_some((from, log))
+    }
+
+    /// Puts what came on its way to the tail.
+    fn extend(&mut self, from: Offset, log: Vec<u8>) -> Result<(), ShipError> {
+        let Some(mut writer) = self.writer.take() else {
+            return Err(ShipError::TaskEnded { what: "writer" });
+        };
+        let packers = self.packers.clone();
+        self.append = Some(ReusableBoxFuture::new(async move {
+            let came = extended(&mut writer, &packers, from, &log).await;
+            (writer, came)
+        }));
         Ok(())
     }
 
@@ -479,7 +516,7 @@ impl Pipeline {
                     indexing.confirmed(&writer, &place, &chunk.header, sheet);
                 }
                 let end = chunk.header.end_position();
-                Ok(Some(Landed {
+                Ok(Came::Chunk(Landed {
                     from,
                     end,
                     checked: checked.min(end.offset),
@@ -492,6 +529,30 @@ impl Pipeline {
         }));
         Ok(())
     }
+}
+
+/// Appends log to the writer's tail.
+async fn extended(
+    writer: &mut Writer,
+    packers: &Packers,
+    from: Offset,
+    log: &[u8],
+) -> Result<Came, ShipError> {
+    let Some(place) = writer.tail_place(log.len()).filter(|place| place.at().offset == from).cloned() else {
+        return Ok(Came::NotTailed);
+    };
+    let (mut frames, mut at, mut rest) = (Vec::new(), from, log);
+    while !rest.is_empty() {
+        let (plain, behind) = rest.split_at(rest.len().min(frame_room(at, place.segment_bytes())));
+        frames.push(packers.pack(plain).map_err(encode_error)?);
+        at = Offset::new(at.get() + plain.len() as u64);
+        rest = behind;
+    }
+    let (entry, _) = encode_packed(&place, frames, Mark::NONE)?;
+    crash_point!("ship-tail");
+    let is_stored = writer.extend(&entry).await?;
+    crash_point!("ship-tailed");
+    Ok(if is_stored { Came::Tailed(entry.header.end_position()) } else { Came::NotTailed })
 }
 
 /// Why a stream is closed, if it is: a full batch has waited for so long, and an append. One that holds the log at the source itself

@@ -1,4 +1,4 @@
-//! Commits and points that were received and are not yet stored: what the catalog is told once they are.
+//! Commits and points that were received and are not yet in chunks: what the catalog is told once they are.
 
 use std::collections::VecDeque;
 
@@ -24,6 +24,15 @@ impl Seen {
         match self {
             Self::Commit(commit) => commit.end,
             Self::Point(point) => point.end,
+        }
+    }
+}
+
+impl Seen {
+    fn committed(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Commit(commit) => DateTime::from_timestamp_micros(commit.time_micros),
+            Self::Point(_) => None,
         }
     }
 }
@@ -69,11 +78,15 @@ impl Unstored {
         (commits, points)
     }
 
-    /// The time of the oldest commit.
-    pub(super) fn oldest_commit(&self) -> Option<DateTime<Utc>> {
-        self.seen.iter().find_map(|seen| match seen {
-            Seen::Commit(commit) => DateTime::from_timestamp_micros(commit.time_micros),
-            Seen::Point(_) => None,
-        })
+    /// The time of the oldest commit behind `stored`.
+    pub(super) fn oldest_commit(&self, stored: Offset) -> Option<DateTime<Utc>> {
+        let behind = self.seen.partition_point(|seen| seen.end() <= stored);
+        self.seen.iter().skip(behind).find_map(Seen::committed)
+    }
+
+    /// The time of the newest commit up to `stored`, of those that are still to be told.
+    pub(super) fn newest_stored(&self, stored: Offset) -> Option<DateTime<Utc>> {
+        let behind = self.seen.partition_point(|seen| seen.end() <= stored);
+        self.seen.iter().take(behind).rev().find_map(Seen::committed)
     }
 }

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use farshore_journal::layout;
-use farshore_journal::store::{Created, Key, KeyPrefix, Listed, ObjectStore, StoreError};
+use farshore_journal::store::tails::{Standing, Tail, Tails};
+use farshore_journal::store::{
+    Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError,
+};
 
 use super::lanes::Lane;
 use super::valve::Valve;
@@ -59,6 +62,64 @@ impl ObjectStore for Metered {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.inner.delete(key).await
+    }
+
+    /// With a limit nothing is appended to tails: what goes there goes a second time as a chunk.
+    fn tails(&self) -> HasTails<'_> {
+        match (self.inner.tails(), self.valve.rate()) {
+            (HasTails::Yes(_), None) => HasTails::Yes(self),
+            (HasTails::Yes(tails) | HasTails::ReadOnly(tails), _) => HasTails::ReadOnly(tails),
+            (HasTails::Never, _) => HasTails::Never,
+        }
+    }
+}
+
+/// That the store behind it keeps no tails: whoever asks was told so.
+fn none(what: &impl ToString) -> StoreError {
+    let reason = "it keeps no tails".to_owned();
+    StoreError::Refused { operation: Operation::Append, what: what.to_string(), reason }
+}
+
+#[async_trait]
+impl Tails for Metered {
+    async fn begin(&self, folder: &KeyPrefix) -> Result<Box<dyn Tail>, StoreError> {
+        let inner = self.inner.tails().there().ok_or_else(|| none(folder))?.begin(folder).await?;
+        Ok(Box::new(MeteredTail { inner, valve: Arc::clone(&self.valve) }))
+    }
+
+    async fn close(&self, folder: &KeyPrefix) -> Result<(), StoreError> {
+        self.inner.tails().there().ok_or_else(|| none(folder))?.close(folder).await
+    }
+
+    async fn read(&self, folder: &KeyPrefix) -> Result<Vec<Standing>, StoreError> {
+        self.inner.tails().there().ok_or_else(|| none(folder))?.read(folder).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<Created, StoreError> {
+        self.inner.tails().there().ok_or_else(|| none(key))?.put(key, bytes).await
+    }
+
+    async fn folders(&self, below: &KeyPrefix) -> Result<Vec<KeyPrefix>, StoreError> {
+        self.inner.tails().there().ok_or_else(|| none(below))?.folders(below).await
+    }
+
+    async fn remove(&self, folder: &KeyPrefix) -> Result<(), StoreError> {
+        self.inner.tails().there().ok_or_else(|| none(folder))?.remove(folder).await
+    }
+}
+
+/// A tail whose bytes are counted.
+#[derive(Debug)]
+struct MeteredTail {
+    inner: Box<dyn Tail>,
+    valve: Arc<Valve>,
+}
+
+#[async_trait]
+impl Tail for MeteredTail {
+    async fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Result<(), StoreError> {
+        self.valve.pass(Lane::Log, bytes.len() as u64).await;
+        self.inner.append(at, bytes, free).await
     }
 }
 

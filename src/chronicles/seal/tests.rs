@@ -10,7 +10,7 @@ use chrono::DateTime;
 use farshore_catalog::Options;
 use farshore_catalog::activity::Activity;
 use farshore_catalog::chronicle::Before;
-use farshore_journal::store::{Created, Key, KeyPrefix, Listed, ObjectStore, StoreError};
+use farshore_journal::store::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, StoreError};
 
 use chrono::Utc;
 use farshore_journal::format::VerifyKeys;
@@ -233,6 +233,10 @@ impl ObjectStore for Beside {
 
     async fn delete(&self, key: &Key) -> Result<(), StoreError> {
         self.store.delete(key).await
+    }
+
+    fn tails(&self) -> HasTails<'_> {
+        self.store.tails()
     }
 }
 

@@ -23,7 +23,7 @@ const BLOCK: usize = 1 << 20;
 /// A leftover this old belongs to no create that still runs: deadlines are minutes.
 const SWEEP_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Readable by the owner and the group, which a restore may run as; no one else.
-const FILE_MODE: Mode = Mode::from_bits_truncate(0o640);
+pub(super) const FILE_MODE: Mode = Mode::from_bits_truncate(0o640);
 const FOLDER_MODE: Mode = Mode::from_bits_truncate(0o750);
 
 /// The error a fail point asks for by its number; 5 is `EIO`. Only builds with fail points call it.
@@ -81,10 +81,17 @@ fn before_link(key: &Key, bytes: &[u8], step: &'static str, error: io::Error) ->
     }
 }
 
-type Step<T> = Result<T, (&'static str, io::Error)>;
+pub(super) type Step<T> = Result<T, (&'static str, io::Error)>;
 
 fn step<T>(name: &'static str, result: Result<T, impl Into<io::Error>>) -> Step<T> {
     result.map_err(|error| (name, error.into()))
+}
+
+/// A name that nobody has used.
+pub(super) fn random_name() -> Step<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|e| ("draw a name", io::Error::other(e.to_string())))?;
+    Ok(hex::encode(random))
 }
 
 /// A file in `.tmp`, flushed; its name goes when it is dropped.
@@ -97,9 +104,7 @@ struct Temp<'a> {
 impl<'a> Temp<'a> {
     fn write(tree: &'a Tree, bytes: &[u8]) -> Step<Self> {
         let folder = tree.tmp.as_ref().ok_or(("write", Errno::EROFS.into()))?;
-        let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|e| ("draw a name", io::Error::other(e.to_string())))?;
-        let name = hex::encode(random);
+        let name = random_name()?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = step("make a file in .tmp", openat(folder, name.as_str(), flags, FILE_MODE))?;
         let temp = Self { folder, name, keep: false };
@@ -148,9 +153,18 @@ fn link(temp: &Temp<'_>, folder: &OwnedFd, key: &Key) -> io::Result<()> {
 /// The key's folder, made when missing, its chain of names flushed up to the root. Another process may have made a
 /// folder and died before it flushed, so a folder that merely exists is flushed too, once for each handle.
 fn make_folders(tree: &Tree, key: &Key) -> Step<OwnedFd> {
+    make_path(tree, folders(key), true)
+}
+
+/// A folder by its path, made when missing, its chain of names flushed up to the root, whoever made and flushed it before.
+pub(super) fn folder_at<'a>(tree: &Tree, path: impl Iterator<Item = &'a str>) -> Step<OwnedFd> {
+    make_path(tree, path, false)
+}
+
+fn make_path<'a>(tree: &Tree, segments: impl Iterator<Item = &'a str>, remembers: bool) -> Step<OwnedFd> {
     let mut folder = step("hold the root", tree.root.try_clone())?;
     let mut path = String::new();
-    for segment in folders(key) {
+    for segment in segments {
         if !path.is_empty() {
             path.push('/');
         }
@@ -167,9 +181,11 @@ fn make_folders(tree: &Tree, key: &Key) -> Step<OwnedFd> {
             }
             other => step("open a folder", other)?,
         };
-        if made || !tree.is_settled(&path) {
+        if made || !remembers || !tree.is_settled(&path) {
             step("flush a folder", tree.flush_folder(&folder))?;
-            tree.settle(&path);
+            if remembers {
+                tree.settle(&path);
+            }
         }
         folder = next;
     }

@@ -25,12 +25,16 @@ use super::super::{Key, KeyPrefix, Listed, Operation, StoreError};
 
 /// Where creates write first. No key can have this name: segments never begin with a dot.
 pub(super) const TMP: &str = ".tmp";
+/// Where tails lie. No key can have this name either.
+pub(super) const TAILS: &str = ".tails";
 /// A folder, and not a link to one.
 pub(super) const FOLDER: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 /// An object. `O_NONBLOCK`, or a named pipe in its place would hang the opening.
 const OBJECT: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_NONBLOCK).union(OFlag::O_CLOEXEC);
+/// Folders of the root that are no keys'.
+const OWN: [&[u8]; 2] = [TMP.as_bytes(), TAILS.as_bytes()];
 /// Folders remembered as flushed up to the root; forgotten together when full, which costs a few fsyncs.
 const MAX_SETTLED: usize = 4096;
 
@@ -100,6 +104,11 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Where the root was found.
+    pub(super) fn root_path(&self) -> &Path {
+        &self.path
+    }
+
     /// The root's path, for messages.
     pub(super) fn path(&self) -> std::path::Display<'_> {
         self.path.display()
@@ -143,7 +152,7 @@ impl Tree {
     }
 
     /// The folder of a path of segments, from the root. `Ok(None)`: it is not there.
-    fn descend<'a>(
+    pub(super) fn descend<'a>(
         &self,
         segments: impl Iterator<Item = &'a str>,
         operation: Operation,
@@ -206,6 +215,16 @@ impl Tree {
             }
         }
         Ok(Some((file, meta.len())))
+    }
+
+    /// Whether a name stands there, durable or not.
+    pub(super) fn is_there(&self, key: &Key) -> Result<bool, StoreError> {
+        let Some(folder) = self.descend(folders(key), Operation::Size, key)? else { return Ok(false) };
+        match fstatat(&folder, key.name(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT) => self.absent(Operation::Size).map(|()| false),
+            Err(errno) => Err(failed(Operation::Size, key, "look at the object", errno, false)),
+        }
     }
 
     /// The object's length.
@@ -326,7 +345,7 @@ fn walk(folder: &OwnedFd, base: &str, after: Option<&Key>, keys: &mut Vec<Key>) 
     for item in dir.iter() {
         let item = item.map_err(|e| io("read a folder", e))?;
         let raw = item.file_name();
-        if matches!(raw.to_bytes(), b"." | b"..") || (base.is_empty() && raw.to_bytes() == TMP.as_bytes()) {
+        if matches!(raw.to_bytes(), b"." | b"..") || base.is_empty() && OWN.contains(&raw.to_bytes()) {
             continue;
         }
         let path = raw.to_str().ok().map(|name| match base {

@@ -1,12 +1,12 @@
 //! What a receiver is asked and what it answers, as HTTP: the one place that knows both halves.
 //!
 //! ```text
-//! PUT    /store/1/objects/KEY   content-length, farshore-blake3        created | exists
-//! GET    /store/1/objects/KEY   range: bytes=FROM-LAST, or none        object
-//! GET    /store/1/sizes/KEY                                            length, in farshore-length
-//! DELETE /store/1/objects/KEY                                          deleted
-//! GET    /store/1/list?prefix=&after=&limit=                           listed, as JSON
-//! GET    /store/1/alive                                                alive
+//! PUT    /store/2/objects/KEY   content-length, farshore-blake3        created | exists
+//! GET    /store/2/objects/KEY   range: bytes=FROM-LAST, or none        object
+//! GET    /store/2/sizes/KEY                                            length, in farshore-length
+//! DELETE /store/2/objects/KEY                                          deleted
+//! GET    /store/2/list?prefix=&after=&limit=                           listed, as JSON
+//! GET    /store/2/alive                                                alive
 //! ```
 //!
 //! What always holds: an answer counts only by its header `farshore-answer`, whatever its status says; a failure says with `farshore-ambiguous` whether what
@@ -20,7 +20,12 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RANGE};
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Created, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
+use crate::store::tails::Tails;
+use crate::store::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
+
+mod tails;
+
+pub use tails::{TailAnswer, TailAsked};
 
 /// The word of an answer.
 pub const ANSWER: HeaderName = HeaderName::from_static("farshore-answer");
@@ -41,10 +46,10 @@ pub const MOST_BYTES: u64 = 128 << 20;
 /// Most objects in the answer to one listing; whoever wants more asks for what comes after.
 pub const MOST_LISTED: usize = 100_000;
 
-const OBJECTS: &str = "/store/1/objects/";
-const SIZES: &str = "/store/1/sizes/";
-const LIST: &str = "/store/1/list";
-const ALIVE: &str = "/store/1/alive";
+const OBJECTS: &str = "/store/2/objects/";
+const SIZES: &str = "/store/2/sizes/";
+const LIST: &str = "/store/2/list";
+const ALIVE: &str = "/store/2/alive";
 
 /// What a receiver is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +91,8 @@ pub enum Asked {
         /// The object.
         key: Key,
     },
+    /// Something about tails.
+    Tail(TailAsked),
 }
 
 impl Asked {
@@ -98,12 +105,25 @@ impl Asked {
             Self::Size { .. } => Operation::Size,
             Self::List { .. } => Operation::List,
             Self::Delete { .. } => Operation::Delete,
+            Self::Tail(_) => Operation::Append,
         }
     }
 
     /// Whether it changes something where it is done.
     pub const fn writes(&self) -> bool {
-        matches!(self, Self::Create { .. } | Self::Delete { .. })
+        match self {
+            Self::Create { .. } | Self::Delete { .. } => true,
+            Self::Tail(asked) => asked.writes(),
+            Self::Alive | Self::Get { .. } | Self::Size { .. } | Self::List { .. } => false,
+        }
+    }
+
+    /// Whether it may be asked again, over another way, where its answer was lost.
+    pub const fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Tail(asked) => asked.may_be_repeated(),
+            _ => true,
+        }
     }
 
     /// What it is about, in errors.
@@ -114,6 +134,7 @@ impl Asked {
                 key.to_string()
             }
             Self::List { prefix, .. } => prefix.to_string(),
+            Self::Tail(asked) => format!("the tails of {}", asked.folder()),
         }
     }
 
@@ -137,6 +158,7 @@ impl Asked {
             }
             Self::Size { key } => (Method::GET, format!("{SIZES}{key}")),
             Self::Delete { key } => (Method::DELETE, format!("{OBJECTS}{key}")),
+            Self::Tail(asked) => return asked.to_http(),
             Self::List { prefix, after, limit } => {
                 // Keys and prefixes need no escapes: `key` says which characters they have.
                 let mut path = format!("{LIST}?prefix={}", prefix.folder().unwrap_or_default());
@@ -167,6 +189,9 @@ impl Asked {
         }
         if (method, path) == (&Method::GET, LIST) {
             return listing(query.unwrap_or_default());
+        }
+        if let Some(asked) = TailAsked::read(method, path, query, headers)? {
+            return Ok(Self::Tail(asked));
         }
         if query.is_some() {
             return Err("an object has no query".to_owned());
@@ -260,6 +285,8 @@ pub enum Answer {
     },
     /// The object is not there any more.
     Deleted,
+    /// Of tails.
+    Tail(TailAnswer),
     /// It did not do what it was asked.
     Failed(Failure),
 }
@@ -352,6 +379,10 @@ impl Answer {
                 (200, "listed", serde_json::to_vec(&rows).unwrap_or_default().into())
             }
             Self::Deleted => (200, "deleted", Bytes::new()),
+            Self::Tail(answer) => {
+                let (word, body) = answer.to_http(&mut headers);
+                (200, word, body)
+            }
             Self::Failed(failure) => {
                 if failure.ambiguous {
                     headers.insert(AMBIGUOUS, HeaderValue::from_static("1"));
@@ -382,6 +413,9 @@ impl Answer {
             }
             "deleted" => Self::Deleted,
             failed => {
+                if let Some(answer) = TailAnswer::read(failed, headers, &body)? {
+                    return Ok(Self::Tail(answer));
+                }
                 let known = Word::ALL.iter().copied().find(|known| known.word() == failed);
                 let word = known.ok_or("its word is of another version")?;
                 let text = String::from_utf8_lossy(&body);
@@ -449,8 +483,26 @@ pub async fn answer(store: &dyn ObjectStore, asked: &Asked, bytes: Bytes) -> Ans
             store.list(prefix, after.as_ref(), Some(most + 1)).await.map(|all| Answer::listed(all, most))
         }
         Asked::Delete { key } => store.delete(key).await.map(|()| Answer::Deleted),
+        Asked::Tail(asked) => match store.tails() {
+            HasTails::Yes(tails) | HasTails::ReadOnly(tails) => answer_tail(tails, asked).await,
+            HasTails::Never => return Answer::refused(Word::Refused, "there are no tails here"),
+        },
     };
     answered.unwrap_or_else(|why| Answer::failed(&why))
+}
+
+/// Whoever keeps tails for others begins them and appends to them himself: he must remember them.
+async fn answer_tail(tails: &dyn Tails, asked: &TailAsked) -> Result<Answer, StoreError> {
+    let answered = match asked {
+        TailAsked::Begin { .. } | TailAsked::Append { .. } => {
+            return Ok(Answer::refused(Word::Malformed, "nobody remembers a tail here"));
+        }
+        TailAsked::Close { folder } => tails.close(folder).await.map(|()| TailAnswer::Closed),
+        TailAsked::Read { folder } => tails.read(folder).await.map(TailAnswer::Tails),
+        TailAsked::Folders { below } => tails.folders(below).await.map(TailAnswer::Folders),
+        TailAsked::Remove { folder } => tails.remove(folder).await.map(|()| TailAnswer::Removed),
+    };
+    answered.map(Answer::Tail)
 }
 
 fn failure(why: &StoreError) -> Failure {
@@ -533,19 +585,19 @@ mod tests {
         let none = HeaderMap::new();
         for (method, path, query) in [
             (Method::GET, "/", None),
-            (Method::GET, "/store/2/objects/a", None),
-            (Method::GET, "/store/1/objects/../a", None),
-            (Method::GET, "/store/1/objects/", None),
-            (Method::GET, "/store/1/objects/a", Some("b")),
-            (Method::POST, "/store/1/objects/a", None),
-            (Method::HEAD, "/store/1/objects/a", None),
-            (Method::PUT, "/store/1/sizes/a", None),
-            (Method::PUT, "/store/1/objects/a", None),
-            (Method::GET, "/store/1/list", None),
-            (Method::GET, "/store/1/list", Some("prefix=a&prefix=b")),
-            (Method::GET, "/store/1/list", Some("prefix=..")),
-            (Method::GET, "/store/1/list", Some("prefix=a&limit=-1")),
-            (Method::DELETE, "/store/1/list", Some("prefix=a")),
+            (Method::GET, "/store/1/objects/a", None),
+            (Method::GET, "/store/2/objects/../a", None),
+            (Method::GET, "/store/2/objects/", None),
+            (Method::GET, "/store/2/objects/a", Some("b")),
+            (Method::POST, "/store/2/objects/a", None),
+            (Method::HEAD, "/store/2/objects/a", None),
+            (Method::PUT, "/store/2/sizes/a", None),
+            (Method::PUT, "/store/2/objects/a", None),
+            (Method::GET, "/store/2/list", None),
+            (Method::GET, "/store/2/list", Some("prefix=a&prefix=b")),
+            (Method::GET, "/store/2/list", Some("prefix=..")),
+            (Method::GET, "/store/2/list", Some("prefix=a&limit=-1")),
+            (Method::DELETE, "/store/2/list", Some("prefix=a")),
         ] {
             let read = Asked::read(&method, path, query, &none);
             assert!(read.is_err(), "{method} {path} {query:?}: {read:?}");
@@ -553,7 +605,7 @@ mod tests {
         let mut ranged = HeaderMap::new();
         for text in ["bytes=-5", "bytes=5-", "bytes=0-1,3-4", "bytes=0-18446744073709551615", "lines=0-1"] {
             ranged.insert(RANGE, HeaderValue::from_str(text).unwrap());
-            assert!(Asked::read(&Method::GET, "/store/1/objects/a", None, &ranged).is_err(), "{text}");
+            assert!(Asked::read(&Method::GET, "/store/2/objects/a", None, &ranged).is_err(), "{text}");
         }
     }
 

@@ -1,0 +1,328 @@
+//! The tail of a journal: what counts as stored before it is a chunk. `FORMAT.md` section 5a has rules and argument.
+//!
+//! ```text
+//! owner:      entry ─▶ append, flush, look (T2) ─▶ counted ……… one chunk of all of it ─▶ next round
+//! who opens:  end ─▶ close ─▶ end anew ─▶ entries that continue it ─▶ each a chunk ─▶ opening
+//! who reads:  end ─▶ entries that continue it? wait for their chunk; where none comes, as who opens, without the opening
+//! ```
+//!
+//! What always holds: an entry is counted only by T2 and T3, and whatever fails ends the tail; nobody opens, or says where the end is, over entries that continue it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::chunk::Chunk;
+use crate::error::JournalError;
+use crate::format::{Decoded, Header, Kind};
+use crate::identity::Generation;
+use crate::moment::Moment;
+use crate::protocol::{Act, Put, Seen, Verdict};
+use crate::reader::{Reader, follows};
+use crate::store::tails::{ENTRY_ALIGN, Standing, TAIL_BYTES, Tail, Tails};
+use crate::store::{Created, HasTails, Key, Retry, StoreError};
+use crate::writer::Pause;
+
+/// How long a tail must stand still before a reader takes its owner for gone.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked for the chunk that a tail is to become.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often, before the tail itself is looked at again.
+const LOOKS: usize = 25;
+/// How long somebody else is waited for who may make chunks of it.
+const DENIED: Duration = Duration::from_secs(15);
+/// For how long none is begun after one failed: each is a megabyte of zeros.
+const REST: Duration = Duration::from_secs(5);
+
+/// The entries of tails that are of this journal's generation, as many as read, wherever one begins.
+fn entries(reader: &Reader, generation: Generation, standing: &[Standing]) -> Vec<Decoded> {
+    let is_own = |header: &Header| {
+        (header.kind, header.generation) == (Kind::Data, generation)
+            && (header.store, header.incarnation) == (reader.store_id(), reader.incarnation())
+    };
+    let mut all = Vec::new();
+    for tail in standing {
+        let mut at = 0;
+        while at < tail.bytes.len() {
+            let rest = tail.bytes.slice(at..);
+            let length = Header::decode(&rest).ok().filter(is_own).map(|header| header.object_bytes());
+            let length =
+                length.and_then(|length| usize::try_from(length).ok()).filter(|length| *length <= rest.len());
+            at += match length.map(|length| (length, Decoded::parse(rest.slice(..length)))) {
+                Some((length, Ok(entry))) => {
+                    all.push(entry);
+                    length.next_multiple_of(ENTRY_ALIGN)
+                }
+                _ => ENTRY_ALIGN,
+            };
+        }
+    }
+    all
+}
+
+/// The entries that continue the journal behind `end`, in order.
+///
+/// # Errors
+/// [`JournalError::TornTail`] where one that reads begins behind what they lead to: it was written when the one before it was counted, and that one does not read (T6).
+fn continuing<'a>(end: &Header, all: &'a [Decoded]) -> Result<Vec<&'a Decoded>, JournalError> {
+    let mut found: Vec<&Decoded> = Vec::new();
+    let mut last = end;
+    while let Some(next) = all.iter().find(|entry| follows(last, entry.header())) {
+        last = next.header();
+        found.push(next);
+    }
+    // Of this timeline: a newer one may begin before the end of an older one's entries.
+    let behind = |header: &&Header| header.timeline == last.timeline && header.start > last.end;
+    match all.iter().map(|entry| entry.header()).find(behind) {
+        Some(behind) => Err(JournalError::TornTail { end: last.end_position(), behind: behind.start }),
+        None => Ok(found),
+    }
+}
+
+/// What settling came to.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    /// The folder is closed, and behind this chunk nothing of it continues the journal.
+    At(Box<Header>),
+    /// Somebody else put something meanwhile: read the end anew, and begin again.
+    Moved,
+}
+
+/// Closes the tails of the journal's newest generation and puts what of them continues it (T5, T6). `end` is the journal's end as it was just read.
+///
+/// On [`Settled::At`] whatever was counted up to the closing is in chunks, and nothing of that generation's tails will be counted any more.
+///
+/// # Errors
+/// Of the store. Nothing is lost by any: what was closed is closed, and what was put is as it was.
+pub(crate) async fn settle(
+    reader: &Reader,
+    tails: &dyn Tails,
+    end: &Header,
+    trouble: &(dyn Fn(&StoreError) + Sync),
+) -> Result<Settled, JournalError> {
+    let generation = end.generation;
+    let folder = reader.layout().tails(generation)?;
+    tails.close(&folder).await?;
+    let Some(now) = reader.chunks_end().await? else { return Ok(Settled::Moved) };
+    let mut end = now.header().clone();
+    if end.generation != generation {
+        return Ok(Settled::Moved);
+    }
+    let all = entries(reader, generation, &tails.read(&folder).await?);
+    for entry in continuing(&now.header().clone(), &all)? {
+        if !put(reader, tails, entry, trouble).await? {
+            return Ok(Settled::Moved);
+        }
+        end = entry.header().clone();
+    }
+    Ok(Settled::At(Box::new(end)))
+}
+
+/// Puts an entry as it stands, at its number (T6). `false`: other bytes stand there.
+async fn put(
+    reader: &Reader,
+    tails: &dyn Tails,
+    entry: &Decoded,
+    trouble: &(dyn Fn(&StoreError) + Sync),
+) -> Result<bool, JournalError> {
+    let (number, bytes) = (entry.header().number, entry.bytes());
+    let key = reader.layout().chunk(number)?;
+    let (mut put, mut pause) = (Put::new(number), Pause::new());
+    loop {
+        let seen = match put.act() {
+            Act::Put(_) => tails.put(&key, bytes.clone()).await.map(|created| match created {
+                Created::New => Seen::New,
+                Created::Exists => Seen::Exists,
+            }),
+            Act::Read(_) => match reader.store().get(&key).await {
+                Ok(there) if there == *bytes => Ok(Seen::Own),
+                Ok(there) if Header::decode(&there).is_ok() => Ok(Seen::Other),
+                // No object: a garbled answer, or a bad one, which whoever reads it says.
+                Ok(_) => return Ok(false),
+                Err(StoreError::NotFound { .. }) => Ok(Seen::Absent),
+                Err(why) => Err(why),
+            },
+        };
+        let seen = match seen {
+            Ok(Seen::Absent) => {
+                pause.wait().await;
+                Seen::Absent
+            }
+            Ok(seen) => seen,
+            Err(why) => {
+                let seen = if why.is_ambiguous() { Seen::Unknown } else { Seen::Nothing };
+                pause.after(why, trouble).await?;
+                seen
+            }
+        };
+        match put.seen(seen) {
+            Verdict::Open => {}
+            Verdict::Stored => return Ok(true),
+            Verdict::Taken => return Ok(false),
+        }
+    }
+}
+
+impl Reader {
+    /// The journal's last chunk, or `None` while there is none. Beside a writer it is the last of some moment since it was asked; whatever counted as stored when it was asked is before its end.
+    ///
+    /// Where a tail goes on behind the chunks, its owner makes a chunk of it in a moment, and that is waited for. Where none comes for some seconds, nobody seems to own it: it is closed, and what it holds is put (T5, T6).
+    ///
+    /// # Errors
+    /// As [`chunks_end`](Self::chunks_end); [`JournalError::Unsettled`] where nobody makes chunks of the tail, and this process may not.
+    pub async fn last(&self) -> Result<Option<Chunk>, JournalError> {
+        self.last_but(PATIENCE).await
+    }
+
+    /// As [`last`](Self::last), for whoever is about to take the journal over: nobody is waited for.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn last_to_own(&self) -> Result<Option<Chunk>, JournalError> {
+        self.last_but(Duration::ZERO).await
+    }
+
+    async fn last_but(&self, patience: Duration) -> Result<Option<Chunk>, JournalError> {
+        let began = Moment::now();
+        let (mut seen, mut since) = (None, Moment::now());
+        let mut denied = None;
+        loop {
+            let Some(end) = self.chunks_end().await? else { return Ok(None) };
+            let Some(tails) = self.store().tails().there() else { return Ok(Some(end)) };
+            let header = end.header();
+            let standing = tails.read(&self.layout().tails(header.generation)?).await?;
+            let all = entries(self, header.generation, &standing);
+            let held = continuing(header, &all);
+            // A chunk that came since the end was read holds what the tail did before, which may have been written over since.
+            let Some(next) = header.number.next() else { return Ok(Some(end)) };
+            match self.store().size(&self.layout().chunk(next)?).await {
+                Ok(_) => return self.chunks_end().await,
+                Err(StoreError::NotFound { .. }) => {}
+                Err(why) => return Err(why.into()),
+            }
+            let held = held?;
+            let Some(held) = held.last().map(|entry| entry.header()) else { return Ok(Some(end)) };
+            let place = Some((held.number, held.end));
+            if seen != place {
+                (seen, since) = (place, Moment::now());
+            }
+            let is_still = standing.iter().all(|tail| !tail.is_fresh) || since.elapsed() >= patience;
+            if is_still && denied.is_none() {
+                match settle(self, tails, header, &|_| {}).await {
+                    Ok(_) => continue,
+                    // Whoever keeps the store may do what this process may not.
+                    Err(JournalError::Store(why))
+                        if why.retry() == Retry::Operator || why.retry() == Retry::Never =>
+                    {
+                        denied = Some(why)
+                    }
+                    Err(why) => return Err(why),
+                }
+            }
+            if let Some(why) = denied.take_if(|_| began.elapsed() >= DENIED) {
+                let (end, held) = (header.end_position(), held.end_position());
+                return Err(JournalError::Unsettled { end, held, why: why.to_string() });
+            }
+            // The tail itself is looked at again only now and then: it is large, and mostly a chunk comes.
+            for _ in 0..LOOKS {
+                tokio::time::sleep(LOOK).await;
+                if self.store().size(&self.layout().chunk(next)?).await.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// An owner's tail, and the round in it.
+#[derive(Debug, Default)]
+pub(crate) struct Owned {
+    tail: Option<Box<dyn Tail>>,
+    /// Where the next entry is written.
+    at: u64,
+    /// When one failed, or could not be made.
+    failed: Option<Moment>,
+    /// Somebody closed them.
+    is_closed: bool,
+}
+
+impl Owned {
+    /// A new round: what was in the last one is a chunk.
+    pub(crate) fn begin_anew(&mut self) {
+        self.at = 0;
+    }
+
+    /// The tail is given up, for now or, with another generation, for good.
+    pub(crate) fn give_up(&mut self) {
+        (self.tail, self.at) = (None, 0);
+    }
+
+    /// Whether this generation's tails are closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Whether an entry of so many bytes may be tried.
+    pub(crate) fn takes(&self, store: HasTails<'_>, bytes: u64) -> bool {
+        !self.is_closed
+            && matches!(store, HasTails::Yes(_))
+            && self.at.saturating_add(bytes) <= TAIL_BYTES
+            && self.failed.is_none_or(|at| at.elapsed() >= REST)
+    }
+
+    /// Appends an entry (T2), of a generation's owner whose next chunk goes to `free`. `false`: it may stand there or not, and the tail is given up.
+    ///
+    /// # Cancel safety
+    /// As `false`.
+    pub(crate) async fn append(
+        &mut self,
+        reader: &Reader,
+        generation: Generation,
+        entry: &Bytes,
+        free: &Key,
+    ) -> bool {
+        let appended = self.try_append(reader, generation, entry, free).await;
+        if let Err(why) = &appended {
+            tracing::info!(at = %free, error = %why, "the tail is given up: what comes is a chunk at once");
+            self.failed = Some(Moment::now());
+            // Of one that is merely full of them, or of another file system, the same is true.
+            self.is_closed = matches!(why, JournalError::Store(StoreError::Refused { .. }));
+        }
+        appended.is_ok()
+    }
+
+    async fn try_append(
+        &mut self,
+        reader: &Reader,
+        generation: Generation,
+        entry: &Bytes,
+        free: &Key,
+    ) -> Result<(), JournalError> {
+        let HasTails::Yes(tails) = reader.store().tails() else {
+            return Err(JournalError::NotHeld { what: "a tail".to_owned() });
+        };
+        // Taken: whatever happens to this call, it is put back only once it has succeeded.
+        let mut tail = match self.tail.take() {
+            Some(tail) => tail,
+            None => tails.begin(&reader.layout().tails(generation)?).await?,
+        };
+        tail.append(self.at, entry.clone(), free).await?;
+        self.at += (entry.len() as u64).next_multiple_of(ENTRY_ALIGN as u64);
+        self.tail = Some(tail);
+        Ok(())
+    }
+}
+
+/// Deletes the tails of generations before `own` (T7): what was in them is in chunks. What cannot be deleted stays, and is in nobody's way.
+pub(crate) async fn remove_before(reader: &Reader, own: Generation) {
+    let Some(tails) = reader.store().tails().there() else { return };
+    for folder in tails.folders(reader.layout().all_tails()).await.unwrap_or_default() {
+        let name = folder.folder().and_then(|path| path.rsplit_once('/')).map(|(_, name)| name);
+        let of = name.and_then(|name| u64::from_str_radix(name, 16).ok()).map(Generation::new);
+        if of.is_some_and(|of| of < own)
+            && let Err(why) = tails.remove(&folder).await
+        {
+            tracing::debug!(%folder, error = %why, "an old tail stays");
+        }
+    }
+}
