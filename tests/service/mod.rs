@@ -191,7 +191,8 @@ impl Node {
             let repository = Repository::open(store).await.ok()?;
             let record = repository.incarnations(&"orders".parse().unwrap()).await.ok()?.pop()?;
             let reader = Reader::new(&repository, &record).unwrap();
-            reader.last().await.ok()?.map(|chunk| chunk.header().end_position())
+            // Not `last`, which would put what a frozen owner has in its tail.
+            reader.chunks_end().await.ok()?.map(|chunk| chunk.header().end_position())
         })
     }
 

@@ -86,6 +86,12 @@ impl FileStore {
         if let Some(writing) = self.writing.get() {
             return Ok(writing);
         }
+        if !self.tree.is_owners() {
+            let reason =
+                "its directory belongs to another user, who could not read what this one makes".to_owned();
+            let what = self.tree.path().to_string();
+            return Err(StoreError::Refused { operation: Operation::Append, what, reason });
+        }
         let options = StoreOptions::for_writing().timeout(self.timeout);
         let opened = Self::open(self.tree.root_path(), &options)?;
         Ok(self.writing.get_or_init(|| opened))

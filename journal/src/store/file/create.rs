@@ -109,6 +109,7 @@ impl<'a> Temp<'a> {
         let file = step("make a file in .tmp", openat(folder, name.as_str(), flags, FILE_MODE))?;
         let temp = Self { folder, name, keep: false };
         let mut file = File::from(file);
+        step("give it to the folder's owner", tree.give(&file))?;
         for block in bytes.chunks(BLOCK) {
             step("write the object", write_block(&mut file, block))?;
         }
@@ -177,7 +178,9 @@ fn make_path<'a>(tree: &Tree, segments: impl Iterator<Item = &'a str>, remembers
                     Err(errno) => return Err(("make a folder", errno.into())),
                 }
                 fail::fail_point!("store-file-folder");
-                step("open a folder", openat(&folder, segment, FOLDER, Mode::empty()))?
+                let folder = step("open a folder", openat(&folder, segment, FOLDER, Mode::empty()))?;
+                step("give it to the root's owner", tree.give(&folder))?;
+                folder
             }
             other => step("open a folder", other)?,
         };

@@ -137,7 +137,7 @@ fn begin(tree: &Tree, folder: &KeyPrefix, store: FileStore) -> Result<Box<dyn Ta
     let file =
         openat(&held, name.as_str(), flags, FILE_MODE).map_err(|errno| io("make a tail", errno.into()))?;
     let file = File::from(file);
-    let made = zeros(&file).and_then(|()| tree.flush_folder(&held));
+    let made = tree.give(&file).and_then(|()| zeros(&file)).and_then(|()| tree.flush_folder(&held));
     if let Err(error) = made {
         let _ = unlinkat(&held, name.as_str(), UnlinkatFlags::NoRemoveDir);
         return Err(io("make a tail", error));
@@ -220,7 +220,8 @@ fn close(tree: &Tree, folder: &KeyPrefix) -> Result<(), StoreError> {
     let mark =
         openat(&held, CLOSED, flags, FILE_MODE).map_err(|errno| io("close the tails", errno.into()))?;
     // Also where it was made by another, who may not have come so far.
-    let flushed = File::from(mark).sync_all().and_then(|()| tree.flush_folder(&held));
+    let mark = File::from(mark);
+    let flushed = tree.give(&mark).and_then(|()| mark.sync_all()).and_then(|()| tree.flush_folder(&held));
     flushed.map_err(|error| io("flush the folder of the tails", error))
 }
 

@@ -18,7 +18,7 @@ use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
 use super::super::options::MAX_GET;
 use super::super::{Key, KeyPrefix, Listed, Operation, StoreError};
@@ -45,6 +45,8 @@ pub(super) struct Tree {
     pub(super) root: OwnedFd,
     /// The folder `.tmp`; only a store opened for writing has it.
     pub(super) tmp: Option<OwnedFd>,
+    /// Whose the root is, where this process is the administrator's and the root is another's: what it makes there is to be his.
+    owner: Option<(Uid, Gid)>,
     settled: Mutex<HashSet<String>>,
     /// Why nothing more may be created through this handle.
     broken: Mutex<Option<String>>,
@@ -83,10 +85,14 @@ impl Tree {
             }
             Err(errno) => return Err(failed(Operation::Open, what, "open the folder", errno, false)),
         };
+        let stat = fstat(&root)
+            .map_err(|errno| failed(Operation::Open, &what, "look at the folder", errno, false))?;
+        let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
         let mut tree = Self {
             path: path.to_owned(),
             root,
             tmp: None,
+            owner: Some(owner).filter(|(user, _)| Uid::effective().is_root() && !user.is_root()),
             settled: Mutex::default(),
             broken: Mutex::default(),
         };
@@ -98,10 +104,25 @@ impl Tree {
                 }
             }
             let tmp = openat(&tree.root, TMP, FOLDER, Mode::empty())
-                .map_err(|errno| failed(Operation::Open, what, "open the folder .tmp", errno, false))?;
+                .map_err(|errno| failed(Operation::Open, &what, "open the folder .tmp", errno, false))?;
+            tree.give(&tmp)
+                .map_err(|error| failed(Operation::Open, what, "give .tmp its owner", error, false))?;
             tree.tmp = Some(tmp);
         }
         Ok(tree)
+    }
+
+    /// Gives what was just made to whom the root belongs: what an administrator makes must not be closed to the service.
+    pub(super) fn give(&self, made: &impl AsFd) -> io::Result<()> {
+        match self.owner {
+            None => Ok(()),
+            Some((user, group)) => Ok(fchown(made, Some(user), Some(group))?),
+        }
+    }
+
+    /// Whether what this process makes here can be read by whom the root belongs to.
+    pub(super) fn is_owners(&self) -> bool {
+        self.owner.is_some() || fstat(&self.root).is_ok_and(|stat| stat.st_uid == Uid::effective().as_raw())
     }
 
     /// Where the root was found.
