@@ -17,6 +17,7 @@ use crate::error::JournalError;
 use crate::format::{Decoded, Header, Kind};
 use crate::identity::Generation;
 use crate::moment::Moment;
+use crate::position::Position;
 use crate::protocol::{Act, Put, Seen, Verdict};
 use crate::reader::{Reader, follows};
 use crate::store::tails::{ENTRY_ALIGN, Standing, TAIL_BYTES, Tail, Tails};
@@ -183,55 +184,73 @@ impl Reader {
     }
 
     async fn last_but(&self, patience: Duration) -> Result<Option<Chunk>, JournalError> {
-        let began = Moment::now();
+        // Where the tail ended when it was first seen: what counted before is before this.
+        let mut wanted: Option<Position> = None;
         let (mut seen, mut since) = (None, Moment::now());
         let mut denied = None;
         loop {
             let Some(end) = self.chunks_end().await? else { return Ok(None) };
-            let Some(tails) = self.store().tails().there() else { return Ok(Some(end)) };
             let header = end.header();
+            if wanted.is_some_and(|wanted| reaches(header, wanted)) {
+                return Ok(Some(end));
+            }
+            let Some(tails) = self.store().tails().there() else { return Ok(Some(end)) };
             let standing = tails.read(&self.layout().tails(header.generation)?).await?;
             let all = entries(self, header.generation, &standing);
-            let held = continuing(header, &all);
-            // A chunk that came since the end was read holds what the tail did before, which may have been written over since.
-            let Some(next) = header.number.next() else { return Ok(Some(end)) };
-            match self.store().size(&self.layout().chunk(next)?).await {
-                Ok(_) => return self.chunks_end().await,
-                Err(StoreError::NotFound { .. }) => {}
-                Err(why) => return Err(why.into()),
-            }
-            let held = held?;
-            let Some(held) = held.last().map(|entry| entry.header()) else { return Ok(Some(end)) };
-            let place = Some((held.number, held.end));
-            if seen != place {
-                (seen, since) = (place, Moment::now());
+            let held = continuing(header, &all)?.last().map(|entry| entry.header().clone());
+            let Some(held) = held else {
+                // A chunk that came since the end was read may hold what the tail did before, which was written over since.
+                return match self.is_behind(header).await? {
+                    true => self.chunks_end().await,
+                    false => Ok(Some(end)),
+                };
+            };
+            wanted = wanted.or(Some(held.end_position()));
+            if seen != Some(held.number) {
+                (seen, since) = (Some(held.number), Moment::now());
             }
             let is_still = standing.iter().all(|tail| !tail.is_fresh) || since.elapsed() >= patience;
-            if is_still && denied.is_none() {
-                match settle(self, tails, header, &|_| {}).await {
+            match denied {
+                None if is_still => match settle(self, tails, header, &|_| {}).await {
                     Ok(_) => continue,
                     // Whoever keeps the store may do what this process may not.
                     Err(JournalError::Store(why))
-                        if why.retry() == Retry::Operator || why.retry() == Retry::Never =>
+                        if matches!(why.retry(), Retry::Operator | Retry::Never) =>
                     {
-                        denied = Some(why)
+                        denied = Some((Moment::now(), why));
                     }
                     Err(why) => return Err(why),
+                },
+                Some((at, why)) if at.elapsed() >= DENIED => {
+                    let (end, held) = (header.end_position(), held.end_position());
+                    return Err(JournalError::Unsettled { end, held, why: why.to_string() });
                 }
-            }
-            if let Some(why) = denied.take_if(|_| began.elapsed() >= DENIED) {
-                let (end, held) = (header.end_position(), held.end_position());
-                return Err(JournalError::Unsettled { end, held, why: why.to_string() });
+                _ => {}
             }
             // The tail itself is looked at again only now and then: it is large, and mostly a chunk comes.
             for _ in 0..LOOKS {
                 tokio::time::sleep(LOOK).await;
-                if self.store().size(&self.layout().chunk(next)?).await.is_ok() {
+                if self.is_behind(header).await? {
                     break;
                 }
             }
         }
     }
+
+    /// Whether a chunk stands behind this one.
+    async fn is_behind(&self, header: &Header) -> Result<bool, JournalError> {
+        let Some(next) = header.number.next() else { return Ok(false) };
+        match self.store().size(&self.layout().chunk(next)?).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(why) => Err(why.into()),
+        }
+    }
+}
+
+/// Whether the journal's end is at a position or behind it.
+fn reaches(end: &Header, wanted: Position) -> bool {
+    end.timeline > wanted.timeline || end.timeline == wanted.timeline && end.end >= wanted.offset
 }
 
 /// An owner's tail, and the round in it.
