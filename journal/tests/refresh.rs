@@ -387,6 +387,9 @@ async fn replace(rig: &Rig, key: &Key, bytes: Bytes) {
     assert!(rig.store.size(key).await.is_ok());
 }
 
+/// What is wrong, and how it comes about.
+type Wrong = (&'static str, fn(&mut Borrowed));
+
 #[test]
 fn references_that_overlap_leave_holes_or_lead_astray_are_refused() {
     let id = |number| BackupId::from_bytes([number; 16]);
@@ -397,7 +400,7 @@ fn references_that_overlap_leave_holes_or_lead_astray_are_refused() {
     let check = |borrowed: &Borrowed| borrowed.check(id(1), 15, 35);
     assert_eq!(check(&sound), Ok(()));
     assert_eq!((sound.bytes(), sound.reaches(1), sound.reaches(0)), (20, 120, 15));
-    let wrong: [(&str, fn(&mut Borrowed)); 9] = [
+    let wrong: [Wrong; 9] = [
         ("of nobody", |it| it.from.clear()),
         ("of itself", |it| it.from[0].backup = BackupId::from_bytes([1; 16])),
         ("one twice", |it| it.from.push(it.from[0].clone())),

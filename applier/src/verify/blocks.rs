@@ -11,6 +11,9 @@ use farshore_journal::backup::{BLOCK_BYTES, Blocks, Manifest, PathSum, Place, Su
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
+/// Pieces of a block, and where each begins in it.
+type Pieces = Vec<(u64, Vec<u8>)>;
+
 /// What is held against what.
 pub(super) struct Against {
     blocks: Blocks,
@@ -18,7 +21,7 @@ pub(super) struct Against {
     records: Vec<Range<u64>>,
     sizes: Vec<u64>,
     /// Blocks that parts cut: what there is of them.
-    cut: HashMap<(usize, u64), Vec<(u64, Vec<u8>)>>,
+    cut: HashMap<(usize, u64), Pieces>,
 }
 
 /// A part's blocks.
