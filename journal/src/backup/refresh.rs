@@ -224,13 +224,15 @@ impl FilesWriter {
             }
         }
         let refers = base.as_ref().map(Base::ids).unwrap_or_default();
-        let writer =
+        let mut writer =
             BackupWriter::begin_referring(reader, options, next_sequence, refers, trouble.clone()).await?;
         // Behind the opening: whoever marks one of them from now on finds it before anything is deleted.
         if let Some(chosen) = &base
             && stand(reader, &chosen.from).await?.is_some()
         {
             (base, full) = (None, Some("an earlier one was marked as expiring in this moment"));
+            // Its opening names what may be gone before it is complete, and it would count as no better than that: it is left for another.
+            writer = BackupWriter::begin(reader, options, next_sequence, trouble.clone()).await?;
         }
         let keeping = Keeping { recipients: options.recipients.digest(), ..Keeping::default() };
         let used = vec![0; base.as_ref().map_or(0, |base| base.from.len())];
