@@ -33,6 +33,9 @@ const ASKED: usize = 3;
 /// How many times a database's bytes the backups that one refers to may hold: what a restore reads at most, besides its own.
 const MOST_READ: u64 = 2;
 
+/// Why the next one is a full one again.
+const TOO_MANY: Full = "a restore would need too many backups";
+
 /// What is done with blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sharing {
@@ -95,6 +98,8 @@ pub async fn choose(
     for (_, id) in complete.into_iter().take(ASKED) {
         match fit(reader, options, except, id).await? {
             Ok(base) => return Ok(Ok(base)),
+            // An older one needs fewer, and with it that would never end.
+            Err(TOO_MANY) => return Ok(Err(TOO_MANY)),
             Err(not) => why = not,
         }
     }
@@ -132,7 +137,7 @@ async fn fit(
     }
     let held: u64 = from.iter().map(|named| named.own_bytes).fold(0, u64::saturating_add);
     if from.len() > MAX_HOLDERS || held > table.plain_bytes.saturating_mul(MOST_READ) {
-        return Ok(Err("a restore would need too many backups"));
+        return Ok(Err(TOO_MANY));
     }
     if from.iter().any(|named| except.contains(&named.backup)) {
         return Ok(Err("something speaks against the newest ones"));
