@@ -642,7 +642,9 @@ fn one_schedule(seed: u64, campaign: &mut Campaign) {
     let mut story = Story::begin(&format!("window = \"{window}d\"\ncount = {count}"));
     let mut held: Vec<Noted> = Vec::new();
     for _ in 0..6 + random.below(4) {
+        story.refresh = random.below(2) == 0;
         story.day(random.below(4) > 0);
+        campaign.count("refreshes", u64::from(story.refresh));
         if random.below(3) == 0 {
             let noted = story.noted[random.below(story.noted.len() as u64) as usize].clone();
             let output = story.hold(&noted, "by chance");
