@@ -7,6 +7,7 @@
 
 mod keep;
 mod objective;
+mod sharing;
 mod stuck;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use chrono::{DateTime, Utc};
 use farshore_catalog::Catalog;
 use farshore_catalog::backup::{Backup, BackupState};
 use farshore_engines::postgres::backup::BackupOptions as CopyOptions;
-use farshore_journal::backup;
+use farshore_journal::backup::{self, Sharing};
 use farshore_journal::format::body::IncarnationRecord;
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::Repository;
@@ -28,15 +29,17 @@ pub use farshore_shipper::base_backup::Progress as TakeProgress;
 use farshore_shipper::base_backup::{self, LogWait, Request, TakeError, Taken, copied};
 use farshore_shipper::base_due::{Held, Needed};
 use farshore_shipper::pipeline::copies::Copies;
+use farshore_shipper::refreshing::Refreshing;
 use farshore_shipper::throttle::metered::Metered;
 use farshore_shipper::throttle::valve::Valve;
 use farshore_shipper::{line, primary};
 
-use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
+use crate::config::{Config, DatabaseConfig, EngineConfig, Refresh, StoreName};
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::wiring::{self, Purpose};
 
 pub use keep::keep_taken;
+pub use sharing::How;
 use stuck::Watched;
 
 /// How long the journal may stand still before a backup's end without the backup being given up.
@@ -54,6 +57,8 @@ pub struct Streamed {
     pub copies: Copies,
     /// What all bytes pass that go to its stores.
     pub valve: Arc<Valve>,
+    /// Told that a base backup is taken because of a gap.
+    pub refreshing: Refreshing,
 }
 
 /// The databases that this process ships.
@@ -68,6 +73,15 @@ pub struct Process<'a> {
     pub catalog: Option<&'a Catalog>,
 }
 
+/// What a base backup is called, and whether it refers to what is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// What it is called.
+    pub label: &'a str,
+    /// Whether it refers to what is there.
+    pub how: How,
+}
+
 /// Takes one base backup of a database into one store, and tells the catalog when there is one. It is given up when nothing of
 /// it moved for `stuck`.
 ///
@@ -77,7 +91,7 @@ pub async fn take(
     config: &Config,
     name: &DatabaseName,
     store_name: &StoreName,
-    label: &str,
+    asked: Asked<'_>,
     process: Process<'_>,
     stuck: Duration,
     progress: &(dyn Fn(TakeProgress) + Sync),
@@ -88,7 +102,7 @@ pub async fn take(
         progress(now);
     };
     tokio::select! {
-        taken = Box::pin(take_unwatched(config, name, store_name, label, process, &seen)) => taken,
+        taken = Box::pin(take_unwatched(config, name, store_name, asked, process, &seen)) => taken,
         () = watched.stuck() => Err(failed(
             name,
             store_name,
@@ -121,7 +135,7 @@ async fn take_unwatched(
     config: &Config,
     name: &DatabaseName,
     store_name: &StoreName,
-    label: &str,
+    asked: Asked<'_>,
     process: Process<'_>,
     progress: &(dyn Fn(TakeProgress) + Sync),
 ) -> Result<Taken, OperatorMessage> {
@@ -148,10 +162,17 @@ async fn take_unwatched(
     let stored = backup::BackupOptions {
         compression: wiring::compression(settings),
         recipients: wiring::writer_options(settings, store_config)?.recipients,
-        label: label.to_owned(),
+        label: asked.label.to_owned(),
         host: wiring::node(),
     };
-    let of = Of { record: &record, reader: &reader, journal_end, next, stored };
+    if asked.how == How::Refresh && settings.refresh == Refresh::Never {
+        return Err(failed(
+            &"`refresh = \"never\"` keeps no digests of blocks, so that there is nothing to compare with",
+        ));
+    }
+    let place = (record.incarnation, store_name);
+    let sharing = sharing::sharing(asked.how, settings.refresh, process.catalog, place).await;
+    let of = Of { record: &record, reader: &reader, journal_end, next, stored, sharing };
     let taken = match &settings.engine {
         EngineConfig::Postgres { .. } => {
             Box::pin(of_server(name, settings, of, progress)).await?.map_err(|why| failed(&why))?
@@ -167,6 +188,12 @@ async fn take_unwatched(
             Box::pin(of_stream(copies, (&file, mode), of, progress)).await.map_err(|why| failed(&why))?
         }
     };
+    let manifest = &taken.manifest;
+    tracing::info!(
+        database = %name, store = %store_name, backup = %taken.id,
+        database_bytes = manifest.plain_bytes, changed_bytes = manifest.own_bytes(), moved_bytes = manifest.moved_bytes(),
+        "a base backup is stored"
+    );
     if let Some(catalog) = process.catalog
         && let Err(why) = record_backup(catalog, &record, store_name, &taken).await
     {
@@ -186,6 +213,7 @@ struct Of<'a> {
     /// The number of the journal's next chunk.
     next: Sequence,
     stored: backup::BackupOptions,
+    sharing: Sharing,
 }
 
 impl Of<'_> {
@@ -224,6 +252,7 @@ async fn of_server(
             journal_end: of.journal_end,
             copy: CopyOptions { label: format!("farshore {}", of.stored.label), ..CopyOptions::default() },
             store: of.stored,
+            sharing: of.sharing,
             settings: rows
                 .into_iter()
                 .map(|row| backup::SettingRow {
@@ -321,7 +350,7 @@ async fn record_backup(
             started_at: time(&manifest.started),
             finished_at: Some(time(&manifest.finished)),
             bytes: Some(manifest.plain_bytes),
-            stored_bytes: Some(manifest.parts.iter().map(|part| part.bytes).sum()),
+            stored_bytes: Some(manifest.moved_bytes()),
             state: BackupState::Complete,
             checked: true,
             label: manifest.label.clone(),

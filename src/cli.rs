@@ -371,11 +371,18 @@ pub enum BackupCommand {
     /// Take a base backup now
     #[command(before_help = "Examples:
   farshore backup run orders
+  farshore backup run orders --refresh
   farshore backup run orders --no-wait")]
     Run {
         /// The database
         #[arg(value_name = "DB")]
         database: DatabaseName,
+        /// Put only the blocks that an earlier base backup in the store does not hold; of the others refer to that one, which stays as long
+        #[arg(long, conflicts_with = "full")]
+        refresh: bool,
+        /// Put all blocks, whatever `refresh` of the configuration says
+        #[arg(long)]
+        full: bool,
         /// Leave it to a service that has the database, and say only the job's name
         #[arg(long)]
         no_wait: bool,

@@ -108,6 +108,19 @@ pub enum EngineKind {
     Sqlite,
 }
 
+/// Which base backups refer to the blocks that earlier ones hold, in place of putting them again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refresh {
+    /// Those that the service takes because a gap, or a promotion, left none that leads to now.
+    #[default]
+    AfterGaps,
+    /// All that are not asked for as full ones.
+    Always,
+    /// None, and no digests of blocks are kept in the store.
+    Never,
+}
+
 /// When a position counts as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durable {
@@ -253,6 +266,8 @@ pub struct DatabaseConfig {
     pub merge_at: ByteCount,
     /// What happens when no more log can be kept.
     pub on_full: OnFull,
+    /// Which base backups refer to what earlier ones hold.
+    pub refresh: Refresh,
     /// How its journal is compressed.
     pub compression: Compression,
     /// The private key that signs its journals' heads, where they are shipped; without one no heads are written.
@@ -560,6 +575,7 @@ impl Judge<'_> {
             flush_interval: database.flush_interval,
             merge_at: self.merge_at(database.merge_at.as_ref())?,
             on_full: database.on_full,
+            refresh: database.refresh.as_ref().map_or(Refresh::default(), |refresh| *refresh.get_ref()),
             compression: database.compression,
             signing_key: database.signing_key.map(|path| self.folder.join(path)),
             verify_keys: self.public_keys(&database.verify_keys)?,

@@ -139,6 +139,10 @@ codes! {
     StandbyUnasked = 513, Unreachable;
     /// A standby's server was told to do something, and was not seen to have done it.
     StandbyUndone = 514, Failed;
+    /// A former primary is not made a standby: it is not safe, or not possible.
+    BackfreshRefused = 515, Refused;
+    /// A former primary was begun to be made a standby, and is none yet.
+    BackfreshFailed = 516, Failed;
     /// The catalog knows no job of this name.
     JobUnknown = 601, NotFound;
     /// A job has ended already.

@@ -311,7 +311,7 @@ async fn put_backups(catalog: &Catalog, held: &Held, report: &mut Report) -> any
             started_at: time_of(manifest.map_or(&opening.started, |manifest| &manifest.started)),
             finished_at: manifest.map_or(written, |manifest| Some(time_of(&manifest.finished))),
             bytes: manifest.map(|manifest| manifest.plain_bytes),
-            stored_bytes: manifest.map(|manifest| manifest.parts.iter().map(|part| part.bytes).sum()),
+            stored_bytes: manifest.map(backup::Manifest::moved_bytes),
             state: BackupState::Complete,
             // Of a sealed one only the head was read: it is there, and nobody here saw that it is right.
             checked: manifest.is_some() && !marked,

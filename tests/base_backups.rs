@@ -7,7 +7,7 @@ mod service;
 use std::time::Duration;
 
 use chrono::Utc;
-use farshore::base_backups::{Process, Streams, take};
+use farshore::base_backups::{Asked, How, Process, Streams, take};
 use farshore_catalog::drill::Drill;
 use farshore_catalog::{Catalog, Options};
 use farshore_journal::format::certificate::DrillVerdict;
@@ -187,7 +187,8 @@ fn a_backup_whose_store_takes_nothing_any_more_is_given_up() {
     };
     let stuck = Duration::from_secs(3);
     let process = Process { streams: &Streams::new(), catalog: None };
-    let taken = service::wait(take(&config, &name, &store, "test", process, stuck, &cut));
+    let asked = Asked { label: "test", how: How::Full };
+    let taken = service::wait(take(&config, &name, &store, asked, process, stuck, &cut));
     let why = taken.expect_err("nothing was stored");
     assert!(why.to_string().contains("nothing of it moved for 3 seconds"), "{why}");
     assert_eq!(node.backups(), 1);

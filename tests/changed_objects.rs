@@ -51,10 +51,11 @@ enum Class {
     Index,
     BackupOpening,
     Part,
+    Sums,
     Manifest,
 }
 
-const CLASSES: [Class; 9] = [
+const CLASSES: [Class; 10] = [
     Class::StoreRecord,
     Class::IncarnationRecord,
     Class::Chunk,
@@ -63,6 +64,7 @@ const CLASSES: [Class; 9] = [
     Class::Index,
     Class::BackupOpening,
     Class::Part,
+    Class::Sums,
     Class::Manifest,
 ];
 
@@ -74,6 +76,7 @@ impl Class {
             "opening" => Self::BackupOpening,
             "manifest" => Self::Manifest,
             _ if last.starts_with("part-") => Self::Part,
+            _ if last == "table" || last.starts_with("sums-") => Self::Sums,
             _ if name.contains("/incarnations/") => Self::IncarnationRecord,
             _ if name.contains("/journal/") => Self::Chunk,
             _ if name.contains("/segments/") => Self::Segment,
@@ -594,7 +597,7 @@ fn names(said: &str, name: &str, class: Class) -> bool {
             let database = name.split('/').nth(1).unwrap();
             said.contains(&format!("no incarnation record names `db/{database}/"))
         }
-        Class::Part | Class::Head | Class::Index => false,
+        Class::Part | Class::Sums | Class::Head | Class::Index => false,
     }
 }
 

@@ -44,6 +44,8 @@ struct Story {
     noted: Vec<Noted>,
     day: u64,
     began: SystemTime,
+    /// Whether base backups refer to those before.
+    refresh: bool,
 }
 
 impl Story {
@@ -52,7 +54,7 @@ impl Story {
         server.sql("create table kept (day bigint, at bigint)");
         let node = Node::new(&[&server]);
         node.configure(|text| format!("{text}\n[databases.orders.retention]\n{rule}\n"));
-        Self { server, node, noted: Vec::new(), day: 0, began: SystemTime::now() }
+        Self { server, node, noted: Vec::new(), day: 0, began: SystemTime::now(), refresh: false }
     }
 
     /// A day's work: a base backup in its midst, and commits before and behind it.
@@ -63,7 +65,8 @@ impl Story {
         if self.day == 0 {
             self.node.wait_backup(1);
         } else if with_backup {
-            let output = self.node.run(&["backup", "run", "orders"]);
+            let how = if self.refresh { "--refresh" } else { "--full" };
+            let output = self.node.run(&["backup", "run", "orders", how]);
             assert!(output.status.success(), "{output:?}\n{}", self.node.log());
         }
         self.note();
@@ -254,6 +257,57 @@ fn what_lies_before_the_window_goes_a_day_after_it_was_marked_and_all_else_resto
     story.tells_what_expired_as_a_gap();
     assert_eq!(story.restored_rows(&held), held.rows);
     story.is_whole();
+}
+
+/// Of a base backup that refers to others only what changed is its own: they stay for as long as it does, and go behind it.
+#[test]
+fn a_base_backup_that_others_refer_to_stays_with_them_and_goes_with_them() {
+    let mut story = Story::begin("window = \"2d\"\ncount = 1");
+    story.refresh = true;
+    for _ in 0..5 {
+        story.day(true);
+    }
+    let listed = story.node.json(&["backup", "list", "orders"]);
+    let bases = all(&listed);
+    let first = bases.iter().find(|base| base["refers_to"].as_array().unwrap().is_empty()).unwrap();
+    let first = first["id"].as_str().unwrap().to_owned();
+    assert_eq!(bases.len(), 5, "{bases:?}");
+    assert!(
+        bases.iter().filter(|base| base["id"] != *first).all(|base| base["refers_to"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|id| *id == *first))
+    );
+    for _ in 0..3 {
+        let answer = story.expire(&[]);
+        let kept = service::first(&answer)["kept"].as_array().unwrap().clone();
+        let why = kept.iter().find(|kept| kept[0] == *first).map(|kept| kept[1].as_str().unwrap());
+        assert_eq!(why, Some("referred to"), "{answer}");
+        story.day(true);
+    }
+    let newest = story.noted.last().unwrap().clone();
+    assert_eq!(story.restored_rows(&newest), newest.rows);
+    story.is_whole();
+    // Full ones follow: nobody needs the others any more.
+    story.refresh = false;
+    let left = |story: &Story| {
+        let left = story.node.json(&["backup", "list", "orders"]);
+        let referring = |base: &&&Value| !base["refers_to"].as_array().unwrap().is_empty();
+        let all = all(&left);
+        all.iter().filter(|base| referring(base) || base["id"] == *first).count()
+    };
+    for _ in 0..8 {
+        story.day(true);
+        story.expire(&[]);
+        if left(&story) == 0 {
+            break;
+        }
+    }
+    assert_eq!(left(&story), 0, "{}", story.node.json(&["backup", "list", "orders"]));
+    story.is_whole();
+    let newest = story.noted.last().unwrap().clone();
+    assert_eq!(story.restored_rows(&newest), newest.rows);
 }
 
 /// Nobody need stop a service for its log to expire: it opens the journal anew once a day.
@@ -588,7 +642,9 @@ fn one_schedule(seed: u64, campaign: &mut Campaign) {
     let mut story = Story::begin(&format!("window = \"{window}d\"\ncount = {count}"));
     let mut held: Vec<Noted> = Vec::new();
     for _ in 0..6 + random.below(4) {
+        story.refresh = random.below(2) == 0;
         story.day(random.below(4) > 0);
+        campaign.count("refreshes", u64::from(story.refresh));
         if random.below(3) == 0 {
             let noted = story.noted[random.below(story.noted.len() as u64) as usize].clone();
             let output = story.hold(&noted, "by chance");

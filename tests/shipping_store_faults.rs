@@ -141,6 +141,7 @@ async fn ship_into_a_failing_directory(
         name,
         targets,
         copies: Copies::default(),
+        refreshing: farshore_shipper::refreshing::Refreshing::default(),
         points: Points::default(),
         required: 1,
         node: node_name,

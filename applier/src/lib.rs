@@ -6,6 +6,7 @@
 //! journal holds a number, without reading it.
 
 pub mod compare;
+pub mod former;
 pub mod heads;
 pub mod held;
 pub mod plan;

@@ -40,6 +40,7 @@ use crate::plan::{Neutralised, Plan, PlanError};
 use crate::source::Source;
 
 pub(crate) use alone::{Alone, lock, lock_there};
+pub(crate) use marker::adopted;
 pub use marker::read as marker;
 pub use marker::{MARKER, Marker, State};
 

@@ -1,10 +1,12 @@
 //! What no rule keeps: which base backups and which stretches of log may go. `FORMAT.md` section 13.
 //!
 //! What always holds: what is not known to be of no use is kept. A backup counts as one that lets older ones go only when it is sound, on the journal's present line, and was
-//! completed within the window; log goes only when no base that is kept, no hold and no unfinished backup needs it.
+//! completed within the window; log goes only when no base that is kept, no hold and no unfinished backup needs it; a backup that one refers to goes only behind it.
 //! What it does not do: it deletes nothing and reads nothing; [`facts`] reads, [`farshore_journal::expiry`] marks and deletes.
 
 pub mod facts;
+
+use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use farshore_journal::{BackupId, HoldId, Sequence};
@@ -51,6 +53,8 @@ pub struct Base {
     pub unsound: Option<String>,
     /// Since when it may be deleted.
     pub marked: Option<DateTime<Utc>>,
+    /// The backups whose bytes it may refer to.
+    pub refers: Vec<BackupId>,
 }
 
 /// A backup without a manifest.
@@ -64,6 +68,8 @@ pub struct Unfinished {
     pub newest_object: DateTime<Utc>,
     /// Since when it may be deleted.
     pub marked: Option<DateTime<Utc>>,
+    /// The backups whose bytes it may refer to.
+    pub refers: Vec<BackupId>,
 }
 
 /// A hold that counts.
@@ -201,9 +207,28 @@ pub fn decide(facts: &Facts, rule: Rule, newest: bool, now: DateTime<Utc>) -> Re
     }
     needed.extend(facts.holds.iter().filter_map(|hold| hold.keeps.map(|(_, needs)| needs)));
     needed.push(to_the_end(facts.compared_from));
+    // What is kept is nothing without what it refers to; nor is one that may still become complete.
+    let stays = |unfinished: &&Unfinished| !is_over(unfinished, now);
+    let mut referred: HashSet<BackupId> =
+        facts.unfinished.iter().filter(stays).flat_map(|backup| backup.refers.iter().copied()).collect();
+    loop {
+        let kept: HashSet<BackupId> = decision.kept.iter().map(|(id, _)| *id).collect();
+        let of_kept = facts.bases.iter().filter(|base| kept.contains(&base.id));
+        referred.extend(of_kept.flat_map(|base| base.refers.iter().copied()));
+        let more = facts.bases.iter().filter(|base| referred.contains(&base.id) && !kept.contains(&base.id));
+        let more: Vec<&Base> = more.collect();
+        if more.is_empty() {
+            break;
+        }
+        for base in more {
+            decision.kept.push((base.id, "referred to"));
+            decision.backups.retain(|id| *id != base.id);
+            needed.extend(base.needs);
+        }
+    }
     for unfinished in &facts.unfinished {
         // One that is marked was idle for long, or its deletion was begun.
-        match unfinished.marked.is_some() || now - unfinished.newest_object > UNFINISHED {
+        match is_over(unfinished, now) {
             true => decision.backups.push(unfinished.id),
             false => needed.push(to_the_end(unfinished.needs_from)),
         }
@@ -212,6 +237,18 @@ pub fn decide(facts: &Facts, rule: Rule, newest: bool, now: DateTime<Utc>) -> Re
     decision.stretches =
         facts.stretches.iter().filter(is_free).map(|stretch| (stretch.first, stretch.last)).collect();
     Ok(decision)
+}
+
+fn is_over(unfinished: &Unfinished, now: DateTime<Utc>) -> bool {
+    unfinished.marked.is_some() || now - unfinished.newest_object > UNFINISHED
+}
+
+impl Facts {
+    /// Each backup that is there with those that it may refer to.
+    fn references(&self) -> impl Iterator<Item = (BackupId, &[BackupId])> {
+        let of_base = self.bases.iter().map(|base| (base.id, &*base.refers));
+        of_base.chain(self.unfinished.iter().map(|backup| (backup.id, &*backup.refers)))
+    }
 }
 
 fn is_sound(base: &Base) -> bool {
@@ -229,11 +266,32 @@ pub fn due(facts: &Facts, decision: &Decision, grace: TimeDelta, now: DateTime<U
     };
     let of_base = facts.bases.iter().map(|base| (base.id, base.marked));
     let of_unfinished = facts.unfinished.iter().map(|backup| (backup.id, backup.marked));
-    let backups: Vec<BackupId> = of_base
+    // What a hold kept is its base, and what that one refers to.
+    let kept_with = |held: BackupId, id: BackupId| {
+        held == id || facts.references().any(|(of, refers)| of == held && refers.contains(&id))
+    };
+    let mut backups: Vec<BackupId> = of_base
         .chain(of_unfinished)
-        .filter(|(id, marked)| decision.backups.contains(id) && stood(*marked, &|held, _| held == *id))
+        .filter(|(id, marked)| {
+            decision.backups.contains(id) && stood(*marked, &|held, _| kept_with(held, *id))
+        })
         .map(|(id, _)| id)
         .collect();
+    // One that is referred to goes behind all that refer to it, or not at all.
+    let mut ordered: Vec<BackupId> = Vec::with_capacity(backups.len());
+    loop {
+        let is_free = |id: &BackupId| {
+            let mut referring = facts.references().filter(|(of, refers)| of != id && refers.contains(id));
+            referring.all(|(of, _)| ordered.contains(&of))
+        };
+        let (free, waiting): (Vec<BackupId>, Vec<BackupId>) = backups.into_iter().partition(is_free);
+        if free.is_empty() {
+            break;
+        }
+        ordered.extend(free);
+        backups = waiting;
+    }
+    let backups = ordered;
     let there = |stretch: &Stretch| {
         let bases = facts.bases.iter().filter(|base| !backups.contains(&base.id));
         let mut needs = bases.filter_map(|base| base.needs);

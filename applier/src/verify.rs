@@ -6,6 +6,7 @@
 //! repaired, and one bad object does not hide the next. Signed heads are held against the chunks that they speak of.
 
 mod backups;
+mod blocks;
 mod heads;
 
 mod indexes;
@@ -229,8 +230,9 @@ fn named(key: &Key, root: &KeyPrefix) -> Option<Named> {
         "backups" => {
             let (id, name) = name.split_once('/')?;
             let _: BackupId = id.parse().ok()?;
-            let part = || name.strip_prefix("part-").is_some_and(|number| number.parse::<Sequence>().is_ok());
-            (matches!(name, "opening" | "manifest" | "expiring") || part()).then_some(Named::Other)
+            let numbered = name.strip_prefix("part-").or_else(|| name.strip_prefix("sums-"));
+            let part = || numbered.is_some_and(|number| number.parse::<Sequence>().is_ok());
+            (matches!(name, "opening" | "manifest" | "table" | "expiring") || part()).then_some(Named::Other)
         }
         "drills" => name.parse::<DrillId>().ok().map(|_| Named::Other),
         "index" => name.parse().ok().map(Named::Index),

@@ -37,8 +37,10 @@ pub struct LastBackup {
     pub started_at: Time,
     /// When it was complete.
     pub finished_at: Time,
-    /// What it takes in its store.
+    /// What was moved to its store for it: all that it takes there, but for what it refers to in others.
     pub stored_bytes: Option<u64>,
+    /// Bytes of the database's files in it.
+    pub bytes: Option<u64>,
 }
 
 /// What can be restored of a database's current incarnation.
@@ -327,5 +329,5 @@ fn restorable(
 
 fn last_backup(newest: &Backup) -> Option<LastBackup> {
     let (started_at, finished_at) = (newest.started_at, newest.finished_at?);
-    Some(LastBackup { started_at, finished_at, stored_bytes: newest.stored_bytes })
+    Some(LastBackup { started_at, finished_at, stored_bytes: newest.stored_bytes, bytes: newest.bytes })
 }

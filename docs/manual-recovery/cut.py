@@ -15,7 +15,7 @@ without it only structure is checked, and that is said. An encrypted store needs
 OpenSSL 3.
 The format is journal/FORMAT.md; section numbers below are of that page.
 """
-import argparse, hashlib, hmac, json, os, struct, subprocess, sys, tempfile
+import argparse, bisect, hashlib, hmac, json, os, struct, subprocess, sys, tempfile
 from pathlib import Path
 
 try: import zstandard
@@ -24,8 +24,8 @@ try: from blake3 import blake3
 except ImportError: blake3 = None
 
 KINDS = {1: "opening", 2: "data", 3: "timeline", 4: "gap", 5: "segment", 6: "index", 7: "head", 8: "part",
-         9: "manifest", 10: "backup opening"}
-PLAIN_KINDS = ("opening", "timeline", "gap", "head", "backup opening")  # JSON, never encrypted
+         9: "manifest", 10: "backup opening", 11: "expired run", 12: "sums", 13: "table"}
+PLAIN_KINDS = ("opening", "timeline", "gap", "head", "backup opening", "expired run", "table")  # JSON, never encrypted
 
 
 def fail(what):
@@ -168,7 +168,49 @@ class Incarnation:
         if not (root / "manifest").exists():
             fail(f"backup {name} has no manifest: it was never finished")
         key = unwrapped(Object(root / "opening"), self.identity)
-        return root, key, json.loads(Object(root / "manifest").plain(key))
+        manifest = json.loads(Object(root / "manifest").plain(key))
+        if manifest["format"] not in (1, 2):
+            fail(f"backup {name} has format {manifest['format']}, which this script does not know")
+        return Own(root, key, manifest)
+
+
+class Own:
+    """A backup's own bytes: those that its parts hold, one behind the other."""
+
+    def __init__(self, root, key, manifest):
+        self.root, self.key, self.manifest = root, key, manifest
+        self.ends, end = [], 0
+        for part in manifest["parts"]:
+            end += part["plain_bytes"]
+            self.ends.append(end)
+        self.held = (None, b"")
+
+    def read(self, at, length):
+        while length:
+            number = bisect.bisect_right(self.ends, at)
+            if number == len(self.ends):
+                fail(f"{self.root}: its parts end before byte {at}")
+            if self.held[0] != number:
+                self.held = (number, Object(self.root / f"part-{number:016x}").plain(self.key))
+            begin = self.ends[number] - len(self.held[1])
+            piece = self.held[1][at - begin:at - begin + length]
+            yield piece
+            at, length = at + len(piece), length - len(piece)
+
+
+def whole_stream(here, own):
+    """The bytes of all files, of which section 15 says that they may be an earlier backup's."""
+    borrowed = own.manifest.get("borrowed")
+    if borrowed is None:
+        yield from own.read(0, own.ends[-1] if own.ends else 0)
+        return
+    holders = [own]
+    for held in borrowed["from"]:
+        holders.append(here.backup(held["backup"]))
+        if (holders[-1].root / "manifest").read_bytes()[-32:].hex() != held["manifest"]:
+            fail(f"backup {held['backup']} is not the one that is referred to")
+    for length, whose, at in borrowed["pieces"]:
+        yield from holders[whose].read(at, length)
 
 
 def command_show(args):
@@ -236,7 +278,9 @@ def place(base, path):
 
 
 def command_base(args):
-    root, key, manifest = Incarnation(args).backup(args.backup)
+    here = Incarnation(args)
+    own = here.backup(args.backup)
+    manifest = own.manifest
     target = Path(args.directory).absolute()
     os.umask(0o077)  # PostgreSQL refuses a directory that others can read
     target.mkdir()
@@ -251,12 +295,8 @@ def command_base(args):
         if entry["kind"] == "directory":
             place(target, entry["path"]).mkdir(parents=True, exist_ok=True)
 
-    def parts():
-        for part in manifest["parts"]:
-            yield Object(root / f"part-{part['number']:016x}").plain(key)
-
     # The stream is read from front to back; entries stand in its order.
-    stream, waiting, at, files, control = parts(), b"", 0, 0, None
+    stream, waiting, at, files, control = whole_stream(here, own), b"", 0, 0, None
     for entry in manifest["entries"]:
         if entry["kind"] != "file":
             continue

@@ -201,6 +201,22 @@ impl Layout {
         Ok(self.root.key(format_args!("backups/{backup}/part-{number}"))?)
     }
 
+    /// Digests of a backup's blocks.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn backup_sums(&self, backup: BackupId, number: Sequence) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("backups/{backup}/sums-{number}"))?)
+    }
+
+    /// Which of these digests are whose.
+    ///
+    /// # Errors
+    /// Never in practice.
+    pub fn backup_table(&self, backup: BackupId) -> Result<Key, JournalError> {
+        Ok(self.root.key(format_args!("backups/{backup}/table"))?)
+    }
+
     /// A backup's manifest.
     ///
     /// # Errors

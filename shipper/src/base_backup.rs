@@ -23,8 +23,8 @@ use farshore_engines::postgres::backup::{
 use farshore_engines::postgres::restore::control::{ControlError, ControlFile};
 use farshore_engines::postgres::wire::{ConnectParams, Connection, Error as WireError, Host};
 use farshore_journal::backup::{
-    BackupOptions, BackupWriter, BadPage, ConfigFile, Entry, EntryKind, Manifest, SettingRow, Tablespace,
-    Trouble,
+    BackupOptions, BadPage, ConfigFile, Entry, EntryKind, FilesWriter, Manifest, SettingRow, Sharing,
+    Tablespace, Trouble,
 };
 use farshore_journal::reader::Reader;
 use farshore_journal::{BackupId, JournalError, Position, Sequence};
@@ -62,6 +62,8 @@ pub struct Request<'a> {
     pub copy: CopyOptions,
     /// How the copy is stored.
     pub store: BackupOptions,
+    /// Whether blocks that an earlier backup holds are put again.
+    pub sharing: Sharing,
     /// Rows of the source's `pg_settings`.
     pub settings: Vec<SettingRow>,
     /// The source's configuration files, wherever they lie.
@@ -211,8 +213,18 @@ where
     let major = connection.server_version().major;
     // The opening names the journal's next number, so it stands before the copy's start.
     let trouble = Arc::clone(&request.trouble);
-    let writer = BackupWriter::begin(request.reader, &request.store, next_sequence, trouble).await?;
+    let begun = FilesWriter::begin(request.reader, &request.store, next_sequence, &request.sharing, trouble);
+    let (writer, full) = Box::pin(begun).await?;
     let id = writer.id();
+    match (writer.base(), full) {
+        (Some(base), _) => {
+            tracing::info!(backup = %id, refers_to = %base, "blocks that an earlier base backup holds are not put again")
+        }
+        (None, Some(why)) => {
+            tracing::info!(backup = %id, reason = why, "all blocks are put: no earlier base backup may be referred to")
+        }
+        (None, None) => {}
+    }
     progress(Progress { taken_bytes: 0, total_bytes: None, phase: Phase::Checkpoint });
 
     let stream = BackupStream::start(connection, request.copy.clone())?;
@@ -235,6 +247,7 @@ where
     let control = ControlFile::parse(&control.ok_or(TakeError::Missing { what: "control file" })?)?;
     add_digests(&mut entries, &reports);
     let at = writer.at();
+    writer.begin_file(LISTED, listed.len() as u64).await?;
     writer.write(&listed).await?;
     entries.push(Entry {
         path: LISTED.to_owned(),
@@ -278,6 +291,8 @@ where
         tablespaces,
         settings: request.settings,
         config_files: request.config_files,
+        borrowed: None,
+        table: None,
     };
     progress(Progress { taken_bytes: writer.at(), total_bytes: None, phase: Phase::Claiming });
     let (manifest, _) = writer.finish(manifest).await?;
@@ -385,14 +400,15 @@ async fn close(
 
 /// Writes what comes, and notes whose bytes are whose.
 async fn store(
-    mut writer: BackupWriter,
+    mut writer: FilesWriter,
     mut received: mpsc::Receiver<Item>,
-) -> Result<(BackupWriter, Vec<Entry>), TakeError> {
+) -> Result<(FilesWriter, Vec<Entry>), TakeError> {
     let mut entries: Vec<Entry> = Vec::new();
     while let Some(item) = received.recv().await {
         match item {
             Item::Entry(mut entry) => {
                 entry.at = if entry.size > 0 { writer.at() } else { 0 };
+                writer.begin_file(&entry.path, entry.size).await?;
                 entries.push(entry);
             }
             Item::Bytes(bytes) => writer.write(&bytes).await?,

@@ -22,6 +22,7 @@ pub mod primary;
 pub mod progress;
 pub mod push;
 pub mod recorder;
+pub mod refreshing;
 pub mod reported;
 pub mod resume;
 pub mod retention;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::facts::FactReceiver;
 use crate::progress::{Fact, PipelineState, Progress};
+use crate::refreshing::Refreshing;
 use crate::standing::standing;
 use crate::waits::WaitsSeen;
 
@@ -290,6 +291,8 @@ pub struct StandingRecorder {
     pub required: usize,
     /// This node's name.
     pub node: String,
+    /// Whether a base backup is taken because of a gap.
+    pub refreshing: Refreshing,
 }
 
 impl StandingRecorder {
@@ -359,6 +362,7 @@ impl StandingRecorder {
         let state = match standing.state {
             PipelineState::Connected if primary.trouble.is_some() => ShippingState::Degraded,
             PipelineState::Connected if primary.slot_awaited => ShippingState::Setup,
+            PipelineState::Connected if self.refreshing.is_under_way() => ShippingState::Refreshing,
             state => state_of(state),
         };
         Shipping {
@@ -397,6 +401,7 @@ mod tests {
             database: "orders".parse().unwrap(),
             required: 1,
             node: "oslo-1".to_owned(),
+            refreshing: Refreshing::default(),
         };
         let measured = PrimaryFacts {
             retained_bytes: Some(5 << 30),
@@ -413,5 +418,29 @@ mod tests {
             let said = recorder.shipping(&targets, &measured);
             assert_eq!((said.retained_bytes, said.seconds_to_full), figures, "{state:?}");
         }
+    }
+
+    #[test]
+    fn a_database_that_gets_a_base_backup_after_a_gap_is_refreshing_until_it_has_it_and_no_longer() {
+        let recorder = StandingRecorder {
+            catalog: Catalog::unopened("sqlite:/nowhere/catalog.db", Options::default()).unwrap(),
+            database: "orders".parse().unwrap(),
+            required: 1,
+            node: "oslo-1".to_owned(),
+            refreshing: Refreshing::default(),
+        };
+        let state = |state, trouble: Option<&str>| {
+            let targets = [Progress { state, ..Progress::default() }];
+            let primary = PrimaryFacts { trouble: trouble.map(str::to_owned), ..PrimaryFacts::default() };
+            recorder.shipping(&targets, &primary).state
+        };
+        assert_eq!(state(PipelineState::Connected, None), ShippingState::Connected);
+        let under_way = recorder.refreshing.begin();
+        assert_eq!(state(PipelineState::Connected, None), ShippingState::Refreshing);
+        // What is worse is said.
+        assert_eq!(state(PipelineState::Connected, Some("no slot")), ShippingState::Degraded);
+        assert_eq!(state(PipelineState::Accumulating, None), ShippingState::Accumulating);
+        drop(under_way);
+        assert_eq!(state(PipelineState::Connected, None), ShippingState::Connected);
     }
 }

@@ -24,6 +24,7 @@ use crate::pipeline::postgres::Cluster;
 use crate::pipeline::{Pipeline, PipelineConfig, SourceConfig};
 use crate::progress::Progress;
 use crate::recorder::{PrimaryFacts, Recorder, StandingRecorder};
+use crate::refreshing::Refreshing;
 use crate::waits::WaitsWatch;
 
 /// A target: its pipeline's settings, its store, and its address without secrets.
@@ -46,6 +47,8 @@ pub struct DatabaseConfig {
     pub targets: Vec<TargetConfig>,
     /// Where copies are asked for, of an engine that gives them in its stream.
     pub copies: Copies,
+    /// Whether a base backup is taken because of a gap.
+    pub refreshing: Refreshing,
     /// Where points are asked for, of an engine that names them in its stream.
     pub points: Points,
     /// How many targets must have a position for it to count as stored.
@@ -112,6 +115,7 @@ pub async fn run(
             database: config.name.clone(),
             required: config.required,
             node: config.node,
+            refreshing: config.refreshing.clone(),
         };
         helpers.spawn(recorder.run(watches.clone(), primary_rx, ended.clone()));
     }

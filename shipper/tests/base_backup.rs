@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use farshore_engines::postgres::backup::BackupOptions as CopyOptions;
 use farshore_engines::postgres::wire::{ConnectParams, Connection};
-use farshore_journal::backup::{self, Backup, BackupOptions, EntryKind};
+use farshore_journal::backup::{self, Backup, BackupOptions, EntryKind, Sharing};
 use farshore_journal::format::object::Compression;
 use farshore_journal::format::{Recipients, Unlock};
 use farshore_journal::reader::Reader;
@@ -73,6 +73,7 @@ impl Rig {
                 label: "nightly".to_owned(),
                 host: "test".to_owned(),
             },
+            sharing: Sharing::Full,
             settings: Vec::new(),
             config_files: Vec::new(),
             trouble: Arc::new(|_| {}),
@@ -109,9 +110,9 @@ async fn a_backup_holds_every_file_that_the_server_lists() {
         assert!(manifest.next_transaction.is_some_and(|next| next > 700));
         // Put together again, each file has the server's own digest.
         let mut files: Vec<Vec<u8>> = manifest.entries.iter().map(|_| Vec::new()).collect();
-        for (part, places) in manifest.parts.iter().zip(manifest.places()) {
-            let plain = backup.part(part.number).await.unwrap();
-            for place in places {
+        for share in backup.shares() {
+            let plain = backup.holder(share.of).unwrap().part(share.number).await.unwrap();
+            for place in share.places {
                 let from = usize::try_from(place.in_part).unwrap();
                 let bytes = &plain[from..from + usize::try_from(place.bytes).unwrap()];
                 files[place.entry].extend_from_slice(bytes);

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::objective::{self, Asks, REST};
-use super::{Process, STUCK, Streams, take};
+use super::{Asked, How, Process, STUCK, Streams, take};
 use crate::config::{Config, StoreName};
 use crate::wiring;
 
@@ -189,7 +189,15 @@ impl Keeper {
             }
         };
         // Asked again at once: it is none if a gap or a promotion came meanwhile.
-        if self.take(store, &due.to_string(), &due.label()).await
+        // What went wrong once may lie in what was referred to.
+        let how = match due {
+            _ if memory.attempts > 0 => How::Full,
+            Due::None => How::AsConfigured,
+            Due::BehindGap(_) | Due::OffTheLine(_) => How::AfterGap,
+        };
+        let streamed = self.streams.get(&self.name).filter(|_| matches!(due, Due::BehindGap(_)));
+        let _refreshing = streamed.map(|streamed| streamed.refreshing.begin());
+        if self.take(store, &due.to_string(), Asked { label: &due.label(), how }).await
             && matches!(self.due(store, question.incarnation).await, Ok(None))
         {
             return memory.settle(question);
@@ -198,11 +206,11 @@ impl Keeper {
     }
 
     /// Takes one; whether it is complete.
-    async fn take(&self, store: &StoreName, reason: &str, label: &str) -> bool {
+    async fn take(&self, store: &StoreName, reason: &str, asked: Asked<'_>) -> bool {
         let Ok(_place) = self.at_once.acquire().await else { return false };
         tracing::info!(database = %self.name, store = %store, reason, "a base backup is due");
         let process = Process { streams: &self.streams, catalog: self.catalog.as_ref() };
-        match Box::pin(take(&self.config, &self.name, store, label, process, STUCK, &|_| {})).await {
+        match Box::pin(take(&self.config, &self.name, store, asked, process, STUCK, &|_| {})).await {
             Ok(backup) => {
                 tracing::info!(database = %self.name, store = %store, backup = %backup.id, "a base backup is complete");
                 true
@@ -245,7 +253,8 @@ impl Keeper {
                 );
                 let reason = format!("a recovery would take {} where rto is {}", seconds(takes), seconds(of));
                 let begun = Instant::now();
-                let taken = self.take(store, &reason, &label).await;
+                let asked = Asked { label: &label, how: How::AsConfigured };
+                let taken = self.take(store, &reason, asked).await;
                 // Whether the catalog was told of it or not.
                 pause = pause.max(begun.elapsed().saturating_mul(REST.unsigned_abs()));
                 memory.objective_failed = if taken { 0 } else { memory.objective_failed.saturating_add(1) };

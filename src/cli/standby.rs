@@ -42,6 +42,10 @@ pub enum StandbyCommand {
   farshore standby create orders --to /srv/orders-standby --server 'host=journal.example port=5440 user=oslo passfile=/etc/oslo.pgpass'
   farshore standby create orders --to /srv/oslo --server 'host=127.0.0.1 port=5440 user=oslo' --name oslo --apply-delay 4h")]
     Create(StandbyCreateArgs),
+    /// Make a former primary a standby of its successor's history, which moves only what differs; it is not started
+    #[command(before_help = "Examples:
+  farshore standby backfresh orders --to /var/lib/postgresql/17/main --from 'host=new dbname=postgres user=postgres' --server 'host=journal.example port=5440 user=oslo passfile=/etc/oslo.pgpass'")]
+    Backfresh(StandbyBackfreshArgs),
     /// Show the PostgreSQL standbys that take a journal for their primary, and how far each is
     #[command(before_help = "Examples:\n  farshore standby list\n  farshore standby list orders -o json")]
     List(StandbyListArgs),
@@ -74,6 +78,35 @@ pub struct StandbyCreateArgs {
     /// Begin an interrupted one anew
     #[arg(long)]
     pub resume: bool,
+}
+
+/// `farshore standby backfresh`
+#[derive(Debug, Clone, Args)]
+pub struct StandbyBackfreshArgs {
+    /// The database
+    #[arg(value_name = "DB")]
+    pub database: DatabaseName,
+    /// The former primary's data directory; nothing may run there
+    #[command(flatten)]
+    pub place: StandbyPlace,
+    /// Its successor, which runs, as pg_rewind's --source-server has it: a superuser, or one who may read its files
+    #[arg(long, value_name = "CONNINFO")]
+    pub from: String,
+    /// Where the journal is served, as primary_conninfo has it
+    #[arg(long, value_name = "CONNINFO", value_parser = parse_conninfo)]
+    pub server: String,
+    /// What the standby calls itself; this machine's name when not given
+    #[arg(long, value_name = "NAME", value_parser = parse_standby)]
+    pub name: Option<String>,
+    /// The store that it is served from; without it the database's first
+    #[arg(long, value_name = "NAME")]
+    pub store: Option<StoreName>,
+    /// Send it log only once it was written so long ago: 1s to 90d
+    #[arg(long, value_name = "TIME", value_parser = parse_delay)]
+    pub apply_delay: Option<Span>,
+    /// Where what its successor never had is kept; a folder beside the directory when not given
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
 }
 
 fn parse_delay(text: &str) -> Result<Span, String> {

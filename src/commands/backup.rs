@@ -9,7 +9,7 @@ use farshore_journal::{BackupId, DatabaseName};
 use farshore_shipper::base_backup::Phase;
 use serde::Serialize;
 
-use crate::base_backups::{self, Process, STUCK, Streams};
+use crate::base_backups::{self, Asked, How, Process, STUCK, Streams};
 use crate::cli::BackupCommand;
 use crate::cli::zone::Zone;
 use crate::commands::{self, Context, expire, job};
@@ -35,8 +35,12 @@ struct Listed {
     started: String,
     /// When its manifest was written, its last object; none of one that is unfinished.
     finished: Option<DateTime<Utc>>,
-    /// Bytes of its objects in the store.
+    /// Bytes of its objects in the store: what was moved there for it.
     stored_bytes: u64,
+    /// Bytes of the database's files; none where no digests of its blocks were kept.
+    database_bytes: Option<u64>,
+    /// The backups whose bytes it may refer to, and that stay for as long as it does.
+    refers_to: Vec<BackupId>,
     host: String,
     state: &'static str,
     timeline: Option<u32>,
@@ -55,6 +59,8 @@ impl Row for Listed {
         "STARTED (UTC)",
         "ENDED (UTC)",
         "BYTES",
+        "DATABASE BYTES",
+        "REFERS TO",
         "TL",
         "START",
         "END",
@@ -73,6 +79,12 @@ impl Row for Listed {
             self.started.parse().map_or_else(|_| self.started.clone(), seconds),
             self.finished.map_or_else(|| "-".to_owned(), seconds),
             self.stored_bytes.to_string(),
+            self.database_bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string()),
+            match self.refers_to.len() {
+                0 => "-".to_owned(),
+                1 => "1 backup".to_owned(),
+                more => format!("{more} backups"),
+            },
             self.timeline.map_or_else(|| "-".to_owned(), |timeline| timeline.to_string()),
             or_none(&self.start),
             or_none(&self.end),
@@ -88,10 +100,14 @@ impl Row for Listed {
 pub async fn run(context: &mut Context, args: BackupCommand) -> anyhow::Result<Exit> {
     let config = context.config()?;
     match args {
-        BackupCommand::Run { database, no_wait: false } => take(context, &config, &database).await,
-        BackupCommand::Run { database, no_wait: true } => {
+        BackupCommand::Run { database, refresh, full, no_wait } => {
+            let refresh = (refresh || full).then_some(refresh);
+            if !no_wait {
+                return take(context, &config, &database, refresh).await;
+            }
             let (name, _) = commands::database(&config, Some(&database))?;
-            let asked = spec::queued(JobKind::Backup, Some(name), &spec::Backup::default());
+            let wanted = spec::Backup { store: None, refresh };
+            let asked = spec::queued(JobKind::Backup, Some(name), &wanted);
             job::queue(context, &config, asked).await
         }
         BackupCommand::Expire(args) => expire::run(context, &config, args).await,
@@ -126,13 +142,18 @@ pub async fn run(context: &mut Context, args: BackupCommand) -> anyhow::Result<E
     }
 }
 
-async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> anyhow::Result<Exit> {
+async fn take(
+    context: &mut Context,
+    config: &Config,
+    named: &DatabaseName,
+    refresh: Option<bool>,
+) -> anyhow::Result<Exit> {
     let (name, settings) = commands::database(config, Some(named))?;
     let catalog = record::catalog(config).await;
-    let asked = spec::asked(JobKind::Backup, Some(name), &spec::Backup::default());
+    let asked = spec::asked(JobKind::Backup, Some(name), &spec::Backup { store: None, refresh });
     let held = record::begin(catalog.as_ref(), asked, &context.cancel).await;
     let reporter = held.reporter();
-    let work = Box::pin(into_stores(config, name, settings, catalog.as_ref(), &reporter));
+    let work = Box::pin(into_stores(config, (name, settings), catalog.as_ref(), refresh, &reporter));
     let taken = match held.beside(work).await {
         Some(Ok(taken)) => {
             held.end_done(Ok(work::backups(&taken))).await;
@@ -158,9 +179,9 @@ async fn take(context: &mut Context, config: &Config, named: &DatabaseName) -> a
 /// One base backup into each of the database's stores.
 async fn into_stores(
     config: &Config,
-    name: &DatabaseName,
-    settings: &DatabaseConfig,
+    (name, settings): (&DatabaseName, &DatabaseConfig),
     catalog: Option<&Catalog>,
+    refresh: Option<bool>,
     reporter: &Reporter,
 ) -> Result<Vec<(StoreName, BackupId)>, OperatorMessage> {
     // This process ships nothing.
@@ -186,8 +207,16 @@ async fn into_stores(
         };
         let id = match &settings.engine {
             EngineConfig::Postgres { .. } => {
-                let take = base_backups::take(config, name, store, "by hand", process, STUCK, &say);
+                let asked = Asked { label: "by hand", how: How::said(refresh) };
+                let take = base_backups::take(config, name, store, asked, process, STUCK, &say);
                 Box::pin(take).await?.id
+            }
+            EngineConfig::Sqlite { .. } if refresh == Some(true) => {
+                return Err(base_backups::failed(
+                    name,
+                    store,
+                    &"a SQLite database is copied as a whole: leave --refresh out",
+                ));
             }
             EngineConfig::Sqlite { .. } => of_stream(config, name, store).await?,
         };
@@ -239,6 +268,9 @@ async fn list(config: &Config, name: &DatabaseName, store: &StoreName) -> anyhow
                 started: standing.opening.started,
                 finished: range.and_then(|range| DateTime::from_timestamp_micros(range.written_at)),
                 stored_bytes: backup::stored_bytes(&reader, id).await?,
+                // Information: a table that does not read is verify's to name.
+                database_bytes: backup::database_bytes(&reader, id).await.unwrap_or_default(),
+                refers_to: standing.opening.refers,
                 host: standing.opening.host,
                 // Without a manifest it may run, or have been cut off: the store does not tell, and no restore uses it.
                 state: if range.is_some() { "complete" } else { "unfinished" },
@@ -270,6 +302,8 @@ mod tests {
             started: "2026-07-01T12:00:00.123456789+00:00".to_owned(),
             finished: Some("2026-07-01T12:05:00Z".parse().unwrap()),
             stored_bytes: 4096,
+            database_bytes: Some(8192),
+            refers_to: vec![BackupId::from_bytes([2; 16])],
             host: String::new(),
             state: "complete",
             timeline: Some(1),
@@ -282,6 +316,7 @@ mod tests {
         assert_eq!(cells.len(), Listed::HEADER.len());
         assert_eq!(cells[2], "3");
         assert_eq!(cells[5..8], ["2026-07-01T14:00:00+02:00", "2026-07-01T14:05:00+02:00", "4096"]);
+        assert_eq!(cells[8..10], ["8192", "1 backup"]);
         listed.finished = None;
         assert_eq!(listed.cells(Zone::UTC)[5..8], ["2026-07-01T12:00:00Z", "-", "4096"]);
     }

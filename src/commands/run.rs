@@ -23,6 +23,7 @@ use farshore_shipper::pipeline::sqlite::File;
 use farshore_shipper::pipeline::{PipelineConfig, SourceConfig};
 use farshore_shipper::progress::{PipelineState, Progress};
 use farshore_shipper::push::room::Room;
+use farshore_shipper::refreshing::Refreshing;
 use farshore_shipper::supervisor::{self, TargetConfig};
 use farshore_shipper::throttle::valve::{Valve, object_bytes};
 use farshore_shipper::waits::WaitsWatch;
@@ -85,7 +86,12 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         let lowest = settings.lowest_bandwidth().map(Rate::get);
         let valve = Arc::new(Valve::new(lowest, settings.stores.len()));
         let database = database(&config, name, settings, &known, catalog.as_ref(), &valve)?;
-        streams.insert(name.clone(), Streamed { copies: database.copies.clone(), valve: Arc::clone(&valve) });
+        let streamed = Streamed {
+            copies: database.copies.clone(),
+            valve: Arc::clone(&valve),
+            refreshing: database.refreshing.clone(),
+        };
+        streams.insert(name.clone(), streamed);
         points.insert(name.clone(), database.points.clone());
         let (progress_tx, progress_rx) = watch::channel(Vec::new());
         throttled.push(Watched {
@@ -277,6 +283,7 @@ fn database(
         name: name.clone(),
         targets,
         copies: Copies::default(),
+        refreshing: Refreshing::default(),
         points: Points::default(),
         required,
         node: wiring::node(),

@@ -3,8 +3,10 @@
 //! What always holds: a copy begins as `restore --latest` makes one, and is held against signed heads as that is, in a directory that is a standby's from its first byte. Whatever ends
 //! a run, the message says what the copy is and as of when.
 
+mod backfresh;
 mod confirm;
 mod create;
+mod kept;
 mod list;
 mod pause;
 mod place;
@@ -53,6 +55,7 @@ pub async fn run(context: &mut Context, command: StandbyCommand) -> anyhow::Resu
         StandbyCommand::Resume(args) => Box::pin(pause::run(context, &args, false)).await,
         StandbyCommand::Drop(args) => Box::pin(remove::run(context, &args)).await,
         StandbyCommand::Create(args) => Box::pin(create::run(context, args)).await,
+        StandbyCommand::Backfresh(args) => Box::pin(backfresh::run(context, args)).await,
         StandbyCommand::List(args) => list::list(context, args).await,
         StandbyCommand::Forget(args) => list::forget(context, args).await,
     }

@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use crate::config::notify::ChannelKind;
 use crate::config::quantity::{ByteCount, Rate, Span};
-use crate::config::{Compression, Durable, EngineKind, OnFull, StoreName};
+use crate::config::{Compression, Durable, EngineKind, OnFull, Refresh, StoreName};
 
 /// The whole file.
 #[derive(Deserialize)]
@@ -124,6 +124,7 @@ pub(super) struct Database {
     pub(super) merge_at: Option<Spanned<ByteCount>>,
     #[serde(default)]
     pub(super) on_full: OnFull,
+    pub(super) refresh: Option<Spanned<Refresh>>,
     pub(super) wal_limit: Option<Spanned<ByteCount>>,
     pub(super) bin_dir: Option<Spanned<PathBuf>>,
     #[serde(default)]

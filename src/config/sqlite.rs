@@ -32,6 +32,11 @@ impl Judge<'_> {
                 .problem(value.span(), format!("`{key}` is for postgres; an sqlite database has a `path`"))
                 .hint("leave it out: a file is opened by the rights of the user that runs farshore"));
         }
+        if let Some(refresh) = &database.refresh {
+            return Err(self
+                .problem(refresh.span(), "`refresh` is for postgres; an sqlite database is copied as a whole")
+                .hint("leave it out"));
+        }
         let Some(path) = &database.path else {
             return Err(self
                 .problem(span, format!("database `{name}` has no `path`"))

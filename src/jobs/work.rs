@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::held::{Held, Reporter};
 use super::{restore, spec};
-use crate::base_backups::{self, Process, STUCK, Streams, TakeProgress};
+use crate::base_backups::{self, Asked, How, Process, STUCK, Streams, TakeProgress};
 use crate::chronicles::damage::{Pages, Shared};
 use crate::commands::{self, verify};
 use crate::compare;
@@ -199,7 +199,8 @@ async fn backup(
     for store in settings.stores.iter().filter(|store| wanted(store, spec)) {
         let say = |progress: TakeProgress| reporter.say(of_backup(store, &progress));
         let process = Process { streams: &means.streams, catalog: Some(&means.catalog) };
-        let take = base_backups::take(&means.config, name, store, "by a job", process, STUCK, &say);
+        let asked = Asked { label: "by a job", how: How::said(spec.refresh) };
+        let take = base_backups::take(&means.config, name, store, asked, process, STUCK, &say);
         let id = Box::pin(take).await?.id;
         taken.push((store.clone(), id));
     }

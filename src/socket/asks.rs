@@ -86,7 +86,9 @@ pub(super) async fn point(does: &Does, asked: Point) -> Answer<Named> {
 pub(super) async fn backup(does: &Does, asked: Backup) -> Answer<Complete> {
     let store: StoreName = asked.store.parse()?;
     let process = Process { streams: &does.streams, catalog: does.catalog.as_ref() };
-    let take = base_backups::take(&does.config, &asked.database, &store, "by hand", process, STUCK, &|_| {});
+    // Of a SQLite database, which is copied as a whole.
+    let how = base_backups::Asked { label: "by hand", how: base_backups::How::AsConfigured };
+    let take = base_backups::take(&does.config, &asked.database, &store, how, process, STUCK, &|_| {});
     match Box::pin(take).await {
         Ok(taken) => Ok(Complete { id: taken.id }),
         Err(why) => Err(why.happened),

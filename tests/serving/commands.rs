@@ -296,6 +296,88 @@ fn a_standby_that_was_started_anew_with_nobody_to_serve_it_is_promoted_with_all(
     assert_eq!(pair.standby.sql("select count(*) from kept"), "1000");
 }
 
+/// It comes back when its successor is one already, takes writes that nobody ships, and is brought in line.
+/// (The other majors of the tests come without `pg_rewind`.)
+#[test]
+fn a_former_primary_is_backfreshed_and_follows_its_successor() {
+    let major = Major::V15;
+    let (pair, service) = Pair::of(major);
+    commits(&pair.primary, 2000);
+    pair.wait_received();
+    rows(&pair.standby, 2000);
+    pair.burns(service);
+    pair.did("promote", &[]);
+    pair.primary.start();
+    pair.primary.sql("insert into kept select generate_series(-500, -1); checkpoint");
+    let diverged = flushed(&pair.primary);
+
+    let data = pair.primary.data_dir().display().to_string();
+    let from = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", pair.standby.port());
+    let server = format!("host=127.0.0.1 port={} user=far password='{PASSWORD}' sslmode=disable", pair.port);
+    let backfresh = |to: &str, from: &str| {
+        let given = ["-o", "json", "standby", "backfresh", "orders", "--name", "lund", "--to", to];
+        pair.node.run(&[&given[..], &["--from", from, "--server", &server]].concat())
+    };
+    refused(&backfresh(&data, &from), 4, "FS-0515", &["its server runs"]);
+    pair.primary.stop(Mode::Fast);
+    // Nobody ships the successor yet.
+    refused(&backfresh(&data, &from), 4, "FS-0515", &["knows of no successor"]);
+
+    let hba = pair.place.data().join("pg_hba.conf");
+    let text = std::fs::read_to_string(&hba).unwrap();
+    std::fs::write(&hba, format!("{text}host all,replication all 127.0.0.1/32 trust\n")).unwrap();
+    pair.standby.restart();
+    let (old, new) = (pair.primary.port().to_string(), pair.standby.port().to_string());
+    pair.node.configure(|text| text.replace(&format!(":{old}"), &format!(":{new}")));
+    let service = pair.serves_again();
+    pair.standby.sql("insert into kept values (5000)");
+    pair.node.wait_end(2, flushed(&pair.standby));
+    assert_eq!(pair.node.incarnations().len(), 1, "{}", pair.node.log());
+
+    // What says nothing of its changed blocks cannot be brought in line.
+    let bare = Server::builder(major).checksums(false).start();
+    bare.stop(Mode::Fast);
+    let bare = bare.data_dir().display().to_string();
+    refused(&backfresh(&bare, &from), 4, "FS-0515", &["wal_log_hints", "standby create"]);
+    // A successor that does not answer: what diverged is kept by then, and the same command goes on.
+    let before = std::fs::read(pair.primary.data_dir().join("global/pg_control")).unwrap();
+    let nobody = backfresh(&data, "host=127.0.0.1 port=1 user=postgres dbname=postgres");
+    refused(&nobody, 1, "FS-0516", &["pg_rewind did not bring", "diverged-1"]);
+    assert_eq!(std::fs::read(pair.primary.data_dir().join("global/pg_control")).unwrap(), before);
+    let done = backfresh(&data, &from);
+    assert!(done.status.success(), "{done:?}");
+    let said: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!((&said["timeline"], &said["follows"]), (&1.into(), &2.into()), "{said}");
+    let kept = PathBuf::from(said["kept"].as_str().unwrap());
+    let name = format!("00000001{:08X}{:08X}", diverged.get() >> 32, (diverged.get() & 0xffff_ffff) >> 24);
+    assert!(kept.join("pg_wal").join(&name).exists(), "{name} in {said}");
+    assert!(said["kept_log_bytes"].as_u64().unwrap() > 0, "{said}");
+
+    pair.primary.start();
+    let follows = |content: &str| {
+        let same = wait_for(SOON, || (pair.primary.sql(CONTENT) == content).then_some(()));
+        assert!(same.is_some(), "{}\n{}", pair.primary.log(), pair.node.log());
+    };
+    follows(&pair.standby.sql(CONTENT));
+    pair.standby.sql("insert into kept select generate_series(6000, 7000)");
+    follows(&pair.standby.sql(CONTENT));
+    let says = "select pg_is_in_recovery(), (select count(*) from pg_replication_slots), (select count(*) from kept where id < 0)";
+    assert_eq!(pair.primary.sql(says), "t|0|0");
+    let is_there = || {
+        crate::listed_all(&pair.node)
+            .iter()
+            .any(|one| one["standby"] == "lund" && one["state"] == "streaming")
+    };
+    assert!(wait_for(SOON, || is_there().then_some(())).is_some(), "{}", pair.node.log());
+    // It is a standby as any other: it can be held, and is not rewound again.
+    let held = on(&pair.node, "pause", pair.primary.data_dir(), &[]);
+    assert!(held.status.success(), "{held:?}");
+    pair.primary.stop(Mode::Fast);
+    refused(&backfresh(&data, &from), 4, "FS-0515", &["a standby already"]);
+    service.stop();
+    pair.standby.stop(Mode::Fast);
+}
+
 #[test]
 fn a_directory_that_is_no_standbys_is_refused_by_each_command_and_stays_as_it_is() {
     let (pair, service) = Pair::of(Major::V15);

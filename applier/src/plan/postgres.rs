@@ -154,12 +154,17 @@ async fn entry_bytes(backup: &Backup, path: &str) -> Result<Option<Vec<u8>>, Pla
     else {
         return Ok(None);
     };
-    let mut bytes = Vec::new();
-    for (part, places) in manifest.parts.iter().zip(manifest.places()) {
-        let Some(place) = places.iter().find(|place| place.entry == index) else { continue };
-        let range = place.in_part..place.in_part.saturating_add(place.bytes);
-        bytes.extend(backup.part_range(part.number, range).await?);
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut pieces = Vec::new();
+    for share in backup.shares() {
+        let Some(holder) = backup.holder(share.of) else { continue };
+        for place in share.places.iter().filter(|place| place.entry == index) {
+            let range = place.in_part..place.in_part.saturating_add(place.bytes);
+            pieces.push((place.offset, holder.part_range(share.number, range).await?));
+        }
     }
+    pieces.sort_by_key(|(offset, _)| *offset);
+    bytes.extend(pieces.into_iter().flat_map(|(_, piece)| piece));
     Ok((bytes.len() as u64 == manifest.entries[index].size).then_some(bytes))
 }
 

@@ -1,11 +1,12 @@
-//! The base's files: parts fetched a few at a time, opened frame by frame and written by two workers, each byte to its place.
+//! The base's files: parts, its own and those of backups that it refers to, fetched a few at a time, opened frame by frame and written by two workers, each byte to its
+//! place. Of a part only what the base's files need is opened.
 //!
 //! What always holds: a file is created once, with its announced size, and finished only when every byte was written; memory is bounded
-//! by the parts in hand as they are stored, and a frame for each worker. `global/pg_control` is held back for the caller, who writes it last.
+//! by the parts in hand as they are stored, and a frame for each worker; so are open files, since what is referred to lies in other parts than what changed. `global/pg_control` is held back for the caller, who writes it last.
 //! A large file is written to its disk while it grows, beside the workers: left to the end, the disk would idle first and all would wait for
 //! it then. It is not durable for that: the caller synchronises.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,8 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use farshore_engines::postgres::restore::beneath::{EntryKind, RelPath, Root, RootFile};
 use farshore_engines::postgres::restore::install::left_out;
-use farshore_journal::Sequence;
-use farshore_journal::backup::{self, Backup, Place};
+use farshore_journal::backup::{self, Backup, Place, Share};
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
@@ -28,6 +28,8 @@ const FETCHES: usize = 3;
 const WORKERS: usize = 2;
 /// Bytes of a file after which the disk is given what was written of it.
 const SETTLE_BYTES: u64 = 64 << 20;
+/// Files that are open at a time; others that are not finished rest. A quarter of what a process may have open without asking.
+const OPEN_FILES: usize = 256;
 
 /// What becomes of a base's entries.
 #[derive(Debug, Clone)]
@@ -46,15 +48,17 @@ pub(super) async fn place(
     fates: Fates,
 ) -> Result<Vec<u8>, RestoreError> {
     let (parts, taken) = mpsc::channel::<(usize, Bytes)>(1);
+    let shares = backup.shares();
+    let wanted: Vec<_> = shares.iter().map(|share| (share.of, share.number)).collect();
     let work = {
         let (backup, root, shared) = (backup.clone(), Arc::clone(root), Arc::clone(shared));
-        blocking(move || write_all(&backup, &root, &shared, &fates, taken))
+        blocking(move || write_all((&backup, shares), &root, &shared, &fates, taken))
     };
-    let numbers: Vec<Sequence> = backup.manifest().parts.iter().map(|part| part.number).collect();
     let fetch = async {
         let fetched =
-            futures::stream::iter(numbers.into_iter().enumerate()).map(|(index, number)| async move {
-                Ok::<_, RestoreError>((index, backup.part_bytes(number).await?))
+            futures::stream::iter(wanted.into_iter().enumerate()).map(|(index, (of, number))| async move {
+                let holder = backup.holder(of).ok_or(RestoreError::CutOff)?;
+                Ok::<_, RestoreError>((index, holder.part_bytes(number).await?))
             });
         let mut fetched = std::pin::pin!(fetched.buffer_unordered(FETCHES));
         while let Some(part) = fetched.next().await {
@@ -77,16 +81,62 @@ struct Open<'a> {
     left: u64,
     /// Written since the disk was given what there was.
     unsettled: u64,
+    is_awake: bool,
+}
+
+/// Files that are not finished.
+#[derive(Default)]
+struct OpenFiles<'a> {
+    files: HashMap<usize, Open<'a>>,
+    /// Those that do not rest, the one that was opened first before the others.
+    awake: VecDeque<usize>,
+}
+
+impl<'a> OpenFiles<'a> {
+    /// Has so many rest that another one may be opened.
+    fn make_room(&mut self) {
+        while self.awake.len() >= OPEN_FILES {
+            let Some(first) = self.awake.pop_front() else { return };
+            if let Some(open) = self.files.get_mut(&first) {
+                open.is_awake = false;
+                open.file.rest();
+            }
+        }
+    }
+
+    /// A file to be written to, where it is there.
+    fn wake(&mut self, entry: usize) -> Option<Arc<RootFile<'a>>> {
+        if !self.files.get(&entry)?.is_awake {
+            self.make_room();
+            self.awake.push_back(entry);
+        }
+        let open = self.files.get_mut(&entry)?;
+        open.is_awake = true;
+        Some(Arc::clone(&open.file))
+    }
+
+    fn add(&mut self, entry: usize, file: Arc<RootFile<'a>>, bytes: u64) {
+        self.awake.push_back(entry);
+        self.files.insert(entry, Open { file, left: bytes, unsettled: 0, is_awake: true });
+    }
+
+    fn remove(&mut self, entry: usize) -> Option<Open<'a>> {
+        let open = self.files.remove(&entry)?;
+        if open.is_awake {
+            self.awake.retain(|awake| *awake != entry);
+        }
+        Some(open)
+    }
 }
 
 struct Writing<'a> {
     backup: &'a Backup,
     root: &'a Root,
     shared: &'a Shared,
-    places: Vec<Vec<Place>>,
+    shares: Vec<Share>,
     /// What becomes of each entry.
     fates: Vec<Fate>,
-    open: Mutex<HashMap<usize, Open<'a>>>,
+    open: Mutex<OpenFiles<'a>>,
     control: Mutex<Vec<u8>>,
     /// Whoever gives the disk what was written; one file waits at most, and what finds no room is settled later.
     settles: Mutex<Option<SyncSender<(RelPath, File)>>>,
@@ -99,7 +149,7 @@ enum Fate {
 }
 
 fn write_all(
-    backup: &Backup,
+    (backup, shares): (&Backup, Vec<Share>),
     root: &Root,
     shared: &Shared,
     wanted: &Fates,
@@ -150,9 +200,9 @@ fn write_all(
         backup,
         root,
         shared,
-        places: manifest.places(),
+        shares,
         fates,
-        open: Mutex::new(HashMap::new()),
+        open: Mutex::default(),
         control: Mutex::new(vec![0; usize::try_from(control_bytes).unwrap_or(0)]),
         settles: Mutex::new(Some(settles)),
     };
@@ -171,7 +221,7 @@ fn write_all(
         settler.join().unwrap_or(Err(RestoreError::CutOff)).and(result)
     });
     written?;
-    let unfinished = lock(&writing.open).len();
+    let unfinished = lock(&writing.open).files.len();
     if unfinished > 0 {
         return Err(farshore_engines::postgres::restore::beneath::BeneathError::Unfinished {
             files: unfinished,
@@ -209,16 +259,18 @@ impl Writing<'_> {
     }
 
     fn part(&self, index: usize, bytes: Bytes) -> Result<(), RestoreError> {
-        let (Some(part), Some(places)) = (self.backup.manifest().parts.get(index), self.places.get(index))
-        else {
-            return Err(RestoreError::CutOff);
-        };
-        let object = self.backup.check_part(part.number, bytes)?;
-        let mut places = places.iter().peekable();
+        let share = self.shares.get(index).ok_or(RestoreError::CutOff)?;
+        let holder = self.backup.holder(share.of).ok_or(RestoreError::CutOff)?;
+        let object = holder.check_part(share.number, bytes)?;
+        let mut places = share.places.iter().peekable();
         let mut begin = 0;
-        for frame in 0..object.heads().len() {
-            let plain = self.backup.open_frame(part.number, &object, frame)?;
-            let end = begin + plain.len() as u64;
+        for (frame, head) in object.heads().iter().enumerate() {
+            let end = begin + u64::from(head.plain_bytes);
+            if places.peek().is_none_or(|place| place.in_part >= end) {
+                begin = end;
+                continue;
+            }
+            let plain = holder.open_frame(share.number, &object, frame)?;
             while let Some(place) = places.peek() {
                 let place_end = place.in_part + place.bytes;
                 let (from, until) = (place.in_part.max(begin), place_end.min(end));
@@ -239,7 +291,7 @@ impl Writing<'_> {
         if places.next().is_some() {
             return Err(RestoreError::CutOff);
         }
-        self.shared.add(begin);
+        self.shared.add(share.bytes());
         Ok(())
     }
 
@@ -262,11 +314,12 @@ impl Writing<'_> {
         let size = self.backup.manifest().entries.get(place.entry).map_or(0, |entry| entry.size);
         let file = {
             let mut open = lock(&self.open);
-            match open.get(&place.entry) {
-                Some(there) => Arc::clone(&there.file),
+            match open.wake(place.entry) {
+                Some(there) => there,
                 None => {
+                    open.make_room();
                     let file = Arc::new(self.root.file(path, size)?);
-                    open.insert(place.entry, Open { file: Arc::clone(&file), left: size, unsettled: 0 });
+                    open.add(place.entry, Arc::clone(&file), size);
                     file
                 }
             }
@@ -275,7 +328,7 @@ impl Writing<'_> {
         drop(file);
         let finished = {
             let mut open = lock(&self.open);
-            let left = open.get_mut(&place.entry).map(|there| {
+            let left = open.files.get_mut(&place.entry).map(|there| {
                 there.left = there.left.saturating_sub(place.bytes);
                 there.unsettled += place.bytes;
                 if there.unsettled >= SETTLE_BYTES
@@ -287,7 +340,7 @@ impl Writing<'_> {
                 }
                 there.left
             });
-            (left == Some(0)).then(|| open.remove(&place.entry)).flatten()
+            (left == Some(0)).then(|| open.remove(place.entry)).flatten()
         };
         // Whoever still wrote would have bytes left, so this is the only hold on it.
         if let Some(file) = finished.and_then(|there| Arc::into_inner(there.file)) {

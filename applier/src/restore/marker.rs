@@ -67,6 +67,23 @@ pub(super) fn begin(
     serde_json::to_vec_pretty(&marker).unwrap_or_default()
 }
 
+/// Writes the marker of a copy that is complete, by another name first. Durable on `Ok`.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn adopted(path: &Path, plan: &Plan) -> Result<(), RestoreError> {
+    use std::io::Write as _;
+    let running: Marker = serde_json::from_slice(&begin(plan, BTreeSet::new(), &BTreeMap::new()))
+        .map_err(|_| RestoreError::CutOff)?;
+    let bytes = serde_json::to_vec_pretty(&Marker { state: State::Complete, ..running }).unwrap_or_default();
+    let next = path.with_file_name(NEXT);
+    let mut file = std::fs::File::create(&next).map_err(io("create", &next))?;
+    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io("write", &next))?;
+    std::fs::rename(&next, path).map_err(io("name", path))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("synchronise", folder))
+}
+
 /// The marker in a directory, if there is one.
 ///
 /// # Errors

@@ -135,16 +135,16 @@ async fn looked(
         let newest_object = own.map(|listed| listed.modified).max().or(marked).unwrap_or(now);
         let manifest = reader.layout().backup_manifest(id)?;
         let Some(manifest) = objects.iter().find(|listed| listed.key == manifest) else {
-            let needs_from = match backup::opening(reader, id).await {
+            let (needs_from, refers) = match backup::opening(reader, id).await {
                 // Its log begins in the stretch before the chunk that came next.
-                Ok(opening) => stretch_before(&walked, opening.next_sequence),
+                Ok(opening) => (stretch_before(&walked, opening.next_sequence), opening.refers),
                 Err(JournalError::Store(why)) if !why.is_not_found() => {
                     return Err(JournalError::from(why).into());
                 }
                 // What is left of one that was deleted, or is damaged: it needs nothing any more.
-                Err(_) => last.number,
+                Err(_) => (last.number, Vec::new()),
             };
-            facts.unfinished.push(Unfinished { id, needs_from, newest_object, marked });
+            facts.unfinished.push(Unfinished { id, needs_from, newest_object, marked, refers });
             continue;
         };
         let may_be_begun = marked.is_some_and(|marked| now - marked >= lately);
@@ -153,6 +153,7 @@ async fn looked(
         ends.extend(end.map(|end| (base.id, end)));
         facts.bases.push(base);
     }
+    judge_references(&mut facts.bases);
     let held = holds::list(reader).await?;
     let lies = Lies { ends, gaps: facts.gaps.clone(), begun };
     for hold in held {
@@ -173,6 +174,18 @@ async fn looked(
         facts.holds.push(Held { id: hold.hold, keeps });
     }
     Ok(Some(Looked { facts, branches, lies }))
+}
+
+/// A backup that refers to others is what they are. One that does not read names those it refers to no more: it counts for nothing, and what it needs is not known.
+fn judge_references(bases: &mut [Base]) {
+    let known: HashMap<BackupId, Option<String>> =
+        bases.iter().map(|base| (base.id, base.unsound.clone())).collect();
+    for base in bases.iter_mut().filter(|base| base.unsound.is_none()) {
+        base.unsound = base.refers.iter().find_map(|id| match known.get(id) {
+            None => Some(format!("backup {id}, to which it refers, is not there")),
+            Some(why) => why.as_ref().map(|why| format!("it refers to backup {id}: {why}")),
+        });
+    }
 }
 
 async fn objects(source: &Source, id: BackupId) -> Result<Vec<Listed>, JournalError> {
@@ -283,8 +296,15 @@ async fn base(
     (marked, may_be_begun): (Option<DateTime<Utc>>, bool),
 ) -> Result<(Base, Option<Position>), FactsError> {
     let reader = source.reader();
-    let mut fact =
-        Base { id, needs: None, stored_at: manifest.modified, on_line: false, unsound: None, marked };
+    let mut fact = Base {
+        id,
+        needs: None,
+        stored_at: manifest.modified,
+        on_line: false,
+        unsound: None,
+        marked,
+        refers: Vec::new(),
+    };
     let standing = match backup::standing(reader, id).await {
         Ok(standing) => standing,
         Err(JournalError::Store(why)) if !why.is_not_found() => return Err(JournalError::from(why).into()),
@@ -293,6 +313,7 @@ async fn base(
             return Ok((fact, None));
         }
     };
+    fact.refers = standing.opening.refers;
     let Some(range) = standing.complete else {
         fact.unsound = Some("its manifest is gone".to_owned());
         return Ok((fact, None));
@@ -462,7 +483,10 @@ pub async fn holdable(
     let late = |marked: Option<DateTime<Utc>>| {
         marked.is_some_and(|marked| Utc::now().max(facts.newest_chunk) - marked >= in_time)
     };
-    let base_goes = facts.bases.iter().any(|fact| fact.id == base && late(fact.marked));
+    let refers =
+        facts.bases.iter().find(|fact| fact.id == base).map(|fact| &*fact.refers).unwrap_or_default();
+    let base_goes =
+        facts.bases.iter().any(|fact| (fact.id == base || refers.contains(&fact.id)) && late(fact.marked));
     let log_goes = facts
         .stretches
         .iter()

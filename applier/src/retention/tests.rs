@@ -22,6 +22,7 @@ fn journal(days: i64, taken: impl Fn(i64) -> bool) -> Facts {
         on_line: true,
         unsound: None,
         marked: None,
+        refers: Vec::new(),
     };
     Facts {
         gaps: Vec::new(),
@@ -101,8 +102,13 @@ fn a_hold_keeps_its_base_and_the_log_from_there_to_its_point_and_nothing_between
 #[test]
 fn the_log_of_a_backup_that_runs_stays_and_one_that_was_cut_off_goes_after_a_week() {
     let mut facts = journal(30, |day| day >= 25 || day == 0);
-    let running =
-        Unfinished { id: id(200), needs_from: Sequence::new(3), newest_object: day(28), marked: None };
+    let running = Unfinished {
+        id: id(200),
+        needs_from: Sequence::new(3),
+        newest_object: day(28),
+        marked: None,
+        refers: vec![],
+    };
     facts.unfinished.push(running);
     let decision = decide(&facts, Rule { window: TimeDelta::days(2), count: 1 }, true, day(29)).unwrap();
     assert!(decision.stretches.is_empty() && !decision.backups.contains(&id(200)));
@@ -124,9 +130,9 @@ fn what_a_hold_kept_has_its_grace_from_its_release_on() {
 }
 
 fn facts() -> impl Strategy<Value = (Facts, Rule, i64)> {
-    let shape = (4i64..40, any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    let shape = (4i64..40, any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
     (shape, 0i64..20, 0usize..6, prop::option::of((0i64..40, 0i64..4)), 0i64..4).prop_map(
-        |((days, taken, unsound, off, marks), window, count, hold, later)| {
+        |((days, taken, unsound, off, marks, refers), window, count, hold, later)| {
             let bit = |bits: u64, at: i64| bits >> (at % 64) & 1 == 1;
             let mut facts = journal(days, |at| bit(taken, at));
             for (at, base) in facts.bases.iter_mut().enumerate() {
@@ -134,6 +140,22 @@ fn facts() -> impl Strategy<Value = (Facts, Rule, i64)> {
                 base.unsound = (bit(unsound, at) && bit(unsound, at + 7)).then(|| "rot".to_owned());
                 base.on_line = !(bit(off, at) && bit(off, at + 5));
                 base.marked = bit(marks, at).then(|| base.stored_at + TimeDelta::days(2));
+            }
+            let ids: Vec<BackupId> = facts.bases.iter().map(|base| base.id).collect();
+            for (at, base) in facts.bases.iter_mut().enumerate().skip(1) {
+                let earlier = [1, 3].into_iter().filter(|back| bit(refers, at as i64 * back));
+                base.refers = earlier.filter_map(|back| Some(ids[at.checked_sub(back as usize)?])).collect();
+            }
+            if bit(refers, 60) {
+                let refers = ids.first().copied().into_iter().collect();
+                let (needs_from, newest_object) = (Sequence::new(1), day(days - 1 - window));
+                facts.unfinished.push(Unfinished {
+                    id: id(250),
+                    needs_from,
+                    newest_object,
+                    marked: None,
+                    refers,
+                });
             }
             for (at, stretch) in facts.stretches.iter_mut().enumerate() {
                 stretch.marked = bit(marks, at as i64 + 3).then(|| day(at as i64 + 1));
@@ -185,7 +207,19 @@ proptest! {
         for base in sound.iter().take(rule.count.max(1)) {
             prop_assert!(!decision.backups.contains(&base.id), "one of the newest {} goes", rule.count);
         }
-        for backup in &due.backups {
+        for base in facts.bases.iter().filter(|base| !decision.backups.contains(&base.id)) {
+            prop_assert!(!base.refers.iter().any(|id| decision.backups.contains(id)), "what a kept one refers to goes");
+        }
+        for running in facts.unfinished.iter().filter(|backup| !decision.backups.contains(&backup.id)) {
+            prop_assert!(!running.refers.iter().any(|id| decision.backups.contains(id)), "what one that runs may refer to goes");
+        }
+        for (at, backup) in due.backups.iter().enumerate() {
+            for (of, refers) in facts.references() {
+                let before = due.backups.iter().position(|id| *id == of).is_some_and(|of| of < at);
+                prop_assert!(!refers.contains(backup) || before, "what one that is there refers to goes before it");
+            }
+        }
+        for backup in due.backups.iter().filter(|id| **id != super::tests::id(250)) {
             prop_assert!(decision.backups.contains(backup));
             let base = facts.bases.iter().find(|base| base.id == *backup).unwrap();
             prop_assert!(now - base.marked.unwrap() >= TimeDelta::days(1));
@@ -227,4 +261,67 @@ fn what_a_hold_kept_until_a_day_has_its_grace_from_then_on_and_nothing_else_wait
     // Of one whose base is not known any more everything waits.
     facts.ended = vec![Ended { at: hours(2), keeps: None }];
     assert_eq!(due(&facts, &decision, grace, day(29)), Decision::default());
+}
+
+#[test]
+fn what_a_kept_backup_refers_to_stays_with_its_log_and_goes_behind_it() {
+    let mut facts = journal(30, |day| day % 3 == 0);
+    let at = |facts: &Facts, day: u8| facts.bases.iter().position(|base| base.id == id(day)).unwrap();
+    // The base of day 21 is the first of the window.
+    let newest = at(&facts, 21);
+    facts.bases[newest].refers = vec![id(6), id(12)];
+    let decision = decide(&facts, RULE, true, day(29)).unwrap();
+    assert!(
+        !decision.backups.contains(&id(6))
+            && !decision.backups.contains(&id(12))
+            && decision.backups.contains(&id(9))
+    );
+    assert!(decision.kept.contains(&(id(6), "referred to")));
+    // When nobody keeps it any more, both are due at once, and the one that refers goes first.
+    let mut facts = journal(60, |day| day % 3 == 0);
+    let former = at(&facts, 21);
+    facts.bases[former].refers = vec![id(6)];
+    facts.bases.iter_mut().for_each(|base| base.marked = Some(day(40)));
+    let decision = decide(&facts, RULE, true, day(59)).unwrap();
+    let gone = due(&facts, &decision, TimeDelta::days(1), day(59)).backups;
+    let place = |day| gone.iter().position(|gone| *gone == id(day)).unwrap();
+    assert!(place(21) < place(6), "{gone:?}");
+    // One that refers and is not due yet keeps what it refers to.
+    facts.bases[former].marked = None;
+    let decision = decide(&facts, RULE, true, day(59)).unwrap();
+    assert!(decision.backups.contains(&id(6)));
+    assert!(!due(&facts, &decision, TimeDelta::days(1), day(59)).backups.contains(&id(6)));
+}
+
+#[test]
+fn what_a_running_refresh_may_refer_to_stays_for_a_week_and_a_hold_gives_its_grace_to_all_of_it() {
+    let mut facts = journal(30, |day| day % 3 == 0);
+    let running = Unfinished {
+        id: id(200),
+        needs_from: Sequence::new(3),
+        newest_object: day(28),
+        marked: None,
+        refers: vec![id(3)],
+    };
+    facts.unfinished.push(running);
+    let decision = decide(&facts, RULE, true, day(29)).unwrap();
+    assert!(!decision.backups.contains(&id(3)) && decision.backups.contains(&id(0)));
+    facts.unfinished[0].newest_object = day(20);
+    assert!(decide(&facts, RULE, true, day(29)).unwrap().backups.contains(&id(3)));
+
+    let mut facts = journal(30, |day| day % 3 == 0);
+    let held = facts.bases.iter().position(|base| base.id == id(9)).unwrap();
+    facts.bases[held].refers = vec![id(0)];
+    let needs = Needs { from: Sequence::new(9 * 11 + 3), until: Sequence::new(9 * 11 + 9) };
+    let hold = Held { id: HoldId::from_bytes([7; 16]), keeps: Some((id(9), needs)) };
+    facts.holds.push(hold);
+    let decision = decide(&facts, RULE, true, day(29)).unwrap();
+    assert!(!decision.backups.contains(&id(0)) && decision.backups.contains(&id(3)));
+    // Its time is over: both have a grace from then on.
+    facts.holds.clear();
+    facts.ended = vec![Ended { at: day(29) - TimeDelta::hours(2), keeps: Some((id(9), needs)) }];
+    facts.bases.iter_mut().for_each(|base| base.marked = Some(day(20)));
+    let decision = decide(&facts, RULE, true, day(29)).unwrap();
+    let gone = due(&facts, &decision, TimeDelta::days(1), day(29)).backups;
+    assert!(gone.contains(&id(3)) && !gone.contains(&id(9)) && !gone.contains(&id(0)), "{gone:?}");
 }

@@ -285,6 +285,8 @@ impl Rig {
             tablespaces,
             settings: settings.collect(),
             config_files: Vec::new(),
+            borrowed: None,
+            table: None,
         };
         let (manifest, _) = writer.finish(manifest).await.unwrap();
         manifest.backup

@@ -233,6 +233,8 @@ impl Rig {
             tablespaces: Vec::new(),
             settings: Vec::new(),
             config_files: Vec::new(),
+            borrowed: None,
+            table: None,
         };
         change(&mut manifest);
         writer.finish(manifest).await.unwrap().0.backup

@@ -13,6 +13,9 @@ pub struct Backup {
     /// Into this store; into each of the database's when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// Whether blocks that an earlier one holds are referred to; as the configuration says when it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<bool>,
 }
 
 /// A verification.

@@ -8,12 +8,15 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::pieces::{Borrowed, Piece, Share, shares};
 use crate::format::{Digest, FormatError};
 use crate::identity::{BackupId, Sequence};
 use crate::position::Position;
 
 /// Most plain bytes of a manifest: some millions of files.
 pub const MAX_MANIFEST_BYTES: u64 = 1 << 30;
+/// The format of a manifest that refers to others: a reader that does not know it must not take the parts for the whole.
+pub const REFERRING: u16 = 2;
 /// Most files and directories of a backup: a bound on what a hostile manifest makes a reader set aside.
 pub const MAX_ENTRIES: usize = 8 << 20;
 
@@ -30,12 +33,15 @@ pub struct Opening {
     pub key: Option<String>,
     /// The number that the journal's next chunk had when it began.
     pub next_sequence: Sequence,
+    /// The backups whose bytes it may refer to: they stay for as long as it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refers: Vec<BackupId>,
 }
 
 /// What a complete backup holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The format version.
+    /// The format version: 2 of one that refers to others.
     pub format: u16,
     /// Its id.
     pub backup: BackupId,
@@ -82,6 +88,12 @@ pub struct Manifest {
     pub settings: Vec<SettingRow>,
     /// The source's configuration files, wherever they lay.
     pub config_files: Vec<ConfigFile>,
+    /// What it has of others; none when it holds all of its bytes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub borrowed: Option<Borrowed>,
+    /// BLAKE3 of its table's object, where digests of its blocks were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<Digest>,
 }
 
 /// One part.
@@ -172,19 +184,6 @@ pub struct ConfigFile {
     pub content: Vec<u8>,
 }
 
-/// A run of an entry's bytes within one part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The entry's index.
-    pub entry: usize,
-    /// Where in the entry.
-    pub offset: u64,
-    /// Where in the part's plain bytes.
-    pub in_part: u64,
-    /// How many.
-    pub bytes: u64,
-}
-
 impl Manifest {
     /// Checks that the parts and entries make one stream.
     ///
@@ -192,7 +191,7 @@ impl Manifest {
     /// [`FormatError::Field`] names the first field that does not hold.
     pub fn check(&self) -> Result<(), FormatError> {
         let wrong = |field| Err(FormatError::Field { field });
-        if self.format != crate::format::header::VERSION {
+        if self.format != self.format_needed() {
             return Err(FormatError::Version { version: self.format });
         }
         let mut covered = 0u64;
@@ -202,8 +201,10 @@ impl Manifest {
             }
             covered = covered.saturating_add(part.plain_bytes);
         }
-        if covered != self.plain_bytes {
-            return wrong("plain_bytes");
+        match &self.borrowed {
+            Some(borrowed) => borrowed.check(self.backup, covered, self.plain_bytes)?,
+            None if covered != self.plain_bytes => return wrong("plain_bytes"),
+            None => {}
         }
         if self.entries.len() > MAX_ENTRIES {
             return wrong("entries");
@@ -232,35 +233,30 @@ impl Manifest {
         Ok(())
     }
 
-    /// For each part, the runs of entries' bytes that lie in it, in order. Of a checked manifest.
-    pub fn places(&self) -> Vec<Vec<Place>> {
-        let mut places: Vec<Vec<Place>> = vec![Vec::new(); self.parts.len()];
-        let mut ends = self.parts.iter().scan(0u64, |at, part| {
-            let begin = *at;
-            *at = at.saturating_add(part.plain_bytes);
-            Some((begin, *at))
-        });
-        let (mut number, mut now) = (0, ends.next());
-        for (index, entry) in self.entries.iter().enumerate() {
-            let entry_end = entry.at.saturating_add(entry.size);
-            let mut at = entry.at;
-            while at < entry_end {
-                let Some((begin, end)) = now else { return places };
-                if end <= at {
-                    (number, now) = (number + 1, ends.next());
-                    continue;
-                }
-                let bytes = entry_end.min(end) - at;
-                places[number].push(Place {
-                    entry: index,
-                    offset: at - entry.at,
-                    in_part: at - begin,
-                    bytes,
-                });
-                at += bytes;
-            }
+    /// The format version that says all of it.
+    pub fn format_needed(&self) -> u16 {
+        match self.borrowed {
+            None => crate::format::header::VERSION,
+            Some(_) => REFERRING,
         }
-        places
+    }
+
+    /// Bytes that its own parts hold.
+    pub fn own_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.plain_bytes).sum()
+    }
+
+    /// Bytes of its parts' objects: what was moved to the store for it, but for what describes it.
+    pub fn moved_bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// The parts that hold its files' bytes, its own and those of the others, whose parts are given in the order in which it names them. Of a checked manifest.
+    pub fn shares(&self, others: &[&[Part]]) -> Vec<Share> {
+        let whole = [Piece { bytes: self.plain_bytes, from: 0, at: 0 }];
+        let pieces = self.borrowed.as_ref().map_or(&whole[..], |borrowed| &borrowed.pieces);
+        let parts: Vec<&[Part]> = std::iter::once(&*self.parts).chain(others.iter().copied()).collect();
+        shares(&self.entries, pieces, &parts)
     }
 }
 
@@ -316,6 +312,8 @@ mod tests {
             tablespaces: Vec::new(),
             settings: Vec::new(),
             config_files: Vec::new(),
+            borrowed: None,
+            table: None,
         }
     }
 
@@ -329,10 +327,10 @@ mod tests {
             prop_assert_eq!(manifest.check().is_ok(), fits);
             if fits {
                 let mut seen: Vec<u64> = vec![0; files.len()];
-                for (part, places) in manifest.places().iter().enumerate() {
-                    for place in places {
+                for share in manifest.shares(&[]) {
+                    for place in &share.places {
                         prop_assert_eq!(place.offset, seen[place.entry]);
-                        prop_assert!(place.in_part + place.bytes <= parts[part]);
+                        prop_assert!(place.in_part + place.bytes <= parts[share.number.get() as usize]);
                         seen[place.entry] += place.bytes;
                     }
                 }

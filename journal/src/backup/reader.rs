@@ -1,14 +1,17 @@
 //! Reading backups: which there are, what they hold, and their parts, each checked against its place and the manifest.
 //!
 //! What always holds: a backup without a manifest is never given out as one; a part that is given out has its checksums,
-//! its place (store, incarnation, backup, number) and the digest that the manifest states.
+//! its place (store, incarnation, backup, number) and the digest that the manifest states. A backup that refers to others is given out only with all of them, each
+//! with the manifest that it named.
 
 use std::ops::Range as Span;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::manifest::{Manifest, Opening};
+use super::blocks::Blocks;
+use super::manifest::{Manifest, Opening, Part};
+use super::pieces::Share;
 use crate::error::JournalError;
 use crate::format::header::{HEADER_BYTES, Header};
 use crate::format::{Cipher, DataKey, Decoded, Digest, FormatError, Kind, Unlock, body};
@@ -56,7 +59,7 @@ pub async fn list(reader: &Reader) -> Result<Vec<BackupId>, JournalError> {
         let id = first.key.below(&prefix).and_then(|rest| rest.split('/').next()).map(str::parse::<BackupId>);
         match id {
             Some(Ok(id)) => {
-                // Behind `manifest`, `opening` and every `part-`.
+                // Behind `manifest`, `opening`, `table` and every `part-` and `sums-`.
                 after = Some(prefix.key(format_args!("{id}/z"))?);
                 ids.push(id);
             }
@@ -120,15 +123,57 @@ pub struct Backup {
     opening: Opening,
     manifest: Arc<Manifest>,
     key: Option<DataKey>,
+    /// Those that it refers to, without their entries.
+    others: Arc<Vec<Backup>>,
 }
 
 impl Backup {
-    /// Opens a backup; `None` when it has no manifest, and so is none.
+    /// Opens a backup, and those that it refers to; `None` when it has no manifest, and so is none.
     ///
     /// # Errors
     /// [`JournalError::Object`] with [`FormatError::KeyMissing`] or [`FormatError::Key`] when it is sealed and no private key
-    /// at hand opens it; otherwise when an object is not what was written.
+    /// at hand opens it; [`StoreError::NotFound`] of the manifest of one that it refers to; otherwise when an object is not what was written.
     pub async fn open(reader: &Reader, id: BackupId, unlock: &Unlock) -> Result<Option<Self>, JournalError> {
+        let Some((mut backup, _)) = Self::open_alone(reader, id, unlock).await? else { return Ok(None) };
+        let Some(borrowed) = &backup.manifest.borrowed else { return Ok(Some(backup)) };
+        let manifest = reader.layout().backup_manifest(id)?;
+        let mut others = Vec::with_capacity(borrowed.from.len());
+        for (number, held) in borrowed.from.iter().enumerate() {
+            // What an expiry does not know of may go at any time.
+            if !backup.opening.refers.contains(&held.backup) {
+                return Err(JournalError::Misplaced { key: manifest, field: "opening" });
+            }
+            let name = reader.layout().backup_manifest(held.backup)?;
+            let Some((mut other, trailer)) = Self::open_alone(reader, held.backup, unlock).await? else {
+                return Err(JournalError::Store(StoreError::NotFound { key: name }));
+            };
+            if trailer != held.manifest {
+                return Err(JournalError::Misplaced {
+                    key: name,
+                    field: "trailer in the manifest that refers to it",
+                });
+            }
+            if borrowed.reaches(number + 1) > other.manifest.own_bytes() {
+                return Err(JournalError::Object {
+                    key: manifest,
+                    source: FormatError::Field { field: "pieces" },
+                });
+            }
+            if let Some(manifest) = Arc::get_mut(&mut other.manifest) {
+                (manifest.entries, manifest.borrowed) = (Vec::new(), None);
+            }
+            others.push(other);
+        }
+        backup.others = Arc::new(others);
+        Ok(Some(backup))
+    }
+
+    /// Opens a backup, without those that it refers to; with the trailer of its manifest.
+    async fn open_alone(
+        reader: &Reader,
+        id: BackupId,
+        unlock: &Unlock,
+    ) -> Result<Option<(Self, Digest)>, JournalError> {
         let name = reader.layout().backup_manifest(id)?;
         let bytes = match reader.store().get(&name).await {
             Ok(bytes) => bytes,
@@ -136,6 +181,7 @@ impl Backup {
             Err(why) => return Err(why.into()),
         };
         let opening = opening(reader, id).await?;
+        let trailer = bytes.last_chunk().map_or(Digest::of(b""), |raw| Digest::from_bytes(*raw));
         let decoded = check(reader, &name, bytes, Kind::Manifest, id, Sequence::FIRST)?;
         let key = match (decoded.header().cipher, &opening.key) {
             (Cipher::Clear, _) => None,
@@ -161,7 +207,38 @@ impl Backup {
             .await
             .map_err(|_| JournalError::NotHeld { what: "the manifest: reading it was cut off".to_owned() })?;
         let manifest = read.map_err(object(&name))?;
-        Ok(Some(Self { reader: reader.clone(), id, opening, manifest: Arc::new(manifest), key }))
+        let (manifest, others) = (Arc::new(manifest), Arc::default());
+        Ok(Some((Self { reader: reader.clone(), id, opening, manifest, key, others }, trailer)))
+    }
+
+    /// Whose parts a [`Share`] is of: 0 is the backup itself.
+    pub fn holder(&self, of: usize) -> Option<&Self> {
+        match of.checked_sub(1) {
+            None => Some(self),
+            Some(other) => self.others.get(other),
+        }
+    }
+
+    /// The parts that hold its files' bytes, its own and those of the backups that it refers to, in the order in which its files begin to need them.
+    pub fn shares(&self) -> Vec<Share> {
+        let others: Vec<&[Part]> = self.others.iter().map(|other| &*other.manifest.parts).collect();
+        self.manifest.shares(&others)
+    }
+
+    /// The digests of its blocks, as its manifest states them; `None` where it has none.
+    ///
+    /// # Errors
+    /// When they are not there, or not those that the manifest states.
+    pub async fn blocks(&self) -> Result<Option<Blocks>, JournalError> {
+        let Some(stated) = self.manifest.table else { return Ok(None) };
+        let key = self.reader.layout().backup_table(self.id)?;
+        match Blocks::open(&self.reader, self.id).await? {
+            None => Err(JournalError::Store(StoreError::NotFound { key })),
+            Some(found) if found.digest() != stated => {
+                Err(JournalError::Misplaced { key, field: "digest in the manifest" })
+            }
+            found => Ok(found),
+        }
     }
 
     /// Its id.
@@ -281,7 +358,7 @@ fn object(key: &Key) -> impl Fn(FormatError) -> JournalError {
     move |source| JournalError::Object { key: key.clone(), source }
 }
 
-fn check(
+pub(super) fn check(
     reader: &Reader,
     key: &Key,
     bytes: Bytes,

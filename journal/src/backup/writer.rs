@@ -14,7 +14,7 @@ use crate::format::body;
 use crate::format::header::MAX_PLAIN_BYTES;
 use crate::format::object::{ChainUse, Compression, Draft, Encoded, Framed, MAX_FRAME_BYTES, Piece};
 use crate::format::pack::Packed;
-use crate::format::{ChainValue, DataKey, FormatError, Kind, Mark, Recipients};
+use crate::format::{ChainValue, DataKey, Digest, FormatError, Kind, Mark, Recipients};
 use crate::identity::{BackupId, Generation, IncarnationId, Sequence, StoreId, WriterId};
 use crate::layout::Layout;
 use crate::packing::{Packers, Packing};
@@ -93,6 +93,17 @@ impl BackupWriter {
         next_sequence: Sequence,
         trouble: Trouble,
     ) -> Result<Self, JournalError> {
+        Self::begin_referring(reader, options, next_sequence, Vec::new(), trouble).await
+    }
+
+    /// As [`begin`](Self::begin), of one that may refer to these backups' bytes.
+    pub(super) async fn begin_referring(
+        reader: &Reader,
+        options: &BackupOptions,
+        next_sequence: Sequence,
+        refers: Vec<BackupId>,
+        trouble: Trouble,
+    ) -> Result<Self, JournalError> {
         let encode = |source| JournalError::Encode { what: "backup opening", source };
         let key = (!options.recipients.is_empty()).then(DataKey::mint).transpose().map_err(encode)?;
         let wrapped = key.as_ref().map(|key| key.wrap(&options.recipients)).transpose().map_err(encode)?;
@@ -111,6 +122,7 @@ impl BackupWriter {
             started: chrono::Utc::now().to_rfc3339(),
             key: wrapped,
             next_sequence,
+            refers,
         };
         let json = body::to_json("backup opening", &opening).map_err(encode)?;
         let Encoded { bytes, .. } =
@@ -245,11 +257,43 @@ impl BackupWriter {
     /// # Errors
     /// When the manifest's parts and entries do not make one stream ([`JournalError::Encode`]); otherwise as
     /// [`write`](Self::write).
-    pub async fn finish(mut self, mut manifest: Manifest) -> Result<(Manifest, Key), JournalError> {
+    pub async fn finish(mut self, manifest: Manifest) -> Result<(Manifest, Key), JournalError> {
         self.end_stream().await?;
-        manifest.format = crate::format::header::VERSION;
+        let whole = self.at;
+        self.finish_whole(manifest, whole).await
+    }
+
+    /// Puts an object that says something of the stream, and that nobody needs a key for; gives its digest.
+    pub(super) async fn put_beside(
+        &self,
+        kind: Kind,
+        number: Sequence,
+        range: std::ops::Range<u64>,
+        plain: Vec<u8>,
+    ) -> Result<Digest, JournalError> {
+        let target = Arc::clone(&self.target);
+        let range = Range { start: Offset::new(range.start), end: Offset::new(range.end), ..Range::NONE };
+        let encode = move || target.encode(kind, number, range, &plain);
+        let Encoded { bytes, digest, .. } =
+            tokio::task::spawn_blocking(encode).await.map_err(|_| stopped())??;
+        let layout = &self.target.layout;
+        let key = match kind {
+            Kind::Table => layout.backup_table(self.target.backup)?,
+            _ => layout.backup_sums(self.target.backup, number)?,
+        };
+        put(&*self.target.store, &key, &bytes, &*self.trouble).await?;
+        Ok(digest)
+    }
+
+    /// As [`finish`](Self::finish), of a stream of `whole` bytes that ended here, some of which others hold.
+    pub(super) async fn finish_whole(
+        mut self,
+        mut manifest: Manifest,
+        whole: u64,
+    ) -> Result<(Manifest, Key), JournalError> {
+        manifest.format = manifest.format_needed();
         manifest.backup = self.target.backup;
-        manifest.plain_bytes = self.at;
+        manifest.plain_bytes = whole;
         manifest.parts = std::mem::take(&mut self.parts);
         let target = Arc::clone(&self.target);
         let encode = move || {
@@ -339,6 +383,8 @@ impl Target {
         // The opening carries the key, so it is read without one.
         let (compression, key) = match kind {
             Kind::BackupOpening => (Compression::None, None),
+            // Whoever takes the next backup reads them, and has no private key.
+            Kind::Sums | Kind::Table => (self.compression, None),
             _ => (self.compression, self.key.as_ref()),
         };
         self.draft(kind, number, range).encode(&pieces, compression, key).map_err(encode_error)

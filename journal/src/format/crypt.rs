@@ -12,6 +12,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf;
 
 use super::FormatError;
+use super::chain::Digest;
 use super::header::HEADER_BOUND_BYTES;
 
 /// Bytes that sealing adds to a frame.
@@ -55,6 +56,15 @@ impl Recipients {
     /// Whether there is nobody to wrap for: nothing is encrypted then.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What tells these recipients from others, whatever their order; none where there is nobody.
+    pub fn digest(&self) -> Option<Digest> {
+        let mut texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        texts.sort();
+        texts.dedup();
+        (!texts.is_empty())
+            .then(|| Digest::of(texts.iter().map(|text| format!("{text}\n")).collect::<String>().as_bytes()))
     }
 
     /// Bytes sealed for every recipient, as an armored age file.

@@ -62,6 +62,10 @@ pub enum Kind {
     BackupOpening = 10,
     /// A run of chunks that no rule keeps.
     Expired = 11,
+    /// Digests of the blocks of a backup's files.
+    Sums = 12,
+    /// Which of them are whose.
+    Table = 13,
 }
 
 impl Kind {
@@ -78,6 +82,8 @@ impl Kind {
             9 => Self::Manifest,
             10 => Self::BackupOpening,
             11 => Self::Expired,
+            12 => Self::Sums,
+            13 => Self::Table,
             _ => return Err(FormatError::Field { field: "kind" }),
         })
     }
@@ -276,14 +282,22 @@ impl Header {
             // A table, then frames with the range's bytes.
             Kind::Segment => self.frames >= 2 && range > 0 && range < self.plain_bytes,
             Kind::Index => range > 0 && self.frames == 1,
-            Kind::Part | Kind::Manifest | Kind::BackupOpening => true,
+            Kind::Part | Kind::Manifest | Kind::BackupOpening | Kind::Table => true,
+            Kind::Sums => range > 0 && range.saturating_mul(crate::backup::RECORD_BYTES) == self.plain_bytes,
         };
         if !shape_holds {
             return wrong("end");
         }
         let readable_without_key = matches!(
             self.kind,
-            Kind::Opening | Kind::Timeline | Kind::Gap | Kind::Head | Kind::BackupOpening | Kind::Expired
+            Kind::Opening
+                | Kind::Timeline
+                | Kind::Gap
+                | Kind::Head
+                | Kind::BackupOpening
+                | Kind::Expired
+                | Kind::Sums
+                | Kind::Table
         );
         if readable_without_key && self.cipher != Cipher::Clear {
             return wrong("cipher");

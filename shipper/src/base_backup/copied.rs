@@ -119,6 +119,8 @@ where
         tablespaces: Vec::new(),
         settings: Vec::new(),
         config_files: Vec::new(),
+        borrowed: None,
+        table: None,
     };
     said(writer.at(), Phase::Claiming);
     let (manifest, _) = writer.finish(manifest).await?;

@@ -74,7 +74,7 @@ pub(super) async fn run(context: &mut Context, args: StandbyCreateArgs) -> anyho
 }
 
 /// What it connects with: what was given, what tells it from others, unless that was given too, and its journal from another.
-fn conninfo(
+pub(super) fn conninfo(
     server: &str,
     standby: &str,
     (database, incarnation): (&DatabaseName, IncarnationId),

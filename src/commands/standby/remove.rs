@@ -248,6 +248,16 @@ fn runs(directory: &Path) -> Runs {
     }
 }
 
+/// Why a directory is not one in which nobody works; `None` where nobody does.
+pub(super) fn works_in(directory: &Path) -> Option<String> {
+    match runs(directory) {
+        Runs::Nobody => None,
+        Runs::Server(server) => Some(format!("its server runs (process {})", server.pid)),
+        Runs::Others(pids) => Some(format!("processes work in it: {}", listed(&pids))),
+        Runs::Unknown(why) => Some(format!("whether its server runs cannot be seen: {why}")),
+    }
+}
+
 /// Whether a directory may go, and which server is to be stopped before.
 fn may_go(directory: &Path, runs: Runs, stop: bool) -> Result<Option<Process>, OperatorMessage> {
     match (runs, stop) {

@@ -180,7 +180,7 @@ pub async fn ask(
     let asked: BackupAsked = body::json(&headers, &body, "{\"database\": ..., \"store\": ...}")?;
     let database = ask::database(&web, &who, &asked.database).await?;
     let store = asked.store.as_deref().map(plan::store).transpose()?;
-    let spec = spec::Backup { store };
+    let spec = spec::Backup { store, refresh: None };
     let work = Work { kind: JobKind::Backup, database: &database.name, spec: &spec, node: None };
     ask::queue(&web, &who, key, work).await
 }

@@ -53,7 +53,9 @@ families! {
     BACKUP_SUCCESS = Gauge "farshore_backup_last_success_timestamp_seconds" ["database", "type"]
         "When the newest complete base backup of the current incarnation ended; 0: there is none.";
     BACKUP_DURATION = Gauge "farshore_backup_last_duration_seconds" ["database", "type"] "How long that one took.";
-    BACKUP_SIZE = Gauge "farshore_backup_last_size_bytes" ["database", "type"] "What it takes in its store.";
+    BACKUP_SIZE = Gauge "farshore_backup_last_size_bytes" ["database", "type"]
+        "What was moved to its store for it: less than the database where it refers to an earlier one.";
+    BACKUP_DATABASE = Gauge "farshore_backup_last_database_bytes" ["database", "type"] "Bytes of the database's files in it.";
     SCHEDULE_DUE = Gauge "farshore_schedule_due_timestamp_seconds" ["database", "kind"]
         "When the next run of a schedule becomes overdue, unless one succeeds before.";
     STANDBY_STATE = Gauge "farshore_standby_state" ["database", "standby", "state"]

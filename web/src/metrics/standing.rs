@@ -213,6 +213,9 @@ fn known(page: &mut Page, member: &Member, now: Time, away: bool, reading: Optio
         if let Some(bytes) = backup.stored_bytes {
             page.add(&f::BACKUP_SIZE, &[name, BASE], whole(bytes));
         }
+        if let Some(bytes) = backup.bytes {
+            page.add(&f::BACKUP_DATABASE, &[name, BASE], whole(bytes));
+        }
     }
 }
 

@@ -281,7 +281,18 @@ impl Root {
             Err(errno) => return Err(io_error("create", path, errno)),
         };
         self.unfinished.fetch_add(1, Ordering::AcqRel);
+        let file = Mutex::new(Some(Arc::new(file)));
         Ok(RootFile { root: self, path: path.clone(), file, bytes, written: Mutex::default() })
+    }
+
+    /// A file that was made here, once more.
+    fn reopened(&self, path: &RelPath) -> Result<File, BeneathError> {
+        let (parent, name) = self.parent(path)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(parent.as_fd(), name, flags, Mode::empty()) {
+            Ok(fd) => Ok(File::from(fd)),
+            Err(errno) => Err(io_error("open once more", path, errno)),
+        }
     }
 
     /// Writes a whole small file of our own, created new.

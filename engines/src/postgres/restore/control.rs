@@ -8,7 +8,7 @@
 //! | offset | size | field | | offset | size | field |
 //! |---|---|---|---|---|---|---|
 //! | 0 | 8 | system identifier | | 168 | 1 | backup end required |
-//! | 8, 12 | 4, 4 | control, catalog version | | 172 | 4 | wal_level |
+//! | 8, 12 | 4, 4 | control, catalog version | | 172, 176 | 4, 1 | wal_level, wal_log_hints |
 //! | 16 | 4 | state | | 180..200 | 5 x 4 | the limits |
 //! | 32 | 8 | checkpoint location | | 200 | 1 | track_commit_timestamp |
 //! | 40 | 8 | its redo | | 204, 208 | 4, 8 | alignment, 1234567.0 |
@@ -195,6 +195,8 @@ pub struct ControlFile {
     pub wal_block_bytes: u32,
     /// Bytes of a log segment.
     pub wal_segment_bytes: u32,
+    /// Whether changes of hints are logged too, so that every changed block is in the log.
+    pub wal_log_hints: bool,
     /// Whether data pages carry checksums.
     pub data_checksums: bool,
 }
@@ -275,6 +277,7 @@ impl ControlFile {
             relation_segment_blocks: in_range("relation segment size", 220, 1, i32::MAX.into())?,
             wal_block_bytes: power("log block size", 224, 1 << 10, 1 << 16)?,
             wal_segment_bytes: power("log segment size", 228, 1 << 20, 1 << 30)?,
+            wal_log_hints: flag(176),
             data_checksums: u32_at(bytes, 252) != 0,
         })
     }

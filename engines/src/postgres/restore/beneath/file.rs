@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{BeneathError, RelPath, Root};
 
@@ -16,7 +16,8 @@ const MAX_RANGES: usize = 65_536;
 pub struct RootFile<'a> {
     pub(super) root: &'a Root,
     pub(super) path: RelPath,
-    pub(super) file: File,
+    /// None while it rests.
+    pub(super) file: Mutex<Option<Arc<File>>>,
     pub(super) bytes: u64,
     pub(super) written: Mutex<Ranges>,
 }
@@ -39,11 +40,25 @@ impl RootFile<'_> {
         if !self.written.lock().unwrap_or_else(PoisonError::into_inner).add(offset, end) {
             return Err(BeneathError::WrittenTwice { path: self.path.clone(), offset });
         }
-        self.file.write_all_at(content, offset).map_err(|source| BeneathError::Io {
+        let file = self.opened()?;
+        file.write_all_at(content, offset).map_err(|source| BeneathError::Io {
             what: "write",
             path: self.path.to_string(),
             source,
         })
+    }
+
+    /// Gives its descriptor back until it is written to again: files that are written here and there may be more than a process may hold open.
+    pub fn rest(&self) {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn opened(&self) -> Result<Arc<File>, BeneathError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*file {
+            Some(file) => Ok(Arc::clone(file)),
+            None => Ok(Arc::clone(file.insert(Arc::new(self.root.reopened(&self.path)?)))),
+        }
     }
 
     /// The file's handle once more, for whoever has the system write early what was written so far. A failure of that must end the
@@ -52,7 +67,7 @@ impl RootFile<'_> {
     /// # Errors
     /// When the system gives none.
     pub fn handle(&self) -> Result<File, BeneathError> {
-        self.file.try_clone().map_err(|source| BeneathError::Io {
+        self.opened()?.try_clone().map_err(|source| BeneathError::Io {
             what: "open once more",
             path: self.path.to_string(),
             source,
