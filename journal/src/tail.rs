@@ -20,7 +20,7 @@ use crate::moment::Moment;
 use crate::position::Position;
 use crate::protocol::{Act, Put, Seen, Verdict};
 use crate::reader::{Reader, follows};
-use crate::store::tails::{ENTRY_ALIGN, Standing, TAIL_BYTES, Tail, Tails};
+use crate::store::tails::{ENTRY_ALIGN, Peeked, Standing, TAIL_BYTES, Tail, Tails};
 use crate::store::{Created, HasTails, Key, Retry, StoreError};
 use crate::writer::Pause;
 
@@ -110,7 +110,14 @@ pub(crate) async fn settle(
         return Ok(Settled::Moved);
     }
     let all = entries(reader, generation, &tails.read(&folder).await?);
-    for entry in continuing(&now.header().clone(), &all)? {
+    let going_on = match continuing(now.header(), &all) {
+        Ok(entries) => entries,
+        Err(JournalError::TornTail { .. }) if reader.is_behind(now.header()).await? => {
+            return Ok(Settled::Moved);
+        }
+        Err(why) => return Err(why),
+    };
+    for entry in going_on {
         if !put(reader, tails, entry, trouble).await? {
             return Ok(Settled::Moved);
         }
@@ -195,9 +202,18 @@ impl Reader {
                 return Ok(Some(end));
             }
             let Some(tails) = self.store().tails().there() else { return Ok(Some(end)) };
-            let standing = tails.read(&self.layout().tails(header.generation)?).await?;
+            let folder = self.layout().tails(header.generation)?;
+            let standing = match may_go_on(header, &tails.peek(&folder).await?) {
+                true => tails.read(&folder).await?,
+                false => Vec::new(),
+            };
             let all = entries(self, header.generation, &standing);
-            let held = continuing(header, &all)?.last().map(|entry| entry.header().clone());
+            let held = match continuing(header, &all) {
+                Ok(held) => held.last().map(|entry| entry.header().clone()),
+                // A chunk came since the end was read, and the next round behind it.
+                Err(JournalError::TornTail { .. }) if self.is_behind(header).await? => continue,
+                Err(why) => return Err(why),
+            };
             let Some(held) = held else {
                 // A chunk that came since the end was read may hold what the tail did before, which was written over since.
                 return match self.is_behind(header).await? {
@@ -246,6 +262,16 @@ impl Reader {
             Err(why) => Err(why.into()),
         }
     }
+}
+
+/// Whether tails may hold what goes on behind `end`, by what they begin with. While a folder is not closed a round begins with the number of the next chunk: nobody but its owner puts anything. In one that is
+/// closed, entries from the round's begin on may be chunks already.
+fn may_go_on(end: &Header, peeked: &Peeked) -> bool {
+    peeked.firsts.iter().any(|first| {
+        let is_written = first.iter().any(|byte| *byte != 0);
+        is_written
+            && (peeked.is_closed || Header::decode(first).map_or(true, |header| header.number > end.number))
+    })
 }
 
 /// Whether the journal's end is at a position or behind it.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::tails::{Standing, TAIL_BYTES, Tail, Tails};
+use super::tails::{PEEKED, Peeked, Standing, TAIL_BYTES, Tail, Tails};
 use super::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
 
 /// A store in memory. Time stands still in it.
@@ -138,6 +138,14 @@ impl Tails for MemoryStore {
         let folders = self.tails_of();
         let all = folders.get(folder).into_iter().flat_map(|found| found.tails.iter().flatten());
         Ok(all.map(|tail| Standing { bytes: Bytes::copy_from_slice(tail), is_fresh: false }).collect())
+    }
+
+    async fn peek(&self, folder: &KeyPrefix) -> Result<Peeked, StoreError> {
+        let folders = self.tails_of();
+        let found = folders.get(folder);
+        let firsts = found.into_iter().flat_map(|found| found.tails.iter().flatten());
+        let firsts = firsts.map(|tail| Bytes::copy_from_slice(&tail[..PEEKED])).collect();
+        Ok(Peeked { is_closed: found.is_some_and(|found| found.is_closed), firsts })
     }
 
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<Created, StoreError> {

@@ -15,6 +15,8 @@ use super::{Created, Key, KeyPrefix, StoreError};
 
 /// Bytes of a tail: what is more goes as a chunk at once.
 pub const TAIL_BYTES: u64 = 2 << 20;
+/// Bytes of a tail's begin that are enough to know its first entry by: an object's header.
+pub const PEEKED: usize = 256;
 /// Entries begin at multiples of this: none shares a page of the disk with another, so writing one cannot damage another.
 pub const ENTRY_ALIGN: usize = 4096;
 /// Most tails that one folder is read of: an owner has one, and another for each failure of one.
@@ -56,6 +58,12 @@ pub trait Tails: Send + Sync + Debug {
     /// Then it may be closed or not.
     async fn close(&self, folder: &KeyPrefix) -> Result<(), StoreError>;
 
+    /// What a folder's tails begin with, and whether it is closed: little, for whoever looks often.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    async fn peek(&self, folder: &KeyPrefix) -> Result<Peeked, StoreError>;
+
     /// What stands in a folder's tails, each with zeros behind it.
     ///
     /// # Errors
@@ -89,6 +97,15 @@ pub struct Standing {
     pub bytes: Bytes,
     /// Whether it was written within the last seconds, by the store's clock: good for being patient, and for nothing else.
     pub is_fresh: bool,
+}
+
+/// The begin of a folder's tails.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peeked {
+    /// Whether nothing is appended any more.
+    pub is_closed: bool,
+    /// The first [`PEEKED`] bytes of each tail, zeros where nothing was written.
+    pub firsts: Vec<Bytes>,
 }
 
 /// A tail that this process began. Whatever fails ends it: it is never written to again.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use farshore_journal::layout;
-use farshore_journal::store::tails::{Standing, Tail, Tails};
+use farshore_journal::store::tails::{Peeked, Standing, Tail, Tails};
 use farshore_journal::store::{
     Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError,
 };
@@ -93,6 +93,10 @@ impl Tails for Metered {
 
     async fn read(&self, folder: &KeyPrefix) -> Result<Vec<Standing>, StoreError> {
         self.inner.tails().there().ok_or_else(|| none(folder))?.read(folder).await
+    }
+
+    async fn peek(&self, folder: &KeyPrefix) -> Result<Peeked, StoreError> {
+        self.inner.tails().there().ok_or_else(|| none(folder))?.peek(folder).await
     }
 
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<Created, StoreError> {

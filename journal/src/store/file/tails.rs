@@ -19,7 +19,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{self, FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::super::tails::{ENTRY_ALIGN, MAX_TAILS, Standing, TAIL_BYTES, Tail, Tails};
+use super::super::tails::{ENTRY_ALIGN, MAX_TAILS, PEEKED, Peeked, Standing, TAIL_BYTES, Tail, Tails};
 use super::super::{Created, Key, KeyPrefix, ObjectStore, Operation, StoreError};
 use super::FileStore;
 use super::create::{FILE_MODE, folder_at, random_name};
@@ -77,6 +77,11 @@ impl Tails for FileStore {
     async fn read(&self, folder: &KeyPrefix) -> Result<Vec<Standing>, StoreError> {
         let name = folder.clone();
         self.run(Operation::Get, folder.to_string(), 0, move |tree| read(tree, &name)).await
+    }
+
+    async fn peek(&self, folder: &KeyPrefix) -> Result<Peeked, StoreError> {
+        let name = folder.clone();
+        self.run(Operation::Get, folder.to_string(), 0, move |tree| peek(tree, &name)).await
     }
 
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<Created, StoreError> {
@@ -148,11 +153,11 @@ fn begin(tree: &Tree, folder: &KeyPrefix, store: FileStore) -> Result<Box<dyn Ta
 
 /// Space that is taken and written: an append then changes bytes and nothing else.
 fn zeros(file: &File) -> io::Result<()> {
-    const BLOCK: [u8; 64 << 10] = [0; 64 << 10];
+    let block = vec![0; 64 << 10];
     let mut at = 0;
     while at < TAIL_BYTES {
-        file.write_all_at(&BLOCK, at)?;
-        at += BLOCK.len() as u64;
+        file.write_all_at(&block, at)?;
+        at += block.len() as u64;
     }
     file.sync_all()
 }
@@ -225,36 +230,62 @@ fn close(tree: &Tree, folder: &KeyPrefix) -> Result<(), StoreError> {
     flushed.map_err(|error| io("flush the folder of the tails", error))
 }
 
-fn read(tree: &Tree, folder: &KeyPrefix) -> Result<Vec<Standing>, StoreError> {
+/// Opens each of a folder's tails; says whether it is closed.
+fn each(
+    tree: &Tree,
+    folder: &KeyPrefix,
+    mut take: impl FnMut(&File) -> io::Result<()>,
+) -> Result<bool, StoreError> {
     let io = |step, error: io::Error| failed(Operation::Get, folder, step, error, false);
-    let Some(held) = tree.descend(below(folder), Operation::Get, folder)? else { return Ok(Vec::new()) };
-    let mut all = Vec::new();
+    let Some(held) = tree.descend(below(folder), Operation::Get, folder)? else { return Ok(false) };
+    let mut is_closed = false;
     for name in names(&held).map_err(|error| io("list the tails", error))? {
         if name == CLOSED {
+            is_closed = true;
             continue;
         }
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let file = match openat(&held, name.as_str(), flags, Mode::empty()) {
-            Ok(file) => File::from(file),
+        match openat(&held, name.as_str(), flags, Mode::empty()) {
+            Ok(file) => take(&File::from(file)).map_err(|error| io("read a tail", error))?,
             // Deleted since: all that was in it is in chunks.
-            Err(Errno::ENOENT) => continue,
+            Err(Errno::ENOENT) => {}
             Err(errno) => return Err(io("open a tail", errno.into())),
-        };
-        let meta = file.metadata().map_err(|error| io("look at a tail", error))?;
-        let mut bytes = vec![0; usize::try_from(meta.len().min(TAIL_BYTES)).unwrap_or_default()];
-        file.read_exact_at(&mut bytes, 0).map_err(|error| io("read a tail", error))?;
-        let last = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        // What ends with zeros itself keeps them.
-        bytes.truncate(last.next_multiple_of(ENTRY_ALIGN).saturating_add(ENTRY_ALIGN).min(bytes.len()));
-        if last == 0 {
-            continue;
-        }
-        let age = meta.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
-        all.push(Standing { bytes: bytes.into(), is_fresh: age.is_none_or(|age| age < FRESH) });
-        if all.len() > MAX_TAILS {
-            return Err(io("read so many tails", Errno::E2BIG.into()));
         }
     }
+    Ok(is_closed)
+}
+
+fn peek(tree: &Tree, folder: &KeyPrefix) -> Result<Peeked, StoreError> {
+    let mut firsts = Vec::new();
+    let is_closed = each(tree, folder, |file| {
+        let mut first = vec![0; PEEKED];
+        match file.read_exact_at(&mut first, 0) {
+            Ok(()) => firsts.push(first.into()),
+            // One that is being made.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(error),
+        }
+        if firsts.len() > MAX_TAILS { Err(Errno::E2BIG.into()) } else { Ok(()) }
+    })?;
+    Ok(Peeked { is_closed, firsts })
+}
+
+fn read(tree: &Tree, folder: &KeyPrefix) -> Result<Vec<Standing>, StoreError> {
+    let mut all = Vec::new();
+    each(tree, folder, |file| {
+        let meta = file.metadata()?;
+        let mut bytes = vec![0; usize::try_from(meta.len().min(TAIL_BYTES)).unwrap_or_default()];
+        file.read_exact_at(&mut bytes, 0)?;
+        let last = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if last == 0 {
+            return Ok(());
+        }
+        // What ends with zeros itself keeps them.
+        bytes.truncate(last.next_multiple_of(ENTRY_ALIGN).saturating_add(ENTRY_ALIGN).min(bytes.len()));
+        let age = meta.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        all.push(Standing { bytes: bytes.into(), is_fresh: age.is_none_or(|age| age < FRESH) });
+        if all.len() > MAX_TAILS { Err(Errno::E2BIG.into()) } else { Ok(()) }
+    })?;
     Ok(all)
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::wire::{Answer, Asked, TailAnswer, TailAsked};
 use super::{RemoteStore, strange};
-use crate::store::tails::{Standing, Tail, Tails};
+use crate::store::tails::{Peeked, Standing, Tail, Tails};
 use crate::store::{Created, Key, KeyPrefix, ObjectStore, StoreError};
 
 /// A tail that a receiver began for this process.
@@ -67,6 +67,13 @@ impl Tails for RemoteStore {
     async fn read(&self, folder: &KeyPrefix) -> Result<Vec<Standing>, StoreError> {
         match self.ask_tail(TailAsked::Read { folder: folder.clone() }).await? {
             (_, TailAnswer::Tails(all)) => Ok(all),
+            (asked, _) => Err(strange(&asked)),
+        }
+    }
+
+    async fn peek(&self, folder: &KeyPrefix) -> Result<Peeked, StoreError> {
+        match self.ask_tail(TailAsked::Peek { folder: folder.clone() }).await? {
+            (_, TailAnswer::Peeked(peeked)) => Ok(peeked),
             (asked, _) => Err(strange(&asked)),
         }
     }

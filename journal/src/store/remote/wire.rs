@@ -499,6 +499,7 @@ async fn answer_tail(tails: &dyn Tails, asked: &TailAsked) -> Result<Answer, Sto
         }
         TailAsked::Close { folder } => tails.close(folder).await.map(|()| TailAnswer::Closed),
         TailAsked::Read { folder } => tails.read(folder).await.map(TailAnswer::Tails),
+        TailAsked::Peek { folder } => tails.peek(folder).await.map(TailAnswer::Peeked),
         TailAsked::Folders { below } => tails.folders(below).await.map(TailAnswer::Folders),
         TailAsked::Remove { folder } => tails.remove(folder).await.map(|()| TailAnswer::Removed),
     };

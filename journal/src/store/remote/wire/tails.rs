@@ -4,6 +4,7 @@
 //! POST   /store/2/tails/FOLDER                                 begun, its id in farshore-tail
 //! PUT    /store/2/tails/FOLDER/ID?order=&at=&free=KEY          appended
 //! GET    /store/2/tails/FOLDER                                 tails: what stands in them
+//! GET    /store/2/firsts/FOLDER                                peeked: what they begin with, closed in farshore-closed
 //! DELETE /store/2/tails/FOLDER                                 removed
 //! POST   /store/2/closed/FOLDER                                closed
 //! GET    /store/2/folders/FOLDER                               folders, as JSON
@@ -14,13 +15,16 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 
 use super::{number, put_text, text};
-use crate::store::tails::{MAX_TAILS, Standing, TAIL_BYTES};
+use crate::store::tails::{MAX_TAILS, PEEKED, Peeked, Standing, TAIL_BYTES};
 use crate::store::{Key, KeyPrefix};
 
 /// The id of a tail that was begun.
 const TAIL: HeaderName = HeaderName::from_static("farshore-tail");
 const TAILS: &str = "/store/2/tails/";
 const CLOSED: &str = "/store/2/closed/";
+const FIRSTS: &str = "/store/2/firsts/";
+/// `1` where a folder that was peeked at is closed.
+const IS_CLOSED: HeaderName = HeaderName::from_static("farshore-closed");
 const FOLDERS: &str = "/store/2/folders/";
 /// Most characters of an id.
 const MAX_ID: usize = 64;
@@ -58,6 +62,11 @@ pub enum TailAsked {
         /// Which.
         folder: KeyPrefix,
     },
+    /// What the tails of a folder begin with.
+    Peek {
+        /// Which.
+        folder: KeyPrefix,
+    },
     /// Which folders there are.
     Folders {
         /// Right below this.
@@ -78,6 +87,7 @@ impl TailAsked {
             | Self::Append { folder, .. }
             | Self::Close { folder }
             | Self::Read { folder }
+            | Self::Peek { folder }
             | Self::Folders { below: folder }
             | Self::Remove { folder } => folder,
         }
@@ -85,7 +95,7 @@ impl TailAsked {
 
     /// Whether it changes something where it is done.
     pub const fn writes(&self) -> bool {
-        !matches!(self, Self::Read { .. } | Self::Folders { .. })
+        !matches!(self, Self::Read { .. } | Self::Peek { .. } | Self::Folders { .. })
     }
 
     /// Whether it may be asked again where its answer was lost (T2).
@@ -104,6 +114,7 @@ impl TailAsked {
             }
             Self::Close { .. } => (Method::POST, format!("{CLOSED}{name}")),
             Self::Read { .. } => (Method::GET, format!("{TAILS}{name}")),
+            Self::Peek { .. } => (Method::GET, format!("{FIRSTS}{name}")),
             Self::Folders { .. } => (Method::GET, format!("{FOLDERS}{name}")),
             Self::Remove { .. } => (Method::DELETE, format!("{TAILS}{name}")),
         };
@@ -127,6 +138,8 @@ impl TailAsked {
         };
         let asked = if let Some(name) = path.strip_prefix(CLOSED) {
             (method == Method::POST).then_some(Self::Close { folder: folder(name)? })
+        } else if let Some(name) = path.strip_prefix(FIRSTS) {
+            (method == Method::GET).then_some(Self::Peek { folder: folder(name)? })
         } else if let Some(name) = path.strip_prefix(FOLDERS) {
             (method == Method::GET).then_some(Self::Folders { below: folder(name)? })
         } else if let Some(name) = path.strip_prefix(TAILS) {
@@ -188,6 +201,8 @@ pub enum TailAnswer {
     Closed,
     /// What stands in its tails.
     Tails(Vec<Standing>),
+    /// What its tails begin with.
+    Peeked(Peeked),
     /// Folders.
     Folders(Vec<KeyPrefix>),
     /// It is gone.
@@ -211,6 +226,12 @@ impl TailAnswer {
                     body.put_slice(&tail.bytes);
                 }
                 ("tails", body.freeze())
+            }
+            Self::Peeked(peeked) => {
+                if peeked.is_closed {
+                    headers.insert(IS_CLOSED, HeaderValue::from_static("1"));
+                }
+                ("peeked", peeked.firsts.concat().into())
             }
             Self::Folders(all) => {
                 let names: Vec<&str> = all.iter().filter_map(KeyPrefix::folder).collect();
@@ -237,6 +258,17 @@ impl TailAnswer {
             "appended" => Self::Appended,
             "closed" => Self::Closed,
             "tails" => Self::Tails(standing(body.clone())?),
+            "peeked" => {
+                let mut body = body.clone();
+                if !body.len().is_multiple_of(PEEKED) || body.len() > (MAX_TAILS + 1) * PEEKED {
+                    return Err("what its tails begin with does not read".to_owned());
+                }
+                let mut firsts = Vec::new();
+                while body.has_remaining() {
+                    firsts.push(body.split_to(PEEKED));
+                }
+                Self::Peeked(Peeked { is_closed: headers.contains_key(IS_CLOSED), firsts })
+            }
             "folders" => {
                 let names: Vec<String> = serde_json::from_slice(body).map_err(|why| why.to_string())?;
                 let folders = names.iter().map(|name| KeyPrefix::new(name)).collect::<Result<_, _>>();
@@ -288,6 +320,7 @@ mod tests {
             TailAsked::Append { folder: folder(), id: "a1".to_owned(), order: 7, at: 8192, free, length: 5 },
             TailAsked::Close { folder: folder() },
             TailAsked::Read { folder: folder() },
+            TailAsked::Peek { folder: folder() },
             TailAsked::Folders { below: folder() },
             TailAsked::Remove { folder: folder() },
         ] {
@@ -326,6 +359,8 @@ mod tests {
             TailAnswer::Closed,
             TailAnswer::Tails(vec![]),
             TailAnswer::Tails(vec![tail(b"abc", true), tail(b"", false), tail(b"d", false)]),
+            TailAnswer::Peeked(Peeked::default()),
+            TailAnswer::Peeked(Peeked { is_closed: true, firsts: vec![Bytes::from_static(&[7; PEEKED]); 2] }),
             TailAnswer::Folders(vec![folder()]),
             TailAnswer::Removed,
         ] {
