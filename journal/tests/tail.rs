@@ -1,5 +1,7 @@
 //! The tail (`FORMAT.md` section 5a), with the real writer and reader over a store in memory and over a directory.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests are tests too
+
 use std::sync::Arc;
 
 use farshore_journal::format::object::Compression;
