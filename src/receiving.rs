@@ -57,6 +57,8 @@ const CONNECTIONS: (usize, usize) = (256, 32);
 const STREAMS: u32 = 64;
 /// What a listing counts as, in those units: its rows are about a hundred bytes each.
 const LISTING_KIB: u32 = 16 << 10;
+/// What the tails of a folder count as: an owner has one at a time, and few that he gave up.
+const TAILS_KIB: u32 = 32 << 10;
 /// Listings at once of all: each walks folders, and creates wait behind it for the same disk.
 const LISTINGS: usize = 2;
 /// How long a handshake may take, and how long a connection may be there before it asks anything.
@@ -127,7 +129,11 @@ pub async fn receive(
         turned: Mutex::default(),
         cancel,
     });
-    let left = tails::settle_left(Arc::clone(&receiving.store), receiving.cancel.clone());
+    let left = tails::settle_left(
+        Arc::clone(&receiving.store),
+        receiving.arrivals.clone(),
+        receiving.cancel.clone(),
+    );
     tokio::join!(accept(listener, &receiving), left);
     Ok(())
 }
@@ -316,7 +322,15 @@ impl Receiving {
             };
         }
         if let Asked::Tail(tail) = &asked {
-            return (self.of_tails(visit, tail, body, &asked).await, None);
+            // All that one folder's tails may hold.
+            let place = match tail {
+                TailAsked::Read { .. } => place(&visit.answers, TAILS_KIB).await.map(Some),
+                _ => Ok(None),
+            };
+            return match place {
+                Ok(place) => (self.of_tails(visit, tail, body, &asked).await, place),
+                Err(answer) => (answer, None),
+            };
         }
         let place = match self.room_for(visit, &asked).await {
             Ok(place) => place,
@@ -347,11 +361,16 @@ impl Receiving {
                     Err(answer) => answer,
                 }
             }
+            // He may delete nothing that counts.
+            TailAsked::Remove { folder } => match tails::are_left(&self.store, folder).await {
+                Ok(true) => wire::answer(&*self.store, asked, Bytes::new()).await,
+                Ok(false) => Answer::refused(Word::Refused, "no newer generation stands behind these tails"),
+                Err(why) => Answer::refused(Word::Busy, why.to_string()),
+            },
             TailAsked::Close { .. }
             | TailAsked::Read { .. }
             | TailAsked::Peek { .. }
-            | TailAsked::Folders { .. }
-            | TailAsked::Remove { .. } => wire::answer(&*self.store, asked, Bytes::new()).await,
+            | TailAsked::Folders { .. } => wire::answer(&*self.store, asked, Bytes::new()).await,
         }
     }
 

@@ -49,10 +49,23 @@ pub(crate) struct Branches {
 }
 
 impl Branches {
-    /// Reads them; `None` for an empty journal.
+    /// Reads them, and all that counted as stored; `None` for an empty journal.
     pub async fn read(reader: &Reader) -> Result<Option<Self>, BranchError> {
-        let Some(last) = reader.last().await? else { return Ok(None) };
-        let last = last.header().clone();
+        match reader.last().await? {
+            None => Ok(None),
+            Some(last) => Self::up_to(reader, last.header().clone()).await,
+        }
+    }
+
+    /// As [`read`](Self::read), as far as chunks go: for whoever follows, and decides nothing by where they end.
+    pub async fn of_chunks(reader: &Reader) -> Result<Option<Self>, BranchError> {
+        match reader.chunks_end().await? {
+            None => Ok(None),
+            Some(last) => Self::up_to(reader, last.header().clone()).await,
+        }
+    }
+
+    async fn up_to(reader: &Reader, last: Header) -> Result<Option<Self>, BranchError> {
         let mut held: Vec<Held> = Vec::new();
         let mut first = reader.expected_chunk(Sequence::FIRST).await?;
         loop {

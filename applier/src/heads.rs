@@ -151,7 +151,7 @@ pub async fn doubts(source: &Source, known: &KnownHeads) -> Result<Vec<Doubt>, J
 /// What it is that a head's chunk is not there: an end that is gone, or a hole.
 async fn missing(source: &Source, head: Head) -> Result<Doubt, JournalError> {
     let (reader, number, head) = (source.reader(), head.said.number, Box::new(head));
-    let missing = match reader.last().await {
+    let missing = match reader.chunks_end().await {
         Ok(Some(last)) if last.header().number > number => number,
         Ok(last) => {
             let end = last.map(|chunk| (chunk.header().number, chunk.header().end_position()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::expired::ExpiredRun;
 use crate::format::FormatError;
 use crate::identity::{Generation, Sequence, WriterId};
-use crate::position::{Offset, Position};
+use crate::position::Position;
 use crate::store::{Key, KeyError, KeyPrefix, Retry, StoreError};
 
 /// A journal could not be read, founded, taken over or appended to.
@@ -64,17 +64,6 @@ pub enum JournalError {
         held: Position,
         /// Why not.
         why: String,
-    },
-    /// A tail holds log behind log that does not read: something that counted as stored is damaged.
-    #[error(
-        "the journal's tail is damaged: log that was counted behind {end} does not read, and log from {behind} on follows it. Nothing is opened behind it; \
-         what is stored up to {end} is untouched"
-    )]
-    TornTail {
-        /// Up to where it reads.
-        end: Position,
-        /// Where log follows that reads.
-        behind: Offset,
     },
     /// An incarnation's record is missing and later ones are there.
     #[error("`{key}` is not in the store, but later records are: the store lost it, or it was deleted")]
@@ -167,7 +156,6 @@ impl JournalError {
             | Self::Broken { .. }
             | Self::Hole { .. }
             | Self::Unsettled { .. }
-            | Self::TornTail { .. }
             | Self::RecordLost { .. }
             | Self::Unclaimed { .. } => Retry::Operator,
             Self::Fenced { .. }

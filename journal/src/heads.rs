@@ -150,7 +150,7 @@ pub async fn newest(
     }
     // The newest one stands near the journal's end, or behind it when that was cut off: what lies before is listed only when
     // nothing is there, more each time. A journal whose end does not read has its heads all the same: then all are listed.
-    let end = reader.last().await.ok().flatten().map_or(0, |last| last.header().number.get());
+    let end = reader.chunks_end().await.ok().flatten().map_or(0, |last| last.header().number.get());
     let (mut back, mut below, mut passed, mut former) = (1u64, None, 0, 0);
     loop {
         let from = end.checked_sub(back);

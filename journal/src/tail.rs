@@ -26,12 +26,21 @@ use crate::writer::Pause;
 
 /// How long a tail must stand still before a reader takes its owner for gone.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often an entry is tried to be put beside failures of the store.
+const TRIES: u32 = 8;
 /// How often it is looked for the chunk that a tail is to become.
 const LOOK: Duration = Duration::from_millis(20);
 /// How often, before the tail itself is looked at again.
 const LOOKS: usize = 25;
 /// How long somebody else is waited for who may make chunks of it.
 const DENIED: Duration = Duration::from_secs(15);
+/// How long deleting old tails may take.
+const REMOVAL: Duration = Duration::from_secs(1);
+/// How long an append may take: a put is better then.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How many tails a generation begins before its owner opens anew, so that the old ones go; and how many at most.
+const MANY: u32 = 8;
+const MOST: u32 = 32;
 /// For how long none is begun after one failed: each is a megabyte of zeros.
 const REST: Duration = Duration::from_secs(5);
 
@@ -62,22 +71,32 @@ fn entries(reader: &Reader, generation: Generation, standing: &[Standing]) -> Ve
 }
 
 /// The entries that continue the journal behind `end`, in order.
-///
-/// # Errors
-/// [`JournalError::TornTail`] where one that reads begins behind what they lead to: it was written when the one before it was counted, and that one does not read (T6).
-fn continuing<'a>(end: &Header, all: &'a [Decoded]) -> Result<Vec<&'a Decoded>, JournalError> {
+fn continuing<'a>(end: &Header, all: &'a [Decoded]) -> Vec<&'a Decoded> {
     let mut found: Vec<&Decoded> = Vec::new();
     let mut last = end;
     while let Some(next) = all.iter().find(|entry| follows(last, entry.header())) {
         last = next.header();
         found.push(next);
     }
-    // Of this timeline: a newer one may begin before the end of an older one's entries.
+    found
+}
+
+/// Where an entry begins that reads, and begins behind where the journal's end and its entries lead: it was written when what is before it counted, and that is lost (T6). None of an older timeline: a newer one may
+/// begin before the end of that.
+fn torn(end: &Header, going_on: &[&Decoded], all: &[Decoded]) -> Option<Position> {
+    let last = going_on.last().map_or(end, |entry| entry.header());
     let behind = |header: &&Header| header.timeline == last.timeline && header.start > last.end;
-    match all.iter().map(|entry| entry.header()).find(behind) {
-        Some(behind) => Err(JournalError::TornTail { end: last.end_position(), behind: behind.start }),
-        None => Ok(found),
+    all.iter().map(Decoded::header).find(behind).map(|header| Position::new(header.timeline, header.start))
+}
+
+/// Says that log is lost which a tail goes on behind, unless a chunk came since the end was read: then the next round is behind that.
+async fn say_torn(reader: &Reader, end: &Header, behind: Position) -> Result<bool, JournalError> {
+    if reader.is_behind(end).await? {
+        return Ok(false);
     }
+    tracing::warn!(journal = %reader.layout().journal(), end = %end.end_position(), %behind,
+        "log is lost that counted as stored: the journal's tail goes on behind the end of what reads; whoever ships compares from there on");
+    Ok(true)
 }
 
 /// What settling came to.
@@ -110,13 +129,12 @@ pub(crate) async fn settle(
         return Ok(Settled::Moved);
     }
     let all = entries(reader, generation, &tails.read(&folder).await?);
-    let going_on = match continuing(now.header(), &all) {
-        Ok(entries) => entries,
-        Err(JournalError::TornTail { .. }) if reader.is_behind(now.header()).await? => {
-            return Ok(Settled::Moved);
-        }
-        Err(why) => return Err(why),
-    };
+    let going_on = continuing(now.header(), &all);
+    if let Some(behind) = torn(now.header(), &going_on, &all)
+        && !say_torn(reader, now.header(), behind).await?
+    {
+        return Ok(Settled::Moved);
+    }
     for entry in going_on {
         if !put(reader, tails, entry, trouble).await? {
             return Ok(Settled::Moved);
@@ -135,7 +153,7 @@ async fn put(
 ) -> Result<bool, JournalError> {
     let (number, bytes) = (entry.header().number, entry.bytes());
     let key = reader.layout().chunk(number)?;
-    let (mut put, mut pause) = (Put::new(number), Pause::new());
+    let (mut put, mut pause, mut tries) = (Put::new(number), Pause::new(), 0);
     loop {
         let seen = match put.act() {
             Act::Put(_) => tails.put(&key, bytes.clone()).await.map(|created| match created {
@@ -157,7 +175,10 @@ async fn put(
                 Seen::Absent
             }
             Ok(seen) => seen,
+            // A full disk, say: whoever asked knows better for how long to wait.
+            Err(why) if why.retry() == Retry::Operator || tries == TRIES => return Err(why.into()),
             Err(why) => {
+                tries += 1;
                 let seen = if why.is_ambiguous() { Seen::Unknown } else { Seen::Nothing };
                 pause.after(why, trouble).await?;
                 seen
@@ -182,12 +203,16 @@ impl Reader {
         self.last_but(PATIENCE).await
     }
 
-    /// As [`last`](Self::last), for whoever is about to take the journal over: nobody is waited for.
+    /// As [`last`](Self::last), for whoever is about to take the journal over from an owner of his own machine, a process that ended: that one is not waited for. Another machine's is: whoever comes beside one that
+    /// lives, and goes again, is not to disturb it.
     ///
     /// # Errors
     /// As there.
-    pub async fn last_to_own(&self) -> Result<Option<Chunk>, JournalError> {
-        self.last_but(Duration::ZERO).await
+    pub async fn last_to_own(&self, host: &str) -> Result<Option<Chunk>, JournalError> {
+        let Some(end) = self.chunks_end().await? else { return Ok(None) };
+        let owner = self.opening(end.header().generation, end.header().number).await;
+        let is_own = owner.is_ok_and(|opening| opening.host == host);
+        self.last_but(if is_own { Duration::ZERO } else { PATIENCE }).await
     }
 
     async fn last_but(&self, patience: Duration) -> Result<Option<Chunk>, JournalError> {
@@ -208,12 +233,13 @@ impl Reader {
                 false => Vec::new(),
             };
             let all = entries(self, header.generation, &standing);
-            let held = match continuing(header, &all) {
-                Ok(held) => held.last().map(|entry| entry.header().clone()),
-                // A chunk came since the end was read, and the next round behind it.
-                Err(JournalError::TornTail { .. }) if self.is_behind(header).await? => continue,
-                Err(why) => return Err(why),
-            };
+            let going_on = continuing(header, &all);
+            if let Some(behind) = torn(header, &going_on, &all)
+                && !say_torn(self, header, behind).await?
+            {
+                continue;
+            }
+            let held = going_on.last().map(|entry| entry.header().clone());
             let Some(held) = held else {
                 // A chunk that came since the end was read may hold what the tail did before, which was written over since.
                 return match self.is_behind(header).await? {
@@ -287,8 +313,19 @@ pub(crate) struct Owned {
     at: u64,
     /// When one failed, or could not be made.
     failed: Option<Moment>,
-    /// Somebody closed them.
-    is_closed: bool,
+    /// How many were begun in this generation.
+    begun: u32,
+    /// Whether there are none any more in this generation.
+    ended: Option<Ended>,
+}
+
+/// Why a generation has no tails any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// An append was refused: somebody closed them. A new generation has some again.
+    Closed,
+    /// None can be made here, which another generation would not change.
+    Never,
 }
 
 impl Owned {
@@ -302,14 +339,15 @@ impl Owned {
         (self.tail, self.at) = (None, 0);
     }
 
-    /// Whether this generation's tails are closed.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed
+    /// Whether another generation would have tails where this one has none, or too many that were given up: each stays until then.
+    pub(crate) fn wants_another(&self) -> bool {
+        self.ended == Some(Ended::Closed) || self.begun >= MANY
     }
 
     /// Whether an entry of so many bytes may be tried.
     pub(crate) fn takes(&self, store: HasTails<'_>, bytes: u64) -> bool {
-        !self.is_closed
+        self.ended.is_none()
+            && (self.tail.is_some() || self.begun < MOST)
             && matches!(store, HasTails::Yes(_))
             && self.at.saturating_add(bytes) <= TAIL_BYTES
             && self.failed.is_none_or(|at| at.elapsed() >= REST)
@@ -326,12 +364,19 @@ impl Owned {
         entry: &Bytes,
         free: &Key,
     ) -> bool {
-        let appended = self.try_append(reader, generation, entry, free).await;
+        let had_one = self.tail.is_some();
+        // Whoever waits for it longer than a put takes is better served by a put.
+        let appended =
+            match tokio::time::timeout(ANSWER, self.try_append(reader, generation, entry, free)).await {
+                Ok(appended) => appended,
+                Err(_) => Err(JournalError::NotHeld { what: "an answer of the tail".to_owned() }),
+            };
         if let Err(why) = &appended {
             tracing::info!(at = %free, error = %why, "the tail is given up: what comes is a chunk at once");
             self.failed = Some(Moment::now());
-            // Of one that is merely full of them, or of another file system, the same is true.
-            self.is_closed = matches!(why, JournalError::Store(StoreError::Refused { .. }));
+            if matches!(why, JournalError::Store(StoreError::Refused { .. })) {
+                self.ended = Some(if had_one { Ended::Closed } else { Ended::Never });
+            }
         }
         appended.is_ok()
     }
@@ -349,7 +394,10 @@ impl Owned {
         // Taken: whatever happens to this call, it is put back only once it has succeeded.
         let mut tail = match self.tail.take() {
             Some(tail) => tail,
-            None => tails.begin(&reader.layout().tails(generation)?).await?,
+            None => {
+                self.begun += 1;
+                tails.begin(&reader.layout().tails(generation)?).await?
+            }
         };
         tail.append(self.at, entry.clone(), free).await?;
         self.at += (entry.len() as u64).next_multiple_of(ENTRY_ALIGN as u64);
@@ -361,6 +409,14 @@ impl Owned {
 /// Deletes the tails of generations before `own` (T7): what was in them is in chunks. What cannot be deleted stays, and is in nobody's way.
 pub(crate) async fn remove_before(reader: &Reader, own: Generation) {
     let Some(tails) = reader.store().tails().there() else { return };
+    // Somebody waits for his opening.
+    let removed = tokio::time::timeout(REMOVAL, removed(reader, tails, own)).await;
+    if removed.is_err() {
+        tracing::debug!("old tails stay: the store is slow to delete them");
+    }
+}
+
+async fn removed(reader: &Reader, tails: &dyn Tails, own: Generation) {
     for folder in tails.folders(reader.layout().all_tails()).await.unwrap_or_default() {
         let name = folder.folder().and_then(|path| path.rsplit_once('/')).map(|(_, name)| name);
         let of = name.and_then(|name| u64::from_str_radix(name, 16).ok()).map(Generation::new);

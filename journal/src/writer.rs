@@ -361,7 +361,9 @@ impl Writer {
     /// Where an entry of so many plain bytes would stand in the tail; `None` where it takes none now, and the next chunk is to be put.
     pub fn tail_place(&self, plain_bytes: usize) -> Option<&Place> {
         let most = plain_bytes as u64 + ENTRY_OVERHEAD;
-        (!self.is_stale() && self.tail.takes(self.reader.store().tails(), most)).then_some(&self.round)
+        // T4: behind an entry that did not count a chunk comes first.
+        let may = self.sent == self.round.at.offset && !self.is_stale();
+        (may && self.tail.takes(self.reader.store().tails(), most)).then_some(&self.round)
     }
 
     /// Appends an entry that was encoded for [`tail_place`](Self::tail_place). On `Ok(true)` it is durable and counts as stored. `Ok(false)`: it may stand there, and counts for nothing; the next chunk is to hold
@@ -379,6 +381,9 @@ impl Writer {
             || (header.number, header.before) != (self.round.number, self.round.chain)
         {
             return Err(JournalError::OpenAnew { at: self.place.number });
+        }
+        if self.sent != self.round.at.offset {
+            return Ok(false);
         }
         let free = self.reader.layout().chunk(self.place.number)?;
         let behind = self.round.behind(entry);
@@ -487,7 +492,7 @@ impl Writer {
     /// for nothing, and whoever takes the journal over again opens it.
     pub fn is_due(&self, age: Duration) -> bool {
         let (begun, behind) = self.opened;
-        let is_old = begun.elapsed() >= age || self.tail.is_closed() && begun.elapsed() >= REOPENED;
+        let is_old = begun.elapsed() >= age || self.tail.wants_another() && begun.elapsed() >= REOPENED;
         self.place.number > behind && is_old && !self.has_tail() && !self.is_stale()
     }
 
@@ -496,8 +501,9 @@ impl Writer {
         match self.stands_at(at).await {
             Ok(None) => JournalError::OpenAnew { at },
             Ok(Some(by)) => JournalError::Fenced { own: self.place.generation, by: Some(by), at },
-            Err(JournalError::Store(why)) => JournalError::Store(why),
-            Err(_) => JournalError::Fenced { own: self.place.generation, by: None, at },
+            // Of what stands there nothing reads: it is none of this writer's.
+            Err(why) if why.is_damage() => JournalError::Fenced { own: self.place.generation, by: None, at },
+            Err(why) => why,
         }
     }
 

@@ -162,7 +162,7 @@ async fn an_owner_whose_tail_a_reader_put_opens_anew_and_loses_nothing() {
     both(async |rig| {
         let mut owner = rig.take_over().await;
         assert!(extend(&mut owner, b"one ").await);
-        assert_eq!(rig.reader().last_to_own().await.unwrap().unwrap().header().end.get(), 4);
+        assert_eq!(rig.reader().last_to_own("here").await.unwrap().unwrap().header().end.get(), 4);
         let put = append(&mut owner, b"one two ").await;
         assert!(matches!(put, Err(JournalError::OpenAnew { .. })), "{put:?}");
         let mut owner = rig.take_over().await;

@@ -70,12 +70,12 @@ impl Tail {
     }
 }
 
-/// Reads the journal's end; `None` while the journal is empty.
+/// Reads the journal's end, for a shipper of this host; `None` while the journal is empty.
 ///
 /// # Errors
 /// When the journal does not read.
-pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, ShipError> {
-    let Some(last) = reader.last_to_own().await? else { return Ok(None) };
+pub async fn tail(reader: &Reader, segment_bytes: u64, host: &str) -> Result<Option<Tail>, ShipError> {
+    let Some(last) = reader.last_to_own(host).await? else { return Ok(None) };
     let end = last.header().end_position();
     let number = last.header().number;
     let floor = Floor::At(compare_floor(end.offset, segment_bytes));
@@ -93,7 +93,7 @@ pub async fn tail(reader: &Reader, segment_bytes: u64) -> Result<Option<Tail>, S
 /// # Errors
 /// When the journal does not read.
 pub async fn marked_tail(reader: &Reader) -> Result<Option<Tail>, ShipError> {
-    let Some(last) = reader.last_to_own().await? else { return Ok(None) };
+    let Some(last) = reader.last().await? else { return Ok(None) };
     let (number, end) = (last.header().number, last.header().end_position());
     let found = walk_back(reader, number, end, Floor::Mark).await?;
     Ok(Some(found.tail(number, end, TimelineHistory::first(), false)))

@@ -11,13 +11,20 @@ use bytes::Bytes;
 use farshore_journal::reader::Reader;
 use farshore_journal::registry::Repository;
 use farshore_journal::store::remote::wire::{Answer, TailAnswer, TailAsked, Word};
-use farshore_journal::store::tails::Tail;
+use farshore_journal::store::tails::{ENTRY_ALIGN, Tail};
 use farshore_journal::store::{HasTails, Key, KeyPrefix, ObjectStore};
-use farshore_journal::{DatabaseName, IncarnationId, JournalError, WriterId};
+use farshore_journal::{DatabaseName, IncarnationId, JournalError, Sequence, WriterId};
+use futures::stream::{self, StreamExt};
 use tokio_util::sync::CancellationToken;
+
+use crate::arrivals::Arrivals;
 
 /// Tails at once, of all clients: each is an open file.
 const MOST: usize = 512;
+/// Journals that are looked at together.
+const AT_ONCE: usize = 8;
+/// What a chunk's entry begins at a multiple of.
+const ALIGN: u64 = ENTRY_ALIGN as u64;
 /// How often it is looked for those that nobody makes chunks of.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -31,6 +38,8 @@ struct State {
     /// None once something failed.
     tail: Option<Box<dyn Tail>>,
     order: u64,
+    /// Where the next entry of the round begins.
+    end: u64,
 }
 
 /// The tails that this process began.
@@ -47,18 +56,21 @@ impl TailsKept {
         let HasTails::Yes(tails) = store.tails() else {
             return Answer::refused(Word::Refused, "there are no tails here");
         };
+        let Some((journal, _)) = generation_of(folder) else {
+            return Answer::refused(Word::Malformed, "no generation of a journal has such a folder");
+        };
+        // A journal has one owner, and he one tail: of former ones nothing is wanted any more.
+        self.all().retain(|_, kept| generation_of(&kept.folder).is_none_or(|(of, _)| of != journal));
+        if self.all().len() >= MOST {
+            return Answer::refused(Word::Busy, "too many tails are kept already");
+        }
         let id = WriterId::mint().to_string();
         let tail = match tails.begin(folder).await {
             Ok(tail) => tail,
             Err(why) => return Answer::failed(&why),
         };
-        let mut all = self.all();
-        all.retain(|_, kept| kept.folder != *folder);
-        if all.len() >= MOST {
-            return Answer::refused(Word::Busy, "too many tails are kept already");
-        }
-        let state = State { tail: Some(tail), order: 0 };
-        all.insert(
+        let state = State { tail: Some(tail), order: 0, end: 0 };
+        self.all().insert(
             id.clone(),
             Kept { folder: folder.clone(), state: Arc::new(tokio::sync::Mutex::new(state)) },
         );
@@ -78,11 +90,17 @@ impl TailsKept {
         if state.order != asked.order {
             return refused("it is not what comes next in this tail");
         }
+        // Behind the last one, or a new round.
+        if asked.at != 0 && asked.at != state.end {
+            return refused("it is no place of this tail's next entry");
+        }
+        let end = asked.at.saturating_add((bytes.len() as u64).next_multiple_of(ALIGN));
         // Put back only when it is done: a request that is cut off midway leaves it taken.
         let Some(mut tail) = state.tail.take() else { return refused("this tail was given up") };
         match tail.append(asked.at, bytes, asked.free).await {
             Ok(()) => {
                 state.order += 1;
+                state.end = end;
                 state.tail = Some(tail);
                 Answer::Tail(TailAnswer::Appended)
             }
@@ -112,11 +130,36 @@ impl<'a> Append<'a> {
     }
 }
 
+/// The journal and the number of the generation whose tails lie in a folder: `db/DATABASE/INCARNATION/GENERATION`.
+fn generation_of(folder: &KeyPrefix) -> Option<(&str, u64)> {
+    let (journal, generation) = folder.folder()?.rsplit_once('/')?;
+    let is_journal = journal.starts_with("db/") && journal.split('/').count() == 3;
+    let is_number = generation.len() == 16;
+    (is_journal && is_number).then_some((journal, u64::from_str_radix(generation, 16).ok()?))
+}
+
+/// Whether a folder's tails are those of a generation behind which a newer one stands: nobody else's may go.
+pub(super) async fn are_left(store: &Arc<dyn ObjectStore>, folder: &KeyPrefix) -> Result<bool, JournalError> {
+    let Some((journal, generation)) = generation_of(folder) else { return Ok(false) };
+    let Some((database, incarnation)) = journal.strip_prefix("db/").and_then(|path| path.split_once('/'))
+    else {
+        return Ok(false);
+    };
+    let Ok(database) = database.parse::<DatabaseName>() else { return Ok(false) };
+    let repository = Repository::open(Arc::clone(store)).await?;
+    let records = repository.incarnations(&database).await?;
+    let Some(record) = records.iter().find(|record| record.incarnation.to_string() == incarnation) else {
+        return Ok(false);
+    };
+    let end = Reader::new(&repository, record)?.chunks_end().await?;
+    Ok(end.is_some_and(|end| end.header().generation.get() > generation))
+}
+
 /// Makes chunks of tails whose owners are gone, until cancelled: whoever reads here may have no right to.
-pub(super) async fn settle_left(store: Arc<dyn ObjectStore>, cancel: CancellationToken) {
+pub(super) async fn settle_left(store: Arc<dyn ObjectStore>, arrivals: Arrivals, cancel: CancellationToken) {
     let mut readers = HashMap::new();
     loop {
-        if let Err(why) = look(&store, &mut readers).await {
+        if let Err(why) = look(&store, &arrivals, &mut readers).await {
             tracing::debug!(error = %why, "it could not be looked for what shippers left behind");
         }
         tokio::select! {
@@ -128,20 +171,56 @@ pub(super) async fn settle_left(store: Arc<dyn ObjectStore>, cancel: Cancellatio
 
 async fn look(
     store: &Arc<dyn ObjectStore>,
-    readers: &mut HashMap<(DatabaseName, IncarnationId), Reader>,
+    arrivals: &Arrivals,
+    readers: &mut HashMap<(DatabaseName, IncarnationId), (Reader, Option<Sequence>)>,
 ) -> Result<(), JournalError> {
     let repository = Repository::open(Arc::clone(store)).await?;
+    let mut journals = Vec::new();
     for database in repository.databases().await? {
         let Some(record) = repository.incarnations(&database).await?.pop() else { continue };
-        let reader = match readers.remove(&(database.clone(), record.incarnation)) {
-            Some(reader) => reader,
-            None => Reader::new(&repository, &record)?,
+        let (reader, end) = match readers.remove(&(database.clone(), record.incarnation)) {
+            Some(known) => known,
+            None => (Reader::new(&repository, &record)?, None),
         };
-        // Looking for the end is all: what stands behind it for long is settled on the way.
-        if let Err(why) = reader.last().await {
-            tracing::debug!(%database, error = %why, "the journal's end does not read");
-        }
-        readers.insert((database, record.incarnation), reader);
+        journals.push((database, reader, end));
     }
+    let looked = stream::iter(journals).map(|(database, reader, former)| async move {
+        // Looking for the end is all: what stands behind it for long is settled on the way.
+        let end = match reader.last().await {
+            Ok(last) => last.map(|last| last.header().number),
+            Err(why) => {
+                tracing::debug!(%database, error = %why, "the journal's end does not read");
+                former
+            }
+        };
+        if end != former {
+            arrivals.came(&database);
+        }
+        ((database, reader.incarnation()), (reader, end))
+    });
+    *readers = looked.buffer_unordered(AT_ONCE).collect().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_tails_is_one_generation_of_one_journal() {
+        let of = |text: &str| {
+            generation_of(&KeyPrefix::new(text).unwrap())
+                .map(|(journal, number)| (journal.to_owned(), number))
+        };
+        assert_eq!(of("db/orders/in-1/000000000000000a"), Some(("db/orders/in-1".to_owned(), 10)));
+        for text in [
+            "db/orders/in-1/a",
+            "db/orders/000000000000000a",
+            "db/orders/in-1/x/000000000000000a",
+            "activity/a/b/000000000000000a",
+            "db/orders/in-1/zzzzzzzzzzzzzzzz",
+        ] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
 }

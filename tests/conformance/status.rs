@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use farshore_testkit::process::wait_for;
@@ -65,8 +66,22 @@ fn status(node: &Node) -> Option<(i32, Value)> {
     Some((output.status.code()?, answer["items"][0].clone()))
 }
 
-/// Whether the store takes anything. Objects are written there first.
+/// Whether the store takes anything. Objects are written there first; what it has of tails is closed, for good.
 fn takes(node: &Node, takes: bool) {
     let mode = if takes { 0o755 } else { 0o555 };
     std::fs::set_permissions(node.folder().join("journal/.tmp"), Permissions::from_mode(mode)).unwrap();
+    if !takes {
+        close_tails(&node.folder().join("journal/.tails/db/orders"), 2);
+    }
+}
+
+/// Closes the tails of all generations so many folders below.
+fn close_tails(folder: &Path, below: u32) {
+    if below == 0 {
+        std::fs::write(folder.join("closed"), "").unwrap();
+        return;
+    }
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        close_tails(&entry.unwrap().path(), below - 1);
+    }
 }

@@ -16,6 +16,9 @@ use crate::source::Source;
 /// What came within this time is looked at together: a look costs as much as reading a few chunks.
 const SHARED: Duration = Duration::from_millis(10);
 
+/// How long no chunk must have come before it is asked what a tail holds behind them.
+const RESTS: Duration = Duration::from_secs(5);
+
 /// What was seen; nothing where the journal holds no log yet.
 type Seen = Result<Option<Arc<Branches>>, Arc<BranchError>>;
 
@@ -28,7 +31,19 @@ pub(super) struct Looks {
     came: watch::Receiver<u64>,
     /// That number when the last look began.
     looked: AtomicU64,
-    last: Mutex<Option<(Instant, Seen)>>,
+    last: Mutex<Option<Looked>>,
+}
+
+/// A look.
+#[derive(Debug)]
+struct Looked {
+    /// When it began.
+    at: Instant,
+    seen: Seen,
+    /// Since when the journal's chunks end where they do.
+    rests: Instant,
+    /// Whether it was asked since then what a tail holds behind them.
+    is_settled: bool,
 }
 
 impl Looks {
@@ -44,7 +59,7 @@ impl Looks {
         let came = *self.came.borrow();
         let is_new = self.looked.load(Ordering::Relaxed) != came;
         // One that began while this one waited is as good as one of its own, however long it took.
-        if let Some((at, seen)) = &*last
+        if let Some(Looked { at, seen, .. }) = &*last
             && (*at >= asked || (at.elapsed() < self.every && !is_new))
         {
             return seen.clone();
@@ -52,9 +67,19 @@ impl Looks {
         // As of when it began: what came meanwhile may not be in it.
         let at = Instant::now();
         self.looked.store(came, Ordering::Relaxed);
-        let seen =
-            Branches::read(self.source.reader()).await.map(|seen| seen.map(Arc::new)).map_err(Arc::new);
-        *last = Some((at, seen.clone()));
+        let reader = self.source.reader();
+        // Chunks alone: whoever follows waits for no tail to become one. Only where none came for long it may be that nobody makes one of it any more.
+        let former = last.as_ref().map(|last| (last.rests, last.is_settled));
+        let is_due = former.is_some_and(|(rests, is_settled)| !is_settled && rests.elapsed() >= RESTS);
+        let seen = if is_due { Branches::read(reader).await } else { Branches::of_chunks(reader).await };
+        let seen: Seen = seen.map(|seen| seen.map(Arc::new)).map_err(Arc::new);
+        let end = |seen: &Seen| seen.as_ref().ok()?.as_ref().map(|seen| seen.last.number);
+        let moved = last.as_ref().is_none_or(|last| end(&last.seen) != end(&seen));
+        let (rests, is_settled) = match former {
+            Some((rests, is_settled)) if !moved => (rests, is_settled || is_due),
+            _ => (at, false),
+        };
+        *last = Some(Looked { at, seen: seen.clone(), rests, is_settled });
         seen
     }
 

@@ -50,6 +50,8 @@ pub struct FileStore {
     tree: Arc<Tree>,
     permits: Arc<Semaphore>,
     timeout: Duration,
+    /// Whether this process may keep tails here.
+    keeps_tails: bool,
     /// Of one that was opened for reading: itself, opened for writing once it had to.
     writing: Arc<OnceLock<FileStore>>,
 }
@@ -70,7 +72,9 @@ impl FileStore {
             create::prove(&tree)?;
             create::sweep(&tree)?;
         }
+        let keeps_tails = tree.tmp.is_some() && tails::is_local(&tree);
         Ok(Self {
+            keeps_tails,
             tree: Arc::new(tree),
             permits: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             timeout: options.timeout,
@@ -172,6 +176,10 @@ impl ObjectStore for FileStore {
     }
 
     fn tails(&self) -> HasTails<'_> {
-        HasTails::Yes(self)
+        match self.keeps_tails {
+            true => HasTails::Yes(self),
+            // Somebody else may keep some here.
+            false => HasTails::ReadOnly(self),
+        }
     }
 }

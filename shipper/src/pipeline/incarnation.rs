@@ -95,7 +95,7 @@ impl Left {
 
 /// The last log that the journal holds.
 async fn stored(reader: &Reader, marked: bool) -> Result<Option<Stored>, JournalError> {
-    let Some(last) = reader.last_to_own().await? else { return Ok(None) };
+    let Some(last) = reader.last().await? else { return Ok(None) };
     let end = last.header().end_position();
     let mut header = last.header().clone();
     for _ in 0..LOOKED_AT {

@@ -50,7 +50,7 @@ pub async fn append(
     let shape = shape(record).map_err(ShipError::from)?;
     let mut writer: Option<Writer> = None;
     loop {
-        let Some(tail) = resume::tail(reader, record.segment_bytes).await? else {
+        let Some(tail) = resume::tail(reader, record.segment_bytes, &options.host).await? else {
             return Err(Left::NotBegun);
         };
         if tail.lacks_history || !tail.can_be_compared() {

@@ -167,7 +167,7 @@ async fn newest(
     unlock: Unlock,
 ) -> Result<NewestKey, JournalError> {
     let reader = Reader::new(repository, record)?;
-    let Some(last) = reader.last().await? else { return Ok(NewestKey::NothingStored) };
+    let Some(last) = reader.chunks_end().await? else { return Ok(NewestKey::NothingStored) };
     let opening = reader.opening(last.header().generation, last.header().number).await?;
     let Some(wrapped) = opening.key else { return Ok(NewestKey::Clear) };
     let opened = unlock.unwrap(&wrapped).and_then(|key| match last.header().cipher {

@@ -150,7 +150,7 @@ async fn stored(context: &Context, state: &State) -> Stored {
         let Origin { database, store, incarnation, .. } = &state.origin;
         let found = journals(&context.config()?, (database, *store, *incarnation)).await?;
         let newer = found.newer();
-        let last = found.all[found.own].reader().last().await?;
+        let last = found.all[found.own].reader().chunks_end().await?;
         anyhow::Ok(Stored { end: last.map(|chunk| chunk.header().end), newer })
     };
     read.await.unwrap_or_else(|why| {

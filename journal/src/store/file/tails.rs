@@ -100,7 +100,7 @@ impl Tails for FileStore {
 }
 
 /// Whether tails can be kept here at all.
-fn is_local(tree: &Tree) -> bool {
+pub(super) fn is_local(tree: &Tree) -> bool {
     fstatfs(tree.root.as_fd()).is_ok_and(|found| {
         let kind = found.filesystem_type();
         #[allow(clippy::unnecessary_cast)] // the kernel's word has another width on other machines

@@ -66,7 +66,7 @@ impl Pipeline {
             self.tell(|progress| progress.incarnation = Some(record.incarnation));
             self.fact(Fact::Incarnation(record.clone()));
             self.check_not_fenced(&reader).await?;
-            let tail = resume::tail(&reader, record.segment_bytes).await?;
+            let tail = resume::tail(&reader, record.segment_bytes, &self.config.writer.host).await?;
             self.check_own_end(&reader, tail.as_ref()).await?;
             if let Some(opened) = tail.as_ref().filter(|tail| tail.lacks_history) {
                 match opened.end.timeline == source.system.timeline {
