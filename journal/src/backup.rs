@@ -15,7 +15,7 @@ mod writer;
 
 pub use blocks::{
     BLOCK_BYTES, Blocks, FileBlocks, Named, PathSum, RECORD_BYTES, Record, Sum, SumsObject, Table, blocks_of,
-    database_bytes, manifest_trailer,
+    database_bytes, loose_sums, manifest_trailer,
 };
 pub use manifest::{
     BadPage, ConfigFile, Entry, EntryKind, MAX_ENTRIES, MAX_MANIFEST_BYTES, Manifest, Opening, Part,

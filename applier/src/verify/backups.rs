@@ -128,7 +128,7 @@ async fn parts(
         Err(JournalError::Store(why)) if !why.is_not_found() => return Err(why.into()),
         Err(why) => {
             found.bad(reader.layout().backup_table(id)?, why);
-            harmless += 1;
+            harmless += 1 + loose(source, id, found).await?;
             None
         }
     };
@@ -215,9 +215,19 @@ async fn clear_sums(source: &Source, id: BackupId, found: &mut Verified) -> Resu
         Err(JournalError::Store(why)) if !why.is_not_found() => Err(why.into()),
         Err(why) => {
             found.bad(reader.layout().backup_table(id)?, format!("digests of its blocks: {why}"));
-            Ok(1)
+            Ok(1 + loose(source, id, found).await?)
         }
     }
+}
+
+/// Names what is wrong with the digests by themselves, where their table says nothing. Says how many findings that are.
+async fn loose(source: &Source, id: BackupId, found: &mut Verified) -> Result<u64, JournalError> {
+    let bad = backup::loose_sums(source.reader(), id).await?;
+    let count = bad.len() as u64;
+    for (key, why) in bad {
+        found.bad(key, why);
+    }
+    Ok(count)
 }
 
 /// Without a key a part can be checked against its name and its own checksums; whether all are there, only the manifest knows.

@@ -333,6 +333,26 @@ fn cut_off() -> JournalError {
     JournalError::NotHeld { what: "the backup's blocks: reading them was cut off".to_owned() }
 }
 
+/// What is wrong with a backup's digests, each object by itself: for whoever looks where the table of them does not read.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn loose_sums(reader: &Reader, id: BackupId) -> Result<Vec<(Key, JournalError)>, JournalError> {
+    let mut bad = Vec::new();
+    let prefix = reader.layout().backups()?.join(id)?;
+    for listed in reader.store().list(&prefix, None, None).await? {
+        let Some(number) = listed.key.name().strip_prefix("sums-").and_then(|number| number.parse().ok())
+        else {
+            continue;
+        };
+        let bytes = reader.store().get(&listed.key).await?;
+        if let Err(why) = check(reader, &listed.key, bytes, Kind::Sums, id, number) {
+            bad.push((listed.key, why));
+        }
+    }
+    Ok(bad)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
