@@ -202,13 +202,15 @@ impl<'a> OpenFiles<'a> {
     }
 }
 
+/// Where it is told which blocks others gave; with the sizes of entries.
+type Holds = (Vec<u64>, mpsc::Sender<Seen>);
+
 struct Writing<'a> {
     backup: &'a Backup,
     root: &'a Root,
     shared: &'a Shared,
     shares: Vec<Share>,
-    /// Where it is told which blocks others gave; with the sizes of entries.
-    holds: Option<(Vec<u64>, mpsc::Sender<Seen>)>,
+    holds: Option<Holds>,
     /// What becomes of each entry.
     fates: Vec<Fate>,
     open: Mutex<OpenFiles<'a>>,
@@ -224,7 +226,7 @@ enum Fate {
 }
 
 fn write_all(
-    (backup, shares, holds): (&Backup, Vec<Share>, Option<(Vec<u64>, mpsc::Sender<Seen>)>),
+    (backup, shares, holds): (&Backup, Vec<Share>, Option<Holds>),
     root: &Root,
     shared: &Shared,
     wanted: &Fates,
