@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use farshore_journal::backup::{BLOCK_BYTES, Sum};
+use farshore_journal::backup::{BLOCK_BYTES, PathSum, Sum};
+use farshore_journal::format::object::{ChainUse, Compression, Piece};
+use farshore_journal::format::{ChainValue, Decoded, Digest, Draft};
 use farshore_testkit::pg::{Length, Server};
 use farshore_testkit::process::wait_for;
 use farshore_testkit::soak::Campaign;
@@ -217,6 +219,74 @@ fn a_refresh_is_what_the_backup_is_that_it_refers_to() {
     assert_eq!(said(&node, &["verify", "orders"]).0, Some(0));
 }
 
+/// An object again with other plain bytes.
+fn rewritten(path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Digest {
+    let decoded = Decoded::parse(std::fs::read(path).unwrap().into()).unwrap();
+    let header = decoded.header().clone();
+    let mut plain = decoded.plain_all(None).unwrap();
+    change(&mut plain);
+    let zero = ChainValue::from_bytes([0; 32]);
+    let draft = Draft {
+        kind: header.kind,
+        store: header.store,
+        incarnation: header.incarnation,
+        number: header.number,
+        generation: header.generation,
+        writer: header.writer,
+        timeline: header.timeline,
+        start: header.start,
+        end: header.end,
+        written_at: header.written_at,
+        chain: ChainUse::Stated { before: zero, after: zero },
+        mark: header.mark,
+    };
+    let mut end = 0;
+    let pieces = plain.chunks(1 << 20).map(|plain| {
+        end += plain.len() as u64;
+        Piece { end, plain }
+    });
+    let encoded = draft.encode(&pieces.collect::<Vec<_>>(), Compression::None, None).unwrap();
+    std::fs::write(path, &encoded.bytes).unwrap();
+    encoded.digest
+}
+
+/// An earlier base's digests are not sealed: by them a refresh may be led to a block for another. Its own say what the server sent.
+#[test]
+fn a_restore_refuses_blocks_of_an_earlier_base_that_are_not_what_the_server_sent() {
+    let server = service::keeping().start();
+    server.pgbench_init(1);
+    let node = Node::new(&[&server]);
+    seal(&node);
+    let service = node.start(None);
+    node.wait_backup(1);
+    let folder = folder_of(&node, &listed(&node)[0]);
+    let file =
+        serde_json::to_value(PathSum::of(&server.sql("select pg_relation_filepath('pgbench_accounts')")))
+            .unwrap();
+    let table = folder.join("table");
+    let decoded = Decoded::parse(std::fs::read(&table).unwrap().into()).unwrap();
+    let mut said: Value = serde_json::from_slice(&decoded.plain_all(None).unwrap()).unwrap();
+    let of = said["files"].as_array().unwrap().iter().find(|one| one["path"] == file).unwrap();
+    let first = usize::try_from(of["first"].as_u64().unwrap()).unwrap() * 32;
+    // The places of two blocks, one for the other.
+    let digest = rewritten(&folder.join("sums-0000000000000000"), |plain| {
+        for at in first + 24..first + 32 {
+            plain.swap(at, at + 32);
+        }
+    });
+    said["sums"][0]["digest"] = serde_json::to_value(digest).unwrap();
+    rewritten(&table, |plain| *plain = serde_json::to_vec(&said).unwrap());
+    let taken = node.run(&["backup", "run", "orders", "--refresh"]);
+    assert!(taken.status.success(), "{taken:?}");
+    let [base, refresh] = &listed(&node)[..] else { panic!("{:?}", listed(&node)) };
+    assert_eq!(refresh["refers_to"], serde_json::json!([base["id"]]));
+    let place = user::tempdir();
+    let to = place.path().join("data").display().to_string();
+    let (code, found) = self::said(&node, &["restore", "orders", "--latest", "--to", &to]);
+    assert!(code != Some(0) && found.contains("as the server sent it"), "{code:?} {found}");
+    service.stop();
+}
+
 #[test]
 fn a_refresh_by_hand_refers_and_a_full_one_does_not_whatever_is_configured() {
     let server = service::keeping().start();
@@ -248,6 +318,10 @@ fn a_refresh_by_hand_refers_and_a_full_one_does_not_whatever_is_configured() {
     node.configure(|text| text.replace("refresh = \"never\"", "refresh = \"always\""));
     assert!(run(&[]));
     node.change_catalog("update backup set bad_at = 1");
+    assert!(!run(&[]));
+    // Nor what it does not know to be well: found in the store, and opened by nobody.
+    assert!(run(&[]));
+    node.change_catalog("update backup set checked = 0");
     assert!(!run(&[]));
     service.stop();
 }

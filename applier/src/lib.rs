@@ -19,6 +19,7 @@ pub mod verify;
 pub mod wal_fetch;
 
 mod ahead;
+mod blocks;
 mod branches;
 #[cfg(test)]
 mod fixture;

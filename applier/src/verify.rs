@@ -6,7 +6,6 @@
 //! repaired, and one bad object does not hide the next. Signed heads are held against the chunks that they speak of.
 
 mod backups;
-mod blocks;
 mod heads;
 
 mod indexes;

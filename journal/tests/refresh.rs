@@ -38,8 +38,9 @@ fn options(recipients: &Recipients) -> BackupOptions {
     }
 }
 
-fn refresh() -> Sharing {
-    Sharing::Refresh { except: Vec::new() }
+/// All that are there are well.
+async fn refresh(reader: &Reader) -> Sharing {
+    Sharing::Refresh { well: backup::list(reader).await.unwrap() }
 }
 
 fn quiet() -> backup::Trouble {
@@ -185,7 +186,7 @@ proptest! {
             let mut taken = vec![(take(&reader, &rig.recipients, &files, &Sharing::Full, 0).await.unwrap(), files.clone())];
             for end in 1..MAX_HOLDERS as u64 + 4 {
                 change(&mut random, &mut files);
-                let manifest = take(&reader, &rig.recipients, &files, &refresh(), end).await.unwrap();
+                let manifest = take(&reader, &rig.recipients, &files, &refresh(&reader).await, end).await.unwrap();
                 if let Some(borrowed) = &manifest.borrowed {
                     assert!(borrowed.from.len() <= MAX_HOLDERS);
                     assert_eq!(borrowed.bytes() + manifest.own_bytes(), manifest.plain_bytes);
@@ -217,12 +218,12 @@ async fn a_refresh_moves_what_changed_and_nothing_else() {
     }
     let full = take(&reader, &rig.recipients, &files, &Sharing::Full, 0).await.unwrap();
     assert_eq!((full.format, full.own_bytes()), (1, 16 * 64 * BLOCK as u64));
-    let again = take(&reader, &rig.recipients, &files, &refresh(), 1).await.unwrap();
+    let again = take(&reader, &rig.recipients, &files, &refresh(&reader).await, 1).await.unwrap();
     assert_eq!((again.own_bytes(), again.parts.len()), (0, 0), "nothing changed");
     for number in 0..16 {
         files.get_mut(&format!("base/{number}")).unwrap()[5 * BLOCK] ^= 1;
     }
-    let third = take(&reader, &rig.recipients, &files, &refresh(), 2).await.unwrap();
+    let third = take(&reader, &rig.recipients, &files, &refresh(&reader).await, 2).await.unwrap();
     assert_eq!(third.own_bytes(), 16 * BLOCK as u64);
     // What the second one only refers to is referred to where it is.
     let from: Vec<BackupId> = third.borrowed.unwrap().from.into_iter().map(|held| held.backup).collect();
@@ -240,12 +241,13 @@ async fn what_several_hold_is_referred_to_in_each_of_them_until_there_are_too_ma
     let mut files = Files::from([("base/1".to_owned(), bytes(&mut Random::new(8), 40 * BLOCK))]);
     let mut holders = Vec::new();
     for end in 0..=MAX_HOLDERS {
-        let manifest = take(&reader, &rig.recipients, &files, &refresh(), end as u64).await.unwrap();
+        let manifest =
+            take(&reader, &rig.recipients, &files, &refresh(&reader).await, end as u64).await.unwrap();
         holders.push(manifest.borrowed.map_or(0, |borrowed| borrowed.from.len()));
         assert_eq!(read(&reader, &rig.unlock, manifest.backup).await.unwrap(), files);
         files.get_mut("base/1").unwrap()[end * BLOCK] ^= 1;
     }
-    let full_again = take(&reader, &rig.recipients, &files, &refresh(), 99).await.unwrap();
+    let full_again = take(&reader, &rig.recipients, &files, &refresh(&reader).await, 99).await.unwrap();
     assert_eq!((holders, full_again.borrowed), ((0..=MAX_HOLDERS).collect(), None));
 }
 
@@ -260,7 +262,7 @@ async fn blocks_that_parts_cut_are_given_whole() {
     let full = take(&reader, &rig.recipients, &files, &Sharing::Full, 0).await.unwrap();
     assert_eq!(full.parts.len(), 2);
     files.get_mut("b").unwrap()[BLOCK] ^= 1;
-    let refreshed = take(&reader, &rig.recipients, &files, &refresh(), 1).await.unwrap();
+    let refreshed = take(&reader, &rig.recipients, &files, &refresh(&reader).await, 1).await.unwrap();
     assert_eq!(refreshed.own_bytes(), BLOCK as u64);
     assert_eq!(read(&reader, &rig.unlock, refreshed.backup).await.unwrap(), files);
 }
@@ -274,29 +276,38 @@ async fn a_full_one_is_taken_where_references_would_not_be_safe() {
     files.insert("base/1".to_owned(), bytes(&mut random, 9 * BLOCK));
     let is_full = |manifest: &Manifest| manifest.borrowed.is_none() && manifest.format == 1;
     let first = take(&reader, &rig.recipients, &files, &Sharing::Full, 0).await.unwrap();
-    // Something speaks against it.
-    let except = Sharing::Refresh { except: vec![first.backup] };
-    assert!(is_full(&take(&reader, &rig.recipients, &files, &except, 0).await.unwrap()));
+    // Nobody knows that it is well.
+    let unknown = Sharing::Refresh { well: vec![BackupId::from_bytes([1; 16])] };
+    assert!(is_full(&take(&reader, &rig.recipients, &files, &unknown, 0).await.unwrap()));
+    // One of its parts is gone.
+    let part = reader.layout().backup_part(first.backup, Sequence::FIRST).unwrap();
+    let kept = rig.store.get(&part).await.unwrap();
+    let only = Sharing::Refresh { well: vec![first.backup] };
+    rig.store.delete(&part).await.unwrap();
+    assert!(is_full(&take(&reader, &rig.recipients, &files, &only, 0).await.unwrap()));
+    replace(&rig, &part, kept).await;
     // Others may open it today.
     let other = age::x25519::Identity::generate().to_public().to_string();
     let others = Recipients::parse([other.as_str()]).unwrap();
-    assert!(is_full(&take(&reader, &others, &files, &refresh(), 0).await.unwrap()));
-    assert!(is_full(&take(&reader, &Recipients::default(), &files, &refresh(), 0).await.unwrap()));
+    assert!(is_full(&take(&reader, &others, &files, &refresh(&reader).await, 0).await.unwrap()));
+    assert!(is_full(
+        &take(&reader, &Recipients::default(), &files, &refresh(&reader).await, 0).await.unwrap()
+    ));
     // One without digests is none to compare with.
     let plain = take(&reader, &rig.recipients, &files, &Sharing::None, 9).await.unwrap();
     assert!(plain.table.is_none());
     let rig = Rig::new(3, false).await;
     let reader = rig.reader();
     take(&reader, &rig.recipients, &files, &Sharing::None, 0).await.unwrap();
-    assert!(is_full(&take(&reader, &rig.recipients, &files, &refresh(), 1).await.unwrap()));
+    assert!(is_full(&take(&reader, &rig.recipients, &files, &refresh(&reader).await, 1).await.unwrap()));
     // It expires.
-    let second = take(&reader, &rig.recipients, &files, &refresh(), 2).await.unwrap();
+    let second = take(&reader, &rig.recipients, &files, &refresh(&reader).await, 2).await.unwrap();
     assert!(second.borrowed.is_some());
     let marking = Marking { host: "test".to_owned(), at: chrono::Utc::now(), reason: "not kept".to_owned() };
     for id in backup::list(&reader).await.unwrap() {
         expiry::mark_backup(&reader, id, &marking).await.unwrap();
     }
-    assert!(is_full(&take(&reader, &rig.recipients, &files, &refresh(), 3).await.unwrap()));
+    assert!(is_full(&take(&reader, &rig.recipients, &files, &refresh(&reader).await, 3).await.unwrap()));
 }
 
 /// Marked behind the look that follows the opening, when nothing was looked at since.
@@ -307,8 +318,14 @@ async fn a_refresh_is_given_up_where_what_it_refers_to_was_marked_while_it_ran()
     let content = bytes(&mut Random::new(4), 9 * BLOCK);
     let files = Files::from([("base/1".to_owned(), content.clone())]);
     let base = take(&reader, &rig.recipients, &files, &Sharing::Full, 0).await.unwrap();
-    let begun =
-        FilesWriter::begin(&reader, &options(&rig.recipients), Sequence::FIRST, &refresh(), quiet()).await;
+    let begun = FilesWriter::begin(
+        &reader,
+        &options(&rig.recipients),
+        Sequence::FIRST,
+        &refresh(&reader).await,
+        quiet(),
+    )
+    .await;
     let mut writer = begun.unwrap().0;
     let id = writer.id();
     assert_eq!(writer.base(), Some(base.backup));
@@ -335,7 +352,7 @@ async fn a_backup_whose_reference_is_gone_or_another_is_refused_and_one_whose_di
     let mut files = Files::from([("base/1".to_owned(), bytes(&mut random, 40 * BLOCK))]);
     let base = take(&reader, &rig.recipients, &files, &Sharing::Full, 0).await.unwrap();
     files.get_mut("base/1").unwrap()[0] ^= 1;
-    let second = take(&reader, &rig.recipients, &files, &refresh(), 1).await.unwrap();
+    let second = take(&reader, &rig.recipients, &files, &refresh(&reader).await, 1).await.unwrap();
     let layout = reader.layout();
     let name = layout.backup_manifest(base.backup).unwrap();
     let held = rig.store.get(&name).await.unwrap();

@@ -88,8 +88,10 @@ impl Question {
 struct Memory {
     /// The question to which the answer was: none is due.
     settled: Option<Question>,
-    /// Attempts since then.
+    /// Attempts since then, whatever came of them: each makes the pause before the next one longer.
     attempts: u32,
+    /// Base backups that failed, one after the other.
+    failed: u32,
     /// When that question is asked again. Another one is asked at once: a promotion that was followed, a gap that came.
     not_before: Option<(Question, Instant)>,
     /// When it is next asked what a recovery would take.
@@ -116,7 +118,22 @@ impl Memory {
     }
 
     fn settle(&mut self, question: Question) {
-        (self.settled, self.attempts, self.not_before) = (Some(question), 0, None);
+        (self.settled, self.attempts, self.failed, self.not_before) = (Some(question), 0, 0, None);
+    }
+
+    /// One was taken, or could not be.
+    fn took(&mut self, is_complete: bool) {
+        self.failed = if is_complete { 0 } else { self.failed.saturating_add(1) };
+    }
+
+    /// How one that is due is taken.
+    fn how(&self, due: &Due) -> How {
+        match due {
+            // What went wrong once may lie in what was referred to. A store that did not say whether one is due says nothing of that.
+            _ if self.failed > 0 => How::Full,
+            Due::None => How::AsConfigured,
+            Due::BehindGap(_) | Due::OffTheLine(_) => How::AfterGap,
+        }
     }
 
     /// After an attempt that left it due, or not known to be settled, and took so long: the primary's disk rests for as long at
@@ -189,17 +206,12 @@ impl Keeper {
             }
         };
         // Asked again at once: it is none if a gap or a promotion came meanwhile.
-        // What went wrong once may lie in what was referred to.
-        let how = match due {
-            _ if memory.attempts > 0 => How::Full,
-            Due::None => How::AsConfigured,
-            Due::BehindGap(_) | Due::OffTheLine(_) => How::AfterGap,
-        };
+        let how = memory.how(&due);
         let streamed = self.streams.get(&self.name).filter(|_| matches!(due, Due::BehindGap(_)));
         let _refreshing = streamed.map(|streamed| streamed.refreshing.begin());
-        if self.take(store, &due.to_string(), Asked { label: &due.label(), how }).await
-            && matches!(self.due(store, question.incarnation).await, Ok(None))
-        {
+        let is_complete = self.take(store, &due.to_string(), Asked { label: &due.label(), how }).await;
+        memory.took(is_complete);
+        if is_complete && matches!(self.due(store, question.incarnation).await, Ok(None)) {
             return memory.settle(question);
         }
         memory.pause(question, begun.elapsed(), Instant::now());
@@ -330,6 +342,19 @@ mod tests {
         assert_eq!((pauses[0], pauses[1], pauses[11]), (AGAIN_FIRST, AGAIN_FIRST * 2, AGAIN_LONGEST));
         assert!(memory.is_open(&question(1, None), begun + AGAIN_LONGEST));
         assert!(memory.is_open(&question(2, None), begun), "a promotion was followed meanwhile");
+    }
+
+    #[test]
+    fn one_is_taken_in_full_once_one_failed_and_not_because_nobody_knew_whether_it_is_due() {
+        let (mut memory, begun) = (Memory::default(), Instant::now());
+        let due = Due::OffTheLine(Timeline::new(2));
+        memory.pause(question(1, None), Duration::ZERO, begun);
+        assert_eq!(memory.how(&due), How::AfterGap);
+        memory.took(false);
+        assert_eq!(memory.how(&due), How::Full);
+        memory.took(true);
+        memory.pause(question(1, None), Duration::ZERO, begun);
+        assert_eq!(memory.how(&due), How::AfterGap, "another gap came meanwhile");
     }
 
     #[test]

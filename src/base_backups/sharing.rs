@@ -1,6 +1,6 @@
 //! Whether a base backup refers to the blocks that an earlier one holds: what is asked for, what the configuration says, and what the catalog knows against earlier ones.
 //!
-//! What always holds: nothing is referred to that is known to be bad, or while it is not known.
+//! What always holds: nothing is referred to but what is known to be well; while that is not known, nothing is.
 
 use farshore_catalog::Catalog;
 use farshore_catalog::backup::Backup;
@@ -60,9 +60,9 @@ pub async fn sharing(
     };
     match known {
         Ok(known) => Sharing::Refresh {
-            except: known
+            well: known
                 .iter()
-                .filter(|one| one.store == store.as_str() && is_spoken_against(one))
+                .filter(|one| one.store == store.as_str() && is_well(one))
                 .map(|one| one.id)
                 .collect(),
         },
@@ -73,8 +73,9 @@ pub async fn sharing(
     }
 }
 
-fn is_spoken_against(backup: &Backup) -> bool {
-    backup.bad_at.is_some() || backup.bad_pages.is_some_and(|pages| pages > 0)
+/// One that was opened and found right, with no page that was damaged at the primary.
+fn is_well(backup: &Backup) -> bool {
+    backup.is_usable() && backup.bad_pages == Some(0)
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ pub struct StandbyBackfreshArgs {
     /// The former primary's data directory; nothing may run there
     #[command(flatten)]
     pub place: StandbyPlace,
-    /// Its successor, which runs, as pg_rewind's --source-server has it: a superuser, or one who may read its files
+    /// Its successor, which runs, as pg_rewind's --source-server has it: a superuser, or one who may read its files and has REPLICATION
     #[arg(long, value_name = "CONNINFO")]
     pub from: String,
     /// Where the journal is served, as primary_conninfo has it

@@ -15,6 +15,7 @@ mod promote_server;
 mod remove;
 mod server;
 mod status;
+mod successor;
 mod told;
 mod told_server;
 

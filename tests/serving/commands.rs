@@ -302,6 +302,7 @@ fn a_standby_that_was_started_anew_with_nobody_to_serve_it_is_promoted_with_all(
 fn a_former_primary_is_backfreshed_and_follows_its_successor() {
     let major = Major::V15;
     let (pair, service) = Pair::of(major);
+    let other = Copy::of(&pair.node);
     commits(&pair.primary, 2000);
     pair.wait_received();
     rows(&pair.standby, 2000);
@@ -309,6 +310,8 @@ fn a_former_primary_is_backfreshed_and_follows_its_successor() {
     pair.did("promote", &[]);
     pair.primary.start();
     pair.primary.sql("insert into kept select generate_series(-500, -1); checkpoint");
+    // What is left of a restore before would end its recovery as a standby at once.
+    pair.primary.conf("recovery_target_time = '2020-01-01'");
     let diverged = flushed(&pair.primary);
 
     let data = pair.primary.data_dir().display().to_string();
@@ -339,13 +342,38 @@ fn a_former_primary_is_backfreshed_and_follows_its_successor() {
     bare.stop(Mode::Fast);
     let bare = bare.data_dir().display().to_string();
     refused(&backfresh(&bare, &from), 4, "FS-0515", &["wal_log_hints", "standby create"]);
-    // A successor that does not answer: what diverged is kept by then, and the same command goes on.
+    // One that does not answer, and one that was promoted too, elsewhere: on the same timeline of the same cluster.
     let before = std::fs::read(pair.primary.data_dir().join("global/pg_control")).unwrap();
     let nobody = backfresh(&data, "host=127.0.0.1 port=1 user=postgres dbname=postgres");
-    refused(&nobody, 1, "FS-0516", &["pg_rewind did not bring", "diverged-1"]);
+    refused(&nobody, 4, "FS-0515", &["is not known"]);
+    std::fs::write(
+        other.data().join("pg_hba.conf"),
+        "local all all trust\nhost all all 127.0.0.1/32 trust\n",
+    )
+    .unwrap();
+    let promoted = other.follows("port=1");
+    promoted.start();
+    assert_eq!(promoted.sql("select pg_promote()"), "t");
+    let elsewhere = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", promoted.port());
+    refused(&backfresh(&data, &elsewhere), 4, "FS-0515", &["came to it another way"]);
+    promoted.stop(Mode::Fast);
+    let kept = PathBuf::from(format!("{data}.diverged-1"));
+    assert!(!kept.exists());
+    // One who may not read its files: what diverged is kept by then, and the same command goes on.
+    pair.standby.sql("create role looks login replication");
+    let looks = from.replace("user=postgres", "user=looks");
+    refused(&backfresh(&data, &looks), 1, "FS-0516", &["pg_rewind did not bring", "diverged-1"]);
     assert_eq!(std::fs::read(pair.primary.data_dir().join("global/pg_control")).unwrap(), before);
     let done = backfresh(&data, &from);
     assert!(done.status.success(), "{done:?}");
+    // Cut off behind the end of pg_rewind, it is not run again: this role could not.
+    let record = kept.join("farshore-backfresh.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replace("\"done\"", "\"kept\"")).unwrap();
+    std::fs::remove_file(pair.primary.data_dir().join("standby.signal")).unwrap();
+    let done = backfresh(&data, &looks);
+    assert!(done.status.success(), "{done:?}");
+    assert!(pair.primary.data_dir().join("standby.signal").exists());
     let said: Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!((&said["timeline"], &said["follows"]), (&1.into(), &2.into()), "{said}");
     let kept = PathBuf::from(said["kept"].as_str().unwrap());

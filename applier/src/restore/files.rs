@@ -1,7 +1,8 @@
 //! The base's files: parts, its own and those of backups that it refers to, fetched a few at a time, opened frame by frame and written by two workers, each byte to its
 //! place. Of a part only what the base's files need is opened.
 //!
-//! What always holds: a file is created once, with its announced size, and finished only when every byte was written; memory is bounded
+//! What always holds: bytes that another backup gives are held, block by block, against the digests that were kept when the server sent this one's, and those that differ end the restore, before its
+//! control file is there; where those digests do not read that is said, and the manifests alone bind them. A file is created once, with its announced size, and finished only when every byte was written; memory is bounded
 //! by the parts in hand as they are stored, and a frame for each worker; so are open files, since what is referred to lies in other parts than what changed. `global/pg_control` is held back for the caller, who writes it last.
 //! A large file is written to its disk while it grows, beside the workers: left to the end, the disk would idle first and all would wait for
 //! it then. It is not durable for that: the caller synchronises.
@@ -15,17 +16,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use farshore_engines::postgres::restore::beneath::{EntryKind, RelPath, Root, RootFile};
 use farshore_engines::postgres::restore::install::left_out;
+use farshore_journal::JournalError;
 use farshore_journal::backup::{self, Backup, Place, Share};
+use farshore_journal::store::Retry;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::{RestoreError, Shared, blocking, io};
+use crate::blocks::{Against, Seen, seen};
 use crate::plan::CONTROL_FILE;
 
 /// Parts fetched at a time.
 const FETCHES: usize = 3;
 /// Parts that are opened and written at a time: decompression is cheap, first-touch of the page cache is not.
 const WORKERS: usize = 2;
+/// Parts whose blocks wait to be held against digests; writing waits for that.
+const BORROWED_PARTS: usize = 4;
 /// Bytes of a file after which the disk is given what was written of it.
 const SETTLE_BYTES: u64 = 64 << 20;
 /// Files that are open at a time; others that are not finished rest. A quarter of what a process may have open without asking.
@@ -50,10 +56,15 @@ pub(super) async fn place(
     let (parts, taken) = mpsc::channel::<(usize, Bytes)>(1);
     let shares = backup.shares();
     let wanted: Vec<_> = shares.iter().map(|share| (share.of, share.number)).collect();
+    let against = against(backup).await?;
+    let (found, borrowed) = mpsc::channel::<Seen>(BORROWED_PARTS);
+    let sizes = against.as_ref().map(Against::sizes);
     let work = {
         let (backup, root, shared) = (backup.clone(), Arc::clone(root), Arc::clone(shared));
-        blocking(move || write_all((&backup, shares), &root, &shared, &fates, taken))
+        let holds = sizes.map(|sizes| (sizes, found));
+        blocking(move || write_all((&backup, shares, holds), &root, &shared, &fates, taken))
     };
+    let hold = hold(backup, against, borrowed);
     let fetch = async {
         let fetched =
             futures::stream::iter(wanted.into_iter().enumerate()).map(|(index, (of, number))| async move {
@@ -70,10 +81,72 @@ pub(super) async fn place(
         drop(parts);
         Ok::<(), RestoreError>(())
     };
-    let (written, fetched) = tokio::join!(work, fetch);
-    // A failed fetch leaves files unfinished, which is the lesser news.
+    let (written, fetched, held) = tokio::join!(work, fetch, hold);
+    // A failed fetch leaves files unfinished, and what differs ends the writing: the lesser news.
     let () = fetched?;
+    let () = held?;
     written?
+}
+
+/// What a base that refers to others holds their bytes against; none for one that has all of its own, or whose digests do not read.
+async fn against(backup: &Backup) -> Result<Option<Against>, RestoreError> {
+    if backup.manifest().borrowed.is_none() {
+        return Ok(None);
+    }
+    match backup.blocks().await {
+        Ok(blocks) => Ok(blocks.map(|blocks| Against::new(blocks, backup.manifest()))),
+        Err(why) if is_no_digest(&why) => {
+            unheld(backup, &why);
+            Ok(None)
+        }
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// Holds what others give against the digests of the base. It ends when nobody writes any more, or with the first block that differs.
+async fn hold(
+    backup: &Backup,
+    against: Option<Against>,
+    mut borrowed: mpsc::Receiver<Seen>,
+) -> Result<(), RestoreError> {
+    let Some(mut against) = against else { return Ok(()) };
+    while let Some(seen) = borrowed.recv().await {
+        let differs = match against.differs(seen).await {
+            Ok(differs) => differs,
+            Err(why) if is_no_digest(&why) => {
+                unheld(backup, &why);
+                // Whoever writes need not wait for anybody.
+                while borrowed.recv().await.is_some() {}
+                return Ok(());
+            }
+            Err(why) => return Err(why.into()),
+        };
+        if let Some((entry, block)) = differs {
+            let path = backup.manifest().entries.get(entry).map_or("?", |entry| entry.path.as_str());
+            let what = format!(
+                "block {block} of {path}, which another backup gives {}, as the server sent it",
+                backup.id()
+            );
+            return Err(JournalError::NotHeld { what }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether this says that digests are lost or damaged: no restore fails for that.
+fn is_no_digest(why: &JournalError) -> bool {
+    match why {
+        JournalError::Store(why) => why.retry() == Retry::Never,
+        JournalError::NotHeld { .. } => true,
+        why => why.is_damage(),
+    }
+}
+
+fn unheld(backup: &Backup, why: &JournalError) {
+    tracing::warn!(
+        backup = %backup.id(), error = %why,
+        "the digests of its blocks do not read: what other base backups give is held against their own manifests alone"
+    );
 }
 
 struct Open<'a> {
@@ -129,11 +202,15 @@ impl<'a> OpenFiles<'a> {
     }
 }
 
+/// Where it is told which blocks others gave; with the sizes of entries.
+type Holds = (Vec<u64>, mpsc::Sender<Seen>);
+
 struct Writing<'a> {
     backup: &'a Backup,
     root: &'a Root,
     shared: &'a Shared,
     shares: Vec<Share>,
+    holds: Option<Holds>,
     /// What becomes of each entry.
     fates: Vec<Fate>,
     open: Mutex<OpenFiles<'a>>,
@@ -149,7 +226,7 @@ enum Fate {
 }
 
 fn write_all(
-    (backup, shares): (&Backup, Vec<Share>),
+    (backup, shares, holds): (&Backup, Vec<Share>, Option<Holds>),
     root: &Root,
     shared: &Shared,
     wanted: &Fates,
@@ -201,6 +278,7 @@ fn write_all(
         root,
         shared,
         shares,
+        holds,
         fates,
         open: Mutex::default(),
         control: Mutex::new(vec![0; usize::try_from(control_bytes).unwrap_or(0)]),
@@ -263,7 +341,9 @@ impl Writing<'_> {
         let holder = self.backup.holder(share.of).ok_or(RestoreError::CutOff)?;
         let object = holder.check_part(share.number, bytes)?;
         let mut places = share.places.iter().peekable();
+        let holds = self.holds.as_ref().filter(|_| share.of > 0);
         let mut begin = 0;
+        let mut borrowed = Seen::default();
         for (frame, head) in object.heads().iter().enumerate() {
             let end = begin + u64::from(head.plain_bytes);
             if places.peek().is_none_or(|place| place.in_part >= end) {
@@ -280,6 +360,9 @@ impl Writing<'_> {
                     // A frame is at most 1 MiB, so these fit.
                     let content = &plain[(from - begin) as usize..(until - begin) as usize];
                     self.put(&piece, content)?;
+                    if let Some((sizes, _)) = holds {
+                        borrowed.and(seen(content, &[Place { in_part: 0, ..piece }], sizes));
+                    }
                 }
                 if place_end > end {
                     break;
@@ -290,6 +373,10 @@ impl Writing<'_> {
         }
         if places.next().is_some() {
             return Err(RestoreError::CutOff);
+        }
+        if let Some((_, found)) = holds {
+            // Whoever holds them has gone, and says itself why.
+            found.blocking_send(borrowed).map_err(|_| RestoreError::CutOff)?;
         }
         self.shared.add(share.bytes());
         Ok(())

@@ -13,8 +13,8 @@ use farshore_journal::identity::BackupId;
 use farshore_journal::{JournalError, Sequence, expiry};
 use futures::StreamExt;
 
-use super::blocks::{Against, seen};
 use super::{DamagedBackup, Verified, cut_off};
+use crate::blocks::{Against, seen};
 use crate::source::Source;
 
 /// Reads a backup, and says what came of it.

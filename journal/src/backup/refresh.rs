@@ -8,9 +8,10 @@
 //! What always holds: a block is referred to only where its digest is that of the bytes that were given here; whatever an earlier backup's digests say, they never take
 //! part in what this one's say; what cannot be compared is put. A backup that refers names those it refers to in its opening, which is durable before they are
 //! looked at, so that none of them expires behind that look.
-//! What it does not do: it does not know whether a base is well (its caller says which are not), nor when to refresh.
+//! What it does not do: it does not know whether a base is well (its caller says which are), nor when to refresh.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::blocks::{
     BLOCK_BYTES, Blocks, FileBlocks, Named, PathSum, RECORDS, Record, Sum, SumsObject, Table,
@@ -18,20 +19,24 @@ use super::blocks::{
 };
 use super::manifest::Manifest;
 use super::pieces::{Borrowed, Held, MAX_HOLDERS, MAX_PIECES, Piece};
-use super::reader::{list, standing};
-use super::writer::{BackupOptions, BackupWriter, Trouble};
+use super::reader::{Backup, list, standing};
+use super::writer::{BackupOptions, BackupWriter, PART_BYTES, Trouble};
 use crate::error::JournalError;
 use crate::expiry::backup_marked;
 use crate::format::header::{MAX_PLAIN_BYTES, VERSION};
-use crate::format::{Digest, Kind, body};
+use crate::format::{Digest, Kind, Unlock, body};
 use crate::identity::{BackupId, Sequence};
 use crate::reader::Reader;
-use crate::store::{Key, Retry};
+use crate::store::{Key, Retry, StoreError};
 
 /// How many of the newest backups are asked whether they may be referred to.
 const ASKED: usize = 3;
 /// How many times a database's bytes the backups that one refers to may hold: what a restore reads at most, besides its own.
 const MOST_READ: u64 = 2;
+
+/// How often the store is asked what it did not answer, and how long it is let be before. What is not known then costs a full backup, or a file that is put in full.
+const ASKS: u32 = 4;
+const BETWEEN_ASKS: Duration = Duration::from_millis(500);
 
 /// Why the next one is a full one again.
 const TOO_MANY: Full = "a restore would need too many backups";
@@ -43,10 +48,10 @@ pub enum Sharing {
     None,
     /// Digests are kept, so that a later backup can refer to this one, which holds all of its bytes itself.
     Full,
-    /// What an earlier one holds is referred to; not to these.
+    /// What an earlier one holds is referred to, if it is one of these.
     Refresh {
-        /// Backups against which something speaks.
-        except: Vec<BackupId>,
+        /// Backups that are known to be well.
+        well: Vec<BackupId>,
     },
 }
 
@@ -81,13 +86,40 @@ pub type Full = &'static str;
 pub async fn choose(
     reader: &Reader,
     options: &BackupOptions,
-    except: &[BackupId],
+    well: &[BackupId],
+    trouble: &Trouble,
+) -> Result<Result<Base, Full>, JournalError> {
+    let mut asked = 1;
+    loop {
+        match choose_once(reader, options, well).await {
+            Err(JournalError::Store(why)) if is_asked_again(&why, asked) => {
+                trouble(&why);
+                tokio::time::sleep(BETWEEN_ASKS * asked).await;
+                asked += 1;
+            }
+            chosen => return chosen,
+        }
+    }
+}
+
+/// Whether a store that did not answer is asked once more.
+fn is_asked_again(why: &StoreError, asked: u32) -> bool {
+    asked < ASKS && why.retry() != Retry::Never
+}
+
+async fn choose_once(
+    reader: &Reader,
+    options: &BackupOptions,
+    well: &[BackupId],
 ) -> Result<Result<Base, Full>, JournalError> {
     let mut complete = Vec::new();
     for id in list(reader).await? {
         match standing(reader, id).await {
-            Ok(found) => complete
-                .extend(found.complete.map(|range| ((range.end.timeline.get(), range.end.offset), id))),
+            Ok(found) => complete.extend(
+                found
+                    .complete
+                    .map(|range| ((range.end.timeline.get(), range.end.offset), (id, range.sealed))),
+            ),
             // It does not read, and verify names it.
             Err(why) if why.is_damage() || is_not_there(&why) => {}
             Err(why) => return Err(why),
@@ -95,8 +127,8 @@ pub async fn choose(
     }
     complete.sort_unstable_by_key(|(end, _)| std::cmp::Reverse(*end));
     let mut why: Full = "no earlier base backup is complete";
-    for (_, id) in complete.into_iter().take(ASKED) {
-        match fit(reader, options, except, id).await? {
+    for (_, (id, is_sealed)) in complete.into_iter().take(ASKED) {
+        match fit(reader, options, well, (id, is_sealed)).await? {
             Ok(base) => return Ok(Ok(base)),
             // An older one needs fewer, and with it that would never end.
             Err(TOO_MANY) => return Ok(Err(TOO_MANY)),
@@ -109,13 +141,20 @@ pub async fn choose(
 async fn fit(
     reader: &Reader,
     options: &BackupOptions,
-    except: &[BackupId],
-    id: BackupId,
+    well: &[BackupId],
+    (id, is_sealed): (BackupId, bool),
 ) -> Result<Result<Base, Full>, JournalError> {
-    let blocks = match Blocks::open(reader, id).await {
+    // Digests are as good as what binds them: the manifest does, where it can be read.
+    let opened = match is_sealed {
+        true => Blocks::open(reader, id).await,
+        false => bound(reader, id).await,
+    };
+    let blocks = match opened {
         Ok(Some(blocks)) => blocks,
         Ok(None) => return Ok(Err("the newest ones have no digests of blocks")),
-        Err(why) if why.is_damage() => return Ok(Err("the digests of the newest ones do not read")),
+        Err(why) if why.is_damage() || is_not_there(&why) => {
+            return Ok(Err("the newest ones, or their digests, do not read"));
+        }
         Err(why) => return Err(why),
     };
     let Some(manifest) = manifest_trailer(reader, id).await? else { return Ok(Err("its manifest is gone")) };
@@ -139,14 +178,41 @@ async fn fit(
     if from.len() > MAX_HOLDERS || held > table.plain_bytes.saturating_mul(MOST_READ) {
         return Ok(Err(TOO_MANY));
     }
-    if from.iter().any(|named| except.contains(&named.backup)) {
-        return Ok(Err("something speaks against the newest ones"));
+    if !from.iter().all(|named| well.contains(&named.backup)) {
+        return Ok(Err("the newest ones are not known to be well"));
+    }
+    for named in &from {
+        if !has_its_parts(reader, named).await? {
+            return Ok(Err("the newest ones expire, or lack something"));
+        }
     }
     let base = Base { blocks, from, names };
     Ok(match stand(reader, &base.from).await? {
         None => Ok(base),
         Some(_) => Err("the newest ones expire, or lack something"),
     })
+}
+
+/// A backup's table, if it is the one that its manifest states, which is not sealed.
+async fn bound(reader: &Reader, id: BackupId) -> Result<Option<Blocks>, JournalError> {
+    match Backup::open(reader, id, &Unlock::none()).await? {
+        Some(backup) => backup.blocks().await,
+        None => Ok(None),
+    }
+}
+
+/// Whether as many parts as a backup's own bytes have are there, one behind the other. Each is full but the last; what is in them is `verify`'s to see.
+async fn has_its_parts(reader: &Reader, named: &Named) -> Result<bool, JournalError> {
+    let folder = reader.layout().backups()?.join(named.backup)?;
+    let listed = reader.store().list(&folder, None, None).await?;
+    let mut numbers: Vec<u64> = listed
+        .iter()
+        .filter_map(|listed| listed.key.below(&folder)?.strip_prefix("part-")?.parse::<Sequence>().ok())
+        .map(Sequence::get)
+        .collect();
+    numbers.sort_unstable();
+    let wanted = named.own_bytes.div_ceil(PART_BYTES as u64);
+    Ok(numbers.into_iter().eq(0..wanted))
 }
 
 /// Which of these backups is marked, gone, or another than it was; `None` when all stand.
@@ -222,8 +288,8 @@ impl FilesWriter {
         trouble: Trouble,
     ) -> Result<(Self, Option<Full>), JournalError> {
         let (mut base, mut full) = (None, None);
-        if let Sharing::Refresh { except } = sharing {
-            match choose(reader, options, except).await? {
+        if let Sharing::Refresh { well } = sharing {
+            match choose(reader, options, well, &trouble).await? {
                 Ok(chosen) => base = Some(chosen),
                 Err(why) => full = Some(why),
             }
@@ -371,16 +437,19 @@ impl FilesWriter {
             return None;
         }
         let base = self.base.as_mut()?;
-        let record = match base.blocks.record(number).await {
-            Ok(record) => record,
-            Err(why) => {
-                *known = 0..0;
-                if let JournalError::Store(why) = &why
-                    && why.retry() != Retry::Never
-                {
-                    (self.trouble.0)(why);
+        let mut asked = 1;
+        let record = loop {
+            match base.blocks.record(number).await {
+                Ok(record) => break record,
+                Err(JournalError::Store(why)) if is_asked_again(&why, asked) => {
+                    (self.trouble.0)(&why);
+                    tokio::time::sleep(BETWEEN_ASKS * asked).await;
+                    asked += 1;
                 }
-                return None;
+                Err(_) => {
+                    *known = 0..0;
+                    return None;
+                }
             }
         };
         let from = base.names.get(record.from as usize).copied().flatten()?;

@@ -127,6 +127,10 @@ fn is_kept(name: &str, of: &Of, control: &ControlFile) -> bool {
         return false;
     };
     let size = u64::from(control.wal_segment_bytes);
+    // What it wrote, or got of somebody, behind a promotion of its own. Its control file may name the timeline before: that changes with the first checkpoint.
+    if timeline > of.timeline {
+        return true;
+    }
     // Behind a clean end there are files that wait to be written to, with other log in them.
     let ends = match control.state {
         ClusterState::ShutDown => control.checkpoint.get() / size,
@@ -143,6 +147,22 @@ fn segment_of(name: &str, size: u64) -> Option<(Timeline, u64)> {
     }
     let (timeline, high, low) = (digits(0)?, digits(8)?, digits(16)?);
     Some((Timeline::new(timeline), u64::from(high) * ((1 << 32) / size) + u64::from(low)))
+}
+
+/// Has the disk write what a tool wrote below a folder. Durable on `Ok`. Links are followed to log and tablespaces, which are the directory's.
+pub(super) fn settled(folder: &Path) -> io::Result<()> {
+    let holds_tablespaces = folder.file_name().is_some_and(|name| name == "pg_tblspc");
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        let is_its_own = holds_tablespaces || entry.file_name() == "pg_wal";
+        if kind.is_dir() || kind.is_symlink() && is_its_own {
+            settled(&path)?;
+        } else if kind.is_file() {
+            File::open(&path)?.sync_all()?;
+        }
+    }
+    synced(folder)
 }
 
 fn is_empty(folder: &Path) -> io::Result<bool> {
@@ -178,8 +198,74 @@ pub(super) fn synced(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use farshore_engines::postgres::restore::control::{Limits, Major, WalLevel};
+
     use super::*;
+
+    /// A control file that says this, and of all else what a server of today does.
+    pub fn control(state: ClusterState, timeline: u32, checkpoint: u64) -> ControlFile {
+        ControlFile {
+            major: Major::new(17).unwrap(),
+            system_identifier: 7,
+            state,
+            checkpoint: Offset::new(checkpoint),
+            redo: Offset::new(checkpoint),
+            timeline: Timeline::new(timeline),
+            previous_timeline: Timeline::new(timeline),
+            next_xid: 700,
+            min_recovery_point: None,
+            backup_start: None,
+            backup_end_required: false,
+            wal_level: WalLevel::Replica,
+            limits: Limits {
+                max_connections: 100,
+                max_worker_processes: 8,
+                max_wal_senders: 10,
+                max_prepared_transactions: 0,
+                max_locks_per_transaction: 64,
+            },
+            track_commit_timestamp: false,
+            block_bytes: 8192,
+            relation_segment_blocks: 131_072,
+            wal_block_bytes: 8192,
+            wal_segment_bytes: 16 << 20,
+            wal_log_hints: true,
+            data_checksums: true,
+        }
+    }
+
+    /// Cut off before the first checkpoint on the timeline that it began, its control file names the one before.
+    #[test]
+    fn log_behind_a_promotion_of_its_own_is_kept_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("data");
+        std::fs::create_dir_all(directory.join("pg_wal/archive_status")).unwrap();
+        let is_kept = [
+            ("000000010000000000000004", false),
+            ("000000010000000000000005", true),
+            ("000000020000000000000005", true),
+            ("000000020000000000000006.partial", true),
+            ("00000002.history", true),
+            ("000000010000000000000005.tmp", false),
+        ];
+        for (name, _) in is_kept {
+            std::fs::write(directory.join("pg_wal").join(name), name).unwrap();
+        }
+        settled(&directory).unwrap();
+        let kept = Kept { folder: folder.path().join("kept") };
+        let of = Of {
+            directory,
+            incarnation: IncarnationId::from_bytes([1; 16]),
+            system: 7,
+            timeline: Timeline::new(1),
+            left: Offset::new(5 * (16 << 20) + 100),
+        };
+        kept.keep(of, &control(ClusterState::InProduction, 1, 5 * (16 << 20))).unwrap();
+        for (name, wanted) in is_kept {
+            assert_eq!(kept.folder.join("pg_wal").join(name).exists(), wanted, "{name}");
+        }
+    }
 
     #[test]
     fn a_segments_name_says_timeline_and_number() {

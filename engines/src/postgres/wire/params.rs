@@ -209,6 +209,38 @@ impl ConnectParams {
         }
     }
 
+    /// Of what PostgreSQL's own programs take as a connection string, a URL or `name=value` pairs, protected as they protect it where nothing is said. What it leaves to
+    /// the environment is not looked for: it names host and user.
+    ///
+    /// Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>.
+    ///
+    /// # Errors
+    /// When it does not read, or says something that is not known here.
+    pub fn of_conninfo(text: &str) -> Result<Self, Error> {
+        let is_url = text.starts_with("postgresql://") || text.starts_with("postgres://");
+        let mut params: Self = match is_url {
+            true => text.parse()?,
+            false => {
+                let mut draft = Draft::default();
+                for (name, value) in pairs(text)? {
+                    draft.set(&name, value)?;
+                }
+                draft.finish("")?
+            }
+        };
+        if params.database.is_empty() {
+            params.database.clone_from(&params.user);
+        }
+        // Its programs take such a name for a connection string of its own.
+        if params.database.contains('=') || params.database.contains("://") {
+            return Err(bad("dbname= is a connection string; write what it says beside it"));
+        }
+        if params.root_cert.is_none() {
+            params.ssl_mode.get_or_insert(SslMode::Prefer);
+        }
+        Ok(params)
+    }
+
     /// Its servers in the order given.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
@@ -242,6 +274,11 @@ impl ConnectParams {
     /// The password file that the URL names with `passfile=`, for the caller to read.
     pub fn passfile_path(&self) -> Option<&Path> {
         self.passfile_path.as_deref()
+    }
+
+    /// Whether a password is stated beside where they are.
+    pub fn names_password(&self) -> bool {
+        self.password.is_some()
     }
 
     /// The same with this password in place of any other: from a password file or the environment.
@@ -526,6 +563,47 @@ fn hosts_of_lists(hosts: &str, ports: Option<&str>) -> Result<Vec<Host>, Error> 
     hosts.iter().enumerate().map(one).collect()
 }
 
+/// The pairs of a connection string that is no URL. Source: `conninfo_parse` in `fe-connect.c`.
+fn pairs(text: &str) -> Result<Vec<(String, String)>, Error> {
+    let mut found = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (name, behind) =
+            rest.split_once('=').ok_or_else(|| bad("a parameter has no value; write name=value"))?;
+        let name = name.trim_end();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(bad("a parameter has no value; write name=value"));
+        }
+        let behind = behind.trim_start();
+        let (is_quoted, behind) = match behind.strip_prefix('\'') {
+            Some(behind) => (true, behind),
+            None => (false, behind),
+        };
+        let (mut value, mut letters, mut is_closed) = (String::new(), behind.char_indices(), !is_quoted);
+        rest = "";
+        while let Some((at, letter)) = letters.next() {
+            match letter {
+                '\\' => value.extend(letters.next().map(|(_, letter)| letter)),
+                '\'' if is_quoted => {
+                    (rest, is_closed) = (&behind[at + 1..], true);
+                    break;
+                }
+                _ if !is_quoted && letter.is_whitespace() => {
+                    rest = &behind[at..];
+                    break;
+                }
+                _ => value.push(letter),
+            }
+        }
+        if !is_closed {
+            return Err(bad("a quoted value has no end"));
+        }
+        rest = rest.trim_start();
+        found.push((name.to_owned(), value));
+    }
+    Ok(found)
+}
+
 fn decode(text: &str) -> Result<String, Error> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -550,6 +628,29 @@ fn decode(text: &str) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_string_reads_as_postgresqls_own_programs_read_it() {
+        let text = r"host = new port=5433 user='o\'neil  x' password=a\ b dbname=''";
+        let params = ConnectParams::of_conninfo(text).unwrap();
+        assert_eq!((params.user(), params.hosts().len()), ("o'neil  x", 1));
+        assert_eq!(params.hosts()[0].to_string(), Host::new("new", 5433).unwrap().to_string());
+        assert_eq!(params.password(&params.hosts()[0]).unwrap().0, "a b");
+        assert_eq!(params.ssl_mode(&params.hosts()[0]), SslMode::Prefer);
+        let url = ConnectParams::of_conninfo("postgres://u@h/d?sslmode=require").unwrap();
+        assert_eq!((url.ssl_mode(&url.hosts()[0]), url.database()), (SslMode::Require, "d"));
+        for wrong in [
+            "host=h user='u",
+            "host=h user",
+            "user=u",
+            "host=h",
+            "host=h user=u hostaddr=127.0.0.1",
+            "host=h user=u dbname='host=other'",
+            "=h user=u",
+        ] {
+            assert!(ConnectParams::of_conninfo(wrong).is_err(), "{wrong}");
+        }
+    }
 
     fn parse(url: &str) -> Result<ConnectParams, Error> {
         url.parse()

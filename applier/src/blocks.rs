@@ -15,7 +15,7 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 type Pieces = Vec<(u64, Vec<u8>)>;
 
 /// What is held against what.
-pub(super) struct Against {
+pub(crate) struct Against {
     blocks: Blocks,
     /// Of each entry, its records.
     records: Vec<Range<u64>>,
@@ -24,11 +24,19 @@ pub(super) struct Against {
     cut: HashMap<(usize, u64), Pieces>,
 }
 
-/// A part's blocks.
+/// A part's blocks, or some of them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     whole: Vec<(usize, u64, Sum)>,
     cut: Vec<(usize, u64, u64, Vec<u8>)>,
+}
+
+impl Seen {
+    /// These too.
+    pub fn and(&mut self, mut more: Self) {
+        self.whole.append(&mut more.whole);
+        self.cut.append(&mut more.cut);
+    }
 }
 
 impl Against {
@@ -80,7 +88,7 @@ fn block_bytes(size: u64, block: u64) -> u64 {
 }
 
 /// The blocks in a part's plain bytes. Takes a core for as long as hashing takes.
-pub(super) fn seen(plain: &[u8], places: &[Place], sizes: &[u64]) -> Seen {
+pub(crate) fn seen(plain: &[u8], places: &[Place], sizes: &[u64]) -> Seen {
     let mut seen = Seen::default();
     for place in places {
         let (mut offset, mut at) = (place.offset, place.in_part);
