@@ -29,6 +29,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LONGEST: Duration = Duration::from_secs(5);
 /// Bytes of an entry beyond its log's at most: header, trailer, and each frame's head and what sealing and compression add to it.
 const ENTRY_OVERHEAD: u64 = 64 << 10;
+/// How often, and how long between, it is looked for the opening of whoever put a writer's own entries.
+const OPENING_LOOKS: u32 = 10;
+const OPENING_LOOK: Duration = Duration::from_millis(100);
 /// How old its opening is before an owner opens anew for the sake of its tails.
 const REOPENED: Duration = Duration::from_secs(10);
 /// How often bytes that are no object are read at an append's own name before they are believed.
@@ -516,7 +519,17 @@ impl Writer {
         let there = other(self.reader.chunk(at).await?.header());
         match there {
             Some(_) => Ok(there),
-            None => Ok(self.reader.chunks_end().await?.and_then(|last| other(last.header()))),
+            None => {
+                // Whoever put this writer's entries opens right behind them, unless he merely reads.
+                for _ in 0..OPENING_LOOKS {
+                    let by = self.reader.chunks_end().await?.and_then(|last| other(last.header()));
+                    if by.is_some() {
+                        return Ok(by);
+                    }
+                    tokio::time::sleep(OPENING_LOOK).await;
+                }
+                Ok(None)
+            }
         }
     }
 
