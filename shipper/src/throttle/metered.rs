@@ -74,41 +74,46 @@ impl ObjectStore for Metered {
     }
 }
 
-/// That the store behind it keeps no tails: whoever asks was told so.
-fn none(what: &impl ToString) -> StoreError {
-    let reason = "it keeps no tails".to_owned();
-    StoreError::Refused { operation: Operation::Append, what: what.to_string(), reason }
+impl Metered {
+    /// The tails of the store behind it; refused where that keeps none, which whoever asks was told.
+    fn kept(&self, what: &impl ToString) -> Result<&dyn Tails, StoreError> {
+        self.inner.tails().there().ok_or_else(|| StoreError::Refused {
+            operation: Operation::Append,
+            what: what.to_string(),
+            reason: "it keeps no tails".to_owned(),
+        })
+    }
 }
 
 #[async_trait]
 impl Tails for Metered {
     async fn begin(&self, folder: &KeyPrefix) -> Result<Box<dyn Tail>, StoreError> {
-        let inner = self.inner.tails().there().ok_or_else(|| none(folder))?.begin(folder).await?;
+        let inner = self.kept(folder)?.begin(folder).await?;
         Ok(Box::new(MeteredTail { inner, valve: Arc::clone(&self.valve) }))
     }
 
     async fn close(&self, folder: &KeyPrefix) -> Result<(), StoreError> {
-        self.inner.tails().there().ok_or_else(|| none(folder))?.close(folder).await
+        self.kept(folder)?.close(folder).await
     }
 
     async fn read(&self, folder: &KeyPrefix) -> Result<Vec<Standing>, StoreError> {
-        self.inner.tails().there().ok_or_else(|| none(folder))?.read(folder).await
+        self.kept(folder)?.read(folder).await
     }
 
     async fn peek(&self, folder: &KeyPrefix) -> Result<Peeked, StoreError> {
-        self.inner.tails().there().ok_or_else(|| none(folder))?.peek(folder).await
+        self.kept(folder)?.peek(folder).await
     }
 
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<Created, StoreError> {
-        self.inner.tails().there().ok_or_else(|| none(key))?.put(key, bytes).await
+        self.kept(key)?.put(key, bytes).await
     }
 
     async fn folders(&self, below: &KeyPrefix) -> Result<Vec<KeyPrefix>, StoreError> {
-        self.inner.tails().there().ok_or_else(|| none(below))?.folders(below).await
+        self.kept(below)?.folders(below).await
     }
 
     async fn remove(&self, folder: &KeyPrefix) -> Result<(), StoreError> {
-        self.inner.tails().there().ok_or_else(|| none(folder))?.remove(folder).await
+        self.kept(folder)?.remove(folder).await
     }
 }
 
