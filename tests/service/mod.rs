@@ -480,8 +480,10 @@ impl Service {
         self.process.wait(SOON).expect("a killed process ends");
     }
 
-    /// Ends it politely.
+    /// Ends it politely, once it heeds signals: a process that has not come so far as to say anything is ended by the system.
     pub fn stop(mut self) {
+        let heeds = wait_for(SOON, || (!self.log().is_empty()).then_some(()));
+        assert!(heeds.is_some(), "it never said anything");
         self.process.signal(Signal::SIGTERM);
         let ended = self.process.wait(SOON).unwrap_or_else(|| panic!("it did not stop:\n{}", self.log()));
         assert!(ended.success(), "{ended:?}\n{}", self.log());
