@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use farshore_journal::store::remote::wire::{self, Answer, Asked, MOST_BYTES, TailAsked, Word};
+use farshore_journal::store::tails::TAIL_BYTES;
 use farshore_journal::store::{Key, KeyPrefix, ObjectStore};
 use farshore_journal::{DatabaseName, layout};
 use hyper::body::Incoming;
@@ -356,6 +357,10 @@ impl Receiving {
             TailAsked::Begin { folder } => self.tails.begin(&*self.store, folder).await,
             TailAsked::Append { length, .. } => {
                 let Some(append) = Append::of(tail) else { return busy() };
+                // What waits for a disk is held there, whatever becomes of the request.
+                if *length > TAIL_BYTES {
+                    return Answer::refused(Word::Malformed, "no tail takes so much");
+                }
                 match whole(&visit.puts, body, *length).await {
                     Ok((bytes, _place)) => self.tails.append(append, bytes).await,
                     Err(answer) => answer,

@@ -87,6 +87,10 @@ fn a_service_that_dies_at_any_step_is_continued_without_gap_or_double() {
         "ship-encoded=3*off->return",
         "ship-appended=3*off->return",
         "ship-report=2*off->return",
+        // Entries of the tail: encoded and not sent, and heard of.
+        "ship-tail=return",
+        "ship-tailed=return",
+        "ship-tail=20*off->return",
         "ship-before-takeover=return",
         "ship-after-takeover=return",
         // A head that is not put, and one that the catalog is not told of.

@@ -8,9 +8,13 @@
 //!
 //! What always holds: an entry is counted only by T2 and T3, and whatever fails ends the tail; nobody opens, or says where the end is, over entries that continue it.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::stream::{FuturesOrdered, StreamExt};
+use tokio::time::Sleep;
 
 use crate::chunk::Chunk;
 use crate::error::JournalError;
@@ -20,8 +24,8 @@ use crate::moment::Moment;
 use crate::position::Position;
 use crate::protocol::{Act, Put, Seen, Verdict};
 use crate::reader::{Reader, follows};
-use crate::store::tails::{ENTRY_ALIGN, Peeked, Standing, TAIL_BYTES, Tail, Tails};
-use crate::store::{Created, HasTails, Key, Retry, StoreError};
+use crate::store::tails::{Appending, ENTRY_ALIGN, Peeked, Standing, TAIL_BYTES, Tail, Tails};
+use crate::store::{Created, HasTails, Key, KeyPrefix, Operation, Retry, StoreError};
 use crate::writer::Pause;
 
 /// How long a tail must stand still before a reader takes its owner for gone.
@@ -81,12 +85,30 @@ fn continuing<'a>(end: &Header, all: &'a [Decoded]) -> Vec<&'a Decoded> {
     found
 }
 
-/// Where an entry begins that reads, and begins behind where the journal's end and its entries lead: it was written when what is before it counted, and that is lost (T6). None of an older timeline: a newer one may
+/// Where an entry begins that reads, and begins behind where the journal's end and its entries lead: what is before it was written earlier, may have counted, and is lost (T6). None of an older timeline: a newer one may
 /// begin before the end of that.
 fn torn(end: &Header, going_on: &[&Decoded], all: &[Decoded]) -> Option<Position> {
     let last = going_on.last().map_or(end, |entry| entry.header());
     let behind = |header: &&Header| header.timeline == last.timeline && header.start > last.end;
     all.iter().map(Decoded::header).find(behind).map(|header| Position::new(header.timeline, header.start))
+}
+
+/// The entries that stand in a folder's tails, and whether any was written just now. What reads as torn is read once more: a read beside a write may see the later of two entries and miss the earlier.
+async fn read(
+    reader: &Reader,
+    tails: &dyn Tails,
+    folder: &KeyPrefix,
+    end: &Header,
+) -> Result<(Vec<Decoded>, bool), JournalError> {
+    let mut was_torn = false;
+    loop {
+        let standing = tails.read(folder).await?;
+        let all = entries(reader, end.generation, &standing);
+        if was_torn || torn(end, &continuing(end, &all), &all).is_none() {
+            return Ok((all, standing.iter().any(|tail| tail.is_fresh)));
+        }
+        was_torn = true;
+    }
 }
 
 /// Says that log is lost which a tail goes on behind, unless a chunk came since the end was read: then the next round is behind that.
@@ -95,7 +117,7 @@ async fn say_torn(reader: &Reader, end: &Header, behind: Position) -> Result<boo
         return Ok(false);
     }
     tracing::warn!(journal = %reader.layout().journal(), end = %end.end_position(), %behind,
-        "log is lost that counted as stored: the journal's tail goes on behind the end of what reads; whoever ships compares from there on");
+        "log may be lost that counted as stored: the journal's tail goes on behind the end of what reads, and behind a loss of power one that never counted may be missing; whoever ships compares from there on");
     Ok(true)
 }
 
@@ -128,7 +150,7 @@ pub(crate) async fn settle(
     if end.generation != generation {
         return Ok(Settled::Moved);
     }
-    let all = entries(reader, generation, &tails.read(&folder).await?);
+    let (all, _) = read(reader, tails, &folder, now.header()).await?;
     let going_on = continuing(now.header(), &all);
     if let Some(behind) = torn(now.header(), &going_on, &all)
         && !say_torn(reader, now.header(), behind).await?
@@ -228,11 +250,10 @@ impl Reader {
             }
             let Some(tails) = self.store().tails().there() else { return Ok(Some(end)) };
             let folder = self.layout().tails(header.generation)?;
-            let standing = match may_go_on(header, &tails.peek(&folder).await?) {
-                true => tails.read(&folder).await?,
-                false => Vec::new(),
+            let (all, is_fresh) = match may_go_on(header, &tails.peek(&folder).await?) {
+                true => read(self, tails, &folder, header).await?,
+                false => (Vec::new(), false),
             };
-            let all = entries(self, header.generation, &standing);
             let going_on = continuing(header, &all);
             if let Some(behind) = torn(header, &going_on, &all)
                 && !say_torn(self, header, behind).await?
@@ -251,7 +272,7 @@ impl Reader {
             if seen != Some(held.number) {
                 (seen, since) = (Some(held.number), Moment::now());
             }
-            let is_still = standing.iter().all(|tail| !tail.is_fresh) || since.elapsed() >= patience;
+            let is_still = !is_fresh || since.elapsed() >= patience;
             match denied {
                 None if is_still => match settle(self, tails, header, &|_| {}).await {
                     Ok(_) => continue,
@@ -311,6 +332,11 @@ pub(crate) struct Owned {
     tail: Option<Box<dyn Tail>>,
     /// Where the next entry is written.
     at: u64,
+    /// Entries that were sent and not answered, in order, and when each was sent.
+    flight: FuturesOrdered<Appending>,
+    sent: VecDeque<Moment>,
+    /// Set to when the first of some entries is late: set anew only then, for to set one wakes the runtime.
+    late: Option<Pin<Box<Sleep>>>,
     /// When one failed, or could not be made.
     failed: Option<Moment>,
     /// How many were begun in this generation.
@@ -337,6 +363,18 @@ impl Owned {
     /// The tail is given up, for now or, with another generation, for good.
     pub(crate) fn give_up(&mut self) {
         (self.tail, self.at) = (None, 0);
+        self.flight.clear();
+        self.sent.clear();
+    }
+
+    /// How many entries are on their way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flight.len()
+    }
+
+    /// Whether an entry may be sent without one being begun first.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.tail.is_some()
     }
 
     /// Whether another generation would have tails where this one has none, or too many that were given up: each stays until then.
@@ -353,57 +391,77 @@ impl Owned {
             && self.failed.is_none_or(|at| at.elapsed() >= REST)
     }
 
-    /// Appends an entry (T2), of a generation's owner whose next chunk goes to `free`. `false`: it may stand there or not, and the tail is given up.
+    /// Begins a tail, where there is none. `false`: there is none.
     ///
     /// # Cancel safety
     /// As `false`.
-    pub(crate) async fn append(
-        &mut self,
-        reader: &Reader,
-        generation: Generation,
-        entry: &Bytes,
-        free: &Key,
-    ) -> bool {
-        let had_one = self.tail.is_some();
-        // Whoever waits for it longer than a put takes is better served by a put.
-        let appended =
-            match tokio::time::timeout(ANSWER, self.try_append(reader, generation, entry, free)).await {
-                Ok(appended) => appended,
-                Err(_) => Err(JournalError::NotHeld { what: "an answer of the tail".to_owned() }),
-            };
-        if let Err(why) = &appended {
-            tracing::info!(at = %free, error = %why, "the tail is given up: what comes is a chunk at once");
-            self.failed = Some(Moment::now());
-            if matches!(why, JournalError::Store(StoreError::Refused { .. })) {
-                self.ended = Some(if had_one { Ended::Closed } else { Ended::Never });
-            }
+    pub(crate) async fn begin(&mut self, reader: &Reader, generation: Generation) -> bool {
+        if self.tail.is_some() {
+            return true;
         }
-        appended.is_ok()
+        self.begun += 1;
+        let begun = tokio::time::timeout(ANSWER, begun(reader, generation)).await;
+        match begun.unwrap_or_else(|_| Err(unanswered().into())) {
+            Ok(tail) => self.tail = Some(tail),
+            Err(why) => self.failed(&why, Ended::Never),
+        }
+        self.tail.is_some()
     }
 
-    async fn try_append(
-        &mut self,
-        reader: &Reader,
-        generation: Generation,
-        entry: &Bytes,
-        free: &Key,
-    ) -> Result<(), JournalError> {
-        let HasTails::Yes(tails) = reader.store().tails() else {
-            return Err(JournalError::NotHeld { what: "a tail".to_owned() });
-        };
-        // Taken: whatever happens to this call, it is put back only once it has succeeded.
-        let mut tail = match self.tail.take() {
-            Some(tail) => tail,
-            None => {
-                self.begun += 1;
-                tails.begin(&reader.layout().tails(generation)?).await?
+    /// Sends an entry (T2) to the tail that is begun, of an owner whose next chunk goes to `free`. It is to be [heard](Self::heard) of.
+    pub(crate) fn send(&mut self, entry: &Bytes, free: &Key) {
+        let Some(tail) = self.tail.as_mut() else { return };
+        let answer = tail.append(self.at, entry.clone(), free);
+        self.at += (entry.len() as u64).next_multiple_of(ENTRY_ALIGN as u64);
+        self.flight.push_back(answer);
+        self.sent.push_back(Moment::now());
+    }
+
+    /// The answer to the first entry that is on its way: whether it counts. `false`: it may stand there or not, and the tail is to be given up. Pending for ever where none is.
+    ///
+    /// # Cancel safety
+    /// May be dropped and asked again.
+    pub(crate) async fn heard(&mut self) -> bool {
+        let Some(sent) = self.sent.front().copied() else { return std::future::pending().await };
+        let answer = loop {
+            let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(ANSWER)));
+            tokio::select! {
+                biased;
+                answer = self.flight.next() => break answer.unwrap_or_else(|| Err(unanswered())),
+                // Whoever waits for it longer than a put takes is better served by a put.
+                () = late.as_mut() => match ANSWER.checked_sub(sent.elapsed()).filter(|left| !left.is_zero()) {
+                    Some(left) => late.as_mut().reset(tokio::time::Instant::now() + left),
+                    None => break Err(unanswered()),
+                },
             }
         };
-        tail.append(self.at, entry.clone(), free).await?;
-        self.at += (entry.len() as u64).next_multiple_of(ENTRY_ALIGN as u64);
-        self.tail = Some(tail);
-        Ok(())
+        self.sent.pop_front();
+        // What waited for the one before had no disk yet.
+        if let Some(next) = self.sent.front_mut() {
+            *next = Moment::now();
+        }
+        answer.map_err(|why| self.failed(&why.into(), Ended::Closed)).is_ok()
     }
+
+    fn failed(&mut self, why: &JournalError, refused: Ended) {
+        tracing::info!(error = %why, "the tail is given up: what comes is a chunk at once");
+        self.failed = Some(Moment::now());
+        if matches!(why, JournalError::Store(StoreError::Refused { .. })) {
+            self.ended = Some(refused);
+        }
+    }
+}
+
+async fn begun(reader: &Reader, generation: Generation) -> Result<Box<dyn Tail>, JournalError> {
+    let HasTails::Yes(tails) = reader.store().tails() else {
+        return Err(JournalError::NotHeld { what: "a tail".to_owned() });
+    };
+    Ok(tails.begin(&reader.layout().tails(generation)?).await?)
+}
+
+fn unanswered() -> StoreError {
+    let what = "the tail".to_owned();
+    StoreError::TimedOut { operation: Operation::Append, what, after: ANSWER, ambiguous: true }
 }
 
 /// Deletes the tails of generations before `own` (T7): what was in them is in chunks. What cannot be deleted stays, and is in nobody's way.

@@ -5,6 +5,9 @@
 //! encoded. A crash leaves at most one chunk that nobody counted.
 //! What it does not do: it does not know where the bytes come from, and it never deletes.
 
+mod tailing;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,13 +25,13 @@ use crate::reader::Reader;
 use crate::store::{Created, Key, Operation, Retry, StoreError};
 use crate::tail::{self, Settled};
 
+pub use self::tailing::{TailTakes, encode_entry};
+
 /// The shortest tidy grace that a store may be set to, and so the one that writers reckon with (R6).
 pub const TIDY_GRACE: Duration = Duration::from_secs(24 * 3600);
 /// The first and the longest pause after a store's failure. Jitter comes from the store's own answers' times.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LONGEST: Duration = Duration::from_secs(5);
-/// Bytes of an entry beyond its log's at most: header, trailer, and each frame's head and what sealing and compression add to it.
-const ENTRY_OVERHEAD: u64 = 64 << 10;
 /// How often, and how long between, it is looked for the opening of whoever put a writer's own entries.
 const OPENING_LOOKS: u32 = 10;
 const OPENING_LOOK: Duration = Duration::from_millis(100);
@@ -230,8 +233,12 @@ fn finish(place: &Place, chunk: Encoded) -> Result<(Encoded, Place), JournalErro
 pub struct Writer {
     reader: Reader,
     place: Place,
-    /// Where the next entry of the tail would stand: what is before it counts as stored.
+    /// Behind the last entry of the tail that counts: what is before it is stored.
     round: Place,
+    /// Where the next one would stand: behind all that were sent.
+    ahead: Place,
+    /// Behind each that was sent and not heard of, in order.
+    flying: VecDeque<Place>,
     /// Up to where entries were sent in this round: the next chunk holds them, counted or not (T1).
     sent: Offset,
     tail: tail::Owned,
@@ -298,7 +305,9 @@ impl Writer {
                 return Ok(Self {
                     reader,
                     place,
+                    ahead: round.clone(),
                     round,
+                    flying: VecDeque::new(),
                     sent,
                     tail,
                     former_sent: read,
@@ -356,55 +365,6 @@ impl Writer {
         self.round.at
     }
 
-    /// Whether something was sent to the tail that no chunk holds yet.
-    pub fn has_tail(&self) -> bool {
-        self.sent > self.place.at.offset
-    }
-
-    /// Where an entry of so many plain bytes would stand in the tail; `None` where it takes none now, and the next chunk is to be put.
-    pub fn tail_place(&self, plain_bytes: usize) -> Option<&Place> {
-        let most = plain_bytes as u64 + ENTRY_OVERHEAD;
-        // T4: behind an entry that did not count a chunk comes first.
-        let may = self.sent == self.round.at.offset && !self.is_stale();
-        (may && self.tail.takes(self.reader.store().tails(), most)).then_some(&self.round)
-    }
-
-    /// Appends an entry that was encoded for [`tail_place`](Self::tail_place). On `Ok(true)` it is durable and counts as stored. `Ok(false)`: it may stand there, and counts for nothing; the next chunk is to hold
-    /// it and all that was counted, and whatever was counted stays so.
-    ///
-    /// # Errors
-    /// As [`append`](Self::append), for an entry of another place.
-    ///
-    /// # Cancel safety
-    /// Dropped midway it counts for nothing.
-    pub async fn extend(&mut self, entry: &Encoded) -> Result<bool, JournalError> {
-        let header = &entry.header;
-        if self.poisoned
-            || header.kind != Kind::Data
-            || (header.number, header.before) != (self.round.number, self.round.chain)
-        {
-            return Err(JournalError::OpenAnew { at: self.place.number });
-        }
-        if self.sent != self.round.at.offset {
-            return Ok(false);
-        }
-        let free = self.reader.layout().chunk(self.place.number)?;
-        let behind = self.round.behind(entry);
-        self.sent = self.sent.max(header.end);
-        let appended = self.tail.append(&self.reader, self.place.generation, &entry.bytes, &free).await;
-        match behind {
-            // T3: its number may have been freed since.
-            Some(behind) if appended && self.former_sent.elapsed() < TIDY_GRACE / 2 => {
-                self.round = behind;
-                Ok(true)
-            }
-            _ => {
-                self.tail.give_up();
-                Ok(false)
-            }
-        }
-    }
-
     /// The last chunk before this writer's opening; `None` when the journal was empty.
     pub fn found(&self) -> Option<&Header> {
         self.found.as_ref()
@@ -434,9 +394,9 @@ impl Writer {
         if self.poisoned {
             return Err(JournalError::OpenAnew { at: number });
         }
-        // T1: what was sent to the tail is in the next chunk.
+        // T1: what was sent to the tail is in the next chunk, and was heard of.
         let holds_tail = chunk.header.kind == Kind::Data && chunk.header.end >= self.sent;
-        if self.has_tail() && !holds_tail {
+        if self.has_tail() && !holds_tail || self.is_in_flight() {
             return Err(JournalError::Broken { before: number, at: number });
         }
         self.poisoned = true;
@@ -455,7 +415,7 @@ impl Writer {
         self.poisoned = false;
         self.former_sent = sent;
         let (_, behind) = finish(&self.place, chunk.clone())?;
-        self.round = behind.clone();
+        (self.round, self.ahead) = (behind.clone(), behind.clone());
         self.sent = behind.at.offset;
         self.place = behind;
         self.tail.begin_anew();
@@ -483,7 +443,7 @@ impl Writer {
         let chunk = place.encode_body(Kind::Opening, place.at, place.at.offset, &body)?;
         self.append(&chunk, trouble).await?;
         (self.place.generation, self.place.key) = (place.generation, place.key);
-        self.round = self.place.clone();
+        (self.round, self.ahead) = (self.place.clone(), self.place.clone());
         // The new generation's tails lie elsewhere.
         self.tail = tail::Owned::default();
         tail::remove_before(&self.reader, self.place.generation).await;

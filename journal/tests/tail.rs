@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use farshore_journal::format::object::Compression;
 use farshore_journal::format::{Recipients, Unlock};
+use farshore_journal::packing::Packers;
 use farshore_journal::reader::{Keyring, Reader};
 use farshore_journal::registry::{Founding, Repository};
 use farshore_journal::store::memory::MemoryStore;
 use farshore_journal::store::{FileStore, ObjectStore, StoreOptions};
-use farshore_journal::writer::{Writer, WriterOptions, encode_data};
+use farshore_journal::writer::{TailTakes, Writer, WriterOptions, encode_data, encode_entry};
 use farshore_journal::{JournalError, Offset, Position, Timeline};
 
 const NOW: &str = "2026-11-28T00:00:00Z";
@@ -74,8 +75,10 @@ impl Rig {
 }
 
 async fn extend(writer: &mut Writer, log: &[u8]) -> bool {
-    let Some(place) = writer.tail_place(log.len()) else { return false };
-    let (entry, _) = encode_data(place, log).unwrap();
+    if writer.tail_takes(log.len()) == TailTakes::Nothing {
+        return false;
+    }
+    let (entry, _) = encode_data(writer.tail_place(), log).unwrap();
     writer.extend(&entry).await.unwrap()
 }
 
@@ -105,6 +108,64 @@ async fn what_an_owner_left_in_its_tail_is_before_the_next_owners_opening() {
         let second = rig.take_over().await;
         assert_eq!(second.stored(), stored);
         assert_eq!(rig.log().await, b"one two three four ");
+    })
+    .await;
+}
+
+/// Several on their way, as a shipper sends them.
+fn send(writer: &mut Writer, log: &[u8]) {
+    assert_eq!(writer.tail_takes(log.len()), TailTakes::Now);
+    let packers = Packers::new(Compression::Zstd(1));
+    let entry = encode_entry(writer.tail_place(), log, &packers).unwrap();
+    assert!(writer.send(&entry).unwrap());
+}
+
+#[tokio::test]
+async fn entries_that_are_sent_together_count_in_their_order_and_a_put_waits_for_them() {
+    both(async |rig| {
+        let mut owner = rig.take_over().await;
+        let start = owner.stored().offset.get();
+        assert!(owner.begin_tail().await);
+        let large = vec![7; 10_000];
+        for log in [&b"one "[..], &large, b"two ", b"three "] {
+            send(&mut owner, log);
+        }
+        assert_eq!(owner.stored().offset.get(), start, "nothing was heard yet");
+        // Asked and given up as a select does.
+        let heard = tokio::time::timeout(std::time::Duration::ZERO, owner.heard()).await;
+        let _ = heard;
+        while owner.is_in_flight() {
+            let early = append(&mut owner, b"x").await;
+            assert!(early.is_err(), "a chunk that is put beside entries on their way");
+            assert!(owner.heard().await);
+        }
+        assert_eq!(owner.stored().offset.get(), start + 4 + 10_000 + 4 + 6);
+        drop(owner);
+        rig.take_over().await;
+        let all = [&b"one "[..], &large, b"two three "].concat();
+        assert_eq!(rig.log().await, all);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn behind_one_that_is_refused_nothing_counts_and_the_next_chunk_holds_all_that_was_sent() {
+    both(async |rig| {
+        let mut owner = rig.take_over().await;
+        assert!(extend(&mut owner, b"one ").await);
+        let counted = owner.stored();
+        let reader = rig.reader();
+        let folder = reader.layout().tails(owner.generation()).unwrap();
+        reader.store().tails().there().unwrap().close(&folder).await.unwrap();
+        for log in [b"two ", b"six "] {
+            send(&mut owner, log);
+        }
+        assert!(!owner.heard().await);
+        assert!(!owner.is_in_flight() && owner.tail_takes(1) == TailTakes::Nothing);
+        assert_eq!(owner.stored(), counted, "what was counted stays, and no more");
+        assert!(append(&mut owner, b"one two ").await.is_err(), "it lacks what was sent");
+        append(&mut owner, b"one two six ").await.unwrap();
+        assert_eq!(rig.log().await, b"one two six ");
     })
     .await;
 }

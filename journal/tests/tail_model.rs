@@ -1,9 +1,9 @@
 //! The tail holds in every interleaving: `FORMAT.md` section 5a.
 //!
 //! Goal: the claim. Whatever an owner counted, in chunks or in its tail, is before the opening of every newer owner, and before the end that any reader says who began to look afterwards. Method: an exhaustive
-//! walk over all states of a small world: two owners one after another, of whom the first may sleep at any instruction, a reader that settles, and a store whose appends are a write, a flush and each look by itself.
-//! Puts may lose their answers, land late or never. Log is counted in units; a chunk's chain value is what was stepped over. Each rule is also switched off, and the walk must then find a violation: the model can fail.
-//! (That the end is read anew behind `closed` is not among them: an opener's put, and a reader's second look, find the same out later.)
+//! walk over all states of a small world: two owners one after another, of whom the first may sleep at any instruction, a reader that settles, and a store that carries out what was sent in groups, each write and each look by itself, also long after its owner gave it up.
+//! Puts may lose their answers, land late or never. Log is counted in units; a chunk's chain value is what was stepped over. Rules are also switched off one by one (`Broken`), and the walk must then find a violation: the model can fail.
+//! (That the end is read anew behind `closed` is not among them: an opener's put, and a reader's second look, find the same out later. Nor that a put waits for the answers, since a chunk holds all that was sent; nor the tidy grace. A tail is read in one step.)
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -50,6 +50,21 @@ struct Tail {
     has_name: bool,
 }
 
+/// What carries the appends of one tail out, in their order: whoever sent them may have given it up.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Appender {
+    owner: usize,
+    tail: (u8, u8),
+    /// Sent and not taken yet, each with the number of its owner's next chunk.
+    waits: Vec<(Entry, u8)>,
+    /// Taken together: so many are written, and so many of the looks behind them were well (name, closed, number).
+    group: Vec<(Entry, u8)>,
+    written: usize,
+    looks: u8,
+    /// Whether somebody waits for the answers.
+    is_heard: bool,
+}
+
 /// Where an owner is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum State {
@@ -65,10 +80,6 @@ enum State {
     /// Its opening is to be put at this number.
     Opening(u8, u8),
     Owning,
-    /// It has written an entry: the looks are to come.
-    Written(Entry),
-    /// So many of the looks were well: name, closed, number.
-    Looked(Entry, u8),
     /// Its chunk is on its way.
     Sent(Chunk),
     Done,
@@ -82,7 +93,7 @@ struct Owner {
     next: u8,
     chain: Chain,
     at: u8,
-    /// The round: the next entry's number and chain, what counts, what was sent.
+    /// The round: the next entry's number and chain (behind all that were sent), what counts, what was sent.
     number: u8,
     round: Chain,
     counted: u8,
@@ -117,6 +128,7 @@ struct World {
     late: Vec<(u8, Chunk)>,
     tails: BTreeMap<(u8, u8), Tail>,
     closed: BTreeSet<u8>,
+    appenders: Vec<Appender>,
     owners: Vec<Owner>,
     reader: Looking,
 }
@@ -130,6 +142,10 @@ enum Broken {
     LooksFirst,
     /// T2: `closed` is looked for after the number.
     ClosedLast,
+    /// T2 and T3: one is taken though the one before it was lost on its way, and its answer counts.
+    AnyOrder,
+    /// T2: what came while it was looked is written, and answered with what was looked for.
+    AnsweredTogether,
     /// T5: an opener closes nothing.
     NeverCloses,
     /// T6: entries are read, and not put.
@@ -179,6 +195,7 @@ impl World {
             late: Vec::new(),
             tails: BTreeMap::new(),
             closed: BTreeSet::new(),
+            appenders: Vec::new(),
             owners,
             reader: Looking::Not,
         }
@@ -264,6 +281,9 @@ impl World {
             let (number, chunk) = landed.late.remove(which);
             landed.create(number, &chunk);
             out.push(landed);
+        }
+        for which in 0..self.appenders.len() {
+            self.appender_steps(which, broken, &mut out);
         }
         for who in 0..self.owners.len() {
             self.owner_steps(who, (bounds.log, broken), &mut out);
@@ -353,42 +373,6 @@ impl World {
                 }));
             }
             State::Owning => self.owning_steps(who, (log, broken), out),
-            State::Written(entry) => {
-                if broken == Broken::LooksFirst {
-                    // It was looked before; now it is written.
-                    out.push(with(&|world, owner| {
-                        world.write(owner, entry);
-                        owner.count(entry);
-                    }));
-                } else {
-                    out.push(with(&|_, owner| owner.state = State::Looked(entry.clone(), 0)));
-                }
-            }
-            State::Looked(entry, looks) => {
-                let tail = owner.tail.map(|tail| (owner.generation, tail));
-                let has_name = tail.and_then(|tail| self.tails.get(&tail)).is_some_and(|tail| tail.has_name);
-                let is_open = !self.closed.contains(&owner.generation);
-                let is_free = self.store[usize::from(owner.next)].is_none();
-                let order = if broken == Broken::ClosedLast {
-                    [is_free, has_name, is_open]
-                } else {
-                    [has_name, is_open, is_free]
-                };
-                let is_well = order[usize::from(*looks)];
-                out.push(with(&|world, owner| match (is_well, looks) {
-                    (false, _) => {
-                        owner.tail = None;
-                        owner.closed = true;
-                        owner.state = State::Owning;
-                    }
-                    (true, 0 | 1) => owner.state = State::Looked(entry.clone(), looks + 1),
-                    (true, _) if broken == Broken::LooksFirst => {
-                        let _ = world;
-                        owner.state = State::Written(entry.clone());
-                    }
-                    (true, _) => owner.count(entry),
-                }));
-            }
             State::Sent(chunk) => {
                 let number = owner.next;
                 // It lands, and its answer comes or is found out by reading; or it is late, and read as absent for as long as it is.
@@ -417,57 +401,56 @@ impl World {
         }
     }
 
+    /// The one that carries out what this owner sends, if there is one that he hears.
+    fn appender_of(&self, who: usize) -> Option<usize> {
+        self.appenders.iter().position(|appender| appender.owner == who && appender.is_heard)
+    }
+
     fn owning_steps(&self, who: usize, (log, broken): (u8, Broken), out: &mut Vec<World>) {
         let owner = &self.owners[who];
         // Entries of one unit, or of two; behind a failure it puts first.
         let failed = owner.tail.is_none() && owner.sent > owner.at;
         for units in 1..=2 {
-            if owner.entries_left == 0
-                || owner.closed
-                || failed
-                || owner.sent != owner.counted
-                || owner.counted + units > log
-            {
+            if owner.entries_left == 0 || owner.closed || failed || owner.sent + units > log {
                 continue;
             }
             let mut world = self.clone();
             let mut owner = owner.clone();
             owner.entries_left -= 1;
-            let tail = match owner.tail {
-                Some(tail) => tail,
-                None => {
-                    let tail = world.tails.keys().filter(|(of, _)| *of == owner.generation).count() as u8;
-                    world.tails.insert((owner.generation, tail), Tail { slots: Vec::new(), has_name: true });
-                    owner.tail = Some(tail);
-                    tail
-                }
-            };
-            let _ = tail;
-            let end = owner.counted + units;
-            let entry = Entry {
-                number: owner.number,
-                chunk: step(owner.generation, &owner.round, owner.counted, end),
-            };
-            owner.sent = end;
-            owner.state = if broken == Broken::LooksFirst {
-                State::Looked(entry, 0)
-            } else {
-                world.write(&owner, &entry);
-                State::Written(entry)
-            };
+            if owner.tail.is_none() {
+                let tail = world.tails.keys().filter(|(of, _)| *of == owner.generation).count() as u8;
+                world.tails.insert((owner.generation, tail), Tail { slots: Vec::new(), has_name: true });
+                owner.tail = Some(tail);
+                world.appenders.push(Appender {
+                    owner: who,
+                    tail: (owner.generation, tail),
+                    waits: Vec::new(),
+                    group: Vec::new(),
+                    written: 0,
+                    looks: 0,
+                    is_heard: true,
+                });
+            }
+            let end = owner.sent + units;
+            let chunk = step(owner.generation, &owner.round, owner.sent, end);
+            (owner.sent, owner.round) = (end, chunk.after.clone());
+            let entry = Entry { number: owner.number, chunk };
+            owner.number += 1;
+            if let Some(appender) = world.appender_of(who) {
+                world.appenders[appender].waits.push((entry, owner.next));
+            }
             world.owners[who] = owner;
             out.push(world);
-            // The answer is lost: the tail is given up, whatever stands in it.
-            if broken != Broken::LooksFirst
-                && let Some(last) = out.last().cloned()
-            {
-                let mut lost = last;
-                lost.owners[who].tail = None;
-                lost.owners[who].state = State::Owning;
-                out.push(lost);
-            }
         }
-        if owner.chunks_left > 0 {
+        // An answer is late, or lost: the tail is given up, whatever stands in it, or will.
+        if let Some(appender) = self.appender_of(who).filter(|_| owner.sent > owner.counted) {
+            let mut world = self.clone();
+            world.appenders[appender].is_heard = false;
+            world.owners[who].tail = None;
+            out.push(world);
+        }
+        let is_answered = owner.sent == owner.counted || owner.tail.is_none();
+        if owner.chunks_left > 0 && is_answered {
             let least = if broken == Broken::HoldsCountedOnly { owner.counted } else { owner.sent };
             for end in least.max(owner.at + 1)..=log {
                 let mut world = self.clone();
@@ -479,12 +462,79 @@ impl World {
         }
     }
 
-    /// Where the entry stands follows from its place in the round: what is behind it stays, as in a file.
-    fn write(&mut self, owner: &Owner, entry: &Entry) {
-        let Some(tail) = owner.tail.and_then(|tail| self.tails.get_mut(&(owner.generation, tail))) else {
+    fn appender_steps(&self, which: usize, broken: Broken, out: &mut Vec<World>) {
+        let appender = &self.appenders[which];
+        let mut world = self.clone();
+        let own = &mut world.appenders[which];
+        if appender.group.is_empty() {
+            if !appender.waits.is_empty() {
+                own.group = std::mem::take(&mut own.waits);
+                if broken == Broken::AnyOrder && own.group.len() > 1 {
+                    let mut lost = world.clone();
+                    lost.appenders[which].group.remove(0);
+                    out.push(lost);
+                }
+                out.push(world);
+            }
             return;
+        }
+        let looks_now = match broken {
+            Broken::LooksFirst => appender.looks < 3,
+            _ => appender.written == appender.group.len() && appender.looks < 3,
         };
-        let slot = usize::from(entry.number - owner.next);
+        if looks_now {
+            let (generation, _) = appender.tail;
+            let has_name = self.tails.get(&appender.tail).is_some_and(|tail| tail.has_name);
+            let is_open = !self.closed.contains(&generation);
+            let is_free = appender.group.iter().all(|(_, free)| self.store[usize::from(*free)].is_none());
+            let order = match broken {
+                Broken::ClosedLast => [is_free, has_name, is_open],
+                _ => [has_name, is_open, is_free],
+            };
+            if order[usize::from(appender.looks)] {
+                own.looks += 1;
+            } else {
+                world.appenders.remove(which);
+                if appender.is_heard {
+                    let owner = &mut world.owners[appender.owner];
+                    (owner.tail, owner.closed) = (None, true);
+                }
+            }
+            out.push(world);
+            return;
+        }
+        if appender.written < appender.group.len() {
+            let (entry, free) = &appender.group[appender.written];
+            own.written += 1;
+            world.write(appender.tail, entry, *free);
+            out.push(world);
+            return;
+        }
+        let mut answered = appender.group.clone();
+        (own.group, own.written, own.looks) = (Vec::new(), 0, 0);
+        if broken == Broken::AnsweredTogether {
+            answered.append(&mut own.waits);
+        }
+        let is_heard = own.is_heard;
+        for (entry, free) in &answered {
+            if broken == Broken::AnsweredTogether {
+                world.write(appender.tail, entry, *free);
+            }
+            if is_heard {
+                world.owners[appender.owner].counted = entry.chunk.end;
+            }
+        }
+        // Nobody sends anything more to it.
+        world
+            .appenders
+            .retain(|appender| appender.is_heard || !appender.waits.is_empty() || !appender.group.is_empty());
+        out.push(world);
+    }
+
+    /// Where the entry stands follows from its place in the round: what is behind it stays, as in a file.
+    fn write(&mut self, tail: (u8, u8), entry: &Entry, next: u8) {
+        let Some(tail) = self.tails.get_mut(&tail) else { return };
+        let slot = usize::from(entry.number - next);
         if tail.slots.len() <= slot {
             tail.slots.resize(slot + 1, None);
         }
@@ -545,15 +595,6 @@ impl World {
             }
             Looking::Again(counted, _) => out.push(with(Looking::Said(*counted, end))),
         }
-    }
-}
-
-impl Owner {
-    fn count(&mut self, entry: &Entry) {
-        self.counted = entry.chunk.end;
-        self.number = entry.number + 1;
-        self.round = entry.chunk.after.clone();
-        self.state = State::Owning;
     }
 }
 
@@ -622,6 +663,8 @@ fn without_any_one_rule_of_the_tail_the_claim_breaks() {
         (OWNERS, Broken::HoldsCountedOnly),
         (OWNERS, Broken::LooksFirst),
         (OWNERS, Broken::ClosedLast),
+        (OWNERS, Broken::AnsweredTogether),
+        (OWNERS, Broken::AnyOrder),
         (OWNERS, Broken::NeverCloses),
         (OWNERS, Broken::PutsNothing),
         (OWNERS, Broken::OwnClosed),

@@ -35,6 +35,8 @@ pub struct Batch {
     most: usize,
     /// Of those, how many are in the target's tail already: stored, and part of the chunk all the same.
     tailed: usize,
+    /// And how many were handed to it.
+    handed: usize,
     /// Whether frames of it were given out, whose plain bytes it has no more.
     was_given: bool,
 }
@@ -52,6 +54,7 @@ impl Batch {
             quiet: false,
             most: MAX_CHUNK_BYTES,
             tailed: 0,
+            handed: 0,
             was_given: false,
         }
     }
@@ -124,19 +127,28 @@ impl Batch {
         self.tailed == self.bytes
     }
 
-    /// What is not in the tail yet, where it begins, if it may go there: few bytes that have all stayed plain.
-    pub fn for_tail(&self) -> Option<(Offset, Vec<u8>)> {
-        let fresh = self.bytes - self.tailed;
-        if fresh == 0 || fresh > MAX_ENTRY_BYTES || self.was_given {
-            return None;
-        }
-        let (mut log, mut before) = (Vec::with_capacity(fresh), self.tailed);
+    /// What was not handed to the tail yet, if it may go there: where it begins, and how many bytes. Few, that have all stayed plain.
+    pub fn for_tail(&self) -> Option<(Offset, usize)> {
+        let fresh = self.bytes - self.handed;
+        let goes = fresh > 0 && fresh <= MAX_ENTRY_BYTES && !self.was_given;
+        goes.then(|| (Offset::new(self.start.offset.get() + self.handed as u64), fresh))
+    }
+
+    /// Whether all of it was handed to the tail.
+    pub fn is_handed(&self) -> bool {
+        self.handed == self.bytes
+    }
+
+    /// Hands out what was not handed to the tail yet, of what stayed plain.
+    pub fn hand(&mut self) -> Vec<u8> {
+        let (mut log, mut before) = (Vec::with_capacity(self.bytes - self.handed), self.handed);
         for frame in self.whole.iter().chain([&self.filling]) {
             let skipped = before.min(frame.len());
             log.extend_from_slice(&frame[skipped..]);
             before -= skipped;
         }
-        Some((Offset::new(self.start.offset.get() + self.tailed as u64), log))
+        self.handed = self.bytes;
+        log
     }
 
     /// Everything up to `end` is in the tail.

@@ -85,7 +85,7 @@ pub enum SourceConfig {
     Sqlite(Box<sqlite::File>),
 }
 
-/// The append in flight, of a chunk, of an opening or to the tail. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
+/// The append in flight, of a chunk or of an opening, or a tail that is begun. This box, unlike a plain one, may be looked at from several threads, which borrowing the pipeline
 /// across an await needs.
 type Append = ReusableBoxFuture<'static, (Writer, Result<Came, ShipError>)>;
 
@@ -95,10 +95,8 @@ enum Came {
     Chunk(Landed),
     /// It was opened anew.
     Opening,
-    /// The tail holds log up to here.
-    Tailed(Position),
-    /// The tail took nothing: what waits goes as a chunk.
-    NotTailed,
+    /// A tail was begun, or none could be: what waits goes there, or as a chunk.
+    Begun,
 }
 
 /// A chunk that the journal confirmed.
@@ -295,11 +293,7 @@ impl Pipeline {
                 });
                 return Ok(());
             }
-            Came::Tailed(end) => {
-                self.tailed(end);
-                return Ok(());
-            }
-            Came::NotTailed => return Ok(()),
+            Came::Begun => return Ok(()),
         };
         let stored = landed.end.offset;
         self.proven = Some(landed.end);

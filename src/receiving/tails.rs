@@ -1,6 +1,6 @@
 //! Tails of other machines' journals: those that this process began, and those that nobody makes chunks of any more.
 //!
-//! What always holds: a tail is appended to in the order in which its owner sent, and what comes again or too late is refused before anything is written (`FORMAT.md` T2); one whose request was cut off midway takes nothing more.
+//! What always holds: a tail is appended to in the order in which its owner sent, and what comes again, too late or too early is refused before anything is written (`FORMAT.md` T2).
 //! What it does not do: it remembers nothing beyond this process. Whoever asks for a tail of a former one is refused, and begins another.
 
 use std::collections::HashMap;
@@ -15,31 +15,45 @@ use farshore_journal::store::tails::{ENTRY_ALIGN, Tail};
 use farshore_journal::store::{HasTails, Key, KeyPrefix, ObjectStore};
 use farshore_journal::{DatabaseName, IncarnationId, JournalError, Sequence, WriterId};
 use futures::stream::{self, StreamExt};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrivals::Arrivals;
 
-/// Tails at once, of all clients: each is an open file.
+/// Tails at once, of all clients: each is an open file and a thread.
 const MOST: usize = 512;
 /// Journals that are looked at together.
 const AT_ONCE: usize = 8;
 /// What a chunk's entry begins at a multiple of.
 const ALIGN: u64 = ENTRY_ALIGN as u64;
+/// How long an append waits for those before it.
+const TURN: Duration = Duration::from_secs(2);
 /// How often it is looked for those that nobody makes chunks of.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// A tail and what may come next.
 struct Kept {
     folder: KeyPrefix,
-    state: Arc<tokio::sync::Mutex<State>>,
+    state: Arc<State>,
 }
 
 struct State {
-    /// None once something failed.
-    tail: Option<Box<dyn Tail>>,
-    order: u64,
+    /// The order of the next append.
+    turns: watch::Sender<u64>,
+    next: Mutex<Next>,
+}
+
+struct Next {
+    /// It takes nothing more behind a failure.
+    tail: Box<dyn Tail>,
     /// Where the next entry of the round begins.
     end: u64,
+}
+
+impl State {
+    fn next(&self) -> MutexGuard<'_, Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The tails that this process began.
@@ -69,11 +83,8 @@ impl TailsKept {
             Ok(tail) => tail,
             Err(why) => return Answer::failed(&why),
         };
-        let state = State { tail: Some(tail), order: 0, end: 0 };
-        self.all().insert(
-            id.clone(),
-            Kept { folder: folder.clone(), state: Arc::new(tokio::sync::Mutex::new(state)) },
-        );
+        let state = State { turns: watch::Sender::new(0), next: Mutex::new(Next { tail, end: 0 }) };
+        self.all().insert(id.clone(), Kept { folder: folder.clone(), state: Arc::new(state) });
         Answer::Tail(TailAnswer::Begun(id))
     }
 
@@ -86,24 +97,28 @@ impl TailsKept {
             .filter(|kept| kept.folder == *asked.folder)
             .map(|kept| Arc::clone(&kept.state));
         let Some(state) = state else { return refused("this receiver began no such tail since it started") };
-        let mut state = state.lock().await;
-        if state.order != asked.order {
+        // Requests that are sent one behind another may come in another order.
+        let turn = async {
+            let mut turns = state.turns.subscribe();
+            turns.wait_for(|turn| *turn >= asked.order).await.is_ok_and(|turn| *turn == asked.order)
+        };
+        if !tokio::time::timeout(TURN, turn).await.unwrap_or(false) {
             return refused("it is not what comes next in this tail");
         }
-        // Behind the last one, or a new round.
-        if asked.at != 0 && asked.at != state.end {
-            return refused("it is no place of this tail's next entry");
-        }
-        let end = asked.at.saturating_add((bytes.len() as u64).next_multiple_of(ALIGN));
-        // Put back only when it is done: a request that is cut off midway leaves it taken.
-        let Some(mut tail) = state.tail.take() else { return refused("this tail was given up") };
-        match tail.append(asked.at, bytes, asked.free).await {
-            Ok(()) => {
-                state.order += 1;
-                state.end = end;
-                state.tail = Some(tail);
-                Answer::Tail(TailAnswer::Appended)
+        let answer = {
+            let mut next = state.next();
+            let is_turn = *state.turns.borrow() == asked.order;
+            // Behind the last one, or a new round.
+            if !is_turn || asked.at != 0 && asked.at != next.end {
+                return refused("it is no place of this tail's next entry");
             }
+            let answer = next.tail.append(asked.at, bytes.clone(), asked.free);
+            next.end = asked.at.saturating_add((bytes.len() as u64).next_multiple_of(ALIGN));
+            state.turns.send_modify(|turn| *turn += 1);
+            answer
+        };
+        match answer.await {
+            Ok(()) => Answer::Tail(TailAnswer::Appended),
             Err(why) => Answer::failed(&why),
         }
     }
@@ -205,6 +220,36 @@ async fn look(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn entries_of_a_tail_are_taken_in_their_order_whichever_way_they_arrive_and_none_twice() {
+        use farshore_journal::store::memory::MemoryStore;
+
+        let (store, kept) = (MemoryStore::new(), TailsKept::default());
+        let folder = KeyPrefix::new("db/orders/in-1/000000000000000a").unwrap();
+        let free = Key::new("db/orders/in-1/journal/0000000000000009").unwrap();
+        let Answer::Tail(TailAnswer::Begun(id)) = kept.begin(&store, &folder).await else {
+            panic!("none was begun")
+        };
+        let append = |order, at| Append { folder: &folder, id: &id, order, at, free: &free };
+        let is_well = |answer: &Answer| matches!(answer, Answer::Tail(TailAnswer::Appended));
+        // The second comes first.
+        let (second, first) = tokio::join!(
+            kept.append(append(1, ALIGN), Bytes::from_static(b"second")),
+            kept.append(append(0, 0), Bytes::from_static(b"first")),
+        );
+        assert!(is_well(&first) && is_well(&second), "{first:?} {second:?}");
+        for (what, asked) in [
+            ("again", append(1, ALIGN)),
+            ("without the one before", append(3, 2 * ALIGN)),
+            ("behind a hole", append(2, 3 * ALIGN)),
+        ] {
+            let answer = kept.append(asked, Bytes::from_static(b"third")).await;
+            assert!(!is_well(&answer), "{what}: {answer:?}");
+        }
+        let third = kept.append(append(2, 2 * ALIGN), Bytes::from_static(b"third")).await;
+        assert!(is_well(&third), "{third:?}");
+    }
 
     #[test]
     fn a_folder_of_tails_is_one_generation_of_one_journal() {

@@ -103,7 +103,7 @@ fn beside_receivewal(name: &'static str, server: &Server, node: &Node, journal: 
     server.pgbench_init(5);
     server.sql("select pg_create_physical_replication_slot('receivewal', true)");
     let place: TempDir = farshore_testkit::user::tempdir();
-    let (mut ratios, mut tails) = (Vec::new(), Vec::new());
+    let (mut ratios, mut tails, mut shares) = (Vec::new(), Vec::new(), Vec::new());
     let waits_for_nobody = || {
         server.sql("alter system reset synchronous_standby_names");
         server.sql("select pg_reload_conf()");
@@ -118,11 +118,11 @@ fn beside_receivewal(name: &'static str, server: &Server, node: &Node, journal: 
 
             let receiving = receivewal(server, place.path());
             waits_for(server, THEIRS, "receivewal");
-            let (their_peak, their_steady, _) = loads(server, length, place.path());
+            let (their_peak, their_steady, their_share) = loads(server, length, place.path());
             waits_for_nobody();
             drop(receiving);
             println!(
-                "strict {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms; {share:.2} bytes stored for one of log; pg_receivewal {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms",
+                "strict {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms; {share:.2} bytes stored for one of log; pg_receivewal {:.0}/s, at 200/s p50 {:.1} p99 {:.1} ms, {their_share:.2} bytes",
                 peak.per_second,
                 steady.p50,
                 steady.p99,
@@ -133,13 +133,19 @@ fn beside_receivewal(name: &'static str, server: &Server, node: &Node, journal: 
             assert!(peak.per_second > 0.0 && their_peak.per_second > 0.0);
             ratios.push(peak.per_second / their_peak.per_second);
             tails.push(steady.p99 / their_steady.p99);
+            shares.push(share / their_share);
             campaign.count("pairs", 1);
         }
         if campaign.is_brief() {
             break;
         }
     }
-    println!("throughput {:.2} of pg_receivewal's, p99 at 200/s {:.2} of its", median(ratios), median(tails));
+    println!(
+        "throughput {:.2} of pg_receivewal's, p99 at 200/s {:.2} of its, stored bytes of each of log {:.2} of its",
+        median(ratios),
+        median(tails),
+        median(shares)
+    );
     campaign.finish();
 }
 

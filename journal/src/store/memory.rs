@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::tails::{PEEKED, Peeked, Standing, TAIL_BYTES, Tail, Tails};
+use super::tails::{Appending, PEEKED, Peeked, Standing, TAIL_BYTES, Tail, Tails};
 use super::{Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError};
 
 /// A store in memory. Time stands still in it.
@@ -169,9 +169,15 @@ impl Tails for MemoryStore {
     }
 }
 
-#[async_trait]
 impl Tail for MemoryTail {
-    async fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Result<(), StoreError> {
+    fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Appending {
+        let written = self.write(at, &bytes, free);
+        Appending::new(std::future::ready(written))
+    }
+}
+
+impl MemoryTail {
+    fn write(&self, at: u64, bytes: &[u8], free: &Key) -> Result<(), StoreError> {
         let is_taken = self.store.objects().contains_key(free);
         let mut folders = self.store.tails_of();
         let found = folders.get_mut(&self.folder).ok_or_else(|| refused(&self.folder))?;
@@ -180,7 +186,7 @@ impl Tail for MemoryTail {
             found.tails.get_mut(self.which).and_then(Option::as_mut).ok_or_else(|| refused(&self.folder))?;
         let at = usize::try_from(at).unwrap_or(usize::MAX);
         let place = tail.get_mut(at..at.saturating_add(bytes.len())).ok_or_else(|| refused(&self.folder))?;
-        place.copy_from_slice(&bytes);
+        place.copy_from_slice(bytes);
         if is_closed || is_taken { Err(refused(&self.folder)) } else { Ok(()) }
     }
 }

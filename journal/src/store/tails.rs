@@ -2,7 +2,7 @@
 //!
 //! Rules and argument are in `FORMAT.md` section 5a; this is their store's half (T2, T4, T5, T7). A tail is no object: it has no key and is in no listing.
 //!
-//! What always holds: [`Tail::append`] says `Ok` only of bytes that are durable, and only when *behind* their flush the tail still had its name, its folder was not
+//! What always holds: [`Tail::append`] answers `Ok` only for bytes that are durable, and only when *behind* their flush the tail still had its name, its folder was not
 //! closed, and the number that the owner's next chunk will have was free. Whoever closed a folder therefore reads all that was said `Ok` of.
 //! What it does not do: it does not know what stands in a tail.
 
@@ -10,6 +10,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio_util::sync::ReusableBoxFuture;
 
 use super::{Created, Key, KeyPrefix, StoreError};
 
@@ -108,15 +109,17 @@ pub struct Peeked {
     pub firsts: Vec<Bytes>,
 }
 
-/// A tail that this process began. Whatever fails ends it: it is never written to again.
-#[async_trait]
+/// The answer to an append: nothing is sure to be sent before it is polled.
+///
+/// # Cancel safety
+/// Dropped, the append may be carried out or not.
+pub type Appending = ReusableBoxFuture<'static, Result<(), StoreError>>;
+
+/// A tail that this process began. Whatever fails ends it: nothing that is handed over later is written, and nothing that was handed over before counts.
 pub trait Tail: Send + Sync + Debug {
-    /// Writes at an offset and flushes; `free` is where the owner's next chunk will be put. Durable, and not in vain, on `Ok`.
+    /// Takes what is to be written at an offset and flushed, behind all that it took before; `free` is where the owner's next chunk will be put. Never waits. Durable, and not in vain, once the answer is `Ok` and so are
+    /// those of all before: what comes while a flush is on its way is flushed together.
     ///
-    /// # Errors
-    /// Whatever they are, the bytes may stand there or not, and the tail is to be given up.
-    ///
-    /// # Cancel safety
-    /// As an error.
-    async fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Result<(), StoreError>;
+    /// An error, whatever it is: the bytes may stand there or not, and the tail is to be given up.
+    fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Appending;
 }

@@ -1,6 +1,6 @@
 //! The stream: bytes are received, compared as long as the journal has them, gathered into chunks and appended.
 //!
-//! What always holds: `stored <= received`; what is reported is the mode's matter ([`reported`]), and nothing is before the source was proved to be the journal's; one append is in flight at most. What was
+//! What always holds: `stored <= received`; what is reported is the mode's matter ([`reported`]), and nothing is before the source was proved to be the journal's; one chunk is in flight at most, or entries of the tail. What was
 //! received is stored whatever becomes of the source: it was reported, so the source may have ended on the strength of it, and may
 //! never send it again. When the target takes nothing the stream is closed, so that the primary's shutdown is not held up; but not one
 //! that is itself what holds the log at the source, unless the log may grow no further.
@@ -8,6 +8,7 @@
 //! Of a log whose records say when they were seen, a chunk either ends where a record does, and is marked, or holds no record's end:
 //! what is sent again of an unmarked one is equal to it.
 
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,16 +18,17 @@ use farshore_engines::log::Decoder;
 use farshore_engines::stream::{self, Event, Report, Stream};
 use farshore_journal::format::pack::Packed;
 use farshore_journal::format::{FormatError, Mark};
-use farshore_journal::packing::{Packers, Packing};
+use farshore_journal::packing::Packing;
 use farshore_journal::reader::Reader;
-use farshore_journal::writer::{Writer, encode_packed, frame_room};
+use farshore_journal::writer::{TailTakes, Writer, encode_entry, encode_packed};
 use farshore_journal::{JournalError, Offset, Position};
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use super::based::LookForBase;
 use super::copies::Copying;
 use super::postgres::Guard;
-use super::{Came, Landed, Pipeline, SourceConfig};
+use super::{Append, Came, Landed, Pipeline, SourceConfig};
 use crate::batch::Batch;
 use crate::crash::crash_point;
 use crate::error::ShipError;
@@ -107,6 +109,7 @@ impl Pipeline {
             self.notes.forget(tail.end.offset);
             self.own(reader, tail.end, Some(tail.last)).await?;
         }
+        let mut timer = Timer::new();
         let mut timeline_over = false;
         // Why the stream was closed, while what came by it is not yet stored.
         let mut closed: Option<ShipError> = None;
@@ -122,7 +125,7 @@ impl Pipeline {
             }
             let for_tail = self.for_tail(&batch, comparison.is_done());
             // What the tail does not take is a chunk as soon as it would be without one.
-            let due_at = match for_tail.is_some() || batch.is_stored() {
+            let due_at = match for_tail != ForTail::Nothing || batch.is_stored() {
                 true => batch.due_behind_tail(self.config.flush_interval.min(CHUNK_BEHIND_TAIL)),
                 false => batch.due(last_sent, interval),
             };
@@ -134,9 +137,14 @@ impl Pipeline {
                     || batch.is_chunk()
                     || held.is_some()
                     || due_at.is_some_and(|due| due <= now);
-                if let Some((from, log)) = for_tail.filter(|_| !is_due) {
-                    self.extend(from, log)?;
-                } else if is_due {
+                let is_flying = self.is_in_flight();
+                if !is_due && for_tail != ForTail::Nothing {
+                    match for_tail {
+                        ForTail::Now => self.hand(&mut batch)?,
+                        ForTail::OnceBegun => self.begin_tail()?,
+                        ForTail::Later | ForTail::Nothing => {}
+                    }
+                } else if is_due && !is_flying {
                     // A record that began before decoding did is in no entry, so neither is a chunk that one may end in, where the
                     // journal has more in front of it.
                     let start = batch.start().offset;
@@ -186,20 +194,23 @@ impl Pipeline {
             let listens = !timeline_over && stream.is_some() && !cancel.is_cancelled();
             let waits = held.is_some() && !batch.is_empty();
             let reads = listens && !batch.is_full() && !copying.is_full() && !waits;
-            let may_send = self.append.is_none() && packing.is_idle();
+            let may_send = self.append.is_none() && packing.is_idle() && !self.is_in_flight();
             let due = due_at.filter(|_| may_send);
             tokio::select! {
                 biased;
-                done = async { match self.append.as_mut() {
-                    Some(append) => append.await,
-                    None => std::future::pending().await,
-                } } => {
-                    (self.append, append_since) = (None, None);
-                    let (writer, came) = done;
-                    if let Ok(Came::Tailed(end)) = &came {
-                        batch.is_tailed(end.offset);
+                done = arrived(&mut self.append, &mut self.writer) => {
+                    match done {
+                        Arrived::Append(ended) => {
+                            let (writer, came) = *ended;
+                            (self.append, append_since) = (None, None);
+                            self.landed(writer, came)?;
+                        }
+                        Arrived::Tailed(end) => {
+                            batch.is_tailed(end.offset);
+                            self.tailed(end);
+                        }
+                        Arrived::NotTailed => {}
                     }
-                    self.landed(writer, came)?;
                     if closed.is_none() {
                         self.streams(&guard);
                     }
@@ -339,10 +350,7 @@ impl Pipeline {
                         closed = Some(self.closed(why.into()));
                     }
                 },
-                () = async { match due {
-                    Some(due) => tokio::time::sleep_until(due.into()).await,
-                    None => std::future::pending().await,
-                } } => {}
+                () = timer.until(due) => {}
                 _ = tokio::time::timeout(STALL, copying.room()), if copying.is_full() => {}
                 () = cancel.cancelled(), if listens => {}
             }
@@ -439,27 +447,55 @@ impl Pipeline {
         Ok(())
     }
 
-    /// What may go to the target's tail now, where it takes any: of PostgreSQL, whose chunks may end anywhere.
-    fn for_tail(&self, batch: &Batch, is_owner: bool) -> Option<(Offset, Vec<u8>)> {
-        let writer = self.writer.as_ref().filter(|_| is_owner && self.append.is_none())?;
+    /// Whether what waits goes to the target's tail: of PostgreSQL, whose chunks may end anywhere.
+    fn for_tail(&self, batch: &Batch, is_owner: bool) -> ForTail {
+        let Some(writer) = self.writer.as_ref().filter(|_| is_owner && self.append.is_none()) else {
+            return ForTail::Nothing;
+        };
         if !matches!(self.config.source, SourceConfig::Postgres(_)) || batch.is_stored() {
-            return None;
+            return ForTail::Nothing;
         }
-        let (from, log) = batch.for_tail()?;
-        let place = writer.tail_place(log.len())?;
-        (place.at().offset == from && place.at().timeline == batch.start().timeline).then_some((from, log))
+        if batch.is_handed() && writer.is_in_flight() {
+            return ForTail::Later;
+        }
+        let Some((from, bytes)) = batch.for_tail() else { return ForTail::Nothing };
+        if writer.tail_place().at() != Position::new(batch.start().timeline, from) {
+            return ForTail::Nothing;
+        }
+        match writer.tail_takes(bytes) {
+            TailTakes::Now => ForTail::Now,
+            TailTakes::OnceBegun => ForTail::OnceBegun,
+            TailTakes::Later => ForTail::Later,
+            TailTakes::Nothing => ForTail::Nothing,
+        }
     }
 
-    /// Puts what came on its way to the tail.
-    fn extend(&mut self, from: Offset, log: Vec<u8>) -> Result<(), ShipError> {
+    /// Whether entries of the tail are on their way.
+    fn is_in_flight(&self) -> bool {
+        self.writer.as_ref().is_some_and(Writer::is_in_flight)
+    }
+
+    /// Begins a tail.
+    fn begin_tail(&mut self) -> Result<(), ShipError> {
         let Some(mut writer) = self.writer.take() else {
             return Err(ShipError::TaskEnded { what: "writer" });
         };
-        let packers = self.packers.clone();
         self.append = Some(ReusableBoxFuture::new(async move {
-            let came = extended(&mut writer, &packers, from, &log).await;
-            (writer, came)
+            writer.begin_tail().await;
+            (writer, Ok(Came::Begun))
         }));
+        Ok(())
+    }
+
+    /// Hands what came to the tail.
+    fn hand(&mut self, batch: &mut Batch) -> Result<(), ShipError> {
+        let Some(writer) = self.writer.as_mut() else {
+            return Err(ShipError::TaskEnded { what: "writer" });
+        };
+        let log = batch.hand();
+        let entry = encode_entry(writer.tail_place(), &log, &self.packers)?;
+        crash_point!("ship-tail");
+        writer.send(&entry)?;
         Ok(())
     }
 
@@ -531,28 +567,63 @@ impl Pipeline {
     }
 }
 
-/// Appends log to the writer's tail.
-async fn extended(
-    writer: &mut Writer,
-    packers: &Packers,
-    from: Offset,
-    log: &[u8],
-) -> Result<Came, ShipError> {
-    let Some(place) = writer.tail_place(log.len()).filter(|place| place.at().offset == from).cloned() else {
-        return Ok(Came::NotTailed);
-    };
-    let (mut frames, mut at, mut rest) = (Vec::new(), from, log);
-    while !rest.is_empty() {
-        let (plain, behind) = rest.split_at(rest.len().min(frame_room(at, place.segment_bytes())));
-        frames.push(packers.pack(plain).map_err(encode_error)?);
-        at = Offset::new(at.get() + plain.len() as u64);
-        rest = behind;
+/// A timer that is set anew only where it is asked for another moment: to set one wakes the runtime.
+struct Timer(Pin<Box<Sleep>>);
+
+impl Timer {
+    fn new() -> Self {
+        Self(Box::pin(tokio::time::sleep(Duration::ZERO)))
     }
-    let (entry, _) = encode_packed(&place, frames, Mark::NONE)?;
-    crash_point!("ship-tail");
-    let is_stored = writer.extend(&entry).await?;
-    crash_point!("ship-tailed");
-    Ok(if is_stored { Came::Tailed(entry.header.end_position()) } else { Came::NotTailed })
+
+    /// Waits until then; for ever where there is no such moment.
+    ///
+    /// # Cancel safety
+    /// May be dropped and asked again.
+    async fn until(&mut self, due: Option<Instant>) {
+        let Some(due) = due.map(Into::into) else { return std::future::pending().await };
+        if self.0.deadline() != due {
+            self.0.as_mut().reset(due);
+        }
+        self.0.as_mut().await;
+    }
+}
+
+/// What becomes of log that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ForTail {
+    /// It goes to the tail.
+    Now,
+    /// It does, once there is one.
+    OnceBegun,
+    /// It does, or it counts, once something is heard of what is on its way.
+    Later,
+    /// It is to be a chunk, or nothing waits.
+    Nothing,
+}
+
+/// What came of what was on its way.
+enum Arrived {
+    /// An append ended.
+    Append(Box<(Writer, Result<Came, ShipError>)>),
+    /// The tail holds log up to here.
+    Tailed(Position),
+    /// It took nothing: what was sent there goes as a chunk.
+    NotTailed,
+}
+
+/// The next answer of the target, for ever none while nothing is on its way.
+async fn arrived(append: &mut Option<Append>, writer: &mut Option<Writer>) -> Arrived {
+    match (append.as_mut(), writer.as_mut()) {
+        (Some(append), _) => Arrived::Append(Box::new(append.await)),
+        (None, Some(writer)) => {
+            let before = writer.stored();
+            writer.heard().await;
+            crash_point!("ship-tailed");
+            let stored = writer.stored();
+            if stored == before { Arrived::NotTailed } else { Arrived::Tailed(stored) }
+        }
+        (None, None) => std::future::pending().await,
+    }
 }
 
 /// Why a stream is closed, if it is: a full batch has waited for so long, and an append. One that holds the log at the source itself

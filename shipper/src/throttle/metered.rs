@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use farshore_journal::layout;
-use farshore_journal::store::tails::{Peeked, Standing, Tail, Tails};
+use farshore_journal::store::tails::{Appending, Peeked, Standing, Tail, Tails};
 use farshore_journal::store::{
     Created, HasTails, Key, KeyPrefix, Listed, ObjectStore, Operation, StoreError,
 };
@@ -124,11 +124,15 @@ struct MeteredTail {
     valve: Arc<Valve>,
 }
 
-#[async_trait]
 impl Tail for MeteredTail {
-    async fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Result<(), StoreError> {
-        self.valve.pass(Lane::Log, bytes.len() as u64).await;
-        self.inner.append(at, bytes, free).await
+    /// Counted, and not held up: with a limit there is no tail.
+    fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Appending {
+        let (valve, length) = (Arc::clone(&self.valve), bytes.len() as u64);
+        let answer = self.inner.append(at, bytes, free);
+        Appending::new(async move {
+            valve.pass(Lane::Log, length).await;
+            answer.await
+        })
     }
 }
 

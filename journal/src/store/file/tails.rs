@@ -3,6 +3,8 @@
 //! Always: a tail's zeros, its name and its folders are flushed before its first append, so an append flushes the file's bytes alone. The looks behind the flush
 //! (`FORMAT.md` T2) go through the kernel's own view of this machine's file system, which every process here shares; on file systems that answer from a cache of their own there are no tails.
 
+mod appender;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +21,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{self, FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use self::appender::Appender;
 use super::super::tails::{ENTRY_ALIGN, MAX_TAILS, PEEKED, Peeked, Standing, TAIL_BYTES, Tail, Tails};
 use super::super::{Created, Key, KeyPrefix, ObjectStore, Operation, StoreError};
 use super::FileStore;
@@ -40,33 +43,12 @@ const LOCAL: [FsType; 5] = [
 ];
 const LOCAL_NUMBERS: [i64; 2] = [0x2fc1_2fc1, 0xf2f5_2010];
 
-/// A tail that this process began.
-#[derive(Debug)]
-struct FileTail {
-    store: FileStore,
-    folder: Arc<OwnedFd>,
-    file: Arc<File>,
-    name: String,
-    what: String,
-}
-
-#[async_trait]
-impl Tail for FileTail {
-    async fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Result<(), StoreError> {
-        let (folder, file, free, what) =
-            (Arc::clone(&self.folder), Arc::clone(&self.file), free.clone(), self.what.clone());
-        let name = self.name.clone();
-        let work = move |tree: &Tree| append(tree, (&folder, &name, &file), at, &bytes, (&free, what));
-        self.store.run(Operation::Append, self.what.clone(), 0, work).await
-    }
-}
-
 #[async_trait]
 impl Tails for FileStore {
     async fn begin(&self, folder: &KeyPrefix) -> Result<Box<dyn Tail>, StoreError> {
-        let (name, store) = (folder.clone(), self.clone());
+        let (name, tree) = (folder.clone(), Arc::clone(&self.tree));
         let bytes = usize::try_from(TAIL_BYTES).unwrap_or(usize::MAX);
-        self.run(Operation::Append, folder.to_string(), bytes, move |tree| begin(tree, &name, store)).await
+        self.run(Operation::Append, folder.to_string(), bytes, move |_| begin(&tree, &name)).await
     }
 
     async fn close(&self, folder: &KeyPrefix) -> Result<(), StoreError> {
@@ -125,7 +107,7 @@ fn to_write(tree: &Tree, folder: &KeyPrefix) -> Result<(), StoreError> {
     }
 }
 
-fn begin(tree: &Tree, folder: &KeyPrefix, store: FileStore) -> Result<Box<dyn Tail>, StoreError> {
+fn begin(tree: &Arc<Tree>, folder: &KeyPrefix) -> Result<Box<dyn Tail>, StoreError> {
     to_write(tree, folder)?;
     if !is_local(tree) {
         let (what, reason) =
@@ -148,7 +130,16 @@ fn begin(tree: &Tree, folder: &KeyPrefix, store: FileStore) -> Result<Box<dyn Ta
         return Err(io("make a tail", error));
     }
     let what = format!("{folder}{name}");
-    Ok(Box::new(FileTail { store, folder: Arc::new(held), file: Arc::new(file), name, what }))
+    let appender = Appender { tree: Arc::clone(tree), folder: held, file, name: name.clone(), what };
+    match appender.start() {
+        Ok(tail) => Ok(Box::new(tail)),
+        Err(error) => {
+            if let Ok(held) = folder_at(tree, below(folder)) {
+                let _ = unlinkat(&held, name.as_str(), UnlinkatFlags::NoRemoveDir);
+            }
+            Err(io("start a thread for a tail", error))
+        }
+    }
 }
 
 /// Space that is taken and written: an append then changes bytes and nothing else.
@@ -160,37 +151,6 @@ fn zeros(file: &File) -> io::Result<()> {
         at += block.len() as u64;
     }
     file.sync_all()
-}
-
-fn append(
-    tree: &Tree,
-    (folder, name, file): (&OwnedFd, &str, &File),
-    at: u64,
-    bytes: &[u8],
-    (free, what): (&Key, String),
-) -> Result<(), StoreError> {
-    let io = |step, error: io::Error| failed(Operation::Append, &what, step, error, true);
-    if at.saturating_add(bytes.len() as u64) > TAIL_BYTES {
-        return Err(io("write behind the tail's end", Errno::EFBIG.into()));
-    }
-    fail::fail_point!("store-tail-write", |arg| Err(io("write to the tail", super::create::injected(arg))));
-    file.write_all_at(bytes, at).map_err(|error| io("write to the tail", error))?;
-    fail::fail_point!("store-tail-written");
-    // After a failure the tail is given up: a second flush could lie.
-    fail::fail_point!("store-tail-flush", |arg| Err(io("flush the tail", super::create::injected(arg))));
-    file.sync_data().map_err(|error| io("flush the tail", error))?;
-    fail::fail_point!("store-tail-flushed");
-    // Only now, and in this order: whoever deletes takes the name first, then `closed`, when his opening stands.
-    let is_named = is_named(folder, name, file).map_err(|error| io("look at the tail", error))?;
-    let is_closed = is_closed(folder).map_err(|error| io("look whether the tail is closed", error))?;
-    if !is_named || is_closed || tree.is_there(free)? {
-        return Err(StoreError::Refused {
-            operation: Operation::Append,
-            what,
-            reason: "another took the journal over, or looks for its end".to_owned(),
-        });
-    }
-    Ok(())
 }
 
 fn closed(folder: &KeyPrefix) -> StoreError {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::wire::{Answer, Asked, TailAnswer, TailAsked};
 use super::{RemoteStore, strange};
-use crate::store::tails::{Peeked, Standing, Tail, Tails};
+use crate::store::tails::{Appending, Peeked, Standing, Tail, Tails};
 use crate::store::{Created, Key, KeyPrefix, ObjectStore, StoreError};
 
 /// A tail that a receiver began for this process.
@@ -14,13 +14,12 @@ struct RemoteTail {
     store: RemoteStore,
     folder: KeyPrefix,
     id: String,
-    /// How many appends were answered.
+    /// How many appends were sent.
     order: u64,
 }
 
-#[async_trait]
 impl Tail for RemoteTail {
-    async fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Result<(), StoreError> {
+    fn append(&mut self, at: u64, bytes: Bytes, free: &Key) -> Appending {
         let asked = Asked::Tail(TailAsked::Append {
             folder: self.folder.clone(),
             id: self.id.clone(),
@@ -29,13 +28,14 @@ impl Tail for RemoteTail {
             free: free.clone(),
             length: bytes.len() as u64,
         });
-        match self.store.ask(&asked, bytes).await? {
-            Answer::Tail(TailAnswer::Appended) => {
-                self.order += 1;
-                Ok(())
+        self.order += 1;
+        let store = self.store.clone();
+        Appending::new(async move {
+            match store.ask(&asked, bytes).await? {
+                Answer::Tail(TailAnswer::Appended) => Ok(()),
+                _ => Err(strange(&asked)),
             }
-            _ => Err(strange(&asked)),
-        }
+        })
     }
 }
 
