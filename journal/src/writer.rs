@@ -162,14 +162,24 @@ pub fn encode_data(place: &Place, log: &[u8]) -> Result<(Encoded, Place), Journa
 /// As there.
 pub fn encode_marked(place: &Place, log: &[u8], mark: Mark) -> Result<(Encoded, Place), JournalError> {
     let mut packer = Packer::new(place.compression).map_err(encode_error)?;
+    let frames = frames_of(place, log, |plain| packer.pack(plain))?;
+    encode_packed(place, frames, mark)
+}
+
+/// Log in the frames that it has at `place`, each as long as it may be.
+fn frames_of(
+    place: &Place,
+    log: &[u8],
+    mut pack: impl FnMut(&[u8]) -> Result<Packed, FormatError>,
+) -> Result<Vec<Packed>, JournalError> {
     let (mut frames, mut at, mut rest) = (Vec::new(), place.at.offset, log);
     while !rest.is_empty() {
         let (plain, behind) = rest.split_at(rest.len().min(frame_room(at, place.segment_bytes)));
-        frames.push(packer.pack(plain).map_err(encode_error)?);
+        frames.push(pack(plain).map_err(encode_error)?);
         at = Offset::new(at.get() + plain.len() as u64);
         rest = behind;
     }
-    encode_packed(place, frames, mark)
+    Ok(frames)
 }
 
 /// Encodes log that was packed as `place` has it compressed ([`Place::compression`]), in frames of at most [`frame_room`] bytes

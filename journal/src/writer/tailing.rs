@@ -6,12 +6,11 @@
 
 use futures::FutureExt as _;
 
-use super::{Place, TIDY_GRACE, Writer, encode_data, encode_error, encode_packed, frame_room};
+use super::{Place, TIDY_GRACE, Writer, encode_data, encode_packed, frames_of};
 use crate::error::JournalError;
 use crate::format::object::{Compression, Encoded};
 use crate::format::{Kind, Mark};
 use crate::packing::Packers;
-use crate::position::Offset;
 
 /// Bytes of an entry beyond its log's at most: header, trailer, and each frame's head and what sealing and compression add to it.
 const ENTRY_OVERHEAD: u64 = 64 << 10;
@@ -44,13 +43,7 @@ pub fn encode_entry(place: &Place, log: &[u8], packers: &Packers) -> Result<Enco
         let place = Place { compression: Compression::None, ..place.clone() };
         return Ok(encode_data(&place, log)?.0);
     }
-    let (mut frames, mut at, mut rest) = (Vec::new(), place.at.offset, log);
-    while !rest.is_empty() {
-        let (plain, behind) = rest.split_at(rest.len().min(frame_room(at, place.segment_bytes)));
-        frames.push(packers.pack(plain).map_err(encode_error)?);
-        at = Offset::new(at.get() + plain.len() as u64);
-        rest = behind;
-    }
+    let frames = frames_of(place, log, |plain| packers.pack(plain))?;
     Ok(encode_packed(place, frames, Mark::NONE)?.0)
 }
 

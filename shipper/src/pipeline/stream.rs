@@ -137,14 +137,13 @@ impl Pipeline {
                     || batch.is_chunk()
                     || held.is_some()
                     || due_at.is_some_and(|due| due <= now);
-                let is_flying = self.is_in_flight();
-                if !is_due && for_tail != ForTail::Nothing {
+                if !is_due {
                     match for_tail {
                         ForTail::Now => self.hand(&mut batch)?,
                         ForTail::OnceBegun => self.begin_tail()?,
                         ForTail::Later | ForTail::Nothing => {}
                     }
-                } else if is_due && !is_flying {
+                } else if !self.is_in_flight() {
                     // A record that began before decoding did is in no entry, so neither is a chunk that one may end in, where the
                     // journal has more in front of it.
                     let start = batch.start().offset;
