@@ -23,10 +23,11 @@ pub mod schedule;
 pub mod secret;
 pub mod serve;
 mod service;
+pub mod spool;
 mod sqlite;
 pub mod throttle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,7 @@ use secret::{Secret, SecretSource};
 use serve::ServeConfig;
 pub use service::{ServiceConfig, TlsFiles};
 
+use self::spool::SpoolConfig;
 use crate::throttles::rule::Rule;
 
 /// The largest configuration file read, in bytes: thousands of databases fit, a wrong path does not.
@@ -288,6 +290,8 @@ pub struct DatabaseConfig {
     pub retention: Option<Retention>,
     /// The most that goes to all its stores together, at all times; `None`: as much as they take.
     pub bandwidth: Option<Rate>,
+    /// Where its log may be kept for stores that are away.
+    pub spool: Option<SpoolConfig>,
     /// The rules that limit and tell.
     pub throttles: Vec<Rule>,
 }
@@ -400,7 +404,8 @@ pub fn parse(
         toml::from_str(text).map_err(|error| ConfigProblem::of_toml(path, text, &error))?;
     let (warnings, variables, files) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     let may_expire = document.service.expire;
-    Judge { path, folder, text, environment, warnings, variables, files, may_expire }.config(document)
+    let spools = BTreeSet::new();
+    Judge { path, folder, text, environment, warnings, variables, files, spools, may_expire }.config(document)
 }
 
 /// Carries what every judgement needs.
@@ -414,6 +419,8 @@ struct Judge<'a> {
     variables: BTreeMap<String, String>,
     /// The SQLite files, and what each is called.
     files: BTreeMap<PathBuf, DatabaseName>,
+    /// The directories of spools.
+    spools: BTreeSet<PathBuf>,
     /// Whether the service may delete what no rule keeps.
     may_expire: bool,
 }
@@ -563,8 +570,12 @@ impl Judge<'_> {
         };
         let protection = self.protection(name, database.engine, database.stores.get_ref(), written)?;
         let key = format!("databases.{name}.heartbeat");
-        let heartbeat =
-            self.address(&key, span, database.heartbeat_url.as_ref(), database.heartbeat_url_file.clone())?;
+        let heartbeat = self.address(
+            &key,
+            span.clone(),
+            database.heartbeat_url.as_ref(),
+            database.heartbeat_url_file.clone(),
+        )?;
         let judged = DatabaseConfig {
             engine,
             stores: database.stores.into_inner().into_iter().map(Spanned::into_inner).collect(),
@@ -586,8 +597,19 @@ impl Judge<'_> {
             compare: self.compare(database.compare.as_ref(), database.engine)?,
             retention: self.retention(database.retention.as_ref())?,
             bandwidth: self.bandwidth(database.bandwidth.as_ref())?,
+            spool: self.spool(database.spool.as_ref(), database.engine)?,
             throttles: self.throttles(&database.throttles)?,
         };
+        if let (Some(spool), true) = (&judged.spool, judged.extends_spool())
+            && spool.places.len() < 2
+        {
+            return Err(self
+                .problem(span, "a throttle extends the spool, and it has no `extensions`")
+                .hint("extensions = [{ directory = \"/mnt/more/orders\", limit = \"50GiB\" }]"));
+        }
+        if judged.spool.is_none() && judged.extends_spool() {
+            return Err(self.problem(span, "a throttle extends the spool, and there is none"));
+        }
         self.judge_retired(&database.retired_keys, &judged.verify_keys)?;
         if let (Some(lowest), false) = (judged.lowest_bandwidth(), judged.protection == Protection::Async) {
             self.warnings.push(format!(

@@ -23,6 +23,7 @@ use farshore_journal::registry::Repository;
 use farshore_journal::store::{self, StoreError, StoreOptions};
 use farshore_testkit::pg::{Major, Server};
 use farshore_testkit::process::wait_for;
+use farshore_testkit::small_disk::SmallDisk;
 use farshore_testkit::user;
 use support::{SOON, Service, offset, text};
 
@@ -228,33 +229,6 @@ fn programs_of_another_major_are_refused_before_a_byte_is_written() {
     assert!(!to.exists());
     let checked = service.ask(&["check", "db"]);
     assert!(text(&checked.stdout).contains("restore.programs"), "{checked:?}");
-}
-
-/// A file system of a few megabytes; `None` where this user may not mount one.
-struct SmallDisk {
-    place: PathBuf,
-}
-
-impl SmallDisk {
-    fn at(place: PathBuf, mib: u32) -> Option<Self> {
-        std::fs::create_dir_all(&place).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=0777"), "tmpfs"]).arg(&place);
-        let mounted = mount.output().is_ok_and(|done| done.status.success());
-        mounted.then_some(Self { place })
-    }
-
-    fn enlarge(&self, mib: u32) {
-        let mut mount = Command::new("mount");
-        mount.args(["-o", &format!("remount,size={mib}m")]).arg(&self.place);
-        assert!(mount.output().unwrap().status.success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _removed_with_the_folder = Command::new("umount").arg("-l").arg(&self.place).output();
-    }
 }
 
 #[test]

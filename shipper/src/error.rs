@@ -104,6 +104,21 @@ pub enum ShipError {
         /// For how long nothing was taken.
         waited: Duration,
     },
+    /// The primary may have been made to let go of log because the spool had it, and the spool does not say now what it has.
+    #[error(
+        "the log from {from} to {to} is not at the primary any more, and the spool does not answer for it: {wrong}. What is stored is untouched. Mount its directory or put its files back; a file that does not \
+         read is removed once it is given up{}", if *holds { "" } else { "; after ten minutes the gap is recorded, as on_full = \"bypass\" asks" }
+    )]
+    SpoolLacks {
+        /// Where the journal ends.
+        from: Position,
+        /// From where on the primary has log.
+        to: Offset,
+        /// What is wrong with the spool.
+        wrong: String,
+        /// Whether it is waited for without an end.
+        holds: bool,
+    },
     /// The journal's end is not where it was read: it was appended to meanwhile. It is read and compared anew.
     #[error("the journal was appended to while it was compared; it is compared anew")]
     JournalMoved,
@@ -141,6 +156,7 @@ impl ShipError {
             | Self::Shape(_)
             | Self::OldPrimary { .. }
             | Self::StoreAway { .. }
+            | Self::SpoolLacks { .. }
             | Self::Conflict { .. } => Retry::Operator,
             Self::TaskEnded { .. }
             | Self::JournalMoved

@@ -21,6 +21,9 @@ use crate::fill_rate::FillRate;
 use crate::progress::Progress;
 use crate::recorder::PrimaryFacts;
 use crate::retention;
+use crate::spool::decide::{held_from, let_go};
+use crate::spool::files::SpoolFiles;
+use crate::spool::{Run, SpoolState, Spooled};
 use crate::waits::{WaitsSeen, WaitsWatch};
 
 /// How often a slot is moved and the primary's log is looked at.
@@ -28,13 +31,45 @@ const WATCH: Duration = Duration::from_secs(1);
 /// How often a slot is used although nothing moves it: well below any sensible `idle_replication_slot_timeout`.
 const TOUCH: Duration = Duration::from_secs(5);
 
+/// Where the keep slot stands on a host that takes writes, and whose host it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotStands {
+    /// From where on it keeps the log.
+    pub at: Offset,
+    /// How far the host's log was flushed.
+    pub flushed: Offset,
+    /// The cluster.
+    pub system_identifier: u64,
+    /// Bytes of one of its log segments.
+    pub segment_bytes: u64,
+}
+
+/// A spool, as the keeper looks at it.
+#[derive(Debug, Clone)]
+pub struct SpoolSeen {
+    /// Its files: a cluster that has some here is ours, whether or not a store says so.
+    pub files: SpoolFiles,
+    /// How it stands.
+    pub told: watch::Receiver<Spooled>,
+}
+
+impl SpoolSeen {
+    /// What it holds of a timeline; with whether log may be let go on the strength of it.
+    fn run(&self, timeline: Timeline) -> (Option<Run>, bool) {
+        let told = self.told.borrow();
+        (told.run.filter(|run| run.timeline == timeline), told.state == SpoolState::Taking)
+    }
+}
+
 /// What was last learnt of the keep slot on one host. `None` is "not known".
 #[derive(Debug, Clone, Default)]
 pub struct HostKept {
     /// Whether the host takes writes, and on which timeline.
     pub primary: Option<Timeline>,
-    /// From where on the slot keeps the log.
+    /// From where on the log is kept, by the slot and by what the spool holds before it.
     pub kept_from: Option<Offset>,
+    /// Where the slot itself stands, on a primary.
+    pub stands: Option<SlotStands>,
     /// What is released there.
     pub released: Option<Position>,
     /// Bytes of log that the host keeps.
@@ -68,6 +103,8 @@ pub struct Keeper {
     pub free: FreeBytes,
     /// Looks whether commits wait, where nobody else does.
     pub waits: Option<WaitsWatch>,
+    /// The spool, where there is one.
+    pub spool: Option<SpoolSeen>,
 }
 
 impl Keeper {
@@ -105,6 +142,8 @@ impl Keeper {
         tokio::select! {
             () = cancel.cancelled() => return,
             () = any_knows_its_cluster(self.targets.clone()) => {}
+            // Its folder tells too.
+            () = tokio::time::sleep(WATCH), if self.spool.is_some() => {}
         }
         loop {
             let looked = async {
@@ -134,7 +173,7 @@ impl Keeper {
                 Err(why @ Error::Server { .. }) => {
                     place.say(&host, Some(&why.to_string()));
                     told.send_modify(|kept| {
-                        kept.kept_from = None;
+                        (kept.kept_from, kept.stands) = (None, None);
                         kept.trouble = Some(why.to_string());
                         kept.retained_bytes = None;
                         kept.seconds_to_full = None;
@@ -153,17 +192,25 @@ impl Keeper {
     }
 
     async fn look(&self, sql: &Session, place: &mut Place) -> Result<HostKept, Error> {
-        let cluster = self.targets.iter().find_map(|target| target.borrow().cluster);
-        // Not known yet whose journal it is.
-        let Some(cluster) = cluster else { return Ok(HostKept::default()) };
-        if cluster != sql.system_identifier().await? {
+        let known = self.targets.iter().find_map(|target| target.borrow().cluster);
+        let cluster = sql.system_identifier().await?;
+        let is_ours = match known {
             // A stranger: a slot there would fill a disk that is not ours to fill.
+            Some(known) => known == cluster,
+            // No store has said yet whose journal it is.
+            None => self.is_spooled(cluster).await,
+        };
+        if !is_ours {
             return Ok(HostKept::default());
         }
         let primary = !sql.in_recovery().await?;
-        let timeline = sql.current_position().await?.timeline;
-        let mut kept = HostKept { primary: primary.then_some(timeline), ..HostKept::default() };
+        let Position { timeline, offset: flushed } = sql.current_position().await?;
         let slots = sql.slot_list().await?;
+        // A slot is made where a store bears witness, not for a folder's sake.
+        if known.is_none() && slots.iter().all(|slot| slot.name != self.keep || slot.is_lost()) {
+            return Ok(HostKept::default());
+        }
+        let mut kept = HostKept { primary: primary.then_some(timeline), ..HostKept::default() };
         let slot = match slots.iter().find(|slot| slot.name == self.keep) {
             // A slot whose log was given up keeps nothing and cannot be moved: only a new one keeps what comes.
             Some(slot) if slot.is_lost() => {
@@ -194,12 +241,23 @@ impl Keeper {
             place.touched = Some(Instant::now());
             return Ok(kept);
         };
-        let reached = self.advance(sql, restart, released, place).await?;
-        if !primary {
-            self.follow(sql, &slots, released).await?;
+        let segment_bytes = match self.segment_bytes() {
+            Some(bytes) => bytes,
+            None => sql.settings().await?.wal_segment_bytes,
+        };
+        let (run, counts) = self.spool.as_ref().map_or((None, false), |spool| spool.run(timeline));
+        let counts = counts && !self.is_shipped_by_another(&slots);
+        let released_at = released.map(|released| released.offset);
+        let to = let_go(restart, released_at, run.filter(|_| counts), flushed, segment_bytes);
+        // An answer that is lost must not make a move of ours look like another's.
+        place.asked = place.asked.max(Some(to));
+        let reached = self.advance(sql, restart, to, place).await?;
+        // What nobody streams by would hold what is stored, or what the spool has.
+        if !primary || counts && run.is_some() {
+            self.follow(sql, &slots, reached).await?;
         }
         // Until what is released has come to where it stands, it keeps less than it should.
-        let ours = place.stood_at.max(released.map(|released| released.offset));
+        let ours = place.stood_at.max(place.asked).max(released.map(|released| released.offset));
         place.moved_by_another = match released {
             Some(released) if released.offset >= restart => false,
             _ => {
@@ -208,15 +266,22 @@ impl Keeper {
             }
         };
         place.stood_at = Some(reached);
-        kept.kept_from = Some(reached);
-        kept.released = released.map(|released| Position::new(timeline, released.offset.max(reached)));
+        let held = held_from(reached, run);
+        kept.kept_from = Some(held);
+        kept.stands =
+            primary.then_some(SlotStands { at: reached, flushed, system_identifier: cluster, segment_bytes });
+        // What is let go because the spool has it is not what the stores release.
+        kept.released = released.map(|released| match run {
+            Some(_) => released,
+            None => Position::new(timeline, released.offset.max(reached)),
+        });
         let moved = place.moved_by_another.then(|| {
             format!(
                 "someone else moves the slot {}: the log that it lets go may not be stored everywhere",
                 self.keep
             )
         });
-        place.lacks(self.lacking(reached, released), released.is_some());
+        place.lacks(self.lacking(held, released), released.is_some());
         kept.trouble = moved.or_else(|| place.lacking.clone().filter(|_| primary));
         if primary {
             kept.waits = place.glance(sql).await?;
@@ -238,13 +303,31 @@ impl Keeper {
     /// What every target has stored and compared, less what a resume asks for again.
     fn released(&self) -> Option<Position> {
         let stored: Vec<_> = self.targets.iter().map(|target| target.borrow().releasable).collect();
-        let segment_bytes = self.targets.iter().find_map(|target| target.borrow().segment_bytes)?;
-        retention::released(&stored, segment_bytes)
+        retention::released(&stored, self.segment_bytes()?)
+    }
+
+    fn segment_bytes(&self) -> Option<u64> {
+        self.targets.iter().find_map(|target| target.borrow().segment_bytes)
+    }
+
+    /// Whether somebody else streams by one of the targets' slots: another service, which has not this spool.
+    fn is_shipped_by_another(&self, slots: &[SlotState]) -> bool {
+        self.live.iter().zip(&self.targets).any(|(live, target)| {
+            let is_used = slots.iter().any(|slot| slot.name == *live && slot.active_pid.is_some());
+            is_used && !target.borrow().streams
+        })
+    }
+
+    /// Whether the spool has a folder of this cluster's.
+    async fn is_spooled(&self, cluster: u64) -> bool {
+        let Some(spool) = &self.spool else { return false };
+        let segments = spool.files.of(cluster);
+        tokio::task::spawn_blocking(move || segments.has_folder()).await.unwrap_or(false)
     }
 
     /// Why the slot keeps less than a resume asks for, if it does: it was made anew after it was lost or dropped.
     fn lacking(&self, kept_from: Offset, released: Option<Position>) -> Option<String> {
-        let segment_bytes = self.targets.iter().find_map(|target| target.borrow().segment_bytes)?;
+        let segment_bytes = self.segment_bytes()?;
         let released = released?.offset;
         (kept_from.segment_start(segment_bytes) > released).then(|| {
             format!(
@@ -259,10 +342,9 @@ impl Keeper {
         &self,
         sql: &Session,
         restart: Offset,
-        released: Option<Position>,
+        to: Offset,
         place: &mut Place,
     ) -> Result<Offset, Error> {
-        let to = released.map_or(restart, |released| released.offset.max(restart));
         let idle = place.touched.is_none_or(|touched| touched.elapsed() >= TOUCH);
         if to == restart && !idle {
             return Ok(restart);
@@ -272,19 +354,13 @@ impl Keeper {
         Ok(reached)
     }
 
-    /// Moves what is left of the live slots on a standby. One that is in use, by a standby of this one say, is left alone.
-    async fn follow(
-        &self,
-        sql: &Session,
-        slots: &[SlotState],
-        released: Option<Position>,
-    ) -> Result<(), Error> {
-        let Some(released) = released else { return Ok(()) };
+    /// Moves the live slots that nobody streams by. One that is in use, by a standby of a standby say, is left alone.
+    async fn follow(&self, sql: &Session, slots: &[SlotState], to: Offset) -> Result<(), Error> {
         for slot in slots.iter().filter(|slot| self.live.contains(&slot.name) && slot.active_pid.is_none()) {
-            if slot.is_lost() || slot.restart.is_none_or(|restart| restart >= released.offset) {
+            if slot.is_lost() || slot.restart.is_none_or(|restart| restart >= to) {
                 continue;
             }
-            match sql.slot_advance(&slot.name, released.offset).await {
+            match sql.slot_advance(&slot.name, to).await {
                 Ok(_) | Err(Error::SlotInUse { .. } | Error::SlotMissing { .. }) => {}
                 Err(why) => return Err(why),
             }
@@ -297,6 +373,8 @@ impl Keeper {
 #[derive(Default)]
 struct Place {
     stood_at: Option<Offset>,
+    /// The furthest that it was moved to.
+    asked: Option<Offset>,
     touched: Option<Instant>,
     moved_by_another: bool,
     /// The slot was lost or dropped, and the one that was made in its place keeps less than a resume asks for.

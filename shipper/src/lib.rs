@@ -27,6 +27,7 @@ pub mod reported;
 pub mod resume;
 pub mod retention;
 pub mod slots;
+pub mod spool;
 pub mod standing;
 pub mod supervisor;
 pub mod throttle;

@@ -131,6 +131,12 @@ pub struct Pipeline {
     resumes_at: Option<Offset>,
     /// The end of what is stored of the bytes that the present stream's source has; `None` until the stream showed it.
     proven: Option<Position>,
+    /// The most that the present stream's source was told.
+    reported: Offset,
+    /// Whether what is appended comes from files: the source was not compared with it.
+    filling: bool,
+    /// Since when the spool does not say what it has; `None` while it does.
+    spool_away: Option<Instant>,
     /// Whether the journal was found to have a base from which its end can be reached; looked for where commits wait.
     based: bool,
     copies: Copies,
@@ -163,6 +169,9 @@ impl Pipeline {
             notes: index::Notes::default(),
             resumes_at: None,
             proven: None,
+            reported: Offset::new(0),
+            filling: false,
+            spool_away: None,
             based: false,
             copies,
             points,
@@ -220,8 +229,10 @@ impl Pipeline {
                 (_, Retry::Never) => PipelineState::Failed,
                 _ => PipelineState::Degraded,
             };
+            self.filling = false;
             self.tell(|progress| {
                 progress.state = state;
+                progress.streams = false;
                 // What the store itself said is the reason, and stays.
                 if !(matches!(why, ShipError::TargetStalled) && progress.trouble.is_some()) {
                     progress.trouble = Some(why.to_string());
@@ -296,7 +307,9 @@ impl Pipeline {
             Came::Begun => return Ok(()),
         };
         let stored = landed.end.offset;
-        self.proven = Some(landed.end);
+        if !self.filling {
+            self.proven = Some(landed.end);
+        }
         if landed.is_marked {
             self.resumes_at = Some(stored);
         }
@@ -307,11 +320,14 @@ impl Pipeline {
         }
         let oldest = self.unstored.oldest_commit(stored);
         let mut incarnation = None;
+        let filling = self.filling;
         let resumes_at = self.resumes_at.map(|at| Position::new(landed.end.timeline, at));
         self.tell(|progress| {
             progress.stored = Some(landed.end);
-            // A follower is told of marked ends only.
-            progress.releasable = Some(resumes_at.unwrap_or(landed.end));
+            if !filling {
+                // A follower is told of marked ends only.
+                progress.releasable = Some(resumes_at.unwrap_or(landed.end));
+            }
             progress.checked = Some(landed.checked);
             progress.next_sequence = Some(next);
             progress.oldest_unstored_commit = oldest;

@@ -44,6 +44,8 @@ pub struct Progress {
     pub segment_bytes: Option<u64>,
     /// The end of the last whole, checked record among what is stored.
     pub checked: Option<Offset>,
+    /// Whether a stream of this process names the target's slot at the primary.
+    pub streams: bool,
     /// What the primary was told is flushed.
     pub reported: Option<Offset>,
     /// The end of the source's log when it was last heard.

@@ -17,14 +17,17 @@ use crate::error::ShipError;
 use crate::facts;
 use crate::file_log::FileLog;
 use crate::founding::Place;
-use crate::keep::{FreeBytes, HostKept, Keeper, Kept};
+use crate::keep::{FreeBytes, HostKept, Keeper, Kept, SpoolSeen};
 use crate::pipeline::copies::Copies;
 use crate::pipeline::points::Points;
-use crate::pipeline::postgres::Cluster;
+use crate::pipeline::postgres::{Cluster, SpoolAccess};
 use crate::pipeline::{Pipeline, PipelineConfig, SourceConfig};
 use crate::progress::Progress;
 use crate::recorder::{PrimaryFacts, Recorder, StandingRecorder};
 use crate::refreshing::Refreshing;
+use crate::spool::Spooled;
+use crate::spool::files::SpoolFiles;
+use crate::spool::task::Spooler;
 use crate::waits::WaitsWatch;
 
 /// A target: its pipeline's settings, its store, and its address without secrets.
@@ -59,8 +62,25 @@ pub struct DatabaseConfig {
     pub free: FreeBytes,
     /// Looks whether commits wait, where they are to and no guard says so.
     pub waits: Option<WaitsWatch>,
+    /// Its spool, of a PostgreSQL cluster that has one.
+    pub spool: Option<SpoolConfig>,
     /// Told what is learnt of the source.
     pub primary: watch::Sender<PrimaryFacts>,
+}
+
+/// A database's spool.
+#[derive(Debug, Clone)]
+pub struct SpoolConfig {
+    /// Its files.
+    pub files: SpoolFiles,
+    /// How much the primary may keep for us before any log is taken, in bytes.
+    pub above: u64,
+    /// Whether log that was let go because the spool had it is waited for where it is not found.
+    pub holds: bool,
+    /// Whether its further directories are in use.
+    pub extended: watch::Receiver<bool>,
+    /// Told how it stands.
+    pub told: watch::Sender<Spooled>,
 }
 
 /// Ships one database to all its targets until cancelled. `shown` gets each target's progress, in the order of the targets.
@@ -82,7 +102,7 @@ pub async fn run(
     let mut watches = Vec::new();
     let mut config = config;
     let (primary_tx, primary_rx) = (config.primary.clone(), config.primary.subscribe());
-    let kept_by = slots_on_hosts(&mut config.targets);
+    let kept_by = slots_on_hosts(&mut config.targets, config.spool.as_ref());
     let file = config.targets.iter().find_map(|target| match &target.pipeline.source {
         SourceConfig::Sqlite(file) => Some(file.follow.path.clone()),
         SourceConfig::Postgres(_) => None,
@@ -123,6 +143,20 @@ pub async fn run(
         let log = FileLog { path, targets: watches.clone() };
         helpers.spawn(log.run(primary_tx, ended.clone()));
     } else if let Some((cluster, live, told)) = kept_by {
+        let spool = config.spool.as_ref();
+        let seen = spool.map(|spool| SpoolSeen { files: spool.files.clone(), told: spool.told.subscribe() });
+        if let Some(spool) = config.spool {
+            let spooler = Spooler {
+                params: cluster.params.clone(),
+                files: spool.files,
+                above: spool.above,
+                kept: cluster.kept.clone(),
+                targets: watches.clone(),
+                extended: spool.extended,
+                told: spool.told,
+            };
+            helpers.spawn(spooler.run(ended.clone()));
+        }
         let keeper = Keeper {
             params: cluster.params,
             keep: cluster.keep,
@@ -130,6 +164,7 @@ pub async fn run(
             targets: watches.clone(),
             free: config.free,
             waits: config.waits,
+            spool: seen,
         };
         helpers.spawn(keeper.run(told, primary_tx, ended.clone()));
     }
@@ -153,6 +188,7 @@ pub async fn run(
 /// learnt there, host by host; `None` for an engine that has no slots.
 fn slots_on_hosts(
     targets: &mut [TargetConfig],
+    spool: Option<&SpoolConfig>,
 ) -> Option<(Cluster, Vec<SlotName>, Vec<watch::Sender<HostKept>>)> {
     let mut clusters = Vec::new();
     for target in targets {
@@ -172,6 +208,7 @@ fn slots_on_hosts(
     let live = clusters.iter().map(|cluster| cluster.slot.clone()).collect();
     for cluster in &mut clusters {
         cluster.kept = kept.clone();
+        cluster.spool = spool.map(|spool| SpoolAccess { files: spool.files.clone(), holds: spool.holds });
     }
     let cluster = clusters.first().map(|cluster| (***cluster).clone())?;
     Some((cluster, live, told))

@@ -24,7 +24,8 @@ use farshore_shipper::pipeline::{PipelineConfig, SourceConfig};
 use farshore_shipper::progress::{PipelineState, Progress};
 use farshore_shipper::push::room::Room;
 use farshore_shipper::refreshing::Refreshing;
-use farshore_shipper::supervisor::{self, TargetConfig};
+use farshore_shipper::spool::files::SpoolFiles;
+use farshore_shipper::supervisor::{self, SpoolConfig, TargetConfig};
 use farshore_shipper::throttle::valve::{Valve, object_bytes};
 use farshore_shipper::waits::WaitsWatch;
 use farshore_shipper::{ShipError, slots};
@@ -39,13 +40,13 @@ use crate::catalog_upkeep::Upkeep;
 use crate::commands::{Context, check};
 use crate::config::protection::synchronous_names;
 use crate::config::quantity::{ByteCount, Rate};
-use crate::config::{Config, DatabaseConfig, EngineConfig, StoreName};
+use crate::config::{Config, DatabaseConfig, EngineConfig, OnFull, StoreName};
 use crate::exit::Exit;
 use crate::jobs::runner::Runner;
 use crate::message::{Code, OperatorMessage, Safe};
 use crate::room_lock::RoomLock;
 use crate::supervised::Pulse;
-use crate::throttles::task::Watched;
+use crate::throttles::task::{Watched, WatchedSpool};
 use crate::wiring::{self, Purpose};
 use crate::{listening, receiving, room_lock, serving, socket, supervised, throttles, watching};
 
@@ -85,7 +86,9 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
         // Until rules are judged for the first time, the lowest limit that they may set holds.
         let lowest = settings.lowest_bandwidth().map(Rate::get);
         let valve = Arc::new(Valve::new(lowest, settings.stores.len()));
-        let database = database(&config, name, settings, &known, catalog.as_ref(), &valve)?;
+        let mut database = database(&config, name, settings, &known, catalog.as_ref(), &valve)?;
+        let spool = spool(settings);
+        database.spool = spool.as_ref().map(|(spool, ..)| spool.clone());
         let streamed = Streamed {
             copies: database.copies.clone(),
             valve: Arc::clone(&valve),
@@ -99,6 +102,11 @@ pub async fn run(context: &mut Context) -> anyhow::Result<Exit> {
             valve,
             targets: progress_rx.clone(),
             primary: database.primary.subscribe(),
+            spool: spool.map(|(spool, limit, extended)| WatchedSpool {
+                told: spool.told.subscribe(),
+                extended,
+                limit,
+            }),
         });
         shown.push((name.clone(), progress_rx));
         let room = Room::new(config.service.room(name));
@@ -289,8 +297,23 @@ fn database(
         node: wiring::node(),
         free: Arc::new(check::free_beside_log),
         waits: waits(name, settings),
+        spool: None,
         primary: watch::Sender::default(),
     })
+}
+
+/// A database's spool, with the limit of its own directory, and who says whether it is extended.
+fn spool(settings: &DatabaseConfig) -> Option<(SpoolConfig, u64, watch::Sender<bool>)> {
+    let spool = settings.spool.as_ref()?;
+    let (extended_tx, extended) = watch::channel(false);
+    let config = SpoolConfig {
+        files: SpoolFiles::new(spool.places.clone()),
+        above: spool.above.get(),
+        holds: settings.on_full == OnFull::Hold,
+        extended,
+        told: watch::Sender::default(),
+    };
+    Some((config, spool.places.first()?.limit, extended_tx))
 }
 
 /// Whoever lets commits go looks whether they wait; where nobody does, the shipper looks.
@@ -316,6 +339,7 @@ fn source(
             slot: slots::live(name, store.as_str()).map_err(slot_name)?,
             keep: slots::keep(name).map_err(slot_name)?,
             room: Room::new(config.service.room(name)),
+            spool: None,
             kept: Vec::new(),
         })),
         EngineConfig::Sqlite { path, wal_limit } => {

@@ -141,8 +141,26 @@ pub(super) struct Database {
     pub(super) compare: Option<Compare>,
     pub(super) retention: Option<Retention>,
     pub(super) bandwidth: Option<Spanned<Rate>>,
+    pub(super) spool: Option<Spanned<Spool>>,
     #[serde(default)]
     pub(super) throttles: Vec<Spanned<Throttle>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Spool {
+    pub(super) directory: Spanned<PathBuf>,
+    pub(super) limit: Spanned<ByteCount>,
+    pub(super) above: Option<ByteCount>,
+    #[serde(default)]
+    pub(super) extensions: Vec<Spanned<SpoolExtension>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpoolExtension {
+    pub(super) directory: Spanned<PathBuf>,
+    pub(super) limit: Spanned<ByteCount>,
 }
 
 #[derive(Deserialize)]
@@ -165,7 +183,7 @@ pub(super) struct ThrottleAction {
     pub(super) notify: Option<Spanned<bool>>,
     pub(super) run: Option<Spanned<Vec<String>>>,
     pub(super) timeout: Option<Spanned<Span>>,
-    pub(super) extend_spool: Option<Spanned<toml::Value>>,
+    pub(super) extend_spool: Option<Spanned<bool>>,
     pub(super) release_spool: Option<Spanned<toml::Value>>,
 }
 

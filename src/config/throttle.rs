@@ -31,6 +31,11 @@ impl DatabaseConfig {
     pub fn lowest_bandwidth(&self) -> Option<Rate> {
         self.throttles.iter().filter_map(Rule::bandwidth).chain(self.bandwidth).min()
     }
+
+    /// Whether a rule may extend its spool.
+    pub fn extends_spool(&self) -> bool {
+        self.throttles.iter().any(|rule| rule.actions.contains(&Action::ExtendSpool))
+    }
 }
 
 impl Judge<'_> {
@@ -146,32 +151,46 @@ impl Judge<'_> {
     ) -> Result<Action, ConfigProblem> {
         let span = written.span();
         let written = written.get_ref();
-        if let Some(spool) = written.extend_spool.as_ref().or(written.release_spool.as_ref()) {
+        if let Some(release) = &written.release_spool {
             return Err(self
-                .problem(spool.span(), "there is no spool yet: it cannot be extended or released")
-                .hint("this is not built yet; what is not stored stays in the primary's own log"));
+                .problem(release.span(), "a spool is not released by an action of its own")
+                .hint("its extensions are in use while a throttle with extend_spool = true is active, and are left when it is not"));
         }
         let named = [
             written.bandwidth.is_some(),
             written.log.is_some(),
             written.notify.is_some(),
             written.run.is_some(),
+            written.extend_spool.is_some(),
         ];
         if named.into_iter().filter(|named| *named).count() != 1 {
             return Err(self.problem(span, "an action is one thing").hint(
-                "one of bandwidth = \"5MB/s\", log = \"words\", notify = true, run = [\"/path/to/program\"]",
+                "one of bandwidth = \"5MB/s\", extend_spool = true, log = \"words\", notify = true, run = [\"/path/to/program\"]",
             ));
         }
         if let (Some(timeout), None) = (&written.timeout, &written.run) {
             return Err(self.problem(timeout.span(), "`timeout` is for `run` alone"));
         }
+        let crossing = test.filter(|test| test.operator.is_transition());
         if let Some(rate) = &written.bandwidth {
-            if let Some(test) = test.filter(|test| test.operator.is_transition()) {
+            if let Some(test) = crossing {
                 return Err(self
                     .problem(rate.span(), format!("a crossing lasts no time, and a limit does: `{test}`"))
                     .hint("write `above` or `below`: the limit holds for as long as it is so"));
             }
             return self.rate(rate).map(Action::Bandwidth);
+        }
+        if let Some(extend) = &written.extend_spool {
+            return match (extend.get_ref(), crossing) {
+                (true, None) => Ok(Action::ExtendSpool),
+                (true, Some(test)) => Err(self
+                    .problem(
+                        extend.span(),
+                        format!("a crossing lasts no time, and an extension does: `{test}`"),
+                    )
+                    .hint("write `above`: the extensions are in use for as long as it is so")),
+                (false, _) => Err(self.problem(extend.span(), "this does nothing").hint("leave it out")),
+            };
         }
         if let Some(words) = &written.log {
             let plain = !words.get_ref().is_empty()

@@ -85,7 +85,7 @@ pub fn replay(always: Option<Rate>, rules: &[Rule], looks: &[Sample]) -> Replay 
                 all.events.push(event(What::State(now.state)));
             }
             if fires {
-                let once = rule.actions.iter().filter(|action| !matches!(action, Action::Bandwidth(_)));
+                let once = rule.actions.iter().filter(|action| !action.lasts());
                 all.events.extend(once.map(|action| event(What::Does(action.clone()))));
             }
             *known = Some(now);
@@ -153,6 +153,7 @@ mod tests {
                 ship_lag: Some(lag),
                 ship_lag_bytes: Some(lag * 5000),
                 retained_log: Some(64 << 20),
+                spool: None,
             });
         }
         looks

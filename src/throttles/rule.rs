@@ -28,10 +28,13 @@ pub enum Metric {
     ShipLagBytes,
     /// Bytes of log that the source keeps for us.
     RetainedLog,
+    /// How full the spool is, of the limit of its own directory: more than all of it while it is extended.
+    Spool,
 }
 
 impl Metric {
-    const ALL: [Self; 5] = [Self::ShipRate, Self::Cpu, Self::ShipLag, Self::ShipLagBytes, Self::RetainedLog];
+    const ALL: [Self; 6] =
+        [Self::ShipRate, Self::Cpu, Self::ShipLag, Self::ShipLagBytes, Self::RetainedLog, Self::Spool];
 
     /// Its word.
     pub const fn word(self) -> &'static str {
@@ -41,6 +44,7 @@ impl Metric {
             Self::ShipLag => "ship_lag",
             Self::ShipLagBytes => "ship_lag_bytes",
             Self::RetainedLog => "retained_log",
+            Self::Spool => "spool",
         }
     }
 
@@ -52,6 +56,7 @@ impl Metric {
             Self::ShipLag => sample.ship_lag,
             Self::ShipLagBytes => sample.ship_lag_bytes,
             Self::RetainedLog => sample.retained_log,
+            Self::Spool => sample.spool,
         }
     }
 
@@ -64,7 +69,7 @@ impl Metric {
             Self::ShipLagBytes | Self::RetainedLog => {
                 text.parse().map(ByteCount::get).map_err(|why| why.to_string())
             }
-            Self::Cpu => text
+            Self::Cpu | Self::Spool => text
                 .strip_suffix('%')
                 .and_then(|number| number.parse::<u64>().ok())
                 .filter(|percent| (1..=100).contains(percent))
@@ -79,7 +84,7 @@ impl Metric {
     pub fn show(self, value: u64) -> String {
         match self {
             Self::ShipRate => Rate::new(value).to_string(),
-            Self::Cpu => format!("{}.{}%", value / 10, value % 10),
+            Self::Cpu | Self::Spool => format!("{}.{}%", value / 10, value % 10),
             Self::ShipLag => format!("{}.{}s", value / 1000, value % 1000 / 100),
             Self::ShipLagBytes | Self::RetainedLog => ByteCount::new(value).to_string(),
         }
@@ -137,12 +142,6 @@ impl Test {
             Some("METRIC above|below|rises above|falls below VALUE, as in \"ship_lag above 30s\"".to_owned())
         };
         let (word, rest) = text.split_once(' ').ok_or_else(|| ("not a test".to_owned(), form()))?;
-        if matches!(word, "spool" | "spool_use" | "spool_used") {
-            return Err((
-                "there is no spool yet: what it holds cannot be tested".to_owned(),
-                Some("this is not built yet; test ship_lag_bytes or retained_log".to_owned()),
-            ));
-        }
         let Some(metric) = Metric::ALL.into_iter().find(|metric| metric.word() == word) else {
             let known: Vec<&str> = Metric::ALL.into_iter().map(Metric::word).collect();
             let hint = crate::config::diagnose::nearest(word, &known).map_or_else(
@@ -181,6 +180,8 @@ pub enum Action {
     Bandwidth(Rate),
     /// It is written to the service's log, with these words.
     Log(String),
+    /// The spool's further directories are in use, while the rule is active.
+    ExtendSpool,
     /// Those who are notified of trouble are told of it.
     Notify,
     /// A program is run.
@@ -195,10 +196,16 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it holds while the rule is active, and is not done once.
+    pub const fn lasts(&self) -> bool {
+        matches!(self, Self::Bandwidth(_) | Self::ExtendSpool)
+    }
+
     /// In a word or two, for people: what a program is given is not shown.
     pub fn show(&self) -> String {
         match self {
             Self::Bandwidth(rate) => format!("bandwidth {rate}"),
+            Self::ExtendSpool => "extend_spool".to_owned(),
             Self::Log(_) => "log".to_owned(),
             Self::Notify => "notify".to_owned(),
             Self::Run { program, .. } => format!("run {}", program.display()),

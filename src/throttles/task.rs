@@ -16,6 +16,7 @@ use farshore_catalog::throttle::{self, RuleState, THROTTLE_HEARTBEAT, Throttles}
 use farshore_journal::DatabaseName;
 use farshore_shipper::progress::Progress;
 use farshore_shipper::recorder::PrimaryFacts;
+use farshore_shipper::spool::Spooled;
 use farshore_shipper::throttle::valve::Valve;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -50,6 +51,26 @@ pub struct Watched {
     pub targets: watch::Receiver<Vec<Progress>>,
     /// What is known of its source.
     pub primary: watch::Receiver<PrimaryFacts>,
+    /// Its spool, where it has one.
+    pub spool: Option<WatchedSpool>,
+}
+
+/// A spool, as throttles look at it.
+pub struct WatchedSpool {
+    /// How it stands.
+    pub told: watch::Receiver<Spooled>,
+    /// Told whether its further directories are in use.
+    pub extended: watch::Sender<bool>,
+    /// Bytes that its own directory may hold.
+    pub limit: u64,
+}
+
+impl WatchedSpool {
+    /// How full it is, in thousandths of its own directory's limit.
+    fn share(&self) -> Option<u64> {
+        let bytes = self.told.borrow().bytes?;
+        u64::try_from(u128::from(bytes) * 1000 / u128::from(self.limit.max(1))).ok()
+    }
 }
 
 /// A database, with what is known of its rules.
@@ -175,7 +196,7 @@ impl Fires {
         for action in &self.rule.actions {
             match action {
                 // Set, and told of, by what the rule is.
-                Action::Bandwidth(_) | Action::Notify => {}
+                Action::Bandwidth(_) | Action::ExtendSpool | Action::Notify => {}
                 Action::Log(words) => tracing::warn!(database = %database, rule, why, "throttle: {words}"),
                 Action::Run { program, arguments, timeout } => {
                     runs.push((program.clone(), arguments.clone(), *timeout));
@@ -207,7 +228,8 @@ impl Judged {
         let rate = self.rate.look(self.watched.valve.sent(), since);
         let targets = self.watched.targets.borrow().clone();
         let primary = self.watched.primary.borrow().clone();
-        let look = look::look(now, (&targets, self.required), &primary, (rate, cpu));
+        let mut look = look::look(now, (&targets, self.required), &primary, (rate, cpu));
+        look.spool = self.watched.spool.as_ref().and_then(WatchedSpool::share);
         let mut fired = Vec::new();
         for rule in &self.rules {
             let (known, fires) = judge::judge(rule, self.known.get(&rule.name), &look);
@@ -223,6 +245,15 @@ impl Judged {
             self.watched.valve.set(rate);
             let limit = limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
             tracing::info!(database = %self.watched.database, limit, rule = whose.flatten(), "another limit holds");
+        }
+        if let Some(spool) = &self.watched.spool {
+            let extends = |rule: &Rule| {
+                self.state(rule) == RuleState::Active && rule.actions.contains(&Action::ExtendSpool)
+            };
+            let extended = self.rules.iter().any(extends);
+            if spool.extended.send_replace(extended) != extended {
+                tracing::warn!(database = %self.watched.database, extended, "the spool's further directories are in use, or no longer");
+            }
         }
         if self.looks.len() == WAITING {
             self.looks.pop_front();

@@ -27,13 +27,23 @@ pub struct Sample {
     pub ship_lag_bytes: Option<u64>,
     /// Bytes of log that the source keeps for us.
     pub retained_log: Option<u64>,
+    /// How full the spool is, in thousandths of the limit of its own directory.
+    pub spool: Option<u64>,
 }
 
 impl Sample {
     /// A look of which nothing is known.
     pub fn unknown(at: Time) -> Self {
         let at = at - TimeDelta::nanoseconds(at.timestamp_subsec_nanos().into());
-        Self { at, ship_rate: None, cpu: None, ship_lag: None, ship_lag_bytes: None, retained_log: None }
+        Self {
+            at,
+            ship_rate: None,
+            cpu: None,
+            ship_lag: None,
+            ship_lag_bytes: None,
+            retained_log: None,
+            spool: None,
+        }
     }
 
     fn hour(&self) -> Time {
@@ -46,7 +56,8 @@ impl Sample {
     }
 
     fn text(&self) -> String {
-        let parts = [self.ship_rate, self.cpu, self.ship_lag, self.ship_lag_bytes, self.retained_log];
+        let parts =
+            [self.ship_rate, self.cpu, self.ship_lag, self.ship_lag_bytes, self.retained_log, self.spool];
         let parts = parts.map(|part| part.map(|part| part.to_string()).unwrap_or_default());
         format!("{}:{};", self.within_hour().num_seconds(), parts.join(","))
     }
@@ -60,10 +71,15 @@ fn samples(hour: Time, body: &str) -> Result<Vec<Sample>> {
         let (second, said) = entry.split_once(':').ok_or_else(wrong)?;
         let second: i64 =
             second.parse().ok().filter(|second| (0..3600).contains(second)).ok_or_else(wrong)?;
-        let mut known = [None; 5];
+        let mut known = [None; 6];
         let mut parts = said.split(',');
-        for place in &mut known {
-            let part = parts.next().ok_or_else(wrong)?;
+        for (at, place) in known.iter_mut().enumerate() {
+            let part = match parts.next() {
+                Some(part) => part,
+                // Builds of before there were spools wrote one figure less.
+                None if at == 5 => "",
+                None => return Err(wrong()),
+            };
             *place = match part {
                 "" => None,
                 part => Some(part.parse::<u64>().map_err(|_| wrong())?),
@@ -72,9 +88,9 @@ fn samples(hour: Time, body: &str) -> Result<Vec<Sample>> {
         if parts.next().is_some() {
             return Err(wrong());
         }
-        let [ship_rate, cpu, ship_lag, ship_lag_bytes, retained_log] = known;
+        let [ship_rate, cpu, ship_lag, ship_lag_bytes, retained_log, spool] = known;
         let at = hour + TimeDelta::seconds(second);
-        all.insert(second, Sample { at, ship_rate, cpu, ship_lag, ship_lag_bytes, retained_log });
+        all.insert(second, Sample { at, ship_rate, cpu, ship_lag, ship_lag_bytes, retained_log, spool });
     }
     Ok(all.into_values().collect())
 }
@@ -171,13 +187,19 @@ mod tests {
             ship_lag: Some(0),
             ship_lag_bytes: Some(u64::MAX),
             retained_log: Some(16 << 20),
+            spool: Some(1200),
         };
         let some = Sample { retained_log: Some(7), ..Sample::unknown(at(0)) };
         let later = Sample { ship_rate: Some(1), ..known };
         let body: String = [known, some, later].iter().map(Sample::text).collect();
         assert_eq!(samples(hour, &body).unwrap(), [some, later]);
         assert_eq!(Sample::unknown(at(5) + TimeDelta::milliseconds(700)).at, at(5));
-        for wrong in ["3600:,,,,;", "x:,,,,;", "1:,,,;", "1:,,,,,;", "1:-4,,,,;", "1"] {
+        let before_spools = samples(hour, "1:5,,,,7;").unwrap();
+        assert_eq!(
+            before_spools,
+            [Sample { ship_rate: Some(5), retained_log: Some(7), ..Sample::unknown(at(1)) }]
+        );
+        for wrong in ["3600:,,,,,;", "x:,,,,,;", "1:,,,;", "1:,,,,,,;", "1:-4,,,,;", "1"] {
             assert!(samples(hour, wrong).is_err(), "{wrong}");
         }
     }

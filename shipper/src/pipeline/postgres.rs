@@ -15,6 +15,7 @@ use crate::error::ShipError;
 use crate::founding::Witness;
 use crate::keep::Kept;
 use crate::push::room::Room;
+use crate::spool::files::SpoolFiles;
 
 /// A cluster, and how it is shipped into one store.
 #[derive(Debug, Clone)]
@@ -27,8 +28,19 @@ pub struct Cluster {
     pub keep: SlotName,
     /// The room of pushed files, which may hold what the source no longer has.
     pub room: Room,
+    /// The spool, where there is one.
+    pub spool: Option<SpoolAccess>,
     /// That slot as it is looked at on each host.
     pub kept: Kept,
+}
+
+/// A spool, as pipelines read it.
+#[derive(Debug, Clone)]
+pub struct SpoolAccess {
+    /// Its files.
+    pub files: SpoolFiles,
+    /// Whether log that the primary was made to let go is waited for where it is not found, and not given up.
+    pub holds: bool,
 }
 
 /// A store's live slot at the primary bears witness that it was shipped into.

@@ -4,15 +4,15 @@
 //! from a file that was decoded to its own end; the bytes given out are those that were decoded. What it does not do: append.
 
 use farshore_engines::event::LogEvent;
-use farshore_engines::postgres::log::{LogDecoder, LogError, LogShape};
+use farshore_engines::postgres::log::{LogDecoder, LogError, LogShape, SegmentBytes};
 use farshore_journal::{Offset, Position};
 
-use super::room::{LogFile, Room};
+use super::room::LogFile;
 use crate::batch::MAX_CHUNK_BYTES;
 use crate::error::ShipError;
 use crate::resume::{Comparison, Tail};
 
-/// The largest segment that is appended from a file: it is held in memory whole.
+/// The most that is appended from files at once, and so the largest segment: it is held in memory whole.
 const LARGEST_BYTES: u64 = 64 << 20;
 
 /// Bytes for one chunk, with the end of the last whole record in all that was decoded up to their end.
@@ -44,8 +44,8 @@ pub struct Proof {
 /// Why files prove nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Unproved {
-    /// The room cannot be read.
-    #[error("the room of pushed files cannot be read: {0}")]
+    /// They cannot be read.
+    #[error("the log's files cannot be read: {0}")]
     Room(#[from] std::io::Error),
     /// A file differs from the journal.
     #[error("{file} differs from the journal: {why}")]
@@ -68,20 +68,41 @@ pub enum Unproved {
     Ended,
 }
 
-/// Reads the files that follow one another from where a resume compares: up to the first that holds log behind the journal's end.
+/// Where whole log segments may stand.
+pub trait LogFiles: Clone + Send + 'static {
+    /// Those without a hole between them, the first of which holds `from`, on its timeline; none when it is not here. Not all need be told.
+    ///
+    /// # Errors
+    /// When nobody can say.
+    fn run_from(&self, from: Position, segment_bytes: SegmentBytes) -> std::io::Result<Vec<LogFile>>;
+}
+
+impl LogFiles for super::room::Room {
+    fn run_from(&self, from: Position, segment_bytes: SegmentBytes) -> std::io::Result<Vec<LogFile>> {
+        Self::run_from(self, from, segment_bytes)
+    }
+}
+
+impl<D: crate::spool::disk::Disk> LogFiles for crate::spool::files::Segments<D> {
+    fn run_from(&self, from: Position, segment_bytes: SegmentBytes) -> std::io::Result<Vec<LogFile>> {
+        Self::run_from(self, from, segment_bytes)
+    }
+}
+
+/// Reads the files that follow one another from where a resume compares: as many as may be held in memory.
 /// `None` when there is none.
 ///
 /// # Errors
 /// When the first file proves nothing; a later one that does not is left out.
 pub async fn prove(
-    room: &Room,
+    files: &impl LogFiles,
     shape: LogShape,
     tail: &Tail,
     next_transaction: Option<u64>,
 ) -> Result<Option<Proof>, Unproved> {
-    let (room, tail) = (room.clone(), tail.clone());
+    let (files, tail) = (files.clone(), tail.clone());
     let proved = tokio::task::spawn_blocking(move || {
-        let mut run = room.run_from(tail.compare_from(), shape.segment_bytes)?;
+        let mut run = files.run_from(tail.compare_from(), shape.segment_bytes)?;
         loop {
             match read(&run, shape, &tail, next_transaction) {
                 Err((at, why)) if at > 0 => {
@@ -113,7 +134,7 @@ fn read(
         decoder = decoder.with_transaction_anchor(next);
     }
     let mut comparison = Comparison::over(tail);
-    let (mut fresh, mut events) = (Vec::new(), Vec::new());
+    let (mut fresh, mut events, mut gathered) = (Vec::new(), Vec::new(), 0);
     for (at, file) in run.iter().enumerate() {
         let bytes = std::fs::read(&file.path).map_err(|why| (at, why.into()))?;
         let skip = end.offset.bytes_since(file.start.offset).and_then(|skip| usize::try_from(skip).ok());
@@ -132,7 +153,8 @@ fn read(
             fresh.push(Piece { bytes: piece.to_vec(), checked: decoder.checked_end() });
         }
         end.offset = file.end;
-        if !fresh.is_empty() {
+        gathered += behind.len() as u64;
+        if gathered + shape.segment_bytes.get() > LARGEST_BYTES {
             break;
         }
     }

@@ -16,6 +16,7 @@ pub mod mail;
 pub mod pg;
 pub mod process;
 pub mod random;
+pub mod small_disk;
 pub mod soak;
 pub mod stores;
 pub mod user;

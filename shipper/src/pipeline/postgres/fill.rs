@@ -1,11 +1,12 @@
-//! What the room of pushed files can do when the stream cannot begin: fill what the source lacks, or bear witness to the
+//! What files can do when the stream cannot begin: those of the spool and of the room of pushed files fill what the source lacks, or bear witness to the
 //! journal's end so that the stream begins behind it.
 //!
 //! What always holds: files are held to the proof of [`crate::push::proof`], and what they hold is appended by the journal's owner,
 //! as what the stream brings is. A file that proves nothing changes nothing.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use farshore_journal::Position;
 use farshore_journal::format::Mark;
 use farshore_journal::reader::Reader;
 
@@ -14,21 +15,34 @@ use super::source::Source;
 use crate::batch::Batch;
 use crate::error::ShipError;
 use crate::pipeline::Pipeline;
-use crate::push::proof::{Proof, prove};
+use crate::push::proof::{LogFiles, Proof, prove};
 use crate::resume::Tail;
 
-/// What the room came to.
+/// How long a spool that does not say what it has is waited for, where log may be given up.
+const SPOOL_AWAY: Duration = Duration::from_secs(600);
+
+/// What the files came to.
 pub(super) enum Filled {
     /// The journal goes on: its end is another one now.
     Appended,
     /// The files hold nothing new, and are equal to the journal's end as far as they reach.
     Witness(Box<Proof>),
-    /// Nothing that helps.
-    Nothing,
+    /// Nothing that helps; with what is wrong with those of the spool, if anything is.
+    Nothing { spool: Option<String> },
+}
+
+impl Filled {
+    /// What is wrong with the spool's files, if anything is.
+    pub(super) fn wrong(self) -> Option<String> {
+        match self {
+            Self::Nothing { spool } => spool,
+            Self::Appended | Self::Witness(_) => None,
+        }
+    }
 }
 
 impl Pipeline {
-    /// Looks into the room for what the source no longer has.
+    /// Looks into the spool, and into the room, for what the source no longer has.
     pub(super) async fn fill(
         &mut self,
         cluster: &Cluster,
@@ -36,31 +50,110 @@ impl Pipeline {
         source: &Source,
         tail: &Tail,
     ) -> Result<Filled, ShipError> {
-        let anchor = source.sql.next_transaction().await?;
-        let proof = match prove(&cluster.room, source.shape, tail, Some(anchor)).await {
-            Ok(Some(proof)) => proof,
-            Ok(None) => return Ok(Filled::Nothing),
-            Err(why) => {
-                tracing::warn!(database = %self.config.database, error = %why, "pushed files do not continue the journal");
-                return Ok(Filled::Nothing);
-            }
+        let wrong = match self.fill_from_spool(cluster, reader, source, tail).await? {
+            Filled::Nothing { spool } => spool,
+            filled => return Ok(filled),
         };
-        if proof.fresh.is_empty() {
-            return Ok(Filled::Witness(Box::new(proof)));
+        match self.proved(&cluster.room, source, tail).await? {
+            Ok(Some(proof)) if proof.fresh.is_empty() => Ok(Filled::Witness(proof)),
+            Ok(Some(proof)) => self.fill_from("pushed files", *proof, reader, source, tail).await,
+            Ok(None) | Err(_) => Ok(Filled::Nothing { spool: wrong }),
         }
+    }
+
+    /// Whether log that neither the source nor the spool has may be given up. Where the slot stands beyond it, the spool may have had it: then only a spool that
+    /// is all there, and reads, says that it is gone.
+    pub(super) async fn check_given_up(
+        &mut self,
+        cluster: &Cluster,
+        source: &Source,
+        stored: Position,
+        wrong: Option<String>,
+    ) -> Result<(), ShipError> {
+        let (Some(spool), Some(wrong)) = (&cluster.spool, wrong) else { return Ok(()) };
+        let slot = source.sql.slot_get(&cluster.keep).await?.and_then(|slot| slot.restart);
+        let segment_bytes = source.shape.segment_bytes.get();
+        let Some(to) = slot.map(|slot| slot.segment_start(segment_bytes)).filter(|to| *to > stored.offset)
+        else {
+            return Ok(());
+        };
+        let since = *self.spool_away.get_or_insert_with(Instant::now);
+        match !spool.holds && since.elapsed() > SPOOL_AWAY {
+            true => Ok(()),
+            false => Err(ShipError::SpoolLacks { from: stored, to, wrong, holds: spool.holds }),
+        }
+    }
+
+    /// As [`Self::fill`], from the spool alone.
+    pub(super) async fn fill_from_spool(
+        &mut self,
+        cluster: &Cluster,
+        reader: &Reader,
+        source: &Source,
+        tail: &Tail,
+    ) -> Result<Filled, ShipError> {
+        let Some(spool) = &cluster.spool else { return Ok(Filled::Nothing { spool: None }) };
+        let segments = spool.files.of(source.system.system_identifier);
+        match self.proved(&segments, source, tail).await? {
+            Ok(Some(proof)) if !proof.fresh.is_empty() => {
+                self.fill_from("the spool", *proof, reader, source, tail).await
+            }
+            // That it is not there is an answer only where all of the spool is.
+            Ok(_) => {
+                let looked = tokio::task::spawn_blocking(move || segments.is_all_there()).await;
+                let looked = looked.map_err(|_| ShipError::TaskEnded { what: "spool" })?;
+                Ok(Filled::Nothing { spool: looked.err().map(|why| why.to_string()) })
+            }
+            Err(why) => Ok(Filled::Nothing { spool: Some(why) }),
+        }
+    }
+
+    /// What files prove; `Err` in it says why they prove nothing.
+    async fn proved(
+        &self,
+        files: &impl LogFiles,
+        source: &Source,
+        tail: &Tail,
+    ) -> Result<Result<Option<Box<Proof>>, String>, ShipError> {
+        let anchor = source.sql.next_transaction().await?;
+        Ok(prove(files, source.shape, tail, Some(anchor)).await.map(|proof| proof.map(Box::new)).map_err(|why| {
+            tracing::warn!(database = %self.config.database, error = %why, "files do not continue the journal");
+            why.to_string()
+        }))
+    }
+
+    /// Appends what lies behind the journal's end.
+    async fn fill_from(
+        &mut self,
+        whence: &str,
+        proof: Proof,
+        reader: &Reader,
+        source: &Source,
+        tail: &Tail,
+    ) -> Result<Filled, ShipError> {
         self.own(reader, tail.end, Some(tail.last)).await?;
         tracing::info!(database = %self.config.database, store = %self.config.store_name, from = %tail.end, to = %proof.end,
-            "log that the source no longer has is taken from pushed files");
+            "log that the source no longer has is taken from {whence}");
+        // The source was asked a moment ago: it is not silent while log comes from elsewhere.
+        self.tell(|progress| {
+            progress.source_end = Some(source.system.flushed);
+            progress.last_contact = Some(chrono::Utc::now());
+            progress.trouble = None;
+        });
         self.unstored.clear();
         proof.events.into_iter().for_each(|event| self.unstored.note(event));
         let _told_when_it_was_stored = self.unstored.up_to(tail.end.offset);
         let mut batch = Batch::at(tail.end, self.config.writer.segment_bytes);
+        // None of this was compared with the source: nothing is released on the strength of it.
+        self.filling = true;
         for piece in proof.fresh {
             let end = batch.end().offset;
             batch.push(&piece.bytes, false, Instant::now());
             self.send(&mut batch, Vec::new(), piece.checked.unwrap_or(end), Mark::NONE)?;
             self.settle().await?;
         }
+        self.filling = false;
+        self.spool_away = None;
         Ok(Filled::Appended)
     }
 }

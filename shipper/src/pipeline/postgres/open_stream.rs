@@ -12,6 +12,10 @@ use farshore_journal::Position;
 use super::source::Source;
 use crate::error::ShipError;
 
+/// How often, and after how long, a slot that is in use is asked for again before its holder is ended.
+const MOMENTS: u32 = 2;
+const MOMENT: Duration = Duration::from_millis(50);
+
 impl Source {
     /// Names the live slot in a stream from `from`; makes the slot when it is missing, and ends an older stream of ours.
     pub(super) async fn open_stream(
@@ -34,7 +38,16 @@ impl Source {
                 Err(why) => return Err(why.into()),
             }
         }
-        match connection.start_physical(Some(slot), from).await {
+        let mut begun = connection.start_physical(Some(slot), from).await;
+        // The keeper holds a slot for a moment when it moves it.
+        for _ in 0..MOMENTS {
+            if !matches!(begun, Err(wire::Error::SlotInUse { .. })) {
+                break;
+            }
+            tokio::time::sleep(MOMENT).await;
+            begun = Connection::connect(params, &host).await?.start_physical(Some(slot), from).await;
+        }
+        match begun {
             Err(why @ wire::Error::SlotInUse { .. }) => {
                 // An older stream, ours or a frozen shipper's: end it, so that only one is fed.
                 match sql.slot_terminate_holder(slot).await? {

@@ -51,7 +51,15 @@ impl Pipeline {
         let mut witness: Option<Box<Proof>> = None;
         loop {
             if let Some(reason) = conflict.take() {
-                // Both histories stay restorable: the old incarnation is left as it is.
+                // Both histories stay restorable: the old incarnation is left as it is, with what the spool has of it.
+                if cluster.spool.is_some() {
+                    let host = self.config.writer.host.clone();
+                    while let Some(tail) = resume::tail(&reader, record.segment_bytes, &host).await?
+                        && let Filled::Appended =
+                            self.fill_from_spool(cluster, &reader, &source, &tail).await?
+                    {
+                    }
+                }
                 let left = Left::of(&repository, &record).await;
                 tracing::error!(database = %self.config.database, "{}", left.followed_by(&reason));
                 record = self.found(&repository, &identity, record.number + 1, &reason).await?;
@@ -147,9 +155,13 @@ impl Pipeline {
                     let witnessed = proof.is_some();
                     let begun = begin(cluster, source, &tail, proof).await;
                     let streamed = match begun {
-                        Ok(begun) => Box::pin(self.stream(&reader, begun, &tail, cancel)).await,
+                        Ok(begun) => {
+                            self.tell(|progress| progress.streams = true);
+                            Box::pin(self.stream(&reader, begun, &tail, cancel)).await
+                        }
                         Err(why) => Err(why),
                     };
+                    self.tell(|progress| progress.streams = false);
                     match streamed {
                         Ok(None) => return Ok(()),
                         // The timeline ended: ask the server anew how its history goes on.
@@ -172,7 +184,8 @@ impl Pipeline {
                             match self.fill(cluster, &reader, &source, &tail).await? {
                                 Filled::Appended => {}
                                 Filled::Witness(proof) if !witnessed => witness = Some(proof),
-                                Filled::Witness(_) | Filled::Nothing => {
+                                nothing @ (Filled::Witness(_) | Filled::Nothing { .. }) => {
+                                    self.check_given_up(cluster, &source, tail.end, nothing.wrong()).await?;
                                     let now = source.system.flushed;
                                     match gap_end(tail.end, now, &source.history, record.segment_bytes) {
                                         Some(end) => self.gap(&reader, &tail, end).await?,

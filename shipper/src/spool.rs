@@ -1,0 +1,74 @@
+//! The spool: log that the primary may let go before a store has it, in whole segments under PostgreSQL's own names.
+//!
+//! What always holds (`docs/adr/2026-11-29-the-spool.md`): nothing is called stored for being here; what the primary is made to let go on the
+//! strength of it survives power loss, was compared with the source, and stays until every target has stored it.
+
+pub mod decide;
+pub mod disk;
+pub mod files;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod power_loss;
+pub mod task;
+
+use farshore_journal::{Offset, Timeline};
+
+/// Segments of one timeline without a hole between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Their timeline.
+    pub timeline: Timeline,
+    /// The first one's first byte.
+    pub start: Offset,
+    /// The first byte behind the last.
+    pub end: Offset,
+}
+
+impl Run {
+    /// Whether what lies behind `offset` begins in it, or at its end.
+    pub fn reaches(&self, offset: Offset) -> bool {
+        self.start <= offset && offset <= self.end
+    }
+}
+
+/// How a spool stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SpoolState {
+    /// The primary keeps little for us: nothing is taken.
+    #[default]
+    Idle,
+    /// It takes log.
+    Taking,
+    /// There is no room: the primary keeps its log.
+    Full,
+    /// It would take log and may not, or cannot; the trouble says why.
+    Waiting,
+}
+
+impl SpoolState {
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Taking => "taking",
+            Self::Full => "full",
+            Self::Waiting => "waiting",
+        }
+    }
+}
+
+/// A spool's snapshot. `None` is "not known".
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Spooled {
+    /// How it stands.
+    pub state: SpoolState,
+    /// What it holds that counts: compared with the source in this process.
+    pub run: Option<Run>,
+    /// Bytes of everything in its folders.
+    pub bytes: Option<u64>,
+    /// Bytes that it may hold, in the directories that are in use now.
+    pub limit: u64,
+    /// Why it does not take log, or lets none go.
+    pub trouble: Option<String>,
+}
