@@ -39,6 +39,8 @@ pub struct Proof {
     pub fresh: Vec<Piece>,
     /// Commits and points in what was read.
     pub events: Vec<LogEvent>,
+    /// Why a later file was left out, if one was.
+    pub left_out: Option<String>,
 }
 
 /// Why files prove nothing.
@@ -103,13 +105,16 @@ pub async fn prove(
     let (files, tail) = (files.clone(), tail.clone());
     let proved = tokio::task::spawn_blocking(move || {
         let mut run = files.run_from(tail.compare_from(), shape.segment_bytes)?;
+        let mut left_out = None;
         loop {
             match read(&run, shape, &tail, next_transaction) {
                 Err((at, why)) if at > 0 => {
-                    tracing::warn!(error = %why, "a pushed file is left out");
+                    tracing::warn!(error = %why, "a file of log is left out");
+                    left_out = Some(why.to_string());
                     run.truncate(at);
                 }
-                other => return other.map_err(|(_, why)| why),
+                Err((_, why)) => return Err(why),
+                Ok(proof) => return Ok(proof.map(|proof| Proof { left_out, ..proof })),
             }
         }
     });
@@ -158,5 +163,5 @@ fn read(
             break;
         }
     }
-    Ok(Some(Proof { of: tail.end, end, decoder, comparison, fresh, events }))
+    Ok(Some(Proof { of: tail.end, end, decoder, comparison, fresh, events, left_out: None }))
 }

@@ -139,7 +139,9 @@ impl Disk for Fickle {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.step(|state| drop(state.names.remove(path)))
+        self.step(|state| {
+            state.names.remove(path);
+        })
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {

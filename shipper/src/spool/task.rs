@@ -95,7 +95,6 @@ impl Primary {
 impl Spooler {
     /// Fills it until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
-        let mut said: Option<String> = None;
         loop {
             let ended = tokio::select! {
                 () = cancel.cancelled() => return,
@@ -105,20 +104,12 @@ impl Spooler {
                 Ok(()) => LOOK,
                 Err(why) => {
                     let differs = matches!(why, SpoolError::Differs { .. });
-                    let why = why.to_string();
-                    if said.as_ref() != Some(&why) {
-                        tracing::error!(error = %why, "the spool");
-                        said = Some(why.clone());
-                    }
                     // What was compared stays what the log is held by; nothing more is let go on the strength of it.
                     let run = self.told.borrow().run.filter(|_| !differs);
-                    self.tell(SpoolState::Waiting, run, Some(why)).await;
+                    self.tell(SpoolState::Waiting, run, Some(why.to_string())).await;
                     PAUSE
                 }
             };
-            if self.told.borrow().trouble.is_none() {
-                said = None;
-            }
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -288,6 +279,11 @@ impl Spooler {
         let files = self.files.clone();
         let bytes = tokio::task::spawn_blocking(move || files.bytes()).await;
         let bytes = bytes.ok().and_then(Result::ok);
+        if let Some(trouble) =
+            trouble.as_ref().filter(|trouble| self.told.borrow().trouble.as_ref() != Some(*trouble))
+        {
+            tracing::warn!(state = state.word(), "the spool: {trouble}");
+        }
         self.told.send_replace(Spooled { state, run, bytes, limit, trouble });
     }
 }

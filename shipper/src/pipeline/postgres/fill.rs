@@ -94,10 +94,11 @@ impl Pipeline {
     ) -> Result<Filled, ShipError> {
         let Some(spool) = &cluster.spool else { return Ok(Filled::Nothing { spool: None }) };
         let segments = spool.files.of(source.system.system_identifier);
-        match self.proved(&segments, source, tail).await? {
+        match self.proved(&segments, source, tail).await?.map(|proof| proof.map(|proof| *proof)) {
             Ok(Some(proof)) if !proof.fresh.is_empty() => {
-                self.fill_from("the spool", *proof, reader, source, tail).await
+                self.fill_from("the spool", proof, reader, source, tail).await
             }
+            Ok(Some(Proof { left_out: Some(why), .. })) => Ok(Filled::Nothing { spool: Some(why) }),
             // That it is not there is an answer only where all of the spool is.
             Ok(_) => {
                 let looked = tokio::task::spawn_blocking(move || segments.is_all_there()).await;
