@@ -8,6 +8,7 @@ pub mod connection;
 pub mod facts;
 mod heads;
 mod settings;
+mod spool;
 pub mod sqlite;
 mod stores;
 mod surroundings;
@@ -116,6 +117,8 @@ pub const CODES: &[&str] = &[
     "slots.state",
     "slots.standby",
     "space.pg_wal",
+    "spool.directory",
+    "spool.apart",
     "server.clock",
     "sqlite.file",
     "sqlite.database",
@@ -154,6 +157,7 @@ pub fn findings(facts: &CheckFacts) -> Vec<Finding> {
     surroundings::judge_slots(facts, &mut findings);
     surroundings::judge_standby_slots(facts, &mut findings);
     surroundings::judge_space(facts, &mut findings);
+    facts.spool.iter().for_each(|spool| spool::judge(spool, &mut findings));
     surroundings::judge_clock("server.clock", "the server's clock", facts.clock_difference, &mut findings);
     if facts.stores.is_empty() {
         findings.push(Finding::unknown("store.reachable", "any store of this database"));

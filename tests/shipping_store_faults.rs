@@ -117,6 +117,7 @@ async fn ship_into_a_failing_directory(
             slot: slots::live(&name, "main").unwrap(),
             keep,
             room: Room::new(node.folder().join("room")),
+            spool: None,
             kept: Vec::new(),
         })),
         store_name: "main".to_owned(),
@@ -147,6 +148,7 @@ async fn ship_into_a_failing_directory(
         node: node_name,
         free,
         waits: None,
+        spool: None,
         primary: watch::Sender::default(),
     };
     let (shown, progress) = watch::channel(Vec::new());

@@ -362,12 +362,16 @@ fn what_is_spooled_of_a_history_that_was_rolled_back_stays_restorable_in_its_own
     node.wait_end(1, flushed(server));
     let_go(&story);
     let spooled = segments(place).iter().rev().find(|name| name.len() == 24).cloned().unwrap();
+    // The service knows of nothing any more: neither where the store ends, nor that the server went back.
+    service.kill9();
     server.stop(Mode::Fast);
     std::fs::remove_dir_all(&data).unwrap();
     copy(&snapshot, &data);
     server.start();
     server.sql("create table another_history(n int)");
+    let service = node.start(None);
     churn(server, 26);
+    service.wait_log("in the spool differs from the source's");
     story.give_it_back();
     let two = wait_for(SOON, || (node.incarnations().len() == 2).then_some(()));
     assert!(two.is_some(), "{}", node.log());

@@ -22,6 +22,7 @@ use crate::lineup;
 use crate::proof::{Outline, Proof, drill_newest_in_txn};
 use crate::schedule::{Schedule, schedule_list_in_txn};
 use crate::shipping::{Shipping, shipping_all_in_txn};
+use crate::spool::{Spool, spool_list_in_txn};
 use crate::standby::{Standby, standby_list_in_txn};
 use crate::status::{Along, Backups, is_target, ships, shown_timeline};
 use crate::target::{Target, target_all_in_txn};
@@ -102,6 +103,8 @@ pub struct Fleet {
     pub standbys: Vec<Standby>,
     /// Whether commits wait, of databases whose commits are to.
     pub guards: Vec<Guard>,
+    /// How spools stand.
+    pub spools: Vec<Spool>,
     /// What limits databases, as their shippers last said.
     pub throttles: Vec<Throttles>,
 }
@@ -248,6 +251,7 @@ pub async fn fleet_in_txn(txn: &mut Txn, now: Time) -> Result<Fleet> {
         seals: seal_list_in_txn(txn).await?,
         standbys: standby_list_in_txn(txn, None).await?,
         guards: guard_list_in_txn(txn).await?,
+        spools: spool_list_in_txn(txn).await?,
         throttles: throttle_list_in_txn(txn).await?,
     })
 }

@@ -54,6 +54,7 @@ pub mod schedule;
 pub mod session;
 pub mod shipping;
 pub mod snapshot;
+pub mod spool;
 pub mod standby;
 pub mod status;
 pub mod store;

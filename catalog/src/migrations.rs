@@ -60,6 +60,7 @@ const FILES: &[(i64, &str, &str)] = &[
     (20_261_128_140_000, "throttles", include_str!("../../migrations/20261128140000_throttles.sql")),
     (20_261_128_170_000, "guards", include_str!("../../migrations/20261128170000_guards.sql")),
     (20_261_128_200_000, "compares", include_str!("../../migrations/20261128200000_compares.sql")),
+    (20_261_129_090_000, "spools", include_str!("../../migrations/20261129090000_spools.sql")),
 ];
 
 /// Whether a SQLite catalog has exactly this version's tables, by reading alone: whoever only reads must not wait for a lock that another process

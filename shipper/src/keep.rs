@@ -30,6 +30,10 @@ use crate::waits::{WaitsSeen, WaitsWatch};
 const WATCH: Duration = Duration::from_secs(1);
 /// How often a slot is used although nothing moves it: well below any sensible `idle_replication_slot_timeout`.
 const TOUCH: Duration = Duration::from_secs(5);
+/// How long a spool needs at most to see what the keeper saw, and to say that what it compared counts no more.
+const DOUBT: Duration = Duration::from_secs(5);
+/// How long it may take to say whether it has a folder of a cluster's.
+const FOLDER: Duration = Duration::from_secs(10);
 
 /// Where the keep slot stands on a host that takes writes, and whose host it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +155,7 @@ impl Keeper {
                     Some(sql) => sql,
                     None => {
                         // What was not seen meanwhile is not vouched for.
-                        place.glanced = None;
+                        (place.glanced, place.is_new) = (None, true);
                         Session::connect(&self.params, &host).await?
                     }
                 };
@@ -246,7 +250,17 @@ impl Keeper {
             None => sql.settings().await?.wal_segment_bytes,
         };
         let (run, counts) = self.spool.as_ref().map_or((None, false), |spool| spool.run(timeline));
-        let counts = counts && !self.is_shipped_by_another(&slots);
+        // A server that went back in its history, or that was lost sight of, is another one until the spool was compared with it anew.
+        let went_back = place.stood_at.is_some_and(|stood_at| restart < stood_at)
+            || place.flushed.replace(flushed).is_some_and(|before| flushed < before)
+            || primary && run.is_some_and(|run| flushed < run.end);
+        if went_back || std::mem::take(&mut place.is_new) {
+            place.doubted = Some(Instant::now());
+        }
+        let is_doubted = place.doubted.is_some_and(|since| since.elapsed() < DOUBT);
+        let elsewhere = counts && self.is_shipped_by_another(&slots);
+        place.elsewhere = if elsewhere { place.elsewhere + 1 } else { 0 };
+        let counts = counts && !is_doubted && !elsewhere;
         let released_at = released.map(|released| released.offset);
         let to = let_go(restart, released_at, run.filter(|_| counts), flushed, segment_bytes);
         // An answer that is lost must not make a move of ours look like another's.
@@ -254,7 +268,8 @@ impl Keeper {
         let reached = self.advance(sql, restart, to, place).await?;
         // What nobody streams by would hold what is stored, or what the spool has.
         if !primary || counts && run.is_some() {
-            self.follow(sql, &slots, reached).await?;
+            let to = |restart| let_go(restart, released_at, run.filter(|_| counts), flushed, segment_bytes);
+            self.follow(sql, &slots, to).await?;
         }
         // Until what is released has come to where it stands, it keeps less than it should.
         let ours = place.stood_at.max(place.asked).max(released.map(|released| released.offset));
@@ -282,7 +297,11 @@ impl Keeper {
             )
         });
         place.lacks(self.lacking(held, released), released.is_some());
-        kept.trouble = moved.or_else(|| place.lacking.clone().filter(|_| primary));
+        let elsewhere = (place.elsewhere > 5 && primary).then(|| {
+            "somebody else streams by this database's slots: what the spool has is not let go, since another service has not this spool"
+                .to_owned()
+        });
+        kept.trouble = moved.or_else(|| place.lacking.clone().filter(|_| primary)).or(elsewhere);
         if primary {
             kept.waits = place.glance(sql).await?;
             let retained = slots.iter().filter_map(|slot| slot.retained_bytes).max().unwrap_or(0);
@@ -322,7 +341,8 @@ impl Keeper {
     async fn is_spooled(&self, cluster: u64) -> bool {
         let Some(spool) = &self.spool else { return false };
         let segments = spool.files.of(cluster);
-        tokio::task::spawn_blocking(move || segments.has_folder()).await.unwrap_or(false)
+        let looked = tokio::task::spawn_blocking(move || segments.has_folder());
+        tokio::time::timeout(FOLDER, looked).await.is_ok_and(|looked| looked.unwrap_or(false))
     }
 
     /// Why the slot keeps less than a resume asks for, if it does: it was made anew after it was lost or dropped.
@@ -355,12 +375,19 @@ impl Keeper {
     }
 
     /// Moves the live slots that nobody streams by. One that is in use, by a standby of a standby say, is left alone.
-    async fn follow(&self, sql: &Session, slots: &[SlotState], to: Offset) -> Result<(), Error> {
+    /// Each moves over what may be let go from where it stands, and no further.
+    async fn follow(
+        &self,
+        sql: &Session,
+        slots: &[SlotState],
+        to: impl Fn(Offset) -> Offset,
+    ) -> Result<(), Error> {
         for slot in slots.iter().filter(|slot| self.live.contains(&slot.name) && slot.active_pid.is_none()) {
-            if slot.is_lost() || slot.restart.is_none_or(|restart| restart >= to) {
+            let Some(restart) = slot.restart.filter(|restart| !slot.is_lost() && to(*restart) > *restart)
+            else {
                 continue;
-            }
-            match sql.slot_advance(&slot.name, to).await {
+            };
+            match sql.slot_advance(&slot.name, to(restart)).await {
                 Ok(_) | Err(Error::SlotInUse { .. } | Error::SlotMissing { .. }) => {}
                 Err(why) => return Err(why),
             }
@@ -375,6 +402,14 @@ struct Place {
     stood_at: Option<Offset>,
     /// The furthest that it was moved to.
     asked: Option<Offset>,
+    /// How far its log was flushed at the last look.
+    flushed: Option<Offset>,
+    /// The session was made anew, and nothing was looked at by it.
+    is_new: bool,
+    /// Since when it is not known to be the server that it was.
+    doubted: Option<Instant>,
+    /// How many looks on end somebody else streamed by the targets' slots.
+    elsewhere: u32,
     touched: Option<Instant>,
     moved_by_another: bool,
     /// The slot was lost or dropped, and the one that was made in its place keeps less than a resume asks for.

@@ -131,8 +131,6 @@ pub struct Pipeline {
     resumes_at: Option<Offset>,
     /// The end of what is stored of the bytes that the present stream's source has; `None` until the stream showed it.
     proven: Option<Position>,
-    /// The most that the present stream's source was told.
-    reported: Offset,
     /// Whether what is appended comes from files: the source was not compared with it.
     filling: bool,
     /// Since when the spool does not say what it has; `None` while it does.
@@ -169,7 +167,6 @@ impl Pipeline {
             notes: index::Notes::default(),
             resumes_at: None,
             proven: None,
-            reported: Offset::new(0),
             filling: false,
             spool_away: None,
             based: false,

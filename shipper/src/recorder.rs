@@ -17,6 +17,7 @@ use farshore_catalog::incarnation::Incarnation;
 use farshore_catalog::mark::{Mark, MarkKind, mark_put_in_txn};
 use farshore_catalog::range::{JournalRange, range_extend_in_txn};
 use farshore_catalog::shipping::{Shipping, ShippingState};
+use farshore_catalog::spool::Spool;
 use farshore_catalog::target::{Failure, Target};
 use farshore_catalog::{Catalog, Result, Retry};
 use farshore_journal::{DatabaseName, Position};
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::facts::FactReceiver;
 use crate::progress::{Fact, PipelineState, Progress};
 use crate::refreshing::Refreshing;
+use crate::spool::Spooled;
 use crate::standing::standing;
 use crate::waits::WaitsSeen;
 
@@ -293,6 +295,8 @@ pub struct StandingRecorder {
     pub node: String,
     /// Whether a base backup is taken because of a gap.
     pub refreshing: Refreshing,
+    /// Its spool, where it has one.
+    pub spool: Option<watch::Receiver<Spooled>>,
 }
 
 impl StandingRecorder {
@@ -306,11 +310,22 @@ impl StandingRecorder {
         let begun = Instant::now();
         let mut next = begun;
         let mut away = Away::default();
+        if self.spool.is_none()
+            && let Err(why) = self.catalog.spool_forget(&self.database).await
+        {
+            tracing::debug!(database = %self.database, error = %why, "the catalog still has a spool");
+        }
         loop {
             let ended = tokio::select! {
                 () = tokio::time::sleep_until(next) => false,
                 () = cancel.cancelled() => true,
             };
+            // Known before any store answers.
+            if let Some(spool) = self.spooled()
+                && let Err(why) = self.catalog.spool_put(&spool).await
+            {
+                tracing::debug!(database = %self.database, error = %why, "how the spool stands is not recorded");
+            }
             let now: Vec<Progress> = targets.iter().map(|target| target.borrow().clone()).collect();
             if now.iter().any(|target| target.incarnation.is_some()) {
                 let primary = primary.borrow().clone();
@@ -333,6 +348,20 @@ impl StandingRecorder {
             }
             next = Instant::now() + if begun.elapsed() < FIRST { FIRST_BEATS } else { HEARTBEAT };
         }
+    }
+
+    fn spooled(&self) -> Option<Spool> {
+        let Spooled { state, run, bytes, limit, trouble } = self.spool.as_ref()?.borrow().clone();
+        Some(Spool {
+            database: self.database.clone(),
+            node: Some(self.node.clone()),
+            state,
+            bytes,
+            limit,
+            run: run.map(|run| (run.timeline, run.start, run.end)),
+            trouble,
+            told_at: Utc::now(),
+        })
     }
 
     /// What is seen of commits that nobody lets go stands where a guard says it of others.
@@ -402,6 +431,7 @@ mod tests {
             required: 1,
             node: "oslo-1".to_owned(),
             refreshing: Refreshing::default(),
+            spool: None,
         };
         let measured = PrimaryFacts {
             retained_bytes: Some(5 << 30),
@@ -428,6 +458,7 @@ mod tests {
             required: 1,
             node: "oslo-1".to_owned(),
             refreshing: Refreshing::default(),
+            spool: None,
         };
         let state = |state, trouble: Option<&str>| {
             let targets = [Progress { state, ..Progress::default() }];

@@ -12,6 +12,7 @@ mod model;
 mod power_loss;
 pub mod task;
 
+pub use farshore_catalog::spool::SpoolState;
 use farshore_journal::{Offset, Timeline};
 
 /// Segments of one timeline without a hole between them.
@@ -29,32 +30,6 @@ impl Run {
     /// Whether what lies behind `offset` begins in it, or at its end.
     pub fn reaches(&self, offset: Offset) -> bool {
         self.start <= offset && offset <= self.end
-    }
-}
-
-/// How a spool stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SpoolState {
-    /// The primary keeps little for us: nothing is taken.
-    #[default]
-    Idle,
-    /// It takes log.
-    Taking,
-    /// There is no room: the primary keeps its log.
-    Full,
-    /// It would take log and may not, or cannot; the trouble says why.
-    Waiting,
-}
-
-impl SpoolState {
-    /// Its word.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Taking => "taking",
-            Self::Full => "full",
-            Self::Waiting => "waiting",
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! What always holds: `released` is the least of what every target stored ([`crate::retention`]); no keep slot moves
 //! beyond it. The tasks belong to one set that is joined; the unexpected end of one ends the database, loudly.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use farshore_catalog::Catalog;
@@ -136,6 +137,7 @@ pub async fn run(
             required: config.required,
             node: config.node,
             refreshing: config.refreshing.clone(),
+            spool: config.spool.as_ref().map(|spool| spool.told.subscribe()),
         };
         helpers.spawn(recorder.run(watches.clone(), primary_rx, ended.clone()));
     }
@@ -208,7 +210,11 @@ fn slots_on_hosts(
     let live = clusters.iter().map(|cluster| cluster.slot.clone()).collect();
     for cluster in &mut clusters {
         cluster.kept = kept.clone();
-        cluster.spool = spool.map(|spool| SpoolAccess { files: spool.files.clone(), holds: spool.holds });
+        cluster.spool = spool.map(|spool| SpoolAccess {
+            files: spool.files.clone(),
+            holds: spool.holds,
+            reads: Arc::default(),
+        });
     }
     let cluster = clusters.first().map(|cluster| (***cluster).clone())?;
     Some((cluster, live, told))

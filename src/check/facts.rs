@@ -48,12 +48,29 @@ pub struct CheckFacts {
     pub clock_difference: Option<ClockDifference>,
     /// One entry for each store of the database.
     pub stores: Vec<StoreFacts>,
+    /// The directories of its spool, its own first; none where it has no spool.
+    pub spool: Vec<SpoolFacts>,
     /// The keys of signed heads.
     pub heads: Option<HeadFacts>,
     /// How far the journal is signed in each store that the catalog knows, where heads are signed; without a catalog none is known.
     pub signed: Option<Vec<SignedFacts>>,
     /// Server programs of the same major version were found for restores.
     pub restore_programs: Option<bool>,
+}
+
+/// A directory of a spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolFacts {
+    /// Its path.
+    pub directory: String,
+    /// Bytes that may stand in it.
+    pub limit: u64,
+    /// Bytes that do, and that are free beside it; why it cannot be used.
+    pub found: Result<(u64, u64), String>,
+    /// Whether this user may write there.
+    pub is_writable: bool,
+    /// Whether it lies on the disk of the database or its log; `None` where that is not on this machine.
+    pub is_beside_log: Option<bool>,
 }
 
 /// What the configuration asks for.

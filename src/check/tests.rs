@@ -63,6 +63,7 @@ fn sound() -> CheckFacts {
             reserves: true,
         }]),
         slots_missing: Vec::new(),
+        spool: Vec::new(),
         slots_used: Some(2),
         retained_bytes: Some(1 << 20),
         wal_free_bytes: Some(1 << 34),

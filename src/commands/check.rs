@@ -10,16 +10,18 @@ mod sqlite;
 mod stores;
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use farshore_engines::sqlite::kept;
 use farshore_journal::DatabaseName;
 use farshore_journal::format::VerifyKeys;
+use farshore_shipper::spool::files::SpoolFiles;
+use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 
-use crate::check::facts::{CheckFacts, HeadFacts, Pinning, SignedFacts, StoreFacts, Wanted};
+use crate::check::facts::{CheckFacts, HeadFacts, Pinning, SignedFacts, SpoolFacts, StoreFacts, Wanted};
 use crate::check::{self, Finding, Level};
 use crate::cli::DatabaseChoice;
 use crate::cli::zone::Zone;
@@ -116,8 +118,26 @@ async fn gather(config: &Config, name: &DatabaseName, database: &DatabaseConfig)
     };
     let files = Box::pin(server::ask(name, database, &mut facts)).await;
     let devices = files.as_ref().map(|files| &files.devices[..]);
+    facts.spool = spool(database, devices);
     facts.stores = Box::pin(ask_stores(config, name, database, devices)).await;
     facts
+}
+
+/// What is found of its spool's directories.
+fn spool(database: &DatabaseConfig, devices: Option<&[u64]>) -> Vec<SpoolFacts> {
+    let Some(spool) = &database.spool else { return Vec::new() };
+    let files = SpoolFiles::new(spool.places.clone());
+    let looked = files.looked_at().into_iter().map(|(place, found)| {
+        let device = place.directory.metadata().ok().map(|about| about.dev());
+        SpoolFacts {
+            directory: place.directory.display().to_string(),
+            limit: place.limit,
+            found: found.map_err(|why| why.to_string()),
+            is_writable: access(&place.directory, AccessFlags::W_OK | AccessFlags::X_OK).is_ok(),
+            is_beside_log: devices.zip(device).map(|(devices, device)| devices.contains(&device)),
+        }
+    });
+    looked.collect()
 }
 
 /// What each of a database's stores tells.

@@ -1,12 +1,14 @@
 //! `farshore status`: what is stored, how far behind it is and how far back it reaches. It reads the catalog.
 
 mod protected;
+mod spooled;
 
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use farshore_catalog::guard::Guard;
 use farshore_catalog::lag::{self, ShownState};
+use farshore_catalog::spool::Spool;
 use farshore_catalog::status::{DatabaseStatus, Former};
 use farshore_journal::{DatabaseName, Position};
 use serde::Serialize;
@@ -19,6 +21,7 @@ use crate::message::{Code, OperatorMessage, Safe};
 use crate::output::Row;
 use crate::wiring;
 use protected::Protected;
+use spooled::Spooled;
 
 /// How often `--watch` looks anew.
 const WATCH: Duration = Duration::from_secs(1);
@@ -34,6 +37,8 @@ struct Shown {
     rpo_breached: Option<bool>,
     /// Whether commits wait until they are stored, where they are to; null elsewhere.
     guard: Option<Protected>,
+    /// How its spool stands; null where it has none.
+    spool: Option<Spooled>,
     #[serde(skip)]
     now: DateTime<Utc>,
 }
@@ -43,13 +48,15 @@ impl Shown {
         status: DatabaseStatus,
         rpo: Option<Duration>,
         (guard, is_guarded): (Option<&Guard>, bool),
+        spool: Option<&Spool>,
         now: DateTime<Utc>,
     ) -> Self {
         let rpo_seconds = rpo.map(|rpo| rpo.as_secs_f64());
         let rpo_breached =
             lag::breached(now, status.state, status.measured_at, status.ship_lag_seconds, rpo_seconds);
         let guard = guard.map(|guard| Protected::new(guard, is_guarded, now));
-        Self { status, rpo_seconds, rpo_breached, guard, now }
+        let spool = spool.map(|spool| Spooled::new(spool, now));
+        Self { status, rpo_seconds, rpo_breached, guard, spool, now }
     }
 
     /// What this says of a run: a breached objective, or commits that do not wait as they should, before a state that is not known, or in which nothing is shipped any more.
@@ -132,7 +139,7 @@ impl Row for Shown {
     }
 
     fn below(&self, zone: Zone) -> Vec<String> {
-        let Self { status, rpo_seconds, rpo_breached, guard, .. } = self;
+        let Self { status, rpo_seconds, rpo_breached, guard, spool, .. } = self;
         let name = &status.database;
         let mut lines: Vec<String> = status.why.iter().map(|why| format!("{name} why: {why}")).collect();
         if let (Some(true), Some(rpo), Some(lag)) = (rpo_breached, rpo_seconds, status.ship_lag_seconds) {
@@ -141,6 +148,7 @@ impl Row for Shown {
             ));
         }
         lines.extend(guard.iter().map(|guard| format!("{name} protection: {}", guard.line(zone))));
+        lines.extend(spool.iter().filter_map(Spooled::line).map(|line| format!("{name} spool: {line}")));
         lines.extend(before(zone, name, &status.former));
         lines
     }
@@ -195,11 +203,13 @@ pub async fn run(context: &mut Context, args: StatusArgs) -> anyhow::Result<Exit
     loop {
         let mut shown = Vec::with_capacity(asked.len());
         let guards = catalog.guard_list().await.map_err(|why| wiring::catalog_away(&why))?;
+        let spools = catalog.spool_list().await.map_err(|why| wiring::catalog_away(&why))?;
         for (name, rpo, is_guarded) in &asked {
             let now = Utc::now();
             let status = catalog.status(name, now).await.map_err(|why| unknown(name, &why))?;
             let guard = guards.iter().find(|guard| guard.database == *name);
-            shown.push(Shown::new(status, *rpo, (guard, *is_guarded), now));
+            let spool = spools.iter().find(|spool| spool.database == *name);
+            shown.push(Shown::new(status, *rpo, (guard, *is_guarded), spool, now));
         }
         context.output.list("farshore.status/1", &shown)?;
         if !args.watch {
@@ -316,7 +326,7 @@ mod tests {
             // What is not stored grows old, whoever is silent.
             (ShownState::Unknown, Some(42.5), second, 8),
         ] {
-            let shown = Shown::new(status(state, lag, None), rpo, (None, false), at(112));
+            let shown = Shown::new(status(state, lag, None), rpo, (None, false), None, at(112));
             assert_eq!(shown.exit().code(), code, "{} {lag:?} {rpo:?}", state.word());
         }
         let breached = |lag| {
@@ -324,6 +334,7 @@ mod tests {
                 status(known(ShippingState::Connected), Some(lag), None),
                 second,
                 (None, false),
+                None,
                 at(112),
             )
             .rpo_breached
@@ -332,7 +343,7 @@ mod tests {
         let all = |states: &[ShownState]| {
             let shown: Vec<Shown> = states
                 .iter()
-                .map(|state| Shown::new(status(*state, None, None), None, (None, false), at(112)))
+                .map(|state| Shown::new(status(*state, None, None), None, (None, false), None, at(112)))
                 .collect();
             worst(&shown).code()
         };
@@ -346,6 +357,7 @@ mod tests {
             status(ShownState::Unknown, Some(42.5), Some("it is away")),
             Some(Duration::from_secs(10)),
             (None, false),
+            None,
             at(112),
         );
         assert_eq!(shown.cells(Zone::UTC)[3], "12 s ago");

@@ -242,6 +242,7 @@ mod tests {
             seals: Vec::new(),
             standbys: Vec::new(),
             guards: Vec::new(),
+            spools: Vec::new(),
             throttles: Vec::new(),
         };
         let told = conditions(&fleet, &metrics, now);

@@ -91,6 +91,7 @@ mod tests {
             standbys: Vec::new(),
             throttles: vec![throttles],
             guards: Vec::new(),
+            spools: Vec::new(),
         };
         conditions(&fleet, at(100)).into_iter().map(|one| (one.word, one.mark)).collect()
     }

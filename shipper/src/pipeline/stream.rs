@@ -78,7 +78,7 @@ impl Pipeline {
         cancel: &CancellationToken,
     ) -> Result<Option<()>, ShipError> {
         self.unstored.clear();
-        (self.proven, self.based, self.reported) = (None, false, Offset::new(0));
+        (self.proven, self.based) = (None, false);
         let mut base = LookForBase::default();
         self.naming.forget();
         self.notes.clear();
@@ -371,7 +371,7 @@ impl Pipeline {
         let less = |stream: &Stream| {
             self.may_report(stream, guard).is_some_and(|reported| reported < stream.received().offset)
         };
-        stream.is_some_and(less)
+        self.config.protection.holds_commits() && stream.is_some_and(less)
     }
 
     /// The stream is over, and what came by it goes on its way to the target first: said at once, since that may take a while.
@@ -433,16 +433,14 @@ impl Pipeline {
     /// Tells the source how far we are, as the mode says. The keep slot holds what is not yet stored; while it does not, the live slot
     /// must, and is moved no further than a resume needs.
     async fn report(
-        &mut self,
+        &self,
         stream: Option<&mut Stream>,
         guard: &Option<Guard>,
         ask: bool,
     ) -> Result<(), ShipError> {
         let Some(stream) = stream else { return Ok(()) };
         crash_point!("ship-report");
-        // Less than before would move the slot back, to log that may be gone by now.
-        let reported = self.may_report(stream, guard).map(|reported| reported.max(self.reported));
-        self.reported = reported.unwrap_or(self.reported);
+        let reported = self.may_report(stream, guard);
         let frees = self.config.protection.holds_commits();
         stream.report(Report { reported, frees, released: self.resumes_at, ask }).await?;
         self.tell(|progress| progress.reported = reported);

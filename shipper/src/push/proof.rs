@@ -85,12 +85,6 @@ impl LogFiles for super::room::Room {
     }
 }
 
-impl<D: crate::spool::disk::Disk> LogFiles for crate::spool::files::Segments<D> {
-    fn run_from(&self, from: Position, segment_bytes: SegmentBytes) -> std::io::Result<Vec<LogFile>> {
-        Self::run_from(self, from, segment_bytes)
-    }
-}
-
 /// Reads the files that follow one another from where a resume compares: as many as may be held in memory.
 /// `None` when there is none.
 ///
@@ -148,9 +142,14 @@ fn read(
             let why = std::io::Error::other("its length changed while it was read");
             return Err((at, why.into()));
         }
-        let behind = comparison
-            .take(part)
-            .map_err(|why| (at, Unproved::Differs { file: name(file), why: Box::new(why) }))?;
+        let behind = match comparison.take(part) {
+            Ok(behind) => behind,
+            Err(why) => {
+                // One that is damaged differs too, and says nothing of anybody's history.
+                decoder.push(part, &mut |_| {}).map_err(|why| decode(at, why))?;
+                return Err((at, Unproved::Differs { file: name(file), why: Box::new(why) }));
+            }
+        };
         let (known, behind) = part.split_at(part.len() - behind.len());
         decoder.push(known, &mut |event| events.push(event)).map_err(|why| decode(at, why))?;
         for piece in behind.chunks(MAX_CHUNK_BYTES) {

@@ -1,8 +1,8 @@
 //! What the spool asks of a file system, so that a test's own can forget what was not flushed.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A file system.
@@ -77,7 +77,8 @@ pub struct Files;
 
 impl Disk for Files {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = File::create(path)?;
+        // Log holds what the database holds.
+        let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(bytes)?;
         file.sync_all()
     }
@@ -91,7 +92,7 @@ impl Disk for Files {
     }
 
     fn make_folder(&self, path: &Path) -> io::Result<()> {
-        match fs::create_dir(path) {
+        match DirBuilder::new().mode(0o700).create(path) {
             Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
         }
@@ -109,7 +110,7 @@ impl Disk for Files {
             // One that was removed meanwhile is not there.
             let Some(about) = absent(entry.metadata())? else { continue };
             if let Ok(name) = entry.file_name().into_string() {
-                names.push((name, about.is_file().then(|| about.len())));
+                names.push((name, about.is_file().then_some(about.len())));
             }
         }
         Ok(names)

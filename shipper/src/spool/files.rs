@@ -4,7 +4,8 @@
 //! A crash leaves a name that ends in `.part`, which is swept when the folder is next made ready.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use farshore_engines::postgres::log::SegmentBytes;
 use farshore_engines::postgres::log::file_name::{LogFileName, SegmentName};
@@ -36,6 +37,8 @@ pub struct SpoolFiles<D = Files> {
     /// The first is always in use, the others while the spool is extended.
     places: Vec<Place>,
     disk: D,
+    /// Bytes in each place, as far as they were measured: a spool may hold tens of thousands of files.
+    measured: Arc<Mutex<Vec<Option<u64>>>>,
 }
 
 /// Why a segment was not written.
@@ -44,6 +47,9 @@ pub enum PutError {
     /// There is no room.
     #[error("there is no room for another segment")]
     Full,
+    /// Something else stands under its name.
+    #[error("another segment of this name is there")]
+    Differs,
     /// Another process fills it, or the file system refused.
     #[error(transparent)]
     Refused(#[from] io::Error),
@@ -52,7 +58,7 @@ pub enum PutError {
 impl SpoolFiles {
     /// One on this machine's disks.
     pub fn new(places: Vec<Place>) -> Self {
-        Self { places, disk: Files }
+        Self { measured: measured(&places), places, disk: Files }
     }
 
     /// The file to be locked by whoever fills it, in its first directory.
@@ -64,7 +70,7 @@ impl SpoolFiles {
 impl<D: Disk> SpoolFiles<D> {
     #[cfg(test)]
     pub(super) fn on(disk: D, places: Vec<Place>) -> Self {
-        Self { places, disk }
+        Self { measured: measured(&places), places, disk }
     }
 
     /// The segments of one cluster.
@@ -77,12 +83,74 @@ impl<D: Disk> SpoolFiles<D> {
         self.in_use(extended).iter().fold(0, |sum, place| sum.saturating_add(place.limit))
     }
 
-    /// Bytes of all its segments, of other clusters too.
+    /// Bytes of all its segments, of other clusters too, as far as is known without looking anew.
+    pub fn bytes(&self) -> Option<u64> {
+        let measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        measured.iter().flatten().copied().reduce(u64::saturating_add)
+    }
+
+    /// Looks anew how much it holds.
     ///
     /// # Errors
     /// When a folder cannot be read.
-    pub fn bytes(&self) -> io::Result<u64> {
-        self.places.iter().try_fold(0, |sum: u64, place| Ok(sum.saturating_add(self.bytes_in(place)?)))
+    pub fn measure(&self) -> io::Result<()> {
+        for (at, place) in self.places.iter().enumerate() {
+            let bytes = self.bytes_in(place)?;
+            self.remember(at, |_| Some(bytes));
+        }
+        Ok(())
+    }
+
+    fn remember(&self, at: usize, change: impl FnOnce(Option<u64>) -> Option<u64>) {
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = measured.get_mut(at) {
+            *bytes = change(*bytes);
+        }
+    }
+
+    fn used(&self, at: usize, place: &Place) -> io::Result<u64> {
+        let known = self.measured.lock().unwrap_or_else(PoisonError::into_inner).get(at).copied().flatten();
+        match known {
+            Some(known) => Ok(known),
+            None => {
+                let bytes = self.bytes_in(place)?;
+                self.remember(at, |_| Some(bytes));
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn is_there(&self, place: &Place) -> io::Result<()> {
+        let (disk, directory) = (&self.disk, &place.directory);
+        if !disk.is_folder(directory) {
+            let why = format!("{} is not there", directory.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
+        if disk.is_mount_point(directory)? {
+            let why = format!(
+                "{} is where a disk is mounted: were it not, another disk would be filled and nobody would know. Make a folder in it, and name that",
+                directory.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        disk.names(directory).map(drop)
+    }
+
+    /// Whether its first directory is there, in which whoever fills it has its lock.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn is_ready(&self) -> io::Result<()> {
+        self.places.first().map_or(Ok(()), |first| self.is_there(first))
+    }
+
+    /// Of each of its directories how much it may hold, of that what it holds, and what is free beside it.
+    pub fn looked_at(&self) -> Vec<(&Place, io::Result<(u64, u64)>)> {
+        let look = |place: &Place| {
+            self.is_there(place)?;
+            Ok((self.bytes_in(place)?, self.disk.free(&place.directory)?))
+        };
+        self.places.iter().map(|place| (place, look(place))).collect()
     }
 
     fn in_use(&self, extended: bool) -> &[Place] {
@@ -115,28 +183,20 @@ impl<D: Disk> Segments<D> {
         self.files.places.first().is_some_and(|place| self.files.disk.is_folder(&self.folder(place)))
     }
 
+    /// Looks anew how much all of it holds.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn measure(&self) -> io::Result<()> {
+        self.files.measure()
+    }
+
     /// Whether all of its directories are there.
     ///
     /// # Errors
     /// Which is not.
     pub fn is_all_there(&self) -> io::Result<()> {
-        self.files.places.iter().try_for_each(|place| self.is_there(place))
-    }
-
-    fn is_there(&self, place: &Place) -> io::Result<()> {
-        let (disk, directory) = (&self.files.disk, &place.directory);
-        if !disk.is_folder(directory) {
-            let why = format!("{} is not there", directory.display());
-            return Err(io::Error::new(io::ErrorKind::NotFound, why));
-        }
-        if disk.is_mount_point(directory)? {
-            let why = format!(
-                "{} is where a disk is mounted: were it not, another disk would be filled and nobody would know. Make a folder in it, and name that",
-                directory.display()
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-        disk.names(directory).map(drop)
+        self.files.places.iter().try_for_each(|place| self.files.is_there(place))
     }
 
     /// Makes the folder in each directory that is there.
@@ -146,7 +206,7 @@ impl<D: Disk> Segments<D> {
     pub fn make_folder(&self) -> io::Result<()> {
         let disk = &self.files.disk;
         for (at, place) in self.files.places.iter().enumerate() {
-            if let Err(why) = self.is_there(place) {
+            if let Err(why) = self.files.is_there(place) {
                 match at {
                     0 => return Err(why),
                     _ => continue,
@@ -246,33 +306,39 @@ impl<D: Disk> Segments<D> {
         Ok(self.place_for(bytes, extended)?.is_some())
     }
 
-    /// Writes a whole segment. On `Ok` it survives power loss.
+    /// Writes a whole segment; one that is there already, and equal, is left. On `Ok` it survives power loss.
     ///
     /// # Errors
-    /// When there is no room, or a file system refuses; nothing stands under its name then, as far as the file system lets that be seen to.
+    /// When another stands under its name, there is no room, or a file system refuses. Nothing else stands there then, as far as the file system lets that be seen to.
     pub fn put(&self, name: &SegmentName, content: &[u8], extended: bool) -> Result<(), PutError> {
-        let Some(place) = self.place_for(content.len() as u64, extended)? else {
+        if self.find(name)?.is_some() {
+            // Behind a hole: it may be another history's, and the only copy of it.
+            return if self.read(name)? == content { Ok(()) } else { Err(PutError::Differs) };
+        }
+        let Some((at, place)) = self.place_for(content.len() as u64, extended)? else {
             return Err(PutError::Full);
         };
         let folder = self.folder(place);
         let (part, path) = (folder.join(format!("{name}{PART}")), folder.join(name.to_string()));
         let disk = &self.files.disk;
-        let written = disk
-            .write(&part, content)
-            .and_then(|()| disk.rename(&part, &path))
-            .and_then(|()| disk.flush_folder(&folder));
-        written.map_err(|why| {
-            // What is not durable under its name must not be taken for it at the next look.
-            for left in [&part, &path] {
-                if let Err(why) = disk.remove(left) {
-                    tracing::warn!(file = %left.display(), error = %why, "what is not whole cannot be removed");
-                }
+        let written = disk.write(&part, content).and_then(|()| disk.rename(&part, &path));
+        let durable = match written {
+            Ok(()) => disk.flush_folder(&folder).inspect_err(|_| remove(disk, &path)),
+            Err(why) => {
+                remove(disk, &part);
+                Err(why)
             }
-            match why.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => PutError::Full,
-                _ => PutError::Refused(why),
+        };
+        match durable {
+            Ok(()) => {
+                self.files.remember(at, |bytes| Some(bytes?.saturating_add(content.len() as u64)));
+                Ok(())
             }
-        })
+            Err(why) if matches!(why.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                Err(PutError::Full)
+            }
+            Err(why) => Err(why.into()),
+        }
     }
 
     /// Removes the segments that end at or before `floor`, and those of other timelines: every target has what it may ask for of them.
@@ -280,7 +346,7 @@ impl<D: Disk> Segments<D> {
     /// # Errors
     /// When a file system refuses.
     pub fn remove_before(&self, floor: Position, segment_bytes: SegmentBytes) -> io::Result<()> {
-        for place in &self.files.places {
+        for (at, place) in self.files.places.iter().enumerate() {
             let folder = self.folder(place);
             for (file, bytes) in self.files.disk.names(&folder)? {
                 let Ok(LogFileName::Segment(name)) = LogFileName::parse(&file, segment_bytes) else {
@@ -293,6 +359,7 @@ impl<D: Disk> Segments<D> {
                 let is_before = name.end().is_some_and(|end| end <= floor.offset);
                 if is_before || name.timeline() != floor.timeline {
                     self.files.disk.remove(&folder.join(file))?;
+                    self.files.remember(at, |bytes| Some(bytes?.saturating_sub(segment_bytes.get())));
                 }
             }
         }
@@ -315,17 +382,31 @@ impl<D: Disk> Segments<D> {
         Ok(None)
     }
 
-    fn place_for(&self, bytes: u64, extended: bool) -> io::Result<Option<&Place>> {
-        for place in self.files.in_use(extended) {
-            if !self.files.disk.is_folder(&self.folder(place)) {
-                continue;
+    fn place_for(&self, bytes: u64, extended: bool) -> io::Result<Option<(usize, &Place)>> {
+        for (at, place) in self.files.in_use(extended).iter().enumerate() {
+            match self.files.is_there(place) {
+                Ok(()) if self.files.disk.is_folder(&self.folder(place)) => {}
+                // A full spool is another thing than one that is gone.
+                Err(why) if at == 0 => return Err(why),
+                Ok(()) | Err(_) => continue,
             }
-            let used = self.files.bytes_in(place)?;
+            let used = self.files.used(at, place)?;
             let free = self.files.disk.free(&self.folder(place))?;
             if used.saturating_add(bytes) <= place.limit && bytes <= free {
-                return Ok(Some(place));
+                return Ok(Some((at, place)));
             }
         }
         Ok(None)
+    }
+}
+
+fn measured(places: &[Place]) -> Arc<Mutex<Vec<Option<u64>>>> {
+    Arc::new(Mutex::new(vec![None; places.len()]))
+}
+
+/// What is not durable under its name must not be taken for it at the next look.
+fn remove(disk: &impl Disk, path: &Path) {
+    if let Err(why) = disk.remove(path) {
+        tracing::warn!(file = %path.display(), error = %why, "what is not whole cannot be removed");
     }
 }

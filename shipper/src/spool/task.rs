@@ -6,7 +6,8 @@
 
 use std::fs::File;
 use std::io;
-use std::time::Duration;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
 
 use farshore_engines::postgres::log::file_name::SegmentName;
 use farshore_engines::postgres::log::{LogDecoder, LogShape, Major, SegmentBytes};
@@ -32,6 +33,8 @@ use crate::progress::Progress;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long it leaves a source or a disk alone that did not do what it was asked.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How often it is looked anew how much is there, beside what is counted.
+const MEASURE: Duration = Duration::from_secs(60);
 /// How long a disk may take while the stream is not read.
 const STALL: Duration = Duration::from_secs(3);
 /// The largest segment that is taken: it is held in memory whole.
@@ -87,26 +90,32 @@ struct Primary {
 }
 
 impl Primary {
+    /// Whether it is the same server, which has not gone back in its own history.
     fn is_still(&self, before: &Self) -> bool {
-        (self.timeline, self.stands.system_identifier) == (before.timeline, before.stands.system_identifier)
+        let (now, then) = (&self.stands, &before.stands);
+        (self.timeline, now.system_identifier) == (before.timeline, then.system_identifier)
+            && now.at >= then.at
+            && now.flushed >= then.flushed
     }
 }
 
 impl Spooler {
     /// Fills it until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
+        let mut lock = None;
         loop {
             let ended = tokio::select! {
                 () = cancel.cancelled() => return,
-                ended = self.look() => ended,
+                ended = self.look(&mut lock) => ended,
             };
             let pause = match ended {
-                Ok(()) => LOOK,
+                Ok(pause) => pause,
                 Err(why) => {
-                    let differs = matches!(why, SpoolError::Differs { .. });
                     // What was compared stays what the log is held by; nothing more is let go on the strength of it.
-                    let run = self.told.borrow().run.filter(|_| !differs);
-                    self.tell(SpoolState::Waiting, run, Some(why.to_string())).await;
+                    let run = self.told.borrow().run.filter(|_| !matches!(why, SpoolError::Differs { .. }));
+                    self.tell(SpoolState::Waiting, run, Some(why.to_string()));
+                    // One whose directory went away must not be kept from being unmounted, nor looked at through the old one.
+                    lock = None;
                     PAUSE
                 }
             };
@@ -117,27 +126,44 @@ impl Spooler {
         }
     }
 
-    /// Looks once, and takes log as long as there is reason to.
-    async fn look(&self) -> Result<(), SpoolError> {
-        let Some((host, primary)) = self.primary() else { return Ok(()) };
+    /// Looks once, and takes log as long as there is reason to. When to look again.
+    async fn look(&self, lock: &mut Option<Flock<File>>) -> Result<Duration, SpoolError> {
+        let Some((host, primary)) = self.primary() else {
+            self.counts_no_more();
+            return Ok(LOOK);
+        };
         if primary.segment_bytes.get() > LARGEST_BYTES {
             return Err(SpoolError::Large { bytes: primary.segment_bytes.get() });
         }
+        // Nobody else's segments are removed, nor others put among them.
+        if lock.is_none() {
+            *lock = Some(self.lock().await?);
+        }
         let segments = self.files.of(primary.stands.system_identifier);
         let floor = self.floor(&primary);
-        if let Floor::At(_) = floor {
-            // While all is well: a service that begins with every store away knows by its folder whose primary that is.
-            blocking(&segments, Segments::make_folder).await?;
-        }
+        let away = blocking(&segments, move |segments| {
+            if let Floor::At(_) = floor {
+                // While all is well: a service that begins with every store away knows by its folder whose primary that is.
+                segments.make_folder()?;
+            }
+            segments.measure()?;
+            Ok(segments.is_all_there().err().map(|why| why.to_string()))
+        });
+        let away = away.await?;
         self.tidy(&segments, &primary, floor).await?;
         // Of a first timeline there is no fork; of a later one the server is asked before anything is taken.
         let view = self.view(&segments, &primary, Offset::new(0)).await?;
         match decide(&view) {
-            Wish::Rest => self.tell(SpoolState::Idle, view.run, None).await,
-            Wish::Wait => self.tell(SpoolState::Waiting, view.run, Some(PROMOTION.to_owned())).await,
-            Wish::Take { .. } => self.take(&host, primary, &segments, view.run).await?,
+            Wish::Rest => {
+                self.tell(SpoolState::Idle, view.run, away);
+                Ok(LOOK)
+            }
+            Wish::Wait => {
+                self.tell(SpoolState::Waiting, view.run, Some(PROMOTION.to_owned()));
+                Ok(PAUSE)
+            }
+            Wish::Take { .. } => self.take(&host, primary, &segments, (view.run, away)).await,
         }
-        Ok(())
     }
 
     /// Connects, and takes log until there is no reason to, or no room.
@@ -146,12 +172,14 @@ impl Spooler {
         host: &Host,
         primary: Primary,
         segments: &Segments<Files>,
-        held: Option<Run>,
-    ) -> Result<(), SpoolError> {
+        (held, away): (Option<Run>, Option<String>),
+    ) -> Result<Duration, SpoolError> {
         let bytes = primary.segment_bytes.get();
-        if !self.has_room(segments, bytes).await? {
-            self.full(held).await;
-            return Ok(());
+        blocking(segments, Segments::make_ready).await?;
+        let extended = *self.extended.borrow();
+        if !blocking(segments, move |segments| segments.has_room(bytes, extended)).await? {
+            self.full(held);
+            return Ok(LOOK);
         }
         let name = format!("{} spool", self.params.application_name());
         let params = self.params.clone().with_application_name(name);
@@ -162,15 +190,13 @@ impl Spooler {
             return Err(ShipError::SourceChanged.into());
         }
         let fork = fork(&mut connection, primary.timeline).await?;
-        let _lock = self.lock().await?;
-        blocking(segments, Segments::make_ready).await?;
         let view = self.view(segments, &primary, fork).await?;
         let (from, known) = match decide(&view) {
             Wish::Take { from, known } => (from, known),
-            Wish::Rest => return Ok(()),
+            Wish::Rest => return Ok(LOOK),
             Wish::Wait => {
-                self.tell(SpoolState::Waiting, held, Some(PROMOTION.to_owned())).await;
-                return Ok(());
+                self.tell(SpoolState::Waiting, held, Some(PROMOTION.to_owned()));
+                return Ok(PAUSE);
             }
         };
         let begin = Position::new(primary.timeline, from);
@@ -182,9 +208,18 @@ impl Spooler {
         let stream = connection.start_physical(None, begin).await.map_err(ShipError::from)?;
         let decoder = LogDecoder::new(shape, begin).map_err(|why| ShipError::Decode(why.into()))?;
         tracing::info!(from = %begin, "the spool takes log");
-        let taking =
-            Taking { stream: Some(stream), decoder, gathered: Vec::new(), at: begin, run: view.run, known };
-        taking.run(self, segments, primary, fork).await
+        let taking = Taking {
+            stream: Some(stream),
+            decoder,
+            gathered: Vec::new(),
+            at: begin,
+            run: view.run,
+            known,
+            away,
+        };
+        let ended = taking.run(self, segments, primary, fork).await;
+        self.counts_no_more();
+        ended
     }
 
     fn primary(&self) -> Option<(Host, Primary)> {
@@ -231,22 +266,12 @@ impl Spooler {
         }
     }
 
-    async fn has_room(&self, segments: &Segments<Files>, bytes: u64) -> Result<bool, SpoolError> {
-        let extended = *self.extended.borrow();
-        let spool = self.files.clone();
-        // Its folder is made once there is something to take.
-        blocking(segments, move |segments| match segments.has_folder() {
-            true => segments.has_room(bytes, extended),
-            false => Ok(bytes <= spool.limit(extended)),
-        })
-        .await
-    }
-
     async fn lock(&self) -> Result<Flock<File>, SpoolError> {
         let files = self.files.clone();
         let locked = tokio::task::spawn_blocking(move || {
+            files.is_ready()?;
             let path = files.lock_path().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-            let file = File::options().create(true).append(true).open(path)?;
+            let file = File::options().create(true).append(true).mode(0o600).open(path)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => Ok(lock),
                 Err((_, Errno::EWOULDBLOCK)) => Err(SpoolError::Held),
@@ -268,23 +293,32 @@ impl Spooler {
         blocking(segments, move |segments| segments.remove_before(floor, bytes)).await
     }
 
-    async fn full(&self, held: Option<Run>) {
+    fn full(&self, held: Option<Run>) {
         let why =
             "it is full: the primary keeps its log until a store takes what is here, or there is more room";
-        self.tell(SpoolState::Full, held, Some(why.to_owned())).await;
+        self.tell(SpoolState::Full, held, Some(why.to_owned()));
     }
 
-    async fn tell(&self, state: SpoolState, run: Option<Run>, trouble: Option<String>) {
+    /// Says how it stands, without asking a disk.
+    fn tell(&self, state: SpoolState, run: Option<Run>, trouble: Option<String>) {
         let limit = self.files.limit(*self.extended.borrow());
-        let files = self.files.clone();
-        let bytes = tokio::task::spawn_blocking(move || files.bytes()).await;
-        let bytes = bytes.ok().and_then(Result::ok);
-        if let Some(trouble) =
-            trouble.as_ref().filter(|trouble| self.told.borrow().trouble.as_ref() != Some(*trouble))
-        {
+        let bytes = self.files.bytes();
+        let said = self.told.borrow().trouble.clone();
+        if let Some(trouble) = trouble.as_ref().filter(|trouble| said.as_ref() != Some(*trouble)) {
             tracing::warn!(state = state.word(), "the spool: {trouble}");
         }
         self.told.send_replace(Spooled { state, run, bytes, limit, trouble });
+    }
+
+    /// Whatever was compared was compared in a connection that is over.
+    fn counts_no_more(&self) {
+        self.told.send_if_modified(|told| {
+            let counted = told.state == SpoolState::Taking;
+            if counted {
+                told.state = SpoolState::Waiting;
+            }
+            counted
+        });
     }
 }
 
@@ -309,6 +343,8 @@ struct Taking {
     run: Option<Run>,
     /// Up to where it is compared, and not written. Behind that, all of the run counts.
     known: Offset,
+    /// Which of its directories is not there.
+    away: Option<String>,
 }
 
 impl Taking {
@@ -318,36 +354,41 @@ impl Taking {
         segments: &Segments<Files>,
         mut primary: Primary,
         fork: Offset,
-    ) -> Result<(), SpoolError> {
+    ) -> Result<Duration, SpoolError> {
+        let (mut tidied, mut measured) = (None, Instant::now());
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let Some(stream) = self.stream.as_mut() else { return Ok(()) };
+            let Some(stream) = self.stream.as_mut() else { return Ok(LOOK) };
             tokio::select! {
                 biased;
                 _ = looks.tick() => {
                     match spooler.primary() {
                         Some((_, now)) if now.is_still(&primary) => primary = now,
-                        _ => return Ok(()),
+                        _ => return Ok(LOOK),
                     }
                     let floor = spooler.floor(&primary);
-                    self.waiting_for(spooler.tidy(segments, &primary, floor)).await?;
+                    if tidied != Some(floor) {
+                        self.waiting_for(spooler, spooler.tidy(segments, &primary, floor)).await?;
+                        tidied = Some(floor);
+                    }
+                    if measured.elapsed() > MEASURE {
+                        self.waiting_for(spooler, blocking(segments, Segments::measure)).await?;
+                        measured = Instant::now();
+                    }
                     self.run = cut(self.run, &primary, floor);
                     let view = View { taking: true, run: self.run, ..spooler.view_of(&primary, fork) };
                     match decide(&view) {
                         Wish::Take { .. } if self.at.offset < self.known => {}
-                        Wish::Take { .. } => {
-                            let told = spooler.tell(SpoolState::Taking, self.run, None);
-                            self.waiting_for(told).await;
-                        }
-                        Wish::Rest | Wish::Wait => return Ok(()),
+                        Wish::Take { .. } => spooler.tell(SpoolState::Taking, self.run, self.away.clone()),
+                        Wish::Rest | Wish::Wait => return Ok(LOOK),
                     }
                 }
                 event = stream.next_event() => match event.map_err(ShipError::from)? {
                     StreamEvent::Data { bytes, .. } => {
                         if !self.gather(&bytes, spooler, segments, primary.segment_bytes).await? {
-                            spooler.full(self.run).await;
-                            return Ok(());
+                            spooler.full(self.run);
+                            return Ok(PAUSE);
                         }
                         self.report().await?;
                     }
@@ -357,7 +398,7 @@ impl Taking {
                         }
                     }
                     // What of it is no whole segment is in the next timeline's first.
-                    StreamEvent::TimelineEnd { .. } => return Ok(()),
+                    StreamEvent::TimelineEnd { .. } => return Ok(LOOK),
                 },
             }
         }
@@ -383,16 +424,17 @@ impl Taking {
                 let Some(end) = name.end() else { return Ok(false) };
                 if self.at.offset < self.known {
                     let read = blocking(segments, move |segments| segments.read(&name));
-                    if self.waiting_for(read).await? != content {
+                    if self.waiting_for(spooler, read).await? != content {
                         return Err(SpoolError::Differs { name });
                     }
                 } else {
                     let extended = *spooler.extended.borrow();
                     let segments = segments.clone();
                     let put = tokio::task::spawn_blocking(move || segments.put(&name, &content, extended));
-                    match self.waiting_for(put).await.map_err(|_| SpoolError::Ended)? {
+                    match self.waiting_for(spooler, put).await.map_err(|_| SpoolError::Ended)? {
                         Ok(()) => {}
                         Err(PutError::Full) => return Ok(false),
+                        Err(PutError::Differs) => return Err(SpoolError::Differs { name }),
                         Err(PutError::Refused(why)) => return Err(why.into()),
                     }
                     crash_point!("spool-put");
@@ -400,8 +442,8 @@ impl Taking {
                     self.run = Some(Run { timeline: self.at.timeline, start, end });
                 }
                 self.at.offset = end;
-                if self.at.offset >= self.known {
-                    self.waiting_for(spooler.tell(SpoolState::Taking, self.run, None)).await;
+                if self.at.offset >= self.known && self.stream.is_some() {
+                    spooler.tell(SpoolState::Taking, self.run, self.away.clone());
                     crash_point!("spool-told");
                 }
             }
@@ -410,13 +452,14 @@ impl Taking {
     }
 
     /// Waits for a disk. A stream that is not read meanwhile would hold up the primary's shutdown: it is closed where that takes long.
-    async fn waiting_for<T>(&mut self, disk: impl Future<Output = T>) -> T {
+    async fn waiting_for<T>(&mut self, spooler: &Spooler, disk: impl Future<Output = T>) -> T {
         let mut disk = std::pin::pin!(disk);
         match tokio::time::timeout(STALL, &mut disk).await {
             Ok(done) => done,
             Err(_) => {
-                tracing::warn!("the spool's disk does not answer: its stream is closed meanwhile");
                 self.stream = None;
+                let why = "its disk does not answer: no log is taken meanwhile";
+                spooler.tell(SpoolState::Waiting, self.run, Some(why.to_owned()));
                 disk.await
             }
         }

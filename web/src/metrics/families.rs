@@ -49,6 +49,10 @@ families! {
     RETAINED = Gauge "farshore_source_retained_log_bytes" ["database"] "Bytes of log that the source keeps for farshore, while they are measured.";
     TO_FULL = Gauge "farshore_source_log_time_to_full_seconds" ["database"]
         "Seconds until the disk of the source's log is full at the present rate, while that is measured and it fills.";
+    SPOOL_STATE = Gauge "farshore_spool_state" ["database", "state"]
+        "1 for how the spool of a database stands, 0 for every other: idle, taking, full, waiting, unknown; absent: it has none.";
+    SPOOL_BYTES = Gauge "farshore_spool_bytes" ["database"] "Bytes of log in the spool, which no store may have yet, while that is known.";
+    SPOOL_LIMIT = Gauge "farshore_spool_limit_bytes" ["database"] "Bytes that the spool may hold, in the directories that are in use.";
     CONTACT = Gauge "farshore_source_last_contact_timestamp_seconds" ["database"] "When the source was last heard; 0: never.";
     BACKUP_SUCCESS = Gauge "farshore_backup_last_success_timestamp_seconds" ["database", "type"]
         "When the newest complete base backup of the current incarnation ended; 0: there is none.";

@@ -132,6 +132,7 @@ mod tests {
             seals: Vec::new(),
             standbys: Vec::new(),
             guards: Vec::new(),
+            spools: Vec::new(),
             throttles: Vec::new(),
         };
         let reading = Reading { fleet: Arc::new(fleet), ends: BTreeMap::new(), failed: false };

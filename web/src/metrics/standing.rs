@@ -9,6 +9,7 @@ use farshore_catalog::guard::{Guard, GuardPhase};
 use farshore_catalog::lag::{self, ShownState};
 use farshore_catalog::proof::Proof;
 use farshore_catalog::shipping::ShippingState;
+use farshore_catalog::spool::{Spool, SpoolState};
 use farshore_catalog::standby::{Standby, StandbyState};
 use farshore_catalog::throttle::{RuleState, Throttles};
 use farshore_journal::DatabaseName;
@@ -84,6 +85,9 @@ pub(super) fn write(
     for guard in reading.fleet.guards.iter().filter(|guard| sees(&guard.database)) {
         protects(page, guard, now, away);
     }
+    for spool in reading.fleet.spools.iter().filter(|spool| sees(&spool.database)) {
+        spools(page, spool, now, away);
+    }
     for throttles in reading.fleet.throttles.iter().filter(|throttles| sees(&throttles.database)) {
         limits(page, throttles, now, away);
     }
@@ -142,6 +146,19 @@ fn protects(page: &mut Page, guard: &Guard, now: Time, away: bool) {
     if shown != GuardPhase::Armed {
         page.add(&f::EXPOSED, &[guard.database.as_str()], moment(guard.waited_until()));
     }
+}
+
+/// How a spool stands. What was read before the catalog was away vouches for nothing now.
+fn spools(page: &mut Page, spool: &Spool, now: Time, away: bool) {
+    let name = spool.database.as_str();
+    let shown = if away { SpoolState::Unknown } else { spool.shown(now) };
+    for one in SpoolState::ALL {
+        page.add(&f::SPOOL_STATE, &[name, one.word()], whole(u64::from(one == shown)));
+    }
+    if let Some(bytes) = spool.bytes.filter(|_| shown != SpoolState::Unknown) {
+        page.add(&f::SPOOL_BYTES, &[name], whole(bytes));
+    }
+    page.add(&f::SPOOL_LIMIT, &[name], whole(spool.limit));
 }
 
 /// What limits a database. The time that was waited is a count: it stays what it was while nobody speaks.

@@ -10,6 +10,7 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use farshore_catalog::fleet::Member;
 use farshore_catalog::guard::{Guard, GuardPhase};
+use farshore_catalog::spool::{Spool, SpoolState};
 use farshore_catalog::throttle::{RuleState, Throttles};
 
 use crate::page::Query;
@@ -38,6 +39,9 @@ struct Line {
     since: Option<Moment>,
     lost: Exposure,
     limit: String,
+    /// How its spool stands, and whether something is the matter with it.
+    spool: String,
+    spool_trouble: Option<String>,
     trouble: Option<String>,
     next: Option<&'static str>,
     node: Option<String>,
@@ -118,6 +122,7 @@ fn line(
     member: &Member,
     promised: Option<Objectives>,
     (guard, throttles): (Option<&Guard>, Option<&Throttles>),
+    spool: Option<&Spool>,
 ) -> Line {
     let phase = guard.map(|guard| guard.shown(now));
     let waits = promised.map(|promised| promised.waits);
@@ -133,9 +138,24 @@ fn line(
         since: Moment::maybe(now, since),
         lost: Exposure::new(member.ship_lag_seconds, member.state, promised.unwrap_or_default()),
         limit: throttles.map_or_else(|| "none".to_owned(), |throttles| limit(throttles, now)),
+        spool: spool.map_or_else(|| "none".to_owned(), |spool| spooled(spool, now)),
+        spool_trouble: spool
+            .filter(|spool| spool.shown(now) != SpoolState::Unknown)
+            .and_then(|spool| spool.trouble.clone()),
         trouble: guard.and_then(|guard| guard.trouble.clone()),
         next,
         node: guard.and_then(|guard| guard.node.clone()),
+    }
+}
+
+/// How a spool stands, in words.
+fn spooled(spool: &Spool, now: DateTime<Utc>) -> String {
+    let held = spool.bytes.map_or_else(|| "?".to_owned(), words::bytes);
+    match spool.shown(now) {
+        SpoolState::Unknown => "not known".to_owned(),
+        SpoolState::Idle if spool.run.is_none() => "empty".to_owned(),
+        SpoolState::Idle => format!("{held}, draining"),
+        state => format!("{}, {held} of {}", state.word(), words::bytes(spool.limit)),
     }
 }
 
@@ -175,7 +195,8 @@ pub async fn page(
         .map(|member| {
             let guard = look.fleet.guards.iter().find(|guard| guard.database == member.database);
             let throttles = throttles.iter().find(|one| one.database == member.database);
-            line(now, member, web.objectives.get(&member.database).copied(), (guard, throttles))
+            let spool = look.fleet.spools.iter().find(|spool| spool.database == member.database);
+            line(now, member, web.objectives.get(&member.database).copied(), (guard, throttles), spool)
         })
         .collect();
     lines.sort_by(|a, b| {

@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use farshore_journal::Position;
 use farshore_journal::format::Mark;
 use farshore_journal::reader::Reader;
 
@@ -15,11 +14,14 @@ use super::source::Source;
 use crate::batch::Batch;
 use crate::error::ShipError;
 use crate::pipeline::Pipeline;
-use crate::push::proof::{LogFiles, Proof, prove};
-use crate::resume::Tail;
+use crate::push::proof::{LogFiles, Proof, Unproved, prove};
+use crate::resume::{self, Tail};
 
 /// How long a spool that does not say what it has is waited for, where log may be given up.
 const SPOOL_AWAY: Duration = Duration::from_secs(600);
+
+/// How long a spool's disk may take to answer.
+const SPOOL_ANSWERS: Duration = Duration::from_secs(60);
 
 /// What the files came to.
 pub(super) enum Filled {
@@ -27,6 +29,8 @@ pub(super) enum Filled {
     Appended,
     /// The files hold nothing new, and are equal to the journal's end as far as they reach.
     Witness(Box<Proof>),
+    /// The spool has another history than the journal: the source's, which let it go to there.
+    Differs { how: String },
     /// Nothing that helps; with what is wrong with those of the spool, if anything is.
     Nothing { spool: Option<String> },
 }
@@ -36,7 +40,7 @@ impl Filled {
     pub(super) fn wrong(self) -> Option<String> {
         match self {
             Self::Nothing { spool } => spool,
-            Self::Appended | Self::Witness(_) => None,
+            Self::Appended | Self::Witness(_) | Self::Differs { .. } => None,
         }
     }
 }
@@ -67,21 +71,51 @@ impl Pipeline {
         &mut self,
         cluster: &Cluster,
         source: &Source,
-        stored: Position,
+        tail: &Tail,
         wrong: Option<String>,
     ) -> Result<(), ShipError> {
-        let (Some(spool), Some(wrong)) = (&cluster.spool, wrong) else { return Ok(()) };
+        let (Some(spool), Some(wrong)) = (&cluster.spool, wrong) else {
+            self.spool_away = None;
+            return Ok(());
+        };
         let slot = source.sql.slot_get(&cluster.keep).await?.and_then(|slot| slot.restart);
         let segment_bytes = source.shape.segment_bytes.get();
-        let Some(to) = slot.map(|slot| slot.segment_start(segment_bytes)).filter(|to| *to > stored.offset)
-        else {
+        let asked = tail.compare_from().offset;
+        let Some(to) = slot.map(|slot| slot.segment_start(segment_bytes)).filter(|to| *to > asked) else {
             return Ok(());
         };
         let since = *self.spool_away.get_or_insert_with(Instant::now);
         match !spool.holds && since.elapsed() > SPOOL_AWAY {
             true => Ok(()),
-            false => Err(ShipError::SpoolLacks { from: stored, to, wrong, holds: spool.holds }),
+            false => Err(ShipError::SpoolLacks { from: tail.end, to, wrong, holds: spool.holds }),
         }
+    }
+
+    /// Appends to a journal that is about to be left what the spool has of its history.
+    ///
+    /// # Errors
+    /// As a session's; and while the spool does not answer, which is waited for as for log that is shipped.
+    pub(super) async fn fill_before_leaving(
+        &mut self,
+        cluster: &Cluster,
+        reader: &Reader,
+        source: &Source,
+        segment_bytes: u64,
+    ) -> Result<(), ShipError> {
+        if cluster.spool.is_none() {
+            return Ok(());
+        }
+        let host = self.config.writer.host.clone();
+        while let Some(tail) = resume::tail(reader, segment_bytes, &host).await? {
+            match self.fill_from_spool(cluster, reader, source, &tail).await? {
+                Filled::Appended => {}
+                other => {
+                    self.check_given_up(cluster, source, &tail, other.wrong()).await?;
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// As [`Self::fill`], from the spool alone.
@@ -93,19 +127,35 @@ impl Pipeline {
         tail: &Tail,
     ) -> Result<Filled, ShipError> {
         let Some(spool) = &cluster.spool else { return Ok(Filled::Nothing { spool: None }) };
-        let segments = spool.files.of(source.system.system_identifier);
-        match self.proved(&segments, source, tail).await?.map(|proof| proof.map(|proof| *proof)) {
+        // Where there is nothing to compare, nothing shows whose log it is.
+        if tail.lacks_history || tail.frames.is_empty() {
+            return Ok(Filled::Nothing { spool: None });
+        }
+        let silent = || Ok(Filled::Nothing { spool: Some("its disk does not answer".to_owned()) });
+        // A disk that does not answer is asked once, and not again while it is.
+        let Some(files) = spool.ask(source.system.system_identifier) else { return silent() };
+        let proved = tokio::time::timeout(SPOOL_ANSWERS, self.proved(&files, source, tail));
+        let Ok(proved) = proved.await else { return silent() };
+        match proved?.map(|proof| proof.map(|proof| *proof)) {
             Ok(Some(proof)) if !proof.fresh.is_empty() => {
                 self.fill_from("the spool", proof, reader, source, tail).await
             }
             Ok(Some(Proof { left_out: Some(why), .. })) => Ok(Filled::Nothing { spool: Some(why) }),
             // That it is not there is an answer only where all of the spool is.
             Ok(_) => {
-                let looked = tokio::task::spawn_blocking(move || segments.is_all_there()).await;
-                let looked = looked.map_err(|_| ShipError::TaskEnded { what: "spool" })?;
-                Ok(Filled::Nothing { spool: looked.err().map(|why| why.to_string()) })
+                let looked = tokio::task::spawn_blocking(move || files.is_all_there());
+                match tokio::time::timeout(SPOOL_ANSWERS, looked).await {
+                    Ok(Ok(looked)) => Ok(Filled::Nothing { spool: looked.err().map(|why| why.to_string()) }),
+                    Ok(Err(_)) => Err(ShipError::TaskEnded { what: "spool" }),
+                    Err(_) => silent(),
+                }
             }
-            Err(why) => Ok(Filled::Nothing { spool: Some(why) }),
+            Err(Unproved::Differs { file, why }) => Ok(Filled::Differs {
+                how: format!(
+                    "the source's log, which is in the spool ({file}), differs from the journal: {why}"
+                ),
+            }),
+            Err(why) => Ok(Filled::Nothing { spool: Some(why.to_string()) }),
         }
     }
 
@@ -115,12 +165,13 @@ impl Pipeline {
         files: &impl LogFiles,
         source: &Source,
         tail: &Tail,
-    ) -> Result<Result<Option<Box<Proof>>, String>, ShipError> {
+    ) -> Result<Result<Option<Box<Proof>>, Unproved>, ShipError> {
         let anchor = source.sql.next_transaction().await?;
-        Ok(prove(files, source.shape, tail, Some(anchor)).await.map(|proof| proof.map(Box::new)).map_err(|why| {
+        let proved = prove(files, source.shape, tail, Some(anchor)).await;
+        if let Err(why) = &proved {
             tracing::warn!(database = %self.config.database, error = %why, "files do not continue the journal");
-            why.to_string()
-        }))
+        }
+        Ok(proved.map(|proof| proof.map(Box::new)))
     }
 
     /// Appends what lies behind the journal's end.

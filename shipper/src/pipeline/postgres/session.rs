@@ -52,14 +52,7 @@ impl Pipeline {
         loop {
             if let Some(reason) = conflict.take() {
                 // Both histories stay restorable: the old incarnation is left as it is, with what the spool has of it.
-                if cluster.spool.is_some() {
-                    let host = self.config.writer.host.clone();
-                    while let Some(tail) = resume::tail(&reader, record.segment_bytes, &host).await?
-                        && let Filled::Appended =
-                            self.fill_from_spool(cluster, &reader, &source, &tail).await?
-                    {
-                    }
-                }
+                self.fill_before_leaving(cluster, &reader, &source, record.segment_bytes).await?;
                 let left = Left::of(&repository, &record).await;
                 tracing::error!(database = %self.config.database, "{}", left.followed_by(&reason));
                 record = self.found(&repository, &identity, record.number + 1, &reason).await?;
@@ -156,6 +149,7 @@ impl Pipeline {
                     let begun = begin(cluster, source, &tail, proof).await;
                     let streamed = match begun {
                         Ok(begun) => {
+                            self.spool_away = None;
                             self.tell(|progress| progress.streams = true);
                             Box::pin(self.stream(&reader, begun, &tail, cancel)).await
                         }
@@ -184,8 +178,9 @@ impl Pipeline {
                             match self.fill(cluster, &reader, &source, &tail).await? {
                                 Filled::Appended => {}
                                 Filled::Witness(proof) if !witnessed => witness = Some(proof),
+                                Filled::Differs { how } => conflict = Some(how),
                                 nothing @ (Filled::Witness(_) | Filled::Nothing { .. }) => {
-                                    self.check_given_up(cluster, &source, tail.end, nothing.wrong()).await?;
+                                    self.check_given_up(cluster, &source, &tail, nothing.wrong()).await?;
                                     let now = source.system.flushed;
                                     match gap_end(tail.end, now, &source.history, record.segment_bytes) {
                                         Some(end) => self.gap(&reader, &tail, end).await?,
