@@ -182,9 +182,8 @@ fn what_a_store_that_is_away_lacks_is_let_go_at_the_primary_and_comes_from_the_s
 }
 
 #[test]
-fn soak_a_spool_that_is_full_takes_nothing_lets_nothing_go_and_goes_on_by_itself() {
-    let mut campaign =
-        Campaign::start("a_spool_that_is_full_takes_nothing_lets_nothing_go_and_goes_on_by_itself");
+fn soak_full_spools() {
+    let mut campaign = Campaign::start("full_spools");
     let story = Story::new("64MiB", |_| String::new());
     let Story { server, node, place, .. } = &story;
     let Some(disk) = SmallDisk::at(place.join("disk"), 32) else {

@@ -263,8 +263,9 @@ impl Keeper {
         let counts = counts && !is_doubted && !elsewhere;
         let released_at = released.map(|released| released.offset);
         let to = let_go(restart, released_at, run.filter(|_| counts), flushed, segment_bytes);
+        let ours = place.stood_at.max(place.asked).max(released_at);
         // An answer that is lost must not make a move of ours look like another's.
-        place.asked = place.asked.max(Some(to));
+        place.asked = place.asked.max(Some(to).filter(|to| *to > restart));
         let reached = self.advance(sql, restart, to, place).await?;
         // What nobody streams by would hold what is stored, or what the spool has.
         if !primary || counts && run.is_some() {
@@ -272,7 +273,6 @@ impl Keeper {
             self.follow(sql, &slots, to).await?;
         }
         // Until what is released has come to where it stands, it keeps less than it should.
-        let ours = place.stood_at.max(place.asked).max(released.map(|released| released.offset));
         place.moved_by_another = match released {
             Some(released) if released.offset >= restart => false,
             _ => {

@@ -251,6 +251,7 @@ mod tests {
             ("ship_lag rises above 90s", 90_000, "ship_lag rises above 90.0s"),
             ("ship_lag_bytes falls below 1GiB", 1 << 30, "ship_lag_bytes falls below 1 GiB"),
             ("retained_log above 10GiB", 10 << 30, "retained_log above 10 GiB"),
+            ("spool above 80%", 800, "spool above 80.0%"),
         ] {
             let test = Test::parse(text).unwrap();
             assert_eq!((test.threshold, test.to_string().as_str()), (threshold, shown));
@@ -267,7 +268,8 @@ mod tests {
             ("cpu above 101%", "not a share"),
             ("cpu above 0.8", "not a share"),
             ("shiplag above 30s", "is not measured"),
-            ("spool_use above 80%", "no spool yet"),
+            ("spool_use above 80%", "is not measured"),
+            ("spool above 8GiB", "not a share"),
         ] {
             let (why, _) = Test::parse(text).unwrap_err();
             assert!(why.contains(says), "{text}: {why}");
