@@ -109,8 +109,11 @@ pub async fn database_find_in_txn(txn: &mut Txn, name: &DatabaseName) -> Result<
 /// # Errors
 /// When the catalog is away.
 pub async fn database_delete_in_txn(txn: &mut Txn, name: &DatabaseName) -> Result<()> {
-    let bound = query("delete from guard where database_name = $1").bind(name.to_string());
-    txn.execute("database_delete", bound).await?;
+    for statement in
+        ["delete from guard where database_name = $1", "delete from spool where database_name = $1"]
+    {
+        txn.execute("database_delete", query(statement).bind(name.to_string())).await?;
+    }
     let bound = query("delete from farshore_database where name = $1").bind(name.to_string());
     txn.execute("database_delete", bound).await.map(|_| ())
 }

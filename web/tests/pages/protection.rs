@@ -3,6 +3,7 @@
 use chrono::{TimeDelta, Utc};
 use farshore_catalog::access::Role;
 use farshore_catalog::guard::{Guard, GuardPhase};
+use farshore_catalog::spool::{Spool, SpoolState};
 
 use crate::person::{get, log_in};
 use crate::rig::{Rig, name};
@@ -55,5 +56,32 @@ async fn commits_are_shown_to_wait_only_where_somebody_saw_it_a_moment_ago() {
     let billing = &third.iter().find(|(name, _)| name == "billing").unwrap().1;
     assert!(billing.contains("state unknown") && billing.contains("not known to wait"), "{billing}");
     assert_eq!(get(&rig, "/protection?what=1", &person.cookie).await.status, 400);
+    rig.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spool_is_shown_with_what_is_the_matter_and_is_not_known_once_its_service_is_silent() {
+    let rig = Rig::new().await;
+    rig.user("ana", Role::Viewer).await;
+    let person = log_in(&rig, "ana").await;
+    let page = async || get(&rig, "/protection", &person.cookie).await.text;
+    let full = Spool {
+        database: name("orders"),
+        node: None,
+        state: SpoolState::Full,
+        bytes: Some(3 << 20),
+        limit: 4 << 20,
+        run: None,
+        trouble: Some("there is no room <here>".to_owned()),
+        told_at: Utc::now(),
+    };
+    rig.catalog.spool_put(&full).await.unwrap();
+    let shown = page().await;
+    assert!(shown.contains("full, 3") && shown.contains("Spool: there is no room &#60;here&#62;"), "{shown}");
+    rig.catalog.spool_put(&Spool { told_at: Utc::now() - TimeDelta::minutes(1), ..full }).await.unwrap();
+    let shown = page().await;
+    assert!(shown.contains("data-label=\"Spool\">not known<") && !shown.contains("no room"), "{shown}");
+    rig.catalog.spool_forget(&name("orders")).await.unwrap();
+    assert!(!page().await.contains("data-label=\"Spool\">not known<"));
     rig.end().await;
 }
