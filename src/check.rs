@@ -157,7 +157,8 @@ pub fn findings(facts: &CheckFacts) -> Vec<Finding> {
     surroundings::judge_slots(facts, &mut findings);
     surroundings::judge_standby_slots(facts, &mut findings);
     surroundings::judge_space(facts, &mut findings);
-    facts.spool.iter().for_each(|spool| spool::judge(spool, &mut findings));
+    let is_asked = facts.cluster.is_some();
+    facts.spool.iter().for_each(|spool| spool::judge(spool, is_asked, &mut findings));
     surroundings::judge_clock("server.clock", "the server's clock", facts.clock_difference, &mut findings);
     if facts.stores.is_empty() {
         findings.push(Finding::unknown("store.reachable", "any store of this database"));

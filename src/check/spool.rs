@@ -4,7 +4,8 @@ use super::Finding;
 use super::facts::SpoolFacts;
 use crate::config::quantity::ByteCount;
 
-pub(super) fn judge(spool: &SpoolFacts, findings: &mut Vec<Finding>) {
+/// `is_asked`: the server answered, so that it is known whether its files are on this machine.
+pub(super) fn judge(spool: &SpoolFacts, is_asked: bool, findings: &mut Vec<Finding>) {
     let (code, directory) = ("spool.directory", &spool.directory);
     let (used, free) = match &spool.found {
         Ok(found) => *found,
@@ -12,7 +13,7 @@ pub(super) fn judge(spool: &SpoolFacts, findings: &mut Vec<Finding>) {
             findings.push(Finding::problem(
                 code,
                 format!("the spool's directory cannot be used: {why}"),
-                format!("mount its disk, or make the folder {directory} and give it to the service's user"),
+                "mount its disk, or name a folder on one that the service's user may write in",
             ));
             return;
         }
@@ -44,7 +45,11 @@ pub(super) fn judge(spool: &SpoolFacts, findings: &mut Vec<Finding>) {
             "put it on another disk",
         ),
         Some(false) => Finding::ok(code, format!("the spool's directory {directory} lies on another file system")),
-        None => Finding::ok(code, format!("the spool's directory {directory} lies on another machine than the database")),
+        None if is_asked => Finding::ok(
+            code,
+            format!("the spool's directory {directory} lies on another machine than the database"),
+        ),
+        None => Finding::unknown(code, format!("whether the spool's directory {directory} lies on the database's own disk")),
     });
 }
 
@@ -64,7 +69,7 @@ mod tests {
         };
         let levels = |facts: SpoolFacts| {
             let mut findings = Vec::new();
-            judge(&facts, &mut findings);
+            judge(&facts, true, &mut findings);
             findings.into_iter().map(|finding| finding.level).collect::<Vec<_>>()
         };
         use Level::{Ok as Fine, Problem, Warning};
@@ -76,6 +81,10 @@ mod tests {
         assert_eq!(levels(SpoolFacts { is_writable: false, ..good.clone() }), [Problem, Fine]);
         assert_eq!(levels(SpoolFacts { found: Ok((0, 9 << 30)), ..good.clone() }), [Warning, Fine]);
         assert_eq!(levels(SpoolFacts { is_beside_log: Some(true), ..good.clone() }), [Fine, Warning]);
-        assert_eq!(levels(SpoolFacts { is_beside_log: None, ..good }), [Fine, Fine]);
+        let elsewhere = SpoolFacts { is_beside_log: None, ..good };
+        assert_eq!(levels(elsewhere.clone()), [Fine, Fine]);
+        let mut findings = Vec::new();
+        judge(&elsewhere, false, &mut findings);
+        assert_eq!(findings[1].level, Level::Unknown, "a server that does not answer may be anywhere");
     }
 }
