@@ -260,17 +260,17 @@ impl Keeper {
         let is_doubted = place.doubted.is_some_and(|since| since.elapsed() < DOUBT);
         let elsewhere = counts && self.is_shipped_by_another(&slots);
         place.elsewhere = if elsewhere { place.elsewhere + 1 } else { 0 };
-        let counts = counts && !is_doubted && !elsewhere;
+        let counted = run.filter(|_| counts && !is_doubted && !elsewhere);
         let released_at = released.map(|released| released.offset);
-        let to = let_go(restart, released_at, run.filter(|_| counts), flushed, segment_bytes);
+        let goes = |from| let_go(from, released_at, counted, flushed, segment_bytes);
+        let to = goes(restart);
         let ours = place.stood_at.max(place.asked).max(released_at);
         // An answer that is lost must not make a move of ours look like another's.
         place.asked = place.asked.max(Some(to).filter(|to| *to > restart));
         let reached = self.advance(sql, restart, to, place).await?;
         // What nobody streams by would hold what is stored, or what the spool has.
-        if !primary || counts && run.is_some() {
-            let to = |restart| let_go(restart, released_at, run.filter(|_| counts), flushed, segment_bytes);
-            self.follow(sql, &slots, to).await?;
+        if !primary || counted.is_some() {
+            self.follow(sql, &slots, goes).await?;
         }
         // Until what is released has come to where it stands, it keeps less than it should.
         place.moved_by_another = match released {

@@ -38,7 +38,7 @@ impl Run {
 pub struct Spooled {
     /// How it stands.
     pub state: SpoolState,
-    /// What it holds that counts: compared with the source in this process.
+    /// The row of segments that it holds around the keep slot. Log is let go on the strength of it while log is taken: then it was compared.
     pub run: Option<Run>,
     /// Bytes of everything in its folders.
     pub bytes: Option<u64>,

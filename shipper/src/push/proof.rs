@@ -13,7 +13,7 @@ use crate::error::ShipError;
 use crate::resume::{Comparison, Tail};
 
 /// The most that is appended from files at once, and so the largest segment: it is held in memory whole.
-const LARGEST_BYTES: u64 = 64 << 20;
+pub const LARGEST_BYTES: u64 = 64 << 20;
 
 /// Bytes for one chunk, with the end of the last whole record in all that was decoded up to their end.
 #[derive(Debug)]

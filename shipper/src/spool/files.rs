@@ -62,8 +62,13 @@ impl SpoolFiles {
     }
 
     /// The file to be locked by whoever fills it, in its first directory.
-    pub fn lock_path(&self) -> Option<PathBuf> {
-        self.places.first().map(|first| first.directory.join(LOCK))
+    ///
+    /// # Errors
+    /// When that is not there.
+    pub fn lock_path(&self) -> io::Result<PathBuf> {
+        let first = self.places.first().ok_or(io::ErrorKind::NotFound)?;
+        self.is_there(first)?;
+        Ok(first.directory.join(LOCK))
     }
 }
 
@@ -134,14 +139,6 @@ impl<D: Disk> SpoolFiles<D> {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         disk.names(directory).map(drop)
-    }
-
-    /// Whether its first directory is there, in which whoever fills it has its lock.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn is_ready(&self) -> io::Result<()> {
-        self.places.first().map_or(Ok(()), |first| self.is_there(first))
     }
 
     /// Of each of its directories how much it may hold, of that what it holds, and what is free beside it.

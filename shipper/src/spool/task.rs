@@ -1,6 +1,6 @@
 //! Fills a spool: one task for each database.
 //!
-//! What always holds: a run is told only once its last segment was compared with the source in the present connection; the stream that log is taken by
+//! What always holds: it is told to be taking only while what the run holds from the slot on was compared with the source in the present connection; the stream that log is taken by
 //! names no slot and reports nothing as flushed, so that no commit is acknowledged by it and no shutdown waits for it. A crash here leaves at most one
 //! segment that nobody counted. What it does not do: move slots (the keeper does, on the strength of what is told here).
 
@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use farshore_engines::postgres::log::file_name::SegmentName;
+use farshore_engines::postgres::log::history::TimelineHistory;
 use farshore_engines::postgres::log::{LogDecoder, LogShape, Major, SegmentBytes};
 use farshore_engines::postgres::wire::{
     ConnectParams, Connection, Host, ReplicationStream, StandbyStatus, StreamEvent,
@@ -28,6 +29,7 @@ use crate::crash::crash_point;
 use crate::error::ShipError;
 use crate::keep::{Kept, SlotStands};
 use crate::progress::Progress;
+use crate::push::proof::LARGEST_BYTES;
 
 /// How often it looks whether there is something to do.
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,8 +39,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 const MEASURE: Duration = Duration::from_secs(60);
 /// How long a disk may take while the stream is not read.
 const STALL: Duration = Duration::from_secs(3);
-/// The largest segment that is taken: it is held in memory whole.
-const LARGEST_BYTES: u64 = 64 << 20;
 
 /// Said while a promotion was not followed.
 const PROMOTION: &str = "a store has not followed the promotion yet: until then the primary keeps its log, and the spool takes none";
@@ -269,9 +269,7 @@ impl Spooler {
     async fn lock(&self) -> Result<Flock<File>, SpoolError> {
         let files = self.files.clone();
         let locked = tokio::task::spawn_blocking(move || {
-            files.is_ready()?;
-            let path = files.lock_path().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-            let file = File::options().create(true).append(true).mode(0o600).open(path)?;
+            let file = File::options().create(true).append(true).mode(0o600).open(files.lock_path()?)?;
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => Ok(lock),
                 Err((_, Errno::EWOULDBLOCK)) => Err(SpoolError::Held),
@@ -477,7 +475,6 @@ impl Taking {
 
 /// Where a timeline left the one before; zero for the first.
 async fn fork(connection: &mut Connection, timeline: Timeline) -> Result<Offset, SpoolError> {
-    use farshore_engines::postgres::log::history::TimelineHistory;
     let Some(file) = connection.timeline_history(timeline).await.map_err(ShipError::from)? else {
         return Ok(Offset::new(0));
     };
